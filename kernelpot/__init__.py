@@ -1,0 +1,53 @@
+"""Choose which atomic structures deserve a DFT calculation, then fit a kernel potential that knows its error.
+
+Names load lazily, so that ``import kernelpot`` stays fast.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from kernelpot import design as design
+    from kernelpot.calculator import Calculator as Calculator
+    from kernelpot.data.noise import Noise as Noise
+    from kernelpot.data.read import read as read
+    from kernelpot.descriptors.soap import SOAP as SOAP
+    from kernelpot.kernels import DotProduct as DotProduct
+    from kernelpot.models.files import load as load
+    from kernelpot.models.prediction import Prediction as Prediction
+    from kernelpot.models.prediction import evaluate as evaluate
+    from kernelpot.models.sparse_gp import SparseGP as SparseGP
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Calculator": "kernelpot.calculator",
+    "DotProduct": "kernelpot.kernels",
+    "Noise": "kernelpot.data.noise",
+    "Prediction": "kernelpot.models.prediction",
+    "SOAP": "kernelpot.descriptors.soap",
+    "SparseGP": "kernelpot.models.sparse_gp",
+    "evaluate": "kernelpot.models.prediction",
+    "load": "kernelpot.models.files",
+    "read": "kernelpot.data.read",
+}
+
+__all__ = [*_HOMES, "design"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name on first use (PEP 562)."""
+    if name == "design":
+        return importlib.import_module("kernelpot.design")
+    if name in _HOMES:
+        value = getattr(importlib.import_module(_HOMES[name]), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module 'kernelpot' has no attribute {name!r}; public names: {', '.join(__all__)}")
+
+
+def __dir__() -> list[str]:
+    """List the public names."""
+    return sorted([*__all__, "__version__"])

@@ -1,0 +1,1 @@
+"""Feature maps and the rows a structure gives."""

@@ -1,0 +1,1 @@
+"""Triangular factors, posteriors, subsets of vectors."""

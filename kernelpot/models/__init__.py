@@ -1,0 +1,1 @@
+"""Models: the posterior over the weights of a feature map."""

@@ -1,0 +1,56 @@
+"""Progress bars for long work, silent unless the caller shows them."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterable, Iterator
+from contextvars import ContextVar
+from typing import TypeVar
+
+T = TypeVar("T")
+
+_shown: ContextVar[bool] = ContextVar("kernelpot_progress_shown", default=False)
+
+
+@contextlib.contextmanager
+def shown(*, enabled: bool = True) -> Iterator[None]:
+    """Show progress bars on standard error inside this context.
+
+    Parameters
+    ----------
+    enabled
+        False hides them, so that a caller can pass a flag straight through.
+    """
+    token = _shown.set(enabled)
+    try:
+        yield
+    finally:
+        _shown.reset(token)
+
+
+def track(items: Iterable[T], what: str, total: int | None = None) -> Iterator[T]:
+    """Yield `items`, with a progress bar named `what` where progress is shown.
+
+    Parameters
+    ----------
+    items
+        Anything that can be iterated.
+    what
+        Short name of the work, for the bar.
+    total
+        Number of items where `items` has no length.
+    """
+    if not _shown.get():
+        yield from items
+        return
+    from tqdm import tqdm
+
+    yield from tqdm(items, desc=what, total=total, file=sys.stderr, mininterval=0.5, leave=True)
+
+
+def say(message: str) -> None:
+    """Print one line on standard error where progress is shown."""
+    if _shown.get():
+        sys.stderr.write(message + "\n")
+        sys.stderr.flush()
