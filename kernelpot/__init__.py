@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from kernelpot.kernels import DotProduct as DotProduct
     from kernelpot.models.files import load as load
     from kernelpot.models.prediction import Prediction as Prediction
-    from kernelpot.models.prediction import evaluate as evaluate
+    from kernelpot.models.scores import evaluate as evaluate
     from kernelpot.models.sparse_gp import SparseGP as SparseGP
 
 __version__ = "0.1.0"
@@ -29,7 +29,7 @@ _HOMES = {
     "Prediction": "kernelpot.models.prediction",
     "SOAP": "kernelpot.descriptors.soap",
     "SparseGP": "kernelpot.models.sparse_gp",
-    "evaluate": "kernelpot.models.prediction",
+    "evaluate": "kernelpot.models.scores",
     "load": "kernelpot.models.files",
     "read": "kernelpot.data.read",
 }

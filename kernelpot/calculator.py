@@ -1,0 +1,149 @@
+"""A fitted model as an ASE calculator."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from ase import Atoms
+from ase.calculators.calculator import Calculator as AseCalculator
+from ase.calculators.calculator import PropertyNotImplementedError, all_changes
+from ase.outputs import Properties, all_outputs
+from jaxtyping import Float
+
+from kernelpot.data.batch import Batch
+from kernelpot.errors import ParameterError
+
+if TYPE_CHECKING:
+    from kernelpot.models.sparse_gp import SparseGP
+
+MEANS = ("energy", "free_energy", "energies", "forces", "stress")
+"""Properties of the posterior mean."""
+
+STDS = ("energy_std", "energies_std", "forces_std", "stress_std")
+"""Properties of the predictive distribution, made only when asked for, as they cost more than the mean."""
+
+
+class Calculator(AseCalculator):
+    """ASE calculator of a fitted model.
+
+    ``atoms.get_potential_energy()``, ``get_forces()``, ``get_stress()`` and ``get_potential_energies()``
+    never pay for uncertainties. Ask for those by name: ``calc.get_property("forces_std", atoms)``. The names
+    are ``energy_std`` (eV), ``energies_std`` (eV, one per atom), ``forces_std`` (eV/Å) and ``stress_std``
+    (eV/Å³); each is the standard deviation of a label around the prediction (posterior, calibrated, noise).
+
+    The list of neighbour pairs reaches `skin` beyond the model's cutoff. It serves until an atom has moved by
+    more than half the skin, or cell, species or periodicity change.
+
+    Parameters
+    ----------
+    model
+        A fitted :class:`kernelpot.SparseGP`.
+    skin
+        Extra reach of the neighbour list, Å; 0 rebuilds it at every step.
+
+    Raises
+    ------
+    ParameterError
+        `skin` is negative or not finite.
+    """
+
+    implemented_properties: ClassVar[Sequence[str]] = [*MEANS, *STDS]
+    # The model knows neither charges nor magnetic moments, so a change of these keeps the results.
+    ignored_changes: ClassVar[set[str]] = {"initial_charges", "initial_magmoms"}
+
+    def __init__(self, model: SparseGP, *, skin: float = 0.5) -> None:
+        if not (np.isfinite(skin) and skin >= 0):
+            raise ParameterError(
+                f"`skin` must be zero or positive and in Å, got {skin!r}; 0.5 serves molecular dynamics"
+            )
+        super().__init__()
+        self.model = model
+        self.skin = float(skin)
+        self._batch: Batch | None = None
+        self._built_for: Atoms | None = None
+
+    def calculate(
+        self,
+        atoms: Atoms | None = None,
+        properties: Sequence[str] = ("energy",),
+        system_changes: Sequence[str] = all_changes,
+    ) -> None:
+        """Fill ``results``: the mean always, the standard deviations only where `properties` names one.
+
+        Parameters
+        ----------
+        atoms
+            The structure; None means the last one.
+        properties
+            Names out of ``implemented_properties``.
+        system_changes
+            What changed since the last call, as ASE found it.
+
+        Raises
+        ------
+        SpeciesError
+            An element that the model has not seen.
+        PropertyNotImplementedError
+            A stress was asked for, and the structure has no cell.
+        """
+        if system_changes:
+            # An error below must not leave the last structure's results behind.
+            self.results: dict[str, Any] = {}
+        super().calculate(atoms, properties, system_changes)
+        if self.atoms.cell.rank < 3 and not {"stress", "stress_std"}.isdisjoint(properties):
+            raise PropertyNotImplementedError(
+                "stress needs a cell with three vectors; this structure has none: set `atoms.cell`"
+            )
+        if "energy" not in self.results:
+            self.results = self._mean(self.atoms)
+        if not set(STDS).isdisjoint(properties):
+            self.results |= self._stds(self.atoms)
+
+    def export_properties(self) -> Properties:
+        """Return the results as ASE's properties, which have no room for standard deviations."""
+        return Properties({name: value for name, value in self.results.items() if name in all_outputs})
+
+    def _mean(self, atoms: Atoms) -> dict[str, Any]:
+        mean = self.model.mean(self._neighbours(atoms))
+        results: dict[str, Any] = {
+            "energy": float(mean.energy[0]),
+            "free_energy": float(mean.energy[0]),
+            "energies": np.asarray(mean.local_energy),
+            "forces": np.asarray(mean.forces),
+        }
+        return results | ({"stress": np.asarray(mean.stress[0])} if atoms.cell.rank == 3 else {})
+
+    def _stds(self, atoms: Atoms) -> dict[str, Any]:
+        bare = Atoms(atoms.numbers, positions=atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
+        prediction = self.model.predict([bare], uncertainty=True)
+        results: dict[str, Any] = {
+            "energy_std": float(prediction.energy_std[0]),
+            "energies_std": np.asarray(prediction.local_energy_std[0]),
+            "forces_std": np.asarray(prediction.forces_std[0]),
+        }
+        return results | ({"stress_std": np.asarray(prediction.stress_std[0])} if atoms.cell.rank == 3 else {})
+
+    def _neighbours(self, atoms: Atoms) -> Batch:
+        """Reuse the pairs of the last build while they must still hold every pair within the cutoff."""
+        if self._batch is None or self._built_for is None or not self._still_serves(self._built_for, atoms):
+            self._batch = Batch.from_structures([atoms], self.model.descriptor.cutoff, skin=self.skin)
+            self._built_for = atoms.copy()
+            return self._batch
+        return self._batch.moved(atoms.positions)
+
+    def _still_serves(self, built: Atoms, atoms: Atoms) -> bool:
+        same = (
+            len(built) == len(atoms)
+            and np.array_equal(built.numbers, atoms.numbers)
+            and np.array_equal(built.pbc, atoms.pbc)
+            and np.array_equal(built.cell.array, atoms.cell.array)
+        )
+        return same and bool(np.all(_moved_by(built, atoms) <= self.skin / 2))
+
+
+def _moved_by(before: Atoms, after: Atoms) -> Float[np.ndarray, atoms]:
+    """Return the distance each atom moved, Å; a jump across a periodic boundary counts in full."""
+    distances: Float[np.ndarray, atoms] = np.linalg.norm(after.positions - before.positions, axis=1)
+    return distances

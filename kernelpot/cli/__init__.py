@@ -1,0 +1,58 @@
+"""The command ``kernelpot``."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from kernelpot import progress
+from kernelpot.cli.arguments import parser
+from kernelpot.errors import KernelpotError
+
+BAD_INPUT = 2
+INTERRUPTED = 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Parameters
+    ----------
+    argv
+        The arguments after the program's name; None takes those of the process.
+
+    Returns
+    -------
+    int
+        Exit status: 0 done, 2 bad input (one line on standard error says which), 130 interrupted.
+    """
+    args = parser().parse_args(argv)
+    try:
+        # Only now the heavy imports: `--help` and mistyped arguments answer at once.
+        commands = importlib.import_module("kernelpot.cli.commands")
+        with progress.shown(enabled=not args.quiet):
+            getattr(commands, args.command)(args)
+        sys.stdout.flush()
+    except KernelpotError as error:
+        return _fail(str(error))
+    except FileNotFoundError as error:
+        return _fail(f"no such file: {error.filename}")
+    except BrokenPipeError:
+        # The reader of our output (`| head`) has left: nothing more to say, and nothing to flush at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        return _fail(str(error))
+    except MemoryError:
+        return _fail("out of memory; choose a smaller --n-inducing, or split the files")
+    except KeyboardInterrupt:
+        sys.stderr.write("\nkernelpot: interrupted; no output file was touched\n")
+        return INTERRUPTED
+    return 0
+
+
+def _fail(message: str) -> int:
+    sys.stderr.write(f"kernelpot: error: {' '.join(message.split())}\n")
+    return BAD_INPUT

@@ -1,0 +1,269 @@
+"""What each command does."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import kernelpot as kp
+from kernelpot.cli.arguments import NOISE_DEFAULTS
+from kernelpot.cli.output import check_writable, replacing, show, table, write_json
+from kernelpot.errors import ParameterError
+from kernelpot.progress import say, track
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+    from kernelpot.design import Choice
+    from kernelpot.models.sparse_gp import SparseGP
+
+CHUNK = 20
+"""Structures predicted at a time, so that the progress bar moves."""
+
+SHOWN = 60
+"""Most rows of a table of structures that a screen is given; files and JSON hold them all."""
+
+
+def select(args: Namespace) -> None:
+    """Choose structures of a pool and write them."""
+    inputs = [*args.pool, *args.existing]
+    check_writable("--out", args.out, inputs)
+    check_writable("--json", args.json, inputs)
+    pool = _read(args, args.pool)
+    existing = _read(args, args.existing) if args.existing else []
+    if args.n > len(pool):
+        raise ParameterError(f"`-n` must be at most the size of the pool, got {args.n} of {len(pool)} structures")
+    spec = _model(args, kp.Noise(**_given_noise(args, NOISE_DEFAULTS)))
+    say(f"preparing: inducing environments from {len(pool) + len(existing)} structures, labels unseen")
+    space = spec.prepare([*pool, *existing])
+    choice = kp.design.select(
+        space.information(pool),
+        args.n,
+        criterion=args.criterion,
+        method=args.method,
+        existing=space.information(existing, labels="present") if existing else None,
+        seed=args.seed,
+    )
+    chosen = [int(k) for k in choice.indices]
+    if args.out:
+        _write_structures(args.out, [pool[k] for k in chosen])
+    show(_choice_text(choice, pool, args.out), args.json)
+    write_json(args.json, _choice_json(choice, pool, args))
+
+
+def fit(args: Namespace) -> None:
+    """Fit a model, save it, and score it where test files are given."""
+    inputs = [*args.train, *args.test]
+    check_writable("--out", args.out, inputs)
+    check_writable("--json", args.json, inputs)
+    train = _read(args, args.train)
+    test = _read(args, args.test) if args.test else []
+    model = _model(args, _fit_noise(args)).fit(train)
+    with replacing(args.out) as temporary:
+        model.save(temporary)
+    scores = kp.evaluate(model, test) if test else None
+    show(model.summary(), args.json)
+    if scores is not None:
+        show(f"\ntest: {len(test)} structures\n{scores}", args.json)
+    show(f"\nwrote {args.out}", args.json)
+    write_json(args.json, _model_json(model, args) | {"test": scores.as_dict() if scores is not None else None})
+
+
+def evaluate(args: Namespace) -> None:
+    """Score a saved model on labelled structures."""
+    check_writable("--json", args.json, [args.model, *args.files])
+    model = kp.load(args.model)
+    structures = _read(args, args.files)
+    scores = kp.evaluate(model, structures)
+    show(f"{args.model} on {len(structures)} structures\n{scores}", args.json)
+    write_json(args.json, {"model": args.model, "files": args.files, "scores": scores.as_dict()})
+
+
+def predict(args: Namespace) -> None:
+    """Write structures with predictions and their standard deviations."""
+    inputs = [args.model, *args.files]
+    check_writable("--out", args.out, inputs)
+    check_writable("--json", args.json, inputs)
+    model = kp.load(args.model)
+    structures = _read(args, args.files)
+    starts = range(0, len(structures), CHUNK)
+    predicted = [
+        atoms
+        for start in track(starts, "predicting")
+        for atoms in _with_predictions(model, structures[start : start + CHUNK])
+    ]
+    _write_structures(args.out, predicted)
+    rows = [
+        (
+            number,
+            _source(atoms, number),
+            str(atoms.symbols),
+            len(atoms),
+            atoms.get_potential_energy(),
+            1000 * atoms.info["energy_std"] / len(atoms),
+            float(np.abs(atoms.get_forces()).max()),
+            float(atoms.arrays["forces_std"].max()),
+        )
+        for number, atoms in enumerate(predicted)
+    ]
+    head = ("#", "source", "formula", "atoms", "energy eV", "std meV/atom", "max |F| eV/Å", "max std eV/Å")
+    show(_shortened(head, rows) + f"\n\nwrote {args.out}", args.json)
+    write_json(
+        args.json,
+        {
+            "model": args.model,
+            "out": args.out,
+            "structures": [
+                {
+                    "source": row[1],
+                    "formula": row[2],
+                    "n_atoms": row[3],
+                    "energy_eV": row[4],
+                    "energy_std_eV": row[5] * row[3] / 1000,
+                    "largest_force_eV_per_A": row[6],
+                    "largest_force_std_eV_per_A": row[7],
+                }
+                for row in rows
+            ],
+        },
+    )
+
+
+def demo(args: Namespace) -> None:
+    """Run the demonstration and write its report."""
+    check_writable("--out", args.out)
+    check_writable("--json", args.json)
+    from kernelpot.cli.story import summary, write_report
+    from kernelpot.demo import Plan, run
+
+    outcome = run(Plan(n_pool=args.pool, n_chosen=args.n, seed=args.seed))
+    with replacing(args.out) as temporary:
+        write_report(outcome, temporary)
+    show(f"{summary(outcome)}\n\nwrote {args.out}; open it in a browser", args.json)
+    write_json(args.json, outcome.as_dict())
+
+
+def _read(args: Namespace, files: Sequence[str]) -> list[Atoms]:
+    return kp.read(list(files), keys=getattr(args, "keys", None), verbose=not args.quiet)
+
+
+def _model(args: Namespace, noise: kp.Noise | str) -> SparseGP:
+    descriptor = kp.SOAP(cutoff=args.cutoff, n_max=args.n_max, l_max=args.l_max, sigma=args.sigma)
+    kernel = kp.DotProduct(zeta=args.zeta, amplitude=args.amplitude)
+    return kp.SparseGP(descriptor, kernel, n_inducing=args.n_inducing, noise=noise, seed=args.seed)
+
+
+def _given_noise(args: Namespace, defaults: dict[str, float | None]) -> dict[str, float | None]:
+    """Noise of each kind as given on the command line, else its default."""
+    return {kind: getattr(args, f"noise_{kind}", default) for kind, default in defaults.items()}
+
+
+def _fit_noise(args: Namespace) -> kp.Noise | str:
+    given = {kind for kind in NOISE_DEFAULTS if hasattr(args, f"noise_{kind}")}
+    if args.noise is None and not given:
+        return "cv"
+    if args.noise is None:
+        return kp.Noise(**_given_noise(args, NOISE_DEFAULTS))
+    if given:
+        names = ", ".join(f"--noise-{kind}" for kind in sorted(given))
+        raise ParameterError(f"`--noise` already says what {names} says; give one or the other")
+    if isinstance(args.noise, str):
+        return args.noise
+    return kp.Noise(**dict(zip(NOISE_DEFAULTS, (*args.noise, None), strict=False)))
+
+
+def _with_predictions(model: SparseGP, structures: Sequence[Atoms]) -> list[Atoms]:
+    """Copy structures with the predictions as their labels, the standard deviations beside them."""
+    from ase.calculators.singlepoint import SinglePointCalculator
+
+    prediction = model.predict(structures)
+    copies = []
+    for s, atoms in enumerate(structures):
+        copy = atoms.copy()
+        results = {
+            "energy": float(prediction.energy[s]),
+            "forces": prediction.forces[s],
+            "energies": prediction.local_energy[s],
+        }
+        copy.info["energy_std"] = float(prediction.energy_std[s])
+        copy.arrays["forces_std"] = np.array(prediction.forces_std[s])
+        copy.arrays["energies_std"] = np.array(prediction.local_energy_std[s])
+        if np.isfinite(prediction.stress[s]).all():
+            results["stress"] = prediction.stress[s]
+            copy.info["stress_std"] = np.array(prediction.stress_std[s])
+        copy.calc = SinglePointCalculator(copy, **results)
+        copies.append(copy)
+    return copies
+
+
+def _write_structures(path: str, structures: Sequence[Atoms]) -> None:
+    from ase.io import write
+
+    with replacing(path) as temporary:
+        write(temporary, list(structures), format="extxyz")
+
+
+def _choice_text(choice: Choice, pool: Sequence[Atoms], out: str | None) -> str:
+    rows = [
+        (rank, int(k), _source(pool[k], int(k)), str(pool[k].symbols), len(pool[k]), choice.curve[rank])
+        for rank, k in enumerate(choice.indices, start=1)
+    ]
+    value = {"IV": "tr(VC)", "D": "log det", "A": "tr C"}.get(choice.criterion, choice.criterion)
+    text = f"{choice}\n\n" + _shortened(("pick", "index", "source", "formula", "atoms", value), rows)
+    return text + (f"\n\nwrote {out}" if out else "")
+
+
+def _choice_json(choice: Choice, pool: Sequence[Atoms], args: Namespace) -> dict[str, Any]:
+    return {
+        "indices": choice.indices,
+        "curve": choice.curve,
+        "criterion": choice.criterion,
+        "method": choice.method,
+        "efficiency_bound": choice.efficiency_bound,
+        "pool": {"files": args.pool, "n_structures": len(pool)},
+        "settings": _settings_json(args) | {"noise": _given_noise(args, NOISE_DEFAULTS)},
+        "structures": [
+            {
+                "index": int(k),
+                "source": _source(pool[k], int(k)),
+                "formula": str(pool[k].symbols),
+                "n_atoms": len(pool[k]),
+            }
+            for k in choice.indices
+        ],
+        "out": args.out,
+    }
+
+
+def _settings_json(args: Namespace) -> dict[str, Any]:
+    names = ("cutoff", "n_max", "l_max", "sigma", "zeta", "n_inducing", "amplitude", "seed")
+    return {name: getattr(args, name) for name in names}
+
+
+def _model_json(model: SparseGP, args: Namespace) -> dict[str, Any]:
+    return {
+        "model": args.out,
+        "train": args.train,
+        "settings": _settings_json(args),
+        "noise": {kind: model.noise_.sigma(kind) for kind in model.noise_.kinds},
+        "amplitude": model.amplitude_,
+        "calibration": dict(model.calibration_),
+        "cross_validation": dict(model.cross_validation_ or {}),
+        "n_inducing": model.n_inducing_,
+        "species": [int(z) for z in model.species_],
+        "baseline": {str(key): value for key, value in dict(model.baseline_).items()},
+    }
+
+
+def _source(atoms: Atoms, number: int) -> str:
+    """File and number that `kp.read` left on a structure."""
+    return Path(str(atoms.info.get("kernelpot_source", f"@{number}"))).name
+
+
+def _shortened(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    more = len(rows) - SHOWN
+    return table(head, rows[:SHOWN]) + (f"\n… and {more} more" if more > 0 else "")

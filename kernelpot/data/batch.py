@@ -1,0 +1,182 @@
+"""Many structures as one frozen set of flat arrays with their neighbour pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from vesin import NeighborList
+
+from kernelpot.data.check import check_structure, place
+from kernelpot.errors import ParameterError
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Structures, flattened: one row per atom and one per neighbour pair.
+
+    Pairs are complete (both i→j and j→i, periodic images included) and sorted by their first atom, so that the
+    neighbours of atom i are the slice ``pair_offsets[i]:pair_offsets[i + 1]``.
+
+    Attributes
+    ----------
+    positions
+        Cartesian positions, Å.
+    cells
+        Lattice vectors as rows, Å; zero where a structure has none.
+    pbc
+        Periodic directions.
+    numbers
+        Atomic numbers.
+    offsets
+        Atoms of structure s are ``offsets[s]:offsets[s + 1]``.
+    first, second
+        Atom indices of each pair, counted over the whole batch.
+    shifts
+        Cartesian translation of the second atom's image, Å.
+    pair_offsets
+        Pairs of atom i are ``pair_offsets[i]:pair_offsets[i + 1]``.
+    cutoff
+        Every pair up to this distance was there when the list was made, Å.
+    """
+
+    positions: Float[np.ndarray, "atoms 3"]
+    cells: Float[np.ndarray, "structures 3 3"]
+    pbc: Bool[np.ndarray, "structures 3"]
+    numbers: Int[np.ndarray, atoms]
+    offsets: Int[np.ndarray, structures_plus_1]
+    first: Int[np.ndarray, pairs]
+    second: Int[np.ndarray, pairs]
+    shifts: Float[np.ndarray, "pairs 3"]
+    pair_offsets: Int[np.ndarray, atoms_plus_1]
+    cutoff: float
+
+    @classmethod
+    def from_structures(cls, structures: Sequence[Atoms], cutoff: float, *, skin: float = 0.0) -> Batch:
+        """Check the structures, flatten them, find the pairs.
+
+        Parameters
+        ----------
+        structures
+            One or more ASE structures: crystals, slabs, molecules, isolated atoms.
+        cutoff
+            Largest distance between the atoms of a pair, Å.
+        skin
+            Extra distance, Å, so that the list stays complete while no atom moves by more than half of it.
+
+        Raises
+        ------
+        DataError
+            A structure is empty, not finite, has overlapping atoms or no volume where it is periodic.
+        ParameterError
+            There is no structure, or the cutoff is not a positive length.
+        """
+        if len(structures) == 0:
+            raise ParameterError(
+                "`structures` must hold at least one structure, got none; check the selection that made it."
+            )
+        if not np.isfinite(cutoff) or cutoff <= 0:
+            raise ParameterError(f"`cutoff` must be positive and in Å, got {cutoff}; SOAP usually takes 4 to 6.")
+        reach = float(cutoff) + float(skin)
+        search = NeighborList(cutoff=reach, full_list=True, sorted=True)
+        sizes, first, second, shifts = [], [], [], []
+        start = 0
+        for number, atoms in enumerate(structures):
+            check_structure(atoms, place(atoms, number))
+            i, j, images = search.compute(
+                atoms.positions, atoms.cell.array, [bool(b) for b in atoms.pbc], quantities="ijS"
+            )
+            first.append(i.astype(np.int64) + start)
+            second.append(j.astype(np.int64) + start)
+            shifts.append(images.astype(np.float64) @ atoms.cell.array)
+            sizes.append(len(atoms))
+            start += len(atoms)
+        first_all = np.concatenate(first)
+        counts = np.bincount(first_all, minlength=start)
+        return cls(
+            positions=np.concatenate([atoms.positions for atoms in structures]).astype(np.float64),
+            cells=np.stack([np.asarray(atoms.cell.array, dtype=np.float64) for atoms in structures]),
+            pbc=np.stack([np.asarray(atoms.pbc, dtype=bool) for atoms in structures]),
+            numbers=np.concatenate([atoms.numbers for atoms in structures]).astype(np.int64),
+            offsets=np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64),
+            first=first_all,
+            second=np.concatenate(second),
+            shifts=np.concatenate(shifts),
+            pair_offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+            cutoff=reach,
+        )
+
+    def __len__(self) -> int:
+        """Count the structures."""
+        return len(self.offsets) - 1
+
+    @property
+    def n_atoms(self) -> int:
+        """Number of atoms in all structures."""
+        return len(self.numbers)
+
+    @cached_property
+    def sizes(self) -> Int[np.ndarray, structures]:
+        """Atoms of each structure."""
+        return np.diff(self.offsets)
+
+    @cached_property
+    def structure(self) -> Int[np.ndarray, atoms]:
+        """Structure that each atom belongs to."""
+        return np.repeat(np.arange(len(self)), self.sizes)
+
+    @cached_property
+    def vectors(self) -> Float[np.ndarray, "pairs 3"]:
+        """Vector from the first to the second atom of each pair, Å."""
+        return self.positions[self.second] - self.positions[self.first] + self.shifts
+
+    @cached_property
+    def volumes(self) -> Float[np.ndarray, structures]:
+        """Cell volume, Å³; NaN where the three lattice vectors span none."""
+        volume = np.abs(np.linalg.det(self.cells))
+        return np.where(volume > 0.0, volume, np.nan)
+
+    def moved(self, positions: Float[np.ndarray, "atoms 3"]) -> Batch:
+        """Return the same pairs at new positions (cells unchanged).
+
+        Parameters
+        ----------
+        positions
+            New Cartesian positions, Å. The caller sees to it that no atom moved by more than half the skin.
+        """
+        return replace(self, positions=np.ascontiguousarray(positions, dtype=np.float64))
+
+    def take(self, start: int, stop: int) -> Batch:
+        """Return structures ``start:stop`` as a batch of their own."""
+        a, b = int(self.offsets[start]), int(self.offsets[stop])
+        p, q = int(self.pair_offsets[a]), int(self.pair_offsets[b])
+        return Batch(
+            positions=self.positions[a:b],
+            cells=self.cells[start:stop],
+            pbc=self.pbc[start:stop],
+            numbers=self.numbers[a:b],
+            offsets=self.offsets[start : stop + 1] - a,
+            first=self.first[p:q] - a,
+            second=self.second[p:q] - a,
+            shifts=self.shifts[p:q],
+            pair_offsets=self.pair_offsets[a : b + 1] - p,
+            cutoff=self.cutoff,
+        )
+
+    def tensors(self, device: str = "cpu") -> dict[str, Any]:
+        """Return positions, numbers, pairs and shifts as PyTorch tensors on a device."""
+        import torch
+
+        names = ("positions", "numbers", "offsets", "first", "second", "shifts")
+        return {name: torch.as_tensor(getattr(self, name), device=device) for name in names}
+
+    def sum_per_structure(self, per_atom: Float[np.ndarray, atoms]) -> Float[np.ndarray, structures]:
+        """Add up a per-atom quantity over each structure."""
+        return np.bincount(self.structure, weights=per_atom, minlength=len(self))

@@ -1,0 +1,225 @@
+"""Labels of structures, wherever their files keep them.
+
+A label is looked for in the results of the calculator that ASE's readers attach (ASE 3.23 and later move the
+keys `energy`, `forces` and `stress` of extended XYZ there), then under the names of `kernelpot.data.names` in
+`atoms.info` and `atoms.arrays`. The first one found counts; a second one that differs is an error, so that
+nothing is chosen without a word. A free energy counts only where there is no plain energy, a stress only
+where there is a cell. `keys=` overrides the search.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from kernelpot.data.check import place
+from kernelpot.data.noise import KINDS
+from kernelpot.data.sources import Candidate, checked_keys, find
+from kernelpot.errors import LabelError, ParameterError
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+
+@dataclass(frozen=True, eq=False)
+class Labels:
+    """Labels of many structures in kernelpot's units; the arrays are read-only.
+
+    Parameters
+    ----------
+    energy
+        Total energy of each structure, eV; NaN where absent.
+    forces
+        Forces of each structure, eV/Å; None where absent.
+    stress
+        Stress of each structure, eV/Å³, ASE's sign and Voigt order; NaN where absent.
+    n_atoms
+        Number of atoms of each structure.
+    origins
+        For each kind, where the label of each structure was read, or None.
+    notes
+        Remarks on the labels for people.
+    """
+
+    energy: Float[np.ndarray, " structures"]
+    forces: tuple[Float[np.ndarray, "atoms 3"] | None, ...]
+    stress: Float[np.ndarray, "structures 6"]
+    n_atoms: Int[np.ndarray, " structures"]
+    origins: Mapping[str, tuple[str | None, ...]]
+    notes: tuple[str, ...] = field(default=())
+
+    def __len__(self) -> int:
+        return len(self.energy)
+
+    @property
+    def sources(self) -> Mapping[str, Mapping[str, int]]:
+        """For each kind, where labels were read and in how many structures."""
+        counts = {kind: Counter(name for name in self.origins[kind] if name is not None) for kind in KINDS}
+        return MappingProxyType({kind: MappingProxyType(dict(counts[kind])) for kind in KINDS})
+
+    def present(self, kind: str) -> Bool[np.ndarray, " structures"]:
+        """Tell which structures have a label of this kind: "energy", "forces" or "stress"."""
+        if kind not in KINDS:
+            raise ParameterError(f"`kind` must be one of {', '.join(KINDS)}, got {kind!r}.")
+        return np.array([name is not None for name in self.origins[kind]], dtype=bool)
+
+    def take(self, indices: Sequence[int] | Int[np.ndarray, " chosen"]) -> Labels:
+        """Labels of some structures, in the given order.
+
+        Parameters
+        ----------
+        indices
+            Places of the structures, counted from 0.
+        """
+        chosen = np.asarray(indices, dtype=int)
+        return replace(
+            self,
+            energy=_frozen(self.energy[chosen]),
+            forces=tuple(self.forces[k] for k in chosen),
+            stress=_frozen(self.stress[chosen]),
+            n_atoms=_frozen(self.n_atoms[chosen]),
+            origins={kind: tuple(self.origins[kind][k] for k in chosen) for kind in KINDS},
+        )
+
+    def summary(self) -> str:
+        """Describe in one line per kind what was found, where, and how large it is."""
+        lines = []
+        for kind in KINDS:
+            here = self.present(kind)
+            if not here.any():
+                lines.append(f"  {kind:<7} none")
+                continue
+            origins = ", ".join(
+                name if count == here.sum() else f"{name} ({count})" for name, count in self.sources[kind].items()
+            )
+            lines.append(f"  {kind:<7} {here.sum()} of {len(self)} from {origins}; {self._range(kind, here)}")
+        return "\n".join([*lines, *(f"  note: {note}" for note in self.notes)])
+
+    def _range(self, kind: str, here: Bool[np.ndarray, " structures"]) -> str:
+        if kind == "energy":
+            per_atom = self.energy[here] / self.n_atoms[here]
+            return f"{per_atom.min():.4f} to {per_atom.max():.4f} eV/atom"
+        if kind == "forces":
+            values = np.concatenate([forces.ravel() for forces in self.forces if forces is not None])
+            unit = "eV/Å"
+        else:
+            values, unit = self.stress[here].ravel(), "eV/Å³"
+        return f"rms {np.sqrt(np.mean(values**2)):.4g}, largest {np.abs(values).max():.4g} {unit}"
+
+
+def resolve(
+    structures: Sequence[Atoms],
+    keys: Mapping[str, str | None] | None = None,
+    *,
+    require: Sequence[str] = (),
+    source: str | None = None,
+) -> Labels:
+    """Find the labels of structures.
+
+    Parameters
+    ----------
+    structures
+        Structures, from `kernelpot.read` or not; they stay as they are, and no calculator is run.
+    keys
+        Names of labels: maps "energy", "forces", "stress" or "virial" to the key that holds it in the
+        calculator's results, `atoms.info` or `atoms.arrays`, or to None, which ignores the kind.
+    require
+        Kinds that every structure must have.
+    source
+        Name of the list for messages, e.g. a file.
+
+    Returns
+    -------
+    Labels
+        In eV, eV/Å and eV/Å³; virials (eV) are divided by -V.
+
+    Raises
+    ------
+    LabelError
+        If a required kind is missing; a label is half missing, not finite, of a wrong shape, of absurd size
+        or given twice with different values; atoms moved after the labels were computed; or a key is nowhere.
+    ParameterError
+        If `keys` or `require` names no kind.
+    """
+    names = checked_keys(keys)
+    _check_require(require)
+    table: dict[str, list[Candidate | None]] = {kind: [] for kind in KINDS}
+    remarks: Counter[str] = Counter()
+    for number, atoms in enumerate(structures):
+        found, said = find(atoms, names, place(atoms, number, source))
+        remarks.update(said)
+        for kind in KINDS:
+            table[kind].append(found[kind])
+    labels = Labels(
+        energy=_frozen(np.array([np.nan if c is None else float(c.value[0]) for c in table["energy"]])),
+        forces=tuple(None if c is None else c.value for c in table["forces"]),
+        stress=_frozen(
+            np.array([np.full(6, np.nan) if c is None else c.value for c in table["stress"]]).reshape(-1, 6)
+        ),
+        n_atoms=_frozen(np.array([len(atoms) for atoms in structures], dtype=int)),
+        origins={kind: tuple(None if c is None else c.origin for c in table[kind]) for kind in KINDS},
+        notes=tuple(f"{remark} (in {count} structures)" for remark, count in remarks.items()),
+    )
+    _check_named(names, labels, structures, source)
+    for kind in require:
+        _check_complete(kind, labels, structures, source)
+    return labels
+
+
+def _frozen(array: np.ndarray) -> np.ndarray:
+    array.setflags(write=False)
+    return array
+
+
+def _check_require(require: Sequence[str]) -> None:
+    kinds = (require,) if isinstance(require, str) else tuple(require)
+    unknown = [kind for kind in kinds if kind not in KINDS]
+    if unknown or isinstance(require, str):
+        raise ParameterError(f"`require` must list some of {', '.join(KINDS)}, got {require!r}.")
+
+
+def _check_named(
+    names: Mapping[str, str | None], labels: Labels, structures: Sequence[Atoms], source: str | None
+) -> None:
+    for quantity, name in names.items():
+        kind = "stress" if quantity == "virial" else quantity
+        if name is not None and len(labels) and not labels.present(kind).any():
+            raise LabelError(
+                f"{source or 'keys='}: `{name}` must hold the {quantity}, found in none of {len(labels)} "
+                f"structures; {_names_there(structures)}."
+            )
+
+
+def _check_complete(kind: str, labels: Labels, structures: Sequence[Atoms], source: str | None) -> None:
+    absent = np.flatnonzero(~labels.present(kind))
+    if not absent.size:
+        return
+    without = [structures[k] for k in absent.tolist()]
+    raise LabelError(
+        f"{source or 'labels'}: all structures must have {kind}, {len(without)} of {len(labels)} have none, "
+        f"first in {place(without[0], int(absent[0]), source)}; {_names_there(without)}; "
+        f"name the key with keys={{'{kind}': ...}}, or compute the labels first."
+    )
+
+
+def _names_there(structures: Sequence[Atoms]) -> str:
+    """List the keys that could have held labels, for messages."""
+    from ase.calculators.singlepoint import SinglePointCalculator
+
+    info = sorted({str(key) for atoms in structures for key in atoms.info if not str(key).startswith("kernelpot_")})
+    arrays = sorted({key for atoms in structures for key in atoms.arrays} - {"numbers", "positions"})
+    text = f"keys there: info {', '.join(info) or 'none'}; arrays {', '.join(arrays) or 'none'}"
+    live = {
+        type(atoms.calc).__name__
+        for atoms in structures
+        if atoms.calc is not None and not isinstance(atoms.calc, SinglePointCalculator)
+    }
+    if live:
+        text += f"; calculators not run for these positions: {', '.join(sorted(live))}"
+    return text

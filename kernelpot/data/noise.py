@@ -1,0 +1,148 @@
+"""The noise of each kind of label."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from numbers import Real
+
+from kernelpot.errors import ParameterError
+
+KINDS = ("energy", "forces", "stress")
+"""Kinds of labels; the place of a kind here is its integer code everywhere."""
+
+_UNITS = {"energy": "eV/atom", "forces": "eV/Å", "stress": "eV/Å³"}
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Standard deviation of the labels' noise, for each kind of label.
+
+    A kind whose noise is None gives no rows: its labels are neither fitted nor planned.
+
+    Parameters
+    ----------
+    energy
+        Noise of an energy per atom, eV/atom: the total energy of N atoms has standard deviation N · `energy`.
+    forces
+        Noise of one force component, eV/Å.
+    stress
+        Noise of one stress component, eV/Å³.
+
+    Raises
+    ------
+    ParameterError
+        If a value is not positive and finite, or if every kind is None.
+
+    Examples
+    --------
+    >>> from kernelpot import Noise
+    >>> Noise(energy=0.001, stress=0.005).kinds
+    ('energy', 'forces', 'stress')
+    >>> print(Noise())
+    energy 0.002 eV/atom, forces 0.1 eV/Å
+    """
+
+    energy: float | None = 0.002
+    forces: float | None = 0.1
+    stress: float | None = None
+
+    def __post_init__(self) -> None:
+        for kind in KINDS:
+            value = getattr(self, kind)
+            if value is not None:
+                object.__setattr__(self, kind, _positive(value, kind, f"in {_UNITS[kind]}, or None"))
+        if not self.kinds:
+            raise ParameterError(
+                "Noise needs a value for at least one of energy, forces and stress, got None for all; "
+                "give e.g. Noise(energy=0.002, forces=0.1)."
+            )
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Kinds of labels that have a noise, in the order of `KINDS`."""
+        return tuple(kind for kind in KINDS if getattr(self, kind) is not None)
+
+    def sigma(self, kind: str) -> float:
+        """Noise of one kind.
+
+        Parameters
+        ----------
+        kind
+            "energy" (eV/atom), "forces" (eV/Å) or "stress" (eV/Å³).
+
+        Raises
+        ------
+        ParameterError
+            If there is no such kind, or it has no noise here.
+        """
+        if kind not in KINDS:
+            raise ParameterError(f"`kind` must be one of {', '.join(KINDS)}, got {kind!r}.")
+        value: float | None = getattr(self, kind)
+        if value is None:
+            raise ParameterError(
+                f"`{kind}` must have a noise, found only {self}; give Noise({kind}=...) in {_UNITS[kind]}."
+            )
+        return value
+
+    @classmethod
+    def from_gap(
+        cls,
+        energy: float | None,
+        forces: float | None,
+        virial: float | None = None,
+        *,
+        n_atoms: float,
+        volume: float | None = None,
+    ) -> Noise:
+        """Convert the `default_sigma` of GAP, at one typical size of structure.
+
+        gap_fit gives the total energy and the virial of N atoms the noise σ√N (Klawohn et al. 2023), here
+        they have N · `energy` and V · `stress`. The two scalings agree at one N only, so energy = σ_E/√N and
+        stress = σ_V·√N/V are exact for structures of `n_atoms` atoms and that `volume`.
+
+        Parameters
+        ----------
+        energy
+            First number of `default_sigma`, eV.
+        forces
+            Second number, eV/Å.
+        virial
+            Third number, eV; None where virials are not used.
+        n_atoms
+            Typical number of atoms of a structure.
+        volume
+            Typical cell volume, Å³; needed only with `virial`.
+
+        Raises
+        ------
+        ParameterError
+            If a value is not positive and finite, or `virial` comes without `volume`.
+
+        Examples
+        --------
+        >>> Noise.from_gap(0.008, 0.1, n_atoms=64)
+        Noise(energy=0.001, forces=0.1, stress=None)
+        """
+        root = math.sqrt(_positive(n_atoms, "n_atoms", "a number of atoms"))
+        stress = None
+        if virial is not None:
+            if volume is None:
+                raise ParameterError(
+                    "`volume` must be given with `virial`, got None; give the typical cell volume in Å³."
+                )
+            stress = _positive(virial, "virial", "in eV, or None") * root
+            stress /= _positive(volume, "volume", "in Å³")
+        per_atom = None if energy is None else _positive(energy, "energy", "in eV, or None") / root
+        return cls(energy=per_atom, forces=forces, stress=stress)
+
+    def __str__(self) -> str:
+        return ", ".join(f"{kind} {self.sigma(kind):.4g} {_UNITS[kind]}" for kind in self.kinds)
+
+
+def _positive(value: object, name: str, meaning: str) -> float:
+    if not isinstance(value, bool) and isinstance(value, Real):
+        number = float(value)
+        if math.isfinite(number) and number > 0:
+            return number
+    raise ParameterError(f"`{name}` must be a positive finite number {meaning}, got {value!r}.")

@@ -1,0 +1,9 @@
+"""The whole job in miniature, on Cu-Au structures labelled by ASE's EMT potential."""
+
+from __future__ import annotations
+
+from kernelpot.demo.job import run
+from kernelpot.demo.outcome import Outcome, Plan
+from kernelpot.demo.pool import label, structures
+
+__all__ = ["Outcome", "Plan", "label", "run", "structures"]

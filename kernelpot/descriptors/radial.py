@@ -1,0 +1,211 @@
+"""Radial bases, smeared by the atomic Gaussian, as quintic Hermite tables."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from jaxtyping import Float
+from numpy.polynomial import chebyshev
+from scipy.linalg import sqrtm
+from scipy.special import gamma, spherical_in
+
+from kernelpot.errors import ParameterError
+
+NODES_PER_SIGMA = 24
+
+
+class RadialBasis(Protocol):
+    """A set of radial functions; `values` is all that a new basis has to supply."""
+
+    def values(
+        self, r: Float[np.ndarray, points], *, cutoff: float, n_max: int, l_max: int, sigma: float
+    ) -> Float[np.ndarray, "points l n"]:
+        """Return R_nl(r): overlap of radial function n with a Gaussian of width sigma at distance r."""
+
+
+@dataclass(frozen=True)
+class GTO:
+    """Gaussian-type radial functions r^l exp(-α_nl r²), Löwdin-orthonormalised.
+
+    α_nl makes function n fall to 1e-3 at the n-th of n_max radii between 1 Å and `radius` (Himanen et al., Comput. Phys.
+    Commun. 247, 106949 (2020), section 2.2.2). The overlap with a Gaussian has a closed form (Gaussian product theorem):
+
+        ∫ r^l Y_lm exp(-αr²) exp(-η|r - R|²) dr = (π/(α+η))^{3/2} (η/(α+η))^l R^l Y_lm(R) exp(-αη/(α+η) R²).
+
+    Parameters
+    ----------
+    radius
+        Radius that the functions reach, Å; the descriptor's cutoff where None.
+    """
+
+    radius: float | None = None
+
+    def values(
+        self, r: Float[np.ndarray, points], *, cutoff: float, n_max: int, l_max: int, sigma: float
+    ) -> Float[np.ndarray, "points l n"]:
+        """Return R_nl(r), shape (points, l_max + 1, n_max)."""
+        radius = cutoff if self.radius is None else self.radius
+        if radius <= 1.0:
+            raise ParameterError(f"`GTO` needs a radius above 1 Å, got {radius}; use a larger cutoff or another basis.")
+        eta = 0.5 / sigma**2
+        thresholds = np.linspace(1.0, radius, n_max)
+        result = np.empty((len(r), l_max + 1, n_max))
+        for l in range(l_max + 1):  # noqa: E741
+            alpha = -np.log(1e-3 / thresholds**l) / thresholds**2
+            overlap = 0.5 * gamma(l + 1.5) * (alpha[:, None] + alpha[None, :]) ** (-(l + 1.5))
+            beta = np.real(sqrtm(np.linalg.inv(overlap)))
+            joint = alpha + eta
+            primitive = (
+                (np.pi / joint) ** 1.5
+                * (eta / joint) ** l
+                * r[:, None] ** l
+                * np.exp(-alpha * eta / joint * r[:, None] ** 2)
+            )
+            result[:, l, :] = primitive @ beta.T
+        return result
+
+
+@dataclass(frozen=True)
+class PowerGaussian:
+    """Radial functions r^n exp(-r²/2s_n²), the same for every l, Löwdin-orthonormalised on the half line.
+
+    s_n = radius · max(√n, 1) / n_max (Musil et al., J. Chem. Phys. 154, 114109 (2021), eq. 26); smeared by quadrature.
+
+    Parameters
+    ----------
+    radius
+        Radius that the functions reach, Å; the descriptor's cutoff where None.
+    """
+
+    radius: float | None = None
+
+    def values(
+        self, r: Float[np.ndarray, points], *, cutoff: float, n_max: int, l_max: int, sigma: float
+    ) -> Float[np.ndarray, "points l n"]:
+        """Return R_nl(r), shape (points, l_max + 1, n_max)."""
+        radius = cutoff if self.radius is None else self.radius
+        n = np.arange(n_max)
+        width = radius * np.maximum(np.sqrt(n), 1.0) / n_max
+        decay = 0.5 / width**2
+        power = n[:, None] + n[None, :] + 3
+        overlap = 0.5 * gamma(power / 2) * (decay[:, None] + decay[None, :]) ** (-power / 2)
+        scale = 1.0 / np.sqrt(np.diag(overlap))
+        eigenvalues, vectors = np.linalg.eigh(overlap * scale[:, None] * scale[None, :])
+        mixing = (vectors / np.sqrt(eigenvalues)) @ vectors.T * scale[None, :]
+        points, weights = _gauss_legendre(0.0, radius + 8.0 * max(sigma, float(width.max())), sigma)
+        functions = (points[:, None] ** n * np.exp(-decay * points[:, None] ** 2)) @ mixing.T
+        return smear(r, points, weights, functions, l_max=l_max, sigma=sigma)
+
+
+@dataclass(frozen=True)
+class SphericalBessel:
+    """Solutions j_0(nπr/R)-like of the Laplacian in a ball, orthonormal and vanishing at its surface.
+
+    g_n(r) = √(2/R) sin((n+1)πr/R)/r, the l = 0 eigenfunctions for every l (Kocer et al., J. Chem. Phys. 150, 154102 (2019)).
+
+    Parameters
+    ----------
+    radius
+        Radius of the ball, Å; the descriptor's cutoff where None.
+    """
+
+    radius: float | None = None
+
+    def values(
+        self, r: Float[np.ndarray, points], *, cutoff: float, n_max: int, l_max: int, sigma: float
+    ) -> Float[np.ndarray, "points l n"]:
+        """Return R_nl(r), shape (points, l_max + 1, n_max)."""
+        radius = cutoff if self.radius is None else self.radius
+        points, weights = _gauss_legendre(0.0, radius, sigma)
+        order = np.arange(1, n_max + 1) * np.pi / radius
+        functions = np.sqrt(2.0 / radius) * np.sin(points[:, None] * order) / points[:, None]
+        return smear(r, points, weights, functions, l_max=l_max, sigma=sigma)
+
+
+def smear(
+    r: Float[np.ndarray, points],
+    q: Float[np.ndarray, nodes],
+    weights: Float[np.ndarray, nodes],
+    functions: Float[np.ndarray, "nodes n"],
+    *,
+    l_max: int,
+    sigma: float,
+) -> Float[np.ndarray, "points l n"]:
+    """Overlap of radial functions with a Gaussian at distance r, by quadrature over nodes q.
+
+    R_nl(r) = 4π ∫ g_n(q) q² exp(-(r² + q²)/2σ²) i_l(rq/σ²) dq (Bartók et al., Phys. Rev. B 87, 184115 (2013), eq. 32),
+    with the modified spherical Bessel function i_l; the exponentials are combined so that nothing overflows.
+    """
+    x = r[:, None] * q[None, :] / sigma**2
+    gaussian = np.exp(-0.5 * (r[:, None] - q[None, :]) ** 2 / sigma**2) * (4.0 * np.pi * q**2 * weights)
+    result = np.empty((len(r), l_max + 1, functions.shape[1]))
+    for l in range(l_max + 1):  # noqa: E741
+        result[:, l, :] = (gaussian * _scaled_bessel(l, x)) @ functions
+    return result
+
+
+def _scaled_bessel(l: int, x: Float[np.ndarray, "a b"]) -> Float[np.ndarray, "a b"]:  # noqa: E741
+    """exp(-x) i_l(x): SciPy's function where it is finite, the terminating asymptotic series beyond."""
+    small = x < 300.0
+    result = np.empty_like(x)
+    result[small] = spherical_in(l, x[small]) * np.exp(-x[small])
+    large = x[~small]
+    term, total = np.ones_like(large), np.ones_like(large)
+    for k in range(1, l + 1):
+        term = -term * ((l + k) * (l - k + 1)) / (2.0 * k * large)
+        total = total + term
+    result[~small] = total / (2.0 * large)
+    return result
+
+
+def _gauss_legendre(start: float, stop: float, sigma: float) -> tuple[np.ndarray, np.ndarray]:
+    """Gauss-Legendre panels no longer than sigma, 12 points each."""
+    panels = max(4, int(np.ceil((stop - start) / sigma)))
+    x, w = np.polynomial.legendre.leggauss(12)
+    edges = np.linspace(start, stop, panels + 1)
+    half = 0.5 * np.diff(edges)
+    points = (edges[:-1] + half)[:, None] + half[:, None] * x
+    return points.ravel(), (half[:, None] * w).ravel()
+
+
+@dataclass(frozen=True, eq=False)
+class RadialTable:
+    """R_nl and its first two derivatives on equidistant nodes, for quintic Hermite interpolation (C²).
+
+    Attributes
+    ----------
+    nodes
+        R, h R', h² R'' at each node with step h, shape (nodes, 3, (l_max + 1) · n_max); columns run l first, then n.
+    step
+        Distance between nodes, Å.
+    """
+
+    nodes: Float[np.ndarray, "nodes 3 columns"]
+    step: float
+
+    @classmethod
+    def from_basis(cls, basis: RadialBasis, *, cutoff: float, n_max: int, l_max: int, sigma: float) -> RadialTable:
+        """Tabulate a basis on [0, cutoff]: Chebyshev interpolation gives derivatives to round-off.
+
+        The degree grows with cutoff/σ, the only scale on which a smeared function can change.
+        """
+        degree = int(64 + 14 * cutoff / sigma)
+        x = chebyshev.chebpts1(degree + 1)
+        r = 0.5 * cutoff * (x + 1.0)
+        samples = basis.values(r, cutoff=cutoff, n_max=n_max, l_max=l_max, sigma=sigma).reshape(len(r), -1)
+        modes = chebyshev.chebvander(x, degree) * np.where(np.arange(degree + 1) == 0, 1.0, 2.0) / (degree + 1)
+        coefficients = modes.T @ samples
+        count = int(np.ceil(NODES_PER_SIGMA * cutoff / sigma)) + 1
+        grid = np.linspace(0.0, cutoff, count)
+        step = grid[1] - grid[0]
+        t = 2.0 * grid / cutoff - 1.0
+        scale = 2.0 * step / cutoff
+        derivatives = [
+            chebyshev.chebval(t, chebyshev.chebder(coefficients, k)).T * scale**k
+            if k
+            else chebyshev.chebval(t, coefficients).T
+            for k in range(3)
+        ]
+        return cls(np.ascontiguousarray(np.stack(derivatives, axis=1)), float(step))

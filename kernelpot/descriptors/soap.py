@@ -1,0 +1,204 @@
+"""SOAP: the power spectrum of the neighbour density (Bartók, Kondor and Csányi, Phys. Rev. B 87, 184115 (2013))."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from kernelpot.data.batch import Batch
+from kernelpot.descriptors.expansion import Expansion
+from kernelpot.descriptors.power import displacement_rows, slots, spectrum, spectrum_vjp
+from kernelpot.descriptors.protocol import Displacements
+from kernelpot.descriptors.radial import GTO, PowerGaussian, RadialBasis, RadialTable, SphericalBessel
+from kernelpot.errors import ParameterError, SpeciesError
+
+BASES: dict[str, type[GTO] | type[PowerGaussian] | type[SphericalBessel]] = {
+    "GTO": GTO,
+    "PowerGaussian": PowerGaussian,
+    "SphericalBessel": SphericalBessel,
+}
+
+
+@dataclass(frozen=True)
+class SOAP:
+    """Smooth overlap of atomic positions, power spectrum.
+
+    Parameters
+    ----------
+    cutoff
+        Reach of an environment, Å. Vectors and their first two derivatives are continuous there.
+    n_max
+        Number of radial functions.
+    l_max
+        Highest angular momentum.
+    sigma
+        Width of the atomic Gaussians, Å.
+    basis
+        Radial functions.
+    fade
+        Width, Å, over which a neighbour's weight falls to zero at the cutoff; 0 cuts sharply.
+    species
+        Atomic numbers to tell apart; None: those of the structures the model is given first.
+
+    Raises
+    ------
+    ParameterError
+        A parameter breaks its rule.
+    """
+
+    cutoff: float = 5.0
+    n_max: int = 8
+    l_max: int = 6
+    sigma: float = 0.5
+    basis: RadialBasis = PowerGaussian()
+    fade: float = 1.0
+    species: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        _positive("cutoff", self.cutoff, "Å; 4 to 6 is usual")
+        _positive("sigma", self.sigma, "Å; 0.3 to 0.7 is usual")
+        if not isinstance(self.n_max, int | np.integer) or not 1 <= self.n_max <= 32:
+            raise ParameterError(f"`n_max` must be a whole number from 1 to 32, got {self.n_max!r}; 8 is usual.")
+        if not isinstance(self.l_max, int | np.integer) or not 0 <= self.l_max <= 16:
+            raise ParameterError(f"`l_max` must be a whole number from 0 to 16, got {self.l_max!r}; 6 is usual.")
+        if not 0.0 <= self.fade <= self.cutoff:
+            raise ParameterError(
+                f"`fade` must lie between 0 and the cutoff ({self.cutoff} Å), got {self.fade}; 1 is usual."
+            )
+
+    def with_species(self, species: tuple[int, ...]) -> SOAP:
+        """Return the same descriptor for these atomic numbers, sorted."""
+        return replace(self, species=tuple(sorted(int(z) for z in species)))
+
+    def settings(self) -> dict[str, Any]:
+        """Return the settings as JSON values."""
+        basis = {"name": type(self.basis).__name__, **asdict(self.basis)}  # type: ignore[call-overload]
+        fields = ("cutoff", "n_max", "l_max", "sigma", "fade")
+        return {
+            "name": "SOAP",
+            **{k: getattr(self, k) for k in fields},
+            "basis": basis,
+            "species": self.species,
+        }
+
+    @classmethod
+    def from_settings(cls, settings: dict[str, Any]) -> SOAP:
+        """Make the descriptor that `settings` describes."""
+        basis = dict(settings["basis"])
+        species = settings["species"]
+        return cls(
+            cutoff=float(settings["cutoff"]),
+            n_max=int(settings["n_max"]),
+            l_max=int(settings["l_max"]),
+            sigma=float(settings["sigma"]),
+            fade=float(settings["fade"]),
+            basis=BASES[basis.pop("name")](**basis),
+            species=None if species is None else tuple(int(z) for z in species),
+        )
+
+    @property
+    def n_features(self) -> int:
+        """Length of a vector: K(K+1)/2 · (l_max + 1), with K = species · n_max."""
+        size = len(self._known_species) * self.n_max
+        return size * (size + 1) // 2 * (self.l_max + 1)
+
+    @property
+    def _known_species(self) -> tuple[int, ...]:
+        if self.species is None:
+            raise ParameterError("this SOAP has no `species` yet; pass species=(14,) or call with_species first.")
+        return self.species
+
+    @cached_property
+    def expansion(self) -> Expansion:
+        """The engine with its radial table."""
+        table = RadialTable.from_basis(
+            self.basis, cutoff=self.cutoff, n_max=self.n_max, l_max=self.l_max, sigma=self.sigma
+        )
+        return Expansion(table, self.l_max, self.n_max, len(self._known_species), self.cutoff, self.fade)
+
+    def channels(self, numbers: Int[np.ndarray, atoms]) -> Int[np.ndarray, atoms]:
+        """Return each atom's place in `species`.
+
+        Raises
+        ------
+        SpeciesError
+            An atomic number is not among them.
+        """
+        species = np.asarray(self._known_species)
+        place = np.minimum(np.searchsorted(species, numbers), len(species) - 1)
+        strange = species[place] != numbers
+        if strange.any():
+            raise SpeciesError(_strange_species(sorted(set(numbers[strange].tolist())), self._known_species))
+        return place.astype(np.int64)
+
+    def values(self, batch: Batch) -> Float[np.ndarray, "atoms f"]:
+        """Return the power spectrum of every atom, not normalised."""
+        return self.environments(batch).vectors
+
+    def environments(self, batch: Batch) -> SoapEnvironments:
+        """Describe every atom; what comes back can be differentiated."""
+        if batch.cutoff < self.cutoff:
+            raise ParameterError(
+                f"the batch lists pairs up to {batch.cutoff} Å but the SOAP cutoff is {self.cutoff} Å; "
+                "build the batch with the descriptor's cutoff."
+            )
+        channel = self.channels(batch.numbers)
+        coefficients = self.expansion.expand(batch, channel)
+        vectors = np.empty((batch.n_atoms, self.n_features))
+        spectrum(self.l_max, coefficients, vectors)
+        return SoapEnvironments(self, batch, channel, coefficients, vectors)
+
+
+@dataclass(frozen=True, eq=False)
+class SoapEnvironments:
+    """Power spectra of a batch with the coefficients they came from."""
+
+    soap: SOAP
+    batch: Batch
+    channel: Int[np.ndarray, atoms]
+    coefficients: Float[np.ndarray, "atoms lm k"]
+    vectors: Float[np.ndarray, "atoms f"]
+
+    def vjp(self, gradient: Float[np.ndarray, "atoms f"]) -> Float[np.ndarray, "pairs 3"]:
+        """Return dE/d(pair vector), given dE/d(power spectrum)."""
+        inner = np.empty_like(self.coefficients)
+        spectrum_vjp(self.soap.l_max, self.coefficients, gradient, inner)
+        return self.soap.expansion.vjp(self.batch, self.channel, inner)
+
+    @cached_property
+    def _slots(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        slot, offsets, atoms = slots(self.batch.pair_offsets, self.batch.second, self.batch.n_atoms)
+        return slot, offsets, atoms
+
+    def displacements(self, start: int, stop: int) -> Displacements:
+        """Return the derivatives of the power spectra of atoms ``start:stop``."""
+        batch, soap = self.batch, self.soap
+        slot, offsets, atoms = self._slots
+        dc = soap.expansion.jacobian(batch, self.channel, start, stop)
+        a, b = int(offsets[start]), int(offsets[stop])
+        rows = np.zeros((b - a, 3, soap.n_features))
+        virial = np.zeros((stop - start, 6, soap.n_features))
+        first = int(batch.pair_offsets[start])
+        displacement_rows(
+            soap.l_max, (0,) * soap.n_max, start, stop, self.coefficients, dc, batch.vectors[first:],
+            self.channel[batch.second] * soap.n_max, batch.pair_offsets, slot, offsets, rows, virial,
+        )  # fmt: skip
+        centre = np.repeat(np.arange(stop - start), np.diff(offsets[start : stop + 1]))
+        return Displacements(rows, centre, atoms[a:b], virial)
+
+
+def _positive(name: str, value: float, usual: str) -> None:
+    if not np.isfinite(value) or value <= 0:
+        raise ParameterError(f"`{name}` must be positive and in {usual}, got {value}.")
+
+
+def _strange_species(found: list[int], known: tuple[int, ...]) -> str:
+    from ase.data import chemical_symbols
+
+    names = ", ".join(chemical_symbols[z] for z in found)
+    usable = ", ".join(chemical_symbols[z] for z in known)
+    return f"element {names} was never seen by this model (it knows {usable}); fit with structures that contain it."

@@ -1,0 +1,273 @@
+"""What every candidate block would add to a growing design, by low-rank updates.
+
+With a block B chosen, ``U = C Bᵀ L⁻ᵀ`` for ``G = I + B C Bᵀ = L Lᵀ``, and C becomes ``C - U Uᵀ``. The small
+matrices of a candidate s follow without touching C again: with ``Z_s = B_s U`` and
+``Y_s = B_s (C V U - U Uᵀ V U / 2)``, ``G_s -= Z_s Z_sᵀ`` and ``H_s -= Z_s Y_sᵀ + Y_s Z_sᵀ``.
+One matrix product over all rows serves a whole step.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from scipy.linalg import solve_triangular
+
+from kernelpot.design.criteria import Criterion
+from kernelpot.design.information import Information
+from kernelpot.design.precision import Precision
+
+CHUNK_ROWS = 8192
+_REFRESH_PICKS = 25
+TIE = 1e-9
+"""Scores this close, relatively, are equal: round-off must not decide."""
+_EPS = np.finfo(float).eps
+
+
+class Path:
+    """A criterion along a growing set of blocks.
+
+    Parameters
+    ----------
+    criterion
+        What is followed.
+    precision
+        Where the path starts.
+
+    Attributes
+    ----------
+    C
+        Covariance now.
+    values
+        Raw values of the criterion, one more than there are picks.
+    refreshes
+        How often C was computed anew from the factor.
+    """
+
+    def __init__(self, criterion: Criterion, precision: Precision) -> None:
+        self.criterion = criterion
+        self._precision = precision
+        self._pending: list[Float[np.ndarray, "rows d"]] = []
+        self.C = precision.covariance.copy()
+        self.values = [criterion.value(precision)]
+        self.refreshes = 0
+
+    def add(self, block: Float[np.ndarray, "rows d"]) -> Float[np.ndarray, "d r"]:
+        """Add a block, and return U, by which C has become ``C - U Uᵀ``."""
+        d = len(self.C)
+        if len(block) > d:
+            block = np.asarray(np.linalg.qr(block, mode="r"))
+        # C carries errors of about eps from downdates; they reach G multiplied by the block's scale.
+        if self._pending and np.square(block).sum() * _EPS > 1e-6:
+            self.refresh()
+        if self._pending:
+            CB = self.C @ block.T
+            G = block @ CB
+        else:
+            T = self._precision.whiten(block)
+            CB, G = self._precision.unwhiten(T), T @ T.T
+        G = 0.5 * (G + G.T) + np.eye(len(block))
+        if len(block) == 1:  # plain regression: thousands of picks, where calls would cost more than arithmetic
+            lower = np.sqrt(G)
+            U = CB / lower
+        else:
+            lower = np.linalg.cholesky(G)
+            U = np.ascontiguousarray(solve_triangular(lower, CB.T, lower=True, check_finite=False).T)
+        self.C -= U @ U.T
+        self._pending.append(block)
+        self.values.append(self.criterion.follow(self.values[-1], lower, self.C))
+        return U
+
+    def whiten(self, rows: Float[np.ndarray, "rows d"]) -> Float[np.ndarray, "rows d"]:
+        """Whiten rows by the factor of the last refresh."""
+        return self._precision.whiten(rows)
+
+    @property
+    def stale(self) -> bool:
+        """Whether it is time to refresh: every 25 picks, or later where picks are small."""
+        columns = sum(len(block) for block in self._pending)
+        return len(self._pending) >= _REFRESH_PICKS and columns >= 2 * len(self.C)
+
+    @property
+    def precision(self) -> Precision:
+        """The information matrix now, as a factor (refreshes)."""
+        self.refresh()
+        return self._precision
+
+    def refresh(self) -> None:
+        """Start again from a triangular factor, so that round-off does not pile up."""
+        if self._pending:
+            self._precision = self._precision.with_rows(np.concatenate(self._pending))
+            self._pending = []
+            self.refreshes += 1
+            self.C = self._precision.covariance.copy()
+            self.values[-1] = self.criterion.value(self._precision)
+
+
+@dataclass(frozen=True, eq=False)
+class Bin:
+    """Structures of one chunk whose blocks are padded to one height with zero rows, which change no gain."""
+
+    members: Int[np.ndarray, " m"]
+    index: Int[np.ndarray, "m r"]  # row numbers within the chunk; the chunk's length stands for a zero row
+    G: Float[np.ndarray, "m r r"]
+    H: Float[np.ndarray, "m r r"] | None
+
+
+@dataclass(frozen=True, eq=False)
+class _Chunk:
+    """Consecutive structures whose rows go through one matrix product."""
+
+    rows: slice
+    bins: tuple[Bin, ...]
+
+
+class Gains:
+    """The gain of every candidate, kept up to date along a path.
+
+    Parameters
+    ----------
+    info
+        Candidate blocks.
+    path
+        The design so far; `add` extends it.
+    """
+
+    def __init__(self, info: Information, path: Path) -> None:
+        self._info, self._path = info, path
+        self._chunks = _chunks(info, with_H=path.criterion.moment is not None)
+        self.values = np.zeros(len(info))
+        # Traces of G and H now, and when they were last computed without differences.
+        self._traces, self._fresh = np.zeros((2, len(info))), np.zeros((2, len(info)))
+        self.recompute()
+
+    def best(
+        self,
+        live: Bool[np.ndarray, " structures"],
+        scale: Float[np.ndarray, " structures"],
+        rank: Int[np.ndarray, " structures"],
+    ) -> int:
+        """Find the live candidate of the largest ``gain/scale``; of equals, that of the lowest rank."""
+        return first_of_best(np.where(live, self.values / scale, -np.inf), rank)
+
+    def add(self, s: int, live: Bool[np.ndarray, " structures"]) -> None:
+        """Choose structure s and update the gains; `live` marks those that may still be chosen."""
+        path = self._path
+        V = path.criterion.moment
+        before = path.C.copy() if V is not None else None
+        U = path.add(self._info.block(s))
+        if path.stale:
+            self.recompute()
+            return
+        factors = U
+        if V is not None and before is not None:
+            VU = V @ U
+            factors = np.concatenate([U, before @ VU - 0.5 * (U @ (U.T @ VU))], axis=1)
+        for chunk in self._chunks:
+            self._downdate(chunk, factors, U.shape[1])
+        if self._cancelled(live):
+            self.recompute()
+
+    def recompute(self) -> None:
+        """Compute G and H of every candidate from the triangular factor."""
+        precision = self._path.precision
+        root = self._path.criterion.root
+        half = precision.whiten(root.T).T if root is not None else None
+        for chunk in self._chunks:
+            T = with_zero_row(precision.whiten(self._info.rows[chunk.rows]))
+            Q = T @ half if half is not None else None
+            for part in chunk.bins:
+                part.G[:] = outer(T[part.index], T[part.index]) + np.eye(part.index.shape[1])
+                if Q is not None and part.H is not None:
+                    part.H[:] = outer(Q[part.index], Q[part.index])
+                self._evaluate(part)
+        self._fresh[:] = self._traces
+
+    def _downdate(self, chunk: _Chunk, factors: Float[np.ndarray, "d 2r"], r: int) -> None:
+        """Carry one pick over to the candidates of a chunk."""
+        products = with_zero_row(self._info.rows[chunk.rows] @ factors)
+        for part in chunk.bins:
+            ZY = products[part.index]
+            part.G[:] -= outer(ZY[..., :r], ZY[..., :r])
+            if part.H is not None:
+                cross = outer(ZY[..., :r], ZY[..., r:])
+                part.H[:] -= cross + cross.transpose(0, 2, 1)
+            self._evaluate(part)
+
+    def _evaluate(self, part: Bin) -> None:
+        """Store the gains and traces of one bin."""
+        self.values[part.members] = self._path.criterion.gains(part.G, part.H)
+        self._traces[0, part.members] = np.trace(part.G, axis1=1, axis2=2)
+        if part.H is not None:
+            self._traces[1, part.members] = np.trace(part.H, axis1=1, axis2=2)
+
+    def _cancelled(self, live: Bool[np.ndarray, " structures"]) -> bool:
+        """Whether round-off could matter, beside G's least eigenvalue or the largest gain."""
+        best = self.values[live].max(initial=0.0)
+        return lost(self._fresh[0, live], self._traces[0, live], 1.0) or lost(
+            self._fresh[1, live], self._traces[1, live], best
+        )
+
+
+def lost(fresh: Float[np.ndarray, " some"], now: Float[np.ndarray, " some"], scale: float) -> bool:
+    """Whether differences have cancelled so far that their round-off matters and recomputing would help.
+
+    Parameters
+    ----------
+    fresh, now
+        Traces of small matrices when computed without differences, and now.
+    scale
+        What errors are compared with.
+    """
+    matters = 100.0 * _EPS * fresh > 1e-6 * scale
+    return bool((matters & (now < 1e-3 * fresh)).any())
+
+
+def first_of_best(score: Float[np.ndarray, " some"], rank: Int[np.ndarray, " some"]) -> int:
+    """Position of the largest score; of equals, that of the lowest rank."""
+    top = score.max()
+    ties = np.flatnonzero(score >= top - TIE * abs(top))
+    return int(ties[np.argmin(rank[ties])])
+
+
+def _chunks(info: Information, *, with_H: bool) -> tuple[_Chunk, ...]:
+    """Divide the candidates into chunks of bounded size."""
+    chunks = []
+    start = 0
+    while start < len(info):
+        stop = int(np.searchsorted(info.offsets, info.offsets[start] + CHUNK_ROWS, side="right")) - 1
+        stop = min(max(stop, start + 1), len(info))
+        rows = slice(int(info.offsets[start]), int(info.offsets[stop]))
+        chunks.append(_Chunk(rows, bins_of(info, start, stop, with_H=with_H)))
+        start = stop
+    return tuple(chunks)
+
+
+def bins_of(info: Information, start: int, stop: int, *, with_H: bool) -> tuple[Bin, ...]:
+    """Sort the candidates from start to stop into bins by padded height."""
+    lengths = np.diff(info.offsets[start : stop + 1])
+    # Heights 1, 2, 4, 8 and multiples of 8, at least 1: few bins, little padding.
+    heights = np.where(lengths <= 4, 1 << np.ceil(np.log2(np.maximum(lengths, 1))).astype(int), -(-lengths // 8) * 8)
+    first = info.offsets[start:stop] - info.offsets[start]
+    end = int(info.offsets[stop] - info.offsets[start])
+    bins = []
+    for height in np.unique(heights):
+        members = np.flatnonzero(heights == height)
+        step = np.arange(height)
+        index = np.where(step < lengths[members, None], first[members, None] + step, end)
+        G = np.empty((len(members), height, height))
+        bins.append(Bin(start + members, index, G, np.empty_like(G) if with_H else None))
+    return tuple(bins)
+
+
+def with_zero_row(array: Float[np.ndarray, "rows k"]) -> Float[np.ndarray, "rows+1 k"]:
+    """Append the row that padding points to."""
+    return np.concatenate([array, np.zeros((1, array.shape[1]))])
+
+
+def outer(left: Float[np.ndarray, "m r k"], right: Float[np.ndarray, "m r k"]) -> Float[np.ndarray, "m r r"]:
+    """``left rightᵀ`` of every block."""
+    if left.shape[1] == 1:  # plain rows: a matrix product per row would be all overhead
+        return np.einsum("mrk,mrk->m", left, right)[:, None, None]
+    return left @ right.transpose(0, 2, 1)

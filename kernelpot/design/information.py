@@ -1,0 +1,391 @@
+"""What labels of many structures would tell about the weights of a model, before any label exists."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from kernelpot.design.compression import compress_block
+from kernelpot.errors import DataError, ParameterError
+
+KINDS = ("energy", "forces", "stress")
+"""Label kinds; a row's kind is stored as the position in this tuple."""
+
+_CHUNK = 1 << 14
+
+
+@dataclass(frozen=True, eq=False)
+class Information:
+    """Blocks of rows, one block per structure, in the weights of a whitened feature map.
+
+    A row is a label's linear functional of the weights divided by the label's noise; the prior precision of
+    the weights is I, so the information of a set S is ``I + Σ_{s∈S} B_sᵀ B_s``. Arrays are read-only views.
+
+    Parameters
+    ----------
+    rows
+        All blocks stacked; the rows of a structure are contiguous.
+    kinds
+        Label kind of every row: 0 energy, 1 forces, 2 stress (positions in `KINDS`).
+    offsets
+        Block s is ``rows[offsets[s]:offsets[s + 1]]``; it may be empty.
+    counts
+        True number of rows of each kind, before any compression.
+    sigma
+        Noise that each row was divided by: eV/atom, eV/Å or eV/Å³.
+    n_atoms
+        Number of atoms of each structure.
+    groups
+        Name of the group of each structure (empty where there is none).
+    means
+        Mean descriptor of each structure, for rivals and duplicates; may have no columns.
+    discarded
+        Trace of ``B_sᵀ B_s`` lost to compression, for each structure and kind.
+    description
+        The settings behind the rows, printed with results, such as noises and amplitude.
+
+    Raises
+    ------
+    DataError
+        If rows or means are not finite; the message names the structure.
+    ParameterError
+        If shapes do not agree, a kind is unknown, or a noise or count is not positive.
+    """
+
+    rows: Float[np.ndarray, "rows d"]
+    kinds: Int[np.ndarray, " rows"]
+    offsets: Int[np.ndarray, " structures+1"]
+    counts: Int[np.ndarray, "structures 3"]
+    sigma: Float[np.ndarray, " rows"]
+    n_atoms: Int[np.ndarray, " structures"]
+    groups: tuple[str, ...]
+    means: Float[np.ndarray, "structures F"]
+    discarded: Float[np.ndarray, "structures 3"]
+    description: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Store read-only views and check that they agree."""
+        for name, dtype in _DTYPES.items():
+            # A view, not a copy: rows may fill most of the memory.
+            array = np.ascontiguousarray(getattr(self, name), dtype=dtype).view()
+            array.flags.writeable = False
+            object.__setattr__(self, name, array)
+        object.__setattr__(self, "groups", tuple(self.groups))
+        object.__setattr__(self, "description", MappingProxyType(dict(self.description)))
+        _check_shapes(self)
+        _check_values(self)
+
+    @classmethod
+    def from_blocks(
+        cls,
+        blocks: Iterable[tuple[Float[np.ndarray, "rows d"], Int[np.ndarray, " rows"], Float[np.ndarray, " rows"]]],
+        *,
+        n_atoms: Sequence[int] | Int[np.ndarray, " structures"],
+        means: Float[np.ndarray, "structures F"] | None = None,
+        groups: Sequence[str] | None = None,
+        truncate: float = 0.0,
+        description: Mapping[str, Any] | None = None,
+    ) -> Information:
+        """Stack blocks that arrive one at a time, each compressed before the next is asked for.
+
+        Parameters
+        ----------
+        blocks
+            ``(rows, kinds, sigma)`` of each structure, with the rows already divided by sigma.
+        n_atoms, means, groups, description
+            As in `Information`; no means and no groups are allowed.
+        truncate
+            Share of each kind's trace that compression may drop, as in `truncated`.
+        """
+        parts = []
+        counts = []
+        for block_rows, block_kinds, block_sigma in blocks:
+            counts.append(np.bincount(block_kinds, minlength=len(KINDS)))
+            parts.append(compress_block(block_rows, block_kinds, block_sigma, truncate, len(KINDS)))
+        if not parts:
+            raise ParameterError("`blocks` must hold at least one structure, got none")
+        rows, kinds, sigma, discarded = zip(*parts, strict=True)
+        n = len(parts)
+        return cls(
+            rows=np.concatenate(rows),
+            kinds=np.concatenate(kinds),
+            offsets=np.concatenate([[0], np.cumsum([len(block) for block in rows])]),
+            counts=np.array(counts),
+            sigma=np.concatenate(sigma),
+            n_atoms=np.asarray(n_atoms),
+            groups=tuple(groups) if groups is not None else ("",) * n,
+            means=means if means is not None else np.empty((n, 0)),
+            discarded=np.array(discarded),
+            description=description or {},
+        )
+
+    @classmethod
+    def from_rows(cls, X: Float[np.ndarray, "candidates d"], *, sigma: float = 1.0, prior: float = 1.0) -> Information:
+        """Make every row of plain linear regression a candidate of its own (of kind "energy", with one atom).
+
+        Parameters
+        ----------
+        X
+            Candidate rows; they are also the means that rivals look at.
+        sigma
+            Noise of one observation.
+        prior
+            Prior precision of every weight. Weights are measured in prior standard deviations: with
+            ``Λ = prior·I + XᵀX/σ²`` the D curve is ``logdet Λ - d·log prior``, the A curve ``prior·tr Λ⁻¹``.
+        """
+        if not (np.isfinite(sigma) and sigma > 0 and np.isfinite(prior) and prior > 0):
+            raise ParameterError(f"`sigma` and `prior` must be positive and finite, got {sigma} and {prior}")
+        X = np.asarray(X, dtype=np.float64)
+        if X.ndim != 2:
+            raise ParameterError(f"`X` must have the shape (candidates, d), got {X.shape}")
+        n = len(X)
+        counts = np.zeros((n, len(KINDS)), dtype=np.int64)
+        counts[:, 0] = 1
+        return cls(
+            rows=X / (sigma * np.sqrt(prior)),
+            kinds=np.zeros(n, dtype=np.int64),
+            offsets=np.arange(n + 1),
+            counts=counts,
+            sigma=np.full(n, sigma),
+            n_atoms=np.ones(n, dtype=np.int64),
+            groups=("",) * n,
+            means=X,
+            discarded=np.zeros((n, len(KINDS))),
+            description={"sigma": sigma, "prior": prior},
+        )
+
+    def __len__(self) -> int:
+        """Return the number of structures."""
+        return len(self.offsets) - 1
+
+    @property
+    def d(self) -> int:
+        """Number of weights."""
+        return int(self.rows.shape[1])
+
+    @property
+    def structure(self) -> Int[np.ndarray, " rows"]:
+        """Structure number of every row."""
+        return np.repeat(np.arange(len(self)), np.diff(self.offsets))
+
+    def block(self, s: int) -> Float[np.ndarray, "rows_s d"]:
+        """Rows of structure s."""
+        if not -len(self) <= s < len(self):
+            raise ParameterError(f"structure {s} asked for, but there are {len(self)}")
+        s %= len(self)
+        return self.rows[self.offsets[s] : self.offsets[s + 1]]
+
+    def only(self, *kinds: str) -> Information:
+        """Keep the rows of some label kinds, as if the others were never computed.
+
+        Parameters
+        ----------
+        kinds
+            Names from `KINDS`, such as ``only("energy", "forces")``.
+        """
+        wanted = np.zeros(len(KINDS), dtype=bool)
+        wanted[[_code(kind) for kind in kinds]] = True
+        keep = wanted[self.kinds]
+        return replace(
+            self,
+            rows=self.rows[keep],
+            kinds=self.kinds[keep],
+            offsets=np.concatenate([[0], np.cumsum(keep)])[self.offsets],
+            counts=self.counts * wanted,
+            sigma=self.sigma[keep],
+            discarded=self.discarded * wanted,
+        )
+
+    def take(self, indices: Sequence[int] | Int[np.ndarray, " chosen"]) -> Information:
+        """Keep some structures, in the order given.
+
+        Parameters
+        ----------
+        indices
+            Structure numbers; negative ones count from the end.
+
+        Raises
+        ------
+        ParameterError
+            If a number is outside the set.
+        """
+        chosen = np.asarray(indices, dtype=np.int64).reshape(-1)
+        if len(chosen) and not (-len(self) <= chosen.min() and chosen.max() < len(self)):
+            raise ParameterError(f"`indices` must lie in [{-len(self)}, {len(self)}), got {chosen.tolist()}")
+        chosen = chosen % max(len(self), 1)
+        lengths = np.diff(self.offsets)[chosen]
+        offsets = np.concatenate([[0], np.cumsum(lengths)])
+        picked = np.repeat(self.offsets[chosen] - offsets[:-1], lengths) + np.arange(offsets[-1])
+        return replace(
+            self,
+            rows=self.rows[picked],
+            kinds=self.kinds[picked],
+            offsets=offsets,
+            counts=self.counts[chosen],
+            sigma=self.sigma[picked],
+            n_atoms=self.n_atoms[chosen],
+            groups=tuple(self.groups[s] for s in chosen),
+            means=self.means[chosen],
+            discarded=self.discarded[chosen],
+        )
+
+    def append(self, other: Information) -> Information:
+        """Put the structures of another set behind these.
+
+        Parameters
+        ----------
+        other
+            Information in the same weights and with means of the same length.
+
+        Raises
+        ------
+        ParameterError
+            If the two were made by different feature maps.
+        """
+        if self.d != other.d or self.means.shape[1] != other.means.shape[1]:
+            raise ParameterError(
+                "only information of one feature map can be appended: found "
+                f"{self.d} and {other.d} weights, means of {self.means.shape[1]} and {other.means.shape[1]} "
+                "components; make both with the same prepared model"
+            )
+        joined = {
+            name: np.concatenate([getattr(self, name), getattr(other, name)]) for name in _DTYPES if name != "offsets"
+        }
+        return Information(
+            offsets=np.concatenate([self.offsets, self.offsets[-1] + other.offsets[1:]]),
+            groups=self.groups + other.groups,
+            description={**other.description, **self.description},
+            **joined,
+        )
+
+    def target(self, weights: Mapping[str, float] | None = None) -> Float[np.ndarray, "d d"]:
+        """Second moment of the labels to be predicted: ``V = Σ_kind ω_kind · mean over rows of rowᵀ row``.
+
+        Rows are in units of their noise, and the mean runs over the true rows of each kind, so that one
+        energy is not drowned by hundreds of force components.
+
+        Parameters
+        ----------
+        weights
+            ω of each label kind by name, 1 where not given.
+
+        Raises
+        ------
+        ParameterError
+            If a name is unknown or a weight is negative or not finite.
+        """
+        omega = np.ones(len(KINDS))
+        for kind, weight in (weights or {}).items():
+            if not (np.isfinite(weight) and weight >= 0):
+                raise ParameterError(f"the weight of {kind!r} must be finite and not negative, got {weight}")
+            omega[_code(kind)] = weight
+        factor = np.sqrt(omega / np.maximum(self.counts.sum(axis=0), 1))[self.kinds]
+        V = np.zeros((self.d, self.d))
+        for start in range(0, len(self.rows), _CHUNK):
+            part = slice(start, start + _CHUNK)
+            scaled = self.rows[part] * factor[part, None]
+            V += scaled.T @ scaled
+        return V
+
+    def truncated(self, share: float = 1e-4) -> Information:
+        """Compress every block, each label kind by itself, and record the trace that is lost.
+
+        Parameters
+        ----------
+        share
+            Largest share of the present trace of a structure's kind that may be dropped, in [0, 1).
+            With 0, kinds with more rows than weights become triangular factors and nothing is lost.
+        """
+        bounds = list(zip(self.offsets[:-1], self.offsets[1:], strict=True))
+        short = Information.from_blocks(
+            ((self.rows[a:b], self.kinds[a:b], self.sigma[a:b]) for a, b in bounds),
+            n_atoms=self.n_atoms,
+            means=self.means,
+            groups=self.groups,
+            truncate=share,
+            description=self.description,
+        )
+        return replace(short, counts=self.counts, discarded=self.discarded + short.discarded)
+
+
+_DTYPES = {
+    "rows": np.float64,
+    "kinds": np.int64,
+    "offsets": np.int64,
+    "counts": np.int64,
+    "sigma": np.float64,
+    "n_atoms": np.int64,
+    "means": np.float64,
+    "discarded": np.float64,
+}
+
+
+def _code(kind: str) -> int:
+    """Position of a kind's name."""
+    if kind not in KINDS:
+        raise ParameterError(f"unknown label kind {kind!r}; the kinds are {', '.join(KINDS)}")
+    return KINDS.index(kind)
+
+
+def _check_shapes(info: Information) -> None:
+    """Refuse arrays that do not agree."""
+    if info.rows.ndim != 2:
+        raise ParameterError(f"`rows` must have the shape (rows, d), got {info.rows.shape}")
+    if info.offsets.ndim != 1 or len(info.offsets) < 1:
+        raise ParameterError(f"`offsets` must have one entry more than there are structures, got {info.offsets.shape}")
+    n_rows, n = len(info.rows), len(info.offsets) - 1
+    expected = {
+        "kinds": (n_rows,),
+        "sigma": (n_rows,),
+        "counts": (n, len(KINDS)),
+        "n_atoms": (n,),
+        "discarded": (n, len(KINDS)),
+        "means": (n, *info.means.shape[1:2]),
+    }
+    for name, shape in expected.items():
+        found = getattr(info, name).shape
+        if found != shape:
+            raise ParameterError(f"`{name}` must have the shape {shape} of {n} structures, {n_rows} rows; got {found}")
+    if info.means.ndim != 2:
+        raise ParameterError(f"`means` must have the shape (structures, F), got {info.means.shape}")
+    if len(info.groups) != n:
+        raise ParameterError(f"`groups` must name the group of each of {n} structures, got {len(info.groups)} names")
+    if info.offsets[0] != 0 or info.offsets[-1] != n_rows or (np.diff(info.offsets) < 0).any():
+        raise ParameterError(
+            f"`offsets` must rise from 0 to the number of rows, {n_rows}; got {info.offsets[0]} … {info.offsets[-1]}"
+        )
+
+
+def _check_values(info: Information) -> None:
+    """Refuse values that would spoil a choice silently."""
+    # A sum is finite only where every term is (or where terms overflow, as bad): one pass, no array of flags.
+    if not np.isfinite(info.rows.sum()):
+        bad = np.flatnonzero(~np.isfinite(info.rows).all(axis=1))
+        if len(bad):
+            raise DataError(
+                f"structure {info.structure[bad[0]]} has rows that are not finite "
+                f"({len(bad)} such rows in all): check its geometry and set it aside"
+            )
+    bad = np.flatnonzero(~np.isfinite(info.means).all(axis=1))
+    if len(bad):
+        raise DataError(f"structure {bad[0]} has a mean descriptor that is not finite: set it aside")
+    if ((info.kinds < 0) | (info.kinds >= len(KINDS))).any():
+        raise ParameterError(f"`kinds` must be positions in {KINDS}, got {sorted(set(info.kinds.tolist()))}")
+    if not (np.isfinite(info.sigma) & (info.sigma > 0)).all():
+        raise ParameterError("`sigma` must be positive and finite in every row")
+    if not (np.isfinite(info.discarded) & (info.discarded >= 0)).all():
+        raise ParameterError("`discarded` must be finite and not negative")
+    if (info.n_atoms < 1).any():
+        raise ParameterError(f"`n_atoms` must be at least 1, got {info.n_atoms.min()}")
+    present = np.zeros(info.counts.shape, dtype=bool)
+    present[info.structure, info.kinds] = True
+    if (info.counts < present).any():
+        s, kind = np.argwhere(info.counts < present)[0]
+        raise ParameterError(
+            f"`counts` says structure {s} has {info.counts[s, kind]} {KINDS[kind]} rows, but it has some"
+        )

@@ -1,0 +1,128 @@
+"""Features of an environment: kernel values with inducing environments, whitened so that the prior on weights is I."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from kernelpot.data.batch import Batch
+from kernelpot.descriptors.protocol import Descriptor, Environments
+from kernelpot.features.normalise import unit
+from kernelpot.kernels import DotProduct
+
+E0_PRIOR = 10.0
+"""Prior standard deviation of the energy of an isolated atom about its least-squares estimate, eV."""
+
+
+@dataclass(frozen=True, eq=False)
+class Described:
+    """A batch whose environments are described and normalised once, for everything that follows."""
+
+    batch: Batch
+    environments: Environments
+    x: Float[np.ndarray, "atoms f"]
+    norm: Float[np.ndarray, atoms]
+    species: Int[np.ndarray, atoms]
+
+
+@dataclass(frozen=True, eq=False)
+class KernelMap:
+    """φ(x) = diag(λ)^(-1/2) Uᵀ k(Z, x), with K_ZZ = U diag(λ) Uᵀ, in one block for each centre species.
+
+    The kernel is taken at amplitude 1; whoever uses the features multiplies by the amplitude.
+
+    Attributes
+    ----------
+    descriptor
+        With its species set.
+    kernel
+        Of two unit vectors; zero between centres of different species.
+    inducing
+        Unit vectors of the inducing environments, one array per species.
+    whitening
+        U diag(λ)^(-1/2) of each species.
+    """
+
+    descriptor: Descriptor
+    kernel: DotProduct
+    inducing: tuple[Float[np.ndarray, "m f"], ...]
+    whitening: tuple[Float[np.ndarray, "m d"], ...]
+
+    @classmethod
+    def from_inducing(
+        cls,
+        descriptor: Descriptor,
+        kernel: DotProduct,
+        inducing: tuple[Float[np.ndarray, "m f"], ...],
+        tolerance: float = 1e-10,
+    ) -> KernelMap:
+        """Diagonalise K_ZZ of each species; eigenvalues below tolerance · λ_max are dropped."""
+        whitening = []
+        for z in inducing:
+            eigenvalues, vectors = np.linalg.eigh(kernel.value(z @ z.T))
+            kept = eigenvalues > tolerance * eigenvalues[-1]
+            whitening.append(vectors[:, kept] / np.sqrt(eigenvalues[kept]))
+        return cls(descriptor, kernel, inducing, tuple(whitening))
+
+    @cached_property
+    def starts(self) -> Int[np.ndarray, species_plus_1]:
+        """First column of each species' block, before whitening."""
+        return np.concatenate([[0], np.cumsum([len(z) for z in self.inducing])])
+
+    @property
+    def n_inducing(self) -> int:
+        """Inducing environments of all species, M."""
+        return int(self.starts[-1])
+
+    @property
+    def species(self) -> tuple[int, ...]:
+        """Atomic numbers, in the order of the blocks."""
+        return self.descriptor.species or ()
+
+    @property
+    def n_weights(self) -> int:
+        """Whitened features, d, without the E0 columns."""
+        return sum(w.shape[1] for w in self.whitening)
+
+    def describe(self, batch: Batch) -> Described:
+        """Describe and normalise the environments of a batch.
+
+        Raises
+        ------
+        SpeciesError
+            The batch holds an element without inducing environments.
+        """
+        environments = self.descriptor.environments(batch)
+        x, norm = unit(environments.vectors)
+        return Described(batch, environments, x, norm, np.searchsorted(self.species, batch.numbers))
+
+    def dots(self, described: Described) -> list[tuple[Int[np.ndarray, a], Float[np.ndarray, "a m"]]]:
+        """Return, for each species, its atoms and their dot products with its inducing environments."""
+        result = []
+        for a, z in enumerate(self.inducing):
+            atoms = np.flatnonzero(described.species == a)
+            whole = len(atoms) == len(described.x)
+            result.append((atoms, (described.x if whole else described.x[atoms]) @ z.T))
+        return result
+
+    def whiten(self, rows: Float[np.ndarray, "rows m"]) -> Float[np.ndarray, "rows d"]:
+        """Turn rows over kernel values into rows over whitened features."""
+        s = self.starts
+        return np.concatenate([rows[:, s[a] : s[a + 1]] @ w for a, w in enumerate(self.whitening)], axis=1)
+
+    def unwhiten(self, weights: Float[np.ndarray, d]) -> Float[np.ndarray, m]:
+        """Turn weights of whitened features into weights of kernel values."""
+        parts, start = [], 0
+        for w in self.whitening:
+            parts.append(w @ weights[start : start + w.shape[1]])
+            start += w.shape[1]
+        return np.concatenate(parts)
+
+
+def counts(batch: Batch, species: Sequence[int]) -> Float[np.ndarray, "structures species"]:
+    """Count the atoms of each species in each structure: the columns that carry E0."""
+    return np.stack([batch.sum_per_structure((batch.numbers == z).astype(float)) for z in species], axis=1)

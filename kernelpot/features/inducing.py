@@ -1,0 +1,136 @@
+"""The choice of inducing environments among those of unlabelled structures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from kernelpot.data.batch import Batch
+from kernelpot.descriptors.protocol import Descriptor
+from kernelpot.errors import ParameterError
+from kernelpot.features.normalise import unit
+from kernelpot.linalg.subsets import cur, farthest_points
+from kernelpot.progress import track
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+ATOMS_PER_CHUNK = 2048
+FEWEST_PER_SPECIES = 50
+DISTINCT = 1e-6
+POOL_BYTES = 1_000_000_000
+"""Memory for candidate environments; beyond it every species is thinned at random, with the model's seed."""
+
+
+def species_of(structures: Sequence[Atoms]) -> tuple[int, ...]:
+    """Return the atomic numbers in the structures, sorted."""
+    return tuple(sorted({int(z) for atoms in structures for z in np.unique(atoms.numbers)}))
+
+
+def chunks(structures: Sequence[Atoms], n_atoms: int = ATOMS_PER_CHUNK) -> Iterator[tuple[int, int]]:
+    """Cut a list of structures into runs ``start, stop`` of about n_atoms atoms each."""
+    start, filled = 0, 0
+    for stop, atoms in enumerate(structures):
+        if filled and filled + len(atoms) > n_atoms:
+            yield start, stop
+            start, filled = stop, 0
+        filled += len(atoms)
+    if start < len(structures):
+        yield start, len(structures)
+
+
+def share_out(n: int, available: Int[np.ndarray, species]) -> Int[np.ndarray, species]:
+    """Share n inducing environments over species by environment count, at least min(50, available) each.
+
+    Raises
+    ------
+    ParameterError
+        n is too small for the least shares.
+    """
+    least = np.minimum(FEWEST_PER_SPECIES, available)
+    if n < len(available):
+        raise ParameterError(f"`n_inducing` must be at least one for each of {len(available)} species, got {n}.")
+    if n < least.sum():
+        least = np.minimum(available, n // len(available))
+    share = np.minimum(least, available)
+    while share.sum() < min(n, available.sum()):
+        open_ = share < available
+        left = n - share.sum()
+        weight = np.where(open_, np.maximum(available / available.sum() * n - share, 1e-9), 0.0)
+        step = np.minimum(np.floor(left * weight / weight.sum()).astype(np.int64), available - share)
+        if step.sum() == 0:
+            step = np.zeros_like(share)
+            step[int(np.argmax(weight))] = 1
+        share = share + step
+    return share
+
+
+def choose_inducing(
+    descriptor: Descriptor, structures: Sequence[Atoms], n: int, *, method: str, seed: int
+) -> tuple[Float[np.ndarray, "m f"], ...]:
+    """Choose up to n distinct environments, shared over the species of their centres.
+
+    Parameters
+    ----------
+    descriptor
+        With its species set.
+    structures
+        Structures to choose from; labels are not looked at.
+    n
+        Upper limit of the total.
+    method
+        "fps" (farthest points of the unit vectors), "cur" (leverage scores) or "random".
+    seed
+        Makes the choice repeatable.
+    """
+    species = descriptor.species or ()
+    found = _environments(descriptor, structures, species, seed)
+    shares = share_out(n, np.array([len(x) for x in found]))
+    return tuple(_subset(x, int(k), method, seed) for x, k in zip(found, shares, strict=True))
+
+
+def _subset(x: Float[np.ndarray, "n f"], k: int, method: str, seed: int) -> Float[np.ndarray, "m f"]:
+    if method == "fps":
+        chosen = farthest_points(x, k, seed=seed, tol=DISTINCT)
+    elif method == "cur":
+        chosen = cur(x, k, seed=seed)
+    else:
+        chosen = np.random.default_rng(seed).permutation(len(x))[:k]
+    return np.ascontiguousarray(x[chosen])
+
+
+def _environments(
+    descriptor: Descriptor, structures: Sequence[Atoms], species: tuple[int, ...], seed: int
+) -> list[Float[np.ndarray, "n f"]]:
+    """Return the unit vectors of every species' environments, thinned where they would not fit in memory."""
+    rng = np.random.default_rng(seed)
+    total = sum(len(atoms) for atoms in structures)
+    parts: list[list[np.ndarray]] = [[] for _ in species]
+    kept_share = 1.0
+    for start, stop in track(list(chunks(structures)), "environments"):
+        batch = Batch.from_structures(structures[start:stop], descriptor.cutoff)
+        x, _ = unit(descriptor.environments(batch).vectors)
+        kept_share = min(1.0, POOL_BYTES / (total * x.shape[1] * 8))
+        for a, z in enumerate(species):
+            mine = np.flatnonzero(batch.numbers == z)
+            if kept_share < 1.0:
+                mine = mine[rng.random(len(mine)) < kept_share]
+            parts[a].append(x[mine])
+    result = [np.concatenate(p) for p in parts]
+    for a, x in enumerate(result):
+        if len(x) == 0:
+            raise ParameterError(f"no environment of atomic number {species[a]} was left to choose from.")
+    return result
+
+
+def mean_vectors(descriptor: Descriptor, structures: Sequence[Atoms]) -> Float[np.ndarray, "structures f"]:
+    """Return each structure's mean unit vector."""
+    means = []
+    for start, stop in chunks(structures):
+        batch = Batch.from_structures(structures[start:stop], descriptor.cutoff)
+        x, _ = unit(descriptor.environments(batch).vectors)
+        means.append(np.add.reduceat(x, batch.offsets[:-1], axis=0) / batch.sizes[:, None])
+    return np.concatenate(means)

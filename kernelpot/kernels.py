@@ -1,0 +1,62 @@
+"""Kernels of two normalised environment vectors, as functions of their dot product."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from kernelpot.errors import ParameterError
+
+
+@dataclass(frozen=True)
+class DotProduct:
+    """k(x, z) = amplitude² (x·z)^zeta for unit vectors x, z (Bartók et al., Phys. Rev. B 87, 184115 (2013), eq. 36).
+
+    Parameters
+    ----------
+    zeta
+        Whole power; 2 is quadratic in the descriptor and, like 1, collapses to a form whose cost does not depend on the number
+        of inducing environments.
+    amplitude
+        Prior standard deviation of a local energy, eV.
+
+    Raises
+    ------
+    ParameterError
+        zeta is not a whole number of at least 1, or the amplitude is not positive.
+    """
+
+    zeta: int = 2
+    amplitude: float = 1.0
+
+    def __post_init__(self) -> None:
+        if isinstance(self.zeta, bool) or not isinstance(self.zeta, int | np.integer) or not 1 <= self.zeta <= 16:
+            raise ParameterError(
+                f"`zeta` must be a whole number from 1 to 16, got {self.zeta!r}; a fractional power has no derivative where two "
+                "environments are orthogonal. 2 is usual."
+            )
+        if not np.isfinite(self.amplitude) or self.amplitude <= 0:
+            raise ParameterError(f"`amplitude` must be positive and in eV, got {self.amplitude}; 1.0 is usual.")
+
+    def value(self, s: Float[np.ndarray, ...]) -> Float[np.ndarray, ...]:
+        """s^zeta, the kernel at amplitude 1 for dot products s."""
+        return s**self.zeta if self.zeta != 2 else s * s
+
+    def slope(self, s: Float[np.ndarray, ...]) -> Float[np.ndarray, ...]:
+        """First derivative with respect to s, at amplitude 1."""
+        if self.zeta == 1:
+            return np.ones_like(s)
+        return 2.0 * s if self.zeta == 2 else self.zeta * s ** (self.zeta - 1)
+
+    def curvature(self, s: Float[np.ndarray, ...]) -> Float[np.ndarray, ...]:
+        """Second derivative with respect to s, at amplitude 1."""
+        if self.zeta == 1:
+            return np.zeros_like(s)
+        return self.zeta * (self.zeta - 1) * s ** (self.zeta - 2)
+
+    def settings(self) -> dict[str, Any]:
+        """Return the settings as JSON values."""
+        return {"name": "DotProduct", "zeta": int(self.zeta), "amplitude": float(self.amplitude)}

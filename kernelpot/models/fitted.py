@@ -1,0 +1,185 @@
+"""A fitted model's state, with everything that is computed from it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+from jaxtyping import Float
+
+from kernelpot.data.batch import Batch
+from kernelpot.data.noise import Noise
+from kernelpot.features.feature_map import E0_PRIOR, Described, KernelMap
+from kernelpot.features.gradients import EnergyForm, forces_and_stress
+from kernelpot.linalg.posterior import Posterior
+from kernelpot.models.prediction import Prediction, Spread
+from kernelpot.models.uncertainty import Uncertainty
+
+
+@dataclass(frozen=True, eq=False)
+class Mean:
+    """Mean predictions for a batch, flat.
+
+    Attributes
+    ----------
+    energy
+        Total energies, eV.
+    local_energy
+        Energy of every atom, its species' constant included, eV.
+    forces
+        eV/Å.
+    stress
+        eV/Å³, ASE's sign and Voigt order; NaN without a cell.
+    """
+
+    energy: Float[np.ndarray, structures]
+    local_energy: Float[np.ndarray, atoms]
+    forces: Float[np.ndarray, "atoms 3"]
+    stress: Float[np.ndarray, "structures 6"]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How posterior variances become those of labels: label variance = factor² · latent variance + noise².
+
+    Attributes
+    ----------
+    factor
+        Of each kind, from the residuals of left-out folds; 1 where there were too few structures to leave any out.
+    noise
+        Of a label: eV/atom, eV/Å, eV/Å³; a kind that was not fitted has factor 1 and noise 0.
+    """
+
+    factor: Mapping[str, float]
+    noise: Mapping[str, float]
+
+    def label(
+        self, kind: str, latent: Float[np.ndarray, ...], scale: float | np.ndarray = 1.0
+    ) -> Float[np.ndarray, ...]:
+        """Return the label's standard deviation, where the noise is `scale` times that of the kind."""
+        noise = self.noise.get(kind, 0.0) * np.asarray(scale)
+        return np.hypot(self.factor.get(kind, 1.0) * latent, noise)
+
+
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """What a fit leaves behind: all that prediction, conditioning and files need.
+
+    Attributes
+    ----------
+    features
+        Feature map, at amplitude 1.
+    posterior
+        Over whitened weights and E0 columns.
+    noise
+        Noise that the labels were weighted with.
+    amplitude
+        Prior standard deviation of a local energy, eV.
+    baseline
+        Energy of each species that was taken off before the fit, eV.
+    calibration
+        From posterior to label.
+    cross_validation
+        RMSE of left-out folds for each kind: eV/atom, eV/Å, eV/Å³; empty where there were none.
+    n_labels
+        Labels of each kind behind the posterior.
+    """
+
+    features: KernelMap
+    posterior: Posterior
+    noise: Noise
+    amplitude: float
+    baseline: Float[np.ndarray, species]
+    calibration: Calibration
+    cross_validation: Mapping[str, float]
+    n_labels: Mapping[str, int]
+
+    @cached_property
+    def form(self) -> EnergyForm:
+        """Energy as a function of unit vectors."""
+        weights = self.posterior.mean[: self.features.n_weights]
+        return EnergyForm.from_weights(self.features, self.amplitude * self.features.unwhiten(weights))
+
+    @cached_property
+    def e0(self) -> Float[np.ndarray, species]:
+        """Energy constant of each species, eV."""
+        result: np.ndarray = self.baseline + E0_PRIOR * self.posterior.mean[self.features.n_weights :]
+        return result
+
+    @cached_property
+    def uncertainty(self) -> Uncertainty:
+        """Variances of the latent posterior."""
+        return Uncertainty(self.features, self.posterior, self.amplitude)
+
+    def mean(self, batch: Batch) -> Mean:
+        """Return energies, forces and stresses of a batch."""
+        return self.mean_described(self.features.describe(batch))
+
+    def mean_described(self, described: Described) -> Mean:
+        """Return energies, forces and stresses of a batch that is described already."""
+        local, gradient = self.form.evaluate(described)
+        local = local + self.e0[described.species]
+        forces, stress = forces_and_stress(described, gradient)
+        return Mean(described.batch.sum_per_structure(local), local, forces, stress)
+
+    def predict(self, batch: Batch, *, uncertainty: bool) -> Prediction:
+        """Return the predictions for a batch, one entry per structure."""
+        described = self.features.describe(batch)
+        mean = self.mean_described(described)
+        cuts = batch.offsets[1:-1]
+        latent = label = None
+        if uncertainty:
+            energy, forces, stress = (np.sqrt(v) for v in self.uncertainty.labelled(described))
+            local = np.sqrt(self.uncertainty.local_energy(described))
+            latent = Spread(energy, np.split(forces, cuts), stress, np.split(local, cuts))
+            calibration = self.calibration
+            label = Spread(
+                calibration.label("energy", energy, batch.sizes),
+                np.split(calibration.label("forces", forces), cuts),
+                calibration.label("stress", stress),
+                np.split(calibration.factor.get("energy", 1.0) * local, cuts),
+            )
+        return Prediction(
+            mean.energy,
+            np.split(mean.forces, cuts),
+            mean.stress,
+            np.split(mean.local_energy, cuts),
+            latent,
+            label,
+        )
+
+    def condition(self, blocks: Mapping[str, Float[np.ndarray, "rows d_plus_1"]], rows: Mapping[str, int]) -> Fitted:
+        """Return the state given more whitened rows [B | y] of each kind (amplitude 1, not divided by noise)."""
+        scaled = []
+        for kind, block in blocks.items():
+            part = block / self.noise.sigma(kind)
+            part[:, : self.features.n_weights] *= self.amplitude
+            scaled.append(part)
+        labels = {kind: self.n_labels.get(kind, 0) + rows.get(kind, 0) for kind in {*self.n_labels, *rows}}
+        return replace(self, posterior=self.posterior.condition(scaled), n_labels=labels)
+
+
+def join(parts: list[Prediction]) -> Prediction:
+    """Put the predictions for consecutive batches together."""
+
+    def spreads(name: str) -> Spread | None:
+        found = [getattr(p, name) for p in parts]
+        if found[0] is None:
+            return None
+        return Spread(
+            np.concatenate([s.energy for s in found]),
+            [f for s in found for f in s.forces],
+            np.concatenate([s.stress for s in found]),
+            [e for s in found for e in s.local_energy],
+        )
+
+    return Prediction(
+        np.concatenate([p.energy for p in parts]),
+        [f for p in parts for f in p.forces],
+        np.concatenate([p.stress for p in parts]),
+        [e for p in parts for e in p.local_energy],
+        spreads("latent"),
+        spreads("label"),
+    )

@@ -1,0 +1,431 @@
+"""The sparse Gaussian process: a Gaussian posterior over the weights of whitened kernel features."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from kernelpot.data.batch import Batch
+from kernelpot.data.labels import Labels, resolve
+from kernelpot.data.noise import KINDS, Noise
+from kernelpot.descriptors.protocol import Descriptor
+from kernelpot.errors import LabelError, NotFittedError, ParameterError
+from kernelpot.features.feature_map import KernelMap
+from kernelpot.features.groups import duplicates, folds
+from kernelpot.features.inducing import choose_inducing, chunks, mean_vectors, species_of
+from kernelpot.features.information import make_information
+from kernelpot.kernels import DotProduct
+from kernelpot.linalg.posterior import Posterior
+from kernelpot.models.fitted import Calibration, Fitted, Mean, join
+from kernelpot.models.noise_search import FoldErrors, LeftOut
+from kernelpot.models.prediction import Prediction
+from kernelpot.models.training import (
+    FoldFactors,
+    fold_factors,
+    labelled_rows,
+    least_squares_e0,
+    whiten_columns,
+)
+from kernelpot.progress import say, track
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+    from kernelpot.design.information import Information
+
+N_FOLDS = 8
+SEARCHES = ("cv", "evidence")
+INDUCING = ("fps", "cur", "random")
+
+
+class SparseGP:
+    """Sparse Gaussian process potential.
+
+    Local energies are Gaussian-process functions of the unit environment vectors, seen through M inducing environments (Snelson
+    and Ghahramani (2005); Bartók et al. (2010)); energies, forces and stresses are rows of one Bayesian linear model over whitened
+    features. Residual variance outside the inducing environments is added to predictions.
+
+    Parameters
+    ----------
+    descriptor
+        Such as `SOAP`.
+    kernel
+        Of two unit vectors. Its amplitude (eV) is the prior standard deviation of a local energy.
+    n_inducing
+        Upper limit of inducing environments of all species together.
+    noise
+        A `Noise` stays as given. "cv": noises and amplitude minimise Σ_kind log(RMSE of left-out folds). "evidence": they maximise the
+        marginal likelihood, which lets thousands of correlated force rows outvote the energies; for comparison.
+    seed
+        Makes the choice of inducing environments and of folds repeatable.
+    inducing
+        How inducing environments are chosen: "fps", "cur" or "random".
+    tolerance
+        Eigenvalues of K_ZZ below tolerance · λ_max are dropped.
+
+    Raises
+    ------
+    ParameterError
+        A parameter breaks its rule.
+    """
+
+    def __init__(
+        self,
+        descriptor: Descriptor,
+        kernel: DotProduct | None = None,
+        *,
+        n_inducing: int,
+        noise: Noise | str | None = None,
+        seed: int = 0,
+        inducing: str = "fps",
+        tolerance: float = 1e-10,
+    ) -> None:
+        if isinstance(n_inducing, bool) or not isinstance(n_inducing, int | np.integer) or n_inducing < 1:
+            raise ParameterError(
+                f"`n_inducing` must be a positive whole number, got {n_inducing!r}; 500 to 2000 is usual."
+            )
+        if isinstance(noise, str) and noise not in SEARCHES:
+            raise ParameterError(f'`noise` must be a Noise, "cv" or "evidence", got {noise!r}.')
+        if inducing not in INDUCING:
+            raise ParameterError(f"`inducing` must be one of {', '.join(INDUCING)}, got {inducing!r}.")
+        if not 0.0 < tolerance < 1.0:
+            raise ParameterError(f"`tolerance` must lie between 0 and 1, got {tolerance}; 1e-10 is usual.")
+        self.descriptor = descriptor
+        self.kernel = DotProduct(2) if kernel is None else kernel
+        self.n_inducing = int(n_inducing)
+        self.noise: Noise | str = Noise() if noise is None else noise
+        self.seed = int(seed)
+        self.inducing = inducing
+        self.tolerance = float(tolerance)
+        self.features_: KernelMap | None = None
+        self.fitted_: Fitted | None = None
+
+    def __repr__(self) -> str:
+        """Return the call that makes an equal model."""
+        return (
+            f"SparseGP({self.descriptor!r}, {self.kernel!r}, n_inducing={self.n_inducing}, noise={self.noise!r}, "
+            f"seed={self.seed}, inducing={self.inducing!r}, tolerance={self.tolerance})"
+        )
+
+    # ---- making models
+
+    def _clone(self) -> SparseGP:
+        return SparseGP(
+            self.descriptor, self.kernel, n_inducing=self.n_inducing, noise=self.noise, seed=self.seed,
+            inducing=self.inducing, tolerance=self.tolerance,
+        )  # fmt: skip
+
+    def prepare(self, structures: Sequence[Atoms]) -> SparseGP:
+        """Return a new model whose inducing environments are fixed, chosen from these structures; labels are not looked at.
+
+        Raises
+        ------
+        DataError
+            A structure is unusable.
+        ParameterError
+            There is no structure, or `n_inducing` is smaller than the number of species.
+        """
+        model = self._clone()
+        model.features_ = self._choose_features(structures)
+        return model
+
+    def _choose_features(self, structures: Sequence[Atoms]) -> KernelMap:
+        structures = _checked_list(structures)
+        descriptor = self.descriptor
+        if descriptor.species is None:
+            descriptor = descriptor.with_species(species_of(structures))
+        z = choose_inducing(descriptor, structures, self.n_inducing, method=self.inducing, seed=self.seed)
+        return KernelMap.from_inducing(descriptor, self.kernel, z, self.tolerance)
+
+    # ---- fitting
+
+    def fit(self, structures: Sequence[Atoms], *, keys: Mapping[str, str | None] | None = None) -> SparseGP:
+        """Fit the labels of structures; every fit starts from the prior.
+
+        Parameters
+        ----------
+        structures
+            With labels: whatever energies, forces and stresses are there and have a noise are used.
+        keys
+            Names of labels, as in `kernelpot.read`.
+
+        Returns
+        -------
+        SparseGP
+            This model.
+
+        Raises
+        ------
+        LabelError
+            No energy is there, or labels are broken.
+        SpeciesError
+            The inducing environments were fixed without one of the elements.
+        """
+        structures = _checked_list(structures)
+        labels = resolve(structures, keys)
+        kinds = self._kinds(labels)
+        features = self.features_ or self._choose_features(structures)
+        batch_counts = np.stack(
+            [[np.count_nonzero(atoms.numbers == z) for z in features.species] for atoms in structures]
+        ).astype(float)
+        baseline = least_squares_e0(labels, batch_counts)
+        groups = duplicates(mean_vectors(features.descriptor, structures), labels.n_atoms)
+        n_folds = max(1, min(N_FOLDS, len(np.unique(groups))))
+        fold = folds(groups, n_folds, seed=self.seed) if n_folds > 1 else np.zeros(len(groups), dtype=np.int64)
+        say(_memory_plan(features, kinds, n_folds))
+        data = fold_factors(features, structures, labels, fold, kinds=kinds, baseline=baseline)
+        noise, amplitude, calibration, scores = self._regularise(data)
+        blocks = [
+            data.scaled(kind, f, noise.sigma(kind), amplitude) for kind in data.kinds for f in range(data.n_folds)
+        ]
+        d = features.n_weights + len(features.species)
+        posterior = Posterior.prior(d).condition(blocks)
+        n_labels = {kind: int(n.sum()) for kind, n in data.n_rows.items()}
+        self.features_ = self.features_ if self.features_ is not None else None
+        self.fitted_ = Fitted(features, posterior, noise, amplitude, baseline, calibration, scores, n_labels)
+        return self
+
+    def _kinds(self, labels: Labels) -> tuple[str, ...]:
+        wanted = KINDS if isinstance(self.noise, str) else self.noise.kinds
+        if not labels.present("energy").any() and not labels.present("forces").any():
+            raise LabelError(
+                "fit needs energies or forces, found neither; name them with keys={'energy': ..., 'forces': ...}."
+            )
+        found = tuple(kind for kind in wanted if labels.present(kind).any())
+        if not found:
+            raise LabelError(
+                f"fit found no label of the kinds that have a noise ({', '.join(wanted)}); check `noise` or `keys`."
+            )
+        return found
+
+    def _regularise(self, data: FoldFactors) -> tuple[Noise, float, Calibration, dict[str, float]]:
+        """Settle noises, amplitude and calibration."""
+        if data.n_folds < 2:
+            if isinstance(self.noise, str):
+                raise LabelError(
+                    f'noise="{self.noise}" needs at least two different structures, got one; give a Noise(...).'
+                )
+            given = {kind: self.noise.sigma(kind) for kind in data.kinds}
+            return self.noise, self.kernel.amplitude, Calibration(dict.fromkeys(given, 1.0), given), {}
+        errors = FoldErrors(data)
+        if isinstance(self.noise, Noise):
+            amplitude = self.kernel.amplitude
+            ratio = {kind: self.noise.sigma(kind) / amplitude for kind in data.kinds}
+            left = errors.left_out(ratio, variance=True)
+            return self.noise, amplitude, _calibrate_given(ratio, amplitude, left), left.rmse
+        ratio = errors.search(self.noise)
+        left = errors.left_out(ratio, variance=True)
+        if self.noise == "evidence":
+            amplitude = errors.log_evidence(ratio)[1]
+            return _noise(ratio, amplitude), amplitude, _calibrate_given(ratio, amplitude, left), left.rmse
+        amplitude, calibration = _calibrate_searched(ratio, left)
+        return _noise(ratio, amplitude), amplitude, calibration, left.rmse
+
+    def condition(self, structures: Sequence[Atoms], *, keys: Mapping[str, str | None] | None = None) -> SparseGP:
+        """Return a new model that has also seen these labelled structures, with noises, amplitude and calibration kept.
+
+        Equal to fitting all structures at once with the same inducing environments, noises and amplitude; the cost does not depend
+        on what was seen before.
+
+        Raises
+        ------
+        NotFittedError
+            This model was never fitted.
+        LabelError
+            Labels are missing or broken.
+        """
+        state = self._state()
+        structures = _checked_list(structures)
+        labels = resolve(structures, keys)
+        for start, stop in chunks(structures):
+            part = range(start, stop)
+            rows = labelled_rows(
+                state.features,
+                structures[start:stop],
+                labels.take(list(part)),
+                kinds=state.noise.kinds,
+                baseline=state.baseline,
+            )
+            white = {kind: whiten_columns(state.features, block) for kind, block in rows.items()}
+            state = state.condition(white, {kind: len(block) for kind, block in rows.items()})
+        model = self._clone()
+        model.features_, model.fitted_ = self.features_, state
+        return model
+
+    # ---- using
+
+    def _state(self) -> Fitted:
+        if self.fitted_ is None:
+            raise NotFittedError(
+                "this model was never fitted; call fit(structures) first, or kernelpot.load a fitted one."
+            )
+        return self.fitted_
+
+    def predict(self, structures: Sequence[Atoms], *, uncertainty: bool = True) -> Prediction:
+        """Predict energies, forces and stresses, with their standard deviations.
+
+        Parameters
+        ----------
+        structures
+            Their labels are not looked at.
+        uncertainty
+            False leaves the standard deviations out, which is some thirty times faster.
+
+        Raises
+        ------
+        NotFittedError
+            The model was never fitted.
+        SpeciesError
+            A structure holds an element that the model has never seen.
+        """
+        state = self._state()
+        structures = _checked_list(structures)
+        parts = []
+        for start, stop in track(list(chunks(structures, 512)), "predict"):
+            batch = Batch.from_structures(structures[start:stop], state.features.descriptor.cutoff)
+            parts.append(state.predict(batch, uncertainty=uncertainty))
+        return join(parts)
+
+    def mean(self, batch: Batch) -> Mean:
+        """Return the mean predictions for a batch: the fast path for molecular dynamics."""
+        return self._state().mean(batch)
+
+    def information(
+        self, structures: Sequence[Atoms], *, labels: str = "planned", truncate: float = 1e-4
+    ) -> Information:
+        """Return what labels of these structures would tell about the weights, before any exists.
+
+        Parameters
+        ----------
+        structures
+            Candidates, or structures that are labelled already.
+        labels
+            "planned" counts every kind that has a noise; "present" only the labels that are there.
+        truncate
+            Share of each kind's trace that the compression of a block may drop; 0 keeps every row.
+
+        Raises
+        ------
+        NotFittedError
+            The inducing environments are not fixed yet: call `prepare(pool)` first.
+        """
+        if labels not in ("planned", "present"):
+            raise ParameterError(f'`labels` must be "planned" or "present", got {labels!r}.')
+        features = self.fitted_.features if self.fitted_ is not None else self.features_
+        if features is None:
+            raise NotFittedError(
+                "the inducing environments are not fixed yet; call prepare(pool), which returns a model that has them."
+            )
+        noise, amplitude = self._planning()
+        structures = _checked_list(structures)
+        present = resolve(structures) if labels == "present" else None
+        return make_information(features, structures, noise, amplitude, present=present, truncate=truncate)
+
+    def _planning(self) -> tuple[Noise, float]:
+        """Noise and amplitude that design works with: the fitted ones, else the given ones, else the defaults."""
+        if self.fitted_ is not None:
+            return self.fitted_.noise, self.fitted_.amplitude
+        return (self.noise if isinstance(self.noise, Noise) else Noise()), self.kernel.amplitude
+
+    def save(self, path: str | Path) -> None:
+        """Write the fitted model to one file (safetensors with a JSON header; it holds no code)."""
+        from kernelpot.models.files import save
+
+        save(self, path)
+
+    # ---- what the fit found
+
+    @property
+    def species_(self) -> tuple[int, ...]:
+        """Atomic numbers that the model knows."""
+        features = self.features_ if self.fitted_ is None else self.fitted_.features
+        if features is None:
+            raise NotFittedError("this model has not seen structures yet; call prepare or fit.")
+        return features.species
+
+    @property
+    def n_inducing_(self) -> int:
+        """Inducing environments that are there; at most `n_inducing`."""
+        features = self.features_ if self.fitted_ is None else self.fitted_.features
+        return 0 if features is None else features.n_inducing
+
+    @property
+    def noise_(self) -> Noise:
+        """Noise that the labels were weighted with."""
+        return self._state().noise
+
+    @property
+    def amplitude_(self) -> float:
+        """Prior standard deviation of a local energy, eV."""
+        return self._state().amplitude
+
+    @property
+    def baseline_(self) -> dict[int, float]:
+        """Energy constant of each species (by atomic number), eV."""
+        state = self._state()
+        return dict(zip(state.features.species, state.e0.tolist(), strict=True))
+
+    @property
+    def calibration_(self) -> dict[str, float]:
+        """Factor between the posterior and the observed spread of left-out labels, for each kind."""
+        return dict(self._state().calibration.factor)
+
+    @property
+    def cross_validation_(self) -> dict[str, float]:
+        """RMSE of left-out folds: eV/atom, eV/Å, eV/Å³."""
+        return dict(self._state().cross_validation)
+
+    def summary(self) -> str:
+        """Describe the fitted model for people, one fact a line."""
+        from kernelpot.models.summary import summarise
+
+        return summarise(self._state())
+
+
+def _checked_list(structures: Sequence[Atoms]) -> Sequence[Atoms]:
+    if hasattr(structures, "positions"):
+        raise ParameterError("`structures` must be a list of ase.Atoms, got a single one; write [atoms].")
+    structures = list(structures)
+    if not structures:
+        raise ParameterError(
+            "`structures` must hold at least one structure, got none; check the file or the selection."
+        )
+    return structures
+
+
+def _memory_plan(features: KernelMap, kinds: Sequence[str], n_folds: int) -> str:
+    columns = features.n_inducing + len(features.species) + 1
+    triangles = 2 * n_folds * len(kinds) * columns**2 * 8
+    return f"fit: {features.n_inducing} inducing environments, factors take up to {triangles / 1e6:.0f} MB"
+
+
+def _noise(ratio: Mapping[str, float], amplitude: float) -> Noise:
+    return Noise(**{kind: ratio[kind] * amplitude if kind in ratio else None for kind in KINDS})
+
+
+def _calibrate_given(ratio: Mapping[str, float], amplitude: float, left: LeftOut) -> Calibration:
+    """Noise stays; the factor explains what the noise leaves of the residuals' mean square.
+
+    Where the noise alone exceeds it, the factor shrinks by the ratio of the observed to the predicted variance instead.
+    """
+    factor, noise = {}, {}
+    for kind, r in ratio.items():
+        noise[kind] = r * amplitude
+        latent, seen = amplitude**2 * left.variance[kind], left.rmse[kind] ** 2
+        wanted = max((seen - noise[kind] ** 2) / latent, seen / (latent + noise[kind] ** 2)) if latent > 0 else 1.0
+        factor[kind] = float(np.sqrt(wanted))
+    return Calibration(factor, noise)
+
+
+def _calibrate_searched(ratio: Mapping[str, float], left: LeftOut) -> tuple[float, Calibration]:
+    """The search leaves one common scale open: the amplitude takes the geometric mean over kinds of observed over predicted.
+
+    What is left of each kind's ratio scales both its posterior and its noise.
+    """
+    squared = {kind: left.rmse[kind] ** 2 / (left.variance[kind] + r**2) for kind, r in ratio.items()}
+    amplitude = float(np.exp(0.5 * np.mean([np.log(v) for v in squared.values()])))
+    factor = {kind: float(np.sqrt(v)) / amplitude for kind, v in squared.items()}
+    return amplitude, Calibration(factor, {kind: factor[kind] * amplitude * r for kind, r in ratio.items()})

@@ -1,0 +1,32 @@
+"""A fitted model in a few lines for people."""
+
+from __future__ import annotations
+
+from kernelpot.models.fitted import Fitted
+
+UNITS = {"energy": ("meV/atom", 1e3), "forces": ("meV/Å", 1e3), "stress": ("meV/Å³", 1e3)}
+
+
+def summarise(state: Fitted) -> str:
+    """Describe size, labels, noises, leave-out errors and energy constants, one fact a line."""
+    from ase.data import chemical_symbols
+
+    features = state.features
+    names = [chemical_symbols[z] for z in features.species]
+    shares = ", ".join(f"{name} {len(z)}" for name, z in zip(names, features.inducing, strict=True))
+    lines = [
+        f"species             {' '.join(names)}",
+        f"inducing            {features.n_inducing} ({shares}); {features.n_weights} independent",
+        f"evaluation          {', '.join(f'{n} {p}' for n, p in zip(names, state.form.paths, strict=True))}",
+        f"amplitude           {state.amplitude:.4g} eV",
+    ]
+    for kind, count in state.n_labels.items():
+        unit, scale = UNITS[kind]
+        text = f"{kind:<19} {count} labels, noise {scale * state.noise.sigma(kind):.4g} {unit}"
+        if kind in state.cross_validation:
+            text += f", left-out RMSE {scale * state.cross_validation[kind]:.4g} {unit}"
+            text += f", calibration factor {state.calibration.factor[kind]:.3g}"
+        lines.append(text)
+    e0 = ", ".join(f"{name} {value:.4f} eV" for name, value in zip(names, state.e0, strict=True))
+    lines.append(f"energy constants    {e0}")
+    return "\n".join(lines)

@@ -1,0 +1,169 @@
+"""From labelled structures to triangular factors, one for each kind of label and fold."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from kernelpot.data.batch import Batch
+from kernelpot.data.labels import Labels
+from kernelpot.features.feature_map import E0_PRIOR, KernelMap, counts
+from kernelpot.features.inducing import chunks
+from kernelpot.features.rows import make_rows
+from kernelpot.linalg.factor import RowSink
+from kernelpot.progress import track
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+ATOMS_PER_BATCH = 512
+
+
+@dataclass(frozen=True, eq=False)
+class FoldFactors:
+    """Triangular factors of [B | y] in whitened features at amplitude 1, energies per atom, nothing divided by noise.
+
+    The columns are d whitened features, one E0 column per species (times its prior standard deviation), then the labels.
+
+    Attributes
+    ----------
+    factors
+        For each kind, one factor per fold; a fold without such labels has none of its rows.
+    n_rows
+        For each kind, labels behind each fold's factor.
+    n_weights
+        Whitened features d, the columns that an amplitude scales.
+    """
+
+    factors: dict[str, list[Float[np.ndarray, "rank columns"]]]
+    n_rows: dict[str, Int[np.ndarray, folds]]
+    n_weights: int
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Kinds that have any label."""
+        return tuple(self.factors)
+
+    @property
+    def n_folds(self) -> int:
+        """Number of folds."""
+        return len(next(iter(self.n_rows.values())))
+
+    def scaled(self, kind: str, fold: int, sigma: float, amplitude: float) -> Float[np.ndarray, "rank columns"]:
+        """Return one factor at this amplitude, divided by this noise."""
+        block = self.factors[kind][fold] / sigma
+        block[:, : self.n_weights] *= amplitude
+        return block
+
+
+def least_squares_e0(
+    labels: Labels, composition: Float[np.ndarray, "structures species"]
+) -> Float[np.ndarray, species]:
+    """Estimate the energy of each species from total energies, by least squares per atom (least norm where it is not unique)."""
+    here = labels.present("energy")
+    n = composition.sum(axis=1)
+    solution = np.linalg.lstsq(composition[here] / n[here, None], labels.energy[here] / n[here], rcond=1e-8)[0]
+    result: np.ndarray = solution
+    return result
+
+
+def fold_factors(
+    features: KernelMap,
+    structures: Sequence[Atoms],
+    labels: Labels,
+    fold: Int[np.ndarray, structures],
+    *,
+    kinds: Sequence[str],
+    baseline: Float[np.ndarray, species],
+) -> FoldFactors:
+    """Stream the structures fold by fold and keep only triangles.
+
+    Memory: folds · kinds · M² for the triangles, 4 M² for the buffers of one fold, one batch of rows. Work: dominated by the
+    derivative rows (`make_rows`), then 2 M² per row for Householder QR.
+    """
+    factors: dict[str, list[np.ndarray]] = {kind: [] for kind in kinds}
+    n_rows: dict[str, list[int]] = {kind: [] for kind in kinds}
+    columns = features.n_inducing + len(features.species) + 1
+    pieces = [(f, np.flatnonzero(fold == f)) for f in range(int(fold.max()) + 1)]
+    work = [
+        (f, members[a:b]) for f, members in pieces for a, b in chunks([structures[k] for k in members], ATOMS_PER_BATCH)
+    ]
+    sinks: dict[str, RowSink] = {}
+    current = -1
+    for f, members in track(work, "rows"):
+        if f != current:
+            _close(features, sinks, factors, n_rows)
+            sinks = {kind: RowSink(columns, _height(kind, columns)) for kind in kinds}
+            current = f
+        for kind, block in labelled_rows(
+            features, [structures[k] for k in members], labels.take(members), kinds=kinds, baseline=baseline
+        ).items():
+            sinks[kind].append(block)
+    _close(features, sinks, factors, n_rows)
+    return FoldFactors(factors, {kind: np.array(n) for kind, n in n_rows.items()}, features.n_weights)
+
+
+def _height(kind: str, columns: int) -> int:
+    return 2 * columns if kind == "forces" else columns
+
+
+def _close(
+    features: KernelMap,
+    sinks: dict[str, RowSink],
+    factors: dict[str, list[np.ndarray]],
+    n_rows: dict[str, list[int]],
+) -> None:
+    # [K | y] = QR makes [K W | y] = Q (R W): whitening the triangle whitens all rows at once.
+    for kind, sink in sinks.items():
+        factors[kind].append(whiten_columns(features, sink.factor()))
+        n_rows[kind].append(sink.n_rows)
+
+
+def whiten_columns(features: KernelMap, rows: Float[np.ndarray, "rows m_plus"]) -> Float[np.ndarray, "rows d_plus"]:
+    """Whiten the kernel columns of [K | counts | y] and scale its E0 columns to unit prior."""
+    m = features.n_inducing
+    rest = rows[:, m:].copy()
+    rest[:, : len(features.species)] *= E0_PRIOR
+    return np.concatenate([features.whiten(rows[:, :m]), rest], axis=1)
+
+
+def labelled_rows(
+    features: KernelMap,
+    structures: Sequence[Atoms],
+    labels: Labels,
+    *,
+    kinds: Sequence[str],
+    baseline: Float[np.ndarray, species],
+) -> dict[str, Float[np.ndarray, "rows m_plus"]]:
+    """Return [K | counts | y] of the labels that are there: energies per atom with the baseline taken off, forces, stresses."""
+    batch = Batch.from_structures(structures, features.descriptor.cutoff)
+    described = features.describe(batch)
+    needed = [kind for kind in kinds if labels.present(kind).any()]
+    rows = make_rows(features, described, needed)
+    composition = counts(batch, features.species)
+    n = batch.sizes.astype(float)
+    n_species = len(features.species)
+    result = {}
+    if "energy" in needed:
+        y = (labels.energy - composition @ baseline) / n
+        block = np.concatenate([rows.energy / n[:, None], composition / n[:, None], y[:, None]], axis=1)
+        result["energy"] = block[labels.present("energy")]
+    if "forces" in needed and rows.forces is not None:
+        here = np.repeat(labels.present("forces"), 3 * batch.sizes)
+        y = np.concatenate([f.ravel() for f in labels.forces if f is not None])
+        result["forces"] = _without_e0(rows.forces[here], y, n_species)
+    if "stress" in needed and rows.stress is not None:
+        y = labels.stress.ravel()
+        here = np.isfinite(y) & np.repeat(np.isfinite(batch.volumes), 6)
+        result["stress"] = _without_e0(rows.stress[here], y[here], n_species)
+    return result
+
+
+def _without_e0(
+    rows: Float[np.ndarray, "rows m"], y: Float[np.ndarray, rows], n_species: int
+) -> Float[np.ndarray, "rows m_plus"]:
+    return np.concatenate([rows, np.zeros((len(rows), n_species)), y[:, None]], axis=1)

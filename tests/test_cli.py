@@ -1,0 +1,362 @@
+"""The command line: run as a user would, errors included."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase.build import molecule
+from ase.io import read, write
+
+import kernelpot
+from kernelpot.cli import main
+from kernelpot.cli.output import plain, replacing, table
+from kernelpot.demo import label, structures
+
+SMALL = ["--cutoff", "4.5", "--n-max", "4", "--l-max", "3", "--sigma", "0.6", "--n-inducing", "60"]
+
+
+def kernelpot_command(*args, cwd=None, **settings):
+    return subprocess.run(
+        [sys.executable, "-m", "kernelpot", *map(str, args)],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        **settings,
+    )
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """A pool without labels, a training set, a test set, and a model fitted on the command line."""
+    folder = tmp_path_factory.mktemp("files")
+    write(folder / "pool.xyz", structures(24, seed=1))
+    write(folder / "train.xyz", label(structures(24, seed=2)))
+    write(folder / "test.xyz", label(structures(8, seed=3)))
+    done = kernelpot_command(
+        "fit",
+        "train.xyz",
+        "--out",
+        "model.kp",
+        "--test",
+        "test.xyz",
+        "--json",
+        "fit.json",
+        *SMALL,
+        cwd=folder,
+    )
+    assert done.returncode == 0, done.stderr
+    (folder / "fit.txt").write_text(done.stdout)
+    return folder
+
+
+def error_line(capsys) -> str:
+    lines = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
+    assert len(lines) == 1
+    assert lines[0].startswith("kernelpot: error: ")
+    return lines[0]
+
+
+# help
+
+
+@pytest.mark.parametrize("args", [["--help"], ["--version"], ["select", "--help"], ["demo", "--help"]])
+def test_help_imports_nothing_heavy(args):
+    code = (
+        "import sys\nfrom kernelpot.cli import main\ntry:\n    main(sys.argv[1:])\nexcept SystemExit as"
+        " end:\n    heavy = {'torch', 'ase', 'numba', 'numpy', 'gpytorch', 'matplotlib'} & set(sys.modules)\n"
+        "    print('HEAVY', sorted(heavy), end.code)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *args], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "HEAVY [] 0"
+
+
+def test_installed_command_is_the_module():
+    script = Path(sys.executable).with_name("kernelpot")
+    if not script.exists():
+        pytest.skip("the package is not installed with its command")
+    done = subprocess.run([script, "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout == kernelpot_command("--version").stdout == f"kernelpot {kernelpot.__version__}\n"
+
+
+# the four verbs
+
+
+def test_fit_writes_model_and_scores(files):
+    scores = json.loads((files / "fit.json").read_text())
+    assert (files / "model.kp").stat().st_size > 0
+    assert set(scores["noise"]) == {"energy", "forces"}
+    assert scores["amplitude"] > 0
+    assert scores["test"] is not None
+    assert "wrote model.kp" in (files / "fit.txt").read_text()
+    assert not list(files.glob(".kernelpot-*"))
+
+
+def test_select_writes_the_chosen_structures(files, tmp_path):
+    done = kernelpot_command(
+        "select",
+        files / "pool.xyz",
+        "-n",
+        6,
+        "--existing",
+        files / "test.xyz",
+        "--out",
+        tmp_path / "chosen.xyz",
+        "--json",
+        "-",
+        *SMALL,
+    )
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    chosen, pool = read(tmp_path / "chosen.xyz", ":"), read(files / "pool.xyz", ":")
+    assert len(report["indices"]) == len(set(report["indices"])) == len(chosen) == 6
+    assert len(report["curve"]) == 7
+    assert report["curve"] == sorted(report["curve"], reverse=True)
+    for k, atoms in zip(report["indices"], chosen, strict=True):
+        np.testing.assert_allclose(atoms.positions, pool[k].positions)
+    assert "tr(VC)" in done.stderr, "the table for people moves to standard error"
+
+
+def test_select_by_a_rival_and_another_criterion(files, capsys):
+    pool = str(files / "pool.xyz")
+    assert main(["select", pool, "-n", "3", "--criterion", "D", "--method", "random", "--quiet", *SMALL]) == 0
+    assert "log det" in capsys.readouterr().out
+
+
+def test_evaluate_prints_and_writes_scores(files, tmp_path, capsys):
+    args = [
+        "evaluate",
+        str(files / "model.kp"),
+        str(files / "test.xyz"),
+        "--json",
+        str(tmp_path / "s.json"),
+        "--quiet",
+    ]
+    assert main(args) == 0
+    assert "energy" in capsys.readouterr().out
+    assert (
+        json.loads((tmp_path / "s.json").read_text())["scores"] == json.loads((files / "fit.json").read_text())["test"]
+    )
+
+
+def test_predict_writes_predictions_with_stds(files, tmp_path, capsys):
+    out = tmp_path / "predicted.xyz"
+    assert main(["predict", str(files / "model.kp"), str(files / "test.xyz"), "--out", str(out), "--quiet"]) == 0
+    assert "std meV/atom" in capsys.readouterr().out
+    model, test = kernelpot.load(files / "model.kp"), read(files / "test.xyz", ":")
+    prediction = model.predict(test)
+    for s, atoms in enumerate(read(out, ":")):
+        assert atoms.get_potential_energy() == pytest.approx(prediction.energy[s], abs=1e-6)
+        np.testing.assert_allclose(atoms.get_forces(), prediction.forces[s], atol=1e-6)
+        assert atoms.info["energy_std"] == pytest.approx(prediction.energy_std[s], abs=1e-6)
+        np.testing.assert_allclose(atoms.arrays["forces_std"], prediction.forces_std[s], atol=1e-6)
+
+
+def test_predict_molecule_has_no_stress(files, tmp_path):
+    cluster = molecule("H2")
+    cluster.symbols[:] = "Cu"
+    cluster.positions *= 3.0
+    write(tmp_path / "cluster.xyz", cluster)
+    out = tmp_path / "predicted.xyz"
+    assert main(["predict", str(files / "model.kp"), str(tmp_path / "cluster.xyz"), "--out", str(out), "--quiet"]) == 0
+    atoms = read(out)
+    assert "stress" not in atoms.calc.results
+    assert "stress_std" not in atoms.info
+
+
+def test_fixed_noise(files, tmp_path, capsys):
+    args = [
+        "fit",
+        str(files / "train.xyz"),
+        "--out",
+        str(tmp_path / "m.kp"),
+        "--noise",
+        "0.003,0.2",
+        "--quiet",
+        *SMALL,
+    ]
+    assert main(args) == 0
+    model = kernelpot.load(tmp_path / "m.kp")
+    assert model.noise_ == kernelpot.Noise(energy=0.003, forces=0.2)
+
+
+# bad input
+
+
+def test_bad_input_exits_2_with_one_line(tmp_path):
+    done = kernelpot_command("select", tmp_path / "absent.xyz", "-n", 3)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert "absent.xyz" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stderr.startswith("kernelpot: error: ")
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        ([], "arguments are required"),
+        (["guess"], "invalid choice"),
+        (["select", "p.xyz"], "-n"),
+        (["select", "p.xyz", "-n", "0"], "at least 1"),
+        (["select", "p.xyz", "-n", "two"], "whole number"),
+        (["select", "p.xyz", "-n", "2", "--criterion", "Z"], "invalid choice"),
+        (["select", "p.xyz", "-n", "2", "--cutoff", "-5"], "positive number"),
+        (["select", "p.xyz", "-n", "2", "--noise-energy", "nan"], "positive number"),
+        (["fit", "t.xyz"], "--out"),
+        (["fit", "t.xyz", "--out", "m.kp", "--noise", "0.1"], "ENERGY,FORCES"),
+        (["fit", "t.xyz", "--out", "m.kp", "--keys", "energie=x"], "energy=NAME"),
+    ],
+)
+def test_mistyped_arguments_exit_2_with_one_line(args, words, capsys):
+    with pytest.raises(SystemExit) as end:
+        main(args)
+    assert end.value.code == 2
+    assert words in error_line(capsys)
+
+
+def test_too_many_to_choose(files, capsys):
+    assert main(["select", str(files / "pool.xyz"), "-n", "25", "--quiet"]) == 2
+    assert "at most the size of the pool, got 25 of 24" in error_line(capsys)
+
+
+def test_outputs_are_checked_before_the_work(files, tmp_path, capsys):
+    train, pool = str(files / "train.xyz"), str(files / "pool.xyz")
+    for args, words in [
+        (["fit", train, "--out", str(tmp_path / "absent" / "m.kp")], "directory that exists"),
+        (["fit", train, "--out", str(tmp_path)], "got the directory"),
+        (["select", pool, "-n", "2", "--out", pool], "must not replace an input"),
+        (["select", pool, "-n", "2", "--json", str(tmp_path / "absent" / "x.json")], "`--json`"),
+        (["demo", "--out", str(tmp_path / "absent" / "report.html")], "`--out`"),
+    ]:
+        assert main([*args, "--quiet"]) == 2
+        assert words in error_line(capsys)
+
+
+def test_noise_given_twice(files, tmp_path, capsys):
+    args = [
+        "fit",
+        str(files / "train.xyz"),
+        "--out",
+        str(tmp_path / "m.kp"),
+        "--noise",
+        "cv",
+        "--noise-energy",
+        "0.1",
+    ]
+    assert main([*args, "--quiet"]) == 2
+    assert "give one or the other" in error_line(capsys)
+
+
+def test_missing_labels(files, tmp_path, capsys):
+    assert main(["fit", str(files / "pool.xyz"), "--out", str(tmp_path / "m.kp"), "--quiet", *SMALL]) == 2
+    error_line(capsys)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_foreign_and_damaged_models(files, tmp_path, capsys):
+    data = (files / "model.kp").read_bytes()
+    (tmp_path / "cut.kp").write_bytes(data[: len(data) // 2])
+    (tmp_path / "empty.kp").write_bytes(b"")
+    for path in (files / "test.xyz", tmp_path / "cut.kp", tmp_path / "empty.kp", tmp_path / "absent.kp"):
+        assert main(["evaluate", str(path), str(files / "test.xyz"), "--quiet"]) == 2
+        assert path.name in error_line(capsys)
+
+
+def test_unseen_species(files, tmp_path, capsys):
+    write(tmp_path / "water.xyz", molecule("H2O"))
+    args = [
+        "predict",
+        str(files / "model.kp"),
+        str(tmp_path / "water.xyz"),
+        "--out",
+        str(tmp_path / "p.xyz"),
+        "--quiet",
+    ]
+    assert main(args) == 2
+    assert "H" in error_line(capsys)
+    assert not (tmp_path / "p.xyz").exists()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends a signal")
+def test_interruption_exits_130_with_one_line(tmp_path):
+    code = (
+        "import sys, time\nimport kernelpot.cli.commands as c\nc.demo = lambda args: (print('ready',"
+        " flush=True), time.sleep(60))\nfrom kernelpot.cli import main\nsys.exit(main(['demo']))\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "ready\n"
+    time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert err.strip().splitlines() == ["kernelpot: interrupted; no output file was touched"]
+
+
+# the demonstration
+
+
+@pytest.mark.slow
+def test_demo_needs_no_file(tmp_path):
+    start = time.monotonic()
+    done = kernelpot_command("demo", "--json", "demo.json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert time.monotonic() - start < 240
+    assert "chosen by" in done.stdout
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["demo.json", "report.html"]
+    assert len(json.loads((tmp_path / "demo.json").read_text())["chosen"]) == 25
+
+
+# writing
+
+
+def test_replacing_leaves_the_old_file_when_the_work_fails(tmp_path):
+    path = tmp_path / "out.txt"
+    path.write_text("old")
+
+    def fail() -> None:
+        with replacing(path) as temporary:
+            temporary.write_text("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert path.read_text() == "old"
+    with replacing(path) as temporary:
+        assert temporary.suffix == ".txt"
+        temporary.write_text("new")
+    assert path.read_text() == "new"
+    assert [p.name for p in tmp_path.iterdir()] == ["out.txt"]
+    assert path.stat().st_mode & 0o777 == 0o666 & ~_umask()
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def test_plain_knows_arrays_and_nan():
+    value = {"a": np.arange(2), 1: (np.float64("nan"), np.int64(3), np.bool_(True)), "b": None, "c": "x"}
+    assert plain(value) == {"a": [0, 1], "1": [None, 3, True], "b": None, "c": "x"}
+
+
+def test_table_aligns_numbers_to_the_right():
+    text = table(("name", "n"), [("a", 1), ("long name", 123.456)])
+    assert text.splitlines() == [
+        "name           n",
+        "---------  -----",
+        "a              1",
+        "long name  123.5",
+    ]
