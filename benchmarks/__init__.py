@@ -1,0 +1,1 @@
+"""Figures of kernelpot beside its rivals': `python -m benchmarks --help`."""

@@ -18,8 +18,8 @@ class DotProduct:
     Parameters
     ----------
     zeta
-        Whole power; 2 is quadratic in the descriptor and, like 1, collapses to a form whose cost does not depend on the number
-        of inducing environments.
+        Whole power; 2 is quadratic in the descriptor and, like 1, collapses to a form whose cost does not depend on
+        the number of inducing environments.
     amplitude
         Prior standard deviation of a local energy, eV.
 
@@ -35,8 +35,8 @@ class DotProduct:
     def __post_init__(self) -> None:
         if isinstance(self.zeta, bool) or not isinstance(self.zeta, int | np.integer) or not 1 <= self.zeta <= 16:
             raise ParameterError(
-                f"`zeta` must be a whole number from 1 to 16, got {self.zeta!r}; a fractional power has no derivative where two "
-                "environments are orthogonal. 2 is usual."
+                f"`zeta` must be a whole number from 1 to 16, got {self.zeta!r}; a fractional power has no derivative "
+                "where two environments are orthogonal. 2 is usual."
             )
         if not np.isfinite(self.amplitude) or self.amplitude <= 0:
             raise ParameterError(f"`amplitude` must be positive and in eV, got {self.amplitude}; 1.0 is usual.")

@@ -63,8 +63,7 @@ def fit(args: Namespace) -> None:
     train = _read(args, args.train)
     test = _read(args, args.test) if args.test else []
     model = _model(args, _fit_noise(args)).fit(train)
-    with replacing(args.out) as temporary:
-        model.save(temporary)
+    model.save(args.out)
     scores = kp.evaluate(model, test) if test else None
     show(model.summary(), args.json)
     if scores is not None:

@@ -15,7 +15,6 @@ from kernelpot.data.noise import Noise
 from kernelpot.demo.outcome import CHOSEN, Arm, Dynamics, Outcome, Plan
 from kernelpot.demo.pool import LATTICE, heat, label, structures
 from kernelpot.design import Choice, Information, select
-from kernelpot.kernels import DotProduct
 from kernelpot.models.sparse_gp import SparseGP
 from kernelpot.progress import say, track
 
@@ -88,7 +87,7 @@ class _Clock:
 
 
 def _spec(plan: Plan, noise: Noise | str) -> SparseGP:
-    return SparseGP(plan.descriptor, DotProduct(zeta=2), n_inducing=plan.n_inducing, noise=noise, seed=plan.seed)
+    return SparseGP(plan.descriptor, plan.kernel, n_inducing=plan.n_inducing, noise=noise, seed=plan.seed)
 
 
 def _choices(space: Information, plan: Plan) -> dict[str, Choice]:
@@ -150,7 +149,7 @@ def _dynamics(model: SparseGP, plan: Plan) -> Dynamics:
 def _described(model: SparseGP, plan: Plan) -> dict[str, str]:
     return {
         "descriptor": repr(plan.descriptor),
-        "kernel": "dot product of normalised environments, zeta 2",
+        "kernel": repr(plan.kernel),
         "inducing environments": str(model.n_inducing_),
         "noise planned with": str(plan.planned),
         "noise found by cross-validation": str(model.noise_),

@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 
 from kernelpot.data.noise import Noise
 from kernelpot.descriptors.soap import SOAP
+from kernelpot.kernels import DotProduct
 
 CHOSEN = "IV (kernelpot)"
 """Name of the arm that the design chose."""
@@ -32,18 +33,24 @@ class Plan:
         Steps, time step (fs) and temperature (K) of the molecular dynamics.
     seed
         Seed of everything random.
+    descriptor, kernel
+        Of the potential.
+    planned
+        Noise that the choice reckons with, before any label can tell.
     """
 
     n_pool: int = 300
     n_test: int = 120
     n_chosen: int = 25
     n_random: int = 7
-    n_inducing: int = 300
+    n_inducing: int = 400
     md_steps: int = 1000
     md_step: float = 2.0
     md_temperature: float = 500.0
     seed: int = 0
-    descriptor: SOAP = field(default_factory=lambda: SOAP(cutoff=5.0, n_max=6, l_max=4, sigma=0.6))
+    # EMT depends on a smooth density of near neighbours: a short cutoff and a linear kernel serve it best.
+    descriptor: SOAP = field(default_factory=lambda: SOAP(cutoff=4.3, n_max=6, l_max=3, sigma=0.4))
+    kernel: DotProduct = field(default_factory=lambda: DotProduct(zeta=1))
     planned: Noise = field(default_factory=lambda: Noise(energy=0.002, forces=0.1))
 
 

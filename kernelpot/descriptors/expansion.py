@@ -52,7 +52,7 @@ class Expansion:
         return (self.l_max + 1) ** 2, self.n_channels * self.n_max
 
     @property
-    def _settings(self) -> tuple[int, tuple[int, ...], float, float, float]:
+    def settings(self) -> tuple[int, tuple[int, ...], float, float, float]:
         # A tuple's length is part of its Numba type: the loops over n compile for this n_max.
         return self.l_max, (0,) * self.n_max, self.cutoff, self.fade, 1.0 / self.table.step
 
@@ -60,7 +60,7 @@ class Expansion:
         """Return the coefficients of every atom; `channel` is each atom's element channel."""
         c = np.zeros((batch.n_atoms, *self.shape))
         _expand(
-            *self._settings,
+            *self.settings,
             self.table.nodes,
             self.angular,
             batch.vectors,
@@ -77,23 +77,14 @@ class Expansion:
         """Return dE/dr of every pair vector, given dE/dc of every atom: the transpose of `expand`."""
         result = np.zeros((len(batch.second), 3))
         _vjp(
-            *self._settings, self.table.nodes, self.angular, batch.vectors, batch.second, batch.pair_offsets, channel,
+            *self.settings, self.table.nodes, self.angular, batch.vectors, batch.second, batch.pair_offsets, channel,
             gradient, result,
         )  # fmt: skip
         return result
 
-    def jacobian(
-        self, batch: Batch, channel: Int[np.ndarray, atoms], start: int, stop: int
-    ) -> Float[np.ndarray, "pairs 3 lm n"]:
-        """Return dc/dr of the pairs of atoms ``start:stop``; only the neighbour's own channel changes, so n runs over it."""
-        a, b = int(batch.pair_offsets[start]), int(batch.pair_offsets[stop])
-        result = np.zeros((b - a, 3, (self.l_max + 1) ** 2, self.n_max))
-        _jacobian(*self._settings, self.table.nodes, self.angular, batch.vectors[a:b], result)
-        return result
-
 
 @njit(cache=True, fastmath=FASTMATH, inline="always")
-def _gather(
+def gather(
     cutoff: Any, fade: Any, vectors: Any, start: Any, stop: Any, u: Any, r: Any, w: Any, dw: Any, where: Any
 ) -> Any:
     """Collect up to BLOCK pairs inside the cutoff from start on; return how many, and where to go on."""
@@ -140,7 +131,7 @@ def _radial(inverse_step: Any, nodes: Any, r: Any, w: Any, value: Any) -> Any:
 
 
 @njit(cache=True, fastmath=FASTMATH, inline="always")
-def _radial_slope(inverse_step: Any, nodes: Any, r: Any, w: Any, dw: Any, value: Any, slope: Any) -> Any:
+def radial_slope(inverse_step: Any, nodes: Any, r: Any, w: Any, dw: Any, value: Any, slope: Any) -> Any:
     """Fill value[column] = w R(r) and slope[column] = d(w R)/dr."""
     _radial(inverse_step, nodes, r, 1.0, value)
     x = r * inverse_step
@@ -191,7 +182,7 @@ def _expand(
                 c[i, 0, own + n] = nodes[0, 0, n] * table[0, 0]
             p, stop = offsets[i], offsets[i + 1]
             while p < stop:
-                count, p = _gather(cutoff, fade, vectors, p, stop, u, r, w, dw, where)
+                count, p = gather(cutoff, fade, vectors, p, stop, u, r, w, dw, where)
                 fill(l_max, count, u, table, q, re, im)
                 values(l_max, count, q, re, im, y)
                 for b in range(count):
@@ -234,10 +225,10 @@ def _vjp(
         for i in range(task * ATOMS_PER_TASK, min(n_atoms, (task + 1) * ATOMS_PER_TASK)):
             p, stop = offsets[i], offsets[i + 1]
             while p < stop:
-                count, p = _gather(cutoff, fade, vectors, p, stop, u, r, w, dw, where)
+                count, p = gather(cutoff, fade, vectors, p, stop, u, r, w, dw, where)
                 fill(l_max, count, u, table, q, re, im)
                 for b in range(count):
-                    _radial_slope(inverse_step, nodes, r[b], w[b], dw[b], radial[b], slope[b])
+                    radial_slope(inverse_step, nodes, r[b], w[b], dw[b], radial[b], slope[b])
                     base = channel[second[where[b]]] * n_max
                     for l in range(l_max + 1):  # noqa: E741
                         for lm in range(l * l, (l + 1) * (l + 1)):
@@ -316,30 +307,3 @@ def gradients(l_max: Any, count: Any, table: Any, u: Any, r: Any, q: Any, re: An
                     dy[0, lm, b] = (q[k, b] * fx - (side + l * value) * u[0, b]) / r[b]
                     dy[1, lm, b] = (q[k, b] * fy - (side + l * value) * u[1, b]) / r[b]
                     dy[2, lm, b] = (d * q[below, b] * f - l * value * u[2, b]) / r[b]
-
-
-@njit(cache=True, fastmath=FASTMATH, parallel=True)
-def _jacobian(
-    l_max: Any, n_tag: Any, cutoff: Any, fade: Any, inverse_step: Any, nodes: Any, table: Any, vectors: Any, result: Any
-) -> Any:
-    n_max = len(n_tag)
-    size = (l_max + 1) ** 2
-    n_pairs = vectors.shape[0]
-    for task in prange((n_pairs + BLOCK - 1) // BLOCK):
-        u, r, w, dw = np.empty((3, BLOCK)), np.empty(BLOCK), np.empty(BLOCK), np.empty(BLOCK)
-        where = np.empty(BLOCK, np.int64)
-        q = np.empty(((l_max + 1) * (l_max + 2) // 2, BLOCK))
-        re, im = np.empty((l_max + 1, BLOCK)), np.empty((l_max + 1, BLOCK))
-        y, dy = np.empty((size, BLOCK)), np.empty((3, size, BLOCK))
-        radial, slope = np.empty(nodes.shape[2]), np.empty(nodes.shape[2])
-        count, _ = _gather(cutoff, fade, vectors, task * BLOCK, min(n_pairs, (task + 1) * BLOCK), u, r, w, dw, where)
-        fill(l_max, count, u, table, q, re, im)
-        gradients(l_max, count, table, u, r, q, re, im, y, dy)
-        for b in range(count):
-            _radial_slope(inverse_step, nodes, r[b], w[b], dw[b], radial, slope)
-            for l in range(l_max + 1):  # noqa: E741
-                for lm in range(l * l, (l + 1) * (l + 1)):
-                    for x in range(3):
-                        turn, stretch = dy[x, lm, b], y[lm, b] * u[x, b]
-                        for n in range(n_max):
-                            result[where[b], x, lm, n] = turn * radial[l * n_max + n] + stretch * slope[l * n_max + n]

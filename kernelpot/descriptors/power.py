@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from numba import njit, prange
 
-from kernelpot.descriptors.harmonics import FASTMATH
+from kernelpot.descriptors.expansion import BLOCK, gather, gradients, radial_slope
+from kernelpot.descriptors.harmonics import FASTMATH, fill
 
 # p[l, k ≤ k'] = f_l √(2 - δ_kk') Σ_m c[lm, k] c[lm, k']: only the symmetric part, weighted so that dot products of p equal
 # those of the full square (De et al., Phys. Chem. Chem. Phys. 18, 13754 (2016), eq. 8, gives f_l = π √(8/(2l+1))).
@@ -71,79 +72,126 @@ def spectrum_vjp(l_max: Any, c: Any, gradient: Any, result: Any) -> Any:
 def displacement_rows(
     l_max: Any,
     n_tag: Any,
-    start: Any,
-    stop: Any,
-    c: Any,
-    dc: Any,
+    size_tag: Any,
+    cutoff: Any,
+    fade: Any,
+    inverse_step: Any,
+    nodes: Any,
+    table: Any,
     vectors: Any,
-    base: Any,
+    channel_of_pair: Any,
     offsets: Any,
     slot: Any,
     slot_offsets: Any,
+    start: Any,
+    coefficients: Any,
     rows: Any,
     virial: Any,
 ) -> Any:
-    """Fill d p_i / d r_j and d p_i / d strain for the centres ``start:stop``.
+    """Fill rows[s] = ∂p_i/∂r_j for every atom j that moves centre i, and virial[i] = Σ_pairs sym(r ⊗ ∂p_i/∂r).
 
-    rows[slot_offsets[i] - slot_offsets[start] + s] holds the derivative with respect to atom s of centre i's list (slot 0: the
-    centre itself), shape (3, f); images of one atom add up. virial[i - start] holds Σ_pairs sym(r ⊗ dp/dr) in Voigt order.
-    `dc` and `vectors` begin at the first pair of centre `start`; base[p] is the first column of the neighbour's channel.
+    The centres are those of ``start:start + len(virial)``. Slot s of centre i is row slot_offsets[i] - slot_offsets[start] + s;
+    slot 0 is the centre itself, whose row is minus the sum over its pairs; images of one atom share a slot and add up.
     """
     n_max = len(n_tag)
-    size = c.shape[2]
-    n_features = rows.shape[2]
-    first = offsets[start]
-    for centre in prange(stop - start):
+    size, n_features = len(size_tag), rows.shape[2]
+    for centre in prange(virial.shape[0]):
         i = start + centre
-        change = np.empty((3, n_features))
-        block = np.empty((n_max, size))
+        c = coefficients[i]
+        u, r, w, dw = np.empty((3, BLOCK)), np.empty(BLOCK), np.empty(BLOCK), np.empty(BLOCK)
+        where = np.empty(BLOCK, np.int64)
+        q = np.empty(((l_max + 1) * (l_max + 2) // 2, BLOCK))
+        re, im = np.empty((l_max + 1, BLOCK)), np.empty((l_max + 1, BLOCK))
+        y, dy = np.empty(((l_max + 1) ** 2, BLOCK)), np.empty((3, (l_max + 1) ** 2, BLOCK))
+        radial, slope = np.empty(nodes.shape[2]), np.empty(nodes.shape[2])
+        scratch, change = np.empty((6, size)), np.empty((3, n_features))
         own = slot_offsets[i] - slot_offsets[start]
-        for p in range(offsets[i] - first, offsets[i + 1] - first):
-            for x in range(3):
-                _pair_row(l_max, n_max, size, c[i], dc[p, x], base[p + first], block, change[x])
-            target = own + slot[p + first]
-            for x in range(3):
-                for f in range(n_features):
-                    rows[target, x, f] += change[x, f]
-                    rows[own, x, f] -= change[x, f]
-            for v in range(6):
-                a = v if v < 3 else (1 if v == 3 else 0)
-                b = v if v < 3 else (1 if v == 5 else 2)
-                ra, rb = 0.5 * vectors[p, a], 0.5 * vectors[p, b]
-                for f in range(n_features):
-                    virial[centre, v, f] += ra * change[b, f] + rb * change[a, f]
+        untouched = np.ones(slot_offsets[i + 1] - slot_offsets[i], np.bool_)
+        untouched[0] = False
+        rows[own] = 0.0
+        virial[centre] = 0.0
+        p, stop = offsets[i], offsets[i + 1]
+        while p < stop:
+            count, p = gather(cutoff, fade, vectors, p, stop, u, r, w, dw, where)
+            fill(l_max, count, u, table, q, re, im)
+            gradients(l_max, count, table, u, r, q, re, im, y, dy)
+            for b in range(count):
+                radial_slope(inverse_step, nodes, r[b], w[b], dw[b], radial, slope)
+                base = channel_of_pair[where[b]] * n_max
+                _pair_rows(l_max, n_max, size, c, base, b, u, y, dy, radial, slope, scratch, change)
+                s = slot[where[b]]
+                if untouched[s]:
+                    rows[own + s] = change
+                    untouched[s] = False
+                else:
+                    rows[own + s] += change
+                _accumulate(vectors[where[b]], change, rows[own], virial[centre])
+        for s in range(len(untouched)):
+            if untouched[s]:
+                rows[own + s] = 0.0
 
 
 @njit(cache=True, fastmath=FASTMATH, inline="always")
-def _pair_row(l_max: Any, n_max: Any, size: Any, c: Any, dc: Any, base: Any, block: Any, row: Any) -> Any:
-    """Fill row[f] = dp/dx given dc[lm, n] = d c[lm, base + n] / dx."""
-    f = 0
+def _pair_rows(
+    l_max: Any, n_max: Any, size: Any, c: Any, base: Any, pair: Any, u: Any, y: Any, dy: Any, radial: Any, slope: Any,
+    scratch: Any, row: Any,
+) -> Any:  # fmt: skip
+    """Fill row[x, f] = ∂p/∂x of one pair vector.
+
+    ∂c[lm, n]/∂x = R_nl ∂_x Y_lm + u_x R'_nl Y_lm has rank two in (m, n), so with T_k = Σ_m ∂_x Y_lm c[lm, k] and
+    V_k = u_x Σ_m Y_lm c[lm, k]: ∂p[l, k, k']/∂x ∝ R_k T_k' + R_k' T_k + R'_k V_k' + R'_k' V_k, R zero outside the channel.
+    """
+    value, change, stretch = scratch[0], scratch[1], scratch[2]
+    turn = scratch[3:]
+    triangle = size * (size + 1) // 2
     for l in range(l_max + 1):  # noqa: E741
-        block[:] = 0.0
+        off = prefactor(l) * np.sqrt(2.0)
+        for k in range(size):
+            value[k], change[k], stretch[k] = 0.0, 0.0, 0.0
+            turn[0, k], turn[1, k], turn[2, k] = 0.0, 0.0, 0.0
+        for n in range(n_max):
+            value[base + n] = off * radial[l * n_max + n]
+            change[base + n] = off * slope[l * n_max + n]
         for lm in range(l * l, (l + 1) * (l + 1)):
-            for n in range(n_max):
-                weight = dc[lm, n]
+            s, tx, ty, tz = y[lm, pair], dy[0, lm, pair], dy[1, lm, pair], dy[2, lm, pair]
+            for k in range(size):
+                stretch[k] += s * c[lm, k]
+                turn[0, k] += tx * c[lm, k]
+                turn[1, k] += ty * c[lm, k]
+                turn[2, k] += tz * c[lm, k]
+        for x in range(3):
+            f = l * triangle + triangle
+            for back in range(size):
+                a = size - 1 - back
+                f -= size - a
+                ra, ta = value[a], turn[x, a]
+                sa, va = u[x, pair] * change[a], u[x, pair] * stretch[a]
+                # Whole lengths vectorise better than shrinking ones; what spills below f is overwritten by the next a.
                 for b in range(size):
-                    block[n, b] += weight * c[lm, b]
-        diagonal = prefactor(l)
-        off = diagonal * np.sqrt(2.0)
-        for a in range(size):
-            inside = base <= a < base + n_max
-            if inside:
-                row[f] = 2.0 * diagonal * block[a - base, a]
-                for b in range(a + 1, size):
-                    row[f + b - a] = off * block[a - base, b]
-            else:
-                for b in range(a, size):
-                    row[f + b - a] = 0.0
-            for n in range(max(0, a + 1 - base), n_max):
-                row[f + base + n - a] += off * block[n, a]
-            f += size - a
+                    row[x, f - a + b] = ra * turn[x, b] + ta * value[b] + sa * stretch[b] + va * change[b]
+                row[x, f] *= np.sqrt(0.5)
+
+
+@njit(cache=True, fastmath=FASTMATH, inline="always")
+def _accumulate(r: Any, change: Any, own: Any, virial: Any) -> Any:
+    """Subtract a pair's rows from its centre's and add sym(r ⊗ change) to the virial."""
+    x, y, z = r[0], r[1], r[2]
+    for f in range(change.shape[1]):
+        cx, cy, cz = change[0, f], change[1, f], change[2, f]
+        own[0, f] -= cx
+        own[1, f] -= cy
+        own[2, f] -= cz
+        virial[0, f] += x * cx
+        virial[1, f] += y * cy
+        virial[2, f] += z * cz
+        virial[3, f] += 0.5 * (y * cz + z * cy)
+        virial[4, f] += 0.5 * (x * cz + z * cx)
+        virial[5, f] += 0.5 * (x * cy + y * cx)
 
 
 @njit(cache=True)
 def slots(offsets: Any, first_second: Any, n_atoms: Any) -> Any:
-    """Number the distinct atoms in each centre's list: the centre is slot 0, images share a slot.
+    """Give each distinct atom of a centre's list a slot: the centre has slot 0, images share one.
 
     Returns the slot of each pair, the slots' offsets (n_atoms + 1) and the atom behind each slot.
     """

@@ -178,14 +178,12 @@ class SoapEnvironments:
         """Return the derivatives of the power spectra of atoms ``start:stop``."""
         batch, soap = self.batch, self.soap
         slot, offsets, atoms = self._slots
-        dc = soap.expansion.jacobian(batch, self.channel, start, stop)
         a, b = int(offsets[start]), int(offsets[stop])
-        rows = np.zeros((b - a, 3, soap.n_features))
-        virial = np.zeros((stop - start, 6, soap.n_features))
-        first = int(batch.pair_offsets[start])
+        rows = np.empty((b - a, 3, soap.n_features))
+        virial = np.empty((stop - start, 6, soap.n_features))
         displacement_rows(
-            soap.l_max, (0,) * soap.n_max, start, stop, self.coefficients, dc, batch.vectors[first:],
-            self.channel[batch.second] * soap.n_max, batch.pair_offsets, slot, offsets, rows, virial,
+            *soap.expansion.settings[:2], (0,) * soap.expansion.shape[1], *soap.expansion.settings[2:], soap.expansion.table.nodes, soap.expansion.angular, batch.vectors,
+            self.channel[batch.second], batch.pair_offsets, slot, offsets, start, self.coefficients, rows, virial,
         )  # fmt: skip
         centre = np.repeat(np.arange(stop - start), np.diff(offsets[start : stop + 1]))
         return Displacements(rows, centre, atoms[a:b], virial)

@@ -1,7 +1,25 @@
-"""Choose structures by what their labels would tell."""
+"""Choose structures by what their labels would tell, before any label exists."""
 
 from __future__ import annotations
 
-from kernelpot.design.information import Information
+from kernelpot.design.choice import Choice
+from kernelpot.design.compression import compress
+from kernelpot.design.criteria import IV, A, Criterion, D
+from kernelpot.design.duplicates import duplicates
+from kernelpot.design.information import KINDS, Information
+from kernelpot.design.precision import Precision
+from kernelpot.design.select import select
 
-__all__ = ["Information"]
+__all__ = [
+    "IV",
+    "KINDS",
+    "A",
+    "Choice",
+    "Criterion",
+    "D",
+    "Information",
+    "Precision",
+    "compress",
+    "duplicates",
+    "select",
+]

@@ -105,8 +105,11 @@ class Information:
         parts = []
         counts = []
         for block_rows, block_kinds, block_sigma in blocks:
-            counts.append(np.bincount(block_kinds, minlength=len(KINDS)))
-            parts.append(compress_block(block_rows, block_kinds, block_sigma, truncate, len(KINDS)))
+            codes = np.asarray(block_kinds, dtype=np.int64)
+            _check_kinds(codes)
+            counts.append(np.bincount(codes, minlength=len(KINDS)))
+            sigmas = np.asarray(block_sigma, dtype=np.float64)
+            parts.append(compress_block(block_rows, codes, sigmas, truncate, len(KINDS)))
         if not parts:
             raise ParameterError("`blocks` must hold at least one structure, got none")
         rows, kinds, sigma, discarded = zip(*parts, strict=True)
@@ -332,10 +335,16 @@ def _code(kind: str) -> int:
     return KINDS.index(kind)
 
 
+def _check_kinds(kinds: Int[np.ndarray, " rows"]) -> None:
+    """Refuse kinds that have no name."""
+    if ((kinds < 0) | (kinds >= len(KINDS))).any():
+        raise ParameterError(f"`kinds` must be positions in {KINDS}, got {sorted(set(kinds.tolist()))}")
+
+
 def _check_shapes(info: Information) -> None:
     """Refuse arrays that do not agree."""
-    if info.rows.ndim != 2:
-        raise ParameterError(f"`rows` must have the shape (rows, d), got {info.rows.shape}")
+    if info.rows.ndim != 2 or info.rows.shape[1] < 1:
+        raise ParameterError(f"`rows` must have the shape (rows, d) with d >= 1, got {info.rows.shape}")
     if info.offsets.ndim != 1 or len(info.offsets) < 1:
         raise ParameterError(f"`offsets` must have one entry more than there are structures, got {info.offsets.shape}")
     n_rows, n = len(info.rows), len(info.offsets) - 1
@@ -374,8 +383,7 @@ def _check_values(info: Information) -> None:
     bad = np.flatnonzero(~np.isfinite(info.means).all(axis=1))
     if len(bad):
         raise DataError(f"structure {bad[0]} has a mean descriptor that is not finite: set it aside")
-    if ((info.kinds < 0) | (info.kinds >= len(KINDS))).any():
-        raise ParameterError(f"`kinds` must be positions in {KINDS}, got {sorted(set(info.kinds.tolist()))}")
+    _check_kinds(info.kinds)
     if not (np.isfinite(info.sigma) & (info.sigma > 0)).all():
         raise ParameterError("`sigma` must be positive and finite in every row")
     if not (np.isfinite(info.discarded) & (info.discarded >= 0)).all():

@@ -18,8 +18,8 @@ from kernelpot.features.normalise import unit_vjp
 class EnergyForm:
     """E_i = Σ_m α_m k(x_i, z_m), evaluated by the cheaper of two paths.
 
-    zeta 1 and 2 collapse to x·v and xᵀAx, at F and F² operations whatever the number of inducing environments; otherwise, or where
-    F ≥ 2M, two products with Z are cheaper.
+    zeta 1 and 2 collapse to x·v and xᵀAx, at F and F² operations whatever the number of inducing environments;
+    otherwise, or where F ≥ 2M, two products with Z are cheaper.
 
     Attributes
     ----------

@@ -18,10 +18,10 @@ RUN = 5
 def duplicates(
     means: Float[np.ndarray, "structures f"], n_atoms: Int[np.ndarray, structures], tolerance: float = SAME
 ) -> Int[np.ndarray, structures]:
-    """Number the groups of structures that are the same up to symmetry.
+    """Find the groups of structures that are the same up to symmetry, and number them.
 
-    Two structures are the same when they have as many atoms and their mean unit vectors lie within `tolerance`; groups are
-    the connected components. Groups are numbered by their first member.
+    Two structures are the same when they have as many atoms and their mean unit vectors lie within `tolerance`;
+    groups are the connected components. Groups are numbered by their first member.
 
     Parameters
     ----------

@@ -19,7 +19,7 @@ SCRATCH_BYTES = 12_000_000
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """Rows over kernel values (amplitude 1, not whitened, not divided by noise); None for a kind that was not asked for.
+    """Rows over kernel values (amplitude 1, not whitened, not divided by noise); None for kinds not asked for.
 
     Attributes
     ----------
@@ -39,8 +39,8 @@ class Rows:
 def make_rows(features: KernelMap, described: Described, kinds: Collection[str]) -> Rows:
     """Return the rows of a batch.
 
-    Forces and stresses need ∂k(x_i, z)/∂r = k'(x_i·z) zᵀ ∂x_i/∂r: one matrix product of all derivatives with Z per chunk of
-    centres, at 2·3·(neighbours + 1)·F·M operations an atom, then a weighted scatter.
+    Forces and stresses need ∂k(x_i, z)/∂r = k'(x_i·z) zᵀ ∂x_i/∂r: one matrix product of all derivatives with Z per
+    chunk of centres, at 2·3·(neighbours + 1)·F·M operations an atom, then a weighted scatter.
     """
     batch = described.batch
     n_inducing = features.n_inducing

@@ -12,7 +12,8 @@ from scipy.linalg import lapack
 def triangle(rows: Float[np.ndarray, "rows d"]) -> Float[np.ndarray, "rank d"]:
     """Return R with RᵀR = rowsᵀ rows, min(rows, d) rows, upper triangular with a diagonal that is not negative.
 
-    Householder QR, LAPACK's dgeqrf; backward stable column by column (Golub and Van Loan, Matrix Computations, 4th ed., section 5.2).
+    Householder QR, LAPACK's dgeqrf; backward stable column by column (Golub and Van Loan, Matrix Computations,
+    4th ed., section 5.2).
     """
     n, d = rows.shape
     if n == 0:

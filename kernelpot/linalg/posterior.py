@@ -16,8 +16,8 @@ from kernelpot.linalg.factor import triangle
 class Posterior:
     """Weights w ~ N(mean, (RᵀR)⁻¹) given rows B with targets y, both divided by their noise, under the prior N(0, I).
 
-    [B | y] stacked on [I | 0] has the triangular factor [[R, z], [0, ρ]]; then mean = R⁻¹z, and ρ² is the squared misfit
-    |y - B mean|² + |mean|² (Golub and Van Loan, section 5.3; Rasmussen and Williams (2006), eq. 2.8).
+    [B | y] stacked on [I | 0] has the triangular factor [[R, z], [0, ρ]]; then mean = R⁻¹z, and ρ² is the squared
+    misfit |y - B mean|² + |mean|² (Golub and Van Loan, section 5.3; Rasmussen and Williams (2006), eq. 2.8).
 
     Attributes
     ----------

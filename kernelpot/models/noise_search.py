@@ -40,10 +40,10 @@ class LeftOut:
 class FoldErrors:
     """Leave-out errors and evidence as functions of noise over amplitude.
 
-    Predictions depend on the ratios alone (the E0 prior aside, which is wide). The search works with Gram matrices of the whitened
-    factors: their condition is bounded by 1 + |B|²/σ², about 1e11, because the prior is I, so that a Cholesky solution carries
-    about 1e-5 relative error, enough to rank settings. Whatever fails there is done again by QR of the stacked factors, and the
-    final fit is always by QR.
+    Predictions depend on the ratios alone (the E0 prior aside, which is wide). The search works with Gram matrices of
+    the whitened factors: their condition is bounded by 1 + |B|²/σ², about 1e11, because the prior is I, so that a
+    Cholesky solution carries about 1e-5 relative error, enough to rank settings. Whatever fails there is done again by
+    QR of the stacked factors, and the final fit is always by QR.
     """
 
     def __init__(self, data: FoldFactors) -> None:
@@ -98,8 +98,8 @@ class FoldErrors:
     def log_evidence(self, ratio: Mapping[str, float]) -> tuple[float, float]:
         """Return the log marginal likelihood at the best amplitude for these ratios, and that amplitude, eV.
 
-        With Λ = I + BᵀB and misfit ρ², log p = -n/2 log(2π e ρ²/n) - ½ log det Λ - Σ n_k log r_k (Rasmussen and Williams (2006),
-        eq. 2.30, maximised over a common scale).
+        With Λ = I + BᵀB and misfit ρ², log p = -n/2 log(2π e ρ²/n) - ½ log det Λ - Σ n_k log r_k (Rasmussen and
+        Williams (2006), eq. 2.30, maximised over a common scale).
         """
         data = self.data
         factor, weights = self._solve_without(None, ratio)
@@ -116,7 +116,7 @@ class FoldErrors:
         return float(value), float(np.sqrt(misfit / n))
 
     def search(self, how: str) -> dict[str, float]:
-        """Return the ratios that minimise Σ_kind log RMSE of left-out folds ("cv"), or maximise the evidence ("evidence")."""
+        """Return the ratios that minimise Σ_kind log RMSE of left-out folds ("cv") or maximise the "evidence"."""
         kinds = self.data.kinds
 
         def loss(x: Float[np.ndarray, kinds]) -> float:
@@ -142,7 +142,8 @@ def _descend(
     low, high = np.log10(SEARCHED)
     result = minimize(
         loss, start, method="Nelder-Mead", bounds=[(low, high)] * len(start),
-        options={"initial_simplex": np.clip(simplex, low, high), "xatol": tolerance, "fatol": 1e-3, "maxfev": 60 * len(start)},
+        options={"initial_simplex": np.clip(simplex, low, high), "xatol": tolerance, "fatol": 1e-3,
+                 "maxfev": 60 * len(start)},
     )  # fmt: skip
     best: np.ndarray = result.x
     return best

@@ -47,11 +47,13 @@ class Prediction:
     stress
         eV/Å³, ASE's sign and Voigt order; NaN without a cell.
     local_energy
-        Energy of every atom, its species' constant included, eV, one array per structure; a structure's energy is their sum.
+        Energy of every atom, its species' constant included, eV, one array per structure; a structure's energy is
+        their sum.
     latent
         Standard deviations of the bare posterior; None where they were not asked for.
     label
-        Standard deviations of a label: posterior times calibration factor, plus noise; None where they were not asked for.
+        Standard deviations of a label: posterior times calibration factor, plus noise; None where they were not
+        asked for.
     """
 
     energy: Float[np.ndarray, structures]
@@ -64,7 +66,8 @@ class Prediction:
     def _spread(self) -> Spread:
         if self.label is None:
             raise NotFittedError(
-                "this prediction was made with uncertainty=False; call model.predict(structures) to have standard deviations."
+                "this prediction was made with uncertainty=False; call model.predict(structures) to have standard "
+                "deviations."
             )
         return self.label
 

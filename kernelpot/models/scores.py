@@ -29,7 +29,8 @@ class KindScore:
     mae, rmse, worst
         eV/atom, eV/Å or eV/Å³.
     coverage_68, coverage_95
-        Share of labels inside ±1.00 and ±1.96 predicted standard deviations (68.3 % and 95.0 % if Gaussian); NaN without them.
+        Share of labels inside ±1.00 and ±1.96 predicted standard deviations (68.3 % and 95.0 % if Gaussian); NaN
+        without them.
     log_score
         Mean log predictive density of a label in nats; larger is better; NaN without standard deviations.
     """

@@ -44,9 +44,9 @@ INDUCING = ("fps", "cur", "random")
 class SparseGP:
     """Sparse Gaussian process potential.
 
-    Local energies are Gaussian-process functions of the unit environment vectors, seen through M inducing environments (Snelson
-    and Ghahramani (2005); Bartók et al. (2010)); energies, forces and stresses are rows of one Bayesian linear model over whitened
-    features. Residual variance outside the inducing environments is added to predictions.
+    Local energies are Gaussian-process functions of the unit environment vectors, seen through M inducing environments
+    (Snelson and Ghahramani (2005); Bartók et al. (2010)); energies, forces and stresses are rows of one Bayesian linear
+    model over whitened features. Residual variance outside the inducing environments is added to predictions.
 
     Parameters
     ----------
@@ -57,8 +57,9 @@ class SparseGP:
     n_inducing
         Upper limit of inducing environments of all species together.
     noise
-        A `Noise` stays as given. "cv": noises and amplitude minimise Σ_kind log(RMSE of left-out folds). "evidence": they maximise the
-        marginal likelihood, which lets thousands of correlated force rows outvote the energies; for comparison.
+        A `Noise` stays as given. "cv": noises and amplitude minimise Σ_kind log(RMSE of left-out folds). "evidence":
+        they maximise the marginal likelihood, which lets thousands of correlated force rows outvote the energies; for
+        comparison.
     seed
         Makes the choice of inducing environments and of folds repeatable.
     inducing
@@ -119,7 +120,7 @@ class SparseGP:
         )  # fmt: skip
 
     def prepare(self, structures: Sequence[Atoms]) -> SparseGP:
-        """Return a new model whose inducing environments are fixed, chosen from these structures; labels are not looked at.
+        """Return a new model whose inducing environments are chosen from these structures; labels are not looked at.
 
         Raises
         ------
@@ -227,8 +228,8 @@ class SparseGP:
     def condition(self, structures: Sequence[Atoms], *, keys: Mapping[str, str | None] | None = None) -> SparseGP:
         """Return a new model that has also seen these labelled structures, with noises, amplitude and calibration kept.
 
-        Equal to fitting all structures at once with the same inducing environments, noises and amplitude; the cost does not depend
-        on what was seen before.
+        Equal to fitting all structures at once with the same inducing environments, noises and amplitude; the cost does
+        not depend on what was seen before.
 
         Raises
         ------
@@ -421,9 +422,10 @@ def _calibrate_given(ratio: Mapping[str, float], amplitude: float, left: LeftOut
 
 
 def _calibrate_searched(ratio: Mapping[str, float], left: LeftOut) -> tuple[float, Calibration]:
-    """The search leaves one common scale open: the amplitude takes the geometric mean over kinds of observed over predicted.
+    """Settle the one common scale that the search leaves open.
 
-    What is left of each kind's ratio scales both its posterior and its noise.
+    The amplitude takes the geometric mean over kinds of observed over predicted spread; what is left of each kind's
+    ratio scales both its posterior and its noise.
     """
     squared = {kind: left.rmse[kind] ** 2 / (left.variance[kind] + r**2) for kind, r in ratio.items()}
     amplitude = float(np.exp(0.5 * np.mean([np.log(v) for v in squared.values()])))

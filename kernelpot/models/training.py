@@ -27,7 +27,8 @@ ATOMS_PER_BATCH = 512
 class FoldFactors:
     """Triangular factors of [B | y] in whitened features at amplitude 1, energies per atom, nothing divided by noise.
 
-    The columns are d whitened features, one E0 column per species (times its prior standard deviation), then the labels.
+    The columns are d whitened features, one E0 column per species (times its prior standard deviation), then the
+    labels.
 
     Attributes
     ----------
@@ -63,7 +64,7 @@ class FoldFactors:
 def least_squares_e0(
     labels: Labels, composition: Float[np.ndarray, "structures species"]
 ) -> Float[np.ndarray, species]:
-    """Estimate the energy of each species from total energies, by least squares per atom (least norm where it is not unique)."""
+    """Estimate the energy of each species, by least squares per atom (least norm where it is not unique)."""
     here = labels.present("energy")
     n = composition.sum(axis=1)
     solution = np.linalg.lstsq(composition[here] / n[here, None], labels.energy[here] / n[here], rcond=1e-8)[0]
@@ -82,13 +83,13 @@ def fold_factors(
 ) -> FoldFactors:
     """Stream the structures fold by fold and keep only triangles.
 
-    Memory: folds · kinds · M² for the triangles, 4 M² for the buffers of one fold, one batch of rows. Work: dominated by the
-    derivative rows (`make_rows`), then 2 M² per row for Householder QR.
+    Memory: folds · kinds · M² for the triangles, 4 M² for the buffers of one fold, one batch of rows. Work: dominated
+    by the derivative rows (`make_rows`), then 2 M² per row for Householder QR.
     """
     factors: dict[str, list[np.ndarray]] = {kind: [] for kind in kinds}
     n_rows: dict[str, list[int]] = {kind: [] for kind in kinds}
     columns = features.n_inducing + len(features.species) + 1
-    pieces = [(f, np.flatnonzero(fold == f)) for f in range(int(fold.max()) + 1)]
+    pieces = [(f, np.flatnonzero(fold == f).tolist()) for f in range(int(fold.max()) + 1)]
     work = [
         (f, members[a:b]) for f, members in pieces for a, b in chunks([structures[k] for k in members], ATOMS_PER_BATCH)
     ]
@@ -139,7 +140,7 @@ def labelled_rows(
     kinds: Sequence[str],
     baseline: Float[np.ndarray, species],
 ) -> dict[str, Float[np.ndarray, "rows m_plus"]]:
-    """Return [K | counts | y] of the labels that are there: energies per atom with the baseline taken off, forces, stresses."""
+    """Return [K | counts | y] of the labels that are there: energies per atom less the baseline, forces, stresses."""
     batch = Batch.from_structures(structures, features.descriptor.cutoff)
     described = features.describe(batch)
     needed = [kind for kind in kinds if labels.present(kind).any()]

@@ -18,7 +18,7 @@ LABELLED = ("energy", "forces", "stress")
 
 @dataclass(frozen=True, eq=False)
 class Uncertainty:
-    """Variances of a fitted model: posterior of the weights plus the residual that the inducing environments cannot see.
+    """Variances of a fitted model: posterior of the weights plus the residual that inducing environments cannot see.
 
     Attributes
     ----------
@@ -38,7 +38,8 @@ class Uncertainty:
     def _shrinkage(self) -> Float[np.ndarray, "m_plus_species d"]:
         """V with |Vᵀ[k; e]|² = prior minus posterior variance of a local energy, so that one product gives it.
 
-        With C = (RᵀR)⁻¹, I - C = QᵀQ is positive semidefinite; V is Q applied to amplitude · whitening and to the E0 columns.
+        With C = (RᵀR)⁻¹, I - C = QᵀQ is positive semidefinite; V is Q applied to amplitude · whitening and to the E0
+        columns.
         """
         d = len(self.posterior.target)
         inverse = self.posterior.project(np.eye(d))

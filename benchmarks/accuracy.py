@@ -1,0 +1,126 @@
+"""Test errors on mlearn (Zuo et al. 2020), published split, noises by cross-validation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from benchmarks.child import Stopwatch, measure
+from benchmarks.harness import Report, Settings
+from benchmarks.published import MLEARN
+from benchmarks.systems import DataAbsentError, data, mlearn
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+    from kernelpot.descriptors.protocol import Descriptor
+
+
+@dataclass(frozen=True)
+class Potential:
+    """Settings of one element's potential; lengths in Å."""
+
+    cutoff: float
+    n_inducing: int
+    n_max: int = 8
+    l_max: int = 6
+    sigma: float = 0.5
+    zeta: int = 2
+
+
+POTENTIALS = {
+    "Si": Potential(cutoff=5.0, n_inducing=1500),
+    "Ge": Potential(cutoff=5.4, n_inducing=1000),
+    "Li": Potential(cutoff=4.8, n_inducing=1000),
+    "Ni": Potential(cutoff=4.2, n_inducing=1000),
+}
+"""The one place where accuracy settings stand."""
+
+TARGETS = {
+    "Si": (2.6, 66.0),
+    **{element: (1.25 * MLEARN[element]["GAP"][0], MLEARN[element]["GAP"][1] + 5.0) for element in ("Ge", "Li", "Ni")},
+}
+"""Largest test MAE, meV/atom and meV/Å."""
+
+QUICK = Potential(cutoff=4.5, n_inducing=60, n_max=4, l_max=3)
+
+
+def run(settings: Settings, *, element: str) -> Report:
+    """Fit one element, compare with the published potentials."""
+    report = Report()
+    try:
+        data(f"mlearn/{element}_train.xyz.xz")
+    except DataAbsentError as absent:
+        report.note(str(absent))
+        return report
+    outcome = measure(
+        "benchmarks.accuracy:fit_and_score", threads=settings.threads, element=element, quick=settings.quick
+    )
+    found = outcome.known
+    report.details = found | {"peak_mib": outcome.peak}
+    rivals = MLEARN[element]
+    for kind, place, unit in (("energy", 0, "meV/atom"), ("forces", 1, "meV/Å")):
+        score, clean = found["test"][kind], found["clean"][kind]
+        published = {name: errors[place] for name, errors in rivals.items()}
+        report.add(
+            f"{element} {kind}: test MAE", 1e3 * score["mae"], unit, rivals=published, target=TARGETS[element][place]
+        )
+        report.add(f"{element} {kind}: test RMSE", 1e3 * score["rmse"], unit)
+        report.add(f"{element} {kind}: test MAE without leaked frames", 1e3 * clean["mae"], unit)
+        report.add(f"{element} {kind}: test RMSE without leaked frames", 1e3 * clean["rmse"], unit)
+        report.note(
+            f"{kind}: {100 * score['coverage_68']:.1f} % of labels within 1 std (68.3 expected), "
+            f"{100 * score['coverage_95']:.1f} % within 1.96 (95.0)"
+        )
+    report.note(
+        f"{found['potential']}; {found['n_inducing']} inducing environments; noise {found['noise']}, "
+        f"amplitude {found['amplitude']:.3g} eV; left-out RMSE {found['cross_validation']}"
+    )
+    report.note(
+        f"leaked: {found['n_leaked']} of {found['n_test']} test frames equal a training frame; "
+        f"fit {found['fit']['wall_s']:.0f} s wall, {found['fit']['cpu_s']:.0f} s CPU, "
+        f"{settings.threads} thread(s), peak {outcome.peak:.0f} MiB"
+    )
+    report.note("rivals as published; GAP and MTP forces there are rounded to 10 meV/Å")
+    return report
+
+
+def fit_and_score(element: str, *, quick: bool) -> dict[str, Any]:
+    """Fit on the training set, score on the test set, in a process of its own."""
+    import kernelpot as kp
+
+    train, test = mlearn(element, "train"), mlearn(element, "test")
+    potential = QUICK if quick else POTENTIALS[element]
+    if quick:
+        train, test = train[::8], test[::3]
+    soap = kp.SOAP(cutoff=potential.cutoff, n_max=potential.n_max, l_max=potential.l_max, sigma=potential.sigma)
+    model = kp.SparseGP(soap, kp.DotProduct(potential.zeta), n_inducing=potential.n_inducing, noise="cv")
+    with Stopwatch() as watch:
+        model.fit(train)
+    leaked = _leaked(soap.with_species(model.species_), train, test)
+    clean = [atoms for atoms, known in zip(test, leaked, strict=True) if not known]
+    return {
+        "potential": repr(model),
+        "n_inducing": model.n_inducing_,
+        "noise": str(model.noise_),
+        "amplitude": model.amplitude_,
+        "calibration": model.calibration_,
+        "cross_validation": {kind: round(v, 6) for kind, v in model.cross_validation_.items()},
+        "fit": watch.as_dict(),
+        "n_test": len(test),
+        "n_leaked": int(leaked.sum()),
+        "test": kp.evaluate(model, test).as_dict()["overall"],
+        "clean": kp.evaluate(model, clean, uncertainty=False).as_dict()["overall"],
+    }
+
+
+def _leaked(descriptor: Descriptor, train: list[Atoms], test: list[Atoms]) -> np.ndarray:
+    """Mark test structures that are the same, up to symmetry, as one of the training set."""
+    from kernelpot.features.groups import duplicates
+    from kernelpot.features.inducing import mean_vectors
+
+    both = train + test
+    groups = duplicates(mean_vectors(descriptor, both), np.array([len(atoms) for atoms in both]))
+    return np.isin(groups[len(train) :], groups[: len(train)])

@@ -1,0 +1,187 @@
+"""Time of a prediction: 1000 Si atoms, part by part, beside GAP."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.child import measure
+from benchmarks.fit import gap_fit
+from benchmarks.harness import REFERENCE_GEMM, Report, Settings, cpu_median, gemm_rate
+from benchmarks.published import GAP_PREDICT, SNAP_PREDICT
+from benchmarks.systems import DataAbsentError, data, mlearn, moved, silicon
+
+TARGET = 60.0
+N_MAX, L_MAX, CUTOFF = 8, 6, 5.0
+GAP_SPARSE = 1000
+GAP_TIMEOUT = 300.0
+
+
+def run(settings: Settings) -> Report:
+    """Time M = 1000, M = 2000 and GAP."""
+    report = Report()
+    try:
+        data("mlearn/Si_train.xyz.xz")
+    except DataAbsentError as absent:
+        report.note(str(absent))
+        return report
+    sizes = (40, 80) if settings.quick else (1000, 2000)
+    small, large = (
+        measure("benchmarks.predict:ours", threads=settings.threads, n_inducing=m, quick=settings.quick).known
+        for m in sizes
+    )
+    report.details = {f"M={m}": found for m, found in zip(sizes, (small, large), strict=True)}
+    rivals = _rivals(settings, report)
+    scale = small["gemm"] / REFERENCE_GEMM
+    step, std = small["step"], small["step_std"]
+    report.add(f"energy + forces, M = {sizes[0]}", step, "µs/atom", rivals=rivals, note="a step of the ASE calculator")
+    report.add("the same on a core of 45 GFLOP/s", scale * step, "µs/atom", rivals={}, target=TARGET)
+    report.add("the same without ASE (`model.mean`)", small["mean"], "µs/atom")
+    report.add("neighbour list from scratch", small["neighbours"], "µs/atom", note="not in the above: kept within a skin")
+    report.add("neighbour list + energy + forces", small["neighbours"] + small["mean_no_skin"], "µs/atom")
+    report.add(f"M = {sizes[1]} over M = {sizes[0]}", large["step"] / step, "×", target=1.10)
+    report.add("with every atom's energy std", std, "µs/atom", rivals=rivals and {"GAP + variance": rivals["GAP"]})
+    report.add("the same over energy + forces", std / step, "×", target=3.0)
+    for part, value in small["parts"].items():
+        report.add(f"part: {part}", value, "µs/atom")
+    report.note(
+        f"{small['atoms']} Si atoms, n_max {N_MAX}, l_max {L_MAX}, cutoff {CUTOFF} Å, zeta 2, {settings.threads} thread(s), "
+        f"path over {small['path']}, every atom moved before each timing; GEMM {small['gemm']:.1f} GFLOP/s in that process"
+    )
+    report.note(f"least time of the two matrix products at that rate: {small['gemm_floor']:.1f} µs/atom")
+    return report
+
+
+def _rivals(settings: Settings, report: Report) -> dict[str, float]:
+    outcome = measure(
+        "benchmarks.predict:gap", threads=settings.threads, timeout=GAP_TIMEOUT,
+        n_sparse=40 if settings.quick else GAP_SPARSE, quick=settings.quick,
+    )  # fmt: skip
+    if outcome.value is None:
+        report.note(f"GAP not measured here ({outcome.why}); its figure is published")
+        return {"GAP": GAP_PREDICT, "LAMMPS SNAP": SNAP_PREDICT}
+    report.details["GAP"] = outcome.value
+    report.note(
+        f"GAP by quippy in this run: n_sparse {outcome.value['n_sparse']}, same cutoff, n_max, l_max, zeta; "
+        f"energy + forces {outcome.value['step']:.0f}, with local variance {outcome.value['step_std']:.0f} µs/atom"
+    )
+    return {"GAP": outcome.value["step"], "LAMMPS SNAP (elsewhere)": SNAP_PREDICT}
+
+
+def _training(n: int) -> list[Any]:
+    """Structures with at least n environments, hot and cold."""
+    train = mlearn("Si", "train")
+    enough = int(np.searchsorted(np.cumsum([len(atoms) for atoms in train[::3]]), 1.2 * n)) + 1
+    return train[::3][:enough]
+
+
+def ours(*, n_inducing: int, quick: bool) -> dict[str, Any]:
+    """Time the model in a process of its own, µs/atom of CPU time."""
+    import kernelpot as kp
+    from kernelpot.data.batch import Batch
+
+    gemm = [gemm_rate()]
+    soap = kp.SOAP(cutoff=CUTOFF, n_max=N_MAX, l_max=L_MAX)
+    model = kp.SparseGP(soap, kp.DotProduct(zeta=2), n_inducing=n_inducing).fit(_training(n_inducing))
+    state = model.fitted_
+    atoms = silicon(2 if quick else 5)
+    repeats = 3 if quick else 15
+    calculator = kp.Calculator(model)
+
+    def step(k: int) -> Any:
+        copy = moved(atoms, k)
+        copy.calc = calculator
+        return copy
+
+    def spread(atoms: Any) -> None:
+        atoms.get_forces()
+        state.uncertainty.local_energy(state.features.describe(calculator._neighbours(atoms)))
+
+    skinned = Batch.from_structures([atoms], CUTOFF, skin=calculator.skin)
+    bare = Batch.from_structures([atoms], CUTOFF)
+    per_atom = 1e6 / len(atoms)
+
+    def clock(call: Any, prepare: Any) -> float:
+        return per_atom * cpu_median(call, prepare, repeats=repeats)
+
+    step_time = clock(lambda a: a.get_forces(), step)
+    result = {
+        "atoms": len(atoms),
+        "n_inducing": model.n_inducing_,
+        "path": state.form.paths[0],
+        "step": step_time,
+        "mean": clock(model.mean, lambda k: skinned.moved(moved(atoms, k).positions)),
+        "mean_no_skin": clock(model.mean, lambda k: bare.moved(moved(atoms, k).positions)),
+        "neighbours": clock(lambda a: Batch.from_structures([a], CUTOFF), lambda k: moved(atoms, k)),
+        "step_std": clock(spread, step),
+        "parts": _parts(state, soap.with_species((14,)), lambda k: skinned.moved(moved(atoms, k).positions), clock),
+    }
+    gemm.append(gemm_rate())
+    rate = float(np.mean(gemm))
+    features = state.features.descriptor.n_features
+    columns = features if state.form.paths[0] == "collapsed" else 2 * model.n_inducing_
+    return result | {"gemm": rate, "gemm_floor": 2e-3 * features * columns / rate}
+
+
+def _parts(state: Any, soap: Any, batch: Any, clock: Any) -> dict[str, float]:
+    """Time every stage of a mean prediction alone."""
+    from kernelpot.descriptors.power import spectrum, spectrum_vjp
+    from kernelpot.features.gradients import gather_pairs
+    from kernelpot.features.normalise import unit, unit_vjp
+
+    example = batch(0)
+    channel = soap.channels(example.numbers)
+    described = state.features.describe(example)
+    coefficients = described.environments.coefficients
+    _, gradient = state.form.evaluate(described)
+    vectors, inner = np.empty_like(described.x), np.empty_like(coefficients)
+    raw = unit_vjp(gradient, described.x, described.norm)
+    pairs = described.environments.vjp(raw)
+
+    def fresh(k: int) -> Any:
+        moved_batch = batch(k)
+        _ = moved_batch.vectors
+        return moved_batch
+
+    return {
+        "pair vectors": clock(lambda b: b.vectors, batch),
+        "expansion": clock(lambda b: soap.expansion.expand(b, channel), fresh),
+        "power spectrum": clock(lambda _: spectrum(soap.l_max, coefficients, vectors), fresh),
+        "normalising": clock(lambda _: unit(described.environments.vectors), fresh),
+        "kernel (matrix products)": clock(lambda _: state.form.evaluate(described), fresh),
+        "normalising, back": clock(lambda _: unit_vjp(gradient, described.x, described.norm), fresh),
+        "power spectrum, back": clock(lambda _: spectrum_vjp(soap.l_max, coefficients, raw, inner), fresh),
+        "expansion, back": clock(lambda b: soap.expansion.vjp(b, channel, inner), fresh),
+        "pairs to forces": clock(lambda b: gather_pairs(b, pairs), fresh),
+    }
+
+
+def gap(*, n_sparse: int, quick: bool) -> dict[str, Any]:
+    """Fit a GAP on a few structures, time it, µs/atom of CPU time."""
+    from ase.io import write
+    from quippy.potential import Potential
+
+    with tempfile.TemporaryDirectory() as folder:
+        write(Path(folder) / "train.xyz", _training(n_sparse), format="extxyz")
+        file = gap_fit(Path(folder), n_sparse=n_sparse, n_max=N_MAX, l_max=L_MAX, zeta=2, method="uniform")
+        potential = Potential(param_filename=str(file))
+    atoms = silicon(2 if quick else 5)
+    per_atom = 1e6 / len(atoms)
+
+    def fresh(k: int) -> Any:
+        copy = moved(atoms, k)
+        copy.calc = potential
+        return copy
+
+    def variance(atoms: Any) -> None:
+        potential.calculate(atoms, properties=["energy", "forces"], args_str="local_gap_variance")
+
+    return {
+        "atoms": len(atoms),
+        "n_sparse": n_sparse,
+        "step": per_atom * cpu_median(lambda a: a.get_forces(), fresh, repeats=3),
+        "step_std": per_atom * cpu_median(variance, fresh, repeats=3),
+    }

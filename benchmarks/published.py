@@ -1,0 +1,22 @@
+"""Figures of others, published or measured elsewhere, for the rows where a rival is not run."""
+
+from __future__ import annotations
+
+MLEARN: dict[str, dict[str, tuple[float, float]]] = {
+    "Si": {"GAP": (2.91, 70.0), "MTP": (2.21, 60.0), "SNAP": (6.44, 133.0), "qSNAP": (3.81, 116.0)},
+    "Ge": {"GAP": (2.06, 50.0), "MTP": (1.79, 50.0), "SNAP": (6.59, 188.0), "qSNAP": (6.45, 133.0)},
+    "Li": {"GAP": (0.49, 10.0), "MTP": (0.49, 10.0), "SNAP": (1.03, 27.7), "qSNAP": (0.73, 32.8)},
+    "Ni": {"GAP": (0.42, 20.0), "MTP": (0.48, 10.0), "SNAP": (0.78, 37.7), "qSNAP": (0.78, 30.8)},
+}
+"""Test MAE on the published split, meV/atom and meV/Å: Zuo et al., J. Phys. Chem. A 124, 731 (2020).
+
+Forces of GAP and MTP were printed rounded to 10 meV/Å."""
+
+GAP_FIT = {"wall_s": 215.0, "peak_mib": 3.1 * 1024}
+"""gap_fit of quippy-ase 0.10.3 on mlearn Si, 500 inducing environments (n_max 8, l_max 8, zeta 4), one core."""
+
+GAP_PREDICT = 2200.0
+"""The same potential: energy and forces, µs/atom."""
+
+SNAP_PREDICT = 195.0
+"""LAMMPS SNAP (twojmax 8), 1000 Si atoms: energy and forces, µs/atom."""

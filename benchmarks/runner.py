@@ -1,0 +1,132 @@
+"""The named cases, run one after another."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import platform
+import sys
+import time
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from benchmarks.__main__ import THREADS
+from benchmarks.harness import Report, Settings, gemm_rate, table
+
+RESULTS = Path(__file__).with_name("results")
+PACKAGES = (
+    "kernelpot", "numpy", "scipy", "numba", "ase", "vesin", "dscribe", "featomic", "quippy-ase", "skmatter",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Case:
+    """A named case: ``benchmarks.<module>.run(settings, **arguments) -> Report``."""
+
+    what: str
+    module: str
+    arguments: dict[str, Any] = field(default_factory=dict)
+
+    def run(self, settings: Settings) -> Report:
+        """Import the case's module, then run it."""
+        report: Report = importlib.import_module(f"benchmarks.{self.module}").run(settings, **self.arguments)
+        return report
+
+
+CASES = {
+    **{
+        f"accuracy-{element}": Case(f'test errors on mlearn {element}, noise="cv"', "accuracy", {"element": element})
+        for element in ("Si", "Ge", "Li", "Ni")
+    },
+    "predict": Case("time of energy, forces and standard deviations, 1000 Si atoms", "predict"),
+    "descriptor": Case("time and memory of SOAP and its gradients", "descriptor"),
+    "fit": Case("time and memory of a fit, mlearn Si, M = 1000, 2 threads", "fit"),
+    "design": Case("errors after choosing 10, 20 and 40 of mlearn Si by several ways", "design"),
+    "drift": Case("energy drift of 64 Si atoms at 600 K", "drift"),
+}
+
+
+def matching(wanted: Sequence[str]) -> list[str]:
+    """Return the cases whose names begin with one of the words asked for; all where none is asked for."""
+    return [name for name in CASES if not wanted or any(name.lower().startswith(word.lower()) for word in wanted)]
+
+
+def run(names: Sequence[str], *, threads: int, quick: bool, full: bool, path: Path | None) -> int:
+    """Run cases, print a table for each, write all as JSON; return 1 if a case broke down."""
+    settings = Settings(threads=threads, quick=quick, full=full)
+    started = datetime.now(UTC)
+    path = path or RESULTS / f"{started:%Y%m%d-%H%M%S}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    document: dict[str, Any] = {
+        "started": started.isoformat(timespec="seconds"), "quick": quick, "machine": machine(), "cases": {},
+    }  # fmt: skip
+    print(describe(document))
+    failed = []
+    for name in names:
+        print(f"\n{name}: {CASES[name].what}", flush=True)
+        before, clock = gemm_rate(), time.perf_counter()
+        try:
+            report = CASES[name].run(settings)
+        except Exception:  # one broken case must not cost the figures of the others
+            failed.append(name)
+            report = Report(notes=[f"broke down: {traceback.format_exc(limit=-3)}"])
+        seconds, after = time.perf_counter() - clock, gemm_rate()
+        entry = report.as_dict(judged=not quick)
+        entry |= {"what": CASES[name].what, "gemm_gflops_per_core": [before, after], "seconds": seconds}
+        document["cases"][name] = entry
+        if report.rows:
+            print(table(entry["rows"]))
+        for note in report.notes:
+            print(f"  {note}")
+        print(f"  GEMM {before:.1f} before, {after:.1f} GFLOP/s per core after; the case took {seconds:.0f} s", flush=True)
+        # After every case, so that an interrupted run keeps what it has.
+        path.write_text(json.dumps(document, indent=1, default=float), encoding="utf-8")
+    print(f"\nwritten: {path}")
+    if failed:
+        print(f"broken down: {', '.join(failed)}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def machine() -> dict[str, Any]:
+    """Describe where and with what the figures were made."""
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = None
+    return {
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "system": platform.system(),
+        "python": platform.python_version(),
+        "threads": {name: os.environ.get(name) for name in THREADS},
+        "packages": versions,
+    }
+
+
+def describe(document: dict[str, Any]) -> str:
+    """Return two lines about a run."""
+    found = document["machine"]
+    threads = ", ".join(f"{name}={value}" for name, value in found["threads"].items())
+    packages = ", ".join(f"{name} {v}" if v else f"{name} absent" for name, v in found["packages"].items())
+    quick = "; quick: small sizes, nothing is judged" if document["quick"] else ""
+    return (
+        f"{document['started']} on {found['processor']}, {found['cores']} cores, {found['system']}, "
+        f"Python {found['python']}; {threads}{quick}\n{packages}"
+    )
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
