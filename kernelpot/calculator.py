@@ -143,7 +143,7 @@ class Calculator(AseCalculator):
         return same and bool(np.all(_moved_by(built, atoms) <= self.skin / 2))
 
 
-def _moved_by(before: Atoms, after: Atoms) -> Float[np.ndarray, atoms]:
+def _moved_by(before: Atoms, after: Atoms) -> Float[np.ndarray, " atoms"]:
     """Return the distance each atom moved, Å; a jump across a periodic boundary counts in full."""
-    distances: Float[np.ndarray, atoms] = np.linalg.norm(after.positions - before.positions, axis=1)
+    distances: Float[np.ndarray, " atoms"] = np.linalg.norm(after.positions - before.positions, axis=1)
     return distances

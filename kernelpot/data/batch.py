@@ -50,10 +50,10 @@ class Batch:
     positions: Float[np.ndarray, "atoms 3"]
     cells: Float[np.ndarray, "structures 3 3"]
     pbc: Bool[np.ndarray, "structures 3"]
-    numbers: Int[np.ndarray, atoms]
+    numbers: Int[np.ndarray, " atoms"]
     offsets: Int[np.ndarray, structures_plus_1]
-    first: Int[np.ndarray, pairs]
-    second: Int[np.ndarray, pairs]
+    first: Int[np.ndarray, " pairs"]
+    second: Int[np.ndarray, " pairs"]
     shifts: Float[np.ndarray, "pairs 3"]
     pair_offsets: Int[np.ndarray, atoms_plus_1]
     cutoff: float
@@ -123,12 +123,12 @@ class Batch:
         return len(self.numbers)
 
     @cached_property
-    def sizes(self) -> Int[np.ndarray, structures]:
+    def sizes(self) -> Int[np.ndarray, " structures"]:
         """Atoms of each structure."""
         return np.diff(self.offsets)
 
     @cached_property
-    def structure(self) -> Int[np.ndarray, atoms]:
+    def structure(self) -> Int[np.ndarray, " atoms"]:
         """Structure that each atom belongs to."""
         return np.repeat(np.arange(len(self)), self.sizes)
 
@@ -138,7 +138,7 @@ class Batch:
         return self.positions[self.second] - self.positions[self.first] + self.shifts
 
     @cached_property
-    def volumes(self) -> Float[np.ndarray, structures]:
+    def volumes(self) -> Float[np.ndarray, " structures"]:
         """Cell volume, Å³; NaN where the three lattice vectors span none."""
         volume = np.abs(np.linalg.det(self.cells))
         return np.where(volume > 0.0, volume, np.nan)
@@ -177,6 +177,6 @@ class Batch:
         names = ("positions", "numbers", "offsets", "first", "second", "shifts")
         return {name: torch.as_tensor(getattr(self, name), device=device) for name in names}
 
-    def sum_per_structure(self, per_atom: Float[np.ndarray, atoms]) -> Float[np.ndarray, structures]:
+    def sum_per_structure(self, per_atom: Float[np.ndarray, " atoms"]) -> Float[np.ndarray, " structures"]:
         """Add up a per-atom quantity over each structure."""
         return np.bincount(self.structure, weights=per_atom, minlength=len(self))

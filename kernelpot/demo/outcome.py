@@ -73,7 +73,7 @@ class Arm:
     """
 
     name: str
-    indices: Int[np.ndarray, chosen]
+    indices: Int[np.ndarray, " chosen"]
     curve: Float[np.ndarray, chosen_plus_1]
     energy: Float[np.ndarray, "3 structures"]
     forces: Float[np.ndarray, "3 components"]
@@ -109,10 +109,10 @@ class Dynamics:
     """
 
     formula: str
-    times: Float[np.ndarray, frames]
-    total: Float[np.ndarray, frames]
-    potential: Float[np.ndarray, frames]
-    temperature: Float[np.ndarray, frames]
+    times: Float[np.ndarray, " frames"]
+    total: Float[np.ndarray, " frames"]
+    potential: Float[np.ndarray, " frames"]
+    temperature: Float[np.ndarray, " frames"]
     force_rmse: float
 
     @property

@@ -56,7 +56,7 @@ class Expansion:
         # A tuple's length is part of its Numba type: the loops over n compile for this n_max.
         return self.l_max, (0,) * self.n_max, self.cutoff, self.fade, 1.0 / self.table.step
 
-    def expand(self, batch: Batch, channel: Int[np.ndarray, atoms]) -> Float[np.ndarray, "atoms lm k"]:
+    def expand(self, batch: Batch, channel: Int[np.ndarray, " atoms"]) -> Float[np.ndarray, "atoms lm k"]:
         """Return the coefficients of every atom; `channel` is each atom's element channel."""
         c = np.zeros((batch.n_atoms, *self.shape))
         _expand(
@@ -72,7 +72,7 @@ class Expansion:
         return c
 
     def vjp(
-        self, batch: Batch, channel: Int[np.ndarray, atoms], gradient: Float[np.ndarray, "atoms lm k"]
+        self, batch: Batch, channel: Int[np.ndarray, " atoms"], gradient: Float[np.ndarray, "atoms lm k"]
     ) -> Float[np.ndarray, "pairs 3"]:
         """Return dE/dr of every pair vector, given dE/dc of every atom: the transpose of `expand`."""
         result = np.zeros((len(batch.second), 3))

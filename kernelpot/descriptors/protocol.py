@@ -28,8 +28,8 @@ class Displacements:
     """
 
     rows: Float[np.ndarray, "rows 3 f"]
-    centre: Int[np.ndarray, rows]
-    target: Int[np.ndarray, rows]
+    centre: Int[np.ndarray, " rows"]
+    target: Int[np.ndarray, " rows"]
     virial: Float[np.ndarray, "centres 6 f"]
 
 

@@ -20,7 +20,7 @@ class RadialBasis(Protocol):
     """A set of radial functions; `values` is all that a new basis has to supply."""
 
     def values(
-        self, r: Float[np.ndarray, points], *, cutoff: float, n_max: int, l_max: int, sigma: float
+        self, r: Float[np.ndarray, " points"], *, cutoff: float, n_max: int, l_max: int, sigma: float
     ) -> Float[np.ndarray, "points l n"]:
         """Return R_nl(r): overlap of radial function n with a Gaussian of width sigma at distance r."""
 
@@ -43,7 +43,7 @@ class GTO:
     radius: float | None = None
 
     def values(
-        self, r: Float[np.ndarray, points], *, cutoff: float, n_max: int, l_max: int, sigma: float
+        self, r: Float[np.ndarray, " points"], *, cutoff: float, n_max: int, l_max: int, sigma: float
     ) -> Float[np.ndarray, "points l n"]:
         """Return R_nl(r), shape (points, l_max + 1, n_max)."""
         radius = cutoff if self.radius is None else self.radius
@@ -82,7 +82,7 @@ class PowerGaussian:
     radius: float | None = None
 
     def values(
-        self, r: Float[np.ndarray, points], *, cutoff: float, n_max: int, l_max: int, sigma: float
+        self, r: Float[np.ndarray, " points"], *, cutoff: float, n_max: int, l_max: int, sigma: float
     ) -> Float[np.ndarray, "points l n"]:
         """Return R_nl(r), shape (points, l_max + 1, n_max)."""
         radius = cutoff if self.radius is None else self.radius
@@ -114,7 +114,7 @@ class SphericalBessel:
     radius: float | None = None
 
     def values(
-        self, r: Float[np.ndarray, points], *, cutoff: float, n_max: int, l_max: int, sigma: float
+        self, r: Float[np.ndarray, " points"], *, cutoff: float, n_max: int, l_max: int, sigma: float
     ) -> Float[np.ndarray, "points l n"]:
         """Return R_nl(r), shape (points, l_max + 1, n_max)."""
         radius = cutoff if self.radius is None else self.radius
@@ -125,9 +125,9 @@ class SphericalBessel:
 
 
 def smear(
-    r: Float[np.ndarray, points],
-    q: Float[np.ndarray, nodes],
-    weights: Float[np.ndarray, nodes],
+    r: Float[np.ndarray, " points"],
+    q: Float[np.ndarray, " nodes"],
+    weights: Float[np.ndarray, " nodes"],
     functions: Float[np.ndarray, "nodes n"],
     *,
     l_max: int,

@@ -120,7 +120,7 @@ class SOAP:
         )
         return Expansion(table, self.l_max, self.n_max, len(self._known_species), self.cutoff, self.fade)
 
-    def channels(self, numbers: Int[np.ndarray, atoms]) -> Int[np.ndarray, atoms]:
+    def channels(self, numbers: Int[np.ndarray, " atoms"]) -> Int[np.ndarray, " atoms"]:
         """Return each atom's place in `species`.
 
         Raises
@@ -159,7 +159,7 @@ class SoapEnvironments:
 
     soap: SOAP
     batch: Batch
-    channel: Int[np.ndarray, atoms]
+    channel: Int[np.ndarray, " atoms"]
     coefficients: Float[np.ndarray, "atoms lm k"]
     vectors: Float[np.ndarray, "atoms f"]
 

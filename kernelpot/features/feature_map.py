@@ -25,8 +25,8 @@ class Described:
     batch: Batch
     environments: Environments
     x: Float[np.ndarray, "atoms f"]
-    norm: Float[np.ndarray, atoms]
-    species: Int[np.ndarray, atoms]
+    norm: Float[np.ndarray, " atoms"]
+    species: Int[np.ndarray, " atoms"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,7 +100,7 @@ class KernelMap:
         x, norm = unit(environments.vectors)
         return Described(batch, environments, x, norm, np.searchsorted(self.species, batch.numbers))
 
-    def dots(self, described: Described) -> list[tuple[Int[np.ndarray, a], Float[np.ndarray, "a m"]]]:
+    def dots(self, described: Described) -> list[tuple[Int[np.ndarray, " a"], Float[np.ndarray, "a m"]]]:
         """Return, for each species, its atoms and their dot products with its inducing environments."""
         result = []
         for a, z in enumerate(self.inducing):
@@ -114,7 +114,7 @@ class KernelMap:
         s = self.starts
         return np.concatenate([rows[:, s[a] : s[a + 1]] @ w for a, w in enumerate(self.whitening)], axis=1)
 
-    def unwhiten(self, weights: Float[np.ndarray, d]) -> Float[np.ndarray, m]:
+    def unwhiten(self, weights: Float[np.ndarray, " d"]) -> Float[np.ndarray, " m"]:
         """Turn weights of whitened features into weights of kernel values."""
         parts, start = [], 0
         for w in self.whitening:

@@ -32,11 +32,11 @@ class EnergyForm:
     """
 
     features: KernelMap
-    weights: Float[np.ndarray, m]
+    weights: Float[np.ndarray, " m"]
     collapsed: tuple[Float[np.ndarray, "f k"] | None, ...]
 
     @classmethod
-    def from_weights(cls, features: KernelMap, weights: Float[np.ndarray, m], *, collapse: bool = True) -> EnergyForm:
+    def from_weights(cls, features: KernelMap, weights: Float[np.ndarray, " m"], *, collapse: bool = True) -> EnergyForm:
         """Choose the path for each species and prepare it."""
         zeta = features.kernel.zeta
         forms: list[np.ndarray | None] = []
@@ -53,7 +53,7 @@ class EnergyForm:
         """Say for each species which path is taken: "collapsed" or "inducing"."""
         return tuple("inducing" if form is None else "collapsed" for form in self.collapsed)
 
-    def evaluate(self, described: Described) -> tuple[Float[np.ndarray, atoms], Float[np.ndarray, "atoms f"]]:
+    def evaluate(self, described: Described) -> tuple[Float[np.ndarray, " atoms"], Float[np.ndarray, "atoms f"]]:
         """Return every atom's energy, eV, with its gradient in the unit vector."""
         energy = np.zeros(len(described.x))
         gradient = np.zeros_like(described.x)

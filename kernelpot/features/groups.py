@@ -16,8 +16,8 @@ RUN = 5
 
 
 def duplicates(
-    means: Float[np.ndarray, "structures f"], n_atoms: Int[np.ndarray, structures], tolerance: float = SAME
-) -> Int[np.ndarray, structures]:
+    means: Float[np.ndarray, "structures f"], n_atoms: Int[np.ndarray, " structures"], tolerance: float = SAME
+) -> Int[np.ndarray, " structures"]:
     """Find the groups of structures that are the same up to symmetry, and number them.
 
     Two structures are the same when they have as many atoms and their mean unit vectors lie within `tolerance`;
@@ -69,7 +69,7 @@ def folds(
     return result
 
 
-def _components(pairs: Int[np.ndarray, "links 2"], n: int) -> Int[np.ndarray, n]:
+def _components(pairs: Int[np.ndarray, "links 2"], n: int) -> Int[np.ndarray, " n"]:
     graph = coo_array((np.ones(len(pairs), np.int8), (pairs[:, 0], pairs[:, 1])), shape=(n, n))
     labels = connected_components(graph, directed=False)[1]
     _, first, inverse = np.unique(labels, return_index=True, return_inverse=True)

@@ -42,7 +42,7 @@ def chunks(structures: Sequence[Atoms], n_atoms: int = ATOMS_PER_CHUNK) -> Itera
         yield start, len(structures)
 
 
-def share_out(n: int, available: Int[np.ndarray, species]) -> Int[np.ndarray, species]:
+def share_out(n: int, available: Int[np.ndarray, " species"]) -> Int[np.ndarray, " species"]:
     """Share n inducing environments over species by environment count, at least min(50, available) each.
 
     Raises

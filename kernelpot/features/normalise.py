@@ -11,14 +11,14 @@ from numba import njit, prange
 
 def unit(
     vectors: Float[np.ndarray, "atoms f"],
-) -> tuple[Float[np.ndarray, "atoms f"], Float[np.ndarray, atoms]]:
+) -> tuple[Float[np.ndarray, "atoms f"], Float[np.ndarray, " atoms"]]:
     """Return x = p/|p| and |p|; the centre's own density keeps |p| above zero."""
     norm = np.sqrt(np.einsum("if,if->i", vectors, vectors))
     return vectors / norm[:, None], norm
 
 
 def unit_vjp(
-    gradient: Float[np.ndarray, "atoms f"], x: Float[np.ndarray, "atoms f"], norm: Float[np.ndarray, atoms]
+    gradient: Float[np.ndarray, "atoms f"], x: Float[np.ndarray, "atoms f"], norm: Float[np.ndarray, " atoms"]
 ) -> Float[np.ndarray, "atoms f"]:
     """Return dE/dp = (I - x xᵀ) dE/dx / |p|."""
     along = np.einsum("if,if->i", gradient, x)

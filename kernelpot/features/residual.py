@@ -14,7 +14,7 @@ CENTRES = 256
 GROUP_BYTES = 400_000_000
 
 
-def energy_prior(features: KernelMap, described: Described) -> Float[np.ndarray, structures]:
+def energy_prior(features: KernelMap, described: Described) -> Float[np.ndarray, " structures"]:
     """Return 1ᵀK1 of each structure: the prior variance of its total energy at amplitude 1.
 
     Minus the squared features it is the residual variance 1ᵀ(K - Q)1: N equal atoms far from Z give N².
@@ -85,7 +85,7 @@ def _mixed(features: KernelMap, x: Float[np.ndarray, "n f"], j: Float[np.ndarray
 
 def _rows_of_targets(
     described: Described, start: int, stop: int
-) -> tuple[Float[np.ndarray, "rows 3 f"], Int[np.ndarray, rows], Int[np.ndarray, rows]]:
+) -> tuple[Float[np.ndarray, "rows 3 f"], Int[np.ndarray, " rows"], Int[np.ndarray, " rows"]]:
     """Return the derivatives of all unit vectors that atoms ``start:stop`` move."""
     batch = described.batch
     concerned = np.zeros(batch.n_atoms, dtype=bool)
@@ -110,7 +110,7 @@ def _centre_chunks(n_atoms: int, size: int = 64) -> Iterator[tuple[int, int]]:
         yield start, min(n_atoms, start + size)
 
 
-def _by_structure_and_species(described: Described) -> Iterator[tuple[int, Int[np.ndarray, atoms]]]:
+def _by_structure_and_species(described: Described) -> Iterator[tuple[int, Int[np.ndarray, " atoms"]]]:
     offsets = described.batch.offsets
     for s in range(len(described.batch)):
         species = described.species[offsets[s] : offsets[s + 1]]

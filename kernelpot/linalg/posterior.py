@@ -30,7 +30,7 @@ class Posterior:
     """
 
     factor: Float[np.ndarray, "d d"]
-    target: Float[np.ndarray, d]
+    target: Float[np.ndarray, " d"]
     misfit: float
 
     @classmethod
@@ -47,7 +47,7 @@ class Posterior:
         return Posterior(np.ascontiguousarray(r[:d, :d]), r[:d, d].copy(), float(r[d, d]))
 
     @property
-    def mean(self) -> Float[np.ndarray, d]:
+    def mean(self) -> Float[np.ndarray, " d"]:
         """Mean of the weights."""
         result: np.ndarray = solve_triangular(self.factor, self.target)
         return result
@@ -57,7 +57,7 @@ class Posterior:
         result: np.ndarray = solve_triangular(self.factor, rows.T, trans="T", check_finite=False).T
         return result
 
-    def variance(self, rows: Float[np.ndarray, "rows d"]) -> Float[np.ndarray, rows]:
+    def variance(self, rows: Float[np.ndarray, "rows d"]) -> Float[np.ndarray, " rows"]:
         """Return the posterior variance of each row's value."""
         projected = self.project(rows)
         return np.einsum("rd,rd->r", projected, projected)

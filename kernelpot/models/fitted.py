@@ -34,8 +34,8 @@ class Mean:
         eV/Å³, ASE's sign and Voigt order; NaN without a cell.
     """
 
-    energy: Float[np.ndarray, structures]
-    local_energy: Float[np.ndarray, atoms]
+    energy: Float[np.ndarray, " structures"]
+    local_energy: Float[np.ndarray, " atoms"]
     forces: Float[np.ndarray, "atoms 3"]
     stress: Float[np.ndarray, "structures 6"]
 
@@ -91,7 +91,7 @@ class Fitted:
     posterior: Posterior
     noise: Noise
     amplitude: float
-    baseline: Float[np.ndarray, species]
+    baseline: Float[np.ndarray, " species"]
     calibration: Calibration
     cross_validation: Mapping[str, float]
     n_labels: Mapping[str, int]
@@ -103,7 +103,7 @@ class Fitted:
         return EnergyForm.from_weights(self.features, self.amplitude * self.features.unwhiten(weights))
 
     @cached_property
-    def e0(self) -> Float[np.ndarray, species]:
+    def e0(self) -> Float[np.ndarray, " species"]:
         """Energy constant of each species, eV."""
         result: np.ndarray = self.baseline + E0_PRIOR * self.posterior.mean[self.features.n_weights :]
         return result

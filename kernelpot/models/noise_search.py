@@ -48,8 +48,14 @@ class FoldErrors:
 
     def __init__(self, data: FoldFactors) -> None:
         self.data = data
-        self._grams = {kind: [f.T @ f for f in data.factors[kind]] for kind in data.kinds}
-        self._totals = {kind: np.sum(grams, axis=0) for kind, grams in self._grams.items()}
+        self._all: dict[str, Float[np.ndarray, "columns columns"]] = {}
+        self._without: dict[str, list[Float[np.ndarray, "columns columns"]]] = {}
+        for kind in data.kinds:
+            grams = [f.T @ f for f in data.factors[kind]]
+            self._all[kind] = np.sum(grams, axis=0)
+            for gram in grams:
+                np.subtract(self._all[kind], gram, out=gram)
+            self._without[kind] = grams
 
     def left_out(self, ratio: Mapping[str, float], *, variance: bool = False) -> LeftOut:
         """Fit without each fold in turn, and score it on that fold."""
@@ -71,26 +77,26 @@ class FoldErrors:
 
     def _solve_without(
         self, fold: int | None, ratio: Mapping[str, float]
-    ) -> tuple[Float[np.ndarray, "d d"], Float[np.ndarray, d]]:
+    ) -> tuple[Float[np.ndarray, "d d"], Float[np.ndarray, " d"]]:
         """Return the upper factor of the precision, with the mean weights, given all folds but one."""
-        data = self.data
-        gram = sum(
-            (self._totals[k] - (0.0 if fold is None else self._grams[k][fold])) / ratio[k] ** 2 for k in data.kinds
-        )
-        precision = np.asarray(gram)[:-1, :-1]
+        gram: np.ndarray = np.zeros(())
+        for kind in self.data.kinds:
+            part = self._all[kind] if fold is None else self._without[kind][fold]
+            gram = gram + part / ratio[kind] ** 2
+        precision = gram[:-1, :-1]
         precision[np.diag_indices_from(precision)] += 1.0
         try:
             factor = cholesky(precision, check_finite=False)
         except LinAlgError:
             return self._solve_by_qr(fold, ratio)
-        target = solve_triangular(factor, np.asarray(gram)[:-1, -1], trans="T")
+        target = solve_triangular(factor, gram[:-1, -1], trans="T")
         return factor, solve_triangular(factor, target)
 
     def _solve_by_qr(
         self, fold: int | None, ratio: Mapping[str, float]
-    ) -> tuple[Float[np.ndarray, "d d"], Float[np.ndarray, d]]:
+    ) -> tuple[Float[np.ndarray, "d d"], Float[np.ndarray, " d"]]:
         data = self.data
-        d = next(iter(self._totals.values())).shape[0] - 1
+        d = next(iter(self._all.values())).shape[0] - 1
         blocks = [data.scaled(k, f, ratio[k], 1.0) for k in data.kinds for f in range(data.n_folds) if f != fold]
         r = triangle(np.concatenate([np.eye(d, d + 1), *blocks]))
         return r[:d, :d], solve_triangular(r[:d, :d], r[:d, d])
@@ -119,7 +125,7 @@ class FoldErrors:
         """Return the ratios that minimise Σ_kind log RMSE of left-out folds ("cv") or maximise the "evidence"."""
         kinds = self.data.kinds
 
-        def loss(x: Float[np.ndarray, kinds]) -> float:
+        def loss(x: Float[np.ndarray, " kinds"]) -> float:
             ratio = {kind: 10.0 ** float(v) for kind, v in zip(kinds, x, strict=True)}
             if how == "evidence":
                 return -self.log_evidence(ratio)[0]
@@ -132,11 +138,11 @@ class FoldErrors:
 
 
 def _descend(
-    loss: Callable[[Float[np.ndarray, kinds]], float],
-    start: Float[np.ndarray, kinds],
+    loss: Callable[[Float[np.ndarray, " kinds"]], float],
+    start: Float[np.ndarray, " kinds"],
     *,
     tolerance: float,
-) -> Float[np.ndarray, kinds]:
+) -> Float[np.ndarray, " kinds"]:
     """Minimise over log10 ratios by Nelder and Mead's simplex, from a wide first simplex."""
     simplex = np.vstack([start, start + np.eye(len(start)) * 0.8])
     low, high = np.log10(SEARCHED)

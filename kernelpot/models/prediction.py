@@ -28,10 +28,10 @@ class Spread:
         Of every atom's energy, eV, one array per structure.
     """
 
-    energy: Float[np.ndarray, structures]
+    energy: Float[np.ndarray, " structures"]
     forces: list[Float[np.ndarray, "atoms 3"]]
     stress: Float[np.ndarray, "structures 6"]
-    local_energy: list[Float[np.ndarray, atoms]]
+    local_energy: list[Float[np.ndarray, " atoms"]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,10 +56,10 @@ class Prediction:
         asked for.
     """
 
-    energy: Float[np.ndarray, structures]
+    energy: Float[np.ndarray, " structures"]
     forces: list[Float[np.ndarray, "atoms 3"]]
     stress: Float[np.ndarray, "structures 6"]
-    local_energy: list[Float[np.ndarray, atoms]]
+    local_energy: list[Float[np.ndarray, " atoms"]]
     latent: Spread | None = None
     label: Spread | None = None
 
@@ -72,7 +72,7 @@ class Prediction:
         return self.label
 
     @property
-    def energy_std(self) -> Float[np.ndarray, structures]:
+    def energy_std(self) -> Float[np.ndarray, " structures"]:
         """Standard deviation of a total-energy label, eV."""
         return self._spread().energy
 
@@ -87,7 +87,7 @@ class Prediction:
         return self._spread().stress
 
     @property
-    def local_energy_std(self) -> list[Float[np.ndarray, atoms]]:
+    def local_energy_std(self) -> list[Float[np.ndarray, " atoms"]]:
         """Calibrated standard deviation of every atom's energy, eV; atoms have no labels, so no noise is added."""
         return self._spread().local_energy
 

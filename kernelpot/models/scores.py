@@ -146,7 +146,7 @@ def _joined(residuals: Mapping[int, Pair], members: Sequence[int] | range) -> Pa
     return np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])
 
 
-def _score(error: Float[np.ndarray, n], std: Float[np.ndarray, n]) -> KindScore:
+def _score(error: Float[np.ndarray, " n"], std: Float[np.ndarray, " n"]) -> KindScore:
     size = np.abs(error)
     known = bool(np.isfinite(std).all() and (std > 0).all())
     z = size / std if known else np.full(len(size), np.nan)

@@ -41,7 +41,7 @@ class FoldFactors:
     """
 
     factors: dict[str, list[Float[np.ndarray, "rank columns"]]]
-    n_rows: dict[str, Int[np.ndarray, folds]]
+    n_rows: dict[str, Int[np.ndarray, " folds"]]
     n_weights: int
 
     @property
@@ -63,7 +63,7 @@ class FoldFactors:
 
 def least_squares_e0(
     labels: Labels, composition: Float[np.ndarray, "structures species"]
-) -> Float[np.ndarray, species]:
+) -> Float[np.ndarray, " species"]:
     """Estimate the energy of each species, by least squares per atom (least norm where it is not unique)."""
     here = labels.present("energy")
     n = composition.sum(axis=1)
@@ -76,10 +76,10 @@ def fold_factors(
     features: KernelMap,
     structures: Sequence[Atoms],
     labels: Labels,
-    fold: Int[np.ndarray, structures],
+    fold: Int[np.ndarray, " structures"],
     *,
     kinds: Sequence[str],
-    baseline: Float[np.ndarray, species],
+    baseline: Float[np.ndarray, " species"],
 ) -> FoldFactors:
     """Stream the structures fold by fold and keep only triangles.
 
@@ -138,7 +138,7 @@ def labelled_rows(
     labels: Labels,
     *,
     kinds: Sequence[str],
-    baseline: Float[np.ndarray, species],
+    baseline: Float[np.ndarray, " species"],
 ) -> dict[str, Float[np.ndarray, "rows m_plus"]]:
     """Return [K | counts | y] of the labels that are there: energies per atom less the baseline, forces, stresses."""
     batch = Batch.from_structures(structures, features.descriptor.cutoff)
@@ -165,6 +165,6 @@ def labelled_rows(
 
 
 def _without_e0(
-    rows: Float[np.ndarray, "rows m"], y: Float[np.ndarray, rows], n_species: int
+    rows: Float[np.ndarray, "rows m"], y: Float[np.ndarray, " rows"], n_species: int
 ) -> Float[np.ndarray, "rows m_plus"]:
     return np.concatenate([rows, np.zeros((len(rows), n_species)), y[:, None]], axis=1)

@@ -52,7 +52,7 @@ class Uncertainty:
             start += w.shape[1]
         return np.concatenate([*parts, E0_PRIOR * q[n_weights:]])
 
-    def local_energy(self, described: Described) -> Float[np.ndarray, atoms]:
+    def local_energy(self, described: Described) -> Float[np.ndarray, " atoms"]:
         """Return the variance of every atom's energy, eV²."""
         features, v = self.features, self._shrinkage
         result = np.empty(len(described.x))
@@ -64,7 +64,7 @@ class Uncertainty:
 
     def labelled(
         self, described: Described
-    ) -> tuple[Float[np.ndarray, structures], Float[np.ndarray, "atoms 3"], Float[np.ndarray, "structures 6"]]:
+    ) -> tuple[Float[np.ndarray, " structures"], Float[np.ndarray, "atoms 3"], Float[np.ndarray, "structures 6"]]:
         """Return the variances of total energies (eV²), force components and stress components."""
         batch = described.batch
         rows = make_rows(self.features, described, LABELLED)
@@ -84,8 +84,8 @@ class Uncertainty:
         self,
         rows: Float[np.ndarray, "rows m"],
         composition: Float[np.ndarray, "any species"],
-        prior: Float[np.ndarray, rows],
-    ) -> Float[np.ndarray, rows]:
+        prior: Float[np.ndarray, " rows"],
+    ) -> Float[np.ndarray, " rows"]:
         white = self.features.whiten(rows)
         residual = np.maximum(prior - np.einsum("rd,rd->r", white, white), 0.0)
         e0 = np.broadcast_to(E0_PRIOR * composition, (len(rows), composition.shape[1]))

@@ -55,7 +55,7 @@ def pool_map(
     axes: Axes,
     coordinates: Float[np.ndarray, "structures 2"],
     kinds: Sequence[str],
-    chosen: Int[np.ndarray, chosen],
+    chosen: Int[np.ndarray, " chosen"],
     shares: Float[np.ndarray, 2],
     *,
     legend_below: bool = False,
@@ -88,7 +88,7 @@ def pool_map(
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(names) + 1, columnspacing=1.1)
 
 
-def information_curves(axes: Axes, curves: Mapping[str, Float[np.ndarray, picks]], main: str) -> None:
+def information_curves(axes: Axes, curves: Mapping[str, Float[np.ndarray, " picks"]], main: str) -> None:
     """Draw a criterion, smaller is better, against the number of picks: `main` stands out, chance is grey."""
     ends: list[tuple[float, str, str]] = []
     grey_ends = []
@@ -235,9 +235,9 @@ def honesty(axes: Axes, rows: Float[np.ndarray, "3 labels"], title: str, unit: s
 
 def drift(
     axes: Sequence[Axes],
-    times: Float[np.ndarray, frames],
-    total: Float[np.ndarray, frames],
-    potential: Float[np.ndarray, frames],
+    times: Float[np.ndarray, " frames"],
+    total: Float[np.ndarray, " frames"],
+    potential: Float[np.ndarray, " frames"],
 ) -> None:
     """Draw potential and total energy of a run, then the total alone under a lens."""
     above, below = axes
