@@ -60,3 +60,8 @@ class DotProduct:
     def settings(self) -> dict[str, Any]:
         """Return the settings as JSON values."""
         return {"name": "DotProduct", "zeta": int(self.zeta), "amplitude": float(self.amplitude)}
+
+    @classmethod
+    def from_settings(cls, settings: dict[str, Any]) -> DotProduct:
+        """Make the kernel that `settings` describes."""
+        return cls(int(settings["zeta"]), float(settings["amplitude"]))

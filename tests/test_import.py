@@ -10,13 +10,12 @@ import pytest
 import kernelpot as kp
 
 SLOW = ("torch", "gpytorch", "dscribe", "vesin", "ase", "numba", "sklearn", "scipy", "matplotlib")
-REPORT = f"import sys; print(','.join(m for m in {SLOW!r} if m in sys.modules))"
+REPORT = f"import sys; print('loaded:' + ','.join(m for m in {SLOW!r} if m in sys.modules))"
 
 
 def loaded_after(code: str) -> str:
-    program = f"{code}\n{REPORT}"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    return done.stdout.strip().splitlines()[-1] if done.stdout.strip() else ""
+    done = subprocess.run([sys.executable, "-c", f"{code}\n{REPORT}"], capture_output=True, text=True, check=True)
+    return done.stdout.strip().rsplit("loaded:", 1)[1]
 
 
 def test_import_loads_nothing_slow():

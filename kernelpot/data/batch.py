@@ -51,11 +51,11 @@ class Batch:
     cells: Float[np.ndarray, "structures 3 3"]
     pbc: Bool[np.ndarray, "structures 3"]
     numbers: Int[np.ndarray, " atoms"]
-    offsets: Int[np.ndarray, structures_plus_1]
+    offsets: Int[np.ndarray, " structures_plus_1"]
     first: Int[np.ndarray, " pairs"]
     second: Int[np.ndarray, " pairs"]
     shifts: Float[np.ndarray, "pairs 3"]
-    pair_offsets: Int[np.ndarray, atoms_plus_1]
+    pair_offsets: Int[np.ndarray, " atoms_plus_1"]
     cutoff: float
 
     @classmethod

@@ -55,8 +55,8 @@ class Criterion(Protocol):
     def gains(self, G: Batch, H: Batch | None) -> Float[np.ndarray, " blocks"]:
         """How much better (never negative) the value becomes with each block."""
 
-    def follow(self, value: float, lower: Float[np.ndarray, "r r"], C: Float[np.ndarray, "d d"]) -> float:
-        """Value after a block, from that before, the Cholesky factor of the block's G and the new C."""
+    def follow(self, value: float, lower: Float[np.ndarray, "r r"], U: Float[np.ndarray, "d r"]) -> float:
+        """Value after a block, from that before, the Cholesky factor of its G, and U of ``C - U Uᵀ``."""
 
     def bound(self, value: float, gap: float, d: int) -> float:
         """Limit of any feasible value, from a value and the gap of its linearisation."""
@@ -94,7 +94,7 @@ class D:
         self,
         value: float,
         lower: Float[np.ndarray, "r r"],
-        C: Float[np.ndarray, "d d"],
+        U: Float[np.ndarray, "d r"],
     ) -> float:
         """Add ``log det G``."""
         return value + 2.0 * float(np.log(np.diag(lower)).sum())
@@ -161,10 +161,10 @@ class IV:
         self,
         value: float,
         lower: Float[np.ndarray, "r r"],
-        C: Float[np.ndarray, "d d"],
+        U: Float[np.ndarray, "d r"],
     ) -> float:
-        """``tr(VC)`` again: a difference of gains would cancel."""
-        return float(np.vdot(self.moment, C))
+        """Subtract ``tr(Uᵀ V U)``."""
+        return value - float(np.square(self.root.T @ U).sum())
 
     def bound(self, value: float, gap: float, d: int) -> float:
         """``φ/(1 + gap/φ)``: ``tr(VC)² <= tr(VC*) tr(CVCΛ*)`` with ``tr(CVCΛ*) = φ + gap``."""

@@ -56,7 +56,7 @@ def _close_pairs(
     order = np.lexsort((along, n_atoms))
     along, size = along[order], n_atoms[order]
     # Room for round-off of the projection, so that exact copies are never missed.
-    reach = float((tolerance + 1e-13) * norms.max())
+    reach: float = (tolerance + 1e-13) * float(norms.max())
     pairs = [np.empty((0, 2), dtype=np.int64)]
     for shift in range(1, len(order)):
         near = np.flatnonzero((along[shift:] - along[:-shift] <= reach) & (size[shift:] == size[:-shift]))

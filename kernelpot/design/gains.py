@@ -37,72 +37,41 @@ class Path:
 
     Attributes
     ----------
-    C
-        Covariance now.
+    precision
+        Information now; its triangular factor is updated with every block, as differences of C would lose the
+        directions that are known well.
     values
         Raw values of the criterion, one more than there are picks.
-    refreshes
-        How often C was computed anew from the factor.
     """
 
     def __init__(self, criterion: Criterion, precision: Precision) -> None:
         self.criterion = criterion
-        self._precision = precision
-        self._pending: list[Float[np.ndarray, "rows d"]] = []
-        self.C = precision.covariance.copy()
+        self.precision = precision
         self.values = [criterion.value(precision)]
-        self.refreshes = 0
+        self._anchor = self.values[0]
 
     def add(self, block: Float[np.ndarray, "rows d"]) -> Float[np.ndarray, "d r"]:
         """Add a block, and return U, by which C has become ``C - U Uᵀ``."""
-        d = len(self.C)
-        if len(block) > d:
+        if len(block) > block.shape[1]:
             block = np.asarray(np.linalg.qr(block, mode="r"))
-        # C carries errors of about eps from downdates; they reach G multiplied by the block's scale.
-        if self._pending and np.square(block).sum() * _EPS > 1e-6:
-            self.refresh()
-        if self._pending:
-            CB = self.C @ block.T
-            G = block @ CB
-        else:
-            T = self._precision.whiten(block)
-            CB, G = self._precision.unwhiten(T), T @ T.T
-        G = 0.5 * (G + G.T) + np.eye(len(block))
+        T = self.precision.whiten(block)
+        G = T @ T.T + np.eye(len(block))
         if len(block) == 1:  # plain regression: thousands of picks, where calls would cost more than arithmetic
-            lower = np.sqrt(G)
-            U = CB / lower
+            lower, TL = np.sqrt(G), T / np.sqrt(G)
         else:
             lower = np.linalg.cholesky(G)
-            U = np.ascontiguousarray(solve_triangular(lower, CB.T, lower=True, check_finite=False).T)
-        self.C -= U @ U.T
-        self._pending.append(block)
-        self.values.append(self.criterion.follow(self.values[-1], lower, self.C))
+            TL = solve_triangular(lower, T, lower=True, check_finite=False)
+        U = np.ascontiguousarray(self.precision.unwhiten(TL))
+        self.precision = self.precision.with_rows(block)
+        self.values.append(self.criterion.follow(self.values[-1], lower, U))
+        # Differences are good to eps times the value they started from.
+        if len(self.values) % _REFRESH_PICKS == 0 or self.values[-1] < 1e-6 * self._anchor:
+            self.anchor()
         return U
 
-    def whiten(self, rows: Float[np.ndarray, "rows d"]) -> Float[np.ndarray, "rows d"]:
-        """Whiten rows by the factor of the last refresh."""
-        return self._precision.whiten(rows)
-
-    @property
-    def stale(self) -> bool:
-        """Whether it is time to refresh: every 25 picks, or later where picks are small."""
-        columns = sum(len(block) for block in self._pending)
-        return len(self._pending) >= _REFRESH_PICKS and columns >= 2 * len(self.C)
-
-    @property
-    def precision(self) -> Precision:
-        """The information matrix now, as a factor (refreshes)."""
-        self.refresh()
-        return self._precision
-
-    def refresh(self) -> None:
-        """Start again from a triangular factor, so that round-off does not pile up."""
-        if self._pending:
-            self._precision = self._precision.with_rows(np.concatenate(self._pending))
-            self._pending = []
-            self.refreshes += 1
-            self.C = self._precision.covariance.copy()
-            self.values[-1] = self.criterion.value(self._precision)
+    def anchor(self) -> None:
+        """Compute the last value from the factor."""
+        self._anchor = self.values[-1] = self.criterion.value(self.precision)
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,16 +123,18 @@ class Gains:
     def add(self, s: int, live: Bool[np.ndarray, " structures"]) -> None:
         """Choose structure s and update the gains; `live` marks those that may still be chosen."""
         path = self._path
-        V = path.criterion.moment
-        before = path.C.copy() if V is not None else None
+        V, before = path.criterion.moment, path.precision
         U = path.add(self._info.block(s))
-        if path.stale:
+        self._picks += 1
+        self._columns += U.shape[1]
+        if self._picks >= _REFRESH_PICKS and self._columns >= 2 * len(U):
             self.recompute()
             return
         factors = U
-        if V is not None and before is not None:
+        if V is not None:
             VU = V @ U
-            factors = np.concatenate([U, before @ VU - 0.5 * (U @ (U.T @ VU))], axis=1)
+            CVU = before.unwhiten(before.whiten(VU.T))
+            factors = np.concatenate([U, CVU - 0.5 * (U @ (U.T @ VU))], axis=1)
         for chunk in self._chunks:
             self._downdate(chunk, factors, U.shape[1])
         if self._cancelled(live):
@@ -183,6 +154,7 @@ class Gains:
                     part.H[:] = outer(Q[part.index], Q[part.index])
                 self._evaluate(part)
         self._fresh[:] = self._traces
+        self._picks = self._columns = 0
 
     def _downdate(self, chunk: _Chunk, factors: Float[np.ndarray, "d 2r"], r: int) -> None:
         """Carry one pick over to the candidates of a chunk."""
@@ -205,12 +177,12 @@ class Gains:
     def _cancelled(self, live: Bool[np.ndarray, " structures"]) -> bool:
         """Whether round-off could matter, beside G's least eigenvalue or the largest gain."""
         best = self.values[live].max(initial=0.0)
-        return lost(self._fresh[0, live], self._traces[0, live], 1.0) or lost(
-            self._fresh[1, live], self._traces[1, live], best
-        )
+        in_G = lost(self._fresh[0, live], self._traces[0, live], 1.0)
+        in_H = lost(self._fresh[1, live], self._traces[1, live], best)
+        return bool((in_G | in_H).any())
 
 
-def lost(fresh: Float[np.ndarray, " some"], now: Float[np.ndarray, " some"], scale: float) -> bool:
+def lost(fresh: Float[np.ndarray, " some"], now: Float[np.ndarray, " some"], scale: float) -> Bool[np.ndarray, " some"]:
     """Whether differences have cancelled so far that their round-off matters and recomputing would help.
 
     Parameters
@@ -221,7 +193,7 @@ def lost(fresh: Float[np.ndarray, " some"], now: Float[np.ndarray, " some"], sca
         What errors are compared with.
     """
     matters = 100.0 * _EPS * fresh > 1e-6 * scale
-    return bool((matters & (now < 1e-3 * fresh)).any())
+    return matters & (now < 1e-3 * fresh)
 
 
 def first_of_best(score: Float[np.ndarray, " some"], rank: Int[np.ndarray, " some"]) -> int:

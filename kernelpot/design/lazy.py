@@ -35,10 +35,8 @@ class LazyGains:
             self._position[part.members] = np.arange(len(part.members))
         self._columns = np.empty((info.d, 0))
         self._width = 0
-        # Columns before this one are in the path's factor already.
-        self._base, self._refreshes = 0, path.refreshes
         self._fresh = np.zeros(len(info))
-        # Column up to which a candidate's G is current; -1 where it is older than the present factor.
+        # Column up to which a candidate's G is current; -1 where it must be computed from the factor.
         self._seen = np.full(len(info), -1)
         self.values = np.zeros(len(info))
         self.update(np.arange(len(info)))
@@ -46,16 +44,15 @@ class LazyGains:
     def add(self, s: int, live: Bool[np.ndarray, " structures"]) -> None:  # noqa: ARG002
         """Choose structure s; gains turn into upper limits."""
         U = self._path.add(self._info.block(s))
-        if self._path.stale:
-            self._restart()
-            return
-        if self._path.refreshes > self._refreshes:
-            self._base, self._refreshes = self._width, self._path.refreshes
         r = U.shape[1]
+        if self._width >= 2 * self._info.d:
+            # To carry that many columns over would cost more than to start from the factor.
+            self._width = 0
+            self._seen[:] = -1
+            return
         if self._width + r > self._columns.shape[1]:
-            self._columns = np.concatenate(
-                [self._columns[:, : self._width], np.empty((self._info.d, self._width + 8 * r))], axis=1
-            )
+            spare = np.empty((self._info.d, self._width + 8 * r))
+            self._columns = np.concatenate([self._columns[:, : self._width], spare], axis=1)
         self._columns[:, self._width : self._width + r] = U
         self._width += r
 
@@ -85,46 +82,36 @@ class LazyGains:
 
     def update(self, which: Int[np.ndarray, " some"]) -> None:
         """Make the gains of some candidates exact."""
-        cancelled = False
         for b in np.unique(self._bin[which]):
             members = which[self._bin[which] == b]
             for old in (True, False):
                 part = members[(self._seen[members] < 0) == old]
                 step = max(CHUNK_ROWS // self._bins[b].index.shape[1], 1)
                 for start in range(0, len(part), step):
-                    cancelled |= self._update_bin(int(b), part[start : start + step], old=old)
+                    self._update_bin(int(b), part[start : start + step], old=old)
         self._seen[which] = self._width
-        if cancelled:
-            self._restart()
-            self.update(which)
 
-    def _restart(self) -> None:
-        """Forget the columns: gains start from the factor again."""
-        self._path.refresh()
-        self._base = self._width = 0
-        self._refreshes = self._path.refreshes
-        self._seen[:] = -1
-
-    def _update_bin(self, b: int, members: Int[np.ndarray, " some"], *, old: bool) -> bool:
-        """Make the gains of some members of a bin exact; say whether their differences have cancelled."""
+    def _update_bin(self, b: int, members: Int[np.ndarray, " some"], *, old: bool) -> None:
+        """Make the gains of some members of a bin exact; old ones start from the factor."""
         part, position = self._bins[b], self._position[members]
         rows = self._rows(part.index[position])
         if old:
-            T = self._path.whiten(rows.reshape(-1, rows.shape[-1])).reshape(rows.shape)
+            T = self._path.precision.whiten(rows.reshape(-1, rows.shape[-1])).reshape(rows.shape)
             G = outer(T, T) + np.eye(rows.shape[1])
             self._fresh[members] = np.trace(G, axis1=1, axis2=2)
         else:
-            G = part.G[position]
-        start = np.full(len(members), self._base) if old else self._seen[members]
-        first = int(start.min())
-        if first < self._width:
+            start = self._seen[members]
+            first = int(start.min())
             flat = rows.reshape(-1, rows.shape[-1]) @ self._columns[:, first : self._width]
             Z = flat.reshape(*rows.shape[:2], -1)
             Z *= (np.arange(first, self._width) >= start[:, None])[:, None, :]
-            G -= outer(Z, Z)
+            G = part.G[position] - outer(Z, Z)
+            cancelled = lost(self._fresh[members], np.trace(G, axis1=1, axis2=2), 1.0)
+            if cancelled.any():
+                self._update_bin(b, members[cancelled], old=True)
+                members, position, G = members[~cancelled], position[~cancelled], G[~cancelled]
         part.G[position] = G
         self.values[members] = self._path.criterion.gains(G, None)
-        return lost(self._fresh[members], np.trace(G, axis1=1, axis2=2), 1.0)
 
     def _rows(self, index: Int[np.ndarray, "m r"]) -> Float[np.ndarray, "m r d"]:
         """Rows of some members of a bin, zero where padded."""

@@ -8,6 +8,7 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Float
 from scipy.linalg import solve_triangular
+from scipy.linalg.lapack import dtpqrt
 
 from kernelpot.errors import ParameterError
 
@@ -41,6 +42,9 @@ class Precision:
         if rows.ndim != 2 or rows.shape[1] != d:
             raise ParameterError(f"rows of {d} weights are wanted, got an array of shape {rows.shape}")
         R = self.factor
+        if len(rows) <= d // 2:  # a triangle and a few rows: no need to factorise the triangle again
+            R = dtpqrt(0, max(min(32, d), 1), np.asfortranarray(R), np.asfortranarray(rows))[0]
+            return Precision(R)
         step = max(4 * d, 256)  # tall enough for fast QR, short enough not to copy a whole pool
         for start in range(0, len(rows), step):
             R = np.asarray(np.linalg.qr(np.concatenate([R, rows[start : start + step]]), mode="r"))

@@ -135,6 +135,7 @@ def greedy(
             gains.add(s, following)
         else:
             path.add(info.block(s))
+    path.anchor()
     return available.indices, path
 
 
@@ -155,6 +156,5 @@ def follow(info: Information, indices: Sequence[int], criterion: Criterion, prec
     path = Path(criterion, precision)
     for s in indices:
         path.add(info.block(s))
-        if path.stale:
-            path.refresh()
+    path.anchor()
     return path

@@ -69,7 +69,7 @@ class KernelMap:
         return cls(descriptor, kernel, inducing, tuple(whitening))
 
     @cached_property
-    def starts(self) -> Int[np.ndarray, species_plus_1]:
+    def starts(self) -> Int[np.ndarray, " species_plus_1"]:
         """First column of each species' block, before whitening."""
         return np.concatenate([[0], np.cumsum([len(z) for z in self.inducing])])
 

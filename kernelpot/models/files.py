@@ -1,222 +1,46 @@
-"""Model files: arrays as safetensors with a JSON header, so that reading one never runs code."""
+"""Models back from their files."""
 
 from __future__ import annotations
 
-import json
-import os
-import tempfile
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
-
-from kernelpot.data.noise import KINDS, Noise
+from kernelpot.data.noise import Noise
 from kernelpot.descriptors.soap import SOAP
-from kernelpot.errors import KernelpotError, ModelFileError, NotFittedError
-from kernelpot.features.feature_map import KernelMap
+from kernelpot.errors import ModelFileError
 from kernelpot.kernels import DotProduct
-from kernelpot.linalg.posterior import Posterior
-from kernelpot.models.fitted import Calibration, Fitted
-
-if TYPE_CHECKING:
-    from kernelpot.models.sparse_gp import SparseGP
-
-FORMAT = "kernelpot-sparse-gp"
-VERSION = 1
-
-
-def save(model: SparseGP, path: str | Path) -> None:
-    """Write a fitted model; the file appears whole or not at all.
-
-    Raises
-    ------
-    NotFittedError
-        The model was never fitted.
-    ModelFileError
-        The file cannot be written, or the descriptor has no file form.
-    """
-    from safetensors.numpy import save as to_bytes
-
-    state = model.fitted_
-    if state is None:
-        raise NotFittedError("only a fitted model can be saved; call fit(structures) first.")
-    header = json.dumps({"format": FORMAT, "version": VERSION, "model": _settings(model), "fit": _facts(state)})
-    write_atomically(Path(path), to_bytes(_arrays(state), metadata={"kernelpot": header}))
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file through a temporary one beside it, so that it is never half written.
-
-    Raises
-    ------
-    ModelFileError
-        The file cannot be written.
-    """
-    try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    except OSError as error:
-        raise ModelFileError(
-            f"{path}: cannot be written ({error.strerror}); choose a folder that exists and is yours."
-        ) from None
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        os.chmod(temporary, 0o666 & ~_umask())  # noqa: PTH101
-        os.replace(temporary, path)  # noqa: PTH105
-    except OSError as error:
-        Path(temporary).unlink(missing_ok=True)
-        raise ModelFileError(
-            f"{path}: cannot be written ({error.strerror}); choose a folder that exists and is yours."
-        ) from None
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+from kernelpot.models.archive import read_archive
+from kernelpot.models.sparse_gp import SparseGP
 
 
 def load(path: str | Path) -> SparseGP:
-    """Read a model that `SparseGP.save` wrote.
+    """Read a model that `SparseGP.save` wrote; nothing in the file is ever run as code.
 
     Raises
     ------
     ModelFileError
         There is no such file, or it is damaged, foreign, or of a version that this kernelpot cannot read.
     """
-    from safetensors import SafetensorError, safe_open
-
-    path = Path(path)
-    if not path.is_file():
-        raise ModelFileError(f"{path}: no such model file; `kernelpot fit` or `model.save(path)` makes one.")
+    settings, state = read_archive(path)
     try:
-        with safe_open(str(path), framework="numpy") as file:
-            metadata = file.metadata() or {}
-            header = _header(path, metadata)
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError) as error:
-        if isinstance(error, KernelpotError):
-            raise
+        model = _specification(settings)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ModelFileError(
-            f"{path}: not a complete kernelpot model file ({error}); was it cut off or is it something else?"
+            f"{path}: the model's settings were altered ({type(error).__name__}: {error}); fit again."
         ) from None
-    try:
-        return _rebuild(header, arrays)
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError, np.linalg.LinAlgError) as error:
-        raise ModelFileError(
-            f"{path}: the model file is damaged or was altered ({type(error).__name__}: {error}); fit again."
-        ) from None
-
-
-def _header(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
-    if "kernelpot" not in metadata:
-        raise ModelFileError(
-            f"{path}: a safetensors file, but not one of kernelpot's; `kernelpot fit` makes model files."
-        )
-    try:
-        header = json.loads(metadata["kernelpot"])
-        name, version = header["format"], header["version"]
-    except (ValueError, KeyError, TypeError):
-        raise ModelFileError(f"{path}: the header is damaged; fit again.") from None
-    if name != FORMAT or version != VERSION:
-        raise ModelFileError(
-            f"{path}: this kernelpot reads {FORMAT} version {VERSION}, found {name} version {version}; "
-            "use the kernelpot that wrote it, or fit again."
-        )
-    return dict(header)
-
-
-def _settings(model: SparseGP) -> dict[str, Any]:
-    noise = model.noise if isinstance(model.noise, str) else {k: getattr(model.noise, k) for k in KINDS}
-    return {
-        "descriptor": model.descriptor.settings(),
-        "kernel": model.kernel.settings(),
-        "n_inducing": model.n_inducing,
-        "noise": noise,
-        "seed": model.seed,
-        "inducing": model.inducing,
-        "tolerance": model.tolerance,
-        "prepared": model.features_ is not None,
-    }
-
-
-def _facts(state: Fitted) -> dict[str, Any]:
-    return {
-        "descriptor": state.features.descriptor.settings(),
-        "noise": {k: getattr(state.noise, k) for k in KINDS},
-        "amplitude": state.amplitude,
-        "misfit": state.posterior.misfit,
-        "factor": dict(state.calibration.factor),
-        "label_noise": dict(state.calibration.noise),
-        "cross_validation": dict(state.cross_validation),
-        "n_labels": dict(state.n_labels),
-    }
-
-
-def _arrays(state: Fitted) -> dict[str, np.ndarray]:
-    arrays = {
-        "factor": state.posterior.factor,
-        "target": state.posterior.target,
-        "baseline": state.baseline,
-    }
-    for a, (z, w) in enumerate(zip(state.features.inducing, state.features.whitening, strict=True)):
-        arrays[f"inducing_{a}"], arrays[f"whitening_{a}"] = z, w
-    return {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-
-
-def _rebuild(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> SparseGP:
-    from kernelpot.models.sparse_gp import SparseGP
-
-    settings, facts = header["model"], header["fit"]
-    kernel = DotProduct(int(settings["kernel"]["zeta"]), float(settings["kernel"]["amplitude"]))
-    noise = settings["noise"] if isinstance(settings["noise"], str) else Noise(**settings["noise"])
-    model = SparseGP(
-        SOAP.from_settings(settings["descriptor"]), kernel, n_inducing=int(settings["n_inducing"]), noise=noise,
-        seed=int(settings["seed"]), inducing=settings["inducing"], tolerance=float(settings["tolerance"]),
-    )  # fmt: skip
-    descriptor = SOAP.from_settings(facts["descriptor"])
-    n_species = len(descriptor.species or ())
-    inducing = tuple(arrays[f"inducing_{a}"] for a in range(n_species))
-    whitening = tuple(arrays[f"whitening_{a}"] for a in range(n_species))
-    features = KernelMap(descriptor, kernel, inducing, whitening)
-    posterior = Posterior(arrays["factor"], arrays["target"], float(facts["misfit"]))
-    _check_arrays(features, posterior, arrays["baseline"], descriptor.n_features)
-    calibration = Calibration(_numbers(facts["factor"]), _numbers(facts["label_noise"]))
-    n_labels = {str(k): int(v) for k, v in facts["n_labels"].items()}
-    model.fitted_ = Fitted(
-        features, posterior, Noise(**facts["noise"]), float(facts["amplitude"]), arrays["baseline"], calibration,
-        _numbers(facts["cross_validation"]), n_labels,
-    )  # fmt: skip
-    model.features_ = features if settings["prepared"] else None
+    model.fitted_ = state
+    model.features_ = state.features if settings["prepared"] else None
     return model
 
 
-def _numbers(table: Mapping[str, Any]) -> dict[str, float]:
-    result = {str(k): float(v) for k, v in table.items()}
-    if not all(np.isfinite(v) for v in result.values()):
-        raise ValueError("a number in the header is not finite")
-    return result
-
-
-def _check_arrays(features: KernelMap, posterior: Posterior, baseline: np.ndarray, n_features: int) -> None:
-    """Refuse arrays whose shapes, types or values cannot belong together."""
-    d = features.n_weights + len(features.species)
-    shapes = {
-        "factor": (posterior.factor, (d, d)),
-        "target": (posterior.target, (d,)),
-        "baseline": (baseline, (len(features.species),)),
-    }
-    for a, (z, w) in enumerate(zip(features.inducing, features.whitening, strict=True)):
-        shapes[f"inducing_{a}"] = (z, (len(z), n_features))
-        shapes[f"whitening_{a}"] = (w, (len(z), w.shape[1]))
-    for name, (array, shape) in shapes.items():
-        if array.dtype != np.float64 or array.shape != shape:
-            raise ValueError(f"{name} must be float64 of shape {shape}, found {array.dtype} of shape {array.shape}")
-        if not np.isfinite(array).all():
-            raise ValueError(f"{name} holds values that are not finite")
-    if not (np.diag(posterior.factor) > 0).all():
-        raise ValueError("the posterior's factor is singular")
+def _specification(settings: dict[str, Any]) -> SparseGP:
+    noise = settings["noise"]
+    return SparseGP(
+        SOAP.from_settings(settings["descriptor"]),
+        DotProduct.from_settings(settings["kernel"]),
+        n_inducing=int(settings["n_inducing"]),
+        noise=noise if isinstance(noise, str) else Noise(**noise),
+        seed=int(settings["seed"]),
+        inducing=settings["inducing"],
+        tolerance=float(settings["tolerance"]),
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,9 +19,11 @@ from kernelpot.features.inducing import choose_inducing, chunks, mean_vectors, s
 from kernelpot.features.information import make_information
 from kernelpot.kernels import DotProduct
 from kernelpot.linalg.posterior import Posterior
+from kernelpot.models.archive import write_archive
 from kernelpot.models.fitted import Calibration, Fitted, Mean, join
 from kernelpot.models.noise_search import FoldErrors, LeftOut
 from kernelpot.models.prediction import Prediction
+from kernelpot.models.summary import summarise
 from kernelpot.models.training import (
     FoldFactors,
     fold_factors,
@@ -185,7 +187,6 @@ class SparseGP:
         d = features.n_weights + len(features.species)
         posterior = Posterior.prior(d).condition(blocks)
         n_labels = {kind: int(n.sum()) for kind, n in data.n_rows.items()}
-        self.features_ = self.features_ if self.features_ is not None else None
         self.fitted_ = Fitted(features, posterior, noise, amplitude, baseline, calibration, scores, n_labels)
         return self
 
@@ -331,11 +332,31 @@ class SparseGP:
             return self.fitted_.noise, self.fitted_.amplitude
         return (self.noise if isinstance(self.noise, Noise) else Noise()), self.kernel.amplitude
 
-    def save(self, path: str | Path) -> None:
-        """Write the fitted model to one file (safetensors with a JSON header; it holds no code)."""
-        from kernelpot.models.files import save
+    def settings(self) -> dict[str, Any]:
+        """Return the settings as JSON values."""
+        noise = self.noise if isinstance(self.noise, str) else {kind: getattr(self.noise, kind) for kind in KINDS}
+        return {
+            "descriptor": self.descriptor.settings(),
+            "kernel": self.kernel.settings(),
+            "n_inducing": self.n_inducing,
+            "noise": noise,
+            "seed": self.seed,
+            "inducing": self.inducing,
+            "tolerance": self.tolerance,
+            "prepared": self.features_ is not None,
+        }
 
-        save(self, path)
+    def save(self, path: str | Path) -> None:
+        """Write the fitted model to one file (safetensors with a JSON header; it holds no code).
+
+        Raises
+        ------
+        NotFittedError
+            The model was never fitted.
+        ModelFileError
+            The file cannot be written; a file that was there stays as it was.
+        """
+        write_archive(path, self.settings(), self._state())
 
     # ---- what the fit found
 
@@ -381,8 +402,6 @@ class SparseGP:
 
     def summary(self) -> str:
         """Describe the fitted model for people, one fact a line."""
-        from kernelpot.models.summary import summarise
-
         return summarise(self._state())
 
 

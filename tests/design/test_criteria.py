@@ -39,9 +39,7 @@ def test_gains_equal_differences_of_values(seed, scale):
                 after = criterion.value(path.precision.with_rows(info.block(c)))
                 assert gains.values[c] == pytest.approx(sign * (after - before), rel=1e-5, abs=1e-8 * scale)
             gains.add(s, live)
-            assert path.values[-1] == pytest.approx(
-                plain(criterion, matrix(info, [3, 0, 5][: k + 1])), rel=1e-8
-            )
+            assert path.values[-1] == pytest.approx(plain(criterion, matrix(info, [3, 0, 5][: k + 1])), rel=1e-8)
 
 
 @given(seeds)
@@ -82,9 +80,7 @@ def test_precision_is_exact_where_a_gram_matrix_would_not_be():
     turned = Precision.prior(30).with_rows(rows @ rotation)
     assert turned.logdet == pytest.approx(true.logdet, rel=1e-10)
     # The least eigenvalue of the information is 1 + 0.02, that of its largest is 2e14.
-    assert np.linalg.eigvalsh(turned.covariance)[-1] == pytest.approx(
-        np.linalg.eigvalsh(true.covariance)[-1], rel=1e-6
-    )
+    assert np.linalg.eigvalsh(turned.covariance)[-1] == pytest.approx(np.linalg.eigvalsh(true.covariance)[-1], rel=1e-6)
 
 
 def test_a_moment_that_is_no_second_moment_is_refused():

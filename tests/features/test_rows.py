@@ -1,0 +1,150 @@
+"""Rows of energies, forces and stresses against finite differences of kernel sums."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import kernelpot as kp
+from kernelpot.data.batch import Batch
+from kernelpot.features import rows as rows_module
+from kernelpot.features.feature_map import Described, KernelMap
+from kernelpot.features.inducing import choose_inducing, species_of
+from kernelpot.features.rows import add_runs, make_rows
+from tests import structures as make
+
+KINDS = ("energy", "forces", "stress")
+VOIGT = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
+CASES = {
+    "one species": lambda: [make.copper(1), make.tiny_cell(2)],
+    "two species, slab, isolated": lambda: [make.copper_gold(1), make.slab(3), make.isolated("Au")],
+    "molecule": lambda: [make.ethanol(1)],
+    "four species": lambda: [make.four_metals(1)],
+}
+
+
+def feature_map(structures, *, zeta=2, n=6) -> KernelMap:
+    soap = kp.SOAP(cutoff=3.6, n_max=2, l_max=2, sigma=0.6).with_species(species_of(structures))
+    inducing = choose_inducing(soap, structures, n * len(soap.species), method="random", seed=0)
+    return KernelMap.from_inducing(soap, kp.DotProduct(zeta), inducing)
+
+
+def described(features, structures) -> Described:
+    return features.describe(Batch.from_structures(structures, features.descriptor.cutoff))
+
+
+def kernel_sums(features, structures) -> np.ndarray:
+    """Σ_i k(x_i, z) of each structure and inducing environment, term by term."""
+    d = described(features, structures)
+    result = np.zeros((len(structures), features.n_inducing))
+    for i, x in enumerate(d.x):
+        a = d.species[i]
+        columns = slice(features.starts[a], features.starts[a + 1])
+        result[d.batch.structure[i], columns] += (features.inducing[a] @ x) ** features.kernel.zeta
+    return result
+
+
+def strained(atoms, voigt, delta):
+    """Symmetric strain: an off-diagonal component shares δ between its two places."""
+    strain = np.zeros((3, 3))
+    a, b = VOIGT[voigt]
+    strain[a, b] += delta / 2
+    strain[b, a] += delta / 2
+    result = atoms.copy()
+    result.set_cell(atoms.cell.array @ (np.eye(3) + strain), scale_atoms=False)
+    result.positions = atoms.positions @ (np.eye(3) + strain)
+    return result
+
+
+def moved(atoms, atom, axis, delta):
+    result = atoms.copy()
+    result.positions[atom, axis] += delta
+    return result
+
+
+def difference(features, change, h):
+    """Central difference of the kernel sums along one change of a structure."""
+    plus, minus = kernel_sums(features, [change(h), change(-h)])
+    return (plus - minus) / (2 * h)
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("zeta", [1, 2, 3])
+def test_rows_are_derivatives_of_kernel_sums(case, zeta):
+    structures = CASES[case]()
+    features = feature_map(structures, zeta=zeta)
+    rows = make_rows(features, described(features, structures), KINDS)
+    np.testing.assert_allclose(rows.energy, kernel_sums(features, structures), rtol=1e-12, atol=1e-14)
+    first = 0
+    for s, atoms in enumerate(structures):
+        for atom in (0, len(atoms) - 1):
+            for axis in range(3):
+                slope = difference(features, lambda h, a=atoms, i=atom, x=axis: moved(a, i, x, h), 1e-4)
+                np.testing.assert_allclose(rows.forces[3 * (first + atom) + axis], -slope, atol=2e-7)
+        for v in range(6):
+            row = rows.stress[6 * s + v]
+            if atoms.cell.rank < 3:
+                assert np.isnan(row).all()
+                continue
+            slope = difference(features, lambda h, a=atoms, v=v: strained(a, v, h), 1e-4)
+            np.testing.assert_allclose(row, slope / atoms.get_volume(), atol=2e-8)
+        first += len(atoms)
+
+
+def test_only_the_kinds_asked_for_are_made():
+    structures = [make.copper(0)]
+    features = feature_map(structures)
+    d = described(features, structures)
+    everything = make_rows(features, d, KINDS)
+    energies = make_rows(features, d, ["energy"])
+    assert energies.forces is None
+    assert energies.stress is None
+    np.testing.assert_array_equal(energies.energy, everything.energy)
+    assert make_rows(features, d, ["energy", "forces"]).stress is None
+    assert make_rows(features, d, ["stress"]).forces is None
+    np.testing.assert_allclose(make_rows(features, d, ["stress"]).stress, everything.stress, rtol=1e-13, atol=1e-16)
+
+
+def test_forces_of_rows_sum_to_zero():
+    structures = [make.copper_gold(2), make.slab(1)]
+    features = feature_map(structures)
+    rows = make_rows(features, described(features, structures), KINDS).forces.reshape(-1, 3, features.n_inducing)
+    for start, stop in ((0, 4), (4, 4 + len(structures[1]))):
+        np.testing.assert_allclose(rows[start:stop].sum(axis=0), 0.0, atol=1e-13)
+
+
+def test_cutting_into_chunks_changes_nothing(monkeypatch):
+    structures = [make.copper_gold(2), make.slab(1), make.copper_gold(3)]
+    features = feature_map(structures)
+    d = described(features, structures)
+    whole = make_rows(features, d, KINDS)
+    monkeypatch.setattr(rows_module, "SCRATCH_BYTES", 1)
+    parts = make_rows(features, described(features, structures), KINDS)
+    for kind in KINDS:
+        np.testing.assert_allclose(getattr(parts, kind), getattr(whole, kind), rtol=1e-11, atol=1e-14)
+
+
+def test_a_batch_equals_its_structures_one_by_one():
+    structures = [make.copper_gold(2), make.isolated("Cu"), make.slab(1)]
+    features = feature_map(structures)
+    whole = make_rows(features, described(features, structures), KINDS)
+    for kind in KINDS:
+        parts = [getattr(make_rows(features, described(features, [s]), KINDS), kind) for s in structures]
+        np.testing.assert_allclose(getattr(whole, kind), np.concatenate(parts), rtol=1e-11, atol=1e-14)
+
+
+def test_absent_species_leave_their_columns_empty():
+    features = feature_map([make.copper_gold(1)])
+    rows = make_rows(features, described(features, [make.copper(0)]), KINDS)
+    of_gold = slice(features.starts[1], features.starts[2])
+    assert features.species == (29, 79)
+    np.testing.assert_array_equal(rows.forces[:, of_gold], 0.0)
+    np.testing.assert_array_equal(rows.energy[:, of_gold], 0.0)
+
+
+def test_runs_add_up():
+    total = np.ones((4, 2))
+    add_runs(total, np.array([0, 0, 2, 3, 3]), np.arange(10.0).reshape(5, 2))
+    np.testing.assert_array_equal(total, [[3, 5], [1, 1], [5, 6], [15, 17]])
+    add_runs(total, np.array([], dtype=int), np.empty((0, 2)))
+    assert total[0, 0] == 3

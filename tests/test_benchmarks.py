@@ -1,0 +1,75 @@
+"""The benchmark harness on a tiny case, as a user would start it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.harness import Report, short
+from benchmarks.markdown import page
+from benchmarks.runner import CASES, matching
+
+ROOT = Path(__file__).parents[1]
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {k: v for k, v in os.environ.items() if not k.endswith("_NUM_THREADS")}
+    return subprocess.run(
+        [sys.executable, "-m", "benchmarks", *arguments], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+
+
+def test_list_names_every_case():
+    listed = run("--list")
+    assert listed.returncode == 0
+    assert [line.split()[0] for line in listed.stdout.splitlines()] == list(CASES)
+
+
+def test_an_unknown_case_is_a_clear_error():
+    done = run("nonsense")
+    assert done.returncode == 2
+    assert "nonsense" in done.stderr
+    assert "predict" in done.stderr
+
+
+def test_a_quick_case_prints_a_table_and_writes_json(tmp_path):
+    file = tmp_path / "out.json"
+    done = run("descriptor", "--quick", "--json", str(file))
+    assert done.returncode == 0, done.stderr
+    assert "Si 8: values, time" in done.stdout
+    assert "GFLOP/s per core" in done.stdout
+    document = json.loads(file.read_text())
+    assert set(document["machine"]["threads"].values()) == {"1"}
+    case = document["cases"]["descriptor"]
+    assert all(row["ours"] > 0 for row in case["rows"])
+    assert all(row["met"] is None for row in case["rows"])
+    assert len(case["gemm_gflops_per_core"]) == 2
+    assert "| Si 8: values, time |" in page([document])
+
+
+def test_words_choose_cases_by_their_beginning():
+    assert matching(["accuracy-si", "fit"]) == ["accuracy-Si", "fit"]
+    assert matching([]) == list(CASES)
+
+
+def test_targets_are_judged_and_ratios_taken_against_the_first_rival():
+    report = Report()
+    report.add("a", 1.0, rivals={"x": 2.0, "y": 4.0}, target=1.0)
+    report.add("b", 3.0, target=2.0)
+    report.add("c", None, target=2.0)
+    rows = report.as_dict()["rows"]
+    assert [row["met"] for row in rows] == [True, False, None]
+    assert rows[0]["ratio"] == pytest.approx(0.5)
+    assert [row["met"] for row in report.as_dict(judged=False)["rows"]] == [None] * 3
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(None, "–"), (0.0, "0"), (1234.5, "1,234"), (0.01234, "0.0123"), (12.34, "12.3")]
+)
+def test_numbers_have_three_digits(value, text):
+    assert short(value) == text
