@@ -38,6 +38,11 @@ class Outcome:
     peak: float = float("nan")
 
     @property
+    def reason(self) -> str:
+        """The last line of `why`, for a note."""
+        return self.why.strip().splitlines()[-1][:200] if self.why.strip() else ""
+
+    @property
     def known(self) -> dict[str, Any]:
         """The value of a measurement that must not fail."""
         if self.value is None:
@@ -65,7 +70,7 @@ def measure(target: str, *, threads: int = 1, timeout: float = 3600.0, **argumen
 def peak_memory() -> float:
     """Largest resident memory of this process so far, MiB.
 
-    Linux carries `ru_maxrss` over from the parent at `exec`; the kernel's high-water mark of this address space does not.
+    Linux carries `ru_maxrss` over from the parent at `exec`, but not its high-water mark of this address space.
     """
     status = Path("/proc/self/status")
     if status.exists():

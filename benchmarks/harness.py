@@ -120,7 +120,7 @@ def cells(row: Mapping[str, Any]) -> tuple[str, ...]:
         short(row["ours"]),
         row["unit"],
         f"{rivals[0][0]} {short(rivals[0][1])}" if rivals else "",
-        short(row["ratio"]),
+        "" if row["ratio"] is None else short(row["ratio"]),
         "" if row["target"] is None else f"≤ {short(row['target'])}",
         {None: "", True: "yes", False: "NO"}[row["met"]],
         "; ".join([*([", ".join(others)] if others else []), *([row["note"]] if row["note"] else [])]),

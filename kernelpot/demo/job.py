@@ -9,6 +9,7 @@ import numpy as np
 from ase import Atoms, units
 from ase.build import bulk
 from ase.md.verlet import VelocityVerlet
+from jaxtyping import Float
 
 from kernelpot.calculator import Calculator
 from kernelpot.data.noise import Noise
@@ -16,7 +17,7 @@ from kernelpot.demo.outcome import CHOSEN, Arm, Dynamics, Outcome, Plan
 from kernelpot.demo.pool import LATTICE, heat, label, structures
 from kernelpot.design import Choice, Information, select
 from kernelpot.models.sparse_gp import SparseGP
-from kernelpot.progress import say, track
+from kernelpot.progress import say, shown, track
 
 
 def run(plan: Plan) -> Outcome:
@@ -49,26 +50,28 @@ def run(plan: Plan) -> Outcome:
     labels = dict(zip(wanted, label([pool[k] for k in wanted], what="labelling the choices"), strict=True))
     clock.lap("labelling")
 
-    arms: list[Arm] = []
-    shown: list[tuple[dict[str, str], Dynamics]] = []
-    say("4/5 fitting and comparing on the held-out structures")
-    fitter = _spec(plan, "cv").prepare(pool)
-    for name, choice in track(choices.items(), "fitting", total=len(choices)):
-        # `fit` starts from the prior each time, so one prepared model serves every arm.
-        model = fitter.fit([labels[int(k)] for k in choice.indices])
-        arms.append(_arm(name, choice, model, test))
-        if not shown:
-            shown.append((_described(model, plan), _dynamics(model, plan)))
-    clock.lap("fitting, scoring, moving")
+    say(f"4/5 fitting {len(choices)} potentials, comparing them on the held-out structures")
+    # `fit` starts from the prior each time, so one prepared model serves every arm.
+    model = _spec(plan, "cv").prepare(pool)
+    arms = []
+    for name in track([name for name in choices if name != CHOSEN], "fitting rivals"):
+        with shown(enabled=False):
+            model.fit([labels[int(k)] for k in choices[name].indices])
+            arms.append(_arm(name, choices[name], model, test, uncertainty=False))
+    model.fit([labels[int(k)] for k in choices[CHOSEN].indices])
+    arms.insert(0, _arm(CHOSEN, choices[CHOSEN], model, test, uncertainty=True))
+    clock.lap("fitting and scoring")
 
-    described, dynamics = shown[0]
+    say("5/5 moving atoms")
+    dynamics = _dynamics(model, plan)
+    clock.lap("molecular dynamics")
     return Outcome(
         plan=plan,
         kinds=tuple(str(atoms.info["config_type"]) for atoms in pool),
         means=np.asarray(space.means),
         arms=tuple(arms),
         dynamics=dynamics,
-        model=described,
+        model=_described(model, plan),
         seconds=clock.seconds,
     )
 
@@ -101,18 +104,24 @@ def _choices(space: Information, plan: Plan) -> dict[str, Choice]:
     return choices
 
 
-def _arm(name: str, choice: Choice, model: SparseGP, test: Sequence[Atoms]) -> Arm:
-    prediction = model.predict(test)
+def _arm(name: str, choice: Choice, model: SparseGP, test: Sequence[Atoms], *, uncertainty: bool) -> Arm:
+    prediction = model.predict(test, uncertainty=uncertainty)
     sizes = np.array([len(atoms) for atoms in test])
     energies = np.array([atoms.get_potential_energy() for atoms in test])
-    energy = np.stack([energies, prediction.energy, prediction.energy_std]) / sizes
-    forces = np.stack(
-        [
-            np.concatenate([np.ravel(part) for part in parts])
-            for parts in ([atoms.get_forces() for atoms in test], prediction.forces, prediction.forces_std)
-        ]
+    forces = _flat([atoms.get_forces() for atoms in test])
+    nothing = np.full(len(test), np.nan), np.full(len(forces), np.nan)
+    stds = (prediction.energy_std, _flat(prediction.forces_std)) if uncertainty else nothing
+    return Arm(
+        name,
+        np.asarray(choice.indices),
+        np.asarray(choice.curve),
+        np.stack([energies, prediction.energy, stds[0]]) / sizes,
+        np.stack([forces, _flat(prediction.forces), stds[1]]),
     )
-    return Arm(name, np.asarray(choice.indices), np.asarray(choice.curve), energy, forces)
+
+
+def _flat(parts: Sequence[np.ndarray]) -> Float[np.ndarray, "components"]:
+    return np.concatenate([np.ravel(part) for part in parts])
 
 
 def _dynamics(model: SparseGP, plan: Plan) -> Dynamics:

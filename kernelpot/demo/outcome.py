@@ -67,9 +67,9 @@ class Arm:
     curve
         Criterion after each pick: mean predicted variance over the pool, without labels.
     energy
-        Held-out energies per atom, eV/atom: rows reference, predicted, std.
+        Held-out energies per atom, eV/atom: rows reference, predicted, std (NaN for rivals, as it takes longer).
     forces
-        Held-out force components, eV/Å: rows reference, predicted, std.
+        Held-out force components, eV/Å: rows reference, predicted, std (NaN for rivals).
     """
 
     name: str
@@ -86,7 +86,7 @@ class Arm:
             "mae": float(error.mean()),
             "rmse": float(np.sqrt((error**2).mean())),
             "worst": float(error.max()),
-            "coverage_95": float((error <= 1.959964 * std).mean()),
+            "coverage_95": float((error <= 1.959964 * std).mean()) if np.isfinite(std).all() else float("nan"),
         }
 
 

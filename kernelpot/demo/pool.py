@@ -184,6 +184,8 @@ def _surface(rng: np.random.Generator) -> Atoms:
     slab.set_cell(slab.cell * _lattice(n_gold / len(slab)), scale_atoms=True)
     slab.center(vacuum=6.0, axis=2)
     slab.pbc = (True, True, False)
+    # ASE notes adsorption sites there, which no file format can hold.
+    slab.info.clear()
     _displace(slab, rng, 0.12)
     return slab
 

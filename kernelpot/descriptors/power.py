@@ -94,7 +94,7 @@ def displacement_rows(
     slot 0 is the centre itself, whose row is minus the sum over its pairs; images of one atom share a slot and add up.
     """
     n_max = len(n_tag)
-    size, n_features = coefficients.shape[2], rows.shape[2]
+    size, n_features = len(size_tag), rows.shape[2]
     for centre in prange(virial.shape[0]):
         i = start + centre
         c = coefficients[i]

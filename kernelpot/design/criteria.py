@@ -39,12 +39,8 @@ class Criterion(Protocol):
         """Whether the gain of a block never grows as others are chosen, which makes lazy greedy exact."""
 
     @property
-    def moment(self) -> Float[np.ndarray, "d d"] | None:
-        """V, where gains need ``H = B C V C Bᵀ`` beside ``G = I + B C Bᵀ``."""
-
-    @property
     def root(self) -> Float[np.ndarray, "d q"] | None:
-        """L with ``V = L Lᵀ``."""
+        """L with ``V = L Lᵀ``, where gains need ``H = B C V C Bᵀ`` beside ``G = I + B C Bᵀ``."""
 
     def value(self, precision: Precision) -> float:
         """Raw value of an information matrix."""
@@ -72,7 +68,6 @@ class D:
     name: str = "D"
     larger_is_better: bool = True
     submodular: bool = True
-    moment: None = None
     root: None = None
 
     def value(self, precision: Precision) -> float:
@@ -132,13 +127,25 @@ class IV:
             raise ParameterError(f"`V` must be a finite square matrix, got shape {V.shape}; see Information.target")
         if not np.allclose(V, V.T, rtol=1e-8, atol=1e-12 * np.abs(V).max(initial=0.0)):
             raise ParameterError("`V` must be symmetric; see Information.target")
-        self.moment = 0.5 * (V + V.T)
-        values, vectors = np.linalg.eigh(self.moment)
+        values, vectors = np.linalg.eigh(0.5 * (V + V.T))
         noise = len(V) * np.finfo(float).eps * np.abs(values).max(initial=0.0)
         if len(values) and values[0] < -10.0 * noise:
             raise ParameterError(f"`V` must be positive semidefinite, but has the eigenvalue {values[0]:.3g}")
         keep = values > noise
-        self.root = vectors[:, keep] * np.sqrt(values[keep])
+        self.root: Float[np.ndarray, "d q"] = vectors[:, keep] * np.sqrt(values[keep])
+
+    @classmethod
+    def from_root(cls, root: Float[np.ndarray, "d q"]) -> IV:
+        """Take ``V = L Lᵀ`` from its factor, which keeps directions that V itself would round away.
+
+        Parameters
+        ----------
+        root
+            L, such as `Information.target_root` returns.
+        """
+        made = cls(np.zeros((len(root), len(root))))
+        made.root = np.ascontiguousarray(root, dtype=np.float64)
+        return made
 
     def value(self, precision: Precision) -> float:
         """``tr(VC)``."""

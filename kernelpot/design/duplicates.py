@@ -49,14 +49,14 @@ def _close_pairs(
 ) -> Int[np.ndarray, "pairs 2"]:
     """Find all close pairs by a sweep along one random direction, on which close points stay close."""
     norms = np.sqrt(np.einsum("sf,sf->s", means, means))
-    direction = np.random.default_rng(0).standard_normal(means.shape[1])
+    direction = np.random.default_rng(0).standard_normal(means.shape[1:])
     direction /= np.linalg.norm(direction)
     # Atom numbers come first: structures of different sizes are never neighbours in the order.
     along = means @ direction
     order = np.lexsort((along, n_atoms))
     along, size = along[order], n_atoms[order]
     # Room for round-off of the projection, so that exact copies are never missed.
-    reach: float = (tolerance + 1e-13) * float(norms.max())
+    reach = (tolerance + 1e-13) * float(norms.max())
     pairs = [np.empty((0, 2), dtype=np.int64)]
     for shift in range(1, len(order)):
         near = np.flatnonzero((along[shift:] - along[:-shift] <= reach) & (size[shift:] == size[:-shift]))

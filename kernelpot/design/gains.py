@@ -105,7 +105,7 @@ class Gains:
 
     def __init__(self, info: Information, path: Path) -> None:
         self._info, self._path = info, path
-        self._chunks = _chunks(info, with_H=path.criterion.moment is not None)
+        self._chunks = _chunks(info, with_H=path.criterion.root is not None)
         self.values = np.zeros(len(info))
         # Traces of G and H now, and when they were last computed without differences.
         self._traces, self._fresh = np.zeros((2, len(info))), np.zeros((2, len(info)))
@@ -123,7 +123,7 @@ class Gains:
     def add(self, s: int, live: Bool[np.ndarray, " structures"]) -> None:
         """Choose structure s and update the gains; `live` marks those that may still be chosen."""
         path = self._path
-        V, before = path.criterion.moment, path.precision
+        L, before = path.criterion.root, path.precision
         U = path.add(self._info.block(s))
         self._picks += 1
         self._columns += U.shape[1]
@@ -131,10 +131,10 @@ class Gains:
             self.recompute()
             return
         factors = U
-        if V is not None:
-            VU = V @ U
-            CVU = before.unwhiten(before.whiten(VU.T))
-            factors = np.concatenate([U, CVU - 0.5 * (U @ (U.T @ VU))], axis=1)
+        if L is not None:
+            LU = L.T @ U
+            CVU = before.unwhiten(before.whiten((L @ LU).T))
+            factors = np.concatenate([U, CVU - 0.5 * (U @ (LU.T @ LU))], axis=1)
         for chunk in self._chunks:
             self._downdate(chunk, factors, U.shape[1])
         if self._cancelled(live):

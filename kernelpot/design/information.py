@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
@@ -282,18 +282,35 @@ class Information:
         ParameterError
             If a name is unknown or a weight is negative or not finite.
         """
+        V = np.zeros((self.d, self.d))
+        for scaled in self._target_rows(weights):
+            V += scaled.T @ scaled
+        return V
+
+    def target_root(self, weights: Mapping[str, float] | None = None) -> Float[np.ndarray, "d d"]:
+        """Triangular L with ``L Lᵀ`` the second moment of `target`, without squaring its condition number.
+
+        Parameters
+        ----------
+        weights
+            As in `target`.
+        """
+        R = np.zeros((0, self.d))
+        for scaled in self._target_rows(weights):
+            R = np.asarray(np.linalg.qr(np.concatenate([R, scaled]), mode="r"))
+        return R.T
+
+    def _target_rows(self, weights: Mapping[str, float] | None) -> Iterator[Float[np.ndarray, "chunk d"]]:
+        """Rows scaled so that the sum of their squares is the target's second moment, in chunks."""
         omega = np.ones(len(KINDS))
         for kind, weight in (weights or {}).items():
             if not (np.isfinite(weight) and weight >= 0):
                 raise ParameterError(f"the weight of {kind!r} must be finite and not negative, got {weight}")
             omega[_code(kind)] = weight
         factor = np.sqrt(omega / np.maximum(self.counts.sum(axis=0), 1))[self.kinds]
-        V = np.zeros((self.d, self.d))
         for start in range(0, len(self.rows), _CHUNK):
             part = slice(start, start + _CHUNK)
-            scaled = self.rows[part] * factor[part, None]
-            V += scaled.T @ scaled
-        return V
+            yield self.rows[part] * factor[part, None]
 
     def truncated(self, share: float = 1e-4) -> Information:
         """Compress every block, each label kind by itself, and record the trace that is lost.

@@ -21,14 +21,17 @@ class Precision:
     ----------
     factor
         R, upper triangular with a positive diagonal up to signs.
+    is_prior
+        Whether R is I, so that whitening has nothing to do.
     """
 
     factor: Float[np.ndarray, "d d"]
+    is_prior: bool = False
 
     @classmethod
     def prior(cls, d: int) -> Precision:
         """Information of whitened weights before any label: I."""
-        return cls(np.eye(d))
+        return cls(np.eye(d), is_prior=True)
 
     def with_rows(self, rows: Float[np.ndarray, "rows d"]) -> Precision:
         """Add the information ``rowsᵀ rows``.
@@ -61,14 +64,9 @@ class Precision:
         inverse = solve_triangular(self.factor, np.eye(len(self.factor)), check_finite=False)
         return inverse @ inverse.T
 
-    @cached_property
-    def _is_prior(self) -> bool:
-        """Whether nothing was added to I yet."""
-        return bool(np.array_equal(self.factor, np.eye(len(self.factor))))
-
     def whiten(self, rows: Float[np.ndarray, "rows d"]) -> Float[np.ndarray, "rows d"]:
         """Return ``T = rows R⁻¹``, so that ``T Tᵀ = rows C rowsᵀ``."""
-        if self._is_prior:
+        if self.is_prior:
             return rows
         return solve_triangular(self.factor, rows.T, trans="T", check_finite=False).T
 

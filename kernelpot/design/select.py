@@ -173,10 +173,10 @@ def _criterion(
         raise ParameterError(f"unknown criterion {criterion!r}; choose from {', '.join(CRITERIA)}")
     if target is None:
         target = info.take(np.unique(duplicates(info), return_index=True)[1])
-    V = target.target() if isinstance(target, Information) else np.asarray(target, dtype=np.float64)
-    if V.shape != (info.d, info.d):
-        raise ParameterError(f"`target` must speak about {info.d} weights, got a matrix of shape {V.shape}")
-    return IV(V)
+    measure = IV.from_root(target.target_root()) if isinstance(target, Information) else IV(target)
+    if len(measure.root) != info.d:
+        raise ParameterError(f"`target` must speak about {info.d} weights, but does about {len(measure.root)}")
+    return measure
 
 
 def _rules(

@@ -36,7 +36,9 @@ class EnergyForm:
     collapsed: tuple[Float[np.ndarray, "f k"] | None, ...]
 
     @classmethod
-    def from_weights(cls, features: KernelMap, weights: Float[np.ndarray, " m"], *, collapse: bool = True) -> EnergyForm:
+    def from_weights(
+        cls, features: KernelMap, weights: Float[np.ndarray, " m"], *, collapse: bool = True
+    ) -> EnergyForm:
         """Choose the path for each species and prepare it."""
         zeta = features.kernel.zeta
         forms: list[np.ndarray | None] = []
@@ -98,7 +100,7 @@ def gather_pairs(
     return forces, virial / batch.volumes[:, None]
 
 
-@njit(cache=True, fastmath={"reassoc", "contract", "arcp", "nsz"})
+@njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "arcp", "nsz"})
 def _gather(pairs: Any, vectors: Any, first: Any, second: Any, structure: Any, forces: Any, virial: Any) -> Any:
     for p in range(len(first)):
         i, j = first[p], second[p]

@@ -14,6 +14,7 @@ from kernelpot.errors import ParameterError
 from kernelpot.features.normalise import unit
 from kernelpot.linalg.subsets import cur, farthest_points
 from kernelpot.progress import track
+from kernelpot.threads import ordered
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -109,13 +110,16 @@ def _environments(
     rng = np.random.default_rng(seed)
     total = sum(len(atoms) for atoms in structures)
     parts: list[list[np.ndarray]] = [[] for _ in species]
-    kept_share = 1.0
-    for start, stop in track(list(chunks(structures)), "environments"):
-        batch = Batch.from_structures(structures[start:stop], descriptor.cutoff)
-        x, _ = unit(descriptor.environments(batch).vectors)
+    pieces = list(chunks(structures))
+
+    def described(piece: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+        batch = Batch.from_structures(structures[slice(*piece)], descriptor.cutoff)
+        return batch.numbers, unit(descriptor.environments(batch).vectors)[0]
+
+    for numbers, x in ordered(described, track(pieces, "environments")):
         kept_share = min(1.0, POOL_BYTES / (total * x.shape[1] * 8))
         for a, z in enumerate(species):
-            mine = np.flatnonzero(batch.numbers == z)
+            mine = np.flatnonzero(numbers == z)
             if kept_share < 1.0:
                 mine = mine[rng.random(len(mine)) < kept_share]
             parts[a].append(x[mine])
@@ -128,9 +132,10 @@ def _environments(
 
 def mean_vectors(descriptor: Descriptor, structures: Sequence[Atoms]) -> Float[np.ndarray, "structures f"]:
     """Return each structure's mean unit vector."""
-    means = []
-    for start, stop in chunks(structures):
-        batch = Batch.from_structures(structures[start:stop], descriptor.cutoff)
+
+    def mean(piece: tuple[int, int]) -> Float[np.ndarray, "structures f"]:
+        batch = Batch.from_structures(structures[slice(*piece)], descriptor.cutoff)
         x, _ = unit(descriptor.environments(batch).vectors)
-        means.append(np.add.reduceat(x, batch.offsets[:-1], axis=0) / batch.sizes[:, None])
-    return np.concatenate(means)
+        return np.add.reduceat(x, batch.offsets[:-1], axis=0) / batch.sizes[:, None]
+
+    return np.concatenate(list(ordered(mean, chunks(structures))))

@@ -16,6 +16,7 @@ from kernelpot.features.feature_map import E0_PRIOR, KernelMap, counts
 from kernelpot.features.inducing import chunks, mean_vectors
 from kernelpot.features.rows import make_rows
 from kernelpot.progress import track
+from kernelpot.threads import ordered
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -67,7 +68,8 @@ def make_information(
 def _blocks(
     features: KernelMap, structures: Sequence[Atoms], noise: Noise, amplitude: float, present: Labels | None
 ) -> Iterator[Block]:
-    for start, stop in track(list(chunks(structures, ATOMS_PER_BATCH)), "information"):
+    def blocks_of(piece: tuple[int, int]) -> list[Block]:
+        start, stop = piece
         batch = Batch.from_structures(structures[start:stop], features.descriptor.cutoff)
         rows = make_rows(features, features.describe(batch), noise.kinds)
         white = {"energy": features.whiten(rows.energy)}
@@ -76,9 +78,18 @@ def _blocks(
         if rows.stress is not None:
             white["stress"] = features.whiten(rows.stress)
         composition = counts(batch, features.species)
-        for s in range(len(batch)):
-            kinds = [k for k in noise.kinds if _has(k, batch, s, present, start)]
-            yield _block(white, composition, batch, s, kinds, noise, amplitude)
+        return [
+            _block(white, composition, batch, s, _kinds(batch, s, noise, present, start), noise, amplitude)
+            for s in range(len(batch))
+        ]
+
+    pieces = list(chunks(structures, ATOMS_PER_BATCH))
+    for blocks in ordered(blocks_of, track(pieces, "information")):
+        yield from blocks
+
+
+def _kinds(batch: Batch, s: int, noise: Noise, present: Labels | None, start: int) -> list[str]:
+    return [kind for kind in noise.kinds if _has(kind, batch, s, present, start)]
 
 
 def _has(kind: str, batch: Batch, s: int, present: Labels | None, start: int) -> bool:

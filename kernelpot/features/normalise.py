@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float
-from numba import njit, prange
+from numba import njit
 
 
 def unit(
@@ -26,10 +26,10 @@ def unit_vjp(
     return result
 
 
-@njit(cache=True, parallel=True, fastmath={"reassoc", "contract", "arcp", "nsz"})
+@njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "arcp", "nsz"})
 def unit_jacobian(rows: Any, centre: Any, x: Any, norm: Any) -> Any:
     """Turn rows[r, c, f] = dp/d… of centre[r] into dx/d… = (I - x xᵀ) dp/|p|, in place."""
-    for r in prange(rows.shape[0]):
+    for r in range(rows.shape[0]):
         i = centre[r]
         scale = 1.0 / norm[i]
         for c in range(rows.shape[1]):

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float
-from numba import njit, prange
+from numba import njit
 
 from kernelpot.features.feature_map import Described, KernelMap
 from kernelpot.features.normalise import unit_jacobian
@@ -103,15 +103,11 @@ def _product(rows: Float[np.ndarray, "rows c f"], chosen: np.ndarray, z: Float[n
     return (part.reshape(-1, part.shape[2]) @ z.T).reshape(len(chosen), rows.shape[1], len(z))
 
 
-@njit(cache=True, parallel=True, fastmath={"reassoc", "contract", "arcp", "nsz"})
+@njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "arcp", "nsz"})
 def _scatter(product: Any, centre: Any, target: Any, slopes: Any, sign: Any, result: Any) -> Any:
-    """Add sign · slopes[centre, m] · product[row, c, m] to result[target, c, m]; threads share out the columns."""
-    width = 128
-    n_columns = product.shape[2]
-    for part in prange((n_columns + width - 1) // width):
-        first, last = part * width, min(n_columns, (part + 1) * width)
-        for r in range(product.shape[0]):
-            i, j = centre[r], target[r]
-            for c in range(product.shape[1]):
-                for m in range(first, last):
-                    result[j, c, m] += sign * slopes[i, m] * product[r, c, m]
+    """Add sign · slopes[centre, m] · product[row, c, m] to result[target, c, m]."""
+    for r in range(product.shape[0]):
+        i, j = centre[r], target[r]
+        for c in range(product.shape[1]):
+            for m in range(product.shape[2]):
+                result[j, c, m] += sign * slopes[i, m] * product[r, c, m]

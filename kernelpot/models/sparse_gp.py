@@ -32,6 +32,7 @@ from kernelpot.models.training import (
     whiten_columns,
 )
 from kernelpot.progress import say, track
+from kernelpot.threads import ordered
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from kernelpot.design.information import Information
 
 N_FOLDS = 8
+ATOMS_PER_PREDICTION = 256
 SEARCHES = ("cv", "evidence")
 INDUCING = ("fps", "cur", "random")
 
@@ -285,11 +287,15 @@ class SparseGP:
         """
         state = self._state()
         structures = _checked_list(structures)
-        parts = []
-        for start, stop in track(list(chunks(structures, 512)), "predict"):
-            batch = Batch.from_structures(structures[start:stop], state.features.descriptor.cutoff)
-            parts.append(state.predict(batch, uncertainty=uncertainty))
-        return join(parts)
+
+        def part(piece: tuple[int, int]) -> Prediction:
+            batch = Batch.from_structures(structures[slice(*piece)], state.features.descriptor.cutoff)
+            return state.predict(batch, uncertainty=uncertainty)
+
+        if uncertainty:
+            state.uncertainty.prepare()
+        pieces = list(chunks(structures, ATOMS_PER_PREDICTION))
+        return join(list(ordered(part, track(pieces, "predict"))))
 
     def mean(self, batch: Batch) -> Mean:
         """Return the mean predictions for a batch: the fast path for molecular dynamics."""

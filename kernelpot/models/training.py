@@ -16,6 +16,7 @@ from kernelpot.features.inducing import chunks
 from kernelpot.features.rows import make_rows
 from kernelpot.linalg.factor import RowSink
 from kernelpot.progress import track
+from kernelpot.threads import ordered
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -93,16 +94,21 @@ def fold_factors(
     work = [
         (f, members[a:b]) for f, members in pieces for a, b in chunks([structures[k] for k in members], ATOMS_PER_BATCH)
     ]
+
+    def rows_of(piece: tuple[int, list[int]]) -> dict[str, Float[np.ndarray, "rows m_plus"]]:
+        members = piece[1]
+        return labelled_rows(
+            features, [structures[k] for k in members], labels.take(members), kinds=kinds, baseline=baseline
+        )
+
     sinks: dict[str, RowSink] = {}
     current = -1
-    for f, members in track(work, "rows"):
+    for (f, _), blocks in zip(track(work, "rows"), ordered(rows_of, work), strict=True):
         if f != current:
             _close(features, sinks, factors, n_rows)
             sinks = {kind: RowSink(columns, _height(kind, columns)) for kind in kinds}
             current = f
-        for kind, block in labelled_rows(
-            features, [structures[k] for k in members], labels.take(members), kinds=kinds, baseline=baseline
-        ).items():
+        for kind, block in blocks.items():
             sinks[kind].append(block)
     _close(features, sinks, factors, n_rows)
     return FoldFactors(factors, {kind: np.array(n) for kind, n in n_rows.items()}, features.n_weights)

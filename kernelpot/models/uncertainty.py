@@ -52,6 +52,10 @@ class Uncertainty:
             start += w.shape[1]
         return np.concatenate([*parts, E0_PRIOR * q[n_weights:]])
 
+    def prepare(self) -> None:
+        """Compute what all structures share, once, before threads ask for it."""
+        _ = self._shrinkage
+
     def local_energy(self, described: Described) -> Float[np.ndarray, " atoms"]:
         """Return the variance of every atom's energy, eV²."""
         features, v = self.features, self._shrinkage

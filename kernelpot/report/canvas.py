@@ -110,7 +110,16 @@ def plain_log(axes: Axes, axis: str) -> None:
     low, high = axes.get_xlim() if axis == "x" else axes.get_ylim()
     line.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high < 60 * low else (1.0,)))
     line.set_minor_locator(NullLocator())
-    line.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    line.set_major_formatter(FuncFormatter(lambda value, _: _power_or_plain(value)))
+
+
+def _power_or_plain(value: float) -> str:
+    """Write 0.001 to 10000 as they are, and what lies beyond as a power of ten."""
+    if 1e-4 < value < 1e5:
+        return f"{value:g}"
+    digits, _, power = f"{value:.0e}".partition("e")
+    raised = str(int(power)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    return f"10{raised}" if digits == "1" else f"{digits}·10{raised}"
 
 
 def _checksum(text: str) -> int:

@@ -153,3 +153,10 @@ def test_wrong_arguments_are_refused():
         Information.from_blocks([], n_atoms=[])
     with pytest.raises(ParameterError, match="must be positive and finite"):
         Information.from_rows(np.ones((2, 2)), prior=0.0)
+
+
+def test_target_root_is_a_factor_of_the_target():
+    info = pool()
+    L = info.target_root({"forces": 2.0})
+    np.testing.assert_allclose(L @ L.T, info.target({"forces": 2.0}), atol=1e-13)
+    assert pool(heights=(0,)).target_root().shape == (6, 0)

@@ -1,0 +1,102 @@
+"""Work shared out over threads, by ranges of atoms or by items of a list.
+
+Compiled loops and BLAS let go of Python's lock, so that plain threads keep all cores busy. The work is cut at the
+highest level there is: two threads that never wait for each other lose nothing on a busy machine, where the barriers
+inside a parallel loop or a threaded matrix product cost several times the work itself.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cache
+from itertools import pairwise
+from threading import local
+from typing import TypeVar
+
+from threadpoolctl import ThreadpoolController
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+_here = local()
+
+
+@cache
+def count() -> int:
+    """Return the number of threads: NUMBA_NUM_THREADS or OMP_NUM_THREADS where set, else the cores of this process."""
+    for name in ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS"):
+        value = os.environ.get(name, "")
+        if value.isdigit() and int(value) > 0:
+            return int(value)
+    return max(1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+
+
+@cache
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(count(), thread_name_prefix="kernelpot")
+
+
+if hasattr(os, "register_at_fork"):
+    # Threads do not survive a fork: a child process makes its own.
+    os.register_at_fork(after_in_child=_pool.cache_clear)
+
+
+@cache
+def _blas() -> ThreadpoolController:
+    return ThreadpoolController()
+
+
+def _inside(work: Callable[[Item], Result], item: Item) -> Result:
+    _here.busy = True
+    try:
+        return work(item)
+    finally:
+        _here.busy = False
+
+
+def share(work: Callable[[int, int], None], n: int, grain: int) -> None:
+    """Call ``work(start, stop)`` on ranges that cover ``range(n)``, at least `grain` long, over the threads.
+
+    Parameters
+    ----------
+    work
+        Must let go of the lock, and must not write where another range writes.
+    n
+        Length of the whole range.
+    grain
+        Shortest range worth a thread.
+    """
+    parts = min(count(), n // max(1, grain))
+    if parts < 2 or getattr(_here, "busy", False):
+        work(0, n)
+        return
+    # Smaller ranges than threads, so that a late thread leaves little to wait for.
+    cuts = [k * n // (4 * parts) for k in range(4 * parts + 1)]
+    futures = [_pool().submit(_inside, lambda r: work(*r), r) for r in pairwise(cuts)]
+    for future in futures:
+        future.result()
+
+
+def ordered(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+    """Yield ``work(item)`` for every item in order, computed by threads a little ahead of who consumes it.
+
+    BLAS keeps to one thread meanwhile. No more than one result per thread waits, so memory stays bounded.
+    """
+    if count() < 2 or getattr(_here, "busy", False):
+        yield from map(work, items)
+        return
+    waiting: deque[Future[Result]] = deque()
+    with _blas().limit(limits=1, user_api="blas"):
+        try:
+            for item in items:
+                waiting.append(_pool().submit(_inside, work, item))
+                if len(waiting) > count():
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
