@@ -54,10 +54,10 @@ def page(outcome: Outcome) -> Page:
         lead=(
             f"Out of {plan.n_pool} Cu–Au structures, kernelpot picked the {plan.n_chosen} whose labels would"
             " tell a potential most about the whole pool, without looking at one energy or force. Only then"
-            " were they labelled, by EMT, a quick potential that stands in for DFT here. The fitted"
-            f" potential is {_against(forces, float(np.median(rivals)))} the median of {len(rivals)} random"
-            f" choices in its forces, and {_against(energy, float(np.median(energy_rivals)))} it in its"
-            " energies."
+            " were they labelled, by EMT, a quick potential that stands in for DFT here. The force error of"
+            f" the fitted potential lies {_against(forces, float(np.median(rivals)))} the median of"
+            f" {len(rivals)} random choices, its energy error"
+            f" {_against(energy, float(np.median(energy_rivals)))} it."
         ),
         facts=_facts(outcome, beaten),
         sections=[
@@ -76,7 +76,12 @@ def page(outcome: Outcome) -> Page:
 
 def _against(value: float, rival: float) -> str:
     percent = 100 * (1 - value / rival)
-    return f"{percent:.0f} % more accurate than" if percent >= 0 else f"{-percent:.0f} % less accurate than"
+    return f"{percent:.0f} % below" if percent >= 0 else f"{-percent:.0f} % above"
+
+
+def _typeset(formula: str) -> str:
+    """Lower the numbers of a formula."""
+    return formula.translate(str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉"))
 
 
 def _rmse(arm: Arm, kind: str) -> float:
@@ -107,10 +112,10 @@ def _facts(outcome: Outcome, beaten: int) -> list[Fact]:
             "honest uncertainties would give 95 %",
         ),
         Fact(
-            f"{outcome.dynamics.drift:+.2f}".replace("-", "−"),
+            f"{outcome.dynamics.drift:+.3f}".replace("-", "−"),
             "meV/atom",
             "Energy drift in dynamics",
-            f"{outcome.dynamics.times[-1]:.0f} ps at constant energy, {outcome.dynamics.formula}",
+            f"{outcome.dynamics.times[-1]:.0f} ps at constant energy, {_typeset(outcome.dynamics.formula)}",
         ),
     ]
 
@@ -145,9 +150,9 @@ def _choosing(outcome: Outcome) -> Section:
                     size=(10.4, 4.6),
                 ),
                 "A map of the pool",
-                "Each mark is a structure; near marks have similar atomic environments. Rings show what was"
-                f" chosen: {counts}. A good choice spreads out without spending its labels on outliers"
-                " alone.",
+                "Each mark is a structure; near marks have similar atomic environments, and the arc leads"
+                f" from one pure metal to the other. Rings show what was chosen: {counts}. A good choice"
+                " spreads out without spending its labels on outliers alone.",
                 wide=True,
             ),
             Figure(
@@ -283,9 +288,9 @@ def _moving(outcome: Outcome) -> Section:
     )
     return Section(
         "Atoms that move",
-        f"{moved.formula} at constant energy under the fitted potential, {plan.md_step:g} fs per step, about"
-        f" {moved.temperature[len(moved.temperature) // 2 :].mean():.0f} K. A potential whose forces are the"
-        " exact derivatives of its energy keeps the total energy.",
+        f"{_typeset(moved.formula)} at constant energy under the fitted potential, {plan.md_step:g} fs per"
+        f" step, about {moved.temperature[len(moved.temperature) // 2 :].mean():.0f} K. A potential whose"
+        " forces are the exact derivatives of its energy keeps the total energy.",
         [
             Figure(
                 svg(

@@ -156,9 +156,10 @@ def _dynamics(model: SparseGP, plan: Plan) -> Dynamics:
 
 
 def _described(model: SparseGP, plan: Plan) -> dict[str, str]:
+    soap = plan.descriptor
     return {
-        "descriptor": repr(plan.descriptor),
-        "kernel": repr(plan.kernel),
+        "descriptor": (f"SOAP, cutoff {soap.cutoff:g} Å, n_max {soap.n_max}, l_max {soap.l_max}, σ {soap.sigma:g} Å"),
+        "kernel": f"dot product of normalised environments, ζ = {plan.kernel.zeta}",
         "inducing environments": str(model.n_inducing_),
         "noise planned with": str(plan.planned),
         "noise found by cross-validation": str(model.noise_),

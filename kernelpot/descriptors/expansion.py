@@ -8,14 +8,16 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
-from numba import njit, prange
+from numba import njit
 
 from kernelpot.data.batch import Batch
 from kernelpot.descriptors.harmonics import FASTMATH, fill, recurrence, values
 from kernelpot.descriptors.radial import RadialTable
+from kernelpot.threads import share
 
 BLOCK = 32
-ATOMS_PER_TASK = 16
+ATOMS_PER_TASK = 32
+"""Fewest atoms worth a thread."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,16 +61,9 @@ class Expansion:
     def expand(self, batch: Batch, channel: Int[np.ndarray, " atoms"]) -> Float[np.ndarray, "atoms lm k"]:
         """Return the coefficients of every atom; `channel` is each atom's element channel."""
         c = np.zeros((batch.n_atoms, *self.shape))
-        _expand(
-            *self.settings,
-            self.table.nodes,
-            self.angular,
-            batch.vectors,
-            batch.second,
-            batch.pair_offsets,
-            channel,
-            c,
-        )
+        engine = (*self.settings, self.table.nodes, self.angular)
+        pairs = (batch.vectors, batch.second, batch.pair_offsets, channel)
+        share(lambda begin, end: _expand(begin, end, *engine, *pairs, c), batch.n_atoms, ATOMS_PER_TASK)
         return c
 
     def vjp(
@@ -76,10 +71,9 @@ class Expansion:
     ) -> Float[np.ndarray, "pairs 3"]:
         """Return dE/dr of every pair vector, given dE/dc of every atom: the transpose of `expand`."""
         result = np.zeros((len(batch.second), 3))
-        _vjp(
-            *self.settings, self.table.nodes, self.angular, batch.vectors, batch.second, batch.pair_offsets, channel,
-            gradient, result,
-        )  # fmt: skip
+        engine = (*self.settings, self.table.nodes, self.angular)
+        pairs = (batch.vectors, batch.second, batch.pair_offsets, channel)
+        share(lambda begin, end: _vjp(begin, end, *engine, *pairs, gradient, result), batch.n_atoms, ATOMS_PER_TASK)
         return result
 
 
@@ -152,8 +146,10 @@ def radial_slope(inverse_step: Any, nodes: Any, r: Any, w: Any, dw: Any, value: 
         value[q] = w * value[q]
 
 
-@njit(cache=True, fastmath=FASTMATH, parallel=True)
+@njit(cache=True, nogil=True, fastmath=FASTMATH)
 def _expand(
+    begin: Any,
+    end: Any,
     l_max: Any,
     n_tag: Any,
     cutoff: Any,
@@ -168,35 +164,35 @@ def _expand(
     c: Any,
 ) -> Any:
     n_max = len(n_tag)
-    n_atoms = c.shape[0]
-    for task in prange((n_atoms + ATOMS_PER_TASK - 1) // ATOMS_PER_TASK):
-        u, r, w, dw = np.empty((3, BLOCK)), np.empty(BLOCK), np.empty(BLOCK), np.empty(BLOCK)
-        where = np.empty(BLOCK, np.int64)
-        q = np.empty(((l_max + 1) * (l_max + 2) // 2, BLOCK))
-        re, im = np.empty((l_max + 1, BLOCK)), np.empty((l_max + 1, BLOCK))
-        y = np.empty(((l_max + 1) ** 2, BLOCK))
-        radial = np.empty(nodes.shape[2])
-        for i in range(task * ATOMS_PER_TASK, min(n_atoms, (task + 1) * ATOMS_PER_TASK)):
-            own = channel[i] * n_max
-            for n in range(n_max):
-                c[i, 0, own + n] = nodes[0, 0, n] * table[0, 0]
-            p, stop = offsets[i], offsets[i + 1]
-            while p < stop:
-                count, p = gather(cutoff, fade, vectors, p, stop, u, r, w, dw, where)
-                fill(l_max, count, u, table, q, re, im)
-                values(l_max, count, q, re, im, y)
-                for b in range(count):
-                    _radial(inverse_step, nodes, r[b], w[b], radial)
-                    base = channel[second[where[b]]] * n_max
-                    for l in range(l_max + 1):  # noqa: E741
-                        for lm in range(l * l, (l + 1) * (l + 1)):
-                            weight = y[lm, b]
-                            for n in range(n_max):
-                                c[i, lm, base + n] += weight * radial[l * n_max + n]
+    u, r, w, dw = np.empty((3, BLOCK)), np.empty(BLOCK), np.empty(BLOCK), np.empty(BLOCK)
+    where = np.empty(BLOCK, np.int64)
+    q = np.empty(((l_max + 1) * (l_max + 2) // 2, BLOCK))
+    re, im = np.empty((l_max + 1, BLOCK)), np.empty((l_max + 1, BLOCK))
+    y = np.empty(((l_max + 1) ** 2, BLOCK))
+    radial = np.empty(nodes.shape[2])
+    for i in range(begin, end):
+        own = channel[i] * n_max
+        for n in range(n_max):
+            c[i, 0, own + n] = nodes[0, 0, n] * table[0, 0]
+        p, stop = offsets[i], offsets[i + 1]
+        while p < stop:
+            count, p = gather(cutoff, fade, vectors, p, stop, u, r, w, dw, where)
+            fill(l_max, count, u, table, q, re, im)
+            values(l_max, count, q, re, im, y)
+            for b in range(count):
+                _radial(inverse_step, nodes, r[b], w[b], radial)
+                base = channel[second[where[b]]] * n_max
+                for l in range(l_max + 1):  # noqa: E741
+                    for lm in range(l * l, (l + 1) * (l + 1)):
+                        weight = y[lm, b]
+                        for n in range(n_max):
+                            c[i, lm, base + n] += weight * radial[l * n_max + n]
 
 
-@njit(cache=True, fastmath=FASTMATH, parallel=True)
+@njit(cache=True, nogil=True, fastmath=FASTMATH)
 def _vjp(
+    begin: Any,
+    end: Any,
     l_max: Any,
     n_tag: Any,
     cutoff: Any,
@@ -212,36 +208,34 @@ def _vjp(
     result: Any,
 ) -> Any:
     n_max = len(n_tag)
-    n_atoms = len(offsets) - 1
     columns = nodes.shape[2]
-    for task in prange((n_atoms + ATOMS_PER_TASK - 1) // ATOMS_PER_TASK):
-        u, r, w, dw = np.empty((3, BLOCK)), np.empty(BLOCK), np.empty(BLOCK), np.empty(BLOCK)
-        where = np.empty(BLOCK, np.int64)
-        q = np.empty(((l_max + 1) * (l_max + 2) // 2, BLOCK))
-        re, im = np.empty((l_max + 1, BLOCK)), np.empty((l_max + 1, BLOCK))
-        radial, slope = np.empty((BLOCK, columns)), np.empty((BLOCK, columns))
-        h, dh = np.empty(((l_max + 1) ** 2, BLOCK)), np.empty(((l_max + 1) ** 2, BLOCK))
-        g, along = np.empty((3, BLOCK)), np.empty(BLOCK)
-        for i in range(task * ATOMS_PER_TASK, min(n_atoms, (task + 1) * ATOMS_PER_TASK)):
-            p, stop = offsets[i], offsets[i + 1]
-            while p < stop:
-                count, p = gather(cutoff, fade, vectors, p, stop, u, r, w, dw, where)
-                fill(l_max, count, u, table, q, re, im)
-                for b in range(count):
-                    radial_slope(inverse_step, nodes, r[b], w[b], dw[b], radial[b], slope[b])
-                    base = channel[second[where[b]]] * n_max
-                    for l in range(l_max + 1):  # noqa: E741
-                        for lm in range(l * l, (l + 1) * (l + 1)):
-                            total, change = 0.0, 0.0
-                            for n in range(n_max):
-                                total += gradient[i, lm, base + n] * radial[b, l * n_max + n]
-                                change += gradient[i, lm, base + n] * slope[b, l * n_max + n]
-                            h[lm, b] = total
-                            dh[lm, b] = change
-                _contract(l_max, count, table, u, r, q, re, im, h, dh, g, along)
-                for b in range(count):
-                    for x in range(3):
-                        result[where[b], x] = g[x, b] / r[b] + along[b] * u[x, b]
+    u, r, w, dw = np.empty((3, BLOCK)), np.empty(BLOCK), np.empty(BLOCK), np.empty(BLOCK)
+    where = np.empty(BLOCK, np.int64)
+    q = np.empty(((l_max + 1) * (l_max + 2) // 2, BLOCK))
+    re, im = np.empty((l_max + 1, BLOCK)), np.empty((l_max + 1, BLOCK))
+    radial, slope = np.empty((BLOCK, columns)), np.empty((BLOCK, columns))
+    h, dh = np.empty(((l_max + 1) ** 2, BLOCK)), np.empty(((l_max + 1) ** 2, BLOCK))
+    g, along = np.empty((3, BLOCK)), np.empty(BLOCK)
+    for i in range(begin, end):
+        p, stop = offsets[i], offsets[i + 1]
+        while p < stop:
+            count, p = gather(cutoff, fade, vectors, p, stop, u, r, w, dw, where)
+            fill(l_max, count, u, table, q, re, im)
+            for b in range(count):
+                radial_slope(inverse_step, nodes, r[b], w[b], dw[b], radial[b], slope[b])
+                base = channel[second[where[b]]] * n_max
+                for l in range(l_max + 1):  # noqa: E741
+                    for lm in range(l * l, (l + 1) * (l + 1)):
+                        total, change = 0.0, 0.0
+                        for n in range(n_max):
+                            total += gradient[i, lm, base + n] * radial[b, l * n_max + n]
+                            change += gradient[i, lm, base + n] * slope[b, l * n_max + n]
+                        h[lm, b] = total
+                        dh[lm, b] = change
+            _contract(l_max, count, table, u, r, q, re, im, h, dh, g, along)
+            for b in range(count):
+                for x in range(3):
+                    result[where[b], x] = g[x, b] / r[b] + along[b] * u[x, b]
 
 
 @njit(cache=True, fastmath=FASTMATH, inline="always")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit, prange
+from numba import njit
 
 from kernelpot.descriptors.expansion import BLOCK, gather, gradients, radial_slope
 from kernelpot.descriptors.harmonics import FASTMATH, fill
@@ -20,12 +20,12 @@ def prefactor(l: Any) -> Any:
     return np.pi * np.sqrt(8.0 / (2 * l + 1))
 
 
-@njit(cache=True, fastmath=FASTMATH, parallel=True)
-def spectrum(l_max: Any, c: Any, p: Any) -> Any:
-    """Fill p[i, f] from c[i, lm, k]."""
-    n_atoms, _, size = c.shape
-    for i in prange(n_atoms):
-        square = np.empty((size, size))
+@njit(cache=True, nogil=True, fastmath=FASTMATH)
+def spectrum(begin: Any, end: Any, l_max: Any, c: Any, p: Any) -> Any:
+    """Fill p[i, f] from c[i, lm, k] for the atoms ``begin:end``."""
+    size = c.shape[2]
+    square = np.empty((size, size))
+    for i in range(begin, end):
         f = 0
         for l in range(l_max + 1):  # noqa: E741
             square[:] = 0.0
@@ -43,12 +43,12 @@ def spectrum(l_max: Any, c: Any, p: Any) -> Any:
                 f += size - a
 
 
-@njit(cache=True, fastmath=FASTMATH, parallel=True)
-def spectrum_vjp(l_max: Any, c: Any, gradient: Any, result: Any) -> Any:
-    """Fill result[i, lm, k] = dE/dc from gradient[i, f] = dE/dp."""
-    n_atoms, _, size = c.shape
-    for i in prange(n_atoms):
-        square = np.empty((size, size))
+@njit(cache=True, nogil=True, fastmath=FASTMATH)
+def spectrum_vjp(begin: Any, end: Any, l_max: Any, c: Any, gradient: Any, result: Any) -> Any:
+    """Fill result[i, lm, k] = dE/dc from gradient[i, f] = dE/dp for the atoms ``begin:end``."""
+    size = c.shape[2]
+    square = np.empty((size, size))
+    for i in range(begin, end):
         f = 0
         for l in range(l_max + 1):  # noqa: E741
             diagonal = prefactor(l)
@@ -68,11 +68,12 @@ def spectrum_vjp(l_max: Any, c: Any, gradient: Any, result: Any) -> Any:
                         result[i, lm, b] += weight * square[a, b]
 
 
-@njit(cache=True, fastmath=FASTMATH, parallel=True)
+@njit(cache=True, nogil=True, fastmath=FASTMATH)
 def displacement_rows(
+    begin: Any,
+    end: Any,
     l_max: Any,
-    n_tag: Any,
-    size_tag: Any,
+    n_max: Any,
     cutoff: Any,
     fade: Any,
     inverse_step: Any,
@@ -90,21 +91,20 @@ def displacement_rows(
 ) -> Any:
     """Fill rows[s] = ∂p_i/∂r_j for every atom j that moves centre i, and virial[i] = Σ_pairs sym(r ⊗ ∂p_i/∂r).
 
-    The centres are those of ``start:start + len(virial)``. Slot s of centre i is row slot_offsets[i] - slot_offsets[start] + s;
+    The centres are ``start + begin:start + end``, counted from `start` in virial. Slot s of centre i is row slot_offsets[i] - slot_offsets[start] + s;
     slot 0 is the centre itself, whose row is minus the sum over its pairs; images of one atom share a slot and add up.
     """
-    n_max = len(n_tag)
-    size, n_features = len(size_tag), rows.shape[2]
-    for centre in prange(virial.shape[0]):
+    size, n_features = coefficients.shape[2], rows.shape[2]
+    u, r, w, dw = np.empty((3, BLOCK)), np.empty(BLOCK), np.empty(BLOCK), np.empty(BLOCK)
+    where = np.empty(BLOCK, np.int64)
+    q = np.empty(((l_max + 1) * (l_max + 2) // 2, BLOCK))
+    re, im = np.empty((l_max + 1, BLOCK)), np.empty((l_max + 1, BLOCK))
+    y, dy = np.empty(((l_max + 1) ** 2, BLOCK)), np.empty((3, (l_max + 1) ** 2, BLOCK))
+    radial, slope = np.empty(nodes.shape[2]), np.empty(nodes.shape[2])
+    scratch, change = np.empty((6, size)), np.empty((3, n_features))
+    for centre in range(begin, end):
         i = start + centre
         c = coefficients[i]
-        u, r, w, dw = np.empty((3, BLOCK)), np.empty(BLOCK), np.empty(BLOCK), np.empty(BLOCK)
-        where = np.empty(BLOCK, np.int64)
-        q = np.empty(((l_max + 1) * (l_max + 2) // 2, BLOCK))
-        re, im = np.empty((l_max + 1, BLOCK)), np.empty((l_max + 1, BLOCK))
-        y, dy = np.empty(((l_max + 1) ** 2, BLOCK)), np.empty((3, (l_max + 1) ** 2, BLOCK))
-        radial, slope = np.empty(nodes.shape[2]), np.empty(nodes.shape[2])
-        scratch, change = np.empty((6, size)), np.empty((3, n_features))
         own = slot_offsets[i] - slot_offsets[start]
         untouched = np.ones(slot_offsets[i + 1] - slot_offsets[i], np.bool_)
         untouched[0] = False
@@ -131,7 +131,7 @@ def displacement_rows(
                 rows[own + s] = 0.0
 
 
-@njit(cache=True, fastmath=FASTMATH, inline="always")
+@njit(cache=True, fastmath=FASTMATH)
 def _pair_rows(
     l_max: Any, n_max: Any, size: Any, c: Any, base: Any, pair: Any, u: Any, y: Any, dy: Any, radial: Any, slope: Any,
     scratch: Any, row: Any,
@@ -172,7 +172,7 @@ def _pair_rows(
                 row[x, f] *= np.sqrt(0.5)
 
 
-@njit(cache=True, fastmath=FASTMATH, inline="always")
+@njit(cache=True, fastmath=FASTMATH)
 def _accumulate(r: Any, change: Any, own: Any, virial: Any) -> Any:
     """Subtract a pair's rows from its centre's and add sym(r ⊗ change) to the virial."""
     x, y, z = r[0], r[1], r[2]

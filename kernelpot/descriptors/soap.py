@@ -10,11 +10,15 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from kernelpot.data.batch import Batch
-from kernelpot.descriptors.expansion import Expansion
+from kernelpot.descriptors.expansion import ATOMS_PER_TASK, Expansion
 from kernelpot.descriptors.power import displacement_rows, slots, spectrum, spectrum_vjp
 from kernelpot.descriptors.protocol import Displacements
 from kernelpot.descriptors.radial import GTO, PowerGaussian, RadialBasis, RadialTable, SphericalBessel
 from kernelpot.errors import ParameterError, SpeciesError
+from kernelpot.threads import share
+
+CENTRES_PER_TASK = 8
+"""Fewest centres worth a thread when derivatives are made."""
 
 BASES: dict[str, type[GTO] | type[PowerGaussian] | type[SphericalBessel]] = {
     "GTO": GTO,
@@ -149,7 +153,7 @@ class SOAP:
         channel = self.channels(batch.numbers)
         coefficients = self.expansion.expand(batch, channel)
         vectors = np.empty((batch.n_atoms, self.n_features))
-        spectrum(self.l_max, coefficients, vectors)
+        share(lambda a, b: spectrum(a, b, self.l_max, coefficients, vectors), batch.n_atoms, ATOMS_PER_TASK)
         return SoapEnvironments(self, batch, channel, coefficients, vectors)
 
 
@@ -166,7 +170,11 @@ class SoapEnvironments:
     def vjp(self, gradient: Float[np.ndarray, "atoms f"]) -> Float[np.ndarray, "pairs 3"]:
         """Return dE/d(pair vector), given dE/d(power spectrum)."""
         inner = np.empty_like(self.coefficients)
-        spectrum_vjp(self.soap.l_max, self.coefficients, gradient, inner)
+        share(
+            lambda a, b: spectrum_vjp(a, b, self.soap.l_max, self.coefficients, gradient, inner),
+            self.batch.n_atoms,
+            ATOMS_PER_TASK,
+        )
         return self.soap.expansion.vjp(self.batch, self.channel, inner)
 
     @cached_property
@@ -181,10 +189,15 @@ class SoapEnvironments:
         a, b = int(offsets[start]), int(offsets[stop])
         rows = np.empty((b - a, 3, soap.n_features))
         virial = np.empty((stop - start, 6, soap.n_features))
-        displacement_rows(
-            *soap.expansion.settings[:2], (0,) * soap.expansion.shape[1], *soap.expansion.settings[2:], soap.expansion.table.nodes, soap.expansion.angular, batch.vectors,
-            self.channel[batch.second], batch.pair_offsets, slot, offsets, start, self.coefficients, rows, virial,
-        )  # fmt: skip
+        expansion = soap.expansion
+        # A plain n_max: this loop is compiled once for all sizes.
+        engine = (soap.l_max, soap.n_max, *expansion.settings[2:], expansion.table.nodes, expansion.angular)
+        pairs = (batch.vectors, self.channel[batch.second], batch.pair_offsets, slot, offsets, start)
+        share(
+            lambda begin, end: displacement_rows(begin, end, *engine, *pairs, self.coefficients, rows, virial),
+            stop - start,
+            CENTRES_PER_TASK,
+        )
         centre = np.repeat(np.arange(stop - start), np.diff(offsets[start : stop + 1]))
         return Displacements(rows, centre, atoms[a:b], virial)
 

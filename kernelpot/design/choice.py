@@ -75,8 +75,9 @@ class Choice:
             lines.append("with " + ", ".join(f"{key} {value}" for key, value in self.description.items()))
         lines.append(f"{symbol}: {self.curve[0]:.6g} before, {self.curve[-1]:.6g} after")
         if self.efficiency_bound is not None:
+            floor = np.floor(self.efficiency_bound * 1e3) / 1e3
             lines.append(
-                f"efficiency against the best possible choice: at least {np.floor(self.efficiency_bound * 1e3) / 1e3:.3f} "
+                f"efficiency against the best possible choice: at least {floor:.3f} "
                 "(a loose limit, taken at the choice itself)"
             )
         if self.costs is not None and self.budget is not None:

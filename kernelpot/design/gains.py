@@ -65,7 +65,7 @@ class Path:
         self.precision = self.precision.with_rows(block)
         self.values.append(self.criterion.follow(self.values[-1], lower, U))
         # Differences are good to eps times the value they started from.
-        if len(self.values) % _REFRESH_PICKS == 0 or self.values[-1] < 1e-6 * self._anchor:
+        if len(self.values) % _REFRESH_PICKS == 0 or self.values[-1] < 1e-3 * self._anchor:
             self.anchor()
         return U
 

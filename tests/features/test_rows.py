@@ -12,6 +12,7 @@ from kernelpot.features.feature_map import Described, KernelMap
 from kernelpot.features.inducing import choose_inducing, species_of
 from kernelpot.features.rows import add_runs, make_rows
 from tests import structures as make
+from tests.potentials import small_soap
 
 KINDS = ("energy", "forces", "stress")
 VOIGT = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
@@ -24,7 +25,7 @@ CASES = {
 
 
 def feature_map(structures, *, zeta=2, n=6) -> KernelMap:
-    soap = kp.SOAP(cutoff=3.6, n_max=2, l_max=2, sigma=0.6).with_species(species_of(structures))
+    soap = small_soap().with_species(species_of(structures))
     inducing = choose_inducing(soap, structures, n * len(soap.species), method="random", seed=0)
     return KernelMap.from_inducing(soap, kp.DotProduct(zeta), inducing)
 

@@ -1,0 +1,213 @@
+"""The power spectrum in plain PyTorch, differentiable as often as wanted, on any device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from math import pi, sqrt
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from kernelpot.data.batch import Batch
+from kernelpot.descriptors.harmonics import recurrence
+from kernelpot.descriptors.radial import GTO, gto_primitives
+from kernelpot.descriptors.soap import SOAP
+from kernelpot.errors import ParameterError
+
+
+@dataclass(frozen=True, eq=False)
+class SoapTorch:
+    """A `SOAP` whose vectors PyTorch can differentiate; the reference for the Numba engine.
+
+    Attributes
+    ----------
+    soap
+        What to compute; it has its species.
+    device, dtype
+        Where and in which precision.
+    closed_form
+        Evaluate `GTO` functions by their formula, smooth to every order, instead of from the table (C²). Second
+        derivatives of the vectors exist either way.
+
+    Raises
+    ------
+    ParameterError
+        `closed_form` is asked of a basis that has none.
+    """
+
+    soap: SOAP
+    device: str = "cpu"
+    dtype: torch.dtype = torch.float64
+    closed_form: bool = False
+
+    def __post_init__(self) -> None:
+        if self.closed_form and not isinstance(self.soap.basis, GTO):
+            raise ParameterError(
+                f"`closed_form` needs the basis `GTO`, got {type(self.soap.basis).__name__}; leave it False."
+            )
+
+    @cached_property
+    def _tables(self) -> dict[str, Tensor]:
+        expansion = self.soap.expansion
+        rows, columns = np.triu_indices(expansion.shape[1])
+        arrays = {"nodes": expansion.table.nodes, "recurrence": recurrence(self.soap.l_max)}
+        if isinstance(self.soap.basis, GTO):
+            decay, mixing = gto_primitives(
+                self.soap.basis.radius or self.soap.cutoff,
+                n_max=self.soap.n_max,
+                l_max=self.soap.l_max,
+                sigma=self.soap.sigma,
+            )
+            arrays |= {"decay": decay, "mixing": mixing}
+        tensors = {name: self._tensor(array) for name, array in arrays.items()}
+        tensors["rows"] = torch.as_tensor(rows, device=self.device)
+        tensors["columns"] = torch.as_tensor(columns, device=self.device)
+        return tensors
+
+    def _tensor(self, array: np.ndarray) -> Tensor:
+        return torch.as_tensor(array, device=self.device, dtype=self.dtype)
+
+    def vectors(
+        self,
+        batch: Batch,
+        positions: Float[Tensor, "atoms 3"] | None = None,
+        strain: Float[Tensor, "structures 3 3"] | None = None,
+    ) -> Float[Tensor, "atoms f"]:
+        """Return the power spectrum of every atom, not normalised.
+
+        Parameters
+        ----------
+        batch
+            Structures with pairs up to the cutoff or beyond.
+        positions
+            Cartesian positions, Å, that replace those of the batch; may require gradients.
+        strain
+            Strain ε of each structure, r → r + ε r, symmetrised here; may require gradients. The derivative of an
+            energy by a symmetric component, divided by the volume, is the stress in ASE's sign.
+        """
+        return self.power_spectrum(self.coefficients(batch, self.pair_vectors(batch, positions, strain)))
+
+    def pair_vectors(
+        self,
+        batch: Batch,
+        positions: Float[Tensor, "atoms 3"] | None = None,
+        strain: Float[Tensor, "structures 3 3"] | None = None,
+    ) -> Float[Tensor, "pairs 3"]:
+        """Return the vector from the first to the second atom of each pair, Å; parameters as in `vectors`."""
+        if positions is None:
+            positions = self._tensor(batch.positions)
+        first = torch.as_tensor(batch.first, device=self.device)
+        second = torch.as_tensor(batch.second, device=self.device)
+        result = positions[second] - positions[first] + self._tensor(batch.shifts)
+        if strain is not None:
+            structure = torch.as_tensor(batch.structure[batch.first], device=self.device)
+            symmetric = 0.5 * (strain + strain.transpose(1, 2))
+            result = result + torch.einsum("pab,pb->pa", symmetric[structure], result)
+        return result
+
+    def coefficients(self, batch: Batch, vectors: Float[Tensor, "pairs 3"]) -> Float[Tensor, "atoms lm k"]:
+        """Return c[i, lm, k] as `Expansion` defines it, for these pair vectors.
+
+        Raises
+        ------
+        ParameterError
+            The batch lists pairs up to less than the cutoff.
+        """
+        soap = self.soap
+        soap.check_reach(batch)
+        channel = torch.as_tensor(soap.channels(batch.numbers), device=self.device)
+        inside = torch.nonzero(vectors.detach().square().sum(1) < soap.cutoff**2).squeeze(1)
+        first = torch.as_tensor(batch.first, device=self.device)[inside]
+        neighbour = channel[torch.as_tensor(batch.second, device=self.device)[inside]]
+        r = torch.linalg.vector_norm(vectors[inside], dim=1)
+        weighted = self.radial(r) * self.fade(r)[:, None, None]
+        y = solid_harmonics(vectors[inside] / r[:, None], self._tables["recurrence"], soap.l_max)
+        degree = torch.as_tensor([l for l in range(soap.l_max + 1) for _ in range(2 * l + 1)], device=self.device)
+        products = y[:, :, None] * weighted[:, degree, :]
+        n_channels = soap.expansion.n_channels
+        shape = (batch.n_atoms * n_channels, y.shape[1], soap.n_max)
+        c = torch.zeros(shape, device=self.device, dtype=self.dtype)
+        c = c.index_add(0, first * n_channels + neighbour, products)
+        centre = torch.zeros_like(c[0])
+        centre[0] = self.radial(torch.zeros(1, device=self.device, dtype=self.dtype))[0, 0] / sqrt(4.0 * pi)
+        atoms = torch.arange(batch.n_atoms, device=self.device)
+        c = c.index_add(0, atoms * n_channels + channel, centre.expand(batch.n_atoms, -1, -1))
+        c = c.reshape(batch.n_atoms, n_channels, y.shape[1], soap.n_max)
+        return c.transpose(1, 2).reshape(batch.n_atoms, y.shape[1], -1)
+
+    def radial(self, r: Float[Tensor, pairs]) -> Float[Tensor, "pairs l n"]:
+        """Return R_nl(r) without the fade, for distances up to the cutoff (the closed form: any distance)."""
+        shape = (len(r), self.soap.l_max + 1, self.soap.n_max)
+        if self.closed_form:
+            gaussians = torch.exp(-self._tables["decay"] * r[:, None, None] ** 2)
+            powers = torch.stack([r**l for l in range(shape[1])], dim=1)
+            return powers[:, :, None] * torch.einsum("pln,lmn->plm", gaussians, self._tables["mixing"])
+        nodes = self._tables["nodes"]
+        x = r / self.soap.expansion.table.step
+        k = x.detach().long().clamp(max=len(nodes) - 2)
+        weights = hermite(x - k)
+        ends = torch.cat([nodes[k], nodes[k + 1]], dim=1)
+        return torch.einsum("pw,pwc->pc", weights, ends).reshape(shape)
+
+    def fade(self, r: Float[Tensor, pairs]) -> Float[Tensor, pairs]:
+        """Return the weight of neighbours at distance r: 1, falling to 0 at the cutoff as 1 - 10t³ + 15t⁴ - 6t⁵."""
+        if self.soap.fade == 0.0:
+            return (r < self.soap.cutoff).to(self.dtype)
+        t = ((r - self.soap.cutoff) / self.soap.fade + 1.0).clamp(0.0, 1.0)
+        return 1.0 - t**3 * (10.0 - t * (15.0 - 6.0 * t))
+
+    def power_spectrum(self, c: Float[Tensor, "atoms lm k"]) -> Float[Tensor, "atoms f"]:
+        """Return p[i, (l, k ≤ k')] = f_l √(2 - δ_kk') Σ_m c[i, lm, k] c[i, lm, k'], f_l = π √(8/(2l+1))."""
+        rows, columns = self._tables["rows"], self._tables["columns"]
+        weight = torch.where(rows == columns, 1.0, sqrt(2.0)).to(self.dtype)
+        parts = []
+        for l in range(self.soap.l_max + 1):
+            block = c[:, l * l : (l + 1) * (l + 1)]
+            square = torch.einsum("imk,imq->ikq", block, block)
+            parts.append(pi * sqrt(8.0 / (2 * l + 1)) * weight * square[:, rows, columns])
+        return torch.cat(parts, dim=1)
+
+
+def hermite(t: Float[Tensor, pairs]) -> Float[Tensor, "pairs 6"]:
+    """Return the quintic Hermite weights of (value, slope, curvature) at t = 0, then of those at t = 1."""
+    t2, t3, s3 = t**2, t**3, (1.0 - t) ** 3
+    rise = t3 * (10.0 - t * (15.0 - 6.0 * t))
+    return torch.stack(
+        [
+            1.0 - rise,
+            t - t3 * (6.0 - t * (8.0 - 3.0 * t)),
+            0.5 * t2 * s3,
+            rise,
+            -t3 * (4.0 - t * (7.0 - 3.0 * t)),
+            0.5 * t3 * (1.0 - t) ** 2,
+        ],
+        dim=1,
+    )
+
+
+def solid_harmonics(
+    u: Float[Tensor, "pairs 3"], table: Float[Tensor, "5 lm"], l_max: int
+) -> Float[Tensor, "pairs lm"]:
+    """Return the real harmonics at unit vectors u, lm = l² + l + m, by the recurrences of `harmonics.recurrence`."""
+    x, y, z = u.unbind(1)
+    cosine, sine = [torch.ones_like(x)], [torch.zeros_like(x)]
+    for m in range(l_max):
+        cosine.append(x * cosine[m] - y * sine[m])
+        sine.append(x * sine[m] + y * cosine[m + 1] if False else x * sine[m] + y * cosine[m])
+    q: dict[tuple[int, int], Tensor] = {}
+    columns: list[Tensor] = []
+    for l in range(l_max + 1):
+        for m in range(l + 1):
+            k = l * (l + 1) // 2 + m
+            if m == l:
+                q[l, m] = table[0, k].expand_as(z)
+            else:
+                q[l, m] = table[1, k] * z * q[l - 1, m]
+                if m <= l - 2:
+                    q[l, m] = q[l, m] - table[2, k] * q[l - 2, m]
+        columns += [q[l, -m] * sine[-m] for m in range(-l, 0)]
+        columns += [q[l, m] * cosine[m] for m in range(l + 1)]
+    return torch.stack(columns, dim=1)

@@ -1,0 +1,50 @@
+"""Small potentials for tests: one descriptor, fitted to a handful of structures."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import kernelpot as kp
+from tests import structures as make
+
+NOISE = kp.Noise(energy=0.002, forces=0.05, stress=0.005)
+
+
+def small_soap(cutoff: float = 3.6) -> kp.SOAP:
+    """One size of n_max for all tests, as compiled loops are made for each."""
+    return kp.SOAP(cutoff=cutoff, n_max=4, l_max=2, sigma=0.6)
+
+
+def model(n_inducing: int = 20, zeta: int = 2, noise: kp.Noise | str = NOISE, **settings: object) -> kp.SparseGP:
+    """Return a model that was not fitted."""
+    return kp.SparseGP(small_soap(), kp.DotProduct(zeta), n_inducing=n_inducing, noise=noise, **settings)
+
+
+@cache
+def copper() -> kp.SparseGP:
+    """One species."""
+    return model(12).fit(make.labelled([make.copper(k) for k in range(6)]))
+
+
+@cache
+def copper_gold(zeta: int = 2, n_inducing: int = 20) -> kp.SparseGP:
+    """Two species, by EMT; with a surface, so that what lies beyond crystals is known a little."""
+    return model(n_inducing, zeta).fit([*make.copper_gold_set(8), *make.labelled([make.slab(1)])])
+
+
+@cache
+def silicon() -> kp.SparseGP:
+    """One species in diamond."""
+    return model(24).fit(make.silicon_set(6))
+
+
+@cache
+def molecules() -> kp.SparseGP:
+    """Carbon, hydrogen and oxygen, without cells."""
+    return model(30).fit(make.labelled([make.ethanol(k) for k in range(6)]))
+
+
+@cache
+def four_metals() -> kp.SparseGP:
+    """Four species."""
+    return model(24).fit(make.labelled([make.four_metals(k) for k in range(8)]))
