@@ -28,6 +28,8 @@ def run(settings: Settings) -> Report:
         report.note(str(absent))
         return report
     rivals, source = _rival(settings, report)
+    if not settings.quick:  # fills the cache of compiled code on disk, which is no part of a fit
+        measure("benchmarks.fit:ours", threads=THREADS, noise="cv", quick=True)
     for name, noise in (("given noises", "given"), ('noise="cv"', "cv")):
         outcome = measure("benchmarks.fit:ours", threads=THREADS, noise=noise, quick=settings.quick)
         found = outcome.known
@@ -76,7 +78,7 @@ def _rival(settings: Settings, report: Report) -> tuple[dict[str, float], str]:
         if outcome.value is not None:
             report.details["gap_fit"] = outcome.value
             return outcome.value, "measured in this run on one thread"
-        report.note(f"gap_fit skipped: {outcome.why}")
+        report.note(f"gap_fit skipped: {outcome.reason}")
     return GAP_FIT, "measured elsewhere on one core (run with --full to measure it here)"
 
 
@@ -85,10 +87,8 @@ def gap_fit_whole() -> dict[str, float]:
     import os
     import resource
 
-    from ase.io import write
-
     with tempfile.TemporaryDirectory() as folder, Stopwatch() as watch:
-        write(Path(folder) / "train.xyz", mlearn("Si", "train"), format="extxyz")
+        write_labels(Path(folder) / "train.xyz", mlearn("Si", "train"))
         gap_fit(Path(folder), n_sparse=500, n_max=8, l_max=8, zeta=4, method="cur_points")
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return {
@@ -97,6 +97,20 @@ def gap_fit_whole() -> dict[str, float]:
         "peak_mib": usage.ru_maxrss / 1024,
         "threads": float(os.environ["OMP_NUM_THREADS"]),
     }
+
+
+def write_labels(path: Path, structures: list[Any]) -> None:
+    """Write energies and forces alone: gap_fit would fit stresses that it finds."""
+    from ase.calculators.singlepoint import SinglePointCalculator
+    from ase.io import write
+
+    bare = []
+    for atoms in structures:
+        copy = atoms.copy()
+        copy.info.clear()
+        copy.calc = SinglePointCalculator(copy, **{k: atoms.calc.results[k] for k in ("energy", "forces")})
+        bare.append(copy)
+    write(path, bare, format="extxyz")
 
 
 def gap_fit(folder: Path, *, n_sparse: int, n_max: int, l_max: int, zeta: int, method: str) -> Path:
@@ -116,8 +130,8 @@ def gap_fit(folder: Path, *, n_sparse: int, n_max: int, l_max: int, zeta: int, m
         f"delta=1.0 covariance_type=dot_product n_sparse={n_sparse} sparse_method={method}}}"
     )
     command = [
-        program, "at_file=train.xyz", f"gap={descriptor}", "default_sigma={0.001 0.1 0.0 0.0}", "e0_method=average",
-        "energy_parameter_name=energy", "force_parameter_name=forces", "virial_parameter_name=none",
+        program, "at_file=train.xyz", f"gap={descriptor}", "default_sigma={0.001 0.1 0.1 0.1}", "e0_method=average",
+        "energy_parameter_name=energy", "force_parameter_name=forces",
         "sparse_jitter=1e-8", "do_copy_at_file=F", "sparse_separate_file=F", "gp_file=gap.xml",
     ]  # fmt: skip
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)

@@ -21,8 +21,9 @@ def page(documents: Sequence[dict[str, Any]]) -> str:
     lines = [
         "# Benchmarks",
         "",
-        "Made by `python -m benchmarks`, then `python -m benchmarks.markdown`. Smaller is better in every row; ours/rival",
-        "compares with the rival named in the row. Times are CPU times, medians of several repeats, unless they say wall.",
+        "Made by `python -m benchmarks`, then `python -m benchmarks.markdown`. Smaller is better in every row;",
+        "ours/rival compares with the rival named in the row. Times are CPU times, medians of several repeats,",
+        "unless they say wall.",
         "Rivals that are installed are measured in the same run; notes say where a figure is published instead.",
     ]
     for name in [*(n for n in CASES if n in latest), *(n for n in latest if n not in CASES)]:

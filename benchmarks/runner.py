@@ -84,9 +84,7 @@ def run(names: Sequence[str], *, threads: int, quick: bool, full: bool, path: Pa
             print(table(entry["rows"]))
         for note in report.notes:
             print(f"  {note}")
-        print(
-            f"  GEMM {before:.1f} before, {after:.1f} GFLOP/s per core after; the case took {seconds:.0f} s", flush=True
-        )
+        print(f"  GEMM {before:.1f} before, {after:.1f} GFLOP/s per core after; {seconds:.0f} s in all", flush=True)
         # After every case, so that an interrupted run keeps what it has.
         path.write_text(json.dumps(document, indent=1, default=float), encoding="utf-8")
     print(f"\nwritten: {path}")

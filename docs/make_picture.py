@@ -25,7 +25,7 @@ def draw(figure: Figure, outcome: Outcome) -> None:
     for kind, title, unit in (("energy", "Energy error", "meV/atom"), ("forces", "Force error", "meV/Å")):
         values = {arm.name: 1000 * arm.score(kind)["rmse"] for arm in outcome.arms}
         plots.strips(axes[kind], values, chosen.name, f"{title}, held out", f"RMSE, {unit}")
-    plots.honesty(axes["std"], chosen.forces, "It knows its own error", "eV/Å (forces)", n_bins=12)
+    plots.honesty(axes["std"], chosen.energy, "Energy error against predicted std", "eV/atom", n_bins=6)
 
 
 def main() -> None:

@@ -94,7 +94,7 @@ def test_installed_command_is_the_module():
 def test_fit_writes_model_and_scores(files):
     scores = json.loads((files / "fit.json").read_text())
     assert (files / "model.kp").stat().st_size > 0
-    assert set(scores["noise"]) == {"energy", "forces"}
+    assert set(scores["noise"]) == {"energy", "forces", "stress"}
     assert scores["amplitude"] > 0
     assert scores["test"] is not None
     assert "wrote model.kp" in (files / "fit.txt").read_text()
@@ -143,9 +143,11 @@ def test_evaluate_prints_and_writes_scores(files, tmp_path, capsys):
     ]
     assert main(args) == 0
     assert "energy" in capsys.readouterr().out
-    assert (
-        json.loads((tmp_path / "s.json").read_text())["scores"] == json.loads((files / "fit.json").read_text())["test"]
-    )
+    again = json.loads((tmp_path / "s.json").read_text())["scores"]["overall"]
+    first = json.loads((files / "fit.json").read_text())["test"]["overall"]
+    assert again.keys() == first.keys()
+    for kind, score in again.items():
+        assert score == pytest.approx(first[kind], rel=1e-6)
 
 
 def test_predict_writes_predictions_with_stds(files, tmp_path, capsys):
@@ -193,12 +195,15 @@ def test_fixed_noise(files, tmp_path, capsys):
 
 
 def test_bad_input_exits_2_with_one_line(tmp_path):
-    done = kernelpot_command("select", tmp_path / "absent.xyz", "-n", 3)
-    assert done.returncode == 2
-    assert done.stdout == ""
-    assert "absent.xyz" in done.stderr
-    assert len(done.stderr.splitlines()) == 1
-    assert done.stderr.startswith("kernelpot: error: ")
+    for more in ([], ["--quiet"]):
+        done = kernelpot_command("select", tmp_path / "absent.xyz", "-n", 3, *more)
+        lines = done.stderr.splitlines()
+        assert done.returncode == 2
+        assert done.stdout == ""
+        assert lines[-1].startswith("kernelpot: error: ")
+        assert "absent.xyz" in lines[-1]
+        assert sum("error" in line for line in lines) == 1
+    assert len(lines) == 1
 
 
 @pytest.mark.parametrize(

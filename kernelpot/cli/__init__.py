@@ -35,24 +35,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         with progress.shown(enabled=not args.quiet):
             getattr(commands, args.command)(args)
         sys.stdout.flush()
+        return 0
     except KernelpotError as error:
-        return _fail(str(error))
+        message = str(error)
     except FileNotFoundError as error:
-        return _fail(f"no such file: {error.filename}")
+        message = f"no such file: {error.filename}"
     except BrokenPipeError:
         # The reader of our output (`| head`) has left: nothing more to say, and nothing to flush at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
-        return _fail(str(error))
+        message = str(error)
     except MemoryError:
-        return _fail("out of memory; choose a smaller --n-inducing, or split the files")
+        message = "out of memory; choose a smaller --n-inducing, or split the files"
     except KeyboardInterrupt:
         sys.stderr.write("\nkernelpot: interrupted; no output file was touched\n")
         return INTERRUPTED
-    return 0
-
-
-def _fail(message: str) -> int:
+    # Here the exception is gone, with it the frames that held progress bars open: the message has its own line.
     sys.stderr.write(f"kernelpot: error: {' '.join(message.split())}\n")
     return BAD_INPUT

@@ -108,7 +108,7 @@ def _facts(outcome: Outcome, beaten: int) -> list[Fact]:
         Fact(
             f"{100 * inside:.0f}",
             "%",
-            "Forces inside their 95 % interval",
+            "Forces in 95 % interval",
             "honest uncertainties would give 95 %",
         ),
         Fact(

@@ -76,7 +76,7 @@ class Batch:
         DataError
             A structure is empty, not finite, has overlapping atoms or no volume where it is periodic.
         ParameterError
-            There is no structure, or the cutoff is not a positive length.
+            There is no structure, the cutoff is not a positive length, or the skin is negative.
         """
         if len(structures) == 0:
             raise ParameterError(
@@ -84,6 +84,8 @@ class Batch:
             )
         if not np.isfinite(cutoff) or cutoff <= 0:
             raise ParameterError(f"`cutoff` must be positive and in Å, got {cutoff}; SOAP usually takes 4 to 6.")
+        if not np.isfinite(skin) or skin < 0:
+            raise ParameterError(f"`skin` must be zero or positive and in Å, got {skin}; 0.5 is usual in dynamics.")
         reach = float(cutoff) + float(skin)
         search = NeighborList(cutoff=reach, full_list=True, sorted=True)
         sizes, first, second, shifts = [], [], [], []

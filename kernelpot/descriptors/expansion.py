@@ -24,7 +24,8 @@ ATOMS_PER_TASK = 32
 class Expansion:
     """c[i, lm, a·n_max + n] = Σ_j w(r_ij) R_nl(r_ij) Y_lm(r_ij), summed over the neighbours j of element channel a.
 
-    The centre's own Gaussian is included without a fade; the weight w falls from 1 to 0 as a C² quintic over the last `fade` Å.
+    The centre's own Gaussian is included without a fade; the weight w falls from 1 to 0 as a C² quintic over the last
+    `fade` Å.
 
     Attributes
     ----------
@@ -55,6 +56,7 @@ class Expansion:
 
     @property
     def settings(self) -> tuple[int, tuple[int, ...], float, float, float]:
+        """What the loops take first: l_max, a tuple of length n_max, cutoff, fade, 1/step."""
         # A tuple's length is part of its Numba type: the loops over n compile for this n_max.
         return self.l_max, (0,) * self.n_max, self.cutoff, self.fade, 1.0 / self.table.step
 
@@ -77,7 +79,7 @@ class Expansion:
         return result
 
 
-@njit(cache=True, fastmath=FASTMATH, inline="always")
+@njit(cache=True, fastmath=FASTMATH)
 def gather(
     cutoff: Any, fade: Any, vectors: Any, start: Any, stop: Any, u: Any, r: Any, w: Any, dw: Any, where: Any
 ) -> Any:
@@ -104,7 +106,7 @@ def gather(
     return count, p
 
 
-@njit(cache=True, fastmath=FASTMATH, inline="always")
+@njit(cache=True, fastmath=FASTMATH)
 def _radial(inverse_step: Any, nodes: Any, r: Any, w: Any, value: Any) -> Any:
     """Fill value[column] = w R(r) by quintic Hermite interpolation."""
     x = r * inverse_step
@@ -124,7 +126,7 @@ def _radial(inverse_step: Any, nodes: Any, r: Any, w: Any, value: Any) -> Any:
         value[q] = h0 * a[0, q] + g0 * a[1, q] + f0 * a[2, q] + h1 * b[0, q] + g1 * b[1, q] + f1 * b[2, q]
 
 
-@njit(cache=True, fastmath=FASTMATH, inline="always")
+@njit(cache=True, fastmath=FASTMATH)
 def radial_slope(inverse_step: Any, nodes: Any, r: Any, w: Any, dw: Any, value: Any, slope: Any) -> Any:
     """Fill value[column] = w R(r) and slope[column] = d(w R)/dr."""
     _radial(inverse_step, nodes, r, 1.0, value)
@@ -163,6 +165,7 @@ def _expand(
     channel: Any,
     c: Any,
 ) -> Any:
+    """Add w R_nl Y_lm of every pair of the atoms ``begin:end`` to c, after R_n0(0) Y_00 of the centres themselves."""
     n_max = len(n_tag)
     u, r, w, dw = np.empty((3, BLOCK)), np.empty(BLOCK), np.empty(BLOCK), np.empty(BLOCK)
     where = np.empty(BLOCK, np.int64)
@@ -207,6 +210,7 @@ def _vjp(
     gradient: Any,
     result: Any,
 ) -> Any:
+    """Fill result[p] = Σ_nlm gradient[lm, n] ∂(w R_nl Y_lm)/∂r for every pair of the atoms ``begin:end``."""
     n_max = len(n_tag)
     columns = nodes.shape[2]
     u, r, w, dw = np.empty((3, BLOCK)), np.empty(BLOCK), np.empty(BLOCK), np.empty(BLOCK)
@@ -238,7 +242,7 @@ def _vjp(
                     result[where[b], x] = g[x, b] / r[b] + along[b] * u[x, b]
 
 
-@njit(cache=True, fastmath=FASTMATH, inline="always")
+@njit(cache=True, fastmath=FASTMATH)
 def _contract(
     l_max: Any, count: Any, table: Any, u: Any, r: Any, q: Any, re: Any, im: Any, h: Any, dh: Any, g: Any, along: Any
 ) -> Any:
@@ -275,7 +279,7 @@ def _contract(
                     along[b] += q[k, b] * (radial - l * t / r[b])
 
 
-@njit(cache=True, fastmath=FASTMATH, inline="always")
+@njit(cache=True, fastmath=FASTMATH)
 def gradients(l_max: Any, count: Any, table: Any, u: Any, r: Any, q: Any, re: Any, im: Any, y: Any, dy: Any) -> Any:
     """Fill y[lm, b] and dy[x, lm, b] = ∂Y_lm/∂r of each pair (Å⁻¹)."""
     for l in range(l_max + 1):  # noqa: E741

@@ -8,12 +8,12 @@ from math import pi, sqrt
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from kernelpot.data.batch import Batch
 from kernelpot.descriptors.harmonics import recurrence
-from kernelpot.descriptors.radial import GTO, gto_primitives
+from kernelpot.descriptors.radial import GTO
 from kernelpot.descriptors.soap import SOAP
 from kernelpot.errors import ParameterError
 
@@ -53,13 +53,15 @@ class SoapTorch:
     def _tables(self) -> dict[str, Tensor]:
         expansion = self.soap.expansion
         rows, columns = np.triu_indices(expansion.shape[1])
-        arrays = {"nodes": expansion.table.nodes, "recurrence": recurrence(self.soap.l_max)}
+        arrays = {
+            "nodes": expansion.table.nodes,
+            "recurrence": recurrence(self.soap.l_max),
+            "weight": np.where(rows == columns, 1.0, sqrt(2.0)),
+        }
         if isinstance(self.soap.basis, GTO):
-            decay, mixing = gto_primitives(
-                self.soap.basis.radius or self.soap.cutoff,
-                n_max=self.soap.n_max,
-                l_max=self.soap.l_max,
-                sigma=self.soap.sigma,
+            soap = self.soap
+            decay, mixing = self.soap.basis.smeared(
+                cutoff=soap.cutoff, n_max=soap.n_max, l_max=soap.l_max, sigma=soap.sigma
             )
             arrays |= {"decay": decay, "mixing": mixing}
         tensors = {name: self._tensor(array) for name, array in arrays.items()}
@@ -125,7 +127,9 @@ class SoapTorch:
         r = torch.linalg.vector_norm(vectors[inside], dim=1)
         weighted = self.radial(r) * self.fade(r)[:, None, None]
         y = solid_harmonics(vectors[inside] / r[:, None], self._tables["recurrence"], soap.l_max)
-        degree = torch.as_tensor([l for l in range(soap.l_max + 1) for _ in range(2 * l + 1)], device=self.device)
+        degree = torch.as_tensor(
+            np.repeat(np.arange(soap.l_max + 1), 2 * np.arange(soap.l_max + 1) + 1), device=self.device
+        )
         products = y[:, :, None] * weighted[:, degree, :]
         n_channels = soap.expansion.n_channels
         shape = (batch.n_atoms * n_channels, y.shape[1], soap.n_max)
@@ -143,7 +147,7 @@ class SoapTorch:
         shape = (len(r), self.soap.l_max + 1, self.soap.n_max)
         if self.closed_form:
             gaussians = torch.exp(-self._tables["decay"] * r[:, None, None] ** 2)
-            powers = torch.stack([r**l for l in range(shape[1])], dim=1)
+            powers = r[:, None] ** torch.arange(shape[1], device=self.device)
             return powers[:, :, None] * torch.einsum("pln,lmn->plm", gaussians, self._tables["mixing"])
         nodes = self._tables["nodes"]
         x = r / self.soap.expansion.table.step
@@ -161,10 +165,9 @@ class SoapTorch:
 
     def power_spectrum(self, c: Float[Tensor, "atoms lm k"]) -> Float[Tensor, "atoms f"]:
         """Return p[i, (l, k ≤ k')] = f_l √(2 - δ_kk') Σ_m c[i, lm, k] c[i, lm, k'], f_l = π √(8/(2l+1))."""
-        rows, columns = self._tables["rows"], self._tables["columns"]
-        weight = torch.where(rows == columns, 1.0, sqrt(2.0)).to(self.dtype)
+        rows, columns, weight = (self._tables[name] for name in ("rows", "columns", "weight"))
         parts = []
-        for l in range(self.soap.l_max + 1):
+        for l in range(self.soap.l_max + 1):  # noqa: E741
             block = c[:, l * l : (l + 1) * (l + 1)]
             square = torch.einsum("imk,imq->ikq", block, block)
             parts.append(pi * sqrt(8.0 / (2 * l + 1)) * weight * square[:, rows, columns])
@@ -188,18 +191,16 @@ def hermite(t: Float[Tensor, pairs]) -> Float[Tensor, "pairs 6"]:
     )
 
 
-def solid_harmonics(
-    u: Float[Tensor, "pairs 3"], table: Float[Tensor, "5 lm"], l_max: int
-) -> Float[Tensor, "pairs lm"]:
+def solid_harmonics(u: Float[Tensor, "pairs 3"], table: Float[Tensor, "5 lm"], l_max: int) -> Float[Tensor, "pairs lm"]:
     """Return the real harmonics at unit vectors u, lm = l² + l + m, by the recurrences of `harmonics.recurrence`."""
     x, y, z = u.unbind(1)
     cosine, sine = [torch.ones_like(x)], [torch.zeros_like(x)]
     for m in range(l_max):
         cosine.append(x * cosine[m] - y * sine[m])
-        sine.append(x * sine[m] + y * cosine[m + 1] if False else x * sine[m] + y * cosine[m])
+        sine.append(x * sine[m] + y * cosine[m])
     q: dict[tuple[int, int], Tensor] = {}
     columns: list[Tensor] = []
-    for l in range(l_max + 1):
+    for l in range(l_max + 1):  # noqa: E741
         for m in range(l + 1):
             k = l * (l + 1) // 2 + m
             if m == l:

@@ -39,7 +39,7 @@ def recurrence(l_max: int) -> Float[np.ndarray, "5 lm"]:
     return table
 
 
-@njit(cache=True, fastmath=FASTMATH, inline="always")
+@njit(cache=True, fastmath=FASTMATH)
 def fill(l_max: Any, count: Any, u: Any, table: Any, q: Any, c: Any, s: Any) -> Any:
     """Fill q[(l, m), p], c[m, p] and s[m, p] for the unit vectors u[:, p] of `count` pairs."""
     for p in range(count):
@@ -69,7 +69,7 @@ def fill(l_max: Any, count: Any, u: Any, table: Any, q: Any, c: Any, s: Any) -> 
                 q[k2, p] = a * u[2, p] * q[k1, p] - b * q[k0, p]
 
 
-@njit(cache=True, fastmath=FASTMATH, inline="always")
+@njit(cache=True, fastmath=FASTMATH)
 def values(l_max: Any, count: Any, q: Any, c: Any, s: Any, y: Any) -> Any:
     """Fill y[lm, p], lm = l² + l + m, from the factors that `fill` left."""
     for l in range(l_max + 1):  # noqa: E741

@@ -10,12 +10,12 @@ from numba import njit
 from kernelpot.descriptors.expansion import BLOCK, gather, gradients, radial_slope
 from kernelpot.descriptors.harmonics import FASTMATH, fill
 
-# p[l, k ≤ k'] = f_l √(2 - δ_kk') Σ_m c[lm, k] c[lm, k']: only the symmetric part, weighted so that dot products of p equal
-# those of the full square (De et al., Phys. Chem. Chem. Phys. 18, 13754 (2016), eq. 8, gives f_l = π √(8/(2l+1))).
+# p[l, k ≤ k'] = f_l √(2 - δ_kk') Σ_m c[lm, k] c[lm, k']: only the symmetric part, weighted so that dot products of p
+# equal those of the full square (De et al., Phys. Chem. Chem. Phys. 18, 13754 (2016), eq. 8: f_l = π √(8/(2l+1))).
 
 
 @njit(cache=True)
-def prefactor(l: Any) -> Any:
+def prefactor(l: Any) -> Any:  # noqa: E741
     """Return f_l."""
     return np.pi * np.sqrt(8.0 / (2 * l + 1))
 
@@ -91,8 +91,9 @@ def displacement_rows(
 ) -> Any:
     """Fill rows[s] = ∂p_i/∂r_j for every atom j that moves centre i, and virial[i] = Σ_pairs sym(r ⊗ ∂p_i/∂r).
 
-    The centres are ``start + begin:start + end``, counted from `start` in virial. Slot s of centre i is row slot_offsets[i] - slot_offsets[start] + s;
-    slot 0 is the centre itself, whose row is minus the sum over its pairs; images of one atom share a slot and add up.
+    The centres are ``start + begin:start + end``, counted from `start` in virial. Slot s of centre i is row
+    slot_offsets[i] - slot_offsets[start] + s; slot 0 is the centre itself, whose row is minus the sum over its pairs;
+    images of one atom share a slot and add up.
     """
     size, n_features = coefficients.shape[2], rows.shape[2]
     u, r, w, dw = np.empty((3, BLOCK)), np.empty(BLOCK), np.empty(BLOCK), np.empty(BLOCK)
@@ -139,7 +140,8 @@ def _pair_rows(
     """Fill row[x, f] = ∂p/∂x of one pair vector.
 
     ∂c[lm, n]/∂x = R_nl ∂_x Y_lm + u_x R'_nl Y_lm has rank two in (m, n), so with T_k = Σ_m ∂_x Y_lm c[lm, k] and
-    V_k = u_x Σ_m Y_lm c[lm, k]: ∂p[l, k, k']/∂x ∝ R_k T_k' + R_k' T_k + R'_k V_k' + R'_k' V_k, R zero outside the channel.
+    V_k = u_x Σ_m Y_lm c[lm, k]: ∂p[l, k, k']/∂x ∝ R_k T_k' + R_k' T_k + R'_k V_k' + R'_k' V_k, with R zero outside the
+    neighbour's channel.
     """
     value, change, stretch = scratch[0], scratch[1], scratch[2]
     turn = scratch[3:]

@@ -29,8 +29,8 @@ class RadialBasis(Protocol):
 class GTO:
     """Gaussian-type radial functions r^l exp(-α_nl r²), Löwdin-orthonormalised.
 
-    α_nl makes function n fall to 1e-3 at the n-th of n_max radii between 1 Å and `radius` (Himanen et al., Comput. Phys.
-    Commun. 247, 106949 (2020), section 2.2.2). The overlap with a Gaussian has a closed form (Gaussian product theorem):
+    α_nl makes function n fall to 1e-3 at the n-th of n_max radii between 1 Å and `radius` (Himanen et al., Comput.
+    Phys. Commun. 247, 106949 (2020), section 2.2.2). Gaussian product theorem, for the overlap with a Gaussian:
 
         ∫ r^l Y_lm exp(-αr²) exp(-η|r - R|²) dr = (π/(α+η))^{3/2} (η/(α+η))^l R^l Y_lm(R) exp(-αη/(α+η) R²).
 
@@ -46,25 +46,36 @@ class GTO:
         self, r: Float[np.ndarray, " points"], *, cutoff: float, n_max: int, l_max: int, sigma: float
     ) -> Float[np.ndarray, "points l n"]:
         """Return R_nl(r), shape (points, l_max + 1, n_max)."""
+        decay, mixing = self.smeared(cutoff=cutoff, n_max=n_max, l_max=l_max, sigma=sigma)
+        result = np.empty((len(r), l_max + 1, n_max))
+        for l in range(l_max + 1):  # noqa: E741
+            result[:, l, :] = (r[:, None] ** l * np.exp(-decay[l] * r[:, None] ** 2)) @ mixing[l].T
+        return result
+
+    def smeared(
+        self, *, cutoff: float, n_max: int, l_max: int, sigma: float
+    ) -> tuple[Float[np.ndarray, "l n"], Float[np.ndarray, "l n n"]]:
+        """Return γ and B of R_nl(r) = r^l Σ_n' B[l, n, n'] exp(-γ[l, n'] r²).
+
+        Raises
+        ------
+        ParameterError
+            The radius is too short for the definition of α_nl.
+        """
         radius = cutoff if self.radius is None else self.radius
         if radius <= 1.0:
             raise ParameterError(f"`GTO` needs a radius above 1 Å, got {radius}; use a larger cutoff or another basis.")
         eta = 0.5 / sigma**2
         thresholds = np.linspace(1.0, radius, n_max)
-        result = np.empty((len(r), l_max + 1, n_max))
+        decay, mixing = np.empty((l_max + 1, n_max)), np.empty((l_max + 1, n_max, n_max))
         for l in range(l_max + 1):  # noqa: E741
             alpha = -np.log(1e-3 / thresholds**l) / thresholds**2
             overlap = 0.5 * gamma(l + 1.5) * (alpha[:, None] + alpha[None, :]) ** (-(l + 1.5))
             beta = np.real(sqrtm(np.linalg.inv(overlap)))
             joint = alpha + eta
-            primitive = (
-                (np.pi / joint) ** 1.5
-                * (eta / joint) ** l
-                * r[:, None] ** l
-                * np.exp(-alpha * eta / joint * r[:, None] ** 2)
-            )
-            result[:, l, :] = primitive @ beta.T
-        return result
+            decay[l] = alpha * eta / joint
+            mixing[l] = beta * ((np.pi / joint) ** 1.5 * (eta / joint) ** l)
+        return decay, mixing
 
 
 @dataclass(frozen=True)
@@ -103,7 +114,8 @@ class PowerGaussian:
 class SphericalBessel:
     """Solutions j_0(nπr/R)-like of the Laplacian in a ball, orthonormal and vanishing at its surface.
 
-    g_n(r) = √(2/R) sin((n+1)πr/R)/r, the l = 0 eigenfunctions for every l (Kocer et al., J. Chem. Phys. 150, 154102 (2019)).
+    g_n(r) = √(2/R) sin((n+1)πr/R)/r, the l = 0 eigenfunctions for every l (Kocer et al., J. Chem. Phys. 150, 154102
+    (2019)).
 
     Parameters
     ----------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -58,7 +58,7 @@ class SOAP:
     n_max: int = 8
     l_max: int = 6
     sigma: float = 0.5
-    basis: RadialBasis = PowerGaussian()
+    basis: RadialBasis = field(default_factory=PowerGaussian)
     fade: float = 1.0
     species: tuple[int, ...] | None = None
 
@@ -81,10 +81,10 @@ class SOAP:
     def settings(self) -> dict[str, Any]:
         """Return the settings as JSON values."""
         basis = {"name": type(self.basis).__name__, **asdict(self.basis)}  # type: ignore[call-overload]
-        fields = ("cutoff", "n_max", "l_max", "sigma", "fade")
+        names = ("cutoff", "n_max", "l_max", "sigma", "fade")
         return {
             "name": "SOAP",
-            **{k: getattr(self, k) for k in fields},
+            **{k: getattr(self, k) for k in names},
             "basis": basis,
             "species": self.species,
         }
@@ -139,17 +139,27 @@ class SOAP:
             raise SpeciesError(_strange_species(sorted(set(numbers[strange].tolist())), self._known_species))
         return place.astype(np.int64)
 
+    def check_reach(self, batch: Batch) -> None:
+        """Refuse a batch without the pairs that the cutoff needs.
+
+        Raises
+        ------
+        ParameterError
+            Its cutoff is smaller than the descriptor's.
+        """
+        if batch.cutoff < self.cutoff:
+            raise ParameterError(
+                f"the batch lists pairs up to {batch.cutoff} Å but the SOAP cutoff is {self.cutoff} Å; "
+                "build the batch with the descriptor's cutoff."
+            )
+
     def values(self, batch: Batch) -> Float[np.ndarray, "atoms f"]:
         """Return the power spectrum of every atom, not normalised."""
         return self.environments(batch).vectors
 
     def environments(self, batch: Batch) -> SoapEnvironments:
         """Describe every atom; what comes back can be differentiated."""
-        if batch.cutoff < self.cutoff:
-            raise ParameterError(
-                f"the batch lists pairs up to {batch.cutoff} Å but the SOAP cutoff is {self.cutoff} Å; "
-                "build the batch with the descriptor's cutoff."
-            )
+        self.check_reach(batch)
         channel = self.channels(batch.numbers)
         coefficients = self.expansion.expand(batch, channel)
         vectors = np.empty((batch.n_atoms, self.n_features))

@@ -11,6 +11,7 @@ from jaxtyping import Float
 
 from kernelpot.data.labels import Labels, resolve
 from kernelpot.errors import LabelError
+from kernelpot.models.arguments import structure_list
 from kernelpot.models.prediction import Prediction, Predictor
 from kernelpot.models.summary import UNITS
 
@@ -99,7 +100,10 @@ def evaluate(
     ------
     LabelError
         There is no label to compare with, or labels are broken.
+    ParameterError
+        The structures are no list, or there is none.
     """
+    structures = structure_list(structures)
     labels = resolve(structures, keys)
     if not any(labels.present(kind).any() for kind in UNITS):
         raise LabelError("evaluate needs labels, found none; name them with keys={'energy': ..., 'forces': ...}.")

@@ -20,6 +20,7 @@ from kernelpot.features.information import make_information
 from kernelpot.kernels import DotProduct
 from kernelpot.linalg.posterior import Posterior
 from kernelpot.models.archive import write_archive
+from kernelpot.models.arguments import structure_list
 from kernelpot.models.fitted import Calibration, Fitted, Mean, join
 from kernelpot.models.noise_search import FoldErrors, LeftOut
 from kernelpot.models.prediction import Prediction
@@ -92,7 +93,7 @@ class SparseGP:
             raise ParameterError(
                 f"`n_inducing` must be a positive whole number, got {n_inducing!r}; 500 to 2000 is usual."
             )
-        if isinstance(noise, str) and noise not in SEARCHES:
+        if not isinstance(noise, Noise | None) and noise not in SEARCHES:
             raise ParameterError(f'`noise` must be a Noise, "cv" or "evidence", got {noise!r}.')
         if inducing not in INDUCING:
             raise ParameterError(f"`inducing` must be one of {', '.join(INDUCING)}, got {inducing!r}.")
@@ -138,7 +139,7 @@ class SparseGP:
         return model
 
     def _choose_features(self, structures: Sequence[Atoms]) -> KernelMap:
-        structures = _checked_list(structures)
+        structures = structure_list(structures)
         descriptor = self.descriptor
         if descriptor.species is None:
             descriptor = descriptor.with_species(species_of(structures))
@@ -169,7 +170,7 @@ class SparseGP:
         SpeciesError
             The inducing environments were fixed without one of the elements.
         """
-        structures = _checked_list(structures)
+        structures = structure_list(structures)
         labels = resolve(structures, keys)
         kinds = self._kinds(labels)
         features = self.features_ or self._choose_features(structures)
@@ -242,7 +243,7 @@ class SparseGP:
             Labels are missing or broken.
         """
         state = self._state()
-        structures = _checked_list(structures)
+        structures = structure_list(structures)
         labels = resolve(structures, keys)
         for start, stop in chunks(structures):
             part = range(start, stop)
@@ -286,7 +287,7 @@ class SparseGP:
             A structure holds an element that the model has never seen.
         """
         state = self._state()
-        structures = _checked_list(structures)
+        structures = structure_list(structures)
 
         def part(piece: tuple[int, int]) -> Prediction:
             batch = Batch.from_structures(structures[slice(*piece)], state.features.descriptor.cutoff)
@@ -328,7 +329,7 @@ class SparseGP:
                 "the inducing environments are not fixed yet; call prepare(pool), which returns a model that has them."
             )
         noise, amplitude = self._planning()
-        structures = _checked_list(structures)
+        structures = structure_list(structures)
         present = resolve(structures) if labels == "present" else None
         return make_information(features, structures, noise, amplitude, present=present, truncate=truncate)
 
@@ -409,17 +410,6 @@ class SparseGP:
     def summary(self) -> str:
         """Describe the fitted model for people, one fact a line."""
         return summarise(self._state())
-
-
-def _checked_list(structures: Sequence[Atoms]) -> Sequence[Atoms]:
-    if hasattr(structures, "positions"):
-        raise ParameterError("`structures` must be a list of ase.Atoms, got a single one; write [atoms].")
-    structures = list(structures)
-    if not structures:
-        raise ParameterError(
-            "`structures` must hold at least one structure, got none; check the file or the selection."
-        )
-    return structures
 
 
 def _memory_plan(features: KernelMap, kinds: Sequence[str], n_folds: int) -> str:

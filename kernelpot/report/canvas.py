@@ -48,7 +48,6 @@ STYLE: dict[str, Any] = {
     "legend.handletextpad": 0.4,
     "grid.color": HAIR,
     "grid.linewidth": 0.6,
-    "savefig.dpi": 220,
 }
 
 Draw = Callable[["MatplotlibFigure"], None]
@@ -83,7 +82,9 @@ def svg(draw: Draw, alt: str, *, size: tuple[float, float] = (5.4, 4.0), text_as
         FigureCanvasSVG(figure)
         draw(figure)
         buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+        figure.savefig(
+            buffer, format="svg", dpi=120 if text_as_paths else 220, metadata={"Date": None, "Creator": None}
+        )
     return _inline(buffer.getvalue(), alt, prefix=None if text_as_paths else f"p{abs(_checksum(alt))}-")
 
 
@@ -114,8 +115,8 @@ def plain_log(axes: Axes, axis: str) -> None:
 
 
 def _power_or_plain(value: float) -> str:
-    """Write 0.001 to 10000 as they are, and what lies beyond as a power of ten."""
-    if 1e-4 < value < 1e5:
+    """Write 0.0001 to 5000 as they are, and what lies beyond as a power of ten."""
+    if 9e-5 < value < 9e3:
         return f"{value:g}"
     digits, _, power = f"{value:.0e}".partition("e")
     raised = str(int(power)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))

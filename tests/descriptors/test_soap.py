@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from ase import Atoms
+
+from kernelpot.data.batch import Batch
+from kernelpot.descriptors.soap import SOAP
+from kernelpot.errors import ParameterError
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"cutoff": -5.0}, "`cutoff` must be positive and in Å; 4 to 6 is usual, got -5.0"),
+        ({"cutoff": np.nan}, "`cutoff` must be positive"),
+        ({"sigma": 0.0}, "`sigma` must be positive"),
+        ({"n_max": 0}, "`n_max` must be a whole number from 1 to 32, got 0"),
+        ({"n_max": 4.0}, "`n_max` must be a whole number from 1 to 32, got 4.0"),
+        ({"l_max": -1}, "`l_max` must be a whole number from 0 to 16, got -1"),
+        ({"l_max": 17}, "`l_max` must be a whole number from 0 to 16, got 17"),
+        ({"fade": 6.0}, r"`fade` must lie between 0 and the cutoff \(5.0 Å\), got 6.0"),
+        ({"fade": np.nan}, "`fade` must lie between 0 and the cutoff"),
+    ],
+)
+def test_parameters_out_of_their_range_are_refused(wrong, message):
+    with pytest.raises(ParameterError, match=message):
+        SOAP(**wrong)
+
+
+def test_species_are_sorted():
+    assert SOAP().with_species((79, 29)).species == (29, 79)
+
+
+def test_dot_products_equal_those_of_the_full_spectrum():
+    """√2 on the off-diagonal half: p·p' = Σ_l f_l² Σ_kk' C_kk' C'_kk' over the full square."""
+    atoms = Atoms("CuAuCu", positions=[[0, 0, 0], [2.2, 0.3, 0], [0.4, 2.4, 0.5]])
+    soap = SOAP(cutoff=4.0, n_max=4, l_max=3, species=(29, 79))
+    found = soap.environments(Batch.from_structures([atoms], 4.0))
+    full = []
+    for l in range(4):  # noqa: E741
+        block = found.coefficients[:, l * l : (l + 1) ** 2]
+        full.append(np.pi * np.sqrt(8 / (2 * l + 1)) * np.einsum("imk,imq->ikq", block, block).reshape(3, -1))
+    full = np.concatenate(full, axis=1)
+    np.testing.assert_allclose(found.vectors @ found.vectors.T, full @ full.T, rtol=1e-12)

@@ -1,0 +1,154 @@
+"""Leave-out errors and evidence against refits and densities in dense algebra."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.linalg import LinAlgError
+from scipy.stats import multivariate_normal
+
+import kernelpot as kp
+from kernelpot.data.labels import resolve
+from kernelpot.errors import LabelError
+from kernelpot.models import noise_search
+from kernelpot.models.noise_search import FoldErrors
+from kernelpot.models.training import fold_factors, labelled_rows, least_squares_e0, whiten_columns
+from tests import potentials
+from tests import structures as make
+
+KINDS = ("energy", "forces", "stress")
+RATIO = {"energy": 0.004, "forces": 0.06, "stress": 0.01}
+FOLD = np.array([0, 1, 2, 0, 1, 2, 2, 1])
+
+
+@pytest.fixture(scope="module")
+def problem():
+    """Structures of unequal label sets, their fold factors, and their rows one structure at a time."""
+    structures = make.copper_gold_set(8)
+    structures[3:4] = make.labelled(structures[3:4], ["energy"])
+    structures[5:6] = make.labelled(structures[5:6], ["forces"])
+    features = potentials.model(14).prepare(structures).features_
+    labels = resolve(structures)
+    counts = np.array([[np.count_nonzero(s.numbers == z) for z in features.species] for s in structures], float)
+    baseline = least_squares_e0(labels, counts)
+    data = fold_factors(features, structures, labels, FOLD, kinds=KINDS, baseline=baseline)
+    rows = []
+    for s, atoms in enumerate(structures):
+        part = labelled_rows(features, [atoms], labels.take([s]), kinds=KINDS, baseline=baseline)
+        rows.append({kind: whiten_columns(features, block) for kind, block in part.items()})
+    return data, rows
+
+
+def stacked(rows, members, kind):
+    parts = [rows[s][kind] for s in members if kind in rows[s]]
+    return np.concatenate(parts) if parts else np.empty((0, next(iter(rows[0].values())).shape[1]))
+
+
+def brute_force(rows, ratio):
+    """Fit without each fold, from its structures' own rows; return RMSE and mean variance of what was left out."""
+    squared, spread, n = (dict.fromkeys(KINDS, 0.0) for _ in range(3))
+    for fold in range(3):
+        kept, left = np.flatnonzero(fold != FOLD), np.flatnonzero(fold == FOLD)
+        train = np.concatenate([stacked(rows, kept, kind) / ratio[kind] for kind in KINDS])
+        b, y = train[:, :-1], train[:, -1]
+        design = np.concatenate([b, np.eye(b.shape[1])])
+        weights = np.linalg.lstsq(design, np.concatenate([y, np.zeros(b.shape[1])]), rcond=None)[0]
+        r = np.linalg.qr(design, mode="r")
+        for kind in KINDS:
+            block = stacked(rows, left, kind)
+            squared[kind] += np.sum((block[:, :-1] @ weights - block[:, -1]) ** 2)
+            spread[kind] += np.sum(np.linalg.solve(r.T, block[:, :-1].T) ** 2)
+            n[kind] += len(block)
+    rmse = {kind: np.sqrt(squared[kind] / n[kind]) for kind in KINDS}
+    return rmse, {kind: spread[kind] / n[kind] for kind in KINDS}
+
+
+def test_factors_hold_the_rows_of_their_fold(problem):
+    data, rows = problem
+    assert data.kinds == KINDS
+    for kind in KINDS:
+        for fold in range(3):
+            block = stacked(rows, np.flatnonzero(fold == FOLD), kind)
+            assert data.n_rows[kind][fold] == len(block)
+            factor = data.factors[kind][fold]
+            np.testing.assert_allclose(factor.T @ factor, block.T @ block, rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("scale", [1e-2, 1.0, 30.0])
+def test_left_out_errors_equal_refits_without_the_fold(problem, scale):
+    data, rows = problem
+    ratio = {kind: scale * value for kind, value in RATIO.items()}
+    found = FoldErrors(data).left_out(ratio, variance=True)
+    rmse, spread = brute_force(rows, ratio)
+    for kind in KINDS:
+        assert found.rmse[kind] == pytest.approx(rmse[kind], rel=1e-4)
+        assert found.variance[kind] == pytest.approx(spread[kind], rel=1e-4)
+    assert FoldErrors(data).left_out(ratio).rmse == pytest.approx(found.rmse)
+
+
+def test_a_gram_matrix_that_fails_is_done_by_qr(problem, monkeypatch):
+    data, _ = problem
+    before = FoldErrors(data).left_out(RATIO, variance=True)
+
+    def refuse(*args, **kwargs):
+        raise LinAlgError
+
+    monkeypatch.setattr(noise_search, "cholesky", refuse)
+    after = FoldErrors(data).left_out(RATIO, variance=True)
+    assert after.rmse == pytest.approx(before.rmse, rel=1e-5)
+    assert after.variance == pytest.approx(before.variance, rel=1e-5)
+
+
+def test_log_evidence_is_the_density_of_all_labels_at_the_best_scale(problem):
+    data, rows = problem
+    everyone = range(len(rows))
+    blocks = [stacked(rows, everyone, kind) for kind in KINDS]
+    b, y = np.concatenate(blocks)[:, :-1], np.concatenate(blocks)[:, -1]
+    noise = np.concatenate([np.full(len(part), RATIO[kind]) for part, kind in zip(blocks, KINDS, strict=True)])
+    covariance = b @ b.T + np.diag(noise**2)
+
+    def density(amplitude):
+        return multivariate_normal(np.zeros(len(y)), amplitude**2 * covariance).logpdf(y)
+
+    value, amplitude = FoldErrors(data).log_evidence(RATIO)
+    assert value == pytest.approx(density(amplitude), rel=1e-6)
+    assert value > max(density(0.95 * amplitude), density(1.05 * amplitude))
+
+
+def test_search_finds_a_setting_better_than_its_start(problem):
+    errors = FoldErrors(problem[0])
+
+    def loss(ratio):
+        return sum(np.log(v) for v in errors.left_out(ratio).rmse.values())
+
+    assert loss(errors.search("cv")) <= loss(noise_search.START)
+    best = errors.search("evidence")
+    assert errors.log_evidence(best)[0] >= errors.log_evidence(noise_search.START)[0]
+
+
+@pytest.mark.parametrize("how", ["cv", "evidence"])
+def test_searched_noise_is_repeatable_and_predicts(how):
+    structures, test = make.copper_gold_set(12), make.copper_gold_set(3, seed=1)
+    first, second = (potentials.model(20, noise=how, seed=4).fit(structures) for _ in range(2))
+    assert first.noise_ == second.noise_
+    assert first.amplitude_ == second.amplitude_
+    assert first.noise_.kinds == KINDS
+    assert set(first.calibration_) == set(first.cross_validation_) == set(KINDS)
+    assert all(np.isfinite(v) and v > 0 for v in first.calibration_.values())
+    np.testing.assert_array_equal(first.predict(test).energy_std, second.predict(test).energy_std)
+    scores = kp.evaluate(first, test).overall
+    spread = np.std([atoms.get_potential_energy() / len(atoms) for atoms in test])
+    assert scores["energy"].rmse < spread
+
+
+def test_given_noise_stays_as_given():
+    model = potentials.model(12, noise=kp.Noise(0.01, 0.2)).fit(make.copper_gold_set(6))
+    assert model.noise_ == kp.Noise(0.01, 0.2)
+    assert model.amplitude_ == 1.0
+    assert set(model.cross_validation_) == {"energy", "forces"}
+
+
+@pytest.mark.parametrize("how", ["cv", "evidence"])
+def test_search_with_one_structure_is_refused(how):
+    with pytest.raises(LabelError, match="needs at least two different structures, got one"):
+        potentials.model(4, noise=how).fit(make.copper_gold_set(1))
