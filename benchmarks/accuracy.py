@@ -118,9 +118,9 @@ def fit_and_score(element: str, *, quick: bool) -> dict[str, Any]:
 
 def _leaked(descriptor: Descriptor, train: list[Atoms], test: list[Atoms]) -> np.ndarray:
     """Mark test structures that are the same, up to symmetry, as one of the training set."""
-    from kernelpot.features.groups import duplicates
+    from kernelpot.linalg.groups import equal_vectors
     from kernelpot.features.inducing import mean_vectors
 
     both = train + test
-    groups = duplicates(mean_vectors(descriptor, both), np.array([len(atoms) for atoms in both]))
+    groups = equal_vectors(mean_vectors(descriptor, both), np.array([len(atoms) for atoms in both]))
     return np.isin(groups[len(train) :], groups[: len(train)])

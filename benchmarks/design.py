@@ -79,7 +79,7 @@ def compare(*, quick: bool) -> dict[str, Any]:
     """Run every arm in a process of its own; errors in eV/Å and eV/atom."""
     import kernelpot as kp
     from kernelpot.design import select
-    from kernelpot.features.groups import duplicates
+    from kernelpot.linalg.groups import equal_vectors
 
     pool, test = mlearn("Si", "train"), mlearn("Si", "test")
     sizes, repeats, n_inducing = SIZES, N_RANDOM, N_INDUCING
@@ -100,7 +100,7 @@ def compare(*, quick: bool) -> dict[str, Any]:
         return {kind: scores[kind].rmse for kind in ("energy", "forces")}
 
     arms: dict[int, dict[str, dict[str, Any]]] = {}
-    heads = np.unique(duplicates(info.means, info.n_atoms), return_index=True)[1]
+    heads = np.unique(equal_vectors(info.means, info.n_atoms), return_index=True)[1]
     efficiencies = {}
     for n in sizes:
         arms[n] = {}

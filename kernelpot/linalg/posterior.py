@@ -46,6 +46,17 @@ class Posterior:
         r = triangle(np.concatenate([own, *blocks]))
         return Posterior(np.ascontiguousarray(r[:d, :d]), r[:d, d].copy(), float(r[d, d]))
 
+    def recentred(self, shift: Float[np.ndarray, " d"]) -> Posterior:
+        """Return the posterior of v = w - shift given the same rows, where the prior is N(0, I) for v in place of w.
+
+        Completing the square: |R w - z|² - |w|² + |v|² has the same R, with z' = z - R·shift + R⁻ᵀ·shift.
+        """
+        pulled = solve_triangular(self.factor, shift, trans="T")
+        moved = self.target - self.factor @ shift
+        target = moved + pulled
+        squared = self.misfit**2 - shift @ shift - 2.0 * moved @ pulled - pulled @ pulled
+        return Posterior(self.factor, target, float(np.sqrt(max(squared, 0.0))))
+
     @property
     def mean(self) -> Float[np.ndarray, " d"]:
         """Mean of the weights."""

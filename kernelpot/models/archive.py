@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from kernelpot.data.check import HEAVIEST
 from kernelpot.data.noise import KINDS, Noise
 from kernelpot.descriptors.soap import SOAP
 from kernelpot.errors import KernelpotError, ModelFileError
@@ -98,7 +99,7 @@ def read_archive(path: str | Path) -> tuple[dict[str, Any], Fitted]:
         ) from None
     try:
         return _rebuild(header, arrays)
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError, np.linalg.LinAlgError) as error:
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
         raise ModelFileError(
             f"{path}: the model file is damaged or was altered ({type(error).__name__}: {error}); fit again."
         ) from None
@@ -112,7 +113,7 @@ def _header(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
     try:
         header = json.loads(metadata["kernelpot"])
         name, version = header["format"], header["version"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise ModelFileError(f"{path}: the header is damaged; fit again.") from None
     if name != FORMAT or version != VERSION:
         raise ModelFileError(
@@ -140,6 +141,7 @@ def _arrays(state: Fitted) -> dict[str, np.ndarray]:
         "factor": state.posterior.factor,
         "target": state.posterior.target,
         "baseline": state.baseline,
+        "e0_factor": state.e0_factor,
     }
     for a, (z, w) in enumerate(zip(state.features.inducing, state.features.whitening, strict=True)):
         arrays[f"inducing_{a}"], arrays[f"whitening_{a}"] = z, w
@@ -154,16 +156,18 @@ def _rebuild(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> tuple[dic
     inducing = tuple(arrays[f"inducing_{a}"] for a in range(n_species))
     whitening = tuple(arrays[f"whitening_{a}"] for a in range(n_species))
     features = KernelMap(descriptor, kernel, inducing, whitening)
-    posterior = Posterior(arrays["factor"], arrays["target"], float(facts["misfit"]))
-    _check_arrays(features, posterior, arrays["baseline"], descriptor.n_features)
+    posterior = Posterior(arrays["factor"], arrays["target"], _number("misfit", facts["misfit"]))
+    _check_species(descriptor.species or ())
+    _check_arrays(features, posterior, arrays["baseline"], arrays["e0_factor"], descriptor.n_features)
     calibration = Calibration(_numbers(facts["factor"]), _numbers(facts["label_noise"]))
-    n_labels = {str(k): int(v) for k, v in facts["n_labels"].items()}
+    n_labels = {kind: int(v) for kind, v in _numbers(facts["n_labels"]).items()}
     state = Fitted(
         features,
         posterior,
         Noise(**facts["noise"]),
-        float(facts["amplitude"]),
+        _number("amplitude", facts["amplitude"], positive=True),
         arrays["baseline"],
+        arrays["e0_factor"],
         calibration,
         _numbers(facts["cross_validation"]),
         n_labels,
@@ -172,19 +176,33 @@ def _rebuild(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> tuple[dic
 
 
 def _numbers(table: Mapping[str, Any]) -> dict[str, float]:
-    result = {str(k): float(v) for k, v in table.items()}
-    if not all(np.isfinite(v) for v in result.values()):
-        raise ValueError("a number in the header is not finite")
+    if not set(table) <= set(KINDS):
+        raise ValueError(f"the header names kinds of labels other than {', '.join(KINDS)}")
+    return {kind: _number(kind, v) for kind, v in table.items()}
+
+
+def _number(name: str, value: Any, *, positive: bool = False) -> float:
+    result = float(value)
+    if not np.isfinite(result) or result < 0.0 or (positive and result == 0.0):
+        raise ValueError(f"{name} in the header must be finite and not negative, found {result}")
     return result
 
 
-def _check_arrays(features: KernelMap, posterior: Posterior, baseline: np.ndarray, n_features: int) -> None:
+def _check_species(species: tuple[int, ...]) -> None:
+    if not species or list(species) != sorted(set(species)) or species[0] < 1 or species[-1] > HEAVIEST:
+        raise ValueError(f"the species must be atomic numbers in rising order, found {species}")
+
+
+def _check_arrays(
+    features: KernelMap, posterior: Posterior, baseline: np.ndarray, e0_factor: np.ndarray, n_features: int
+) -> None:
     """Refuse arrays whose shapes, types or values cannot belong together."""
     d = features.n_weights + len(features.species)
     shapes = {
         "factor": (posterior.factor, (d, d)),
         "target": (posterior.target, (d,)),
         "baseline": (baseline, (len(features.species),)),
+        "e0_factor": (e0_factor, (len(e0_factor), len(features.species) + 1)),
     }
     for a, (z, w) in enumerate(zip(features.inducing, features.whitening, strict=True)):
         shapes[f"inducing_{a}"] = (z, (len(z), n_features))

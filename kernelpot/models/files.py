@@ -24,12 +24,13 @@ def load(path: str | Path) -> SparseGP:
     settings, state = read_archive(path)
     try:
         model = _specification(settings)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        prepared = bool(settings["prepared"])
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise ModelFileError(
             f"{path}: the model's settings were altered ({type(error).__name__}: {error}); fit again."
         ) from None
     model.fitted_ = state
-    model.features_ = state.features if settings["prepared"] else None
+    model.features_ = state.features if prepared else None
     return model
 
 

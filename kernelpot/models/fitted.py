@@ -13,8 +13,10 @@ from kernelpot.data.batch import Batch
 from kernelpot.data.noise import Noise
 from kernelpot.features.feature_map import E0_PRIOR, Described, KernelMap
 from kernelpot.features.gradients import EnergyForm, forces_and_stress
+from kernelpot.linalg.factor import stack
 from kernelpot.linalg.posterior import Posterior
 from kernelpot.models.prediction import Prediction, Spread
+from kernelpot.models.training import least_squares_e0
 from kernelpot.models.uncertainty import Uncertainty
 
 
@@ -79,6 +81,8 @@ class Fitted:
         Prior standard deviation of a local energy, eV.
     baseline
         Energy of each species that was taken off before the fit, eV.
+    e0_factor
+        Triangular factor of the rows (`e0_rows`) whose least squares the baseline is.
     calibration
         From posterior to label.
     cross_validation
@@ -92,6 +96,7 @@ class Fitted:
     noise: Noise
     amplitude: float
     baseline: Float[np.ndarray, " species"]
+    e0_factor: Float[np.ndarray, "rank species_plus_1"]
     calibration: Calibration
     cross_validation: Mapping[str, float]
     n_labels: Mapping[str, int]
@@ -149,6 +154,14 @@ class Fitted:
             latent,
             label,
         )
+
+    def rebased(self, rows: Float[np.ndarray, "energies species_plus_1"]) -> Fitted:
+        """Return the state whose prior of E0 is centred on the least squares of these energies (`e0_rows`) too."""
+        factor = stack([self.e0_factor, rows])
+        baseline = least_squares_e0(factor)
+        shift = np.zeros_like(self.posterior.target)
+        shift[self.features.n_weights :] = (baseline - self.baseline) / E0_PRIOR
+        return replace(self, posterior=self.posterior.recentred(shift), baseline=baseline, e0_factor=factor)
 
     def condition(self, blocks: Mapping[str, Float[np.ndarray, "rows d_plus_1"]], rows: Mapping[str, int]) -> Fitted:
         """Return the state given more whitened rows [B | y] of each kind (amplitude 1, not divided by noise)."""

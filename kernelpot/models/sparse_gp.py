@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from jaxtyping import Float
 
 from kernelpot.data.batch import Batch
 from kernelpot.data.labels import Labels, resolve
@@ -14,10 +15,12 @@ from kernelpot.data.noise import KINDS, Noise
 from kernelpot.descriptors.protocol import Descriptor
 from kernelpot.errors import LabelError, NotFittedError, ParameterError
 from kernelpot.features.feature_map import KernelMap
-from kernelpot.features.groups import duplicates, folds
+from kernelpot.features.folds import folds
 from kernelpot.features.inducing import choose_inducing, chunks, mean_vectors, species_of
 from kernelpot.features.information import make_information
 from kernelpot.kernels import DotProduct
+from kernelpot.linalg.factor import triangle
+from kernelpot.linalg.groups import equal_vectors
 from kernelpot.linalg.posterior import Posterior
 from kernelpot.models.archive import write_archive
 from kernelpot.models.arguments import structure_list
@@ -27,6 +30,7 @@ from kernelpot.models.prediction import Prediction
 from kernelpot.models.summary import summarise
 from kernelpot.models.training import (
     FoldFactors,
+    e0_rows,
     fold_factors,
     labelled_rows,
     least_squares_e0,
@@ -174,11 +178,9 @@ class SparseGP:
         labels = resolve(structures, keys)
         kinds = self._kinds(labels)
         features = self.features_ or self._choose_features(structures)
-        batch_counts = np.stack(
-            [[np.count_nonzero(atoms.numbers == z) for z in features.species] for atoms in structures]
-        ).astype(float)
-        baseline = least_squares_e0(labels, batch_counts)
-        groups = duplicates(mean_vectors(features.descriptor, structures), labels.n_atoms)
+        e0_factor = triangle(e0_rows(labels, _composition(structures, features.species)))
+        baseline = least_squares_e0(e0_factor)
+        groups = equal_vectors(mean_vectors(features.descriptor, structures), labels.n_atoms)
         n_folds = max(1, min(N_FOLDS, len(np.unique(groups))))
         fold = folds(groups, n_folds, seed=self.seed) if n_folds > 1 else np.zeros(len(groups), dtype=np.int64)
         say(_memory_plan(features, kinds, n_folds))
@@ -190,7 +192,9 @@ class SparseGP:
         d = features.n_weights + len(features.species)
         posterior = Posterior.prior(d).condition(blocks)
         n_labels = {kind: int(n.sum()) for kind, n in data.n_rows.items()}
-        self.fitted_ = Fitted(features, posterior, noise, amplitude, baseline, calibration, scores, n_labels)
+        self.fitted_ = Fitted(
+            features, posterior, noise, amplitude, baseline, e0_factor, calibration, scores, n_labels
+        )  # fmt: skip
         return self
 
     def _kinds(self, labels: Labels) -> tuple[str, ...]:
@@ -245,6 +249,11 @@ class SparseGP:
         state = self._state()
         structures = structure_list(structures)
         labels = resolve(structures, keys)
+        if not any(labels.present(kind).any() for kind in state.noise.kinds):
+            raise LabelError(
+                f"condition found no label of the kinds that have a noise ({', '.join(state.noise.kinds)}); "
+                "check `keys`, or compute the labels first."
+            )
         for start, stop in chunks(structures):
             part = range(start, stop)
             rows = labelled_rows(
@@ -256,6 +265,7 @@ class SparseGP:
             )
             white = {kind: whiten_columns(state.features, block) for kind, block in rows.items()}
             state = state.condition(white, {kind: len(block) for kind, block in rows.items()})
+        state = state.rebased(e0_rows(labels, _composition(structures, state.features.species)))
         model = self._clone()
         model.features_, model.fitted_ = self.features_, state
         return model
@@ -410,6 +420,10 @@ class SparseGP:
     def summary(self) -> str:
         """Describe the fitted model for people, one fact a line."""
         return summarise(self._state())
+
+
+def _composition(structures: Sequence[Atoms], species: Sequence[int]) -> Float[np.ndarray, "structures species"]:
+    return np.array([[np.count_nonzero(atoms.numbers == z) for z in species] for atoms in structures], dtype=float)
 
 
 def _memory_plan(features: KernelMap, kinds: Sequence[str], n_folds: int) -> str:

@@ -62,14 +62,17 @@ class FoldFactors:
         return block
 
 
-def least_squares_e0(
+def e0_rows(
     labels: Labels, composition: Float[np.ndarray, "structures species"]
-) -> Float[np.ndarray, " species"]:
-    """Estimate the energy of each species, by least squares per atom (least norm where it is not unique)."""
+) -> Float[np.ndarray, "energies species_plus_1"]:
+    """Return [share of each species | energy per atom] of the structures that have an energy."""
     here = labels.present("energy")
-    n = composition.sum(axis=1)
-    solution = np.linalg.lstsq(composition[here] / n[here, None], labels.energy[here] / n[here], rcond=1e-8)[0]
-    result: np.ndarray = solution
+    return np.column_stack([composition, labels.energy])[here] / labels.n_atoms[here, None]
+
+
+def least_squares_e0(rows: Float[np.ndarray, "rows species_plus_1"]) -> Float[np.ndarray, " species"]:
+    """Estimate the energy of each species from `e0_rows` or their factor (least norm where it is not unique)."""
+    result: np.ndarray = np.linalg.lstsq(rows[:, :-1], rows[:, -1], rcond=1e-8)[0]
     return result
 
 

@@ -12,7 +12,7 @@ from kernelpot.data.labels import resolve
 from kernelpot.errors import LabelError
 from kernelpot.models import noise_search
 from kernelpot.models.noise_search import FoldErrors
-from kernelpot.models.training import fold_factors, labelled_rows, least_squares_e0, whiten_columns
+from kernelpot.models.training import e0_rows, fold_factors, labelled_rows, least_squares_e0, whiten_columns
 from tests import potentials
 from tests import structures as make
 
@@ -30,7 +30,7 @@ def problem():
     features = potentials.model(14).prepare(structures).features_
     labels = resolve(structures)
     counts = np.array([[np.count_nonzero(s.numbers == z) for z in features.species] for s in structures], float)
-    baseline = least_squares_e0(labels, counts)
+    baseline = least_squares_e0(e0_rows(labels, counts))
     data = fold_factors(features, structures, labels, FOLD, kinds=KINDS, baseline=baseline)
     rows = []
     for s, atoms in enumerate(structures):

@@ -6,8 +6,9 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kernelpot.features.groups import duplicates, folds
+from kernelpot.features.folds import folds
 from kernelpot.features.inducing import mean_vectors
+from kernelpot.linalg.groups import equal_vectors
 from tests import structures as make
 from tests.potentials import small_soap
 
@@ -15,7 +16,7 @@ from tests.potentials import small_soap
 def groups_of(structures):
     soap = small_soap().with_species((29, 79))
     sizes = np.array([len(atoms) for atoms in structures])
-    return duplicates(mean_vectors(soap, structures), sizes)
+    return equal_vectors(mean_vectors(soap, structures), sizes)
 
 
 def test_rotated_permuted_and_shifted_copies_are_found():
@@ -40,9 +41,9 @@ def test_supercells_have_other_sizes_and_stay_apart():
 
 
 def test_groups_are_connected_components_numbered_by_first_member():
-    means = np.array([[5.0], [0.0], [0.9e-4], [1.8e-4], [5.0], [9.0]])
-    np.testing.assert_array_equal(duplicates(means, np.full(6, 2)), [0, 1, 1, 1, 0, 2])
-    np.testing.assert_array_equal(duplicates(means, np.array([1, 2, 2, 2, 3, 2])), [0, 1, 1, 1, 2, 3])
+    means = np.array([[5.0], [1.0], [1.0 + 0.9e-6], [1.0 + 1.8e-6], [5.0], [9.0]])
+    np.testing.assert_array_equal(equal_vectors(means, np.full(6, 2)), [0, 1, 1, 1, 0, 2])
+    np.testing.assert_array_equal(equal_vectors(means, np.array([1, 2, 2, 2, 3, 2])), [0, 1, 1, 1, 2, 3])
 
 
 def renumbered(draws):
