@@ -158,9 +158,9 @@ class SoapTorch:
 
     def fade(self, r: Float[Tensor, pairs]) -> Float[Tensor, pairs]:
         """Return the weight of neighbours at distance r: 1, falling to 0 at the cutoff as 1 - 10t³ + 15t⁴ - 6t⁵."""
-        if self.soap.fade == 0.0:
+        if self.soap.fade_width == 0.0:
             return (r < self.soap.cutoff).to(self.dtype)
-        t = ((r - self.soap.cutoff) / self.soap.fade + 1.0).clamp(0.0, 1.0)
+        t = ((r - self.soap.cutoff) / self.soap.fade_width + 1.0).clamp(0.0, 1.0)
         return 1.0 - t**3 * (10.0 - t * (15.0 - 6.0 * t))
 
     def power_spectrum(self, c: Float[Tensor, "atoms lm k"]) -> Float[Tensor, "atoms f"]:
