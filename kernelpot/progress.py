@@ -46,7 +46,7 @@ def track(items: Iterable[T], what: str, total: int | None = None) -> Iterator[T
         return
     from tqdm import tqdm
 
-    yield from tqdm(items, desc=what, total=total, file=sys.stderr, mininterval=0.5, leave=True)
+    yield from tqdm(items, desc=what, total=total, file=sys.stderr, mininterval=0.5, delay=0.5)
 
 
 def say(message: str) -> None:

@@ -38,5 +38,5 @@ def test_public_names_are_few_and_all_load():
 
 
 def test_unknown_name_lists_the_known_ones():
-    with pytest.raises(AttributeError, match="no attribute 'Sparse'; public names: .*SparseGP"):
+    with pytest.raises(AttributeError, match=r"no attribute 'Sparse'; public names: .*SparseGP"):
         kp.Sparse  # noqa: B018

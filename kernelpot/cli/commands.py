@@ -11,9 +11,10 @@ import numpy as np
 
 import kernelpot as kp
 from kernelpot.cli.arguments import NOISE_DEFAULTS
-from kernelpot.cli.output import check_writable, replacing, show, table, write_json
+from kernelpot.cli.output import check_writable, show, table, write_json
 from kernelpot.errors import ParameterError
 from kernelpot.progress import say, track
+from kernelpot.replacing import replacing
 
 if TYPE_CHECKING:
     from ase import Atoms

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import os
 import sys
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from kernelpot.errors import ParameterError
+from kernelpot.replacing import replacing
 
 
 def check_writable(option: str, path: str | None, inputs: Sequence[str] = ()) -> None:
@@ -45,31 +44,6 @@ def check_writable(option: str, path: str | None, inputs: Sequence[str] = ()) ->
         raise ParameterError(f"`{option}` must be in a writable directory, got {path!r}")
     if target.exists() and any(Path(name).exists() and target.samefile(name) for name in inputs):
         raise ParameterError(f"`{option}` must not replace an input file, got {path!r}; choose another name")
-
-
-@contextlib.contextmanager
-def replacing(path: str | Path) -> Iterator[Path]:
-    """Give a temporary path beside `path`, which takes its place when the block ends well.
-
-    Parameters
-    ----------
-    path
-        The file to write. It is never half-written: an error or an interruption leaves what was there.
-    """
-    target = Path(path)
-    # The suffix stays, as writers choose their format by it.
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=".kernelpot-", suffix="".join(target.suffixes[-1:]))
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        # mkstemp makes files private; the result gets the mode that any other new file would have.
-        mask = os.umask(0)
-        os.umask(mask)
-        temporary.chmod(0o666 & ~mask)
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def write_json(path: str | None, content: Mapping[str, Any]) -> None:

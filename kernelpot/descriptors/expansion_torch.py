@@ -59,10 +59,8 @@ class SoapTorch:
             "weight": np.where(rows == columns, 1.0, sqrt(2.0)),
         }
         if isinstance(self.soap.basis, GTO):
-            soap = self.soap
-            decay, mixing = self.soap.basis.smeared(
-                cutoff=soap.cutoff, n_max=soap.n_max, l_max=soap.l_max, sigma=soap.sigma
-            )
+            size = {"n_max": self.soap.n_max, "l_max": self.soap.l_max}
+            decay, mixing = self.soap.basis.smeared(cutoff=self.soap.cutoff, sigma=self.soap.sigma, **size)
             arrays |= {"decay": decay, "mixing": mixing}
         tensors = {name: self._tensor(array) for name, array in arrays.items()}
         tensors["rows"] = torch.as_tensor(rows, device=self.device)
@@ -142,7 +140,7 @@ class SoapTorch:
         c = c.reshape(batch.n_atoms, n_channels, y.shape[1], soap.n_max)
         return c.transpose(1, 2).reshape(batch.n_atoms, y.shape[1], -1)
 
-    def radial(self, r: Float[Tensor, pairs]) -> Float[Tensor, "pairs l n"]:
+    def radial(self, r: Float[Tensor, " pairs"]) -> Float[Tensor, "pairs l n"]:
         """Return R_nl(r) without the fade, for distances up to the cutoff (the closed form: any distance)."""
         shape = (len(r), self.soap.l_max + 1, self.soap.n_max)
         if self.closed_form:
@@ -156,7 +154,7 @@ class SoapTorch:
         ends = torch.cat([nodes[k], nodes[k + 1]], dim=1)
         return torch.einsum("pw,pwc->pc", weights, ends).reshape(shape)
 
-    def fade(self, r: Float[Tensor, pairs]) -> Float[Tensor, pairs]:
+    def fade(self, r: Float[Tensor, " pairs"]) -> Float[Tensor, " pairs"]:
         """Return the weight of neighbours at distance r: 1, falling to 0 at the cutoff as 1 - 10t³ + 15t⁴ - 6t⁵."""
         if self.soap.fade_width == 0.0:
             return (r < self.soap.cutoff).to(self.dtype)
@@ -174,7 +172,7 @@ class SoapTorch:
         return torch.cat(parts, dim=1)
 
 
-def hermite(t: Float[Tensor, pairs]) -> Float[Tensor, "pairs 6"]:
+def hermite(t: Float[Tensor, " pairs"]) -> Float[Tensor, "pairs 6"]:
     """Return the quintic Hermite weights of (value, slope, curvature) at t = 0, then of those at t = 1."""
     t2, t3, s3 = t**2, t**3, (1.0 - t) ** 3
     rise = t3 * (10.0 - t * (15.0 - 6.0 * t))

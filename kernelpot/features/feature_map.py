@@ -65,7 +65,8 @@ class KernelMap:
         for z in inducing:
             eigenvalues, vectors = np.linalg.eigh(kernel.value(z @ z.T))
             kept = eigenvalues > tolerance * eigenvalues[-1]
-            whitening.append(vectors[:, kept] / np.sqrt(eigenvalues[kept]))
+            # One memory order, as of arrays from a file: products then agree to the last bit.
+            whitening.append(np.ascontiguousarray(vectors[:, kept] / np.sqrt(eigenvalues[kept])))
         return cls(descriptor, kernel, inducing, tuple(whitening))
 
     @cached_property

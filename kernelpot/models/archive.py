@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ from kernelpot.features.feature_map import KernelMap
 from kernelpot.kernels import DotProduct
 from kernelpot.linalg.posterior import Posterior
 from kernelpot.models.fitted import Calibration, Fitted
+from kernelpot.replacing import replacing
 
 FORMAT = "kernelpot-sparse-gp"
 VERSION = 1
@@ -35,42 +34,14 @@ def write_archive(path: str | Path, settings: dict[str, Any], state: Fitted) -> 
     from safetensors.numpy import save as to_bytes
 
     header = json.dumps({"format": FORMAT, "version": VERSION, "model": settings, "fit": _facts(state)})
-    write_atomically(Path(path), to_bytes(_arrays(state), metadata={"kernelpot": header}))
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file through a temporary one beside it, so that it is never half written.
-
-    Raises
-    ------
-    ModelFileError
-        The file cannot be written.
-    """
+    content = to_bytes(_arrays(state), metadata={"kernelpot": header})
     try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        with replacing(path) as temporary:
+            temporary.write_bytes(content)
     except OSError as error:
         raise ModelFileError(
             f"{path}: cannot be written ({error.strerror}); choose a folder that exists and is yours."
         ) from None
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        os.chmod(temporary, 0o666 & ~_umask())  # noqa: PTH101
-        os.replace(temporary, path)  # noqa: PTH105
-    except OSError as error:
-        Path(temporary).unlink(missing_ok=True)
-        raise ModelFileError(
-            f"{path}: cannot be written ({error.strerror}); choose a folder that exists and is yours."
-        ) from None
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def read_archive(path: str | Path) -> tuple[dict[str, Any], Fitted]:

@@ -20,7 +20,8 @@ h1 { margin: 0 0 18px; font-size: clamp(32px, 5vw, 50px); line-height: 1.08; let
   column; }
 .facts li:first-child { border-left: 0; padding-left: 0; }
 .facts .label { font-size: 14px; font-weight: 600; }
-.facts .value { font-size: 33px; white-space: nowrap; font-weight: 650; letter-spacing: -.02em; line-height: 1.25; color:
+.facts .value { font-size: 33px; white-space: nowrap; font-weight: 650; letter-spacing: -.02em; line-height:
+  1.25; color:
   var(--accent);
   font-variant-numeric: tabular-nums; }
 .facts .unit { font-size: 16px; font-weight: 500; letter-spacing: 0; color: var(--quiet); }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 
 import numpy as np
 import pytest
@@ -34,15 +35,21 @@ SYSTEMS = {
     "cell below the cutoff": make.tiny_cell,
     "isolated": lambda seed: make.isolated(),
 }
-few = settings(deadline=None, max_examples=6)
+few = settings(deadline=None, max_examples=4)
 seeds = st.integers(0, 2**16)
 
 pytestmark = pytest.mark.parametrize("descriptor", DESCRIPTORS.values(), ids=DESCRIPTORS.keys())
 on_systems = pytest.mark.parametrize("system", SYSTEMS.values(), ids=SYSTEMS.keys())
 
 
+@cache
+def knowing(descriptor, species):
+    """Keep the radial tables, which take longer than all else here."""
+    return descriptor.with_species(species)
+
+
 def describe(descriptor, atoms, skin=0.0):
-    fitted = descriptor.with_species(tuple(set(atoms.numbers)))
+    fitted = knowing(descriptor, tuple(sorted(set(atoms.numbers.tolist()))))
     return fitted.environments(Batch.from_structures([atoms], descriptor.cutoff, skin=skin))
 
 
@@ -56,18 +63,11 @@ def dimer(distance: float) -> Atoms:
 
 @on_systems
 @few
-@given(seed=seeds)
-def test_rotation_changes_nothing(descriptor, system, seed):
+@given(seed=seeds, sign=st.sampled_from((1, -1)))
+def test_rotation_and_reflection_change_nothing(descriptor, system, seed, sign):
     atoms = system(seed)
-    same(describe(descriptor, make.turned(atoms, make.rotation(seed))).vectors, describe(descriptor, atoms).vectors)
-
-
-@on_systems
-@few
-@given(seed=seeds)
-def test_reflection_changes_nothing(descriptor, system, seed):
-    atoms = system(seed)
-    same(describe(descriptor, make.turned(atoms, -make.rotation(seed))).vectors, describe(descriptor, atoms).vectors)
+    turned = make.turned(atoms, sign * make.rotation(seed))
+    same(describe(descriptor, turned).vectors, describe(descriptor, atoms).vectors)
 
 
 @on_systems
@@ -104,7 +104,7 @@ def test_supercell_repeats_the_vectors(descriptor, system, seed, copies):
 @on_systems
 def test_batch_gives_what_each_structure_gives(descriptor, system):
     structures = [system(1), system(2)]
-    fitted = descriptor.with_species(tuple({z for atoms in structures for z in atoms.numbers}))
+    fitted = knowing(descriptor, tuple(sorted({z for atoms in structures for z in atoms.numbers.tolist()})))
     together = fitted.values(Batch.from_structures(structures, CUTOFF))
     apart = [fitted.values(Batch.from_structures([atoms], CUTOFF)) for atoms in structures]
     np.testing.assert_array_equal(together, np.concatenate(apart))
@@ -194,7 +194,7 @@ def test_species_are_needed(descriptor):
 
 def test_batch_must_reach_the_cutoff(descriptor):
     batch = Batch.from_structures([make.copper()], CUTOFF - 0.5)
-    with pytest.raises(ParameterError, match="lists pairs up to 3.5 Å but the SOAP cutoff is 4.0 Å"):
+    with pytest.raises(ParameterError, match=r"lists pairs up to 3\.5 Å but the SOAP cutoff is 4\.0 Å"):
         descriptor.with_species((29,)).environments(batch)
 
 

@@ -8,7 +8,7 @@ import lzma
 import numpy as np
 import pytest
 from ase.io import read
-from dscribe.descriptors import SOAP as DScribeSOAP
+from dscribe import descriptors as dscribe
 
 from kernelpot.data.batch import Batch
 from kernelpot.descriptors.radial import GTO
@@ -27,7 +27,7 @@ def silver_palladium():
 
 def from_dscribe(atoms, species):
     """DScribe's vectors with the weight √2 wherever it lists one of two equal halves."""
-    soap = DScribeSOAP(
+    soap = dscribe.SOAP(
         species=species, r_cut=R_CUT, n_max=N_MAX, l_max=L_MAX, sigma=SIGMA, rbf="gto", periodic=bool(atoms.pbc.any())
     )
     vectors = soap.create(atoms)
@@ -70,5 +70,6 @@ def test_kernel_matrix_is_that_of_dscribe(atoms):
     [("mlearn/Si_train.xyz.xz", 3), ("agpd/AgPd_bulk_master.xyz.xz", 20), ("rmd17/ethanol_train.xyz.xz", 5)],
 )
 def test_kernel_matrix_of_real_frames_is_that_of_dscribe(name, frame):
-    text = lzma.open(dataset(name), "rt").read()
+    with lzma.open(dataset(name), "rt") as file:
+        text = file.read()
     check(read(io.StringIO(text), index=frame, format="extxyz"))

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from dscribe.descriptors import SOAP as DScribeSOAP
+from dscribe import descriptors as dscribe
 from scipy.integrate import quad
 from scipy.linalg import inv, sqrtm
 from scipy.special import spherical_in
@@ -19,7 +19,7 @@ def functions(basis):
     """Radial functions g_nl(q) written down a second time, and how far they reach."""
     radius, n_max = basis.radius or SIZE["cutoff"], SIZE["n_max"]
     if isinstance(basis, GTO):
-        make = DScribeSOAP(species=["Si"], r_cut=radius, n_max=n_max, l_max=SIZE["l_max"], rbf="gto")
+        make = dscribe.SOAP(species=["Si"], r_cut=radius, n_max=n_max, l_max=SIZE["l_max"], rbf="gto")
         alphas, betas = make.get_basis_gto(radius, n_max, SIZE["l_max"])
         return lambda n, l, q: q**l * betas[l, n] @ np.exp(-alphas[l] * q * q), 4 * radius  # noqa: E741
     if isinstance(basis, SphericalBessel):
@@ -99,7 +99,7 @@ def test_table_is_twice_continuously_differentiable():
 
 
 def test_gto_needs_a_radius_above_one_angstrom():
-    with pytest.raises(ParameterError, match="`GTO` needs a radius above 1 Å, got 0.9"):
+    with pytest.raises(ParameterError, match=r"`GTO` needs a radius above 1 Å, got 0\.9"):
         RadialTable.from_basis(GTO(radius=0.9), **SIZE)
 
 

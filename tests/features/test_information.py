@@ -89,9 +89,7 @@ def test_only_kinds_with_a_noise_are_planned():
 
 def test_labels_do_not_matter_to_planned_information(prepared):
     plain = [make.copper_gold(k) for k in range(3)]
-    np.testing.assert_array_equal(
-        prepared.information(plain).rows, prepared.information(make.labelled(plain)).rows
-    )
+    np.testing.assert_array_equal(prepared.information(plain).rows, prepared.information(make.labelled(plain)).rows)
 
 
 def test_settings_groups_and_means_are_carried(prepared):

@@ -86,3 +86,13 @@ def test_rows_of_very_different_size_stay_exact():
         exact_variance = np.array([float(variance[k, k]) for k in range(5)])
     np.testing.assert_allclose(posterior.mean, exact_mean, rtol=1e-8)
     np.testing.assert_allclose(posterior.variance(np.eye(5)), exact_variance, rtol=1e-8)
+
+
+def test_recentring_the_prior_equals_conditioning_on_shifted_targets():
+    b, y = problem(9, 4, 7)
+    shift = np.array([0.0, 3.0, -20.0, 0.5])
+    moved = Posterior.prior(4).condition([block(b, y)]).recentred(shift)
+    expected = Posterior.prior(4).condition([block(b, y - b @ shift)])
+    np.testing.assert_allclose(moved.mean, expected.mean, atol=1e-12)
+    np.testing.assert_array_equal(moved.factor, Posterior.prior(4).condition([block(b, y)]).factor)
+    assert moved.misfit == pytest.approx(expected.misfit, rel=1e-10)

@@ -72,7 +72,7 @@ def test_a_loaded_model_goes_on(path):
 
 def test_only_fitted_models_are_saved(tmp_path):
     for model in (potentials.model(), potentials.model().prepare([make.copper(0)])):
-        with pytest.raises(NotFittedError, match="never fitted|fitted model"):
+        with pytest.raises(NotFittedError, match=r"never fitted|fitted model"):
             model.save(tmp_path / "none.kp")
     assert list(tmp_path.iterdir()) == []
 
@@ -157,7 +157,7 @@ class Attack:
 )
 def test_foreign_bytes(path, content):
     path.write_bytes(content)
-    with pytest.raises(ModelFileError, match="not a complete kernelpot model file|not one of kernelpot's"):
+    with pytest.raises(ModelFileError, match=r"not a complete kernelpot model file|not one of kernelpot's"):
         kp.load(path)
 
 
@@ -196,6 +196,9 @@ def test_damaged_headers(path, text):
 NAMES = ("factor", "target", "baseline", "e0_factor", "inducing_0", "inducing_1", "whitening_0", "whitening_1")
 
 
+WAYS = ("nan", "float32", "integers", "row more", "flat", "scalar", "empty", "gone")
+
+
 def spoilt(how, array):
     if how == "nan":
         return np.where(np.arange(array.size).reshape(array.shape) == 0, np.nan, array)
@@ -209,12 +212,13 @@ def spoilt(how, array):
     }[how]
 
 
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("how", ["nan", "float32", "integers", "row more", "flat", "scalar", "empty", "gone"])
+@pytest.mark.parametrize(
+    ("name", "how"),
+    # Any number of rows is a factor of E0 rows.
+    [(name, how) for name in NAMES for how in WAYS if not (name == "e0_factor" and how in ("row more", "empty"))],
+)
 def test_arrays_that_do_not_belong(path, name, how):
     header, arrays = parts(path)
-    if how in ("row more", "empty") and name == "e0_factor":
-        pytest.skip("any number of rows is a factor")
     if how == "gone":
         del arrays[name]
     else:
@@ -270,33 +274,32 @@ def test_altered_settings(path, section, name, value):
     if value == {}:
         del header[section][name]
     rewrite(path, header, arrays)
-    with pytest.raises(ModelFileError, match="damaged|altered"):
+    with pytest.raises(ModelFileError, match=r"damaged|altered"):
         kp.load(path)
 
 
-@pytest.mark.parametrize("section", ["fit", "model"])
+WRONG_SETTINGS = [
+    ("species", "Cu"),
+    ("n_max", 10**9),
+    ("cutoff", float("nan")),
+    ("basis", {"name": "eval"}),
+    ("basis", {"name": "GTO", "code": "1"}),
+    ("basis", None),
+]
+WRONG_FIT = [
+    *WRONG_SETTINGS,
+    ("n_max", 5),
+    *[("species", value) for value in ([29], [79, 29], [29, 29], [0, 29], [29, 500], [])],
+]
+
+
 @pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("species", [29]),
-        ("species", [79, 29]),
-        ("species", [29, 29]),
-        ("species", [0, 29]),
-        ("species", [29, 500]),
-        ("species", "Cu"),
-        ("n_max", 5),
-        ("n_max", 10**9),
-        ("cutoff", float("nan")),
-        ("basis", {"name": "eval"}),
-        ("basis", {"name": "GTO", "code": "1"}),
-        ("basis", None),
-    ],
+    ("section", "name", "value"),
+    [("fit", *case) for case in WRONG_FIT] + [("model", *case) for case in WRONG_SETTINGS],
 )
 def test_altered_descriptors(path, section, name, value):
-    if section == "model" and name in ("species", "n_max") and value not in ("Cu", 10**9):
-        pytest.skip("a specification of another kind, harmless")
     header, arrays = parts(path)
     header[section]["descriptor"][name] = value
     rewrite(path, header, arrays)
-    with pytest.raises(ModelFileError, match="damaged|altered"):
+    with pytest.raises(ModelFileError, match=r"damaged|altered"):
         kp.load(path)

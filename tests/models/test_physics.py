@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from ase import Atoms
@@ -41,7 +43,7 @@ def errors_of_differences(model, analytic, changes, size=1.0) -> list[float]:
 
 def check_second_order(errors, scale):
     """The error falls with h² until round-off, and ends far below the quantity itself."""
-    for coarse, fine in zip(errors, errors[1:3], strict=False):
+    for coarse, fine in itertools.pairwise(errors[:3]):
         assert fine < 0.35 * coarse + 1e-9 * scale
     assert errors[-1] < 2e-4 * scale
 
