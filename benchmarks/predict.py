@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -114,10 +115,8 @@ def ours(*, sizes: tuple[int, int], quick: bool) -> dict[str, Any]:
         atoms.get_forces()
 
     # By turns, so that a machine that slows down slows both.
-    turns = [
-        (cpu_median(forces, lambda k, w=w, t=t: step(k + 9 * t, w), repeats=1) for w in (0, 1)) for t in range(repeats)
-    ]
-    small, large = np.array([list(turn) for turn in turns]).T
+    turns = [[cpu_median(forces, partial(step, which=which), repeats=1) for which in (0, 1)] for _ in range(repeats)]
+    small, large = np.median(turns, axis=0)
     result = {
         "atoms": len(atoms),
         "n_inducing": model.n_inducing_,

@@ -21,6 +21,10 @@ SEARCHED = (1e-5, 10.0)
 """Range of noise over amplitude."""
 
 
+SILENT = 1e-14
+"""Mean square of a kind's rows (amplitude 1) below which its labels say nothing, as forces on perfect crystals do."""
+
+
 @dataclass(frozen=True)
 class LeftOut:
     """Errors of left-out folds at one setting.
@@ -56,6 +60,13 @@ class FoldErrors:
             for gram in grams:
                 np.subtract(self._all[kind], gram, out=gram)
             self._without[kind] = grams
+
+    @property
+    def telling(self) -> tuple[str, ...]:
+        """Kinds whose labels depend on the weights at all; zeros by symmetry would rule every search with their RMSE."""
+        data = self.data
+        sizes = {k: np.trace(self._all[k][:-1, :-1]) / max(1, int(data.n_rows[k].sum())) for k in data.kinds}
+        return tuple(kind for kind, size in sizes.items() if size > SILENT) or data.kinds
 
     def left_out(self, ratio: Mapping[str, float], *, variance: bool = False) -> LeftOut:
         """Fit without each fold in turn, and score it on that fold."""
@@ -123,13 +134,15 @@ class FoldErrors:
 
     def search(self, how: str) -> dict[str, float]:
         """Return the ratios that minimise Σ_kind log RMSE of left-out folds ("cv") or maximise the "evidence"."""
-        kinds = self.data.kinds
+        kinds = self.telling
+        others = {kind: START[kind] for kind in self.data.kinds if kind not in kinds}
 
         def loss(x: Float[np.ndarray, " kinds"]) -> float:
             ratio = {kind: 10.0 ** float(v) for kind, v in zip(kinds, x, strict=True)}
             if how == "evidence":
                 return -self.log_evidence(ratio)[0]
-            return float(sum(np.log(max(v, 1e-300)) for v in self.left_out(ratio).rmse.values()))
+            rmse = self.left_out({**others, **ratio}).rmse
+            return float(sum(np.log(max(rmse[kind], 1e-300)) for kind in kinds))
 
         best = _descend(loss, np.log10([START[kind] for kind in kinds]), tolerance=0.05 if how == "cv" else 0.02)
         ratio = {kind: 10.0 ** float(v) for kind, v in zip(kinds, best, strict=True)}

@@ -92,7 +92,7 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path, where):
 def test_a_failing_save_leaves_the_old_file(path, monkeypatch, failure, step):
     before = path.read_bytes()
 
-    def fail(*args):
+    def fail(*args, **kwargs):
         raise failure
 
     monkeypatch.setattr(os, step, fail)
