@@ -72,7 +72,8 @@ class SOAP:
             raise ParameterError(f"`l_max` must be a whole number from 0 to 16, got {self.l_max!r}; 6 is usual.")
         if not 0.0 <= self.fade_width <= self.cutoff:
             raise ParameterError(
-                f"`fade` must lie between 0 and the cutoff ({self.cutoff} Å), got {self.fade}; None takes 0.4 of the cutoff."
+                f"`fade` must lie between 0 and the cutoff ({self.cutoff} Å), got {self.fade}; "
+                "None takes 0.4 of the cutoff."
             )
 
     @property
@@ -87,10 +88,14 @@ class SOAP:
     def settings(self) -> dict[str, Any]:
         """Return the settings as JSON values."""
         basis = {"name": type(self.basis).__name__, **asdict(self.basis)}  # type: ignore[call-overload]
-        names = ("cutoff", "n_max", "l_max", "sigma", "fade")
+        # NumPy's numbers are accepted as settings, yet JSON knows only Python's.
         return {
             "name": "SOAP",
-            **{k: getattr(self, k) for k in names},
+            "cutoff": float(self.cutoff),
+            "n_max": int(self.n_max),
+            "l_max": int(self.l_max),
+            "sigma": float(self.sigma),
+            "fade": None if self.fade is None else float(self.fade),
             "basis": basis,
             "species": self.species,
         }

@@ -93,6 +93,37 @@ def choose_inducing(
     return tuple(_subset(x, int(k), method, seed) for x, k in zip(found, shares, strict=True))
 
 
+def given_inducing(
+    descriptor: Descriptor, structures: Sequence[Atoms], environments: Sequence[tuple[int, int]]
+) -> tuple[Float[np.ndarray, "m f"], ...]:
+    """Take the environments that are named, as (structure, atom) places counted from 0.
+
+    Raises
+    ------
+    ParameterError
+        A place does not exist, stands twice, or a species has none.
+    """
+    wanted: dict[int, list[int]] = {}
+    for s, i in environments:
+        if not 0 <= s < len(structures) or not 0 <= i < len(structures[s]):
+            raise ParameterError(
+                f"`environments` names atom {i} of structure {s}, which does not exist; both count from 0."
+            )
+        wanted.setdefault(int(s), []).append(int(i))
+    vectors, numbers = [], []
+    for s, atoms in wanted.items():
+        if len(set(atoms)) < len(atoms):
+            raise ParameterError(f"`environments` names an atom of structure {s} twice; name each once.")
+        batch = Batch.from_structures([structures[s]], descriptor.cutoff)
+        vectors.append(unit(descriptor.environments(batch).vectors)[0][atoms])
+        numbers.append(batch.numbers[atoms])
+    x, z = np.concatenate(vectors), np.concatenate(numbers)
+    for species in descriptor.species or ():
+        if not (z == species).any():
+            raise ParameterError(f"`environments` names no atom of atomic number {species}; each species needs one.")
+    return tuple(np.ascontiguousarray(x[z == species]) for species in descriptor.species or ())
+
+
 def _subset(x: Float[np.ndarray, "n f"], k: int, method: str, seed: int) -> Float[np.ndarray, "m f"]:
     if method == "fps":
         chosen = farthest_points(x, k, seed=seed, tol=DISTINCT)

@@ -122,7 +122,7 @@ class FoldErrors:
         factor, weights = self._solve_without(None, ratio)
         misfit = float(weights @ weights)
         n, log_ratio = 0, 0.0
-        for kind in data.kinds:
+        for kind in self.telling:
             rows = int(data.n_rows[kind].sum())
             n += rows
             log_ratio += rows * float(np.log(ratio[kind]))
@@ -135,17 +135,19 @@ class FoldErrors:
     def search(self, how: str) -> dict[str, float]:
         """Return the ratios that minimise Σ_kind log RMSE of left-out folds ("cv") or maximise the "evidence"."""
         kinds = self.telling
-        others = {kind: START[kind] for kind in self.data.kinds if kind not in kinds}
+        start = {kind: START[kind] for kind in self.data.kinds}
+
+        def ratios(x: Float[np.ndarray, " kinds"]) -> dict[str, float]:
+            return start | {kind: 10.0 ** float(v) for kind, v in zip(kinds, x, strict=True)}
 
         def loss(x: Float[np.ndarray, " kinds"]) -> float:
-            ratio = {kind: 10.0 ** float(v) for kind, v in zip(kinds, x, strict=True)}
             if how == "evidence":
-                return -self.log_evidence(ratio)[0]
-            rmse = self.left_out({**others, **ratio}).rmse
+                return -self.log_evidence(ratios(x))[0]
+            rmse = self.left_out(ratios(x)).rmse
             return float(sum(np.log(max(rmse[kind], 1e-300)) for kind in kinds))
 
         best = _descend(loss, np.log10([START[kind] for kind in kinds]), tolerance=0.05 if how == "cv" else 0.02)
-        ratio = {kind: 10.0 ** float(v) for kind, v in zip(kinds, best, strict=True)}
+        ratio = ratios(best)
         say(f"{how}: noise over amplitude " + ", ".join(f"{k} {v:.3g}" for k, v in ratio.items()))
         return ratio
 

@@ -16,7 +16,7 @@ from kernelpot.descriptors.protocol import Descriptor
 from kernelpot.errors import LabelError, NotFittedError, ParameterError
 from kernelpot.features.feature_map import KernelMap
 from kernelpot.features.folds import folds
-from kernelpot.features.inducing import choose_inducing, chunks, mean_vectors, species_of
+from kernelpot.features.inducing import choose_inducing, chunks, given_inducing, mean_vectors, species_of
 from kernelpot.features.information import make_information
 from kernelpot.kernels import DotProduct
 from kernelpot.linalg.factor import triangle
@@ -25,7 +25,7 @@ from kernelpot.linalg.posterior import Posterior
 from kernelpot.models.archive import write_archive
 from kernelpot.models.arguments import structure_list
 from kernelpot.models.fitted import Calibration, Fitted, Mean, join
-from kernelpot.models.noise_search import FoldErrors, LeftOut
+from kernelpot.models.noise_search import SILENT, FoldErrors, LeftOut
 from kernelpot.models.prediction import Prediction
 from kernelpot.models.summary import summarise
 from kernelpot.models.training import (
@@ -128,26 +128,41 @@ class SparseGP:
             inducing=self.inducing, tolerance=self.tolerance,
         )  # fmt: skip
 
-    def prepare(self, structures: Sequence[Atoms]) -> SparseGP:
+    def prepare(
+        self, structures: Sequence[Atoms], *, environments: Sequence[tuple[int, int]] | None = None
+    ) -> SparseGP:
         """Return a new model whose inducing environments are chosen from these structures; labels are not looked at.
+
+        Parameters
+        ----------
+        structures
+            Structures to choose from.
+        environments
+            The inducing environments themselves, as (structure, atom) places counted from 0, where they are given;
+            `n_inducing` is then not looked at.
 
         Raises
         ------
         DataError
             A structure is unusable.
         ParameterError
-            There is no structure, or `n_inducing` is smaller than the number of species.
+            There is no structure, `n_inducing` is smaller than the number of species, or a place does not exist.
         """
         model = self._clone()
-        model.features_ = self._choose_features(structures)
+        model.features_ = self._choose_features(structures, environments)
         return model
 
-    def _choose_features(self, structures: Sequence[Atoms]) -> KernelMap:
+    def _choose_features(
+        self, structures: Sequence[Atoms], environments: Sequence[tuple[int, int]] | None = None
+    ) -> KernelMap:
         structures = structure_list(structures)
         descriptor = self.descriptor
         if descriptor.species is None:
             descriptor = descriptor.with_species(species_of(structures))
-        z = choose_inducing(descriptor, structures, self.n_inducing, method=self.inducing, seed=self.seed)
+        if environments is not None:
+            z = given_inducing(descriptor, structures, environments)
+        else:
+            z = choose_inducing(descriptor, structures, self.n_inducing, method=self.inducing, seed=self.seed)
         return KernelMap.from_inducing(descriptor, self.kernel, z, self.tolerance)
 
     # ---- fitting
@@ -230,7 +245,7 @@ class SparseGP:
         if self.noise == "evidence":
             amplitude = errors.log_evidence(ratio)[1]
             return _noise(ratio, amplitude), amplitude, _calibrate_given(ratio, amplitude, left), left.rmse
-        amplitude, calibration = _calibrate_searched(ratio, left)
+        amplitude, calibration = _calibrate_searched(ratio, left, errors.telling)
         return _noise(ratio, amplitude), amplitude, calibration, left.rmse
 
     def condition(self, structures: Sequence[Atoms], *, keys: Mapping[str, str | None] | None = None) -> SparseGP:
@@ -440,23 +455,26 @@ def _calibrate_given(ratio: Mapping[str, float], amplitude: float, left: LeftOut
     """Noise stays; the factor explains what the noise leaves of the residuals' mean square.
 
     Where the noise alone exceeds it, the factor shrinks by the ratio of the observed to the predicted variance instead.
+    A posterior far below the noise (forces on perfect crystals) says nothing about its factor, which stays 1.
     """
     factor, noise = {}, {}
     for kind, r in ratio.items():
         noise[kind] = r * amplitude
         latent, seen = amplitude**2 * left.variance[kind], left.rmse[kind] ** 2
-        wanted = max((seen - noise[kind] ** 2) / latent, seen / (latent + noise[kind] ** 2)) if latent > 0 else 1.0
+        wanted = 1.0
+        if latent > SILENT * noise[kind] ** 2:
+            wanted = max((seen - noise[kind] ** 2) / latent, seen / (latent + noise[kind] ** 2))
         factor[kind] = float(np.sqrt(wanted))
     return Calibration(factor, noise)
 
 
-def _calibrate_searched(ratio: Mapping[str, float], left: LeftOut) -> tuple[float, Calibration]:
+def _calibrate_searched(ratio: Mapping[str, float], left: LeftOut, telling: Sequence[str]) -> tuple[float, Calibration]:
     """Settle the one common scale that the search leaves open.
 
-    The amplitude takes the geometric mean over kinds of observed over predicted spread; what is left of each kind's
-    ratio scales both its posterior and its noise.
+    The amplitude takes the geometric mean over the telling kinds of observed over predicted spread; what is left of
+    each kind's ratio scales both its posterior and its noise.
     """
-    squared = {kind: left.rmse[kind] ** 2 / (left.variance[kind] + r**2) for kind, r in ratio.items()}
+    squared = {kind: left.rmse[kind] ** 2 / (left.variance[kind] + ratio[kind] ** 2) for kind in telling}
     amplitude = float(np.exp(0.5 * np.mean([np.log(v) for v in squared.values()])))
-    factor = {kind: float(np.sqrt(v)) / amplitude for kind, v in squared.items()}
+    factor = dict.fromkeys(ratio, 1.0) | {kind: float(np.sqrt(v)) / amplitude for kind, v in squared.items()}
     return amplitude, Calibration(factor, {kind: factor[kind] * amplitude * r for kind, r in ratio.items()})

@@ -24,7 +24,7 @@ DESCRIPTORS = {
     "gto": SOAP(basis=GTO(), **SIZE),
     "gto, shorter radius": SOAP(basis=GTO(radius=3.0), **SIZE),
     "bessel": SOAP(basis=SphericalBessel(), **SIZE),
-    "smallest": SOAP(**SIZE | {"n_max": 1, "l_max": 0}),
+    "smallest": SOAP(**SIZE | {"n_max": 1, "l_max": 0, "fade": None}),
 }
 SYSTEMS = {
     "one species": make.silicon,
@@ -165,7 +165,7 @@ def test_smooth_where_the_fade_begins(descriptor):
     """The jump of value, slope and curvature shrinks with the step: one-sided differences meet."""
     jumps = []
     for h in (0.04, 0.02, 0.01):
-        r = CUTOFF - FADE + h * np.arange(-3, 4)
+        r = CUTOFF - descriptor.fade_width + h * np.arange(-3, 4)
         f = np.array([describe(descriptor, dimer(d)).vectors[0] for d in r])
         left, right = (f[1] - 2 * f[2] + f[3]) / h**2, (f[3] - 2 * f[4] + f[5]) / h**2
         jumps.append([np.abs((f[4] - f[3]) - (f[3] - f[2])).max() / h, np.abs(right - left).max()])

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 from ase import Atoms
@@ -26,6 +28,16 @@ from kernelpot.errors import ParameterError
 def test_parameters_out_of_their_range_are_refused(wrong, message):
     with pytest.raises(ParameterError, match=message):
         SOAP(**wrong)
+
+
+def test_settings_of_numpy_numbers_are_json():
+    soap = SOAP(np.float32(4.0), np.int64(4), np.int32(3), np.float64(0.5), fade=np.float32(0.5))
+    assert SOAP.from_settings(json.loads(json.dumps(soap.settings()))) == soap
+
+
+def test_fade_is_four_tenths_of_the_cutoff_by_default():
+    assert SOAP(cutoff=5.0).fade_width == pytest.approx(2.0)
+    assert SOAP(cutoff=5.0).settings()["fade"] is None
 
 
 def test_species_are_sorted():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from ase.build import bulk
 from scipy.linalg import LinAlgError
 from scipy.stats import multivariate_normal
 
@@ -152,3 +153,17 @@ def test_given_noise_stays_as_given():
 def test_search_with_one_structure_is_refused(how):
     with pytest.raises(LabelError, match="needs at least two different structures, got one"):
         potentials.model(4, noise=how).fit(make.copper_gold_set(1))
+
+
+@pytest.mark.parametrize("noise", [potentials.NOISE, "cv", "evidence"])
+def test_forces_that_vanish_by_symmetry_settle_nothing(noise):
+    # An equation of state: every force is zero whatever the weights, so its tiny error must not rule the search.
+    crystals = [bulk("Cu", "fcc", a=a, cubic=True) for a in np.linspace(3.4, 3.9, 12)]
+    model = potentials.model(10, noise=noise).fit(make.labelled(crystals))
+    assert model.calibration_["forces"] == 1.0
+    assert model.cross_validation_["forces"] < 1e-9
+    plain = potentials.model(10, noise=noise).fit(make.labelled(crystals, ["energy", "stress"]))
+    assert model.amplitude_ == pytest.approx(plain.amplitude_, rel=1e-3)
+    rattled = make.copper(3)
+    assert model.predict([rattled]).energy[0] == pytest.approx(plain.predict([rattled]).energy[0], abs=1e-3)
+    assert min(model.predict([rattled]).forces_std[0].ravel()) > 1e-3
