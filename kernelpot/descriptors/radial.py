@@ -17,7 +17,10 @@ NODES_PER_SIGMA = 24
 
 
 class RadialBasis(Protocol):
-    """A set of radial functions; `values` is all that a new basis has to supply."""
+    """A set of radial functions: hashable, and `values` is all that a new one has to supply."""
+
+    def __hash__(self) -> int:
+        """Equal bases have equal hashes: tables are kept by basis."""
 
     def values(
         self, r: Float[np.ndarray, " points"], *, cutoff: float, n_max: int, l_max: int, sigma: float

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -130,9 +130,7 @@ class SOAP:
     @cached_property
     def expansion(self) -> Expansion:
         """The engine with its radial table."""
-        table = RadialTable.from_basis(
-            self.basis, cutoff=self.cutoff, n_max=self.n_max, l_max=self.l_max, sigma=self.sigma
-        )
+        table = _tabulated(self.basis, float(self.cutoff), int(self.n_max), int(self.l_max), float(self.sigma))
         return Expansion(table, self.l_max, self.n_max, len(self._known_species), self.cutoff, self.fade_width)
 
     def channels(self, numbers: Int[np.ndarray, " atoms"]) -> Int[np.ndarray, " atoms"]:
@@ -221,6 +219,12 @@ class SoapEnvironments:
         )
         centre = np.repeat(np.arange(stop - start), np.diff(offsets[start : stop + 1]))
         return Displacements(rows, centre, atoms[a:b], virial)
+
+
+@lru_cache(maxsize=16)
+def _tabulated(basis: RadialBasis, cutoff: float, n_max: int, l_max: int, sigma: float) -> RadialTable:
+    """Make a radial table once for all descriptors that share it; a basis is hashable."""
+    return RadialTable.from_basis(basis, cutoff=cutoff, n_max=n_max, l_max=l_max, sigma=sigma)
 
 
 def _positive(name: str, value: float, usual: str) -> None:
