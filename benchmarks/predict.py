@@ -170,7 +170,7 @@ def gap(*, n_sparse: int, quick: bool) -> dict[str, Any]:
 
     with tempfile.TemporaryDirectory() as folder:
         write_labels(Path(folder) / "train.xyz", _training(n_sparse))
-        file = gap_fit(Path(folder), n_sparse=n_sparse, n_max=N_MAX, l_max=L_MAX, zeta=2, method="uniform")
+        file = gap_fit(Path(folder), n_sparse=n_sparse, n_max=N_MAX, l_max=L_MAX, zeta=2, method="cur_points")
         potential = Potential(param_filename=str(file))
     atoms = silicon(2 if quick else 5)
     per_atom = 1e6 / len(atoms)

@@ -11,6 +11,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cache
 from itertools import pairwise
 from threading import local
@@ -47,6 +48,16 @@ if hasattr(os, "register_at_fork"):
 @cache
 def _blas() -> ThreadpoolController:
     return ThreadpoolController()
+
+
+@contextmanager
+def one_blas() -> Iterator[None]:
+    """Keep BLAS to one thread: for many small products, and where threads of our own do the sharing out.
+
+    Also a decorator: ``@one_blas()``.
+    """
+    with _blas().limit(limits=1, user_api="blas"):
+        yield
 
 
 def _inside(work: Callable[[Item], Result], item: Item) -> Result:
@@ -89,7 +100,7 @@ def ordered(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[R
         yield from map(work, items)
         return
     waiting: deque[Future[Result]] = deque()
-    with _blas().limit(limits=1, user_api="blas"):
+    with one_blas():
         try:
             for item in items:
                 waiting.append(_pool().submit(_inside, work, item))

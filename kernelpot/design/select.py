@@ -19,6 +19,7 @@ from kernelpot.design.precision import Precision
 from kernelpot.design.rivals import RIVALS
 from kernelpot.design.search import Available, Rules, follow, greedy
 from kernelpot.errors import ParameterError
+from kernelpot.threads import one_blas
 
 CRITERIA = ("D", "A", "IV")
 """Names of the criteria; "I" is another name of "IV"."""
@@ -26,6 +27,7 @@ CRITERIA = ("D", "A", "IV")
 Costs = Callable[[Information], Float[np.ndarray, " structures"]] | Sequence[float] | Float[np.ndarray, " structures"]
 
 
+@one_blas()
 def select(
     info: Information,
     n: int | None,

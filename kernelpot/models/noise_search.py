@@ -63,9 +63,10 @@ class FoldErrors:
 
     @property
     def telling(self) -> tuple[str, ...]:
-        """Kinds whose labels depend on the weights at all; zeros by symmetry would rule every search with their RMSE."""
+        """Kinds whose labels depend on the weights at all; zeros by symmetry would rule the search with their RMSE."""
         data = self.data
-        sizes = {k: np.trace(self._all[k][:-1, :-1]) / max(1, int(data.n_rows[k].sum())) for k in data.kinds}
+        rows = {kind: max(1, int(data.n_rows[kind].sum())) for kind in data.kinds}
+        sizes = {kind: np.trace(self._all[kind][:-1, :-1]) / rows[kind] for kind in data.kinds}
         return tuple(kind for kind, size in sizes.items() if size > SILENT) or data.kinds
 
     def left_out(self, ratio: Mapping[str, float], *, variance: bool = False) -> LeftOut:

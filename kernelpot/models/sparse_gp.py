@@ -24,8 +24,9 @@ from kernelpot.linalg.groups import equal_vectors
 from kernelpot.linalg.posterior import Posterior
 from kernelpot.models.archive import write_archive
 from kernelpot.models.arguments import structure_list
+from kernelpot.models.calibration import calibrate_given, calibrate_searched, noise_of
 from kernelpot.models.fitted import Calibration, Fitted, Mean, join
-from kernelpot.models.noise_search import SILENT, FoldErrors, LeftOut
+from kernelpot.models.noise_search import FoldErrors
 from kernelpot.models.prediction import Prediction
 from kernelpot.models.summary import summarise
 from kernelpot.models.training import (
@@ -239,14 +240,14 @@ class SparseGP:
             amplitude = self.kernel.amplitude
             ratio = {kind: self.noise.sigma(kind) / amplitude for kind in data.kinds}
             left = errors.left_out(ratio, variance=True)
-            return self.noise, amplitude, _calibrate_given(ratio, amplitude, left), left.rmse
+            return self.noise, amplitude, calibrate_given(ratio, amplitude, left), left.rmse
         ratio = errors.search(self.noise)
         left = errors.left_out(ratio, variance=True)
         if self.noise == "evidence":
             amplitude = errors.log_evidence(ratio)[1]
-            return _noise(ratio, amplitude), amplitude, _calibrate_given(ratio, amplitude, left), left.rmse
-        amplitude, calibration = _calibrate_searched(ratio, left, errors.telling)
-        return _noise(ratio, amplitude), amplitude, calibration, left.rmse
+            return noise_of(ratio, amplitude), amplitude, calibrate_given(ratio, amplitude, left), left.rmse
+        amplitude, calibration = calibrate_searched(ratio, left, errors.telling)
+        return noise_of(ratio, amplitude), amplitude, calibration, left.rmse
 
     def condition(self, structures: Sequence[Atoms], *, keys: Mapping[str, str | None] | None = None) -> SparseGP:
         """Return a new model that has also seen these labelled structures, with noises, amplitude and calibration kept.
@@ -445,36 +446,3 @@ def _memory_plan(features: KernelMap, kinds: Sequence[str], n_folds: int) -> str
     columns = features.n_inducing + len(features.species) + 1
     triangles = 2 * n_folds * len(kinds) * columns**2 * 8
     return f"fit: {features.n_inducing} inducing environments, factors take up to {triangles / 1e6:.0f} MB"
-
-
-def _noise(ratio: Mapping[str, float], amplitude: float) -> Noise:
-    return Noise(**{kind: ratio[kind] * amplitude if kind in ratio else None for kind in KINDS})
-
-
-def _calibrate_given(ratio: Mapping[str, float], amplitude: float, left: LeftOut) -> Calibration:
-    """Noise stays; the factor explains what the noise leaves of the residuals' mean square.
-
-    Where the noise alone exceeds it, the factor shrinks by the ratio of the observed to the predicted variance instead.
-    A posterior far below the noise (forces on perfect crystals) says nothing about its factor, which stays 1.
-    """
-    factor, noise = {}, {}
-    for kind, r in ratio.items():
-        noise[kind] = r * amplitude
-        latent, seen = amplitude**2 * left.variance[kind], left.rmse[kind] ** 2
-        wanted = 1.0
-        if latent > SILENT * noise[kind] ** 2:
-            wanted = max((seen - noise[kind] ** 2) / latent, seen / (latent + noise[kind] ** 2))
-        factor[kind] = float(np.sqrt(wanted))
-    return Calibration(factor, noise)
-
-
-def _calibrate_searched(ratio: Mapping[str, float], left: LeftOut, telling: Sequence[str]) -> tuple[float, Calibration]:
-    """Settle the one common scale that the search leaves open.
-
-    The amplitude takes the geometric mean over the telling kinds of observed over predicted spread; what is left of
-    each kind's ratio scales both its posterior and its noise.
-    """
-    squared = {kind: left.rmse[kind] ** 2 / (left.variance[kind] + ratio[kind] ** 2) for kind in telling}
-    amplitude = float(np.exp(0.5 * np.mean([np.log(v) for v in squared.values()])))
-    factor = dict.fromkeys(ratio, 1.0) | {kind: float(np.sqrt(v)) / amplitude for kind, v in squared.items()}
-    return amplitude, Calibration(factor, {kind: factor[kind] * amplitude * r for kind, r in ratio.items()})
