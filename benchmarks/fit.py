@@ -89,7 +89,7 @@ def gap_fit_whole() -> dict[str, float]:
 
     with tempfile.TemporaryDirectory() as folder, Stopwatch() as watch:
         write_labels(Path(folder) / "train.xyz", mlearn("Si", "train"))
-        gap_fit(Path(folder), n_sparse=500, n_max=8, l_max=8, zeta=4, method="cur_points")
+        gap_fit(Path(folder), n_sparse=500, n_max=8, l_max=8, zeta=4, method="cur_points", limit_s=1700)
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return {
         "wall_s": watch.wall,
@@ -113,7 +113,7 @@ def write_labels(path: Path, structures: list[Any]) -> None:
     write(path, bare, format="extxyz")
 
 
-def gap_fit(folder: Path, *, n_sparse: int, n_max: int, l_max: int, zeta: int, method: str) -> Path:
+def gap_fit(folder: Path, *, n_sparse: int, n_max: int, l_max: int, zeta: int, method: str, limit_s: float) -> Path:
     """Run gap_fit on ``folder/train.xyz``; return the potential's file.
 
     Raises
@@ -134,7 +134,7 @@ def gap_fit(folder: Path, *, n_sparse: int, n_max: int, l_max: int, zeta: int, m
         "energy_parameter_name=energy", "force_parameter_name=forces",
         "sparse_jitter=1e-8", "do_copy_at_file=F", "sparse_separate_file=F", "gp_file=gap.xml",
     ]  # fmt: skip
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=limit_s)
     potential = folder / "gap.xml"
     if done.returncode or not potential.exists():
         raise RuntimeError(f"gap_fit ended with status {done.returncode}: {(done.stderr or done.stdout)[-800:]}")

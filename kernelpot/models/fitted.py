@@ -129,6 +129,11 @@ class Fitted:
         forces, stress = forces_and_stress(described, gradient)
         return Mean(described.batch.sum_per_structure(local), local, forces, stress)
 
+    def local_energy_std(self, batch: Batch) -> Float[np.ndarray, " atoms"]:
+        """Return the calibrated standard deviation of every atom's energy, eV: the one that is cheap."""
+        latent = np.sqrt(self.uncertainty.local_energy(self.features.describe(batch)))
+        return self.calibration.factor.get("energy", 1.0) * latent
+
     def predict(self, batch: Batch, *, uncertainty: bool) -> Prediction:
         """Return the predictions for a batch, one entry per structure."""
         described = self.features.describe(batch)

@@ -13,6 +13,7 @@ from scipy.optimize import minimize
 from kernelpot.linalg.factor import triangle
 from kernelpot.models.training import FoldFactors
 from kernelpot.progress import say
+from kernelpot.threads import ordered
 
 START = {"energy": 0.002, "forces": 0.1, "stress": 0.005}
 """Where the search begins, as noise over amplitude: eV/atom, eV/Å, eV/Å³ at amplitude 1 eV."""
@@ -55,7 +56,7 @@ class FoldErrors:
         self._all: dict[str, Float[np.ndarray, "columns columns"]] = {}
         self._without: dict[str, list[Float[np.ndarray, "columns columns"]]] = {}
         for kind in data.kinds:
-            grams = [f.T @ f for f in data.factors[kind]]
+            grams = list(ordered(lambda f: f.T @ f, data.factors[kind]))
             self._all[kind] = np.sum(grams, axis=0)
             for gram in grams:
                 np.subtract(self._all[kind], gram, out=gram)
@@ -72,29 +73,30 @@ class FoldErrors:
     def left_out(self, ratio: Mapping[str, float], *, variance: bool = False) -> LeftOut:
         """Fit without each fold in turn, and score it on that fold."""
         data = self.data
-        squared = dict.fromkeys(data.kinds, 0.0)
-        spread = dict.fromkeys(data.kinds, 0.0)
-        for fold in range(data.n_folds):
+
+        def score(fold: int) -> dict[str, tuple[float, float]]:
             factor, weights = self._solve_without(fold, ratio)
+            found = {}
             for kind in data.kinds:
                 block = data.factors[kind][fold]
-                squared[kind] += float(np.sum((block[:, :-1] @ weights - block[:, -1]) ** 2))
-                if variance:
-                    spread[kind] += float(np.sum(solve_triangular(factor, block[:, :-1].T, trans="T") ** 2))
+                error = float(np.sum((block[:, :-1] @ weights - block[:, -1]) ** 2))
+                spread = solve_triangular(factor, block[:, :-1].T, trans="T") if variance else np.zeros(1)
+                found[kind] = (error, float(np.sum(spread**2)))
+            return found
+
+        folds = list(ordered(score, range(data.n_folds)))
         total = {kind: max(1, int(data.n_rows[kind].sum())) for kind in data.kinds}
         return LeftOut(
-            {kind: float(np.sqrt(squared[kind] / total[kind])) for kind in data.kinds},
-            {kind: spread[kind] / total[kind] for kind in data.kinds},
+            {kind: float(np.sqrt(sum(f[kind][0] for f in folds) / total[kind])) for kind in data.kinds},
+            {kind: sum(f[kind][1] for f in folds) / total[kind] for kind in data.kinds},
         )
 
     def _solve_without(
         self, fold: int | None, ratio: Mapping[str, float]
     ) -> tuple[Float[np.ndarray, "d d"], Float[np.ndarray, " d"]]:
         """Return the upper factor of the precision, with the mean weights, given all folds but one."""
-        gram: np.ndarray = np.zeros(())
-        for kind in self.data.kinds:
-            part = self._all[kind] if fold is None else self._without[kind][fold]
-            gram = gram + part / ratio[kind] ** 2
+        grams = {kind: self._all[kind] if fold is None else self._without[kind][fold] for kind in self.data.kinds}
+        gram = np.sum([g * ratio[kind] ** -2.0 for kind, g in grams.items()], axis=0)
         precision = gram[:-1, :-1]
         precision[np.diag_indices_from(precision)] += 1.0
         try:

@@ -38,7 +38,7 @@ from kernelpot.models.training import (
     whiten_columns,
 )
 from kernelpot.progress import say, track
-from kernelpot.threads import ordered
+from kernelpot.threads import one_blas, ordered
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -168,6 +168,7 @@ class SparseGP:
 
     # ---- fitting
 
+    @one_blas()
     def fit(self, structures: Sequence[Atoms], *, keys: Mapping[str, str | None] | None = None) -> SparseGP:
         """Fit the labels of structures; every fit starts from the prior.
 
@@ -327,6 +328,10 @@ class SparseGP:
     def mean(self, batch: Batch) -> Mean:
         """Return the mean predictions for a batch: the fast path for molecular dynamics."""
         return self._state().mean(batch)
+
+    def local_energy_std(self, batch: Batch) -> Float[np.ndarray, " atoms"]:
+        """Return the calibrated standard deviation of every atom's energy, eV: the one that is cheap."""
+        return self._state().local_energy_std(batch)
 
     def information(
         self, structures: Sequence[Atoms], *, labels: str = "planned", truncate: float = 1e-4
