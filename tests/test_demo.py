@@ -26,7 +26,7 @@ def outcome():
         n_test=20,
         n_chosen=8,
         n_random=2,
-        n_inducing=60,
+        n_inducing=200,
         md_steps=60,
         descriptor=kp.SOAP(cutoff=4.5, n_max=4, l_max=3, sigma=0.6),
     )

@@ -136,9 +136,14 @@ class FoldErrors:
         return float(value), float(np.sqrt(misfit / n))
 
     def search(self, how: str) -> dict[str, float]:
-        """Return the ratios that minimise Σ_kind log RMSE of left-out folds ("cv") or maximise the "evidence"."""
+        """Return the ratios that minimise Σ_kind log RMSE of left-out folds ("cv") or maximise the "evidence".
+
+        A log RMSE of few structures is itself a draw: to "cv" is added what a log-normal prior one decade wide about
+        `START` would, Σ (Δ log10 ratio)²/2n for n structures. It settles ten structures and is nothing to a hundred.
+        """
         kinds = self.telling
         start = {kind: START[kind] for kind in self.data.kinds}
+        centre = np.log10([START[kind] for kind in kinds])
 
         def ratios(x: Float[np.ndarray, " kinds"]) -> dict[str, float]:
             return start | {kind: 10.0 ** float(v) for kind, v in zip(kinds, x, strict=True)}
@@ -147,9 +152,10 @@ class FoldErrors:
             if how == "evidence":
                 return -self.log_evidence(ratios(x))[0]
             rmse = self.left_out(ratios(x)).rmse
-            return float(sum(np.log(max(rmse[kind], 1e-300)) for kind in kinds))
+            prior = float(np.sum((x - centre) ** 2)) / (2 * self.data.n_structures)
+            return float(sum(np.log(max(rmse[kind], 1e-300)) for kind in kinds)) + prior
 
-        best = _descend(loss, np.log10([START[kind] for kind in kinds]), tolerance=0.05 if how == "cv" else 0.02)
+        best = _descend(loss, centre, tolerance=0.05 if how == "cv" else 0.02)
         ratio = ratios(best)
         say(f"{how}: noise over amplitude " + ", ".join(f"{k} {v:.3g}" for k, v in ratio.items()))
         return ratio
