@@ -32,11 +32,11 @@ class Potential:
 
 POTENTIALS = {
     "Si": Potential(cutoff=5.0, n_inducing=1500),
-    "Ge": Potential(cutoff=5.4, n_inducing=1000),
-    "Li": Potential(cutoff=4.8, n_inducing=1000),
+    "Ge": Potential(cutoff=5.4, n_inducing=1500),
+    "Li": Potential(cutoff=5.5, n_inducing=1000),
     "Ni": Potential(cutoff=4.2, n_inducing=1000),
 }
-"""The one place where accuracy settings stand."""
+"""The one place where accuracy settings stand; cutoffs by cross-validation on the training sets."""
 
 TARGETS = {
     "Si": (2.6, 66.0),
@@ -98,7 +98,7 @@ def fit_and_score(element: str, *, quick: bool) -> dict[str, Any]:
     soap = kp.SOAP(cutoff=potential.cutoff, n_max=potential.n_max, l_max=potential.l_max, sigma=potential.sigma)
     model = kp.SparseGP(soap, kp.DotProduct(potential.zeta), n_inducing=potential.n_inducing, noise="cv")
     with Stopwatch() as watch:
-        model.fit(train)
+        model.fit(train, keys={"stress": None})  # the published tables compare energies and forces
     leaked = _leaked(soap.with_species(model.species_), train, test)
     clean = [atoms for atoms, known in zip(test, leaked, strict=True) if not known]
     return {

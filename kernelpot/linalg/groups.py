@@ -14,7 +14,7 @@ SAME = 1e-6
 def equal_vectors(
     vectors: Float[np.ndarray, "n f"], sizes: Int[np.ndarray, " n"], tolerance: float = SAME
 ) -> Int[np.ndarray, " n"]:
-    """Number the groups of equal vectors, by their first member.
+    """Find the groups of equal vectors, and number them by their first member.
 
     Parameters
     ----------
