@@ -10,35 +10,22 @@ import numpy as np
 from jaxtyping import Float
 
 from kernelpot.data.batch import Batch
-from kernelpot.data.labels import Labels, resolve
+from kernelpot.data.labels import resolve
 from kernelpot.data.noise import KINDS, Noise
 from kernelpot.descriptors.protocol import Descriptor
-from kernelpot.errors import LabelError, NotFittedError, ParameterError
+from kernelpot.errors import NotFittedError, ParameterError
 from kernelpot.features.feature_map import KernelMap
-from kernelpot.features.folds import folds
-from kernelpot.features.inducing import choose_inducing, chunks, given_inducing, mean_vectors, species_of
+from kernelpot.features.inducing import choose_inducing, chunks, given_inducing, species_of
 from kernelpot.features.information import make_information
 from kernelpot.kernels import DotProduct
-from kernelpot.linalg.factor import triangle
-from kernelpot.linalg.groups import equal_vectors
-from kernelpot.linalg.posterior import Posterior
 from kernelpot.models.archive import write_archive
 from kernelpot.models.arguments import structure_list
-from kernelpot.models.calibration import calibrate_given, calibrate_searched, noise_of
-from kernelpot.models.fitted import Calibration, Fitted, Mean, join
-from kernelpot.models.noise_search import FoldErrors
+from kernelpot.models.fitted import Fitted, Mean, join
+from kernelpot.models.fitting import condition_state, fit_state, require_labels
 from kernelpot.models.prediction import Prediction
 from kernelpot.models.summary import summarise
-from kernelpot.models.training import (
-    FoldFactors,
-    e0_rows,
-    fold_factors,
-    labelled_rows,
-    least_squares_e0,
-    whiten_columns,
-)
-from kernelpot.progress import say, track
-from kernelpot.threads import one_blas, ordered
+from kernelpot.progress import track
+from kernelpot.threads import ordered
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -168,7 +155,6 @@ class SparseGP:
 
     # ---- fitting
 
-    @one_blas()
     def fit(self, structures: Sequence[Atoms], *, keys: Mapping[str, str | None] | None = None) -> SparseGP:
         """Fit the labels of structures; every fit starts from the prior.
 
@@ -193,62 +179,10 @@ class SparseGP:
         """
         structures = structure_list(structures)
         labels = resolve(structures, keys)
-        kinds = self._kinds(labels)
+        require_labels(labels, self.noise)
         features = self.features_ or self._choose_features(structures)
-        e0_factor = triangle(e0_rows(labels, _composition(structures, features.species)))
-        baseline = least_squares_e0(e0_factor)
-        groups = equal_vectors(mean_vectors(features.descriptor, structures), labels.n_atoms)
-        n_folds = max(1, min(N_FOLDS, len(np.unique(groups))))
-        fold = folds(groups, n_folds, seed=self.seed) if n_folds > 1 else np.zeros(len(groups), dtype=np.int64)
-        say(_memory_plan(features, kinds, n_folds))
-        data = fold_factors(features, structures, labels, fold, kinds=kinds, baseline=baseline)
-        noise, amplitude, calibration, scores = self._regularise(data)
-        blocks = [
-            data.scaled(kind, f, noise.sigma(kind), amplitude) for kind in data.kinds for f in range(data.n_folds)
-        ]
-        d = features.n_weights + len(features.species)
-        posterior = Posterior.prior(d).condition(blocks)
-        n_labels = {kind: int(n.sum()) for kind, n in data.n_rows.items()}
-        self.fitted_ = Fitted(
-            features, posterior, noise, amplitude, baseline, e0_factor, calibration, scores, n_labels
-        )  # fmt: skip
+        self.fitted_ = fit_state(features, structures, labels, self.noise, seed=self.seed)
         return self
-
-    def _kinds(self, labels: Labels) -> tuple[str, ...]:
-        wanted = KINDS if isinstance(self.noise, str) else self.noise.kinds
-        if not labels.present("energy").any() and not labels.present("forces").any():
-            raise LabelError(
-                "fit needs energies or forces, found neither; name them with keys={'energy': ..., 'forces': ...}."
-            )
-        found = tuple(kind for kind in wanted if labels.present(kind).any())
-        if not found:
-            raise LabelError(
-                f"fit found no label of the kinds that have a noise ({', '.join(wanted)}); check `noise` or `keys`."
-            )
-        return found
-
-    def _regularise(self, data: FoldFactors) -> tuple[Noise, float, Calibration, dict[str, float]]:
-        """Settle noises, amplitude and calibration."""
-        if data.n_folds < 2:
-            if isinstance(self.noise, str):
-                raise LabelError(
-                    f'noise="{self.noise}" needs at least two different structures, got one; give a Noise(...).'
-                )
-            given = {kind: self.noise.sigma(kind) for kind in data.kinds}
-            return self.noise, self.kernel.amplitude, Calibration(dict.fromkeys(given, 1.0), given), {}
-        errors = FoldErrors(data)
-        if isinstance(self.noise, Noise):
-            amplitude = self.kernel.amplitude
-            ratio = {kind: self.noise.sigma(kind) / amplitude for kind in data.kinds}
-            left = errors.left_out(ratio, variance=True)
-            return self.noise, amplitude, calibrate_given(ratio, amplitude, left), left.rmse
-        ratio = errors.search(self.noise)
-        left = errors.left_out(ratio, variance=True)
-        if self.noise == "evidence":
-            amplitude = errors.log_evidence(ratio)[1]
-            return noise_of(ratio, amplitude), amplitude, calibrate_given(ratio, amplitude, left), left.rmse
-        amplitude, calibration = calibrate_searched(ratio, left, errors.telling)
-        return noise_of(ratio, amplitude), amplitude, calibration, left.rmse
 
     def condition(self, structures: Sequence[Atoms], *, keys: Mapping[str, str | None] | None = None) -> SparseGP:
         """Return a new model that has also seen these labelled structures, with noises, amplitude and calibration kept.
@@ -266,23 +200,7 @@ class SparseGP:
         state = self._state()
         structures = structure_list(structures)
         labels = resolve(structures, keys)
-        if not any(labels.present(kind).any() for kind in state.noise.kinds):
-            raise LabelError(
-                f"condition found no label of the kinds that have a noise ({', '.join(state.noise.kinds)}); "
-                "check `keys`, or compute the labels first."
-            )
-        for start, stop in chunks(structures):
-            part = range(start, stop)
-            rows = labelled_rows(
-                state.features,
-                structures[start:stop],
-                labels.take(list(part)),
-                kinds=state.noise.kinds,
-                baseline=state.baseline,
-            )
-            white = {kind: whiten_columns(state.features, block) for kind, block in rows.items()}
-            state = state.condition(white, {kind: len(block) for kind, block in rows.items()})
-        state = state.rebased(e0_rows(labels, _composition(structures, state.features.species)))
+        state = condition_state(state, structures, labels)
         model = self._clone()
         model.features_, model.fitted_ = self.features_, state
         return model
@@ -334,7 +252,12 @@ class SparseGP:
         return self._state().local_energy_std(batch)
 
     def information(
-        self, structures: Sequence[Atoms], *, labels: str = "planned", truncate: float = 1e-4
+        self,
+        structures: Sequence[Atoms],
+        *,
+        labels: str = "planned",
+        truncate: float = 1e-4,
+        keys: Mapping[str, str | None] | None = None,
     ) -> Information:
         """Return what labels of these structures would tell about the weights, before any exists.
 
@@ -346,6 +269,8 @@ class SparseGP:
             "planned" counts every kind that has a noise; "present" only the labels that are there.
         truncate
             Share of each kind's trace that the compression of a block may drop; 0 keeps every row.
+        keys
+            Names of labels that are present, as in `kernelpot.read`.
 
         Raises
         ------
@@ -361,7 +286,7 @@ class SparseGP:
             )
         noise, amplitude = self._planning()
         structures = structure_list(structures)
-        present = resolve(structures) if labels == "present" else None
+        present = resolve(structures, keys) if labels == "present" else None
         return make_information(features, structures, noise, amplitude, present=present, truncate=truncate)
 
     def _planning(self) -> tuple[Noise, float]:
@@ -441,13 +366,3 @@ class SparseGP:
     def summary(self) -> str:
         """Describe the fitted model for people, one fact a line."""
         return summarise(self._state())
-
-
-def _composition(structures: Sequence[Atoms], species: Sequence[int]) -> Float[np.ndarray, "structures species"]:
-    return np.array([[np.count_nonzero(atoms.numbers == z) for z in species] for atoms in structures], dtype=float)
-
-
-def _memory_plan(features: KernelMap, kinds: Sequence[str], n_folds: int) -> str:
-    columns = features.n_inducing + len(features.species) + 1
-    triangles = 2 * n_folds * len(kinds) * columns**2 * 8
-    return f"fit: {features.n_inducing} inducing environments, factors take up to {triangles / 1e6:.0f} MB"

@@ -1,0 +1,145 @@
+"""From labelled structures to a fitted state: folds, factors, noises, posterior."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Float
+
+from kernelpot.data.labels import Labels
+from kernelpot.data.noise import KINDS, Noise
+from kernelpot.errors import LabelError
+from kernelpot.features.feature_map import KernelMap
+from kernelpot.features.folds import folds
+from kernelpot.features.inducing import chunks, mean_vectors
+from kernelpot.linalg.factor import triangle
+from kernelpot.linalg.groups import equal_vectors
+from kernelpot.linalg.posterior import Posterior
+from kernelpot.models.calibration import calibrate_given, calibrate_searched, noise_of
+from kernelpot.models.fitted import Calibration, Fitted
+from kernelpot.models.noise_search import FoldErrors
+from kernelpot.models.training import (
+    FoldFactors,
+    e0_rows,
+    fold_factors,
+    labelled_rows,
+    least_squares_e0,
+    whiten_columns,
+)
+from kernelpot.progress import say
+from kernelpot.threads import one_blas
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+N_FOLDS = 8
+
+
+@one_blas()
+def fit_state(
+    features: KernelMap, structures: Sequence[Atoms], labels: Labels, noise: Noise | str, *, seed: int
+) -> Fitted:
+    """Fit the labels from the prior.
+
+    Parameters
+    ----------
+    features
+        Feature map; its kernel's amplitude is the prior's where the noise is given.
+    structures, labels
+        Structures with their labels, in one order.
+    noise
+        Noises, or how to find them: "cv" or "evidence".
+    seed
+        Makes the folds repeatable.
+    """
+    kinds = require_labels(labels, noise)
+    e0_factor = triangle(e0_rows(labels, _composition(structures, features.species)))
+    baseline = least_squares_e0(e0_factor)
+    groups = equal_vectors(mean_vectors(features.descriptor, structures), labels.n_atoms)
+    n_folds = max(1, min(N_FOLDS, len(np.unique(groups))))
+    fold = folds(groups, n_folds, seed=seed) if n_folds > 1 else np.zeros(len(groups), dtype=np.int64)
+    say(_memory_plan(features, kinds, n_folds))
+    data = fold_factors(features, structures, labels, fold, kinds=kinds, baseline=baseline)
+    found, amplitude, calibration, scores = _regularise(data, noise, features.kernel.amplitude)
+    blocks = [data.scaled(kind, f, found.sigma(kind), amplitude) for kind in data.kinds for f in range(data.n_folds)]
+    posterior = Posterior.prior(features.n_weights + len(features.species)).condition(blocks)
+    n_labels = {kind: int(n.sum()) for kind, n in data.n_rows.items()}
+    return Fitted(features, posterior, found, amplitude, baseline, e0_factor, calibration, scores, n_labels)
+
+
+def require_labels(labels: Labels, noise: Noise | str) -> tuple[str, ...]:
+    """Return the kinds of labels that are there and have a noise.
+
+    Raises
+    ------
+    LabelError
+        There is none, or neither energies nor forces are there.
+    """
+    wanted = KINDS if isinstance(noise, str) else noise.kinds
+    if not labels.present("energy").any() and not labels.present("forces").any():
+        raise LabelError(
+            "fit needs energies or forces, found neither; name them with keys={'energy': ..., 'forces': ...}."
+        )
+    found = tuple(kind for kind in wanted if labels.present(kind).any())
+    if not found:
+        raise LabelError(
+            f"fit found no label of the kinds that have a noise ({', '.join(wanted)}); check `noise` or `keys`."
+        )
+    return found
+
+
+def condition_state(state: Fitted, structures: Sequence[Atoms], labels: Labels) -> Fitted:
+    """Return the state given more labelled structures, with noises, amplitude and calibration kept.
+
+    Raises
+    ------
+    LabelError
+        There is no label of a kind that has a noise.
+    """
+    kinds = state.noise.kinds
+    if not any(labels.present(kind).any() for kind in kinds):
+        raise LabelError(
+            f"condition found no label of the kinds that have a noise ({', '.join(kinds)}); "
+            "check `keys`, or compute the labels first."
+        )
+    for start, stop in chunks(structures):
+        part = labels.take(list(range(start, stop)))
+        rows = labelled_rows(state.features, structures[start:stop], part, kinds=kinds, baseline=state.baseline)
+        white = {kind: whiten_columns(state.features, block) for kind, block in rows.items()}
+        state = state.condition(white, {kind: len(block) for kind, block in rows.items()})
+    return state.rebased(e0_rows(labels, _composition(structures, state.features.species)))
+
+
+def _regularise(
+    data: FoldFactors, noise: Noise | str, amplitude: float
+) -> tuple[Noise, float, Calibration, dict[str, float]]:
+    """Settle noises, amplitude and calibration."""
+    if data.n_folds < 2:
+        if isinstance(noise, str):
+            raise LabelError(f'noise="{noise}" needs at least two different structures, got one; give a Noise(...).')
+        given = {kind: noise.sigma(kind) for kind in data.kinds}
+        return noise, amplitude, Calibration(dict.fromkeys(given, 1.0), given), {}
+    errors = FoldErrors(data)
+    if isinstance(noise, Noise):
+        ratio = {kind: noise.sigma(kind) / amplitude for kind in data.kinds}
+        left = errors.left_out(ratio, variance=True)
+        return noise, amplitude, calibrate_given(ratio, amplitude, left), left.rmse
+    ratio = errors.search(noise)
+    left = errors.left_out(ratio, variance=True)
+    if noise == "evidence":
+        amplitude = errors.log_evidence(ratio)[1]
+        return noise_of(ratio, amplitude), amplitude, calibrate_given(ratio, amplitude, left), left.rmse
+    amplitude, calibration = calibrate_searched(ratio, left, errors.telling)
+    return noise_of(ratio, amplitude), amplitude, calibration, left.rmse
+
+
+def _composition(structures: Sequence[Atoms], species: Sequence[int]) -> Float[np.ndarray, "structures species"]:
+    return np.array([[np.count_nonzero(atoms.numbers == z) for z in species] for atoms in structures], dtype=float)
+
+
+def _memory_plan(features: KernelMap, kinds: Sequence[str], n_folds: int) -> str:
+    columns = features.n_inducing + len(features.species) + 1
+    triangles = 2 * n_folds * len(kinds) * columns**2 * 8
+    return f"fit: {features.n_inducing} inducing environments, factors take up to {triangles / 1e6:.0f} MB"
