@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
+from benchmarks import THREADS
 
 
 def main(arguments: list[str] | None = None) -> int:

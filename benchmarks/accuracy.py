@@ -10,7 +10,7 @@ import numpy as np
 from benchmarks.child import Stopwatch, measure
 from benchmarks.harness import Report, Settings
 from benchmarks.published import MLEARN
-from benchmarks.systems import DataAbsentError, data, mlearn
+from benchmarks.systems import data, mlearn
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -50,11 +50,7 @@ QUICK = Potential(cutoff=4.5, n_inducing=60, n_max=4, l_max=3)
 def run(settings: Settings, *, element: str) -> Report:
     """Fit one element, compare with the published potentials."""
     report = Report()
-    try:
-        data(f"mlearn/{element}_train.xyz.xz")
-    except DataAbsentError as absent:
-        report.note(str(absent))
-        return report
+    data(f"mlearn/{element}_train.xyz.xz")
     outcome = measure(
         "benchmarks.accuracy:fit_and_score", threads=settings.threads, element=element, quick=settings.quick
     )

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.__main__ import THREADS
+from benchmarks import THREADS
 
 ROOT = Path(__file__).resolve().parents[1]
 

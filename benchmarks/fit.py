@@ -12,7 +12,7 @@ from typing import Any
 from benchmarks.child import Stopwatch, measure
 from benchmarks.harness import Report, Settings
 from benchmarks.published import GAP_FIT
-from benchmarks.systems import DataAbsentError, data, mlearn
+from benchmarks.systems import data, mlearn
 
 THREADS = 2
 WALL = 60.0
@@ -22,11 +22,7 @@ PEAK = 1e9 / 2**20
 def run(settings: Settings) -> Report:
     """Fit with given noises, then by cross-validation; gap_fit beside it with --full."""
     report = Report()
-    try:
-        data("mlearn/Si_train.xyz.xz")
-    except DataAbsentError as absent:
-        report.note(str(absent))
-        return report
+    data("mlearn/Si_train.xyz.xz")
     rivals, source = _rival(settings, report)
     if not settings.quick:  # fills the cache of compiled code on disk, which is no part of a fit
         measure("benchmarks.fit:ours", threads=THREADS, noise="cv", quick=True)

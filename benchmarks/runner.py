@@ -16,8 +16,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from benchmarks.__main__ import THREADS
+from benchmarks import THREADS
 from benchmarks.harness import Report, Settings, gemm_rate, table
+from benchmarks.systems import DataAbsentError
 
 RESULTS = Path(__file__).with_name("results")
 PACKAGES = (
@@ -73,6 +74,8 @@ def run(names: Sequence[str], *, threads: int, quick: bool, full: bool, path: Pa
         before, clock = gemm_rate(), time.perf_counter()
         try:
             report = CASES[name].run(settings)
+        except DataAbsentError as absent:
+            report = Report(notes=[f"skipped: {absent}"])
         except Exception:  # one broken case must not cost the figures of the others
             failed.append(name)
             report = Report(notes=[f"broke down: {traceback.format_exc(limit=-3)}"])
