@@ -9,6 +9,13 @@ RUN = 5
 """Neighbouring frames of a list that stay in one fold."""
 
 
+def runs(groups: Int[np.ndarray, " structures"], n_folds: int, *, run: int = RUN) -> Int[np.ndarray, " structures"]:
+    """Return the run that each structure belongs to: what stays together, and counts as one independent witness."""
+    length = max(1, min(run, (int(groups.max()) + 1) // (4 * n_folds)))
+    result: np.ndarray = groups // length
+    return result
+
+
 def folds(
     groups: Int[np.ndarray, " structures"], n_folds: int, *, seed: int, run: int = RUN
 ) -> Int[np.ndarray, " structures"]:
@@ -28,8 +35,7 @@ def folds(
     run
         Distinct structures of a run; fewer where the set is small.
     """
-    length = max(1, min(run, (int(groups.max()) + 1) // (4 * n_folds)))
-    blocks = groups // length
+    blocks = runs(groups, n_folds, run=run)
     sizes = np.bincount(blocks)
     order = np.random.default_rng(seed).permutation(len(sizes))
     order = order[np.argsort(-sizes[order], kind="stable")]

@@ -12,7 +12,7 @@ from kernelpot.data.labels import Labels
 from kernelpot.data.noise import KINDS, Noise
 from kernelpot.errors import LabelError
 from kernelpot.features.feature_map import KernelMap
-from kernelpot.features.folds import folds
+from kernelpot.features.folds import folds, runs
 from kernelpot.features.inducing import chunks, mean_vectors
 from kernelpot.linalg.factor import triangle
 from kernelpot.linalg.groups import equal_vectors
@@ -62,7 +62,9 @@ def fit_state(
     fold = folds(groups, n_folds, seed=seed) if n_folds > 1 else np.zeros(len(groups), dtype=np.int64)
     say(_memory_plan(features, kinds, n_folds))
     data = fold_factors(features, structures, labels, fold, kinds=kinds, baseline=baseline)
-    found, amplitude, calibration, scores = _regularise(data, noise, features.kernel.amplitude)
+    found, amplitude, calibration, scores = _regularise(
+        data, noise, features.kernel.amplitude, independent=len(np.unique(runs(groups, n_folds)))
+    )
     blocks = [data.scaled(kind, f, found.sigma(kind), amplitude) for kind in data.kinds for f in range(data.n_folds)]
     posterior = Posterior.prior(features.n_weights + len(features.species)).condition(blocks)
     n_labels = {kind: int(n.sum()) for kind, n in data.n_rows.items()}
@@ -113,7 +115,7 @@ def condition_state(state: Fitted, structures: Sequence[Atoms], labels: Labels) 
 
 
 def _regularise(
-    data: FoldFactors, noise: Noise | str, amplitude: float
+    data: FoldFactors, noise: Noise | str, amplitude: float, *, independent: int
 ) -> tuple[Noise, float, Calibration, dict[str, float]]:
     """Settle noises, amplitude and calibration."""
     if data.n_folds < 2:
@@ -126,7 +128,7 @@ def _regularise(
         ratio = {kind: noise.sigma(kind) / amplitude for kind in data.kinds}
         left = errors.left_out(ratio, variance=True)
         return noise, amplitude, calibrate_given(ratio, amplitude, left), left.rmse
-    ratio = errors.search(noise)
+    ratio = errors.search(noise, independent=independent)
     left = errors.left_out(ratio, variance=True)
     if noise == "evidence":
         amplitude = errors.log_evidence(ratio)[1]

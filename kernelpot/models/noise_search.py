@@ -135,11 +135,12 @@ class FoldErrors:
         value = -0.5 * n * (np.log(2.0 * np.pi * np.e) + np.log(misfit / n)) - 0.5 * log_determinant - log_ratio
         return float(value), float(np.sqrt(misfit / n))
 
-    def search(self, how: str) -> dict[str, float]:
+    def search(self, how: str, *, independent: int) -> dict[str, float]:
         """Return the ratios that minimise Σ_kind log RMSE of left-out folds ("cv") or maximise the "evidence".
 
-        A log RMSE of few structures is itself a draw: to "cv" is added what a log-normal prior one decade wide about
-        `START` would, Σ (Δ log10 ratio)²/2n for n structures. It settles ten structures and is nothing to a hundred.
+        A log RMSE is itself a draw from as many independent witnesses as there are runs of frames: to "cv" is added
+        what a log-normal prior one decade wide about `START` would, Σ (Δ log10 ratio)²/2n for n runs. It settles what
+        few structures, or a flat valley, leave open.
         """
         kinds = self.telling
         start = {kind: START[kind] for kind in self.data.kinds}
@@ -152,7 +153,7 @@ class FoldErrors:
             if how == "evidence":
                 return -self.log_evidence(ratios(x))[0]
             rmse = self.left_out(ratios(x)).rmse
-            prior = float(np.sum((x - centre) ** 2)) / (2 * self.data.n_structures)
+            prior = float(np.sum((x - centre) ** 2)) / (2 * independent)
             return float(sum(np.log(max(rmse[kind], 1e-300)) for kind in kinds)) + prior
 
         best = _descend(loss, centre, tolerance=0.05 if how == "cv" else 0.02)

@@ -55,11 +55,6 @@ class FoldFactors:
         """Number of folds."""
         return len(next(iter(self.n_rows.values())))
 
-    @property
-    def n_structures(self) -> int:
-        """Structures behind the factors, as far as their energies tell; else the folds."""
-        return max(self.n_folds, int(self.n_rows["energy"].sum()) if "energy" in self.n_rows else 0)
-
     def scaled(self, kind: str, fold: int, sigma: float, amplitude: float) -> Float[np.ndarray, "rank columns"]:
         """Return one factor at this amplitude, divided by this noise."""
         block = self.factors[kind][fold] / sigma
