@@ -68,6 +68,10 @@ class RowSink:
         self._work[: len(r)] = r
         self._filled = len(r)
 
+    def compact(self) -> Float[np.ndarray, "rank d"]:
+        """Return the rows themselves while they are no more than the columns, else their triangular factor."""
+        return self._work[: self._filled].copy() if self.n_rows <= self._work.shape[1] else self.factor()
+
     def factor(self) -> Float[np.ndarray, "rank d"]:
         """Return the triangular factor of all rows taken so far."""
         return triangle(self._work[: self._filled])

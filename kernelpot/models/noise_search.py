@@ -34,12 +34,15 @@ class LeftOut:
     ----------
     rmse
         Root mean square error of each kind: eV/atom, eV/Å, eV/Å³.
+    squared
+        Squared errors of each kind's witnesses: single labels where they are few (energies), else means over a fold.
     variance
-        Mean posterior variance of the left-out labels' values, without noise, in the same units squared.
+        Posterior variances of the same witnesses, without noise; empty where they were not asked for.
     """
 
     rmse: dict[str, float]
-    variance: dict[str, float]
+    squared: dict[str, Float[np.ndarray, " witnesses"]]
+    variance: dict[str, Float[np.ndarray, " witnesses"]]
 
 
 class FoldErrors:
@@ -74,21 +77,29 @@ class FoldErrors:
         """Fit without each fold in turn, and score it on that fold."""
         data = self.data
 
-        def score(fold: int) -> dict[str, tuple[float, float]]:
+        single = {k for k in data.kinds if all(map(_equal, data.factors[k], data.n_rows[k]))}
+
+        def score(fold: int) -> dict[str, tuple[float, np.ndarray, np.ndarray]]:
             factor, weights = self._solve_without(fold, ratio)
             found = {}
             for kind in data.kinds:
-                block = data.factors[kind][fold]
-                error = float(np.sum((block[:, :-1] @ weights - block[:, -1]) ** 2))
-                spread = solve_triangular(factor, block[:, :-1].T, trans="T") if variance else np.zeros(1)
-                found[kind] = (error, float(np.sum(spread**2)))
+                block, n = data.factors[kind][fold], int(data.n_rows[kind][fold])
+                squared = (block[:, :-1] @ weights - block[:, -1]) ** 2
+                spread = np.zeros(0)
+                if variance:
+                    spread = np.sum(solve_triangular(factor, block[:, :-1].T, trans="T") ** 2, axis=0)
+                total = float(np.sum(squared))
+                if kind not in single and n > 0:
+                    squared, spread = np.array([total / n]), np.array([np.sum(spread) / n])
+                found[kind] = (total, squared, spread)
             return found
 
         folds = list(ordered(score, range(data.n_folds)))
-        total = {kind: max(1, int(data.n_rows[kind].sum())) for kind in data.kinds}
+        rows = {kind: max(1, int(data.n_rows[kind].sum())) for kind in data.kinds}
         return LeftOut(
-            {kind: float(np.sqrt(sum(f[kind][0] for f in folds) / total[kind])) for kind in data.kinds},
-            {kind: sum(f[kind][1] for f in folds) / total[kind] for kind in data.kinds},
+            {kind: float(np.sqrt(sum(f[kind][0] for f in folds) / rows[kind])) for kind in data.kinds},
+            {kind: np.concatenate([f[kind][1] for f in folds]) for kind in data.kinds},
+            {kind: np.concatenate([f[kind][2] for f in folds]) for kind in data.kinds},
         )
 
     def _solve_without(
@@ -160,6 +171,11 @@ class FoldErrors:
         ratio = ratios(best)
         say(f"{how}: noise over amplitude " + ", ".join(f"{k} {v:.3g}" for k, v in ratio.items()))
         return ratio
+
+
+def _equal(block: Float[np.ndarray, "rank columns"], n: int) -> bool:
+    """Tell whether a factor still holds its labels one by one."""
+    return len(block) == n
 
 
 def _descend(

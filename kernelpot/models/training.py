@@ -26,7 +26,9 @@ ATOMS_PER_BATCH = 512
 
 @dataclass(frozen=True, eq=False)
 class FoldFactors:
-    """Triangular factors of [B | y] in whitened features at amplitude 1, energies per atom, nothing divided by noise.
+    """Factors of [B | y] in whitened features at amplitude 1, energies per atom, nothing divided by noise.
+
+    A factor is triangular, or the rows themselves where they are few: then each row is still one label.
 
     The columns are d whitened features, one E0 column per species (times its prior standard deviation), then the
     labels.
@@ -129,7 +131,7 @@ def _close(
 ) -> None:
     # [K | y] = QR makes [K W | y] = Q (R W): whitening the triangle whitens all rows at once.
     for kind, sink in sinks.items():
-        factors[kind].append(whiten_columns(features, sink.factor()))
+        factors[kind].append(whiten_columns(features, sink.compact()))
         n_rows[kind].append(sink.n_rows)
 
 

@@ -29,6 +29,38 @@ def flat(prediction):
 # ---- prepare, fit, condition
 
 
+def test_given_environments_are_the_inducing_ones():
+    pool = [make.copper_gold(k) for k in range(3)]
+    gold = int(np.flatnonzero(pool[2].numbers == 79)[0])
+    copper = int(np.flatnonzero(pool[1].numbers == 29)[0])
+    prepared = potentials.model(10).prepare(pool, environments=[(2, gold), (1, copper)])
+    features = prepared.features_
+    for structure, atom, z in ((1, copper, features.inducing[0]), (2, gold, features.inducing[1])):
+        batch = Batch.from_structures([pool[structure]], features.descriptor.cutoff)
+        np.testing.assert_allclose(z, features.describe(batch).x[atom : atom + 1], atol=1e-14)
+
+
+@pytest.mark.parametrize(
+    ("environments", "match"),
+    [
+        ([(3, 0)], "does not exist"),
+        ([(0, 99)], "does not exist"),
+        ([(0, 0), (0, 0)], "twice"),
+        ([(0, 0)], "each species needs one"),
+    ],
+)
+def test_environments_that_cannot_be_are_refused(environments, match):
+    with pytest.raises(ParameterError, match=match):
+        potentials.model(10).prepare([make.copper_gold(k) for k in range(3)], environments=environments)
+
+
+def test_cheap_local_std_is_that_of_the_prediction():
+    model = potentials.copper_gold()
+    atoms = make.copper_gold(61)
+    batch = Batch.from_structures([atoms], model.descriptor.cutoff)
+    np.testing.assert_array_equal(model.local_energy_std(batch), model.predict([atoms]).local_energy_std[0])
+
+
 def test_prepare_fixes_the_set_without_labels_and_makes_a_new_model():
     spec = potentials.model(10)
     pool = [make.copper_gold(k) for k in range(6)]
