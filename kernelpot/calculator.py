@@ -93,7 +93,8 @@ class Calculator(AseCalculator):
             # An error below must not leave the last structure's results behind.
             self.results: dict[str, Any] = {}
         super().calculate(atoms, properties, system_changes)
-        if self.atoms.cell.rank < 3 and not {"stress", "stress_std"}.isdisjoint(properties):
+        stressed = not {"stress", "stress_std"}.isdisjoint(properties)
+        if stressed and not np.isfinite(self._neighbours(self.atoms).volumes[0]):
             raise PropertyNotImplementedError(
                 "stress needs a cell with three vectors; this structure has none: set `atoms.cell`"
             )
@@ -117,7 +118,7 @@ class Calculator(AseCalculator):
             "energies": np.asarray(mean.local_energy),
             "forces": np.asarray(mean.forces),
         }
-        return results | ({"stress": np.asarray(mean.stress[0])} if atoms.cell.rank == 3 else {})
+        return results | ({"stress": np.asarray(mean.stress[0])} if np.isfinite(mean.stress[0]).all() else {})
 
     def _stds(self, atoms: Atoms) -> dict[str, Any]:
         bare = Atoms(atoms.numbers, positions=atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
@@ -127,7 +128,8 @@ class Calculator(AseCalculator):
             "energies_std": np.asarray(prediction.local_energy_std[0]),
             "forces_std": np.asarray(prediction.forces_std[0]),
         }
-        return results | ({"stress_std": np.asarray(prediction.stress_std[0])} if atoms.cell.rank == 3 else {})
+        stress = np.asarray(prediction.stress_std[0])
+        return results | ({"stress_std": stress} if np.isfinite(stress).all() else {})
 
     def _neighbours(self, atoms: Atoms) -> Batch:
         """Reuse the pairs of the last build while they must still hold every pair within the cutoff."""

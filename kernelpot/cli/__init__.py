@@ -28,6 +28,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     int
         Exit status: 0 done, 2 bad input (one line on standard error says which), 130 interrupted.
     """
+    for name in ("stdout", "stderr"):
+        # A stream that was closed before we started (`>&-`) is None.
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
     args = parser().parse_args(argv)
     try:
         # Only now the heavy imports: `--help` and mistyped arguments answer at once.
@@ -49,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except MemoryError:
         message = "out of memory; choose a smaller --n-inducing, or split the files"
     except KeyboardInterrupt:
-        sys.stderr.write("\nkernelpot: interrupted; no output file was touched\n")
+        sys.stderr.write("\nkernelpot: interrupted; every output file is whole or as it was\n")
         return INTERRUPTED
     # Here the exception is gone, with it the frames that held progress bars open: the message has its own line.
     sys.stderr.write(f"kernelpot: error: {' '.join(message.split())}\n")

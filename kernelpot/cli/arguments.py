@@ -12,6 +12,9 @@ from kernelpot import __version__
 NOISE_DEFAULTS: dict[str, float | None] = {"energy": 0.002, "forces": 0.1, "stress": None}
 """Noise that `select` plans with where the user gives none: eV/atom, eV/Å, eV/Å³."""
 
+LARGEST_SEED = 2**32 - 1
+"""What k-means takes at most."""
+
 ABOUT = """\
 Choose which atomic structures deserve a DFT calculation before any is run,
 then fit a kernel potential that knows its own error."""
@@ -171,7 +174,7 @@ def _demo(commands: argparse._SubParsersAction[Parser]) -> None:
     command.add_argument("--out", metavar="FILE", default="report.html", help="the report (default: report.html)")
     command.add_argument("--pool", type=positive_int, default=300, help="structures in the pool (default: 300)")
     command.add_argument("-n", type=positive_int, default=25, metavar="N", help="structures to choose (25)")
-    command.add_argument("--seed", type=int, default=0, help="seed of everything random (default: 0)")
+    command.add_argument("--seed", type=seed, default=0, help="seed of everything random (default: 0)")
 
 
 def _settings(command: Parser) -> None:
@@ -193,7 +196,7 @@ def _settings(command: Parser) -> None:
             metavar="STD",
             help=f"noise of {kind}, {unit}, or 'none' (default: {NOISE_DEFAULTS[kind] or 'none'})",
         )
-    group.add_argument("--seed", type=int, default=0, help="seed of everything random (default: 0)")
+    group.add_argument("--seed", type=seed, default=0, help="seed of everything random (default: 0)")
 
 
 def _keys(command: Parser) -> None:
@@ -226,6 +229,14 @@ def positive_int(text: str) -> int:
 def natural(text: str) -> int:
     """Parse a whole number of at least 0."""
     return _whole(text, 0)
+
+
+def seed(text: str) -> int:
+    """Parse a seed, a whole number of 32 bits."""
+    value = _whole(text, 0)
+    if value > LARGEST_SEED:
+        raise argparse.ArgumentTypeError(f"must be at most {LARGEST_SEED}, got {text}")
+    return value
 
 
 def noise(text: str) -> str | tuple[float | None, ...]:

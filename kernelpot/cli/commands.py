@@ -11,8 +11,8 @@ import numpy as np
 
 import kernelpot as kp
 from kernelpot.cli.arguments import NOISE_DEFAULTS
-from kernelpot.cli.output import check_writable, show, table, write_json
-from kernelpot.errors import ParameterError
+from kernelpot.cli.output import check_outputs, show, table, write_json
+from kernelpot.errors import LabelError, ParameterError
 from kernelpot.progress import say, track
 from kernelpot.replacing import replacing
 
@@ -32,8 +32,7 @@ SHOWN = 60
 def select(args: Namespace) -> None:
     """Choose structures of a pool and write them."""
     inputs = [*args.pool, *args.existing]
-    check_writable("--out", args.out, inputs)
-    check_writable("--json", args.json, inputs)
+    check_outputs({"--out": args.out, "--json": args.json}, inputs)
     pool = _read(args, args.pool)
     existing = _read(args, args.existing) if args.existing else []
     if args.n > len(pool):
@@ -59,10 +58,11 @@ def select(args: Namespace) -> None:
 def fit(args: Namespace) -> None:
     """Fit a model, save it, and score it where test files are given."""
     inputs = [*args.train, *args.test]
-    check_writable("--out", args.out, inputs)
-    check_writable("--json", args.json, inputs)
+    check_outputs({"--out": args.out, "--json": args.json}, inputs)
     train = _read(args, args.train)
     test = _read(args, args.test) if args.test else []
+    if test and not any(atoms.calc is not None and atoms.calc.results for atoms in test):
+        raise LabelError(f"--test {' '.join(args.test)}: a test needs labels, found none; name them with --keys")
     model = _model(args, _fit_noise(args)).fit(train)
     model.save(args.out)
     scores = kp.evaluate(model, test) if test else None
@@ -75,7 +75,7 @@ def fit(args: Namespace) -> None:
 
 def evaluate(args: Namespace) -> None:
     """Score a saved model on labelled structures."""
-    check_writable("--json", args.json, [args.model, *args.files])
+    check_outputs({"--json": args.json}, [args.model, *args.files])
     model = kp.load(args.model)
     structures = _read(args, args.files)
     scores = kp.evaluate(model, structures)
@@ -86,8 +86,7 @@ def evaluate(args: Namespace) -> None:
 def predict(args: Namespace) -> None:
     """Write structures with predictions and their standard deviations."""
     inputs = [args.model, *args.files]
-    check_writable("--out", args.out, inputs)
-    check_writable("--json", args.json, inputs)
+    check_outputs({"--out": args.out, "--json": args.json}, inputs)
     model = kp.load(args.model)
     structures = _read(args, args.files)
     starts = range(0, len(structures), CHUNK)
@@ -105,7 +104,7 @@ def predict(args: Namespace) -> None:
             len(atoms),
             atoms.get_potential_energy(),
             1000 * atoms.info["energy_std"] / len(atoms),
-            float(np.abs(atoms.get_forces()).max()),
+            float(np.abs(atoms.get_forces(apply_constraint=False)).max()),
             float(atoms.arrays["forces_std"].max()),
         )
         for number, atoms in enumerate(predicted)
@@ -135,8 +134,7 @@ def predict(args: Namespace) -> None:
 
 def demo(args: Namespace) -> None:
     """Run the demonstration and write its report."""
-    check_writable("--out", args.out)
-    check_writable("--json", args.json)
+    check_outputs({"--out": args.out, "--json": args.json})
     from kernelpot.cli.story import summary, write_report
     from kernelpot.demo import Plan, run
 

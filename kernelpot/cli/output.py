@@ -16,6 +16,31 @@ from kernelpot.errors import ParameterError
 from kernelpot.replacing import replacing
 
 
+def check_outputs(outputs: Mapping[str, str | None], inputs: Sequence[str] = ()) -> None:
+    """Refuse outputs that cannot be written, or that would replace each other or an input.
+
+    Parameters
+    ----------
+    outputs
+        Path of each option; None and ``'-'`` pass.
+    inputs
+        Input files, also as "file@index".
+
+    Raises
+    ------
+    ParameterError
+        As `check_writable`, or two options name one file.
+    """
+    seen: dict[Path, str] = {}
+    for option, path in outputs.items():
+        check_writable(option, path, inputs)
+        if path is None or path == "-":
+            continue
+        first = seen.setdefault(Path(path).resolve(), option)
+        if first != option:
+            raise ParameterError(f"`{first}` and `{option}` must be different files, got {path!r} for both")
+
+
 def check_writable(option: str, path: str | None, inputs: Sequence[str] = ()) -> None:
     """Refuse an output that cannot be written, before the long work starts.
 
@@ -26,7 +51,7 @@ def check_writable(option: str, path: str | None, inputs: Sequence[str] = ()) ->
     path
         The output file; None and ``'-'`` pass.
     inputs
-        Input files, which an output must not replace.
+        Input files, also as "file@index", which an output must not replace.
 
     Raises
     ------
@@ -38,11 +63,14 @@ def check_writable(option: str, path: str | None, inputs: Sequence[str] = ()) ->
     target = Path(path)
     if target.is_dir():
         raise ParameterError(f"`{option}` must be a file, got the directory {path!r}")
+    if target.exists() and not target.is_file():
+        return  # a device or a pipe
     if not target.parent.is_dir():
         raise ParameterError(f"`{option}` must be in a directory that exists, got {path!r}; create {target.parent}")
     if not os.access(target.parent, os.W_OK):
         raise ParameterError(f"`{option}` must be in a writable directory, got {path!r}")
-    if target.exists() and any(Path(name).exists() and target.samefile(name) for name in inputs):
+    places = [place for name in inputs for place in (name, name.rpartition("@")[0]) if place and Path(place).exists()]
+    if target.exists() and any(target.samefile(place) for place in places):
         raise ParameterError(f"`{option}` must not replace an input file, got {path!r}; choose another name")
 
 

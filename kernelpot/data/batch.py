@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from ase import Atoms
 
 
+FLAT = 1e-12
+"""Volume, as a share of the product of the lattice vectors' lengths, below which a cell has none."""
+
+
 @dataclass(frozen=True, eq=False)
 class Batch:
     """Structures, flattened: one row per atom and one per neighbour pair.
@@ -59,7 +63,9 @@ class Batch:
     cutoff: float
 
     @classmethod
-    def from_structures(cls, structures: Sequence[Atoms], cutoff: float, *, skin: float = 0.0) -> Batch:
+    def from_structures(
+        cls, structures: Sequence[Atoms], cutoff: float, *, skin: float = 0.0, start: int = 0
+    ) -> Batch:
         """Check the structures, flatten them, find the pairs.
 
         Parameters
@@ -70,6 +76,8 @@ class Batch:
             Largest distance between the atoms of a pair, Å.
         skin
             Extra distance, Å, so that the list stays complete while no atom moves by more than half of it.
+        start
+            Number of the first structure in the list that these are a part of, for messages.
 
         Raises
         ------
@@ -89,19 +97,19 @@ class Batch:
         reach = float(cutoff) + float(skin)
         search = NeighborList(cutoff=reach, full_list=True, sorted=True)
         sizes, first, second, shifts = [], [], [], []
-        start = 0
-        for number, atoms in enumerate(structures):
+        n_atoms = 0
+        for number, atoms in enumerate(structures, start):
             check_structure(atoms, place(atoms, number))
             i, j, images = search.compute(
                 atoms.positions, atoms.cell.array, [bool(b) for b in atoms.pbc], quantities="ijS"
             )
-            first.append(i.astype(np.int64) + start)
-            second.append(j.astype(np.int64) + start)
+            first.append(i.astype(np.int64) + n_atoms)
+            second.append(j.astype(np.int64) + n_atoms)
             shifts.append(images.astype(np.float64) @ atoms.cell.array)
             sizes.append(len(atoms))
-            start += len(atoms)
+            n_atoms += len(atoms)
         first_all = np.concatenate(first)
-        counts = np.bincount(first_all, minlength=start)
+        counts = np.bincount(first_all, minlength=n_atoms)
         return cls(
             positions=np.concatenate([atoms.positions for atoms in structures]).astype(np.float64),
             cells=np.stack([np.asarray(atoms.cell.array, dtype=np.float64) for atoms in structures]),
@@ -143,7 +151,9 @@ class Batch:
     def volumes(self) -> Float[np.ndarray, " structures"]:
         """Cell volume, Å³; NaN where the three lattice vectors span none."""
         volume = np.abs(np.linalg.det(self.cells))
-        return np.where(volume > 0.0, volume, np.nan)
+        # The determinant of a flat cell is round-off, not zero.
+        box = np.prod(np.linalg.norm(self.cells, axis=2), axis=1)
+        return np.where(volume > FLAT * box, volume, np.nan)
 
     def moved(self, positions: Float[np.ndarray, "atoms 3"]) -> Batch:
         """Return the same pairs at new positions (cells unchanged).

@@ -11,6 +11,9 @@ from kernelpot.errors import ParameterError
 KINDS = ("energy", "forces", "stress")
 """Kinds of labels; the place of a kind here is its integer code everywhere."""
 
+SMALLEST, LARGEST = 1e-20, 1e20
+"""Range of a noise; fourth powers of noise over amplitude stay far from overflow."""
+
 _UNITS = {"energy": "eV/atom", "forces": "eV/Å", "stress": "eV/Å³"}
 
 
@@ -143,6 +146,8 @@ class Noise:
 def _positive(value: object, name: str, meaning: str) -> float:
     if not isinstance(value, bool) and isinstance(value, Real):
         number = float(value)
-        if math.isfinite(number) and number > 0:
+        if SMALLEST <= number <= LARGEST:
             return number
+        if math.isfinite(number) and number > 0:
+            raise ParameterError(f"`{name}` must lie between {SMALLEST:g} and {LARGEST:g} {meaning}, got {value!r}.")
     raise ParameterError(f"`{name}` must be a positive finite number {meaning}, got {value!r}.")

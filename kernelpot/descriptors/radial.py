@@ -209,7 +209,12 @@ class RadialTable:
         degree = int(64 + 14 * cutoff / sigma)
         x = chebyshev.chebpts1(degree + 1)
         r = 0.5 * cutoff * (x + 1.0)
-        samples = basis.values(r, cutoff=cutoff, n_max=n_max, l_max=l_max, sigma=sigma).reshape(len(r), -1)
+        with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+            samples = basis.values(r, cutoff=cutoff, n_max=n_max, l_max=l_max, sigma=sigma).reshape(len(r), -1)
+        if not np.isfinite(samples).all():
+            raise ParameterError(
+                f"`n_max` = {n_max} is more than this basis can tell apart in double precision; 8 to 12 is usual."
+            )
         modes = chebyshev.chebvander(x, degree) * np.where(np.arange(degree + 1) == 0, 1.0, 2.0) / (degree + 1)
         coefficients = modes.T @ samples
         count = int(np.ceil(NODES_PER_SIGMA * cutoff / sigma)) + 1

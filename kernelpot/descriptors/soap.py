@@ -66,6 +66,16 @@ class SOAP:
     def __post_init__(self) -> None:
         _positive("cutoff", self.cutoff, "Å; 4 to 6 is usual")
         _positive("sigma", self.sigma, "Å; 0.3 to 0.7 is usual")
+        if not 0.01 <= self.cutoff <= 100.0:
+            raise ParameterError(f"`cutoff` must lie between 0.01 and 100 Å, got {self.cutoff}; 4 to 6 is usual.")
+        if not self.cutoff / 500.0 <= self.sigma <= 100.0 * self.cutoff:
+            raise ParameterError(
+                f"`sigma` must lie between cutoff/500 and 100 · cutoff (cutoff {self.cutoff} Å), got {self.sigma}; "
+                "0.3 to 0.7 is usual."
+            )
+        if self.species is not None:
+            # `channels` searches in rising order.
+            object.__setattr__(self, "species", tuple(sorted({int(z) for z in self.species})))
         if not isinstance(self.n_max, int | np.integer) or not 1 <= self.n_max <= 32:
             raise ParameterError(f"`n_max` must be a whole number from 1 to 32, got {self.n_max!r}; 8 is usual.")
         if not isinstance(self.l_max, int | np.integer) or not 0 <= self.l_max <= 16:
@@ -83,7 +93,7 @@ class SOAP:
 
     def with_species(self, species: tuple[int, ...]) -> SOAP:
         """Return the same descriptor for these atomic numbers, sorted."""
-        return replace(self, species=tuple(sorted(int(z) for z in species)))
+        return replace(self, species=tuple(species))
 
     def settings(self) -> dict[str, Any]:
         """Return the settings as JSON values."""

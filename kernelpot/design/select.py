@@ -81,10 +81,17 @@ def select(
     """
     if method != "greedy" and method not in RIVALS:
         raise ParameterError(f"unknown method {method!r}; choose from greedy, {', '.join(RIVALS)}")
+    for name, given in (("info", info), ("existing", existing)):
+        if given is not None and not isinstance(given, Information):
+            raise ParameterError(
+                f"`{name}` must be an Information, got a {type(given).__name__}; space.information(structures) makes one"
+            )
     if existing is not None and existing.d != info.d:
         raise ParameterError(
             f"`existing` has {existing.d} weights and the pool {info.d}; make both with the same prepared model"
         )
+    if not 0 <= seed < 2**32:
+        raise ParameterError(f"`seed` must be a whole number of 32 bits, 0 or more, got {seed!r}")
     rules = _rules(info, n, existing, costs, budget, seed)
     measure = _criterion(criterion, info, target)
     start = Precision.prior(info.d)

@@ -54,6 +54,7 @@ def share_out(n: int, available: Int[np.ndarray, " species"]) -> Int[np.ndarray,
     least = np.minimum(FEWEST_PER_SPECIES, available)
     if n < len(available):
         raise ParameterError(f"`n_inducing` must be at least one for each of {len(available)} species, got {n}.")
+    n = min(n, int(available.sum()))
     if n < least.sum():
         least = np.minimum(available, n // len(available))
     share = np.minimum(least, available)
@@ -144,7 +145,7 @@ def _environments(
     pieces = list(chunks(structures))
 
     def described(piece: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-        batch = Batch.from_structures(structures[slice(*piece)], descriptor.cutoff)
+        batch = Batch.from_structures(structures[slice(*piece)], descriptor.cutoff, start=piece[0])
         return batch.numbers, unit(descriptor.environments(batch).vectors)[0]
 
     for numbers, x in ordered(described, track(pieces, "environments")):
@@ -165,7 +166,7 @@ def mean_vectors(descriptor: Descriptor, structures: Sequence[Atoms]) -> Float[n
     """Return each structure's mean unit vector."""
 
     def mean(piece: tuple[int, int]) -> Float[np.ndarray, "structures f"]:
-        batch = Batch.from_structures(structures[slice(*piece)], descriptor.cutoff)
+        batch = Batch.from_structures(structures[slice(*piece)], descriptor.cutoff, start=piece[0])
         x, _ = unit(descriptor.environments(batch).vectors)
         return np.add.reduceat(x, batch.offsets[:-1], axis=0) / batch.sizes[:, None]
 

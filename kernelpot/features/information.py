@@ -70,7 +70,7 @@ def _blocks(
 ) -> Iterator[Block]:
     def blocks_of(piece: tuple[int, int]) -> list[Block]:
         start, stop = piece
-        batch = Batch.from_structures(structures[start:stop], features.descriptor.cutoff)
+        batch = Batch.from_structures(structures[start:stop], features.descriptor.cutoff, start=start)
         rows = make_rows(features, features.describe(batch), noise.kinds)
         white = {"energy": features.whiten(rows.energy)}
         if rows.forces is not None:

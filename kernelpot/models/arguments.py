@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from kernelpot.errors import ParameterError
+from kernelpot.data.check import HEAVIEST, place
+from kernelpot.errors import ParameterError, SpeciesError
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -33,3 +34,24 @@ def structure_list(structures: Sequence[Atoms]) -> list[Atoms]:
                 "kernelpot.read makes such a list from a file."
             )
     return result
+
+
+def check_species(structures: Sequence[Atoms], known: Sequence[int]) -> None:
+    """Refuse elements that a model has never seen, and say where they are.
+
+    Raises
+    ------
+    SpeciesError
+        A structure holds another element.
+    """
+    from ase.data import chemical_symbols
+
+    for number, atoms in enumerate(structures):
+        strange = sorted({int(z) for z in atoms.numbers} - set(known))
+        if strange and 0 < strange[0] and strange[-1] <= HEAVIEST:
+            names = ", ".join(chemical_symbols[z] for z in strange)
+            usable = ", ".join(chemical_symbols[z] for z in known)
+            raise SpeciesError(
+                f"{place(atoms, number)}: element {names} was never seen by this model (it knows {usable}); "
+                "fit with structures that contain it."
+            )

@@ -22,6 +22,9 @@ SEARCHED = (1e-5, 10.0)
 """Range of noise over amplitude."""
 
 
+ROUNDING = 1e-8
+"""Error of a label in a file, in its unit. Left-out errors never count as smaller: their logarithm stays finite."""
+
 SILENT = 1e-14
 """Mean square of a kind's rows (amplitude 1) below which its labels say nothing, as forces on perfect crystals do."""
 
@@ -84,7 +87,7 @@ class FoldErrors:
             found = {}
             for kind in data.kinds:
                 block, n = data.factors[kind][fold], int(data.n_rows[kind][fold])
-                squared = (block[:, :-1] @ weights - block[:, -1]) ** 2
+                squared = (block[:, :-1] @ weights - block[:, -1]) ** 2 + ROUNDING**2 * n / max(1, len(block))
                 spread = np.zeros(0)
                 if variance:
                     spread = np.sum(solve_triangular(factor, block[:, :-1].T, trans="T") ** 2, axis=0)
@@ -142,6 +145,7 @@ class FoldErrors:
             log_ratio += rows * float(np.log(ratio[kind]))
             for block in data.factors[kind]:
                 misfit += float(np.sum((block[:, :-1] @ weights - block[:, -1]) ** 2)) / ratio[kind] ** 2
+            misfit += rows * (ROUNDING / ratio[kind]) ** 2
         log_determinant = 2.0 * float(np.sum(np.log(np.diag(factor))))
         value = -0.5 * n * (np.log(2.0 * np.pi * np.e) + np.log(misfit / n)) - 0.5 * log_determinant - log_ratio
         return float(value), float(np.sqrt(misfit / n))

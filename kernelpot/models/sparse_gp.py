@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from kernelpot.data.batch import Batch
+from kernelpot.data.check import validate
 from kernelpot.data.labels import resolve
 from kernelpot.data.noise import KINDS, Noise
 from kernelpot.descriptors.protocol import Descriptor
@@ -19,7 +20,7 @@ from kernelpot.features.inducing import choose_inducing, chunks, given_inducing,
 from kernelpot.features.information import make_information
 from kernelpot.kernels import DotProduct
 from kernelpot.models.archive import write_archive
-from kernelpot.models.arguments import structure_list
+from kernelpot.models.arguments import check_species, structure_list
 from kernelpot.models.fitted import Fitted, Mean, join
 from kernelpot.models.fitting import condition_state, fit_state, require_labels
 from kernelpot.models.prediction import Prediction
@@ -87,6 +88,8 @@ class SparseGP:
             )
         if not isinstance(noise, Noise | None) and noise not in SEARCHES:
             raise ParameterError(f'`noise` must be a Noise, "cv" or "evidence", got {noise!r}.')
+        if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed < 2**32:
+            raise ParameterError(f"`seed` must be a whole number of 32 bits, 0 or more, got {seed!r}.")
         if inducing not in INDUCING:
             raise ParameterError(f"`inducing` must be one of {', '.join(INDUCING)}, got {inducing!r}.")
         if not 0.0 < tolerance < 1.0:
@@ -180,6 +183,8 @@ class SparseGP:
         structures = structure_list(structures)
         labels = resolve(structures, keys)
         require_labels(labels, self.noise)
+        if self.features_ is not None:
+            check_species(structures, self.features_.species)
         features = self.features_ or self._choose_features(structures)
         self.fitted_ = fit_state(features, structures, labels, self.noise, seed=self.seed)
         return self
@@ -199,6 +204,8 @@ class SparseGP:
         """
         state = self._state()
         structures = structure_list(structures)
+        check_species(structures, state.features.species)
+        validate(structures)
         labels = resolve(structures, keys)
         state = condition_state(state, structures, labels)
         model = self._clone()
@@ -233,9 +240,12 @@ class SparseGP:
         """
         state = self._state()
         structures = structure_list(structures)
+        check_species(structures, state.features.species)
 
         def part(piece: tuple[int, int]) -> Prediction:
-            batch = Batch.from_structures(structures[slice(*piece)], state.features.descriptor.cutoff)
+            batch = Batch.from_structures(
+                structures[slice(*piece)], state.features.descriptor.cutoff, start=piece[0]
+            )
             return state.predict(batch, uncertainty=uncertainty)
 
         if uncertainty:
@@ -286,6 +296,7 @@ class SparseGP:
             )
         noise, amplitude = self._planning()
         structures = structure_list(structures)
+        check_species(structures, features.species)
         present = resolve(structures, keys) if labels == "present" else None
         return make_information(features, structures, noise, amplitude, present=present, truncate=truncate)
 
