@@ -40,7 +40,7 @@ class DotProduct:
             )
         if not np.isfinite(self.amplitude) or not 1e-20 <= self.amplitude <= 1e20:
             raise ParameterError(
-                f"`amplitude` must be positive, in eV and between 1e-20 and 1e20, got {self.amplitude}; 1.0 is usual."
+                f"`amplitude` must be positive and in eV, 1e-20 to 1e20, got {self.amplitude}; 1.0 is usual."
             )
 
     def value(self, s: Float[np.ndarray, ...]) -> Float[np.ndarray, ...]:

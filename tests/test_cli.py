@@ -307,7 +307,7 @@ def test_interruption_exits_130_with_one_line(tmp_path):
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=30)
     assert process.returncode == 130
-    assert err.strip().splitlines() == ["kernelpot: interrupted; no output file was touched"]
+    assert err.strip().splitlines() == ["kernelpot: interrupted; every output file is whole or as it was"]
 
 
 # the demonstration
@@ -366,3 +366,85 @@ def test_table_aligns_numbers_to_the_right():
         "a              1",
         "long name  123.5",
     ]
+
+
+# outputs and inputs
+
+
+def test_an_output_never_replaces_an_input_that_was_named_with_an_index(tmp_path, files, capsys):
+    write(tmp_path / "pool.xyz", structures(6, seed=3))
+    before = (tmp_path / "pool.xyz").read_bytes()
+    path = str(tmp_path / "pool.xyz")
+    assert main(["predict", str(files / "model.kp"), f"{path}@:2", "--out", path]) == 2
+    assert "must not replace an input" in error_line(capsys)
+    assert (tmp_path / "pool.xyz").read_bytes() == before
+
+
+def test_two_outputs_are_two_files(tmp_path, files, capsys):
+    out = str(tmp_path / "o.xyz")
+    assert main(["predict", str(files / "model.kp"), str(files / "test.xyz"), "--out", out, "--json", out]) == 2
+    assert "different files" in error_line(capsys)
+
+
+def test_the_largest_force_is_the_true_one_under_constraints(tmp_path, files):
+    from ase.constraints import FixAtoms
+
+    atoms = structures(6, seed=3)[5]
+    atoms.set_constraint(FixAtoms(range(len(atoms))))
+    write(tmp_path / "fixed.xyz", atoms)
+    arguments = ["--out", str(tmp_path / "o.xyz"), "--json", str(tmp_path / "o.json"), "--quiet"]
+    assert main(["predict", str(files / "model.kp"), str(tmp_path / "fixed.xyz"), *arguments]) == 0
+    largest = json.loads((tmp_path / "o.json").read_text())["structures"][0]["largest_force_eV_per_A"]
+    forces = read(tmp_path / "o.xyz").calc.results["forces"]
+    assert largest == pytest.approx(np.abs(forces).max(), rel=1e-6)
+    assert largest > 0
+
+
+def test_a_test_without_labels_is_refused_before_the_fit(tmp_path, files, capsys):
+    out = tmp_path / "m.kp"
+    pool, train = str(files / "pool.xyz"), str(files / "train.xyz")
+    assert main(["fit", train, "--out", str(out), "--test", pool, *SMALL]) == 2
+    assert "--test" in error_line(capsys)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("extreme", [["--seed", "-1"], ["--seed", str(2**32)]])
+def test_a_seed_out_of_range_is_one_line(files, capsys, extreme):
+    with pytest.raises(SystemExit) as end:
+        main(["select", str(files / "pool.xyz"), "-n", "2", *extreme])
+    assert end.value.code == 2
+    assert "--seed" in error_line(capsys)
+
+
+@pytest.mark.parametrize(
+    "extreme",
+    [["--noise", "1e-300,0.1"], ["--noise", "0.1,1e300"], ["--amplitude", "1e300"], ["--cutoff", "1e-6"],
+     ["--sigma", "1e-6"], ["--sigma", "1e300"], ["--n-max", "32"]],
+)  # fmt: skip
+def test_absurd_numbers_are_one_line(tmp_path, files, capsys, extreme):
+    arguments = ["--n-inducing", "20", "--l-max", "1", *extreme]
+    assert main(["fit", str(files / "train.xyz"), "--out", str(tmp_path / "m.kp"), *arguments]) == 2
+    error_line(capsys)
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-"])
+def test_closed_streams_are_no_crash(files, closed):
+    command = f'"{sys.executable}" -m kernelpot evaluate model.kp test.xyz {closed}'
+    done = subprocess.run(["sh", "-c", command], cwd=files, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_pipe_is_written_to_and_stays_a_pipe(tmp_path):
+    import threading
+
+    pipe = tmp_path / "pipe.json"
+    os.mkfifo(pipe)
+    found = []
+    reader = threading.Thread(target=lambda: found.append(pipe.read_text()))
+    reader.start()
+    with replacing(pipe) as temporary:
+        temporary.write_text("{}")
+    reader.join(10)
+    assert found == ["{}"]
+    assert pipe.is_fifo()
+    assert [path.name for path in tmp_path.iterdir()] == ["pipe.json"]

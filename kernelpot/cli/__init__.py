@@ -6,6 +6,7 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from kernelpot import progress
 from kernelpot.cli.arguments import parser
@@ -31,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name in ("stdout", "stderr"):
         # A stream that was closed before we started (`>&-`) is None.
         if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115
     args = parser().parse_args(argv)
     try:
         # Only now the heavy imports: `--help` and mistyped arguments answer at once.

@@ -63,9 +63,7 @@ class Batch:
     cutoff: float
 
     @classmethod
-    def from_structures(
-        cls, structures: Sequence[Atoms], cutoff: float, *, skin: float = 0.0, start: int = 0
-    ) -> Batch:
+    def from_structures(cls, structures: Sequence[Atoms], cutoff: float, *, skin: float = 0.0, start: int = 0) -> Batch:
         """Check the structures, flatten them, find the pairs.
 
         Parameters

@@ -128,7 +128,8 @@ def _rebuild(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> tuple[dic
     whitening = tuple(arrays[f"whitening_{a}"] for a in range(n_species))
     features = KernelMap(descriptor, kernel, inducing, whitening)
     posterior = Posterior(arrays["factor"], arrays["target"], _number("misfit", facts["misfit"]))
-    _check_species(descriptor.species or ())
+    # As written, not as sorted by the descriptor: the arrays stand in this order.
+    _check_species(tuple(int(z) for z in facts["descriptor"]["species"] or ()))
     _check_arrays(features, posterior, arrays["baseline"], arrays["e0_factor"], descriptor.n_features)
     calibration = Calibration(_numbers(facts["factor"]), _numbers(facts["label_noise"]))
     n_labels = {kind: int(v) for kind, v in _numbers(facts["n_labels"]).items()}

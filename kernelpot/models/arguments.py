@@ -48,7 +48,7 @@ def check_species(structures: Sequence[Atoms], known: Sequence[int]) -> None:
 
     for number, atoms in enumerate(structures):
         strange = sorted({int(z) for z in atoms.numbers} - set(known))
-        if strange and 0 < strange[0] and strange[-1] <= HEAVIEST:
+        if strange and strange[0] > 0 and strange[-1] <= HEAVIEST:
             names = ", ".join(chemical_symbols[z] for z in strange)
             usable = ", ".join(chemical_symbols[z] for z in known)
             raise SpeciesError(

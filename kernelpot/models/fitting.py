@@ -17,7 +17,7 @@ from kernelpot.features.inducing import chunks, mean_vectors
 from kernelpot.linalg.factor import triangle
 from kernelpot.linalg.groups import equal_vectors
 from kernelpot.linalg.posterior import Posterior
-from kernelpot.models.calibration import calibrate_given, calibrate_searched, noise_of
+from kernelpot.models.calibration import calibrate, common_scale, noise_of
 from kernelpot.models.fitted import Calibration, Fitted
 from kernelpot.models.noise_search import FoldErrors
 from kernelpot.models.training import (
@@ -127,14 +127,13 @@ def _regularise(
     if isinstance(noise, Noise):
         ratio = {kind: noise.sigma(kind) / amplitude for kind in data.kinds}
         left = errors.left_out(ratio, variance=True)
-        return noise, amplitude, calibrate_given(ratio, amplitude, left), left.rmse
+        given = {kind: noise.sigma(kind) for kind in data.kinds}
+        return noise, amplitude, calibrate(given, ratio, amplitude, left), left.rmse
     ratio = errors.search(noise, independent=independent)
     left = errors.left_out(ratio, variance=True)
-    if noise == "evidence":
-        amplitude = errors.log_evidence(ratio)[1]
-        return noise_of(ratio, amplitude), amplitude, calibrate_given(ratio, amplitude, left), left.rmse
-    amplitude, calibration = calibrate_searched(ratio, left, errors.telling)
-    return noise_of(ratio, amplitude), amplitude, calibration, left.rmse
+    found = errors.log_evidence(ratio)[1] if noise == "evidence" else common_scale(ratio, left, errors.telling)
+    calibration = calibrate(errors.residual_noise(ratio), ratio, found, left)
+    return noise_of(ratio, found), found, calibration, left.rmse
 
 
 def _composition(structures: Sequence[Atoms], species: Sequence[int]) -> Float[np.ndarray, "structures species"]:

@@ -22,8 +22,8 @@ SEARCHED = (1e-5, 10.0)
 """Range of noise over amplitude."""
 
 
-ROUNDING = 1e-8
-"""Error of a label in a file, in its unit. Left-out errors never count as smaller: their logarithm stays finite."""
+ROUNDING = 1e-10
+"""Round-off of a label, in its unit. Left-out errors never count as smaller, so that their logarithms stay finite."""
 
 SILENT = 1e-14
 """Mean square of a kind's rows (amplitude 1) below which its labels say nothing, as forces on perfect crystals do."""
@@ -104,6 +104,26 @@ class FoldErrors:
             {kind: np.concatenate([f[kind][1] for f in folds]) for kind in data.kinds},
             {kind: np.concatenate([f[kind][2] for f in folds]) for kind in data.kinds},
         )
+
+    def residual_noise(self, ratio: Mapping[str, float]) -> dict[str, float]:
+        """Return what a fit to all labels leaves of each kind: √(RSS / (n - degrees of freedom spent on the kind)).
+
+        The degrees of freedom are tr(Λ⁻¹ B_kᵀB_k/r_k²), Hastie and Tibshirani (1990), section 3.5; at least a twentieth
+        of the labels counts as left over. Units of the kind.
+        """
+        data = self.data
+        factor, weights = self._solve_without(None, ratio)
+
+        def spent(block: Float[np.ndarray, "rank columns"]) -> tuple[float, float]:
+            misfit = float(np.sum((block[:, :-1] @ weights - block[:, -1]) ** 2))
+            return misfit, float(np.sum(solve_triangular(factor, block[:, :-1].T, trans="T") ** 2))
+
+        found = {}
+        for kind in data.kinds:
+            misfits, freedom = np.sum(list(ordered(spent, data.factors[kind])), axis=0)
+            n = max(1, int(data.n_rows[kind].sum()))
+            found[kind] = float(np.sqrt(misfits / max(n - freedom / ratio[kind] ** 2, 0.05 * n)))
+        return found
 
     def _solve_without(
         self, fold: int | None, ratio: Mapping[str, float]

@@ -243,9 +243,7 @@ class SparseGP:
         check_species(structures, state.features.species)
 
         def part(piece: tuple[int, int]) -> Prediction:
-            batch = Batch.from_structures(
-                structures[slice(*piece)], state.features.descriptor.cutoff, start=piece[0]
-            )
+            batch = Batch.from_structures(structures[slice(*piece)], state.features.descriptor.cutoff, start=piece[0])
             return state.predict(batch, uncertainty=uncertainty)
 
         if uncertainty:

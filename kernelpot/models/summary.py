@@ -7,6 +7,10 @@ from kernelpot.models.fitted import Fitted
 UNITS = {"energy": ("meV/atom", 1e3), "forces": ("meV/Å", 1e3), "stress": ("meV/Å³", 1e3)}
 
 
+FEW = 30
+"""Structures below which left-out residuals say little about the scale of standard deviations."""
+
+
 def summarise(state: Fitted) -> str:
     """Describe size, labels, noises, leave-out errors and energy constants, one fact a line."""
     from ase.data import chemical_symbols
@@ -22,11 +26,14 @@ def summarise(state: Fitted) -> str:
     ]
     for kind, count in state.n_labels.items():
         unit, scale = UNITS[kind]
-        text = f"{kind:<19} {count} labels, noise {scale * state.noise.sigma(kind):.4g} {unit}"
+        text = f"{kind:<19} {count} labels, weighted by noise {scale * state.noise.sigma(kind):.4g} {unit}"
         if kind in state.cross_validation:
             text += f", left-out RMSE {scale * state.cross_validation[kind]:.4g} {unit}"
-            text += f", calibration factor {state.calibration.factor[kind]:.3g}"
+        text += f", label noise {scale * state.calibration.noise[kind]:.4g}, std factor {state.calibration.factor[kind]:.3g}"
         lines.append(text)
+    n = state.n_labels.get("energy", FEW)
+    if n < FEW:
+        lines.append(f"note                standard deviations rest on {n} structures; trust them from about {FEW} on")
     e0 = ", ".join(f"{name} {value:.4f} eV" for name, value in zip(names, state.e0, strict=True))
     lines.append(f"energy constants    {e0}")
     return "\n".join(lines)

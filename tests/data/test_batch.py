@@ -155,3 +155,14 @@ def test_bad_structures_are_named_by_their_number():
     bad = Atoms("Si2", positions=[[0, 0, 0], [0, 0, np.nan]])
     with pytest.raises(DataError, match="1"):
         Batch.from_structures([CASES["crystal"], bad], CUTOFF)
+
+
+def test_a_flat_cell_has_no_volume_for_all_its_round_off():
+    cell = [[3.0, 0.1, 0.3], [1.0, 2.7, 0.9], [4.0, 2.8, 1.2]]
+    atoms = Atoms("CuAu", positions=[[0, 0, 0], [2.3, 0, 0]], cell=cell)
+    assert np.isnan(Batch.from_structures([atoms], 5.0).volumes).all()
+
+
+def test_messages_count_from_the_start_of_the_whole_list():
+    with pytest.raises(DataError, match="structure 57 "):
+        Batch.from_structures([Atoms("Cu", positions=[[np.nan, 0, 0]])], 5.0, start=57)

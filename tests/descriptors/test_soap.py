@@ -55,3 +55,8 @@ def test_dot_products_equal_those_of_the_full_spectrum():
         full.append(np.pi * np.sqrt(8 / (2 * l + 1)) * np.einsum("imk,imq->ikq", block, block).reshape(3, -1))
     full = np.concatenate(full, axis=1)
     np.testing.assert_allclose(found.vectors @ found.vectors.T, full @ full.T, rtol=1e-12)
+
+
+def test_species_are_kept_in_rising_order():
+    assert SOAP(species=(79, 29, 29)).species == (29, 79)
+    assert SOAP(species=(79, 29)).channels(np.array([29, 79])).tolist() == [0, 1]

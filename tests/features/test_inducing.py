@@ -85,3 +85,7 @@ def test_thinned_pools_keep_every_species(monkeypatch):
     thin = inducing._environments(soap, structures, soap.species, 0)
     assert 0.2 < sum(map(len, thin)) / sum(map(len, whole)) < 0.8
     assert min(map(len, thin)) > 0
+
+
+def test_more_than_a_machine_can_count_is_all_there_are():
+    assert share_out(10**30, np.array([3, 4])).tolist() == [3, 4]

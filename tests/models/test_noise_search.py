@@ -13,7 +13,14 @@ from kernelpot.data.labels import resolve
 from kernelpot.errors import LabelError
 from kernelpot.models import noise_search
 from kernelpot.models.noise_search import FoldErrors
-from kernelpot.models.training import e0_rows, fold_factors, labelled_rows, least_squares_e0, whiten_columns
+from kernelpot.models.training import (
+    FoldFactors,
+    e0_rows,
+    fold_factors,
+    labelled_rows,
+    least_squares_e0,
+    whiten_columns,
+)
 from tests import potentials
 from tests import structures as make
 
@@ -172,3 +179,37 @@ def test_forces_that_vanish_by_symmetry_settle_nothing(noise):
     rattled = make.copper(3)
     assert model.predict([rattled]).energy[0] == pytest.approx(plain.predict([rattled]).energy[0], abs=1e-3)
     assert min(model.predict([rattled]).forces_std[0].ravel()) > 1e-3
+
+
+@pytest.mark.parametrize("noise", ["cv", "evidence"])
+@pytest.mark.parametrize("slope", [0.0, -3.0])
+def test_labels_that_are_exactly_explained_leave_a_finite_model(noise, slope):
+    from ase.calculators.singlepoint import SinglePointCalculator
+
+    from kernelpot.demo import structures
+
+    train = structures(10, seed=1)
+    for atoms in train:
+        atoms.calc = SinglePointCalculator(atoms, energy=slope * len(atoms))
+    model = kp.SparseGP(kp.SOAP(cutoff=4.0, n_max=3, l_max=2), n_inducing=20, noise=noise).fit(train)
+    prediction = model.predict(train)
+    assert model.amplitude_ > 0
+    assert np.isfinite(prediction.energy_std).all()
+    assert (prediction.energy_std > 0).all()
+
+
+def test_residual_noise_is_that_of_the_labels():
+    """Rows of random numbers, labels with known noise of each kind: more labels than weights find it."""
+    rng = np.random.default_rng(3)
+    d, n = 12, {"energy": 400, "forces": 3000}
+    true = {"energy": 0.02, "forces": 0.3}
+    weights = rng.standard_normal(d)
+    factors = {}
+    for kind, sigma in true.items():
+        rows = rng.standard_normal((n[kind], d))
+        y = rows @ weights + sigma * rng.standard_normal(n[kind])
+        factors[kind] = [np.column_stack([rows, y])[k::2] for k in range(2)]
+    data = FoldFactors(factors, {kind: np.array([len(f) for f in factors[kind]]) for kind in true}, d)
+    found = FoldErrors(data).residual_noise(true)
+    for kind, sigma in true.items():
+        assert found[kind] == pytest.approx(sigma, rel=0.1)

@@ -420,3 +420,19 @@ def test_representation_is_a_call():
     namespace |= {name: getattr(radial, name) for name in ("GTO", "PowerGaussian", "SphericalBessel")}
     again = eval(repr(model), namespace)
     assert repr(again) == repr(model)
+
+
+def test_an_unseen_element_and_a_broken_structure_are_named_by_their_place():
+    from kernelpot.demo import label, structures
+
+    model = kp.SparseGP(kp.SOAP(cutoff=4.0, n_max=3, l_max=2), n_inducing=20).fit(label(structures(8, seed=1)))
+    many = structures(60, seed=2)
+    with pytest.raises(SpeciesError, match=r"structure 60 .*Fe"):
+        model.predict([*many, Atoms("Fe")])
+    with pytest.raises(DataError, match=r"structure 60 .*finite"):
+        model.predict([*many, Atoms("Cu", positions=[[np.nan, 0, 0]])])
+
+
+def test_a_negative_seed_is_named():
+    with pytest.raises(ParameterError, match="seed"):
+        kp.SparseGP(kp.SOAP(), n_inducing=5, seed=-1)
