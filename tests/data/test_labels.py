@@ -246,6 +246,11 @@ def test_forces_hidden_by_a_constraint_are_noted():
     assert "forces on constrained atoms are exactly zero" in resolve([atoms]).summary()
 
 
+def test_forces_that_are_all_zero_are_noted():
+    assert "all forces are exactly zero" in resolve([computed(forces=np.zeros((4, 3)))]).summary()
+    assert "exactly zero" not in resolve([computed(forces=some_forces())]).summary()
+
+
 def test_labels_are_read_only_and_copied():
     forces = some_forces()
     atoms = computed(energy=-1.0, forces=forces, stress=STRESS)
