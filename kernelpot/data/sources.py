@@ -107,7 +107,7 @@ def find(atoms: Atoms, names: Mapping[str, str | None], where: str) -> tuple[dic
     if forces is not None and _hidden(atoms, forces.value):
         remarks.append("forces on constrained atoms are exactly zero: are these the true forces?")
     elif forces is not None and len(atoms) > 1 and not forces.value.any():
-        remarks.append("all forces are exactly zero: perfect crystals, or placeholders? keys={'forces': None} drops them")
+        remarks.append("all forces are exactly zero: perfect crystals, or placeholders (keys={'forces': None})?")
     return found, remarks
 
 
