@@ -187,10 +187,10 @@ def join(parts: list[Prediction]) -> Prediction:
         if found[0] is None:
             return None
         return Spread(
-            np.concatenate([s.energy for s in found]),
-            [f for s in found for f in s.forces],
-            np.concatenate([s.stress for s in found]),
-            [e for s in found for e in s.local_energy],
+            np.concatenate([s.energy_std for s in found]),
+            [f for s in found for f in s.forces_std],
+            np.concatenate([s.stress_std for s in found]),
+            [e for s in found for e in s.local_energy_std],
         )
 
     return Prediction(

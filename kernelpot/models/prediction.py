@@ -18,20 +18,20 @@ class Spread:
 
     Attributes
     ----------
-    energy
+    energy_std
         Of the total energy, eV.
-    forces
+    forces_std
         Of every force component, eV/Å, one array per structure.
-    stress
+    stress_std
         eV/Å³, ASE's Voigt order; NaN without a cell.
-    local_energy
+    local_energy_std
         Of every atom's energy, eV, one array per structure.
     """
 
-    energy: Float[np.ndarray, " structures"]
-    forces: list[Float[np.ndarray, "atoms 3"]]
-    stress: Float[np.ndarray, "structures 6"]
-    local_energy: list[Float[np.ndarray, " atoms"]]
+    energy_std: Float[np.ndarray, " structures"]
+    forces_std: list[Float[np.ndarray, "atoms 3"]]
+    stress_std: Float[np.ndarray, "structures 6"]
+    local_energy_std: list[Float[np.ndarray, " atoms"]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,22 +74,22 @@ class Prediction:
     @property
     def energy_std(self) -> Float[np.ndarray, " structures"]:
         """Standard deviation of a total-energy label, eV."""
-        return self._spread().energy
+        return self._spread().energy_std
 
     @property
     def forces_std(self) -> list[Float[np.ndarray, "atoms 3"]]:
         """Standard deviation of every force label, eV/Å."""
-        return self._spread().forces
+        return self._spread().forces_std
 
     @property
     def stress_std(self) -> Float[np.ndarray, "structures 6"]:
         """Standard deviation of every stress label, eV/Å³."""
-        return self._spread().stress
+        return self._spread().stress_std
 
     @property
     def local_energy_std(self) -> list[Float[np.ndarray, " atoms"]]:
         """Calibrated standard deviation of every atom's energy, eV; atoms have no labels, so no noise is added."""
-        return self._spread().local_energy
+        return self._spread().local_energy_std
 
     def __len__(self) -> int:
         """Count the structures."""

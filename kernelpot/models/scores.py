@@ -132,13 +132,13 @@ def _residuals(kind: str, prediction: Prediction, labels: Labels) -> dict[int, P
         n = labels.n_atoms[s]
         if kind == "energy":
             error = np.array([(prediction.energy[s] - labels.energy[s]) / n])
-            std = None if prediction.label is None else np.array([prediction.label.energy[s] / n])
+            std = None if prediction.label is None else np.array([prediction.label.energy_std[s] / n])
         elif kind == "forces":
             error = (prediction.forces[s] - labels.forces[s]).ravel()
-            std = None if prediction.label is None else prediction.label.forces[s].ravel()
+            std = None if prediction.label is None else prediction.label.forces_std[s].ravel()
         else:
             error = prediction.stress[s] - labels.stress[s]
-            std = None if prediction.label is None else prediction.label.stress[s]
+            std = None if prediction.label is None else prediction.label.stress_std[s]
         result[int(s)] = (error, np.full(len(error), np.nan) if std is None else std)
     return result
 

@@ -99,9 +99,9 @@ def test_energies_forces_and_stresses_equal_the_textbook_sparse_posterior(zeta, 
         "stress": prediction.stress.ravel(),
     }
     found_std = {
-        "energy": prediction.latent.energy,
-        "forces": np.concatenate(prediction.latent.forces).ravel(),
-        "stress": prediction.latent.stress.ravel(),
+        "energy": prediction.latent.energy_std,
+        "forces": np.concatenate(prediction.latent.forces_std).ravel(),
+        "stress": prediction.latent.stress_std.ravel(),
     }
     for kind in KINDS:
         mean, variance = sparse_posterior(k_uu, k_fu, sigma, y, new[kind], prior[kind])
@@ -140,7 +140,7 @@ def check_exact(model, test, mean, variance):
     prediction = model.predict(test)
     offset = composition(test, model.species_) @ model.fitted_.baseline / n
     np.testing.assert_allclose(prediction.energy / n - offset, mean, rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(prediction.latent.energy / n, np.sqrt(variance), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(prediction.latent.energy_std / n, np.sqrt(variance), rtol=1e-5, atol=1e-6)
 
 
 def test_all_environments_inducing_equals_the_dense_gaussian_process(exact):
@@ -194,10 +194,10 @@ def test_energy_std_of_a_strange_crystal_grows_with_its_size():
     dense = make.tiny_cell(5)
     dense.set_cell(dense.cell * 0.75, scale_atoms=True)
     repeats = [(1, 1, 1), (2, 1, 1), (2, 2, 1), (2, 2, 2), (3, 3, 2)]
-    spread = model.predict([dense.repeat(r) for r in repeats]).latent.energy
+    spread = model.predict([dense.repeat(r) for r in repeats]).latent.energy_std
     sizes = np.array([np.prod(r) for r in repeats])
     np.testing.assert_allclose(spread / sizes, spread[0], rtol=1e-6)
-    assert spread[0] > 5 * model.predict([make.copper(1)]).latent.energy[0] / 4
+    assert spread[0] > 5 * model.predict([make.copper(1)]).latent.energy_std[0] / 4
 
 
 def test_local_energy_variance_is_prior_less_what_was_learnt():
@@ -214,4 +214,4 @@ def test_local_energy_variance_is_prior_less_what_was_learnt():
     inverse = np.linalg.inv(posterior.factor.T @ posterior.factor)
     rows = np.concatenate([model.amplitude_ * white, e0], axis=1)
     expected = np.einsum("id,de,ie->i", rows, inverse, rows) + model.amplitude_**2 * (1 - (white**2).sum(axis=1))
-    np.testing.assert_allclose(model.predict([atoms]).latent.local_energy[0] ** 2, expected, rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose(model.predict([atoms]).latent.local_energy_std[0] ** 2, expected, rtol=1e-6, atol=1e-9)

@@ -22,7 +22,7 @@ def flat(prediction):
     spread = prediction.label
     parts = [prediction.energy, *prediction.forces, prediction.stress, *prediction.local_energy]
     if spread is not None:
-        parts += [spread.energy, *spread.forces, spread.stress, *spread.local_energy]
+        parts += [spread.energy_std, *spread.forces_std, spread.stress_std, *spread.local_energy_std]
     return np.concatenate([np.ravel(part) for part in parts])
 
 
@@ -111,8 +111,8 @@ def test_condition_equals_refit():
     np.testing.assert_allclose(a.energy, b.energy, rtol=1e-8, atol=1e-8)
     np.testing.assert_allclose(np.concatenate(a.forces), np.concatenate(b.forces), atol=1e-8)
     np.testing.assert_allclose(a.stress, b.stress, atol=1e-8)
-    np.testing.assert_allclose(a.latent.energy, b.latent.energy, rtol=1e-6)
-    np.testing.assert_allclose(np.concatenate(a.latent.forces), np.concatenate(b.latent.forces), rtol=1e-6, atol=1e-10)
+    np.testing.assert_allclose(a.latent.energy_std, b.latent.energy_std, rtol=1e-6)
+    np.testing.assert_allclose(np.concatenate(a.latent.forces_std), np.concatenate(b.latent.forces_std), rtol=1e-6, atol=1e-10)
     # The model that was asked stays as it was; noise, amplitude and calibration are kept.
     np.testing.assert_array_equal(flat(base.predict(TEST)), before)
     assert (conditioned.noise_, conditioned.amplitude_) == (base.noise_, base.amplitude_)
@@ -171,11 +171,11 @@ def test_label_std_is_the_calibrated_posterior_with_noise():
     prediction = model.predict(TEST)
     n = np.array([len(atoms) for atoms in TEST])
     factor, noise = model.calibration_, model.noise_
-    expected = np.sqrt((factor["energy"] * prediction.latent.energy) ** 2 + (n * noise.energy) ** 2)
+    expected = np.sqrt((factor["energy"] * prediction.latent.energy_std) ** 2 + (n * noise.energy) ** 2)
     np.testing.assert_allclose(prediction.energy_std, expected)
-    for label, latent in zip(prediction.forces_std, prediction.latent.forces, strict=True):
+    for label, latent in zip(prediction.forces_std, prediction.latent.forces_std, strict=True):
         np.testing.assert_allclose(label, np.hypot(factor["forces"] * latent, noise.forces))
-    for label, latent in zip(prediction.local_energy_std, prediction.latent.local_energy, strict=True):
+    for label, latent in zip(prediction.local_energy_std, prediction.latent.local_energy_std, strict=True):
         np.testing.assert_allclose(label, factor["energy"] * latent)
 
 
@@ -212,7 +212,7 @@ def test_training_labels_are_reproduced_and_std_is_smaller_there():
     prediction = model.predict(train)
     energies = np.array([atoms.get_potential_energy() for atoms in train])
     assert np.abs(prediction.energy - energies).max() / 4 < 0.02
-    assert prediction.latent.energy.max() < model.predict([make.copper(99)]).latent.energy[0]
+    assert prediction.latent.energy_std.max() < model.predict([make.copper(99)]).latent.energy_std[0]
 
 
 def test_energies_come_back_on_the_labels_own_scale():
