@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from kernelpot.design.certify import Certificate, certify
 from kernelpot.design.choice import Choice
 from kernelpot.design.compression import compress
 from kernelpot.design.criteria import IV, A, Criterion, D
@@ -14,11 +15,13 @@ __all__ = [
     "IV",
     "KINDS",
     "A",
+    "Certificate",
     "Choice",
     "Criterion",
     "D",
     "Information",
     "Precision",
+    "certify",
     "compress",
     "duplicates",
     "select",

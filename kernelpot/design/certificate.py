@@ -53,7 +53,7 @@ def efficiency_bound(
     own = sensitivities(info, slope)
     steepest = float(np.linalg.eigvalsh(slope)[-1]) if len(slope) else 0.0
     ideal = own + steepest * info.discarded.sum(axis=1)
-    gap = _best_sum(ideal, rules) + steepest * discarded - float(own[indices].sum())
+    gap = best_sum(ideal, rules) + steepest * discarded - float(own[indices].sum())
     value = criterion.value(precision)
     return criterion.efficiency(value, criterion.bound(value, gap, info.d), info.d)
 
@@ -76,8 +76,16 @@ def sensitivities(info: Information, slope: Float[np.ndarray, "d d"]) -> Float[n
     return np.maximum(np.bincount(info.structure, weights=per_row, minlength=len(info)), 0.0)
 
 
-def _best_sum(g: Float[np.ndarray, " structures"], rules: Rules) -> float:
-    """Upper limit of the sum of g over any set that the rules allow."""
+def best_sum(g: Float[np.ndarray, " structures"], rules: Rules) -> float:
+    """Upper limit of the sum of g over any set that the rules allow.
+
+    Parameters
+    ----------
+    g
+        Non-negative worth of every candidate.
+    rules
+        What a set may hold.
+    """
     costs = rules.costs
     if rules.n <= rules.distinct:
         g, costs = _best_of_groups(g, costs, rules.groups, ~rules.taken)

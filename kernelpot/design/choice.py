@@ -29,7 +29,9 @@ class Choice:
     efficiency_bound
         The design is at least this efficient against the best one of the same size or budget: for D the ratio
         of geometric mean eigenvalues, else the ratio of the criterion's values. None where nothing was chosen.
-        Taken at the design itself, it is valid but loose; a low figure says little.
+        See `efficiency_from`; `kernelpot.design.certify` finds a tight one for any choice.
+    efficiency_from
+        Where that limit comes from. Taken at the design itself it is valid but loose; a low figure says little.
     description
         Settings behind the information, such as noises and amplitude.
     n_candidates, n_distinct
@@ -57,6 +59,7 @@ class Choice:
     costs: Float[np.ndarray, " n"] | None = None
     budget: float | None = None
     groups: tuple[str, ...] = ()
+    efficiency_from: str = "the choice itself"
 
     def __len__(self) -> int:
         """Return the number of chosen structures."""
@@ -76,9 +79,9 @@ class Choice:
         lines.append(f"{symbol}: {self.curve[0]:.6g} before, {self.curve[-1]:.6g} after")
         if self.efficiency_bound is not None:
             floor = np.floor(self.efficiency_bound * 1e3) / 1e3
+            how = "a loose limit, taken at" if self.efficiency_from == "the choice itself" else "by"
             lines.append(
-                f"efficiency against the best possible choice: at least {floor:.3f} "
-                "(a loose limit, taken at the choice itself)"
+                f"efficiency against the best possible choice: at least {floor:.3f} ({how} {self.efficiency_from})"
             )
         if self.costs is not None and self.budget is not None:
             lines.append(f"cost {self.costs.sum():.6g} of a budget of {self.budget:.6g}")

@@ -140,6 +140,11 @@ class Gains:
         if self._cancelled(live):
             self.recompute()
 
+    def restart(self, path: Path) -> None:
+        """Go over to another design, with the same criterion."""
+        self._path = path
+        self.recompute()
+
     def recompute(self) -> None:
         """Compute G and H of every candidate from the triangular factor."""
         precision = self._path.precision

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -11,20 +9,24 @@ from jaxtyping import Float
 
 from kernelpot.design.certificate import efficiency_bound
 from kernelpot.design.choice import Choice
-from kernelpot.design.criteria import IV, A, Criterion, D
-from kernelpot.design.duplicates import duplicates
+from kernelpot.design.criteria import Criterion
+from kernelpot.design.exchange import exchange, fill, single_rows
 from kernelpot.design.gains import Path
 from kernelpot.design.information import Information
 from kernelpot.design.precision import Precision
+from kernelpot.design.problem import Costs, make_criterion, make_rules, starting
+from kernelpot.design.relaxation import relax
 from kernelpot.design.rivals import RIVALS
 from kernelpot.design.search import Available, Rules, follow, greedy
 from kernelpot.errors import ParameterError
 from kernelpot.threads import one_blas
 
-CRITERIA = ("D", "A", "IV")
-"""Names of the criteria; "I" is another name of "IV"."""
+METHODS = ("greedy", "exchange", "relaxation")
+"""Methods that look at the criterion."""
 
-Costs = Callable[[Information], Float[np.ndarray, " structures"]] | Sequence[float] | Float[np.ndarray, " structures"]
+_ROW_RESTARTS = 20
+_CHEAP = 5e7
+_SUPPORT = 1e-3
 
 
 @one_blas()
@@ -39,6 +41,7 @@ def select(
     costs: Costs | None = None,
     budget: float | None = None,
     seed: int = 0,
+    restarts: int | None = None,
 ) -> Choice:
     """Choose which structures of a pool to label. No label is looked at.
 
@@ -56,7 +59,9 @@ def select(
         variance of the target's labels, every label kind counting alike), or an object like those in
         `kernelpot.design.criteria`. Rivals ignore it, and carry its curve for comparison.
     method
-        "greedy", or a rival: "random", "fps" or "kmeans" on mean descriptors.
+        "greedy"; "exchange", which improves the greedy choice by swaps; "relaxation", which chooses and swaps among
+        the structures that the best fractional design uses, and whose limit of efficiency is tight; or a rival:
+        "random", "fps" or "kmeans" on mean descriptors.
     existing
         What is labelled already. "fps" goes on from it, "random" and "kmeans" only avoid its duplicates.
     target
@@ -67,7 +72,10 @@ def select(
         What the chosen structures may cost together. Greedy then returns the better of the choice by gain and
         the choice by gain per cost (Leskovec et al. 2007).
     seed
-        Seed of rivals, and of the order that breaks ties.
+        Seed of rivals, of restarts, and of the order that breaks ties.
+    restarts
+        How often "exchange" or "relaxation" shakes the best design and swaps again. None: 20 times for single rows
+        where that takes seconds, else not at all.
 
     Returns
     -------
@@ -79,30 +87,65 @@ def select(
     ParameterError
         If n exceeds the pool, a name is unknown, shapes do not agree, or costs are given without a budget.
     """
-    if method != "greedy" and method not in RIVALS:
-        raise ParameterError(f"unknown method {method!r}; choose from greedy, {', '.join(RIVALS)}")
-    for name, given in (("info", info), ("existing", existing)):
-        if given is not None and not isinstance(given, Information):
-            raise ParameterError(
-                f"`{name}` must be an Information, got a {type(given).__name__}; space.information(structures) makes one"
-            )
-    if existing is not None and existing.d != info.d:
-        raise ParameterError(
-            f"`existing` has {existing.d} weights and the pool {info.d}; make both with the same prepared model"
-        )
+    if method not in METHODS and method not in RIVALS:
+        raise ParameterError(f"unknown method {method!r}; choose from {', '.join([*METHODS, *RIVALS])}")
+    start = starting(info, existing)
     if not 0 <= seed < 2**32:
         raise ParameterError(f"`seed` must be a whole number of 32 bits, 0 or more, got {seed!r}")
-    rules = _rules(info, n, existing, costs, budget, seed)
-    measure = _criterion(criterion, info, target)
-    start = Precision.prior(info.d)
-    if existing is not None:
-        start = start.with_rows(existing.rows)
+    rules = make_rules(info, n, existing, costs, budget, seed)
+    measure = make_criterion(criterion, info, target)
+    again = _restarts(info, rules.n, restarts)
+    relaxed = None
     if method == "greedy":
         indices, path = _greedy(info, measure, rules, start)
     else:
-        indices = _rival(info, method, rules, existing)
+        if method == "exchange":
+            indices = exchange(info, _greedy(info, measure, rules, start)[0], measure, rules, start, restarts=again)[0]
+        elif method == "relaxation":
+            relaxed = relax(info, measure, rules, start, discarded=_discarded(existing))
+            indices = _rounded(info, relaxed.weights, measure, rules, start, again)
+        else:
+            indices = _rival(info, method, rules, existing)
         path = follow(info, indices, measure, start)
-    return _report(info, indices, path, measure, method, rules, existing)
+    choice = _report(info, indices, path, measure, method, rules, existing)
+    if relaxed is None or not len(choice):
+        return choice
+    tight = max(measure.efficiency(path.values[-1], relaxed.bound, info.d), choice.efficiency_bound or 0.0)
+    return replace(choice, efficiency_bound=tight, efficiency_from="a relaxation")
+
+
+def _rounded(
+    info: Information,
+    weights: Float[np.ndarray, " structures"],
+    measure: Criterion,
+    rules: Rules,
+    start: Precision,
+    restarts: int,
+) -> list[int]:
+    """Choose among the structures of positive weight; the rest of the pool only fills up.
+
+    The largest weights alone would be a poor design, as several structures may share one task.
+    """
+    support = np.flatnonzero(weights > _SUPPORT)
+    inner = replace(rules, groups=rules.groups[support], taken=rules.taken[support], costs=rules.costs[support])
+    inner = replace(inner, n=min(rules.n, inner.distinct))
+    few = info.take(support)
+    indices = exchange(few, _greedy(few, measure, inner, start)[0], measure, inner, start, restarts=restarts)[0]
+    return fill(info, support[indices].tolist(), measure, rules, start)
+
+
+def _discarded(existing: Information | None) -> float:
+    """Trace that compression took from what existed before."""
+    return 0.0 if existing is None else float(existing.discarded.sum())
+
+
+def _restarts(info: Information, n: int, restarts: int | None) -> int:
+    """Check how often exchange starts again."""
+    if restarts is None:
+        return _ROW_RESTARTS if single_rows(info) and len(info) * n * info.d <= _CHEAP else 0
+    if not isinstance(restarts, int) or restarts < 0:
+        raise ParameterError(f"`restarts` must be a whole number, 0 or more, got {restarts!r}")
+    return restarts
 
 
 def _greedy(info: Information, measure: Criterion, rules: Rules, start: Precision) -> tuple[list[int], Path]:
@@ -148,8 +191,7 @@ def _report(
     precision = path.precision
     bound = None
     if len(chosen):
-        lost = 0.0 if existing is None else float(existing.discarded.sum())
-        bound = efficiency_bound(info, chosen, measure, rules, precision, discarded=lost)
+        bound = efficiency_bound(info, chosen, measure, rules, precision, discarded=_discarded(existing))
     new = len(np.unique(rules.groups[chosen[~rules.taken[chosen]]]))
     limited = np.isfinite(rules.budget)
     return Choice(
@@ -166,69 +208,3 @@ def _report(
         budget=rules.budget if limited else None,
         groups=tuple(info.groups[s] for s in chosen),
     )
-
-
-def _criterion(
-    criterion: str | Criterion, info: Information, target: Information | Float[np.ndarray, "d d"] | None
-) -> Criterion:
-    """Make the criterion that a name stands for."""
-    if not isinstance(criterion, str):
-        return criterion
-    if criterion == "D":
-        return D()
-    if criterion == "A":
-        return A(info.d)
-    if criterion not in ("IV", "I"):
-        raise ParameterError(f"unknown criterion {criterion!r}; choose from {', '.join(CRITERIA)}")
-    if target is None:
-        target = info.take(np.unique(duplicates(info), return_index=True)[1])
-    measure = IV.from_root(target.target_root()) if isinstance(target, Information) else IV(target)
-    if len(measure.root) != info.d:
-        raise ParameterError(f"`target` must speak about {info.d} weights, but does about {len(measure.root)}")
-    return measure
-
-
-def _rules(
-    info: Information,
-    n: int | None,
-    existing: Information | None,
-    costs: Costs | None,
-    budget: float | None,
-    seed: int,
-) -> Rules:
-    """Check the limits of a choice."""
-    if n is None and budget is None:
-        raise ParameterError("`n` may be None only where a `budget` limits the choice")
-    try:
-        size = len(info) if n is None else operator.index(n)
-    except TypeError:
-        raise ParameterError(f"`n` must be a whole number, got {n!r}") from None
-    if not 0 <= size <= len(info):
-        raise ParameterError(f"`n` must be between 0 and the number of candidates, {len(info)}; got {size}")
-    groups = duplicates(info)
-    taken = np.zeros(len(info), dtype=bool)
-    if existing is not None and len(existing):
-        joint = duplicates(existing.append(info))
-        groups = joint[len(existing) :]
-        taken = np.isin(groups, joint[: len(existing)])
-    rules = Rules(size, groups, taken, np.ones(len(info)), np.inf, seed)
-    if n is None:
-        rules = replace(rules, n=rules.distinct)
-    return _with_budget(rules, info, costs, budget)
-
-
-def _with_budget(rules: Rules, info: Information, costs: Costs | None, budget: float | None) -> Rules:
-    """Add costs and a budget to rules."""
-    if budget is None:
-        if costs is not None:
-            raise ParameterError("`costs` have no effect without a `budget`: give both")
-        return rules
-    if not (np.isfinite(budget) and budget >= 0):
-        raise ParameterError(f"`budget` must be finite and not negative, got {budget}")
-    given: Costs = info.n_atoms.astype(np.float64) ** 3 if costs is None else costs
-    values = np.asarray(given(info) if callable(given) else given, dtype=np.float64)
-    if values.shape != (len(info),):
-        raise ParameterError(f"`costs` must hold one cost for each of {len(info)} structures, got {values.shape}")
-    if not (np.isfinite(values) & (values > 0)).all():
-        raise ParameterError("`costs` must be positive and finite")
-    return replace(rules, costs=values, budget=float(budget))

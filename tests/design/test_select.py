@@ -15,7 +15,7 @@ from tests.design.pools import matrix, pool
 
 seeds = st.integers(0, 10_000)
 names = st.sampled_from(["D", "A", "IV"])
-METHODS = ["greedy", "random", "fps", "kmeans"]
+METHODS = ["greedy", "exchange", "relaxation", "random", "fps", "kmeans"]
 
 
 def value(name, Lambda, V):
@@ -250,7 +250,7 @@ def test_i_is_another_name_of_iv():
         ({"n": 2.5}, "`n` must be a whole number, got 2.5"),
         ({"n": None}, "`n` may be None only where a `budget`"),
         ({"criterion": "E"}, "unknown criterion 'E'; choose from D, A, IV"),
-        ({"method": "magic"}, "unknown method 'magic'; choose from greedy, random, fps, kmeans"),
+        ({"method": "magic"}, "unknown method 'magic'; choose from greedy, exchange, relaxation, random, fps, kmeans"),
         ({"existing": pool(d=5)}, "`existing` has 5 weights and the pool 6"),
         ({"target": np.eye(4)}, "`target` must speak about 6 weights"),
         ({"costs": np.ones(8)}, "`costs` have no effect without a `budget`"),
@@ -270,3 +270,15 @@ def test_rivals_that_need_means_say_so():
         select(info, 2, method="fps")
     with pytest.raises(ParameterError, match="lazy greedy is exact only for submodular"):
         greedy(info, A(6), free(info, 2), Precision.prior(6), lazy=True)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_a_seed_out_of_range_is_named(seed):
+    info = Information.from_rows(np.eye(3))
+    with pytest.raises(ParameterError, match="seed"):
+        select(info, 2, method="kmeans", seed=seed)
+
+
+def test_structures_instead_of_information_are_named():
+    with pytest.raises(ParameterError, match="Information"):
+        select(["no", "information"], 1)

@@ -112,7 +112,9 @@ def test_condition_equals_refit():
     np.testing.assert_allclose(np.concatenate(a.forces), np.concatenate(b.forces), atol=1e-8)
     np.testing.assert_allclose(a.stress, b.stress, atol=1e-8)
     np.testing.assert_allclose(a.latent.energy_std, b.latent.energy_std, rtol=1e-6)
-    np.testing.assert_allclose(np.concatenate(a.latent.forces_std), np.concatenate(b.latent.forces_std), rtol=1e-6, atol=1e-10)
+    np.testing.assert_allclose(
+        np.concatenate(a.latent.forces_std), np.concatenate(b.latent.forces_std), rtol=1e-6, atol=1e-10
+    )
     # The model that was asked stays as it was; noise, amplitude and calibration are kept.
     np.testing.assert_array_equal(flat(base.predict(TEST)), before)
     assert (conditioned.noise_, conditioned.amplitude_) == (base.noise_, base.amplitude_)

@@ -1,0 +1,184 @@
+"""A certificate: how far a choice can be from the best one at all."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from kernelpot.design.choice import Choice
+from kernelpot.design.criteria import Criterion
+from kernelpot.design.information import Information
+from kernelpot.design.problem import CRITERIA, Costs, make_criterion, make_rules, starting
+from kernelpot.design.relaxation import STEPS, TOLERANCE, relax
+from kernelpot.errors import ParameterError
+from kernelpot.threads import one_blas
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """A proven limit of what any choice under the same size or budget could reach.
+
+    Parameters
+    ----------
+    criterion
+        Name of the criterion.
+    value
+        Raw value of the choice.
+    bound
+        Raw value that no choice passes, labels' full rows included that compression dropped.
+    efficiency
+        The choice is at least this efficient against the best one: for D the ratio of geometric mean eigenvalues,
+        ``exp((value - bound)/d)``, else ``bound/value``.
+    relaxed
+        Raw value of the best fractional choice found.
+    relaxation_gap
+        One less the efficiency of that fractional choice against the bound. What is missing to 1 in `efficiency`
+        beyond this gap is the choice's own distance from the fractional one: swaps not made, or whole structures
+        being worse than parts of them.
+    truncation_loss
+        How much more efficiency could be certified if compression had dropped nothing; see `Information.truncated`.
+    steps
+        Steps of the relaxation.
+    seconds
+        Wall time.
+    """
+
+    criterion: str
+    value: float
+    bound: float
+    efficiency: float
+    relaxed: float
+    relaxation_gap: float
+    truncation_loss: float
+    steps: int
+    seconds: float
+
+    def __str__(self) -> str:
+        """Return a few lines for people."""
+        floor = np.floor(self.efficiency * 1e4) / 1e4
+        lines = [
+            f"{self.criterion} efficiency against the best possible choice: at least {floor:.4f}",
+            f"value {self.value:.6g}, no choice passes {self.bound:.6g}, best fractional choice {self.relaxed:.6g}",
+            f"relaxation gap {self.relaxation_gap:.1e} after {self.steps} steps, {self.seconds:.1f} s",
+        ]
+        if self.truncation_loss > 1e-4:
+            lines.append(f"{self.truncation_loss:.4f} of the certificate lost to truncated blocks: truncate less")
+        return "\n".join(lines)
+
+
+@one_blas()
+def certify(
+    info: Information,
+    choice: Choice | Sequence[int] | Int[np.ndarray, " n"],
+    *,
+    criterion: str | Criterion | None = None,
+    existing: Information | None = None,
+    target: Information | Float[np.ndarray, "d d"] | None = None,
+    costs: Costs | None = None,
+    budget: float | None = None,
+    steps: int = STEPS,
+    tolerance: float = TOLERANCE,
+) -> Certificate:
+    """Prove how efficient a choice is, made by any method or by hand.
+
+    The best choice is bounded by the tangent of the criterion at a nearly optimal fractional design (see
+    `kernelpot.design.relaxation`). Give `existing`, `target`, `costs` and `budget` as to `select`.
+
+    Parameters
+    ----------
+    info
+        The pool.
+    choice
+        What `select` returned, or structure numbers.
+    criterion
+        "D", "A", "IV" or an object; None: that of the choice, or IV for plain numbers.
+    existing
+        What is labelled already.
+    target
+        What is to be predicted, for IV.
+    costs, budget
+        Rivals are all sets within the budget; without one, all sets of the same size. None: the choice's own budget,
+        at N_atoms³.
+    steps
+        Largest number of steps of the relaxation.
+    tolerance
+        Relaxation gap at which to stop.
+
+    Returns
+    -------
+    Certificate
+        The limit, and how it came about.
+
+    Raises
+    ------
+    ParameterError
+        If structure numbers are unknown or repeated, the choice breaks its budget, it was made with another
+        `existing` or `target`, or a setting is wrong.
+    """
+    began = time.perf_counter()
+    if not isinstance(steps, int) or steps < 0 or not 0.0 <= tolerance < 1.0:
+        raise ParameterError(f"`steps` must be 0 or more, `tolerance` in [0, 1); got {steps!r} and {tolerance!r}")
+    start = starting(info, existing)
+    indices = _numbers(info, choice)
+    if isinstance(choice, Choice):
+        budget = choice.budget if budget is None else budget
+    rules = make_rules(info, len(indices) if budget is None else None, existing, costs, budget, 0)
+    spent = float(rules.costs[indices].sum())
+    paid = choice.costs if isinstance(choice, Choice) else None
+    if paid is not None and not np.isclose(spent, paid.sum()):
+        raise ParameterError(f"the choice cost {paid.sum():.6g}, but by these `costs` {spent:.6g}: give the same costs")
+    if spent > rules.budget * (1.0 + 1e-9):
+        raise ParameterError(f"the choice costs {spent:.6g}, more than the budget of {rules.budget:.6g}")
+    measure = make_criterion(_wanted(choice, criterion), info, target)
+    lost = 0.0 if existing is None else float(existing.discarded.sum())
+    value = measure.value(start.with_rows(info.take(indices).rows))
+    _check_same(choice, measure, value)
+    found = relax(info, measure, rules, start, discarded=lost, steps=steps, tolerance=tolerance)
+    efficiency = measure.efficiency(value, found.bound, info.d)
+    return Certificate(
+        criterion=measure.name,
+        value=value,
+        bound=found.bound,
+        efficiency=efficiency,
+        relaxed=found.value,
+        relaxation_gap=1.0 - measure.efficiency(found.value, found.bound, info.d),
+        truncation_loss=measure.efficiency(value, found.bound_as_given, info.d) - efficiency,
+        steps=found.steps,
+        seconds=time.perf_counter() - began,
+    )
+
+
+def _numbers(info: Information, choice: Choice | Sequence[int] | Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
+    """Structure numbers of a choice."""
+    indices = np.asarray(choice.indices if isinstance(choice, Choice) else choice, dtype=np.int64).reshape(-1)
+    if len(np.unique(indices)) < len(indices) or (len(indices) and not 0 <= indices.min() <= indices.max() < len(info)):
+        raise ParameterError(
+            f"`choice` must hold different structure numbers in [0, {len(info)}), got {indices.tolist()}"
+        )
+    return indices
+
+
+def _check_same(choice: object, measure: Criterion, value: float) -> None:
+    """Refuse a choice that was made under other circumstances than those given."""
+    if not isinstance(choice, Choice) or choice.criterion != measure.name:
+        return
+    if not np.isclose(value, choice.curve[-1], rtol=1e-4, atol=1e-12):
+        raise ParameterError(
+            f"the choice ended at {choice.curve[-1]:.6g}, but here has {value:.6g}: give the same `existing` and "
+            "`target`, or `choice.indices` to judge it by others"
+        )
+
+
+def _wanted(choice: Choice | object, criterion: str | Criterion | None) -> str | Criterion:
+    """Settle the criterion."""
+    if criterion is not None:
+        return criterion
+    if not isinstance(choice, Choice):
+        return "IV"
+    if choice.criterion not in CRITERIA:
+        raise ParameterError(f"the choice was made by {choice.criterion!r}: give that criterion's object")
+    return choice.criterion

@@ -1,0 +1,126 @@
+"""What a request for a design means: its criterion, its rules, where it starts."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+from jaxtyping import Float
+
+from kernelpot.design.criteria import IV, A, Criterion, D
+from kernelpot.design.duplicates import duplicates
+from kernelpot.design.information import Information
+from kernelpot.design.precision import Precision
+from kernelpot.design.search import Rules
+from kernelpot.errors import ParameterError
+
+CRITERIA = ("D", "A", "IV")
+"""Names of the criteria; "I" is another name of "IV"."""
+
+Costs = Callable[[Information], Float[np.ndarray, " structures"]] | Sequence[float] | Float[np.ndarray, " structures"]
+
+
+def starting(info: Information, existing: Information | None) -> Precision:
+    """Information before the choice.
+
+    Parameters
+    ----------
+    info, existing
+        As in `select`.
+    """
+    for name, given in (("info", info), ("existing", existing)):
+        if given is not None and not isinstance(given, Information):
+            raise ParameterError(
+                f"`{name}` must be an Information, got a {type(given).__name__}; "
+                "space.information(structures) makes one"
+            )
+    start = Precision.prior(info.d)
+    if existing is None:
+        return start
+    if existing.d != info.d:
+        raise ParameterError(
+            f"`existing` has {existing.d} weights and the pool {info.d}; make both with the same prepared model"
+        )
+    return start.with_rows(existing.rows)
+
+
+def make_criterion(
+    criterion: str | Criterion, info: Information, target: Information | Float[np.ndarray, "d d"] | None
+) -> Criterion:
+    """Make the criterion that a name stands for.
+
+    Parameters
+    ----------
+    criterion, target
+        As in `select`.
+    info
+        The pool.
+    """
+    if not isinstance(criterion, str):
+        return criterion
+    if criterion == "D":
+        return D()
+    if criterion == "A":
+        return A(info.d)
+    if criterion not in ("IV", "I"):
+        raise ParameterError(f"unknown criterion {criterion!r}; choose from {', '.join(CRITERIA)}")
+    if target is None:
+        target = info.take(np.unique(duplicates(info), return_index=True)[1])
+    measure = IV.from_root(target.target_root()) if isinstance(target, Information) else IV(target)
+    if len(measure.root) != info.d:
+        raise ParameterError(f"`target` must speak about {info.d} weights, but does about {len(measure.root)}")
+    return measure
+
+
+def make_rules(
+    info: Information,
+    n: int | None,
+    existing: Information | None,
+    costs: Costs | None,
+    budget: float | None,
+    seed: int,
+) -> Rules:
+    """Check the limits of a choice.
+
+    Parameters
+    ----------
+    info, n, existing, costs, budget, seed
+        As in `select`.
+    """
+    if n is None and budget is None:
+        raise ParameterError("`n` may be None only where a `budget` limits the choice")
+    try:
+        size = len(info) if n is None else operator.index(n)
+    except TypeError:
+        raise ParameterError(f"`n` must be a whole number, got {n!r}") from None
+    if not 0 <= size <= len(info):
+        raise ParameterError(f"`n` must be between 0 and the number of candidates, {len(info)}; got {size}")
+    groups = duplicates(info)
+    taken = np.zeros(len(info), dtype=bool)
+    if existing is not None and len(existing):
+        joint = duplicates(existing.append(info))
+        groups = joint[len(existing) :]
+        taken = np.isin(groups, joint[: len(existing)])
+    rules = Rules(size, groups, taken, np.ones(len(info)), np.inf, seed)
+    if n is None:
+        rules = replace(rules, n=rules.distinct)
+    return _with_budget(rules, info, costs, budget)
+
+
+def _with_budget(rules: Rules, info: Information, costs: Costs | None, budget: float | None) -> Rules:
+    """Add costs and a budget to rules."""
+    if budget is None:
+        if costs is not None:
+            raise ParameterError("`costs` have no effect without a `budget`: give both")
+        return rules
+    if not (np.isfinite(budget) and budget >= 0):
+        raise ParameterError(f"`budget` must be finite and not negative, got {budget}")
+    given: Costs = info.n_atoms.astype(np.float64) ** 3 if costs is None else costs
+    values = np.asarray(given(info) if callable(given) else given, dtype=np.float64)
+    if values.shape != (len(info),):
+        raise ParameterError(f"`costs` must hold one cost for each of {len(info)} structures, got {values.shape}")
+    if not (np.isfinite(values) & (values > 0)).all():
+        raise ParameterError("`costs` must be positive and finite")
+    return replace(rules, costs=values, budget=float(budget))
