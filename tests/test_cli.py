@@ -18,6 +18,7 @@ from ase.io import read, write
 import kernelpot
 from kernelpot.cli import main
 from kernelpot.cli.output import plain, table
+from kernelpot.data.labels import resolve
 from kernelpot.demo import label, structures
 from kernelpot.replacing import replacing
 
@@ -162,6 +163,7 @@ def test_predict_writes_predictions_with_stds(files, tmp_path, capsys):
         np.testing.assert_allclose(atoms.get_forces(), prediction.forces[s], atol=1e-6)
         assert atoms.info["energy_std"] == pytest.approx(prediction.energy_std[s], abs=1e-6)
         np.testing.assert_allclose(atoms.arrays["forces_std"], prediction.forces_std[s], atol=1e-6)
+    assert "predictions of `kernelpot predict`" in resolve(read(out, ":")).summary()
 
 
 def test_predict_molecule_has_no_stress(files, tmp_path):
@@ -299,13 +301,18 @@ def test_interruption_exits_130_with_one_line(tmp_path):
         "import sys, time\nimport kernelpot.cli.commands as c\nc.demo = lambda args: (print('ready',"
         " flush=True), time.sleep(60))\nfrom kernelpot.cli import main\nsys.exit(main(['demo']))\n"
     )
-    process = subprocess.Popen(
+    # A parent that runs in the background may ignore Ctrl-C, and children inherit that: this child must not.
+    code = "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n" + code
+    with subprocess.Popen(
         [sys.executable, "-c", code], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    assert process.stdout.readline() == "ready\n"
-    time.sleep(0.2)
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=30)
+    ) as process:
+        assert process.stdout.readline() == "ready\n"
+        time.sleep(0.2)
+        process.send_signal(signal.SIGINT)
+        try:
+            _, err = process.communicate(timeout=30)
+        finally:
+            process.kill()
     assert process.returncode == 130
     assert err.strip().splitlines() == ["kernelpot: interrupted; every output file is whole or as it was"]
 

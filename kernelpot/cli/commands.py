@@ -187,6 +187,7 @@ def _with_predictions(model: SparseGP, structures: Sequence[Atoms]) -> list[Atom
             "forces": prediction.forces[s],
             "energies": prediction.local_energy[s],
         }
+        copy.info["predicted_by"] = "kernelpot"
         copy.info["energy_std"] = float(prediction.energy_std[s])
         copy.arrays["forces_std"] = np.array(prediction.forces_std[s])
         copy.arrays["energies_std"] = np.array(prediction.local_energy_std[s])

@@ -103,6 +103,8 @@ def find(atoms: Atoms, names: Mapping[str, str | None], where: str) -> tuple[dic
             remarks.append("stress left out, for want of a cell")
             raw = []
         found[kind] = _settle([_read(atoms, kind, item, where) for item in raw], kind, len(atoms), where)
+    if atoms.info.get("predicted_by") == "kernelpot" and any(found.values()):
+        remarks.append("these labels are predictions of `kernelpot predict`, not calculations")
     forces = found["forces"]
     if forces is not None and _hidden(atoms, forces.value):
         remarks.append("forces on constrained atoms are exactly zero: are these the true forces?")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float
 
+from kernelpot.data.check import place
 from kernelpot.data.labels import Labels, resolve
 from kernelpot.errors import LabelError
 from kernelpot.models.arguments import structure_list
@@ -47,16 +48,30 @@ class KindScore:
 
 @dataclass(frozen=True)
 class Scores:
-    """Scores of each kind over all structures, then over each group of structures (`config_type`)."""
+    """Scores of each kind over all structures, then over each group of structures (`config_type`).
+
+    Attributes
+    ----------
+    overall
+        Scores of each kind.
+    groups
+        Scores of each kind in each group; empty where there are fewer than two groups.
+    n_structures
+        Structures compared.
+    worst_at
+        Structure with the largest error of each kind: its file and number where known, else its number.
+    """
 
     overall: Mapping[str, KindScore]
     groups: Mapping[str, Mapping[str, KindScore]]
     n_structures: int
+    worst_at: Mapping[str, str]
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything as JSON values; NaN becomes None."""
         return {
             "n_structures": self.n_structures,
+            "worst_at": dict(self.worst_at),
             "overall": {kind: _plain(score) for kind, score in self.overall.items()},
             "groups": {g: {kind: _plain(s) for kind, s in kinds.items()} for g, kinds in self.groups.items()},
         }
@@ -73,6 +88,9 @@ class Scores:
                     "        " if np.isnan(v) else f"{100 * v:>7.1f}%" for v in (s.coverage_68, s.coverage_95)
                 )
                 lines.append(f"{name[:15]:<16}{kind:<8}{s.n:>8}{numbers}  {unit:<9}{inside}")
+        lines += [f"worst {kind}: {where}" for kind, where in self.worst_at.items()]
+        if any(not np.isnan(s.coverage_68) for s in self.overall.values()):
+            lines.append("in 68%, in 95%: labels within 1 and 1.96 predicted std; more is cautious, less is bold")
         return "\n".join(lines)
 
 
@@ -107,11 +125,13 @@ def evaluate(
     labels = resolve(structures, keys)
     if not any(labels.present(kind).any() for kind in UNITS):
         raise LabelError("evaluate needs labels, found none; name them with keys={'energy': ..., 'forces': ...}.")
-    return score(model.predict(structures, uncertainty=uncertainty), labels, _groups(structures))
+    names = [place(atoms, number) for number, atoms in enumerate(structures)]
+    return score(model.predict(structures, uncertainty=uncertainty), labels, _groups(structures), names)
 
 
-def score(prediction: Prediction, labels: Labels, groups: Sequence[str]) -> Scores:
-    """Compare predictions with labels; `groups` names each structure's group, "" for none."""
+def score(prediction: Prediction, labels: Labels, groups: Sequence[str], names: Sequence[str] | None = None) -> Scores:
+    """Compare predictions with labels; `groups` names each structure's group, "" for none, and `names` itself."""
+    names = [f"structure {s} (from 0)" for s in range(len(labels))] if names is None else names
     residuals = {kind: _residuals(kind, prediction, labels) for kind in UNITS}
     overall = {k: _score(*_joined(r, range(len(labels)))) for k, r in residuals.items() if r}
     named = {}
@@ -119,7 +139,8 @@ def score(prediction: Prediction, labels: Labels, groups: Sequence[str]) -> Scor
         members = [s for s, g in enumerate(groups) if g == group]
         here = {k: _joined(r, members) for k, r in residuals.items() if r}
         named[group] = {k: _score(*pair) for k, pair in here.items() if len(pair[0])}
-    return Scores(overall, named if len(named) > 1 else {}, len(labels))
+    worst = {k: names[max(r, key=lambda s: float(np.abs(r[s][0]).max()))] for k, r in residuals.items() if r}
+    return Scores(overall, named if len(named) > 1 else {}, len(labels), worst)
 
 
 Pair = tuple[Float[np.ndarray, "n"], Float[np.ndarray, "n"]]

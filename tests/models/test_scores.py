@@ -107,9 +107,22 @@ def test_scores_survive_json(labelled):
 def test_table_shows_every_group_in_milli_units(labelled):
     scores = kp.evaluate(potentials.copper_gold(), labelled)
     text = str(scores)
-    assert len(text.splitlines()) == 1 + 3 + 3 + 2
+    assert len(text.splitlines()) == 1 + (3 + 3 + 2) + 3 + 1  # head, rows, worst structures, a word on coverage
     for part in ("MAE", "meV/atom", "meV/Å", "alloy", "other", f"{1e3 * scores.overall['energy'].mae:.2f}"):
         assert part in text
+
+
+def test_the_structure_with_the_worst_error_is_named(labelled):
+    model = potentials.copper_gold()
+    scores = kp.evaluate(model, labelled)
+    prediction = model.predict(labelled)
+    with_forces = [s for s, atoms in enumerate(labelled) if "forces" in atoms.calc.results]
+    largest = max(with_forces, key=lambda s: np.abs(prediction.forces[s] - labelled[s].calc.results["forces"]).max())
+    assert scores.worst_at["forces"] == f"structure {largest} (from 0)"
+    assert f"worst forces: structure {largest}" in str(scores)
+    labelled[largest].info["kernelpot_source"] = "set.xyz@7"
+    assert kp.evaluate(model, labelled).worst_at["forces"] == "set.xyz@7"
+    del labelled[largest].info["kernelpot_source"]
 
 
 def test_one_group_is_not_repeated():
