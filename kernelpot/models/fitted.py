@@ -51,7 +51,8 @@ class Calibration:
     factor
         Of each kind, from the residuals of left-out folds; 1 where there were too few structures to leave any out.
     noise
-        Of a label: eV/atom, eV/Å, eV/Å³; a kind that was not fitted has factor 1 and noise 0.
+        Of a label: eV/atom, eV/Å, eV/Å³; a kind that was not fitted has the largest factor of
+        those that were (nothing measured its own: rather too cautious than too bold), and noise 0.
     """
 
     factor: Mapping[str, float]
@@ -62,7 +63,11 @@ class Calibration:
     ) -> Float[np.ndarray, ...]:
         """Return the label's standard deviation, where the noise is `scale` times that of the kind."""
         noise = self.noise.get(kind, 0.0) * np.asarray(scale)
-        return np.hypot(self.factor.get(kind, 1.0) * latent, noise)
+        return np.hypot(self.scale(kind) * latent, noise)
+
+    def scale(self, kind: str) -> float:
+        """Return the factor of a kind's posterior standard deviation."""
+        return self.factor.get(kind, max(self.factor.values(), default=1.0))
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,7 +137,7 @@ class Fitted:
     def local_energy_std(self, batch: Batch) -> Float[np.ndarray, " atoms"]:
         """Return the calibrated standard deviation of every atom's energy, eV: the one that is cheap."""
         latent = np.sqrt(self.uncertainty.local_energy(self.features.describe(batch)))
-        return self.calibration.factor.get("energy", 1.0) * latent
+        return self.calibration.scale("energy") * latent
 
     def predict(self, batch: Batch, *, uncertainty: bool) -> Prediction:
         """Return the predictions for a batch, one entry per structure."""
@@ -149,7 +154,7 @@ class Fitted:
                 calibration.label("energy", energy, batch.sizes),
                 np.split(calibration.label("forces", forces), cuts),
                 calibration.label("stress", stress),
-                np.split(calibration.factor.get("energy", 1.0) * local, cuts),
+                np.split(calibration.scale("energy") * local, cuts),
             )
         return Prediction(
             mean.energy,

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kernelpot.models.calibration import calibrate, common_scale
+from kernelpot.models.fitted import Calibration
 from kernelpot.models.noise_search import LeftOut
 
 
@@ -41,3 +42,10 @@ def test_errors_of_exactly_zero_leave_a_positive_scale():
     assert common_scale({"energy": 0.5}, left, ("energy",)) > 0
     assert calibrate({"energy": 0.5}, {"energy": 0.5}, 1.0, left).factor["energy"] > 0
     assert calibrate({"energy": 0.0}, {"energy": 0.5}, 1.0, left).factor["energy"] > 0
+
+
+def test_a_kind_that_was_not_fitted_takes_the_largest_factor():
+    calibration = Calibration({"energy": 3.0, "forces": 0.5}, {"energy": 0.1, "forces": 0.2})
+    assert calibration.label("stress", np.array([2.0])) == pytest.approx(6.0)
+    assert calibration.label("forces", np.array([2.0])) == pytest.approx(np.hypot(1.0, 0.2))
+    assert Calibration({}, {}).label("stress", np.array([2.0])) == pytest.approx(2.0)
