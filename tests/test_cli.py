@@ -103,6 +103,23 @@ def test_fit_writes_model_and_scores(files):
     assert not list(files.glob(".kernelpot-*"))
 
 
+def test_fit_takes_inducing_environments_from_a_pool(files, tmp_path):
+    few = tmp_path / "few.xyz"
+    write(few, read(files / "train.xyz", ":2"))
+    sizes = []
+    for extra in ([], ["--pool", str(files / "pool.xyz")]):
+        out = str(tmp_path / "m.kp")
+        assert main(["fit", str(few), "--out", out, "--noise", "0.002,0.1", *SMALL, "--quiet", *extra]) == 0
+        sizes.append(kernelpot.load(out).n_inducing_)
+    assert sizes[0] < sizes[1]
+
+
+def test_missing_labels_are_explained_in_the_words_of_the_command_line(files, capsys):
+    assert main(["fit", str(files / "pool.xyz"), "--out", str(files / "no.kp"), *SMALL, "--quiet"]) == 2
+    assert "--keys energy=NAME" in capsys.readouterr().err
+    assert not (files / "no.kp").exists()
+
+
 def test_select_writes_the_chosen_structures(files, tmp_path):
     done = kernelpot_command(
         "select",

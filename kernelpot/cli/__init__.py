@@ -43,6 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     except KernelpotError as error:
         message = str(error)
+        if "keys={" in message:
+            message += " (on the command line: --keys energy=NAME,forces=NAME)"
     except FileNotFoundError as error:
         message = f"no such file: {error.filename}"
     except BrokenPipeError:

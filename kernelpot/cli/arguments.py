@@ -125,6 +125,13 @@ def _fit(commands: argparse._SubParsersAction[Parser]) -> None:
             " for comparison; or fixed: eV/atom, eV/Å and eV/Å³ ('none' leaves a kind out)"
         ),
     )
+    command.add_argument(
+        "--pool",
+        nargs="+",
+        metavar="FILE",
+        default=[],
+        help="choose the inducing environments from these too: unlabelled structures, such as the pool of `select`",
+    )
     command.add_argument("--test", nargs="+", metavar="FILE", default=[], help="also score the model on these")
     _settings(command)
     _keys(command)

@@ -57,13 +57,16 @@ def select(args: Namespace) -> None:
 
 def fit(args: Namespace) -> None:
     """Fit a model, save it, and score it where test files are given."""
-    inputs = [*args.train, *args.test]
+    inputs = [*args.train, *args.pool, *args.test]
     check_outputs({"--out": args.out, "--json": args.json}, inputs)
     train = _read(args, args.train)
     test = _read(args, args.test) if args.test else []
     if test and not any(atoms.calc is not None and atoms.calc.results for atoms in test):
         raise LabelError(f"--test {' '.join(args.test)}: a test needs labels, found none; name them with --keys")
-    model = _model(args, _fit_noise(args)).fit(train)
+    model = _model(args, _fit_noise(args))
+    if args.pool:
+        model = model.prepare([*_read(args, args.pool), *train])
+    model.fit(train)
     model.save(args.out)
     scores = kp.evaluate(model, test) if test else None
     show(model.summary(), args.json)
