@@ -43,17 +43,17 @@ class DotProduct:
                 f"`amplitude` must be positive and in eV, 1e-20 to 1e20, got {self.amplitude}; 1.0 is usual."
             )
 
-    def value(self, s: Float[np.ndarray, ...]) -> Float[np.ndarray, ...]:
+    def value(self, s: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
         """s^zeta, the kernel at amplitude 1 for dot products s."""
         return s**self.zeta if self.zeta != 2 else s * s
 
-    def slope(self, s: Float[np.ndarray, ...]) -> Float[np.ndarray, ...]:
+    def slope(self, s: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
         """First derivative with respect to s, at amplitude 1."""
         if self.zeta == 1:
             return np.ones_like(s)
         return 2.0 * s if self.zeta == 2 else self.zeta * s ** (self.zeta - 1)
 
-    def curvature(self, s: Float[np.ndarray, ...]) -> Float[np.ndarray, ...]:
+    def curvature(self, s: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
         """Second derivative with respect to s, at amplitude 1."""
         if self.zeta == 1:
             return np.zeros_like(s)

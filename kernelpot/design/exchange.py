@@ -185,10 +185,7 @@ def swappable(rules: Rules, indices: Sequence[int], position: int) -> Bool[np.nd
         The design, and the member that leaves.
     """
     rest = np.delete(np.asarray(indices, dtype=np.int64), position)
-    left = rules.budget - float(rules.costs[rest].sum()) if np.isfinite(rules.budget) else np.inf
-    affordable = (
-        rules.costs <= left + 1e-12 * abs(rules.budget) if np.isfinite(left) else np.ones(len(rules.costs), bool)
-    )
+    affordable = rules.affordable(rules.budget - float(rules.costs[rest].sum()))
     held = np.zeros(int(rules.groups.max(initial=-1)) + 1, dtype=bool)
     held[rules.groups[rest]] = True
     first = ~rules.taken & ~held[rules.groups]

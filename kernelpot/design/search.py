@@ -47,6 +47,14 @@ class Rules:
         """Number of groups that are free at the start."""
         return len(np.unique(self.groups[~self.taken]))
 
+    def affordable(self, left: float) -> Bool[np.ndarray, " structures"]:
+        """Mark what the rest of the budget can pay.
+
+        A whisker of slack: costs that add up to the budget exactly must not fail by round-off.
+        """
+        result: np.ndarray = self.costs <= left + 1e-12 * abs(self.budget)
+        return result
+
 
 class Available:
     """The candidates that rules still allow, while a choice grows."""
@@ -62,8 +70,7 @@ class Available:
         """Mark what may be chosen next."""
         if len(self.indices) >= self._rules.n:
             return np.zeros_like(self._chosen)
-        # A whisker of slack: costs that add up to the budget exactly must not fail by round-off.
-        affordable = self._rules.costs <= self._left + 1e-12 * abs(self._rules.budget)
+        affordable = self._rules.affordable(self._left)
         first = self._free & affordable
         # Repeats are for those who ask for more than there are, not for what a budget cannot pay.
         return first if self._free.any() else ~self._chosen & affordable

@@ -115,8 +115,8 @@ class KernelMap:
         s = self.starts
         return np.concatenate([rows[:, s[a] : s[a + 1]] @ w for a, w in enumerate(self.whitening)], axis=1)
 
-    def unwhiten(self, weights: Float[np.ndarray, " d"]) -> Float[np.ndarray, " m"]:
-        """Turn weights of whitened features into weights of kernel values."""
+    def unwhiten(self, weights: Float[np.ndarray, "d ..."]) -> Float[np.ndarray, "m ..."]:
+        """Turn weights of whitened features, or columns of them, into weights of kernel values."""
         parts, start = [], 0
         for w in self.whitening:
             parts.append(w @ weights[start : start + w.shape[1]])

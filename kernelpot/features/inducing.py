@@ -58,7 +58,7 @@ def share_out(n: int, available: Int[np.ndarray, " species"]) -> Int[np.ndarray,
     if n < least.sum():
         least = np.minimum(available, n // len(available))
     share = np.minimum(least, available)
-    while share.sum() < min(n, available.sum()):
+    while share.sum() < n:
         open_ = share < available
         left = n - share.sum()
         weight = np.where(open_, np.maximum(available / available.sum() * n - share, 1e-9), 0.0)

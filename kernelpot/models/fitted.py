@@ -16,7 +16,7 @@ from kernelpot.features.gradients import EnergyForm, forces_and_stress
 from kernelpot.linalg.factor import stack
 from kernelpot.linalg.posterior import Posterior
 from kernelpot.models.prediction import Prediction, Spread
-from kernelpot.models.training import least_squares_e0
+from kernelpot.models.training import least_squares_e0, scale_rows
 from kernelpot.models.uncertainty import Uncertainty
 
 
@@ -59,8 +59,8 @@ class Calibration:
     noise: Mapping[str, float]
 
     def label(
-        self, kind: str, latent: Float[np.ndarray, ...], scale: float | np.ndarray = 1.0
-    ) -> Float[np.ndarray, ...]:
+        self, kind: str, latent: Float[np.ndarray, "..."], scale: float | np.ndarray = 1.0
+    ) -> Float[np.ndarray, "..."]:
         """Return the label's standard deviation, where the noise is `scale` times that of the kind."""
         noise = self.noise.get(kind, 0.0) * np.asarray(scale)
         return np.hypot(self.scale(kind) * latent, noise)
@@ -175,11 +175,8 @@ class Fitted:
 
     def condition(self, blocks: Mapping[str, Float[np.ndarray, "rows d_plus_1"]], rows: Mapping[str, int]) -> Fitted:
         """Return the state given more whitened rows [B | y] of each kind (amplitude 1, not divided by noise)."""
-        scaled = []
-        for kind, block in blocks.items():
-            part = block / self.noise.sigma(kind)
-            part[:, : self.features.n_weights] *= self.amplitude
-            scaled.append(part)
+        n_weights = self.features.n_weights
+        scaled = [scale_rows(b, n_weights, self.noise.sigma(kind), self.amplitude) for kind, b in blocks.items()]
         labels = {kind: self.n_labels.get(kind, 0) + rows.get(kind, 0) for kind in {*self.n_labels, *rows}}
         return replace(self, posterior=self.posterior.condition(scaled), n_labels=labels)
 

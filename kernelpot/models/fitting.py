@@ -39,7 +39,13 @@ N_FOLDS = 8
 
 @one_blas()
 def fit_state(
-    features: KernelMap, structures: Sequence[Atoms], labels: Labels, noise: Noise | str, *, seed: int
+    features: KernelMap,
+    structures: Sequence[Atoms],
+    labels: Labels,
+    noise: Noise | str,
+    *,
+    kinds: Sequence[str],
+    seed: int,
 ) -> Fitted:
     """Fit the labels from the prior.
 
@@ -51,10 +57,11 @@ def fit_state(
         Structures with their labels, in one order.
     noise
         Noises, or how to find them: "cv" or "evidence".
+    kinds
+        Kinds of labels to fit, from `require_labels`.
     seed
         Makes the folds repeatable.
     """
-    kinds = require_labels(labels, noise)
     e0_factor = triangle(e0_rows(labels, _composition(structures, features.species)))
     baseline = least_squares_e0(e0_factor)
     groups = equal_vectors(mean_vectors(features.descriptor, structures), labels.n_atoms)

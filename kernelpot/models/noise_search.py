@@ -21,7 +21,6 @@ START = {"energy": 0.002, "forces": 0.1, "stress": 0.005}
 SEARCHED = (1e-5, 10.0)
 """Range of noise over amplitude."""
 
-
 ROUNDING = 1e-10
 """Round-off of a label, in its unit. Left-out errors never count as smaller, so that their logarithms stay finite."""
 
@@ -79,7 +78,6 @@ class FoldErrors:
     def left_out(self, ratio: Mapping[str, float], *, variance: bool = False) -> LeftOut:
         """Fit without each fold in turn, and score it on that fold."""
         data = self.data
-
         single = {k for k in data.kinds if all(map(_equal, data.factors[k], data.n_rows[k]))}
 
         def score(fold: int) -> dict[str, tuple[float, np.ndarray, np.ndarray]]:
@@ -87,10 +85,8 @@ class FoldErrors:
             found = {}
             for kind in data.kinds:
                 block, n = data.factors[kind][fold], int(data.n_rows[kind][fold])
-                squared = (block[:, :-1] @ weights - block[:, -1]) ** 2 + ROUNDING**2 * n / max(1, len(block))
-                spread = np.zeros(0)
-                if variance:
-                    spread = np.sum(solve_triangular(factor, block[:, :-1].T, trans="T") ** 2, axis=0)
+                squared = _squares(block, weights) + ROUNDING**2 * n / max(1, len(block))
+                spread = _variances(block, factor) if variance else np.zeros(0)
                 total = float(np.sum(squared))
                 if kind not in single and n > 0:
                     squared, spread = np.array([total / n]), np.array([np.sum(spread) / n])
@@ -115,8 +111,7 @@ class FoldErrors:
         factor, weights = self._solve_without(None, ratio)
 
         def spent(block: Float[np.ndarray, "rank columns"]) -> tuple[float, float]:
-            misfit = float(np.sum((block[:, :-1] @ weights - block[:, -1]) ** 2))
-            return misfit, float(np.sum(solve_triangular(factor, block[:, :-1].T, trans="T") ** 2))
+            return float(np.sum(_squares(block, weights))), float(np.sum(_variances(block, factor)))
 
         found = {}
         for kind in data.kinds:
@@ -164,7 +159,7 @@ class FoldErrors:
             n += rows
             log_ratio += rows * float(np.log(ratio[kind]))
             for block in data.factors[kind]:
-                misfit += float(np.sum((block[:, :-1] @ weights - block[:, -1]) ** 2)) / ratio[kind] ** 2
+                misfit += float(np.sum(_squares(block, weights))) / ratio[kind] ** 2
             misfit += rows * (ROUNDING / ratio[kind]) ** 2
         log_determinant = 2.0 * float(np.sum(np.log(np.diag(factor))))
         value = -0.5 * n * (np.log(2.0 * np.pi * np.e) + np.log(misfit / n)) - 0.5 * log_determinant - log_ratio
@@ -189,7 +184,7 @@ class FoldErrors:
                 return -self.log_evidence(ratios(x))[0]
             rmse = self.left_out(ratios(x)).rmse
             prior = float(np.sum((x - centre) ** 2)) / (2 * independent)
-            return float(sum(np.log(max(rmse[kind], 1e-300)) for kind in kinds)) + prior
+            return float(sum(np.log(rmse[kind]) for kind in kinds)) + prior
 
         best = _descend(loss, centre, tolerance=0.05 if how == "cv" else 0.02)
         ratio = ratios(best)
@@ -200,6 +195,20 @@ class FoldErrors:
 def _equal(block: Float[np.ndarray, "rank columns"], n: int) -> bool:
     """Tell whether a factor still holds its labels one by one."""
     return len(block) == n
+
+
+def _squares(block: Float[np.ndarray, "rank columns"], weights: Float[np.ndarray, " d"]) -> Float[np.ndarray, " rank"]:
+    """Squared misfits of rows [B | y]."""
+    result: np.ndarray = (block[:, :-1] @ weights - block[:, -1]) ** 2
+    return result
+
+
+def _variances(
+    block: Float[np.ndarray, "rank columns"], factor: Float[np.ndarray, "d d"]
+) -> Float[np.ndarray, " rank"]:
+    """Posterior variances of the values of rows [B | y], from the upper factor of the precision."""
+    result: np.ndarray = np.sum(solve_triangular(factor, block[:, :-1].T, trans="T") ** 2, axis=0)
+    return result
 
 
 def _descend(

@@ -182,11 +182,11 @@ class SparseGP:
         """
         structures = structure_list(structures)
         labels = resolve(structures, keys)
-        require_labels(labels, self.noise)
+        kinds = require_labels(labels, self.noise)
         if self.features_ is not None:
             check_species(structures, self.features_.species)
         features = self.features_ or self._choose_features(structures)
-        self.fitted_ = fit_state(features, structures, labels, self.noise, seed=self.seed)
+        self.fitted_ = fit_state(features, structures, labels, self.noise, kinds=kinds, seed=self.seed)
         return self
 
     def condition(self, structures: Sequence[Atoms], *, keys: Mapping[str, str | None] | None = None) -> SparseGP:
@@ -220,6 +220,11 @@ class SparseGP:
                 "this model was never fitted; call fit(structures) first, or kernelpot.load a fitted one."
             )
         return self.fitted_
+
+    @property
+    def _known_features(self) -> KernelMap | None:
+        """The fitted feature map, else the prepared one."""
+        return self.features_ if self.fitted_ is None else self.fitted_.features
 
     def predict(self, structures: Sequence[Atoms], *, uncertainty: bool = True) -> Prediction:
         """Predict energies, forces and stresses, with their standard deviations.
@@ -287,7 +292,7 @@ class SparseGP:
         """
         if labels not in ("planned", "present"):
             raise ParameterError(f'`labels` must be "planned" or "present", got {labels!r}.')
-        features = self.fitted_.features if self.fitted_ is not None else self.features_
+        features = self._known_features
         if features is None:
             raise NotFittedError(
                 "the inducing environments are not fixed yet; call prepare(pool), which returns a model that has them."
@@ -335,7 +340,7 @@ class SparseGP:
     @property
     def species_(self) -> tuple[int, ...]:
         """Atomic numbers that the model knows."""
-        features = self.features_ if self.fitted_ is None else self.fitted_.features
+        features = self._known_features
         if features is None:
             raise NotFittedError("this model has not seen structures yet; call prepare or fit.")
         return features.species
@@ -343,7 +348,7 @@ class SparseGP:
     @property
     def n_inducing_(self) -> int:
         """Inducing environments that are there; at most `n_inducing`."""
-        features = self.features_ if self.fitted_ is None else self.fitted_.features
+        features = self._known_features
         return 0 if features is None else features.n_inducing
 
     @property

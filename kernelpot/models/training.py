@@ -59,9 +59,16 @@ class FoldFactors:
 
     def scaled(self, kind: str, fold: int, sigma: float, amplitude: float) -> Float[np.ndarray, "rank columns"]:
         """Return one factor at this amplitude, divided by this noise."""
-        block = self.factors[kind][fold] / sigma
-        block[:, : self.n_weights] *= amplitude
-        return block
+        return scale_rows(self.factors[kind][fold], self.n_weights, sigma, amplitude)
+
+
+def scale_rows(
+    rows: Float[np.ndarray, "rows columns"], n_weights: int, sigma: float, amplitude: float
+) -> Float[np.ndarray, "rows columns"]:
+    """Take rows [B | y] at amplitude 1 to an amplitude, which scales the first `n_weights` columns, and a noise."""
+    scaled = rows / sigma
+    scaled[:, :n_weights] *= amplitude
+    return scaled
 
 
 def e0_rows(

@@ -46,11 +46,7 @@ class Uncertainty:
         eigenvalues, vectors = np.linalg.eigh(np.eye(d) - inverse @ inverse.T)
         q = vectors * np.sqrt(np.maximum(eigenvalues, 0.0))
         n_weights = self.features.n_weights
-        parts, start = [], 0
-        for w in self.features.whitening:
-            parts.append(self.amplitude * (w @ q[start : start + w.shape[1]]))
-            start += w.shape[1]
-        return np.concatenate([*parts, E0_PRIOR * q[n_weights:]])
+        return np.concatenate([self.amplitude * self.features.unwhiten(q[:n_weights]), E0_PRIOR * q[n_weights:]])
 
     def prepare(self) -> None:
         """Compute what all structures share, once, before threads ask for it."""
