@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from kernelpot.descriptors.soap import SOAP as SOAP
     from kernelpot.kernels import DotProduct as DotProduct
     from kernelpot.models.files import load as load
+    from kernelpot.models.forecast import forecast as forecast
     from kernelpot.models.prediction import Prediction as Prediction
     from kernelpot.models.scores import evaluate as evaluate
     from kernelpot.models.sparse_gp import SparseGP as SparseGP
@@ -30,6 +31,7 @@ _HOMES = {
     "SOAP": "kernelpot.descriptors.soap",
     "SparseGP": "kernelpot.models.sparse_gp",
     "evaluate": "kernelpot.models.scores",
+    "forecast": "kernelpot.models.forecast",
     "load": "kernelpot.models.files",
     "read": "kernelpot.data.read",
 }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -12,14 +11,14 @@ from jaxtyping import Float, Int
 from kernelpot.design.assessment import Assessment, Feasibility, Remaining, Swap
 from kernelpot.design.criteria import Criterion
 from kernelpot.design.duplicates import duplicates
-from kernelpot.design.expected import Curve, Target, expected_errors, mean_curve
+from kernelpot.design.expected import Curve, Target, expected_errors, mean_curve, row_variances
 from kernelpot.design.gains import Gains, Path
 from kernelpot.design.information import KINDS, Information
-from kernelpot.design.leaving import without_each
 from kernelpot.design.precision import Precision
 from kernelpot.design.problem import Costs, make_criterion
 from kernelpot.design.select import select
 from kernelpot.errors import DataError, ParameterError
+from kernelpot.linalg.leaving import without_each
 from kernelpot.progress import track
 from kernelpot.threads import one_blas
 
@@ -33,9 +32,6 @@ _RANDOM_ORDERS = 3
 _CHUNK = 1 << 13
 _DIRECTIONS = 0.999
 _OPEN = 0.5
-
-T = TypeVar("T")
-
 
 @one_blas()
 def assess(
@@ -186,22 +182,13 @@ def _feasibility(info: Information, precision: Precision) -> tuple[Float[np.ndar
 
 def _leverage(info: Information, precision: Precision) -> tuple[Float[np.ndarray, " structures"], dict[str, float]]:
     """``tr(B C Bᵀ)`` of every structure, and the same summed over each kind of label."""
-    per_row = _row_norms(info.rows, precision)
+    per_row = row_variances(info.rows, precision)
     by_kind = np.bincount(info.kinds, weights=per_row, minlength=len(KINDS))
     present = info.counts.sum(axis=0) > 0
     return (
         np.bincount(info.structure, weights=per_row, minlength=len(info)),
         {kind: float(by_kind[k]) for k, kind in enumerate(KINDS) if present[k]},
     )
-
-
-def _row_norms(rows: Float[np.ndarray, "rows d"], precision: Precision) -> Float[np.ndarray, " rows"]:
-    """Posterior variance of every row, ``row C rowᵀ``."""
-    result = np.empty(len(rows))
-    for first in range(0, len(rows), _CHUNK):
-        T = precision.whiten(rows[first : first + _CHUNK])
-        result[first : first + _CHUNK] = np.einsum("rd,rd->r", T, T)
-    return result
 
 
 def _losses(
@@ -212,9 +199,14 @@ def _losses(
     That is ``log det(I + B C' Bᵀ) = -log det(I - B C Bᵀ)`` for D and ``tr(G⁻¹ B C' V C' Bᵀ)`` for IV, with C' the
     covariance without the structure (Woodbury), which no downdate has spoilt.
     """
+
+    def add(precision: Precision, first: int, last: int) -> Precision:
+        rows = info.rows[info.offsets[first] : info.offsets[last]]
+        return precision.with_rows(rows) if len(rows) else precision
+
     losses, shares = np.zeros(len(info)), np.zeros(len(info))
     spare: list[tuple[float, int, Path]] = []
-    for s, others in track(without_each(start, info), "leaving out", total=len(info)):
+    for s, others in track(without_each(start, len(info), add), "leaving out", total=len(info)):
         path = Path(measure, others)
         losses[s] = max(float(Gains(info.take([s]), path).values[0]), 0.0)
         sign = -1.0 if measure.larger_is_better else 1.0
@@ -314,7 +306,7 @@ def _history(info: Information, measured: Target, seed: int) -> Curve:
 
 def _remaining(aim: Information, precision: Precision, measured: Target) -> Remaining:
     """What the set leaves open of the target: in all, by direction, by group and by structure."""
-    after = _row_norms(aim.rows, precision) * aim.sigma**2
+    after = row_variances(aim.rows, precision) * aim.sigma**2
     before = np.einsum("rd,rd->r", aim.rows, aim.rows) * aim.sigma**2
     prior, now = measured.prior(), measured.errors(precision)
     kinds = list(measured.roots)
@@ -361,7 +353,7 @@ def _open_directions(root: Float[np.ndarray, "d q"], precision: Precision) -> tu
     if not len(held) or held[-1] <= 0:
         return 0, 0
     q = int(np.searchsorted(held, _DIRECTIONS * held[-1])) + 1
-    left = _row_norms(np.ascontiguousarray(vectors[:, :q].T), precision)
+    left = row_variances(np.ascontiguousarray(vectors[:, :q].T), precision)
     return int((left > _OPEN).sum()), q
 
 

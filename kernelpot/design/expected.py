@@ -205,3 +205,20 @@ def mean_curve(curves: Sequence[Curve], name: str) -> Curve:
         kind: np.sqrt(np.mean([np.square(curve.errors[kind]) for curve in curves], axis=0)) for kind in first.errors
     }
     return Curve(first.n, errors, first.noise, name)
+
+
+def row_variances(rows: Float[np.ndarray, "rows d"], precision: Precision) -> Float[np.ndarray, " rows"]:
+    """Posterior variance ``row C rowᵀ`` of every row.
+
+    Parameters
+    ----------
+    rows
+        Rows in the weights of the precision.
+    precision
+        Information of what is labelled.
+    """
+    result = np.empty(len(rows))
+    for first in range(0, len(rows), _CHUNK):
+        T = precision.whiten(rows[first : first + _CHUNK])
+        result[first : first + _CHUNK] = np.einsum("rd,rd->r", T, T)
+    return result

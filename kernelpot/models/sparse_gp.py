@@ -292,22 +292,28 @@ class SparseGP:
         """
         if labels not in ("planned", "present"):
             raise ParameterError(f'`labels` must be "planned" or "present", got {labels!r}.')
-        features = self._known_features
-        if features is None:
-            raise NotFittedError(
-                "the inducing environments are not fixed yet; call prepare(pool), which returns a model that has them."
-            )
-        noise, amplitude = self._planning()
+        features, noise, amplitude = self.plan()
         structures = structure_list(structures)
         check_species(structures, features.species)
         present = resolve(structures, keys) if labels == "present" else None
         return make_information(features, structures, noise, amplitude, present=present, truncate=truncate)
 
-    def _planning(self) -> tuple[Noise, float]:
-        """Noise and amplitude that design works with: the fitted ones, else the given ones, else the defaults."""
+    def plan(self) -> tuple[KernelMap, Noise, float]:
+        """Return what design works with: features, noise and amplitude; fitted ones, else those given, else defaults.
+
+        Raises
+        ------
+        NotFittedError
+            The inducing environments are not fixed yet: call `prepare(pool)` first.
+        """
+        features = self._known_features
+        if features is None:
+            raise NotFittedError(
+                "the inducing environments are not fixed yet; call prepare(pool), which returns a model that has them."
+            )
         if self.fitted_ is not None:
-            return self.fitted_.noise, self.fitted_.amplitude
-        return (self.noise if isinstance(self.noise, Noise) else Noise()), self.kernel.amplitude
+            return features, self.fitted_.noise, self.fitted_.amplitude
+        return features, (self.noise if isinstance(self.noise, Noise) else Noise()), self.kernel.amplitude
 
     def settings(self) -> dict[str, Any]:
         """Return the settings as JSON values."""
