@@ -23,6 +23,7 @@ EXAMPLES = """\
 examples:
   kernelpot demo
   kernelpot select pool.xyz.xz -n 50 --out chosen.xyz
+  kernelpot assess train.xyz --pool pool.xyz
   kernelpot fit labelled.xyz --out si.kp --test test.xyz
   kernelpot evaluate si.kp test.xyz --json scores.json
   kernelpot predict si.kp new.xyz --out predicted.xyz
@@ -51,6 +52,7 @@ def parser() -> Parser:
         dest="command", metavar="command", required=True, parser_class=Parser, title="commands"
     )
     _select(commands)
+    _assess(commands)
     _fit(commands)
     _evaluate(commands)
     _predict(commands)
@@ -100,6 +102,44 @@ def _select(commands: argparse._SubParsersAction[Parser]) -> None:
     )
     command.add_argument(
         "--out", metavar="FILE", help="write the chosen structures, in order of choice, as extended XYZ"
+    )
+    _settings(command)
+    _keys(command)
+
+
+def _assess(commands: argparse._SubParsersAction[Parser]) -> None:
+    command = _command(
+        commands,
+        "assess",
+        "judge a training set: what it fixes, what is idle, what to add; needs no labels",
+        """
+        Judge a set of structures: whether a model can be trained on it, what each structure
+        adds, which could go, which of a pool to add or swap in, and what error to expect.
+        Labels that are there count; where there are none, those that are planned.
+        """,
+    )
+    command.add_argument("train", nargs="+", metavar="TRAIN", help="files of the set, any format ASE reads")
+    command.add_argument(
+        "--pool", nargs="+", metavar="FILE", default=[], help="candidates for additions and swaps; labels ignored"
+    )
+    command.add_argument(
+        "--target",
+        nargs="+",
+        metavar="FILE",
+        default=[],
+        help="structures that the model is for (default: the pool, or the set itself); labels ignored",
+    )
+    command.add_argument(
+        "--next", type=natural, default=10, metavar="N", help="how many additions to propose (default: 10)"
+    )
+    command.add_argument(
+        "--swaps", type=natural, default=5, metavar="N", help="how many swaps to propose (default: 5)"
+    )
+    command.add_argument(
+        "--criterion",
+        choices=["IV", "D", "A"],
+        default="IV",
+        help="by what structures are weighed: IV, mean predicted variance over the target (default); D; A",
     )
     _settings(command)
     _keys(command)

@@ -55,6 +55,24 @@ def select(args: Namespace) -> None:
     write_json(args.json, _choice_json(choice, pool, args))
 
 
+def assess(args: Namespace) -> None:
+    """Judge a set of structures, with a pool to add from where one is given."""
+    from kernelpot.cli.advice import advise
+
+    check_outputs({"--json": args.json}, [*args.train, *args.pool, *args.target])
+    spec = _model(args, kp.Noise(**_given_noise(args, NOISE_DEFAULTS)))
+    train = _read(args, args.train)
+    pool = _read(args, args.pool) if args.pool else []
+    target = _read(args, args.target) if args.target else []
+    text, content = advise(
+        spec, train, pool, target, criterion=args.criterion, n=args.next, swaps=args.swaps, keys=args.keys
+    )
+    show(text, args.json)
+    files = {"train": args.train, "pool": args.pool, "target": args.target}
+    settings = _settings_json(args) | {"noise": _given_noise(args, NOISE_DEFAULTS)}
+    write_json(args.json, {"files": files, "settings": settings} | content)
+
+
 def fit(args: Namespace) -> None:
     """Fit a model, save it, and score it where test files are given."""
     inputs = [*args.train, *args.pool, *args.test]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,15 +16,17 @@ _SHOWN = 10
 _SYMBOLS = {"D": "log det Λ", "A": "tr C", "IV": "tr(VC)"}
 
 
-def describe(found: Assessment) -> str:
+def describe(found: Assessment, remarks: Sequence[str] = ()) -> str:
     """Return the advice for people: verdict first, then tables.
 
     Parameters
     ----------
     found
         What `assess` returned.
+    remarks
+        Sentences to add to the verdict.
     """
-    parts = [_verdict(found), _feasibility(found), _target(found), _members(found)]
+    parts = [_verdict(found, remarks), _feasibility(found), _target(found), _members(found)]
     parts += [part for part in (_swaps(found), _next(found), _curves(found)) if part]
     return "\n\n".join(parts)
 
@@ -64,9 +66,9 @@ def verdict(found: Assessment) -> list[str]:
     return lines
 
 
-def _verdict(found: Assessment) -> str:
+def _verdict(found: Assessment, remarks: Sequence[str]) -> str:
     settings = ", ".join(f"{key} {value}" for key, value in found.description.items())
-    lines = ["VERDICT", *(f"  {line}" for line in verdict(found))]
+    lines = ["VERDICT", *(f"  {line}" for line in [*verdict(found), *remarks])]
     return "\n".join([*lines, *([f"  with {settings}"] if settings else [])])
 
 
@@ -95,7 +97,7 @@ def _target(found: Assessment) -> str:
     head = ("structure", *(f"{kind}, {UNITS[kind]}" for kind in kinds), *(f"{kind}, % of prior std" for kind in kinds))
     rows = [
         (
-            str(s),
+            str(found.target_numbers[s]),
             *(_milli(left.structures[kind][s]) for kind in kinds),
             *(_percent(float(left.shares[kind][s])) for kind in kinds),
         )
@@ -217,14 +219,3 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         ).rstrip()
         for line in [head, *rows]
     )
-
-
-def share_table(title: str, figures: Mapping[str, Sequence[str]], head: Sequence[str]) -> str:
-    """Set named rows of cells as a table under a title.
-
-    Parameters
-    ----------
-    title, figures, head
-        The title, the cells of each row by its name, and the column titles.
-    """
-    return f"{title}\n" + _table(head, [(name, *cells) for name, cells in figures.items()])

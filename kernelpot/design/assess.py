@@ -110,6 +110,7 @@ def assess(
         spectrum=spectrum,
         effective_by_kind=by_kind,
         target_name="target" if target is not None else "pool" if pool is not None else "set itself",
+        target_numbers=np.arange(len(aim)),
         remaining=_remaining(aim, precision, measured),
         criterion=measure.name,
         value=value,

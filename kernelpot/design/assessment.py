@@ -117,8 +117,8 @@ class Assessment:
         Eigenvalues of the set's information, largest first.
     effective_by_kind
         The effective parameters that each kind of label fixes.
-    target_name, remaining
-        What is to be predicted, and what the set leaves open of it.
+    target_name, target_numbers, remaining
+        What is to be predicted, the numbers that its structures go by, and what the set leaves open of it.
     criterion, value
         What structures are weighed by, and its value for the set.
     leverage
@@ -150,6 +150,7 @@ class Assessment:
     spectrum: Float[np.ndarray, " d"]
     effective_by_kind: Mapping[str, float]
     target_name: str
+    target_numbers: Int[np.ndarray, " target"]
     remaining: Remaining
     criterion: str
     value: float
@@ -204,7 +205,8 @@ class Assessment:
                 "groups": {name: dict(figures) for name, figures in left.groups.items()},
                 "structures": {kind: values.tolist() for kind, values in left.structures.items()},
                 "share_of_prior_std": {kind: values.tolist() for kind, values in left.shares.items()},
-                "worst": left.worst().tolist(),
+                "numbers": self.target_numbers.tolist(),
+                "worst": self.target_numbers[left.worst()].tolist(),
                 "units": {kind: unit.replace("meV", "eV") for kind, unit in UNITS.items()},
             },
             "criterion": {"name": self.criterion, "value": self.value},

@@ -7,8 +7,8 @@ floor maximise the likelihood times weak priors, all log-normal:
 
 - the scale of forces about 1, one e-fold wide; of other kinds about that of forces, 0.35 e-folds wide;
 - the floor of a kind with many more labels than they fix parameters (forces) about √(RSS/(n - degrees of freedom)) of
-  the fit to the pilot (Hastie and Tibshirani 1990, section 3.5), 0.1 e-folds wide; else about what the stated noise and
-  the floor of forces over `REACH` suggest, 0.7 e-folds wide.
+  the fit to the pilot (Hastie and Tibshirani 1990, section 3.5), 0.15 e-folds wide; else about what the stated noise
+  and the floor of forces over `REACH` suggest, 0.7 e-folds wide.
 """
 
 from __future__ import annotations
@@ -31,17 +31,20 @@ from kernelpot.models.training import e0_rows, labelled_rows, least_squares_e0, 
 if TYPE_CHECKING:
     from ase import Atoms
 
-REACH = 0.03
+REACH = 0.02
 """Energy floor over force floor, Å: a typical displacement over which a force error adds up; from training sets."""
 
-NOISE_SHARE = 1.5
+NOISE_SHARE = 1.25
 """Energy floor over stated noise where nothing else is known."""
 
 WITNESSES = 3.0
 """Independent errors that the force components of one structure are worth."""
 
+SILENT = 0.05
+"""Errors below this share of the noise, as on perfect crystals whose forces vanish by symmetry, tell nothing."""
+
 _ENOUGH = 30
-_SCALE, _SHARED, _RESIDUAL, _GUESSED = 1.0, 0.35, 0.1, 0.7
+_SCALE, _SHARED, _RESIDUAL, _GUESSED = 1.0, 0.35, 0.15, 0.7
 _TINY = 1e-12
 
 
@@ -142,7 +145,7 @@ class Pilot:
             total = 0.5 * float(np.square((x - centres(x)) / widths).sum())
             for k, kind in enumerate(kinds):
                 one = self.kinds[kind]
-                expected = np.exp(2 * x[k]) * one.variance + np.exp(2 * x[len(kinds) + k]) * shape[kind] + _TINY**2
+                expected = np.exp(2 * x[k]) * one.variance + np.exp(2 * x[len(kinds) + k]) * shape[kind] + (SILENT * one.noise) ** 2
                 worth = np.minimum(one.rows, WITNESSES)
                 total += 0.5 * float((worth * (np.log(expected) + one.squared / expected)).sum())
             return total
