@@ -20,7 +20,7 @@ from kernelpot.errors import LabelError, ParameterError
 from kernelpot.features.information import make_information
 from kernelpot.models.arguments import check_species, structure_list
 from kernelpot.models.fitting import require_labels
-from kernelpot.models.pilot import read_pilot
+from kernelpot.models.pilot import Pilot, leave_out, read_blocks, without_baseline
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -184,28 +184,91 @@ def forecast(
     exact = make_information(
         features, [aims[k] for k in thinned], noise, amplitude, present=None, truncate=0.0
     )
-    evidence = read_pilot(features, pilot, labels, kinds, noise, amplitude, groups)
+    evidence = leave_out(
+        without_baseline(read_blocks(features, pilot, labels, kinds, noise, amplitude), features.n_weights),
+        groups, features.n_weights, noise,
+    )  # fmt: skip
     hidden = thinned if target is None else None
-    curves = [_predicted(existing, planned, order, points - len(pilot), exact, hidden) for order in orders]
-    predicted = {
-        kind: np.sqrt(np.mean([np.square(curve[kind]) for curve in curves], axis=0)) for kind in evidence.kinds
-    }
-    scales = evidence.scales(_signal(exact, features.n_weights))
-    seen, expected = evidence.left_out()
-    return Forecast(
-        n=points,
-        errors={
-            kind: np.sqrt((scales.scale[kind] * values) ** 2 + scales.floor[kind] ** 2)
-            for kind, values in predicted.items()
-        },
-        predicted=predicted,
-        scale=scales.scale,
-        floor=scales.floor,
-        pilot_error=seen,
-        pilot_predicted=expected,
-        n_pilot=len(pilot),
-        path=name,
-    )
+    course = Course(existing, planned, orders, points, exact, hidden, features.n_weights, name)
+    return course.corrected(evidence)
+
+
+@dataclass(frozen=True, eq=False)
+class Course:
+    """How labels come after a pilot, and what is to be predicted.
+
+    Attributes
+    ----------
+    existing, planned
+        The pilot and the pool.
+    orders
+        Indices into the pool; figures are averaged over orders.
+    points
+        Numbers of labels, the pilot's included.
+    exact
+        The target's rows, best not compressed.
+    hidden
+        Where the target's structures stand in the pool: those that are labelled by then do not count, unless all are.
+    n_weights
+        Columns before those of the elements.
+    name
+        The path's name, for people.
+    """
+
+    existing: Information
+    planned: Information
+    orders: Sequence[Int[np.ndarray, " more"]]
+    points: Int[np.ndarray, " points"]
+    exact: Information
+    hidden: Int[np.ndarray, " some"] | None
+    n_weights: int
+    name: str
+
+    def corrected(self, evidence: Pilot) -> Forecast:
+        """Predict the error along the course and correct it by what a pilot shows.
+
+        Parameters
+        ----------
+        evidence
+            Of the pilot, each structure predicted from the others.
+        """
+        curves = [self._predicted(order) for order in self.orders]
+        predicted = {
+            kind: np.sqrt(np.mean([np.square(curve[kind]) for curve in curves], axis=0)) for kind in evidence.kinds
+        }
+        scales = evidence.scales(_signal(self.exact, self.n_weights))
+        seen, expected = evidence.left_out()
+        return Forecast(
+            n=self.points,
+            errors={
+                kind: np.sqrt((scales.scale[kind] * values) ** 2 + scales.floor[kind] ** 2)
+                for kind, values in predicted.items()
+            },
+            predicted=predicted,
+            scale=scales.scale,
+            floor=scales.floor,
+            pilot_error=seen,
+            pilot_predicted=expected,
+            n_pilot=len(self.existing),
+            path=self.name,
+        )
+
+    def _predicted(self, order: Int[np.ndarray, " more"]) -> dict[str, Float[np.ndarray, " points"]]:
+        """Posterior standard deviation of each kind over the target, as labels come in an order."""
+        precision = Precision.prior(self.existing.d).with_rows(self.existing.rows)
+        chosen, exact = self.planned.take(order), self.exact
+        found: dict[str, list[float]] = {kind: [] for kind in KINDS}
+        done = 0
+        for k in (self.points - len(self.existing)).tolist():
+            precision = precision.with_rows(chosen.rows[chosen.offsets[done] : chosen.offsets[k]])
+            done = k
+            counts = np.ones(len(exact), dtype=bool) if self.hidden is None else ~np.isin(self.hidden, order[:k])
+            mine = counts[exact.structure] if counts.any() else np.ones(len(exact.rows), dtype=bool)
+            variance = row_variances(exact.rows[mine], precision) * exact.sigma[mine] ** 2
+            for code, kind in enumerate(KINDS):
+                here = exact.kinds[mine] == code
+                found[kind].append(float(np.sqrt(variance[here].mean())) if here.any() else float("nan"))
+        return {kind: np.array(values) for kind, values in found.items()}
 
 
 def _signal(exact: Information, n_weights: int) -> dict[str, float]:
@@ -259,30 +322,3 @@ def _thinned(n: int, known: Bool[np.ndarray, " n"], seed: int) -> Int[np.ndarray
     order = np.argsort(known + np.random.default_rng([seed, 7]).random(n), kind="stable")
     return np.sort(order[: min(n, _TARGET)])
 
-
-def _predicted(
-    existing: Information,
-    planned: Information,
-    order: Int[np.ndarray, " more"],
-    more: Int[np.ndarray, " points"],
-    exact: Information,
-    hidden: Int[np.ndarray, " some"] | None,
-) -> dict[str, Float[np.ndarray, " points"]]:
-    """Posterior standard deviation of each kind over the target, as labels come in an order.
-
-    `hidden` names the target's structures in the pool: those that are labelled by then do not count, unless all are.
-    """
-    precision = Precision.prior(existing.d).with_rows(existing.rows)
-    chosen = planned.take(order)
-    found: dict[str, list[float]] = {kind: [] for kind in KINDS}
-    done = 0
-    for k in more.tolist():
-        precision = precision.with_rows(chosen.rows[chosen.offsets[done] : chosen.offsets[k]])
-        done = k
-        counts = np.ones(len(exact), dtype=bool) if hidden is None else ~np.isin(hidden, order[:k])
-        mine = counts[exact.structure] if counts.any() else np.ones(len(exact.rows), dtype=bool)
-        variance = row_variances(exact.rows[mine], precision) * exact.sigma[mine] ** 2
-        for code, kind in enumerate(KINDS):
-            here = exact.kinds[mine] == code
-            found[kind].append(float(np.sqrt(variance[here].mean())) if here.any() else float("nan"))
-    return {kind: np.array(values) for kind, values in found.items()}

@@ -1,8 +1,8 @@
 """How far predicted errors can be trusted, from a small labelled set: each structure predicted from the others.
 
 The error of a structure s that was left out is modelled, kind by kind, as Gaussian with the variance
-``scale² v_s + floor² g_s``: v_s is its posterior variance given the others, and g_s the prior variance of its rows
-over that of the target (1 for energies), as what a kernel cannot represent is larger where the signal is. Scale and
+``scale² v_s + floor² g_s``: v_s is its posterior variance given the others, and g_s the prior standard deviation of its
+rows over that of the target (1 for energies), as what a kernel cannot represent is larger where the signal is. Scale and
 floor maximise the likelihood times weak priors, all log-normal:
 
 - the scale of forces about 1, one e-fold wide; of other kinds about that of forces, 0.35 e-folds wide;
@@ -26,10 +26,13 @@ from kernelpot.data.noise import Noise
 from kernelpot.features.feature_map import KernelMap
 from kernelpot.linalg.leaving import without_each
 from kernelpot.linalg.posterior import Posterior
-from kernelpot.models.training import e0_rows, labelled_rows, least_squares_e0, scale_rows, whiten_columns
+from kernelpot.models.training import labelled_rows, least_squares_e0, scale_rows, whiten_columns
 
 if TYPE_CHECKING:
     from ase import Atoms
+
+Blocks = Mapping[str, Float[np.ndarray, "rows columns"]]
+"""Rows [B | y] of one structure by kind of label."""
 
 REACH = 0.02
 """Energy floor over force floor, Å: a typical displacement over which a force error adds up; from training sets."""
@@ -168,17 +171,65 @@ class Pilot:
         one = self.kinds[kind]
         if kind == "energy" or not signal.get(kind, 0.0) > 0:
             return np.ones(len(one.rows))
-        return one.signal / signal[kind]
+        result: np.ndarray = np.sqrt(one.signal / signal[kind])
+        return result
 
 
-def read_pilot(
+def read_blocks(
     features: KernelMap,
     structures: Sequence[Atoms],
     labels: Labels,
     kinds: Sequence[str],
     noise: Noise,
     amplitude: float,
-    groups: Int[np.ndarray, " structures"],
+) -> list[Blocks]:
+    """Return the rows [B | y] of every structure, kind by kind, divided by their noise.
+
+    Parameters
+    ----------
+    features, noise, amplitude
+        What design works with.
+    structures, labels
+        Labelled structures.
+    kinds
+        Kinds of labels that count.
+    """
+    none = np.zeros(len(features.species))
+
+    def of(s: int) -> Blocks:
+        rows = labelled_rows(features, structures[s : s + 1], labels.take([s]), kinds=kinds, baseline=none)
+        return {
+            kind: scale_rows(whiten_columns(features, block), features.n_weights, noise.sigma(kind), amplitude)
+            for kind, block in rows.items()
+            if len(block)
+        }
+
+    return [of(s) for s in range(len(structures))]
+
+
+def without_baseline(blocks: Sequence[Blocks], n_weights: int) -> list[Blocks]:
+    """Take a least-squares energy per element off the energies of blocks, as a fit does.
+
+    Parameters
+    ----------
+    blocks
+        From `read_blocks`.
+    n_weights
+        Columns before those of the elements.
+    """
+    energies = [block["energy"] for block in blocks if "energy" in block]
+    if :
+        return list(blocks)
+    baseline = least_squares_e0(np.concatenate(energies)[:, n_weights:])
+
+    def rebased(rows: Float[np.ndarray, "rows columns"]) -> Float[np.ndarray, "rows columns"]:
+        return np.column_stack([rows[:, :-1], rows[:, -1] - rows[:, n_weights:-1] @ baseline])
+
+    return [{kind: rebased(rows) if kind == "energy" else rows for kind, rows in block.items()} for block in blocks]
+
+
+def leave_out(
+    blocks: Sequence[Blocks], groups: Int[np.ndarray, " structures"], n_weights: int, noise: Noise
 ) -> Pilot:
     """Predict every pilot structure from the others.
 
@@ -188,65 +239,45 @@ def read_pilot(
 
     Parameters
     ----------
-    features, noise, amplitude
-        What design works with.
-    structures, labels
-        The pilot.
-    kinds
-        Kinds of labels that count.
+    blocks
+        Rows [B | y] of every structure, baseline taken off.
     groups
         Duplicates, which are left out together.
+    n_weights
+        Columns before those of the elements.
+    noise
+        What the rows were divided by.
     """
-    composition = np.array([[np.count_nonzero(a.numbers == z) for z in features.species] for a in structures], float)
-    baseline = least_squares_e0(e0_rows(labels, composition))
-    blocks = [_blocks(features, structures, labels, s, kinds, noise, amplitude, baseline) for s in range(len(groups))]
     members = [np.flatnonzero(groups == g) for g in np.unique(groups)]
+    width = next(iter(next(block for block in blocks if block).values())).shape[1]
 
     def add(posterior: Posterior, first: int, last: int) -> Posterior:
-        some = [block for group in members[first:last] for s in group for block in blocks[s].values()]
+        some = [rows for group in members[first:last] for s in group for rows in blocks[s].values()]
         return posterior.condition(some) if some else posterior
 
-    prior = Posterior.prior(features.n_weights + len(features.species))
+    prior = Posterior.prior(width - 1)
     whole = add(prior, 0, len(members))
     others = {s: posterior for g, posterior in without_each(prior, len(members), add) for s in members[g].tolist()}
     found = {}
-    for kind in kinds:
-        mine = [s for s in range(len(blocks)) if kind in blocks[s] and len(blocks[s][kind])]
+    for kind in noise.kinds:
+        mine = [s for s in range(len(blocks)) if kind in blocks[s]]
         if mine:
-            found[kind] = _evidence([blocks[s][kind] for s in mine], [others[s] for s in mine], whole, features, noise.sigma(kind))
+            pairs = [(blocks[s][kind], others[s]) for s in mine]
+            found[kind] = _evidence(pairs, whole, n_weights, noise.sigma(kind))
     return Pilot(found)
 
 
-def _blocks(
-    features: KernelMap,
-    structures: Sequence[Atoms],
-    labels: Labels,
-    s: int,
-    kinds: Sequence[str],
-    noise: Noise,
-    amplitude: float,
-    baseline: Float[np.ndarray, " species"],
-) -> dict[str, Float[np.ndarray, "rows columns"]]:
-    """Rows [B | y] of one structure, divided by noise."""
-    rows = labelled_rows(features, structures[s : s + 1], labels.take([s]), kinds=kinds, baseline=baseline)
-    return {
-        kind: scale_rows(whiten_columns(features, block), features.n_weights, noise.sigma(kind), amplitude)
-        for kind, block in rows.items()
-    }
-
-
 def _evidence(
-    blocks: Sequence[Float[np.ndarray, "rows columns"]],
-    others: Sequence[Posterior],
+    pairs: Sequence[tuple[Float[np.ndarray, "rows columns"], Posterior]],
     whole: Posterior,
-    features: KernelMap,
+    n_weights: int,
     sigma: float,
 ) -> Evidence:
     """Put together what one kind of label shows."""
-    pairs = list(zip(blocks, others, strict=True))
+    blocks = [block for block, _ in pairs]
     squared = [np.mean((block[:, :-1] @ posterior.mean - block[:, -1]) ** 2) for block, posterior in pairs]
     variance = [np.mean(posterior.variance(block[:, :-1])) for block, posterior in pairs]
-    signal = [np.sum(block[:, : features.n_weights] ** 2) / len(block) for block in blocks]
+    signal = [np.sum(block[:, :n_weights] ** 2) / len(block) for block in blocks]
     return Evidence(
         squared=sigma**2 * np.array(squared),
         variance=sigma**2 * np.array(variance),
