@@ -34,10 +34,10 @@ if TYPE_CHECKING:
 Blocks = Mapping[str, Float[np.ndarray, "rows columns"]]
 """Rows [B | y] of one structure by kind of label."""
 
-REACH = 0.02
+REACH = 0.03
 """Energy floor over force floor, Å: a typical displacement over which a force error adds up; from training sets."""
 
-NOISE_SHARE = 1.25
+NOISE_SHARE = 1.5
 """Energy floor over stated noise where nothing else is known."""
 
 WITNESSES = 3.0
@@ -218,7 +218,7 @@ def without_baseline(blocks: Sequence[Blocks], n_weights: int) -> list[Blocks]:
         Columns before those of the elements.
     """
     energies = [block["energy"] for block in blocks if "energy" in block]
-    if :
+    if not energies:
         return list(blocks)
     baseline = least_squares_e0(np.concatenate(energies)[:, n_weights:])
 
