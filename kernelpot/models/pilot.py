@@ -1,8 +1,8 @@
 """How far predicted errors can be trusted, from a small labelled set: each structure predicted from the others.
 
 The error of a structure s that was left out is modelled, kind by kind, as Gaussian with the variance
-``scale² v_s + floor² g_s``: v_s is its posterior variance given the others, and g_s the prior standard deviation of its
-rows over that of the target (1 for energies), as what a kernel cannot represent is larger where the signal is. Scale and
+``scale² v_s + floor² g_s``: v_s is its posterior variance given the others, and g_s the prior variance of its rows
+over that of the target (1 for energies), as what a kernel cannot represent is larger where the signal is. Scale and
 floor maximise the likelihood times weak priors, all log-normal:
 
 - the scale of forces about 1, one e-fold wide; of other kinds about that of forces, 0.35 e-folds wide;
@@ -171,8 +171,7 @@ class Pilot:
         one = self.kinds[kind]
         if kind == "energy" or not signal.get(kind, 0.0) > 0:
             return np.ones(len(one.rows))
-        result: np.ndarray = np.sqrt(one.signal / signal[kind])
-        return result
+        return one.signal / signal[kind]
 
 
 def read_blocks(
