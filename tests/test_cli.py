@@ -103,6 +103,51 @@ def test_fit_writes_model_and_scores(files):
     assert not list(files.glob(".kernelpot-*"))
 
 
+def test_assess_judges_a_set(files, capsys):
+    args = ["assess", str(files / "test.xyz"), "--pool", str(files / "pool.xyz"), "--next", "3", *SMALL, "--quiet"]
+    out = files / "assess.json"
+    assert main([*args, "--json", str(out)]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith("VERDICT\n  feasible: 8 structures")
+    for word in ("labels: those that are there count", "WHAT TO ADD NEXT", "ELEMENTS", "least known", "FORECAST"):
+        assert word in text
+    found = json.loads(out.read_text())
+    assert len(found["next"]["indices"]) == 3
+    assert found["labels_counted"] == "present"
+    assert found["forecast"]["n"] == [8, 10, 11]
+    assert {one["number"] for one in found["coverage"]["species"]} == {29, 79}
+
+
+def test_assess_needs_neither_labels_nor_pool(files, capsys):
+    assert main(["assess", str(files / "pool.xyz"), *SMALL, "--quiet", "--json", "-"]) == 0
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["labels_counted"] == "planned"
+    assert "none found, so all planned ones count" in printed.err
+    assert "no forecast: it needs a pool" in printed.err
+
+
+def test_assess_says_which_element_is_missing(files, tmp_path, capsys):
+    copper = [atoms for atoms in read(files / "train.xyz", ":") if set(atoms.symbols) == {"Cu"}][:2]
+    write(tmp_path / "cu.xyz", copper)
+    out = ["assess", str(tmp_path / "cu.xyz"), "--pool", str(files / "pool.xyz"), "--next", "2", *SMALL, "--quiet"]
+    assert main(out) == 0
+    text = capsys.readouterr().out
+    assert "Au is missing: no atom of it in the set" in text
+    assert "no forecast: it needs at least 3 different labelled structures" in text
+
+
+def test_assess_refuses_bad_input_in_one_line(files, tmp_path, capsys):
+    empty = tmp_path / "empty.xyz"
+    empty.write_text("")
+    assert main(["assess", str(empty), *SMALL, "--quiet"]) == 2
+    assert "empty.xyz" in error_line(capsys)
+    assert main(["assess", str(files / "nothing.xyz"), "--quiet"]) == 2
+    assert "nothing.xyz" in error_line(capsys)
+    pool = str(files / "pool.xyz")
+    assert main(["assess", pool, "--json", pool, "--quiet"]) == 2
+    assert "--json" in error_line(capsys)
+
+
 def test_fit_takes_inducing_environments_from_a_pool(files, tmp_path):
     few = tmp_path / "few.xyz"
     write(few, read(files / "train.xyz", ":2"))

@@ -110,7 +110,10 @@ def _forecast(
     if not {"energy", "forces"} & set(kinds):
         return None, "it needs labels, which tell how far predicted errors can be trusted"
     if len(train) > PILOT:
-        return None, f"it leaves out each structure, for sets of up to {PILOT}; `kernelpot fit` cross-validates this one"
+        return (
+            None,
+            f"it leaves out each structure, for sets of up to {PILOT}; `kernelpot fit` cross-validates this one",
+        )
     n = sorted({len(train), len(train) + (len(path) + 1) // 2, len(train) + len(path)})
     try:
         return forecast(space, train, pool=pool, n=n, path=path, target=target or None, keys=keys, seed=space.seed), ""
@@ -130,7 +133,9 @@ def _remarks(known: Coverage) -> list[str]:
         if not one.in_train:
             lines.append(f"{symbol} is missing: no atom of it in the set, {one.in_pool} where it is needed")
         elif one.share > _POORLY:
-            lines.append(f"{symbol} is poorly known: {100 * one.share:.0f} % of the prior std of its local energies is left")
+            lines.append(
+                f"{symbol} is poorly known: {100 * one.share:.0f} % of the prior std of its local energies is left"
+            )
     if known.compositions < known.needed:
         lines.append(
             f"compositions: only {known.compositions} of {known.needed} independent ones have energies, so the energies of "

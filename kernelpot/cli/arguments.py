@@ -132,9 +132,7 @@ def _assess(commands: argparse._SubParsersAction[Parser]) -> None:
     command.add_argument(
         "--next", type=natural, default=10, metavar="N", help="how many additions to propose (default: 10)"
     )
-    command.add_argument(
-        "--swaps", type=natural, default=5, metavar="N", help="how many swaps to propose (default: 5)"
-    )
+    command.add_argument("--swaps", type=natural, default=5, metavar="N", help="how many swaps to propose (default: 5)")
     command.add_argument(
         "--criterion",
         choices=["IV", "D", "A"],

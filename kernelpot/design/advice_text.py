@@ -91,7 +91,9 @@ def _target(found: Assessment) -> str:
         (name or "(no group)", f"{figures['structures']:.0f}", *(_milli(figures[kind]) for kind in kinds))
         for name, figures in left.groups.items()
     ]
-    text = f"WHAT IS LEFT OPEN in the {found.target_name}: expected rms error without label noise, if the prior is right"
+    text = (
+        f"WHAT IS LEFT OPEN in the {found.target_name}: expected rms error without label noise, if the prior is right"
+    )
     text += "\n" + _table(head, rows[: 2 * _SHOWN])
     worst = left.worst()
     head = ("structure", *(f"{kind}, {UNITS[kind]}" for kind in kinds), *(f"{kind}, % of prior std" for kind in kinds))
@@ -189,9 +191,7 @@ def curve_table(curve: Curve) -> str:
         What is shown.
     """
     kinds = list(curve.errors)
-    rows = [
-        (str(n), *(_milli(float(curve.errors[kind][k])) for kind in kinds)) for k, n in enumerate(curve.n.tolist())
-    ]
+    rows = [(str(n), *(_milli(float(curve.errors[kind][k])) for kind in kinds)) for k, n in enumerate(curve.n.tolist())]
     return _table(("labels", *(f"{kind}, {UNITS[kind]}" for kind in kinds)), rows)
 
 

@@ -33,6 +33,7 @@ _CHUNK = 1 << 13
 _DIRECTIONS = 0.999
 _OPEN = 0.5
 
+
 @one_blas()
 def assess(
     info: Information,
@@ -163,9 +164,7 @@ def _feasibility(info: Information, precision: Precision) -> tuple[Float[np.ndar
     """Spectrum of the set's information, from a triangular factor, and what follows from it."""
     R = np.zeros((0, info.d))
     for first in range(0, len(info.rows), max(_CHUNK, 2 * info.d)):
-        R = np.asarray(
-            np.linalg.qr(np.concatenate([R, info.rows[first : first + max(_CHUNK, 2 * info.d)]]), mode="r")
-        )
+        R = np.asarray(np.linalg.qr(np.concatenate([R, info.rows[first : first + max(_CHUNK, 2 * info.d)]]), mode="r"))
     singular = np.zeros(info.d)
     if len(R):
         singular[: min(R.shape)] = np.linalg.svd(R, compute_uv=False)
@@ -271,8 +270,7 @@ def _additions(
     open_ = np.flatnonzero(fresh)
     open_ = open_ if len(open_) >= n else np.arange(len(pool))
     randoms = [
-        expected_errors(pool, rng.permutation(open_)[:n], target=measured, existing=info)
-        for _ in range(_RANDOM_ORDERS)
+        expected_errors(pool, rng.permutation(open_)[:n], target=measured, existing=info) for _ in range(_RANDOM_ORDERS)
     ]
     return {
         "next_indices": choice.indices,

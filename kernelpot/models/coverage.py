@@ -122,7 +122,9 @@ def coverage(
             f"{features.n_weights + len(features.species)} weights), found {len(info)} and {info.d}."
         )
     seen = _Environments.of(features, pool, info, amplitude)
-    species = tuple(_species(features, a, train, seen) for a in range(len(features.species)) if (seen.species == a).any())
+    species = tuple(
+        _species(features, a, train, seen) for a in range(len(features.species)) if (seen.species == a).any()
+    )
     places, std = seen.worst(worst)
     compositions, needed = _compositions(features.species, train, pool, info)
     return Coverage(species, places, std, compositions, needed)
@@ -140,9 +142,7 @@ class _Environments:
     unseen: Float[np.ndarray, " atoms"]
 
     @classmethod
-    def of(
-        cls, features: KernelMap, pool: Sequence[Atoms], info: Information, amplitude: float
-    ) -> _Environments:
+    def of(cls, features: KernelMap, pool: Sequence[Atoms], info: Information, amplitude: float) -> _Environments:
         """Two passes over the pool: the mean features of every element, then variances about them."""
         precision = Precision.prior(info.d).with_rows(info.rows)
         pieces = list(chunks(pool))
@@ -184,7 +184,9 @@ def _phi(
     features: KernelMap, structures: Sequence[Atoms], start: int, stop: int
 ) -> tuple[Described, Float[np.ndarray, "atoms d"]]:
     """Whitened features of every environment."""
-    described = features.describe(Batch.from_structures(structures[start:stop], features.descriptor.cutoff, start=start))
+    described = features.describe(
+        Batch.from_structures(structures[start:stop], features.descriptor.cutoff, start=start)
+    )
     kernel = np.zeros((described.batch.n_atoms, features.n_inducing))
     for a, (atoms, dots) in enumerate(features.dots(described)):
         kernel[atoms, features.starts[a] : features.starts[a + 1]] = features.kernel.value(dots)

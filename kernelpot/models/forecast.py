@@ -181,9 +181,7 @@ def forecast(
     orders, name = _orders(path, planned, existing, known, int(points[-1]) - len(pilot), seed)
     aims = pool if target is None else structure_list(target)
     thinned = _thinned(len(aims), known if target is None else np.zeros(len(aims), dtype=bool), seed)
-    exact = make_information(
-        features, [aims[k] for k in thinned], noise, amplitude, present=None, truncate=0.0
-    )
+    exact = make_information(features, [aims[k] for k in thinned], noise, amplitude, present=None, truncate=0.0)
     evidence = leave_out(
         without_baseline(read_blocks(features, pilot, labels, kinds, noise, amplitude), features.n_weights),
         groups, features.n_weights, noise,
@@ -321,4 +319,3 @@ def _thinned(n: int, known: Bool[np.ndarray, " n"], seed: int) -> Int[np.ndarray
     """Choose at most `_TARGET` target structures, those that repeat the pilot last."""
     order = np.argsort(known + np.random.default_rng([seed, 7]).random(n), kind="stable")
     return np.sort(order[: min(n, _TARGET)])
-

@@ -139,16 +139,18 @@ class Pilot:
             return np.array([*scale, *floor])
 
         widths = np.array(
-            [_SCALE]
-            + [_SHARED] * (len(kinds) - 1)
-            + [_RESIDUAL if kind in residual else _GUESSED for kind in kinds]
+            [_SCALE] + [_SHARED] * (len(kinds) - 1) + [_RESIDUAL if kind in residual else _GUESSED for kind in kinds]
         )
 
         def loss(x: Float[np.ndarray, " parameters"]) -> float:
             total = 0.5 * float(np.square((x - centres(x)) / widths).sum())
             for k, kind in enumerate(kinds):
                 one = self.kinds[kind]
-                expected = np.exp(2 * x[k]) * one.variance + np.exp(2 * x[len(kinds) + k]) * shape[kind] + (SILENT * one.noise) ** 2
+                expected = (
+                    np.exp(2 * x[k]) * one.variance
+                    + np.exp(2 * x[len(kinds) + k]) * shape[kind]
+                    + (SILENT * one.noise) ** 2
+                )
                 worth = np.minimum(one.rows, WITNESSES)
                 total += 0.5 * float((worth * (np.log(expected) + one.squared / expected)).sum())
             return total
@@ -227,9 +229,7 @@ def without_baseline(blocks: Sequence[Blocks], n_weights: int) -> list[Blocks]:
     return [{kind: rebased(rows) if kind == "energy" else rows for kind, rows in block.items()} for block in blocks]
 
 
-def leave_out(
-    blocks: Sequence[Blocks], groups: Int[np.ndarray, " structures"], n_weights: int, noise: Noise
-) -> Pilot:
+def leave_out(blocks: Sequence[Blocks], groups: Int[np.ndarray, " structures"], n_weights: int, noise: Noise) -> Pilot:
     """Predict every pilot structure from the others.
 
     With r_s = y_s - B_s w the residuals of the fit to all and C its covariance, the errors of a structure that is left
