@@ -168,8 +168,8 @@ def _coverage_text(known: Coverage, aims: Sequence[Atoms], name: str) -> str:
         (int(s), int(i), aims[s].get_chemical_symbols()[i], _source(aims[s], int(s)), float(1e3 * std))
         for (s, i), std in zip(known.least_known, known.least_known_std, strict=True)
     ]
-    head = ("structure", "atom", "element", "source", "std left, meV")
-    return text + f"\n\nleast known environments of the {name}, one per structure\n" + table(head, places)
+    columns = ("structure", "atom", "element", "source", "std left, meV")
+    return text + f"\n\nleast known environments of the {name}, one per structure\n" + table(columns, places)
 
 
 def _source(atoms: Atoms, number: int) -> str:

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from kernelpot.design.expected import UNITS, Curve
-
-if TYPE_CHECKING:
-    from kernelpot.design.assessment import Assessment
+from kernelpot.design.findings import Findings
 
 _SHOWN = 10
 _SYMBOLS = {"D": "log det Λ", "A": "tr C", "IV": "tr(VC)"}
 
 
-def describe(found: Assessment, remarks: Sequence[str] = ()) -> str:
+def describe(found: Findings, remarks: Sequence[str] = ()) -> str:
     """Return the advice for people: verdict first, then tables.
 
     Parameters
@@ -31,7 +28,7 @@ def describe(found: Assessment, remarks: Sequence[str] = ()) -> str:
     return "\n\n".join(parts)
 
 
-def verdict(found: Assessment) -> list[str]:
+def verdict(found: Findings) -> list[str]:
     """Say in a few sentences whether the set can be trained on and what it lacks.
 
     Parameters
@@ -66,13 +63,13 @@ def verdict(found: Assessment) -> list[str]:
     return lines
 
 
-def _verdict(found: Assessment, remarks: Sequence[str]) -> str:
+def _verdict(found: Findings, remarks: Sequence[str]) -> str:
     settings = ", ".join(f"{key} {value}" for key, value in found.description.items())
     lines = ["VERDICT", *(f"  {line}" for line in [*verdict(found), *remarks])]
     return "\n".join([*lines, *([f"  with {settings}"] if settings else [])])
 
 
-def _feasibility(found: Assessment) -> str:
+def _feasibility(found: Findings) -> str:
     where = found.feasibility
     by_kind = ", ".join(f"{kind} {value:.1f}" for kind, value in found.effective_by_kind.items())
     rows = [
@@ -83,7 +80,7 @@ def _feasibility(found: Assessment) -> str:
     return "FEASIBILITY\n" + _table(("figure", "value", "meaning"), rows)
 
 
-def _target(found: Assessment) -> str:
+def _target(found: Findings) -> str:
     left = found.remaining
     kinds = list(left.now)
     head = ("group", "structures", *(f"{kind}, {UNITS[kind]}" for kind in kinds))
@@ -108,7 +105,7 @@ def _target(found: Assessment) -> str:
     return text + f"\n\nleast known structures of the {found.target_name}\n" + _table(head, rows)
 
 
-def _members(found: Assessment) -> str:
+def _members(found: Findings) -> str:
     order = np.argsort(-found.leverage, kind="stable")
     head = ("structure", "leverage", "loss of efficiency if removed, %")
 
@@ -130,7 +127,7 @@ def _members(found: Assessment) -> str:
     return text
 
 
-def _swaps(found: Assessment) -> str:
+def _swaps(found: Findings) -> str:
     if not found.swaps:
         return ""
     symbol = _SYMBOLS.get(found.criterion, found.criterion)
@@ -142,7 +139,7 @@ def _swaps(found: Assessment) -> str:
     return f"BEST SWAPS, each alone; {symbol} is {found.value:.5g} now\n" + _table(head, rows)
 
 
-def _next(found: Assessment) -> str:
+def _next(found: Findings) -> str:
     if not len(found.next_indices):
         return ""
     known = f" ({found.n_known} candidates repeat a member and are left out)" if found.n_known else ""
@@ -162,7 +159,7 @@ def _next(found: Assessment) -> str:
     return f"WHAT TO ADD NEXT, in order{known}\n" + _table(head, rows)
 
 
-def _curves(found: Assessment) -> str:
+def _curves(found: Findings) -> str:
     text = "EXPECTED ERROR on the " + found.target_name + " against the number of labels\n" + curve_table(found.history)
     if found.ahead_random is not None and len(found.ahead.n) > 1:
         last = {

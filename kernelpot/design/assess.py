@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
-from kernelpot.design.assessment import Assessment, Feasibility, Remaining, Swap
+from kernelpot.design.assessment import Assessment
 from kernelpot.design.criteria import Criterion
 from kernelpot.design.duplicates import duplicates
 from kernelpot.design.expected import Curve, Target, expected_errors, mean_curve, row_variances
+from kernelpot.design.findings import Feasibility, Remaining, Swap
 from kernelpot.design.gains import Gains, Path
 from kernelpot.design.information import KINDS, Information
 from kernelpot.design.precision import Precision
@@ -102,7 +103,7 @@ def assess(
     losses, shares, spare = _losses(info, measure, start, value, MEMBERS if pool is not None and swaps else 0)
     measured = Target.of(aim)
     found = _Found(info, pool, measure, precision, value)
-    additions = _additions(found, aim, measured, costs, next, seed)
+    additions = _additions(found, measured, costs, next, seed)
     return Assessment(
         n_structures=len(info),
         counts=dict(zip(KINDS, info.counts.sum(axis=0).tolist(), strict=True)),
@@ -123,7 +124,12 @@ def assess(
         swaps=_swaps(found, spare, swaps),
         history=_history(info, measured, seed),
         discarded=measured.discarded,
-        **additions,
+        next_indices=additions.indices,
+        next_gains=additions.gains,
+        next_costs=additions.costs,
+        n_known=additions.n_known,
+        ahead=additions.ahead,
+        ahead_random=additions.ahead_random,
     )
 
 
@@ -136,6 +142,18 @@ class _Found:
     measure: Criterion
     precision: Precision
     value: float
+
+
+@dataclass(frozen=True, eq=False)
+class _Additions:
+    """What to add from the pool, and the errors expected on the way."""
+
+    indices: Int[np.ndarray, " n"]
+    gains: Float[np.ndarray, " n"]
+    costs: Float[np.ndarray, " n"]
+    n_known: int
+    ahead: Curve
+    ahead_random: Curve | None
 
 
 def _check(
@@ -250,19 +268,13 @@ def _fresh(info: Information, pool: Information) -> np.ndarray:
     return result
 
 
-def _additions(
-    found: _Found, aim: Information, measured: Target, costs: Costs | None, n: int, seed: int
-) -> dict[str, object]:
+def _additions(found: _Found, measured: Target, costs: Costs | None, n: int, seed: int) -> _Additions:
     """What to add from the pool, in order, with its gain and cost, and the errors expected on the way."""
     pool, info = found.pool, found.info
     n = min(n, len(pool)) if pool is not None else 0
     if pool is None or not n:
-        none = np.empty(0)
         now = expected_errors(info, np.arange(len(info)), target=measured, at=[len(info)], name="now")
-        return {
-            "next_indices": np.empty(0, np.int64), "next_gains": none, "next_costs": none, "ahead": now,
-            "ahead_random": None, "n_known": 0,
-        }  # fmt: skip
+        return _Additions(np.empty(0, np.int64), np.empty(0), np.empty(0), 0, now, None)
     fresh = _fresh(info, pool)
     choice = select(pool, n, criterion=found.measure, existing=info, seed=seed)
     gains = np.abs(np.diff(choice.curve))
@@ -272,14 +284,14 @@ def _additions(
     randoms = [
         expected_errors(pool, rng.permutation(open_)[:n], target=measured, existing=info) for _ in range(_RANDOM_ORDERS)
     ]
-    return {
-        "next_indices": choice.indices,
-        "next_gains": gains,
-        "next_costs": _costs(costs, pool)[choice.indices],
-        "ahead": expected_errors(pool, choice.indices, target=measured, existing=info, name="greedy additions"),
-        "ahead_random": mean_curve(randoms, "random additions"),
-        "n_known": int((~fresh).sum()),
-    }
+    return _Additions(
+        indices=choice.indices,
+        gains=gains,
+        costs=_costs(costs, pool)[choice.indices],
+        n_known=int((~fresh).sum()),
+        ahead=expected_errors(pool, choice.indices, target=measured, existing=info, name="greedy additions"),
+        ahead_random=mean_curve(randoms, "random additions"),
+    )
 
 
 def _costs(costs: Costs | None, pool: Information) -> Float[np.ndarray, " structures"]:

@@ -171,7 +171,7 @@ def expected_errors(
     measured = target if isinstance(target, Target) else Target.of(info if target is None else target)
     chosen = info.take(order)
     points = np.arange(len(chosen) + 1) if at is None else np.array(sorted({int(n) for n in at}), dtype=np.int64)
-    if len(points) and not (0 <= points[0] and points[-1] <= len(chosen)):
+    if len(points) and not (points[0] >= 0 and points[-1] <= len(chosen)):
         raise ParameterError(f"`at` must lie between 0 and the length of the order, {len(chosen)}; got {list(points)}")
     precision = Precision.prior(info.d)
     if existing is not None:

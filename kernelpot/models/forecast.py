@@ -310,7 +310,7 @@ def _orders(
     order = np.asarray(path, dtype=np.int64).reshape(-1)
     if len(order) < more or len(np.unique(order)) < len(order):
         raise ParameterError(f"`path` must name {more} different structures of the pool, got {len(order)} indices.")
-    if len(order) and not (0 <= order.min() and order.max() < len(known)):
+    if len(order) and not (order.min() >= 0 and order.max() < len(known)):
         raise ParameterError(f"`path` must hold indices into the pool, from 0 to {len(known) - 1}.")
     return [order[:more]], "the given order"
 

@@ -251,7 +251,7 @@ def leave_out(blocks: Sequence[Blocks], groups: Int[np.ndarray, " structures"], 
     width = next(iter(next(block for block in blocks if block).values())).shape[1]
 
     def add(posterior: Posterior, first: int, last: int) -> Posterior:
-        some = [rows for group in members[first:last] for s in group for rows in blocks[s].values()]
+        some = [rows for group in members[first:last] for s in group.tolist() for rows in blocks[s].values()]
         return posterior.condition(some) if some else posterior
 
     prior = Posterior.prior(width - 1)

@@ -208,7 +208,7 @@ def test_bad_input_is_refused():
         assess(info.take([]))
     with pytest.raises(DataError, match="`target` is empty"):
         assess(info, target=info.take([]))
-    with pytest.raises(ParameterError, match="4 weights|5 weights"):
+    with pytest.raises(ParameterError, match="has 5 weights and the set 4"):
         assess(info, pool=pool(3, 5, seed=1))
     with pytest.raises(ParameterError, match="must be an Information"):
         assess(info, pool=[1])
@@ -220,7 +220,7 @@ def test_bad_input_is_refused():
         expected_errors(info, [0, 1], at=[3])
     rows = info.rows.copy()
     rows[0, 0] = np.nan
-    with pytest.raises(DataError, match="not finite|structure"):
+    with pytest.raises(DataError, match="not finite"):
         replace(info, rows=rows)
 
 
