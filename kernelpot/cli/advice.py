@@ -138,8 +138,8 @@ def _remarks(known: Coverage) -> list[str]:
             )
     if known.compositions < known.needed:
         lines.append(
-            f"compositions: only {known.compositions} of {known.needed} independent ones have energies, so the energies of "
-            "some elements cannot be told apart; add structures of other compositions"
+            f"compositions: only {known.compositions} of {known.needed} independent ones have energies, so the energies "
+            "of some elements cannot be told apart; add structures of other compositions"
         )
     return lines
 
@@ -161,8 +161,8 @@ def _coverage_text(known: Coverage, aims: Sequence[Atoms], name: str) -> str:
     ]
     head = ("element", "atoms in set", f"in {name}", "% of prior std left", "std left, meV", "% outside the model")
     text = (
-        f"ELEMENTS: local energies in the {name}, about their mean; outside the model: share of an environment's variance"
-        " that no inducing environment sees\n" + table(head, rows)
+        f"ELEMENTS: local energies in the {name}, about their mean; outside the model: share of an environment's "
+        "variance that no inducing environment sees\n" + table(head, rows)
     )
     places = [
         (int(s), int(i), aims[s].get_chemical_symbols()[i], _source(aims[s], int(s)), float(1e3 * std))

@@ -98,7 +98,7 @@ def assess(
     start = Precision.prior(info.d)
     precision = start.with_rows(info.rows)
     value = measure.value(precision)
-    spectrum, feasibility = _feasibility(info, precision)
+    spectrum, feasibility = _feasibility(info)
     leverage, by_kind = _leverage(info, precision)
     losses, shares, spare = _losses(info, measure, start, value, MEMBERS if pool is not None and swaps else 0)
     measured = Target.of(aim)
@@ -162,7 +162,8 @@ def _check(
     for name, other in (("info", info), ("pool", pool), ("target", target)):
         if other is not None and not isinstance(other, Information):
             raise ParameterError(
-                f"`{name}` must be an Information, got a {type(other).__name__}; space.information(structures) makes one"
+                f"`{name}` must be an Information, got a {type(other).__name__}; "
+                "space.information(structures) makes one"
             )
         if other is not None and other.d != info.d:
             raise ParameterError(
@@ -178,7 +179,7 @@ def _check(
         raise ParameterError(f"`redundant` must be finite and not negative, got {redundant}")
 
 
-def _feasibility(info: Information, precision: Precision) -> tuple[Float[np.ndarray, " d"], Feasibility]:
+def _feasibility(info: Information) -> tuple[Float[np.ndarray, " d"], Feasibility]:
     """Spectrum of the set's information, from a triangular factor, and what follows from it."""
     R = np.zeros((0, info.d))
     for first in range(0, len(info.rows), max(_CHUNK, 2 * info.d)):
@@ -212,7 +213,7 @@ def _leverage(info: Information, precision: Precision) -> tuple[Float[np.ndarray
 def _losses(
     info: Information, measure: Criterion, start: Precision, value: float, keep: int
 ) -> tuple[Float[np.ndarray, " structures"], Float[np.ndarray, " structures"], list[tuple[float, int, Path]]]:
-    """What each removal costs: the gain of the block beside all the others, in closed form, without cancellation.
+    """Compute what each removal costs: the gain of the block beside all others, in closed form, without cancellation.
 
     That is ``log det(I + B C' Bᵀ) = -log det(I - B C Bᵀ)`` for D and ``tr(G⁻¹ B C' V C' Bᵀ)`` for IV, with C' the
     covariance without the structure (Woodbury), which no downdate has spoilt.
@@ -269,7 +270,7 @@ def _fresh(info: Information, pool: Information) -> np.ndarray:
 
 
 def _additions(found: _Found, measured: Target, costs: Costs | None, n: int, seed: int) -> _Additions:
-    """What to add from the pool, in order, with its gain and cost, and the errors expected on the way."""
+    """Choose what to add from the pool, in order, with its gain and cost, and the errors expected on the way."""
     pool, info = found.pool, found.info
     n = min(n, len(pool)) if pool is not None else 0
     if pool is None or not n:
@@ -307,7 +308,7 @@ def _costs(costs: Costs | None, pool: Information) -> Float[np.ndarray, " struct
 
 
 def _history(info: Information, measured: Target, seed: int) -> Curve:
-    """Expected error from no label to the whole set, in random order."""
+    """Follow the expected error from no label to the whole set, in random order."""
     rng = np.random.default_rng(seed)
     n = len(info)
     at = sorted({0, n, *(k for k in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000) if k < n)})
@@ -316,7 +317,7 @@ def _history(info: Information, measured: Target, seed: int) -> Curve:
 
 
 def _remaining(aim: Information, precision: Precision, measured: Target) -> Remaining:
-    """What the set leaves open of the target: in all, by direction, by group and by structure."""
+    """Find what the set leaves open of the target: in all, by direction, by group and by structure."""
     after = row_variances(aim.rows, precision) * aim.sigma**2
     before = np.einsum("rd,rd->r", aim.rows, aim.rows) * aim.sigma**2
     prior, now = measured.prior(), measured.errors(precision)
@@ -343,7 +344,7 @@ def _remaining(aim: Information, precision: Precision, measured: Target) -> Rema
 
 
 def _of_group(aim: Information, squared: dict[str, np.ndarray], members: np.ndarray) -> dict[str, float]:
-    """Number of structures and expected error of each kind within a group."""
+    """Count the structures of a group, and find its expected error of each kind."""
     found = {"structures": float(members.sum())}
     for kind, both in squared.items():
         rows = float(aim.counts[members, KINDS.index(kind)].sum())
@@ -369,6 +370,6 @@ def _open_directions(root: Float[np.ndarray, "d q"], precision: Precision) -> tu
 
 
 def _groups(labels: Int[np.ndarray, " structures"]) -> tuple[tuple[int, ...], ...]:
-    """Groups of more than one structure."""
+    """Keep the groups of more than one structure."""
     counts = np.bincount(labels)
     return tuple(tuple(np.flatnonzero(labels == g).tolist()) for g in np.flatnonzero(counts > 1))
