@@ -48,7 +48,8 @@ def run(settings: Settings) -> Report:
     report.note(
         f"mean of |log(forecast/error)| at {', '.join(map(str, SIZES))} labels, pilot of {PILOT}, {SEEDS} seeds; "
         "truth: published test sets, own splits for AgPd and Ta; rivals start from the RMS error of left-out pilot "
-        f"structures; M = {N_INDUCING}, energy 2 meV/atom, forces 0.1 eV/Å, amplitude 1 eV; target of the forecast: the rest of the unlabelled pool"
+        f"structures; M = {N_INDUCING}, energy 2 meV/atom, forces 0.1 eV/Å, amplitude 1 eV; "
+        "target of the forecast: the rest of the unlabelled pool"
     )
     return report
 

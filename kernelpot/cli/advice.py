@@ -138,8 +138,8 @@ def _remarks(known: Coverage) -> list[str]:
             )
     if known.compositions < known.needed:
         lines.append(
-            f"compositions: only {known.compositions} of {known.needed} independent ones have energies, so the energies "
-            "of some elements cannot be told apart; add structures of other compositions"
+            f"compositions: only {known.compositions} of {known.needed} independent ones have energies, so the "
+            "energies of some elements cannot be told apart; add structures of other compositions"
         )
     return lines
 
