@@ -167,6 +167,8 @@ def _curves(found: Findings) -> str:
             for curve in (found.ahead, found.ahead_random)
         }
         text += f"\nafter {found.ahead.n[-1]} labels: " + "; ".join(f"{name} {line}" for name, line in last.items())
+    if found.remaining.prior.get("energy", 0.0) > 1.0:
+        text += "\nthe first energies settle the energies of free atoms, which the prior leaves open by 10 eV"
     noise = ", ".join(f"{kind} {_figure(value, kind)}" for kind, value in found.ahead.noise.items())
     text += f"\nlabel noise, to be added in quadrature for a test against labels: {noise}"
     hidden = [
@@ -193,7 +195,11 @@ def curve_table(curve: Curve) -> str:
 
 
 def _milli(value: float) -> str:
-    return "–" if not np.isfinite(value) else f"{1e3 * value:.3g}" if value < 1 else f"{1e3 * value:.0f}"
+    if not np.isfinite(value):
+        return "–"
+    if value < 1e-9:
+        return "0"
+    return f"{1e3 * value:.3g}" if value < 1 else f"{1e3 * value:.0f}"
 
 
 def _percent(share: float) -> str:

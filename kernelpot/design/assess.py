@@ -33,6 +33,8 @@ _RANDOM_ORDERS = 3
 _CHUNK = 1 << 13
 _DIRECTIONS = 0.999
 _OPEN = 0.5
+_SILENT = 1e-12
+"""Share of a kind's mean prior variance below which labels vanish by symmetry, as forces on perfect crystals do."""
 
 
 @one_blas()
@@ -236,7 +238,7 @@ def _losses(
 
 
 def _swaps(found: _Found, spare: list[tuple[float, int, Path]], n: int) -> tuple[Swap, ...]:
-    """Best swaps of a member against a candidate, each taken by itself, no structure named twice."""
+    """Find the best swaps, each taken by itself; no member is named twice, and no candidate or duplicate of it."""
     pool = found.pool
     if pool is None or not spare or not n:
         return ()
@@ -252,12 +254,12 @@ def _swaps(found: _Found, spare: list[tuple[float, int, Path]], n: int) -> tuple
         gains = Gains(candidates, path).values - loss
         options += [(float(gains[k]), out, int(few[k])) for k in np.argsort(-gains, kind="stable")[: 2 * n]]
     sign = 1.0 if found.measure.larger_is_better else -1.0
+    groups = duplicates(pool)
     best: list[Swap] = []
     for gain, out, candidate in sorted(options, key=lambda one: (-one[0], one[1:])):
-        used = {one.out for one in best} | {-1 - one.candidate for one in best}
         if len(best) == n or gain <= 1e-9 * abs(found.value):
             break
-        if out not in used and -1 - candidate not in used:
+        if all(one.out != out and groups[one.candidate] != groups[candidate] for one in best):
             best.append(Swap(out, candidate, gain, found.value + sign * gain))
     return tuple(best)
 
@@ -339,7 +341,7 @@ def _remaining(aim: Information, precision: Precision, measured: Target) -> Rema
             kind: np.sqrt(_ratio(squared[kind][0], aim.counts[:, KINDS.index(kind)].astype(np.float64)))
             for kind in kinds
         },
-        shares={kind: np.sqrt(_ratio(*squared[kind])) for kind in kinds},
+        shares={kind: np.sqrt(_ratio(*squared[kind], least=_SILENT * prior[kind] ** 2)) for kind in kinds},
     )
 
 
@@ -352,9 +354,11 @@ def _of_group(aim: Information, squared: dict[str, np.ndarray], members: np.ndar
     return found
 
 
-def _ratio(part: Float[np.ndarray, " n"], whole: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+def _ratio(
+    part: Float[np.ndarray, " n"], whole: Float[np.ndarray, " n"], *, least: float = 0.0
+) -> Float[np.ndarray, " n"]:
     """Divide, with NaN where there is nothing to divide by."""
-    result: np.ndarray = np.divide(part, whole, out=np.full(len(part), np.nan), where=whole > 0)
+    result: np.ndarray = np.divide(part, whole, out=np.full(len(part), np.nan), where=whole > least)
     return result
 
 

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 FEWEST = 3
 """Distinct pilot structures below which nothing can be learned from leaving one out."""
 
+STRANGE = 5.0
+"""Scale above which the prior fits a system so badly that the text warns."""
+
 _TARGET = 200
 _RANDOM_ORDERS = 3
 
@@ -95,6 +98,11 @@ class Forecast:
             lines.append(
                 f"{kind}: left-out pilot structures miss by {seen} {UNITS[kind]} where {expected} was predicted; "
                 f"scale {self.scale[kind]:.2f}, floor {floor}"
+            )
+        if max(self.scale.values()) > STRANGE:
+            lines.append(
+                "the kernel describes the pilot badly (errors several times larger than predicted): for structures "
+                "unlike the pilot's this forecast is a guess"
             )
         lines.append(f"{'labels':>8}" + "".join(f"{f'{kind}, {UNITS[kind]}':>22}" for kind in kinds))
         for k, n in enumerate(self.n.tolist()):

@@ -93,6 +93,13 @@ def test_swaps_are_exact_and_the_best_of_all_pairs(criterion):
     assert len({swap.out for swap in found.swaps}) == len({swap.candidate for swap in found.swaps}) == len(found.swaps)
 
 
+def test_swaps_never_name_a_candidate_and_its_duplicate():
+    info, candidates = pool(6, 5, seed=3), pool(3, 5, seed=4, heights=(9,))
+    found = assess(info, pool=candidates.take([0, 0, 1, 1, 2, 2]), swaps=5)
+    assert 1 <= len(found.swaps) <= 3
+    assert len({swap.candidate // 2 for swap in found.swaps}) == len(found.swaps)
+
+
 def test_additions_continue_greedily_with_cost():
     info, candidates = pool(6, 5, seed=3), pool(9, 5, seed=4)
     found = assess(info, pool=candidates, next=4)
