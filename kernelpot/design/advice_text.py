@@ -48,6 +48,8 @@ def verdict(found: Findings) -> list[str]:
         f"feasible: {found.n_structures} structures ({labels} labels) fix {where.effective:.0f} of the model's "
         f"{where.d} parameters; the prior holds the others"
     )
+    if not found.counts.get("energy"):
+        lines.append("no energies: forces alone leave every energy open by a constant for each composition")
     left = found.remaining
     for kind, (n_open, n_all) in left.directions.items():
         before, now = left.prior[kind], left.now[kind]

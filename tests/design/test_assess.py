@@ -202,6 +202,12 @@ def test_text_and_json_hold_the_figures():
     assert plain["next"]["indices"] == found.next_indices.tolist()
 
 
+def test_the_verdict_names_missing_energies():
+    info = pool(6, 5, seed=3)
+    assert "no energies" in str(assess(info.only("forces"), target=info))
+    assert "no energies" not in str(assess(info))
+
+
 def test_order_of_the_set_does_not_matter():
     info, order = pool(9, 5, seed=3), np.random.default_rng(0).permutation(9)
     one, other = assess(info), assess(info.take(order), target=info)
