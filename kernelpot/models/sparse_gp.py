@@ -16,6 +16,7 @@ from kernelpot.data.noise import KINDS, Noise
 from kernelpot.descriptors.protocol import Descriptor
 from kernelpot.errors import NotFittedError, ParameterError
 from kernelpot.features.feature_map import KernelMap
+from kernelpot.features.functionals import LinearRows, all_linear_rows
 from kernelpot.features.inducing import choose_inducing, chunks, given_inducing, species_of
 from kernelpot.features.information import make_information
 from kernelpot.kernels import DotProduct
@@ -271,6 +272,8 @@ class SparseGP:
         labels: str = "planned",
         truncate: float = 1e-4,
         keys: Mapping[str, str | None] | None = None,
+        noise: Noise | None = None,
+        amplitude: float | None = None,
     ) -> Information:
         """Return what labels of these structures would tell about the weights, before any exists.
 
@@ -284,6 +287,8 @@ class SparseGP:
             Share of each kind's trace that the compression of a block may drop; 0 keeps every row.
         keys
             Names of labels that are present, as in `kernelpot.read`.
+        noise, amplitude
+            Planned with in place of the model's own, to see how much a choice depends on them.
 
         Raises
         ------
@@ -292,16 +297,43 @@ class SparseGP:
         """
         if labels not in ("planned", "present"):
             raise ParameterError(f'`labels` must be "planned" or "present", got {labels!r}.')
+        features, structures = self._prepared(structures)
+        own = self._planning()
+        noise = own[0] if noise is None else noise
+        amplitude = own[1] if amplitude is None else DotProduct(self.kernel.zeta, amplitude).amplitude
+        present = resolve(structures, keys) if labels == "present" else None
+        return make_information(features, structures, noise, amplitude, present=present, truncate=truncate)
+
+    def linear_rows(self, structures: Sequence[Atoms], kinds: Sequence[str] = KINDS) -> LinearRows:
+        """Return the labels of structures as linear functionals of the weights, in eV, eV/Å and eV/Å³.
+
+        Parameters
+        ----------
+        structures
+            Their labels are not looked at.
+        kinds
+            Forces and stresses cost some hundred times what energies do; leave out what is not needed.
+
+        Raises
+        ------
+        NotFittedError
+            The inducing environments are not fixed yet.
+        SpeciesError
+            A structure holds an element that the model has never seen.
+        """
+        features, structures = self._prepared(structures)
+        return all_linear_rows(features, structures, self._planning()[1], kinds)
+
+    def _prepared(self, structures: Sequence[Atoms]) -> tuple[KernelMap, list[Atoms]]:
+        """Return the feature map and the structures, checked against it."""
         features = self._known_features
         if features is None:
             raise NotFittedError(
                 "the inducing environments are not fixed yet; call prepare(pool), which returns a model that has them."
             )
-        noise, amplitude = self._planning()
         structures = structure_list(structures)
         check_species(structures, features.species)
-        present = resolve(structures, keys) if labels == "present" else None
-        return make_information(features, structures, noise, amplitude, present=present, truncate=truncate)
+        return features, structures
 
     def _planning(self) -> tuple[Noise, float]:
         """Noise and amplitude that design works with: the fitted ones, else the given ones, else the defaults."""
