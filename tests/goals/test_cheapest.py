@@ -82,7 +82,7 @@ def test_what_is_labelled_already_counts():
 def test_what_no_label_can_reach_is_said():
     info = Information.from_rows(np.array([[1.0, 0.0], [2.0, 0.0]]))
     blind = Goal(("seen", "unseen"), ("eV", "GPa"), np.eye(2), np.array([0.9, 0.5]))
-    with pytest.raises(ParameterError, match="of unseen is 0.5 GPa, but labels of all 2 structures reach 1"):
+    with pytest.raises(ParameterError, match=r"of unseen is 0\.5 GPa, but labels of all 2 structures reach 1"):
         cheapest(info, blind)
 
 
