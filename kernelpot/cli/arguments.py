@@ -99,6 +99,11 @@ def _select(commands: argparse._SubParsersAction[Parser]) -> None:
         "--existing", nargs="+", metavar="FILE", default=[], help="structures that are labelled already"
     )
     command.add_argument(
+        "--screen",
+        action="store_true",
+        help="set broken and outlying structures of the pool aside first, and list them (default: only a warning)",
+    )
+    command.add_argument(
         "--out", metavar="FILE", help="write the chosen structures, in order of choice, as extended XYZ"
     )
     _settings(command)
