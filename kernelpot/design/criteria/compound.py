@@ -11,6 +11,8 @@ from kernelpot.design.criteria.base import Batch, Criterion, Rows, Tangent
 from kernelpot.design.precision import Precision
 from kernelpot.errors import ParameterError
 
+# ruff: noqa: ARG002 (criteria share signatures, and each uses what it needs)
+
 
 class Compound(Criterion):
     """``Σ_k κ_k log ψ_k``, larger is better: the log of ``Π ψ_k^κ_k`` with Σκ = 1, concave as its parts are.
