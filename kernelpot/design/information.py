@@ -251,7 +251,7 @@ class Information:
         Parameters
         ----------
         other
-            Information in the same weights and with means of the same length. Environments are kept where both have some.
+            Information in the same weights and with means of the same length. Environments stay where both have some.
 
         Raises
         ------
@@ -267,9 +267,9 @@ class Information:
         joined = {
             name: np.concatenate([getattr(self, name), getattr(other, name)]) for name in _DTYPES if name != "offsets"
         }
-        both = self.environments is not None and other.environments is not None
+        one, two = self.environments, other.environments
         return Information(
-            environments=Joined(self.environments, other.environments) if both else None,
+            environments=None if one is None or two is None else Joined(one, two),
             offsets=np.concatenate([self.offsets, self.offsets[-1] + other.offsets[1:]]),
             groups=self.groups + other.groups,
             description={**other.description, **self.description},

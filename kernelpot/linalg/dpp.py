@@ -141,6 +141,6 @@ def _left(X: Float[np.ndarray, "n F"]) -> tuple[Float[np.ndarray, " r"], Float[n
         U, values, _ = np.linalg.svd(R)
         keep = values > SAME * values.max(initial=0.0)
         return values[keep], Q @ U[:, keep]
-    U, values, _ = np.linalg.svd(np.linalg.qr(X.T, mode="r").T)
+    U, values, _ = np.linalg.svd(np.asarray(np.linalg.qr(X.T, mode="r")).T)
     keep = values > SAME * values.max(initial=0.0)
     return values[keep], U[:, keep]

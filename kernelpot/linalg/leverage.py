@@ -48,7 +48,7 @@ def iterative_cur(
         X = off_span(X, checked(given, None))
     if X.shape[1] > len(X):
         # The same Gram matrix of the rows in fewer columns.
-        X = np.linalg.qr(X.T, mode="r").T
+        X = np.asarray(np.linalg.qr(X.T, mode="r")).T
     C = gram(X)
     side = len(C)
     Q = np.zeros((side, 0))

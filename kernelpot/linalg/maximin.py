@@ -58,8 +58,7 @@ def maximin(
 
 def _exchange(X: Float[np.ndarray, "n F"], chosen: Int[np.ndarray, " k"], fixed: Float[np.ndarray, " n"]) -> None:
     """Swap members of the closest pair in place, as long as it helps."""
-    squares = np.einsum("nf,nf->n", X, X)
-    D = np.stack([_distances(X, squares, c) for c in chosen], axis=1)
+    D = np.stack([_distances(X, X[c]) for c in chosen], axis=1)
     inside = np.zeros(len(X), dtype=bool)
     inside[chosen] = True
     while True:
@@ -69,7 +68,7 @@ def _exchange(X: Float[np.ndarray, "n F"], chosen: Int[np.ndarray, " k"], fixed:
             if distance > closest * _LARGER:
                 inside[[chosen[t], new]] = False, True
                 chosen[t] = new
-                D[:, t] = _distances(X, squares, new)
+                D[:, t] = _distances(X, X[new])
                 break
         else:
             return
@@ -98,9 +97,10 @@ def _best_without(
     return best, float(near[best])
 
 
-def _distances(X: Float[np.ndarray, "n F"], squares: Float[np.ndarray, " n"], c: int) -> Float[np.ndarray, " n"]:
-    """Distances of all points to one of them."""
-    result: np.ndarray = np.sqrt(np.maximum(squares + squares[c] - 2.0 * (X @ X[c]), 0.0))
+def _distances(X: Float[np.ndarray, "n F"], point: Float[np.ndarray, " F"]) -> Float[np.ndarray, " n"]:
+    """Distances of all points to one, from differences: they must be symmetric to the last digit, or swaps go round."""
+    apart = X - point
+    result: np.ndarray = np.sqrt(np.einsum("nf,nf->n", apart, apart))
     return result
 
 
@@ -108,5 +108,5 @@ def _to_given(X: Float[np.ndarray, "n F"], given: Float[np.ndarray, "m F"]) -> F
     """Distance of every point to the nearest given one, infinite where there is none."""
     near = np.full(len(X), np.inf)
     for point in given:
-        near = np.minimum(near, np.linalg.norm(X - point, axis=1))
+        near = np.minimum(near, _distances(X, point))
     return near

@@ -24,7 +24,7 @@ def stratified(
     """Draw at random from every group, in proportion to its size; existing ones are not looked at.
 
     Stratified sampling (Cochran 1977, chapter 5). The strata are the named groups (`info.groups`). Where
-    fewer than two names are there, they are cells of mean descriptors, as in the stratified sampling of Qi et al. (2024):
+    fewer than two names are there, they are cells of mean descriptors, much as Qi et al. (2024) sample from clusters:
     n/2 of them, each made of the candidates nearest to one k-means medoid. Shares are rounded by largest remainders,
     with at least one from every stratum where n allows. The order spreads every stratum evenly, so that its
     beginning is stratified too.
@@ -67,7 +67,7 @@ def allocate(sizes: Int[np.ndarray, " strata"], n: int) -> Int[np.ndarray, " str
 
 
 def _strata(info: Information, heads: Int[np.ndarray, " heads"], n: int, seed: int) -> Int[np.ndarray, " heads"]:
-    """Number of the stratum of every candidate."""
+    """Number the stratum of every candidate."""
     names = [info.groups[s] for s in heads]
     if len(set(names)) > 1:
         return np.unique(names, return_inverse=True)[1]

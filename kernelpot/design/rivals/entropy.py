@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from itertools import pairwise
 from types import ModuleType
 
 import numpy as np
@@ -157,7 +158,7 @@ def _split(
     vectors: Float[np.ndarray, "environments F"], offsets: Int[np.ndarray, " structures+1"]
 ) -> list[Float[np.ndarray, "own F"]]:
     """One array a structure."""
-    return [vectors[a:b].astype(np.float64) for a, b in zip(offsets[:-1], offsets[1:], strict=True)]
+    return [vectors[a:b].astype(np.float64) for a, b in pairwise(offsets)]
 
 
 def _package(name: str) -> ModuleType:

@@ -29,9 +29,9 @@ def cur(
 ) -> Int[np.ndarray, " order"]:
     """Choose, again and again, the largest entry of the leading left singular vector of what is left to explain.
 
-    CUR (Mahoney and Drineas 2009) in the iterative form of Imbalzano et al. (2018) on mean descriptors, by our own
-    `iterative_cur`: it chooses what scikit-matter's sample CUR does (tested), whether that is installed or not. Existing
-    structures count as chosen. Where nothing is left to explain, a new round begins with the rest.
+    CUR (Mahoney and Drineas 2009) in the iterative form of Imbalzano et al. (2018) on mean descriptors. It is our
+    own `iterative_cur`, which chooses what scikit-matter's sample CUR does, so that the answer does not depend on
+    whether that is installed. Existing structures count as chosen. Where nothing is left to explain, a new round begins with the rest.
     """
     heads = shuffled(heads, seed)
     vectors = means(info, heads, "cur")
@@ -80,8 +80,8 @@ def kdpp(
 ) -> Int[np.ndarray, " order"]:
     """Draw n structures with a probability in proportion to the squared volume of their normalised mean descriptors.
 
-    A k-DPP, sampled exactly (Kulesza and Taskar 2011), with the kernel ``L(i, j) = x_i·x_j`` of mean descriptors of length
-    one. Existing structures are conditioned on: what lies in their span is taken out, which is the conditional
+    A k-DPP, sampled exactly (Kulesza and Taskar 2011), with the kernel ``L(i, j) = x_i·x_j`` of mean descriptors of
+    length one. Existing structures are conditioned on: what lies in their span is taken out, which is the conditional
     process given that they are in the set. Where n exceeds the number of directions, as many are drawn as there are and
     a new round begins with the rest.
     """
