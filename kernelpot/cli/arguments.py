@@ -27,7 +27,7 @@ METHODS = (
     "entropy",
     "quests",
 )
-"""What ``select --method`` takes: greedy, then the names of `kernelpot.design.rivals.RIVALS`, which is too heavy here."""
+"""What ``select --method`` takes: greedy, then the names in `kernelpot.design.rivals.RIVALS`, too heavy to import."""
 
 LARGEST_SEED = 2**32 - 1
 """What k-means takes at most."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from copy import copy
+
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
 from kernelpot.linalg.subsets import checked, farthest_points
 
@@ -11,14 +13,20 @@ _LARGER = 1.0 + 1e-12
 
 
 def maximin(
-    X: Float[np.ndarray, "n F"], k: int, *, given: Float[np.ndarray, "m F"] | None = None, seed: int = 0
+    X: Float[np.ndarray, "n F"],
+    k: int,
+    *,
+    given: Float[np.ndarray, "m F"] | None = None,
+    seed: int = 0,
+    kicks: int = 10,
 ) -> Int[np.ndarray, " k"]:
     """Choose points so that the smallest distance between any two is large.
 
     The start is farthest points, which has at least half of the best smallest distance (Gonzalez 1985). Then the
     members of the closest pair are tried in turn: out goes the member, in comes the point farthest from all
     others, as long as that point is farther from them than the pair was apart. Each swap raises the smallest
-    distance or lowers the number of pairs at it, so the exchange ends.
+    distance or lowers the number of pairs at it, so the exchange ends. From there a third of the points, drawn at
+    random, is replaced by farthest points again before the next exchange; the best set of all is kept.
 
     Parameters
     ----------
@@ -29,7 +37,9 @@ def maximin(
     given
         Points that are there already: distances to them count, and they stay.
     seed
-        Draws the first of the farthest points where nothing is given.
+        Draws the first of the farthest points where nothing is given, and who is replaced.
+    kicks
+        How often points are replaced at random.
 
     Returns
     -------
@@ -48,53 +58,77 @@ def maximin(
     known = len(given)
     joined = np.concatenate([given, X])
     first = np.arange(known) if known else None
-    chosen = farthest_points(joined, known + k, first=first, seed=seed)[known:] - known
-    _exchange(X, chosen, _to_given(X, given))
+    best = _Set(X, farthest_points(joined, known + k, first=first, seed=seed)[known:] - known, _to_given(X, given))
+    best.exchange()
+    rng = np.random.default_rng(seed)
+    for _ in range(kicks):
+        other = best.copy()
+        other.refill(rng.choice(k, size=max(1, k // 3), replace=False))
+        other.exchange()
+        if other.closest()[0] > best.closest()[0] * _LARGER:
+            best = other
     start = np.arange(known) if known else 0
-    order = farthest_points(np.concatenate([given, X[chosen]]), known + k, first=start)[known:] - known
-    result: np.ndarray = chosen[order]
+    order = farthest_points(np.concatenate([given, X[best.chosen]]), known + k, first=start)[known:] - known
+    result: np.ndarray = best.chosen[order]
     return result
 
 
-def _exchange(X: Float[np.ndarray, "n F"], chosen: Int[np.ndarray, " k"], fixed: Float[np.ndarray, " n"]) -> None:
-    """Swap members of the closest pair in place, as long as it helps."""
-    D = np.stack([_distances(X, X[c]) for c in chosen], axis=1)
-    inside = np.zeros(len(X), dtype=bool)
-    inside[chosen] = True
-    while True:
-        closest, pair = _closest_pair(D, chosen, fixed)
-        for t in pair:
-            new, distance = _best_without(D, fixed, inside, t)
-            if distance > closest * _LARGER:
-                inside[[chosen[t], new]] = False, True
-                chosen[t] = new
-                D[:, t] = _distances(X, X[new])
-                break
-        else:
-            return
+class _Set:
+    """A choice of points, with the distances of all points to each of them."""
 
+    def __init__(
+        self, X: Float[np.ndarray, "n F"], chosen: Int[np.ndarray, " k"], fixed: Float[np.ndarray, " n"]
+    ) -> None:
+        self.X, self.chosen, self.fixed = X, chosen, fixed
+        self.D = np.stack([_distances(X, X[c]) for c in chosen], axis=1)
 
-def _closest_pair(
-    D: Float[np.ndarray, "n k"], chosen: Int[np.ndarray, " k"], fixed: Float[np.ndarray, " n"]
-) -> tuple[float, list[int]]:
-    """Smallest distance of a chosen point to another or a given one, and whom to take out."""
-    between = D[chosen]
-    np.fill_diagonal(between, np.inf)
-    i, j = np.unravel_index(np.argmin(between), between.shape)
-    to_given = int(np.argmin(fixed[chosen]))
-    if fixed[chosen[to_given]] <= between[i, j]:
-        return float(fixed[chosen[to_given]]), [to_given]
-    return float(between[i, j]), [int(i), int(j)]
+    def copy(self) -> _Set:
+        """Return a set that can change by itself."""
+        other = copy(self)
+        other.chosen, other.D = self.chosen.copy(), self.D.copy()
+        return other
 
+    def closest(self) -> tuple[float, list[int]]:
+        """Return the smallest distance of a chosen point to another or a given one, and who of them may go."""
+        between = self.D[self.chosen]
+        np.fill_diagonal(between, np.inf)
+        i, j = np.unravel_index(np.argmin(between), between.shape)
+        near = self.fixed[self.chosen]
+        if near.min() <= between[i, j]:
+            return float(near.min()), [int(np.argmin(near))]
+        return float(between[i, j]), [int(i), int(j)]
 
-def _best_without(
-    D: Float[np.ndarray, "n k"], fixed: Float[np.ndarray, " n"], inside: Bool[np.ndarray, " n"], t: int
-) -> tuple[int, float]:
-    """Find the point farthest from all given and chosen points but the t-th."""
-    near = np.minimum(fixed, np.delete(D, t, axis=1).min(axis=1, initial=np.inf))
-    near[inside] = -np.inf
-    best = int(np.argmax(near))
-    return best, float(near[best])
+    def exchange(self) -> None:
+        """Swap members of the closest pair as long as it helps."""
+        while True:
+            apart, pair = self.closest()
+            for t in pair:
+                new, distance = self._best_without([t])
+                if distance > apart * _LARGER:
+                    self._put(t, new)
+                    break
+            else:
+                return
+
+    def refill(self, out: Int[np.ndarray, " out"]) -> None:
+        """Replace some members by farthest points."""
+        left = out.tolist()
+        while left:
+            new = self._best_without(left, may_return=True)[0]
+            self._put(left.pop(), new)
+
+    def _best_without(self, out: list[int], *, may_return: bool = False) -> tuple[int, float]:
+        """Find the point farthest from all given and chosen points but some."""
+        stay = np.delete(np.arange(len(self.chosen)), out)
+        near = np.minimum(self.fixed, self.D[:, stay].min(axis=1, initial=np.inf))
+        near[self.chosen[stay] if may_return else self.chosen] = -np.inf
+        best = int(np.argmax(near))
+        return best, float(near[best])
+
+    def _put(self, t: int, new: int) -> None:
+        """Put a point into the t-th place."""
+        self.chosen[t] = new
+        self.D[:, t] = _distances(self.X, self.X[new])
 
 
 def _distances(X: Float[np.ndarray, "n F"], point: Float[np.ndarray, " F"]) -> Float[np.ndarray, " n"]:

@@ -13,6 +13,8 @@ from kernelpot.linalg.subsets import checked
 TOLERANCE = 0.05
 """How much a swap must enlarge the volume, as a share."""
 
+_BATCH = 64
+
 
 def maxvol(
     X: Float[np.ndarray, "n F"],
@@ -108,7 +110,10 @@ def _swaps(W: Float[np.ndarray, "n r"], rows: Int[np.ndarray, " r"], tol: float)
 def _grow(
     X: Float[np.ndarray, "n F"], chosen: Int[np.ndarray, " r"], given: Float[np.ndarray, "m F"], k: int
 ) -> Int[np.ndarray, " k"]:
-    """Add the row of the largest ``x (AᵀA)⁻¹ xᵀ`` again and again."""
+    """Add the row of the largest ``x (AᵀA)⁻¹ xᵀ`` again and again.
+
+    The scores only fall, so only rows whose last known score could still win are updated (Minoux 1978).
+    """
     A = np.concatenate([given, X[chosen]])
     values, V = leading(A, X.shape[1], cut=SAME)
     Y = (X @ V) / values
@@ -116,12 +121,15 @@ def _grow(
     score[chosen] = -np.inf
     inverse = np.eye(Y.shape[1])
     result = chosen.tolist()
-    for _ in range(k - len(chosen)):
+    while len(result) < k:
+        top = np.argpartition(score, -min(_BATCH, len(X)))[-min(_BATCH, len(X)) :]
+        top = top[score[top] > -np.inf]
+        score[top] = np.einsum("nr,nr->n", Y[top] @ inverse, Y[top])
         new = int(np.argmax(score))
+        if new not in top:
+            continue
         result.append(new)
         v = inverse @ Y[new]
-        size = 1.0 + float(Y[new] @ v)
-        inverse -= np.outer(v, v) / size
-        score -= (Y @ v) ** 2 / size
+        inverse -= np.outer(v, v) / (1.0 + float(Y[new] @ v))
         score[new] = -np.inf
     return np.array(result, dtype=np.int64)

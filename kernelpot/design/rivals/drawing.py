@@ -67,7 +67,7 @@ def allocate(sizes: Int[np.ndarray, " strata"], n: int) -> Int[np.ndarray, " str
 
 
 def _strata(info: Information, heads: Int[np.ndarray, " heads"], n: int, seed: int) -> Int[np.ndarray, " heads"]:
-    """Number the stratum of every candidate."""
+    """Return the number of every candidate's stratum."""
     names = [info.groups[s] for s in heads]
     if len(set(names)) > 1:
         return np.unique(names, return_inverse=True)[1]

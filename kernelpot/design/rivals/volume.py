@@ -31,7 +31,8 @@ def cur(
 
     CUR (Mahoney and Drineas 2009) in the iterative form of Imbalzano et al. (2018) on mean descriptors. It is our
     own `iterative_cur`, which chooses what scikit-matter's sample CUR does, so that the answer does not depend on
-    whether that is installed. Existing structures count as chosen. Where nothing is left to explain, a new round begins with the rest.
+    whether that is installed. Existing structures count as chosen. Where nothing is left to explain, a new round
+    begins with the rest.
     """
     heads = shuffled(heads, seed)
     vectors = means(info, heads, "cur")
