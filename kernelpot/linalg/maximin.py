@@ -57,8 +57,8 @@ def maximin(
     given = np.empty((0, X.shape[1])) if given is None else checked(given, None)
     known = len(given)
     joined = np.concatenate([given, X])
-    first = np.arange(known) if known else None
-    best = _Set(X, farthest_points(joined, known + k, first=first, seed=seed)[known:] - known, _to_given(X, given))
+    first = np.arange(known)
+    best = _Set(X, _spread(joined, known + k, first, seed)[known:] - known, _to_given(X, given))
     best.exchange()
     rng = np.random.default_rng(seed)
     for _ in range(kicks):
@@ -67,10 +67,16 @@ def maximin(
         other.exchange()
         if other.closest()[0] > best.closest()[0] * _LARGER:
             best = other
-    start = np.arange(known) if known else 0
-    order = farthest_points(np.concatenate([given, X[best.chosen]]), known + k, first=start)[known:] - known
+    start = first if known else np.zeros(1, dtype=np.int64)
+    order = _spread(np.concatenate([given, X[best.chosen]]), known + k, start, seed)[known:] - known
     result: np.ndarray = best.chosen[order]
     return result
+
+
+def _spread(X: Float[np.ndarray, "n F"], k: int, first: Int[np.ndarray, " taken"], seed: int) -> Int[np.ndarray, " k"]:
+    """Order farthest points after those that are taken; points that equal them come last."""
+    order = farthest_points(X, k, first=first if len(first) else None, seed=seed)
+    return np.concatenate([order, np.setdiff1d(np.arange(len(X)), order)[: k - len(order)]])
 
 
 class _Set:

@@ -14,6 +14,8 @@ TOLERANCE = 0.05
 """How much a swap must enlarge the volume, as a share."""
 
 _BATCH = 64
+# Gains below this may be round-off, and swaps for them would go round.
+_ROUND_OFF = 1e-6
 
 
 def maxvol(
@@ -74,7 +76,7 @@ def square(W: Float[np.ndarray, "n r"], *, tol: float = TOLERANCE) -> Int[np.nda
     W
         Rows, of full column rank.
     tol
-        Smallest share by which a swap must enlarge the volume.
+        Smallest share by which a swap must enlarge the volume; 1e-6 where less is given.
 
     Returns
     -------
@@ -97,7 +99,7 @@ def _swaps(W: Float[np.ndarray, "n r"], rows: Int[np.ndarray, " r"], tol: float)
     # As many as can pass before B is made afresh.
     for _ in range(4 * len(rows)):
         i, j = np.unravel_index(np.argmax(np.abs(B)), B.shape)
-        if abs(B[i, j]) <= 1.0 + tol:
+        if abs(B[i, j]) <= 1.0 + max(tol, _ROUND_OFF):
             break
         row = B[i].copy()
         row[j] -= 1.0

@@ -56,9 +56,9 @@ def maxvol_environments(
 ) -> Int[np.ndarray, " order"]:
     """Choose structures that hold environments of large volume.
 
-    MaxVol on environments, as active learning of moment tensor potentials does it (Podryabinkin and Shapeev 2017): ten
-    environments are chosen for each structure asked for; the structure with the most of them comes first, ties go
-    to the one whose first environment was chosen earlier. Where that names fewer than n structures, a new round chooses
+    MaxVol on environments, as active learning of moment tensor potentials does it (Podryabinkin and Shapeev 2017): as
+    many environments are chosen as the descriptor has components, but at most ten for each structure asked for;
+    the structure with the most of them comes first, ties go to the one whose first environment was chosen earlier. Where that names fewer than n structures, a new round chooses
     among the environments of the rest. Existing environments count.
     """
     method = "maxvol-environments"
@@ -67,10 +67,11 @@ def maxvol_environments(
     owner = np.repeat(np.arange(len(heads)), np.diff(offsets))
     found = known_environments(existing, method)
     given = None if found is None else found[0]
+    wanted = min(_PER_STRUCTURE * n, vectors.shape[1])
     ranked = np.empty(0, dtype=np.int64)
     while len(ranked) < n:
         rest = np.flatnonzero(~np.isin(owner, ranked))
-        chosen = owner[rest[large_volume(vectors[rest], min(_PER_STRUCTURE * n, len(rest)), given=given)]]
+        chosen = owner[rest[large_volume(vectors[rest], min(wanted, len(rest)), given=given)]]
         structures, first, counts = np.unique(chosen, return_index=True, return_counts=True)
         ranked = np.concatenate([ranked, structures[np.lexsort((first, -counts))]])
     return heads[ranked[:n]]
