@@ -58,8 +58,9 @@ def maxvol_environments(
 
     MaxVol on environments, as active learning of moment tensor potentials does it (Podryabinkin and Shapeev 2017): as
     many environments are chosen as the descriptor has components, but at most ten for each structure asked for;
-    the structure with the most of them comes first, ties go to the one whose first environment was chosen earlier. Where that names fewer than n structures, a new round chooses
-    among the environments of the rest. Existing environments count.
+    the structure with the most of them comes first, ties go to the one whose first was chosen earlier. Where
+    that names fewer than n structures, a new round chooses among the environments of the rest. Existing environments
+    count.
     """
     method = "maxvol-environments"
     heads = shuffled(heads, seed)
