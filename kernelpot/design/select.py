@@ -61,9 +61,9 @@ def select(
     method
         "greedy"; "exchange", which improves the greedy choice by swaps; "relaxation", which chooses and swaps among
         the structures that the best fractional design uses, and whose limit of efficiency is tight; or a rival:
-        "random", "fps" or "kmeans" on mean descriptors.
+        a name in `kernelpot.design.rivals.RIVALS`, such as "random", "fps" or "kmeans".
     existing
-        What is labelled already. "fps" goes on from it, "random" and "kmeans" only avoid its duplicates.
+        What is labelled already. Rivals go on from it; "random", "stratified" and "kmeans" only avoid its duplicates.
     target
         What is to be predicted, for IV: other structures, or V itself. None: the pool, duplicates once.
     costs
