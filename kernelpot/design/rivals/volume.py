@@ -57,9 +57,9 @@ def maxvol_environments(
     """Choose structures that hold environments of large volume.
 
     MaxVol on environments, as active learning of moment tensor potentials does it (Podryabinkin and Shapeev 2017): as
-    many environments are chosen as the descriptor has components, but at most ten for each structure asked for;
-    the structure with the most of them comes first, ties go to the one whose first was chosen earlier. Where
-    that names fewer than n structures, a new round chooses among the environments of the rest. Existing environments
+    many environments are chosen as the descriptor has components, but at most ten for each structure asked for, and
+    ordered by a pivoted QR; structures come in the order of their first environment. (By the number of their
+    environments, large disordered cells would crowd out every crystal, which has one environment.) Where that names fewer than n structures, a new round chooses among the environments of the rest. Existing environments
     count.
     """
     method = "maxvol-environments"
@@ -73,8 +73,8 @@ def maxvol_environments(
     while len(ranked) < n:
         rest = np.flatnonzero(~np.isin(owner, ranked))
         chosen = owner[rest[large_volume(vectors[rest], min(wanted, len(rest)), given=given)]]
-        structures, first, counts = np.unique(chosen, return_index=True, return_counts=True)
-        ranked = np.concatenate([ranked, structures[np.lexsort((first, -counts))]])
+        structures, first = np.unique(chosen, return_index=True)
+        ranked = np.concatenate([ranked, structures[np.argsort(first)]])
     return heads[ranked[:n]]
 
 
