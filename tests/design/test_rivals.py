@@ -282,7 +282,7 @@ def test_entropy_does_not_depend_on_the_scale_of_descriptors():
 # MaxVol on environments
 
 
-def test_structures_that_hold_the_corners_come_first():
+def test_structures_that_hold_the_corners_come_first_however_few():
     corners = 10.0 * np.eye(4)
     rng = np.random.default_rng(0)
     inner = 0.1 * rng.standard_normal((60, 4)) + 1.0
@@ -290,6 +290,9 @@ def test_structures_that_hold_the_corners_come_first():
     offsets = np.array([0, 10, 25, 44, 64])
     info = replace(pool(4), environments=Made(vectors, offsets))
     assert set(select(info, 2, method="maxvol-environments").indices) == {1, 2}
+    # One far environment outranks many that are nearer.
+    vectors[5] = [30.0, 0.0, 0.0, 0.0]
+    assert select(info, 1, method="maxvol-environments").indices == [0]
 
 
 # real data

@@ -59,8 +59,8 @@ def maxvol_environments(
     MaxVol on environments, as active learning of moment tensor potentials does it (Podryabinkin and Shapeev 2017): as
     many environments are chosen as the descriptor has components, but at most ten for each structure asked for, and
     ordered by a pivoted QR; structures come in the order of their first environment. (By the number of their
-    environments, large disordered cells would crowd out every crystal, which has one environment.) Where that names fewer than n structures, a new round chooses among the environments of the rest. Existing environments
-    count.
+    environments, large disordered cells would crowd out every crystal, which has one environment.) Where that names
+    fewer than n structures, a new round chooses among the environments of the rest. Existing environments count.
     """
     method = "maxvol-environments"
     heads = shuffled(heads, seed)
