@@ -65,9 +65,9 @@ def select(
     method
         "greedy"; "exchange", which improves the greedy choice by swaps; "relaxation", which chooses and swaps among
         the structures that the best fractional design uses, and whose limit of efficiency is tight; or a rival:
-        "random", "fps" or "kmeans" on mean descriptors.
+        a name in `kernelpot.design.rivals.RIVALS`, such as "random", "fps" or "kmeans".
     existing
-        What is labelled already. "fps" goes on from it, "random" and "kmeans" only avoid its duplicates.
+        What is labelled already. Rivals go on from it; "random", "stratified" and "kmeans" only avoid its duplicates.
     target
         What is to be predicted. For IV, V and G other structures; or V itself for IV, rows (points, d) for V and G.
         None: the pool, duplicates once. For "c" and "L" the rows of the functionals, for "Ds" the numbers of the
