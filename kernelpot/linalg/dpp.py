@@ -29,11 +29,6 @@ def log_elementary(logs: Float[np.ndarray, " r"], k: int) -> Float[np.ndarray, "
     return E
 
 
-def rank(X: Float[np.ndarray, "n F"]) -> int:
-    """Count the directions of X above 1e-6 of the strongest: the largest subset that `sample` can draw."""
-    return len(_left(checked(X, None))[0])
-
-
 def sample(X: Float[np.ndarray, "n F"], k: int, rng: np.random.Generator) -> Int[np.ndarray, " drawn"]:
     """Draw k rows with a probability in proportion to det of their k × k Gram matrix, exactly.
 
