@@ -63,7 +63,7 @@ def _small(report: Report, settings: Settings) -> None:
 
 
 def _large(report: Report, settings: Settings) -> None:
-    """The four cases of clustered rows."""
+    """Compare on the four cases of clustered rows."""
     for n, k in LARGE[:1] if settings.quick else LARGE:
         methods = ["greedy"] if settings.quick else ["greedy", "exchange"]
         others = _rivals(n, k, settings)
@@ -85,7 +85,8 @@ def _large(report: Report, settings: Settings) -> None:
                 for prior in (PRIOR, 1.0):
                     shown = measure("benchmarks.rows:certified", threads=settings.threads, n=n, k=k, prior=prior).known
                     report.add(
-                        f"{n} choose {k}, Λ = XᵀX + {prior:g} I: 1 - certified D efficiency", 1.0 - shown["efficiency"], "",
+                        f"{n} choose {k}, Λ = XᵀX + {prior:g} I: 1 - certified D efficiency",
+                        1.0 - shown["efficiency"],
                         target=0.03,
                         note=f"fractional optimum {shown['relaxed']:.2f}, choice {shown['value']:.2f}, "
                         f"relaxation gap {shown['gap']:.1e}",

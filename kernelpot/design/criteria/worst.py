@@ -178,7 +178,7 @@ def _norm(values: Float[np.ndarray, " some"], power: int) -> float:
 
 
 def _matrix_norm(W: Float[np.ndarray, "q q"], power: int) -> float:
-    """``tr(W^p)^(1/p)`` of a positive semidefinite matrix; by products for even p, five times as fast as eigenvalues."""
+    """``tr(W^p)^(1/p)`` of a positive semidefinite matrix; by products for even p, faster than eigenvalues."""
     scale = float(np.linalg.norm(W))
     if power % 2 or scale == 0.0:
         return _norm(np.linalg.eigvalsh(W), power)
