@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from kernelpot.design.certify import Certificate, certify
+from kernelpot.design.checks import KINDS
 from kernelpot.design.choice import Choice
 from kernelpot.design.compression import compress
-from kernelpot.design.criteria import IV, A, Criterion, D
+from kernelpot.design.criteria import IV, A, Compound, Criterion, D, Ds, E, G, L, V, c
 from kernelpot.design.duplicates import duplicates
-from kernelpot.design.information import KINDS, Information
+from kernelpot.design.information import Information
 from kernelpot.design.precision import Precision
 from kernelpot.design.select import select
 
@@ -17,10 +18,17 @@ __all__ = [
     "A",
     "Certificate",
     "Choice",
+    "Compound",
     "Criterion",
     "D",
+    "Ds",
+    "E",
+    "G",
     "Information",
+    "L",
     "Precision",
+    "V",
+    "c",
     "certify",
     "compress",
     "duplicates",

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from kernelpot.design.criteria import Criterion
 from kernelpot.design.gains import Gains, Path, first_of_best
@@ -110,7 +110,8 @@ def select(
     n
         Number of structures.
     criterion
-        "IV", "D" or "A", with the pool as target; or an object for each setting, by its name.
+        A name that needs no target or takes the pool as its target, such as "IV", "D" or "E"; or an object for each
+        setting, by its name.
     combine
         "mean" or "worst".
     existing
@@ -193,29 +194,35 @@ def measure_of(criterion: str | Mapping[str, Criterion], name: str, info: Inform
     return criterion[name]
 
 
-def _engine(info: Information, measure: Criterion, start: Precision) -> tuple[Gains, Path]:
+def log_efficiency(measure: Criterion, d: int, curve: Float[np.ndarray, " n+1"]) -> Float[np.ndarray, " n+1"]:
+    """Return the log-efficiency gained since the start: Δ log ψ, such as Δ log det Λ / d or log φ_0/φ."""
+    utilities = np.array([measure.utility(float(value), d) for value in curve])
+    # Where nothing is left to learn log ψ is infinite from the start.
+    with np.errstate(invalid="ignore"):
+        return np.where(utilities == utilities[0], 0.0, utilities - utilities[0])
+
+
+class _Every:
+    """Gains of all candidates one by one, for criteria without a closed form of small matrices."""
+
+    def __init__(self, info: Information, path: Path) -> None:
+        self._info, self._path = info, path
+
+    @property
+    def values(self) -> Float[np.ndarray, " structures"]:
+        """Gains now."""
+        gain = self._path.criterion.gainer(self._path.precision)
+        return np.array([gain(self._info.block(s)) for s in range(len(self._info))])
+
+    def add(self, s: int, live: Bool[np.ndarray, " structures"]) -> None:  # noqa: ARG002 (as in `Gains`)
+        """Choose structure s."""
+        self._path.add(self._info.block(s))
+
+
+def _engine(info: Information, measure: Criterion, start: Precision) -> tuple[Gains | _Every, Path]:
     """Follow the gains of every candidate of one setting."""
     path = Path(measure, start)
-    return Gains(info, path), path
-
-
-def log_efficiency(measure: Criterion, d: int, curve: Float[np.ndarray, " n+1"]) -> Float[np.ndarray, " n+1"]:
-    """Return the log-efficiency gained since the start: Δ log det Λ / d, or log φ_0/φ."""
-    if measure.larger_is_better:
-        return (curve - curve[0]) / d
-    tiny = np.finfo(float).tiny
-    result: np.ndarray = np.log(np.maximum(curve[0], tiny)) - np.log(np.maximum(curve, tiny))
-    return result
-
-
-def _scores(measure: Criterion, d: int, value: float, gains: Float[np.ndarray, " some"]) -> Float[np.ndarray, " some"]:
-    """Log-efficiency that every candidate would add."""
-    if measure.larger_is_better:
-        return gains / d
-    if value <= 0:
-        return np.zeros_like(gains)
-    # Round-off may carry a gain up to the value itself: the floor keeps the logarithm finite.
-    return -np.log1p(-np.minimum(gains / value, 1.0 - 1e-15))
+    return (Gains if measure.roots is not None else _Every)(info, path), path
 
 
 def _alone(
@@ -245,7 +252,7 @@ def _together(
         if not live.any():
             break
         scores = {
-            name: _scores(measures[name], infos[name].d, path.values[-1], gains.values)
+            name: measures[name].steps(measures[name].score(path.state), gains.values, infos[name].d)
             for name, (gains, path) in engines.items()
         }
         total = np.sum([share[name] * score for name, score in scores.items()], axis=0)

@@ -14,7 +14,7 @@ from kernelpot.data.noise import KINDS, Noise
 from kernelpot.design.information import Information
 from kernelpot.features.feature_map import KernelMap
 from kernelpot.features.functionals import ATOMS_PER_BATCH, LinearRows, linear_rows
-from kernelpot.features.inducing import chunks, mean_vectors
+from kernelpot.features.inducing import EnvironmentVectors, chunks, mean_vectors
 from kernelpot.progress import track
 from kernelpot.threads import ordered
 
@@ -60,6 +60,7 @@ def make_information(
             "n_inducing": features.n_inducing,
             "truncate": truncate,
         },
+        environments=EnvironmentVectors(features.descriptor, tuple(structures)),
     )
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float
 
-from kernelpot.design.criteria import IV, Criterion
+from kernelpot.design.criteria import Criterion, L, c
 from kernelpot.design.information import Information
 from kernelpot.design.precision import Precision
 from kernelpot.errors import DataError, NotFittedError, ParameterError
@@ -156,9 +156,8 @@ class Goal:
 
     def criterion(self) -> Criterion:
         """Return the criterion Σ variance/scale², smaller is better: "c" of one quantity, "L" of several."""
-        measure = IV.from_root((self.rows / self.scales[:, None]).T)
-        measure.name = "c" if len(self) == 1 else "L"
-        return measure
+        rows = self.rows / self.scales[:, None]
+        return c(rows[0]) if len(self) == 1 else L(rows)
 
     def covariance(self, known: Information | Precision | None = None) -> Float[np.ndarray, "q q"]:
         """Return the quantities' posterior covariance given labels.

@@ -31,7 +31,7 @@ def dense(info, criterion, chosen):
     return np.log(np.trace(V @ np.linalg.inv(start)) / np.trace(V @ np.linalg.inv(precision)))
 
 
-@pytest.mark.parametrize("criterion", ["D", "IV", "A"])
+@pytest.mark.parametrize("criterion", ["D", "IV", "A", "E", "G"])
 def test_one_setting_is_plain_greedy(criterion):
     info = pool(12, seed=4)
     choice = robust.select({"only": info}, 5, criterion=criterion)
