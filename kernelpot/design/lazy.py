@@ -7,53 +7,65 @@ from jaxtyping import Bool, Float, Int
 
 from kernelpot.design.gains import CHUNK_ROWS, TIE, Path, bins_of, first_of_best, lost, outer
 from kernelpot.design.information import Information
+from kernelpot.design.precision import Precision
 
 _FIRST_ROWS = 128
 
 
 class LazyGains:
-    """Upper limits of the gains of a submodular criterion, made exact on demand.
+    """Gains as they were when last looked at, made exact on demand.
 
-    A candidate's last known gain is never less than its gain now. Its G is carried over all picks that it
-    missed in one go, with the columns U of those picks side by side.
+    For a submodular criterion a candidate's last known gain is never less than its gain now; for others that is often
+    but not always so, and choosing by it is a heuristic. The G (and H) of a candidate is carried over all picks that
+    it missed in one go, with the columns U (and Y) of those picks side by side.
 
     Parameters
     ----------
     info
         Candidate blocks.
     path
-        The design so far; `add` extends it. Its criterion must be submodular and need no H.
+        The design so far; `add` extends it.
     """
 
     def __init__(self, info: Information, path: Path) -> None:
         self._info, self._path = info, path
-        self._bins = bins_of(info, 0, len(info), with_H=False)
+        self._root = path.criterion.root
+        self._bins = bins_of(info, 0, len(info), with_H=self._root is not None)
         self._bin = np.zeros(len(info), dtype=np.int64)
         self._position = np.zeros(len(info), dtype=np.int64)
         for b, part in enumerate(self._bins):
             self._bin[part.members] = b
             self._position[part.members] = np.arange(len(part.members))
-        self._columns = np.empty((info.d, 0))
+        # Columns U of past picks, and beneath them those of Y where there is H.
+        self._columns = np.empty((1 if self._root is None else 2, info.d, 0))
         self._width = 0
-        self._fresh = np.zeros(len(info))
+        self._whitened: tuple[Precision, Float[np.ndarray, "d q"]] | None = None
+        self._fresh = np.zeros((2, len(info)))
         # Column up to which a candidate's G is current; -1 where it must be computed from the factor.
         self._seen = np.full(len(info), -1)
         self.values = np.zeros(len(info))
         self.update(np.arange(len(info)))
 
     def add(self, s: int, live: Bool[np.ndarray, " structures"]) -> None:  # noqa: ARG002
-        """Choose structure s; gains turn into upper limits."""
+        """Choose structure s; gains turn into those of the past."""
+        before = self._path.precision
         U = self._path.add(self._info.block(s))
         r = U.shape[1]
         if self._width >= 2 * self._info.d:
             # To carry that many columns over would cost more than to start from the factor.
             self._width = 0
             self._seen[:] = -1
+            if not self._path.criterion.submodular:  # a chance for gains that have grown
+                self.update(np.arange(len(self._info)))
             return
-        if self._width + r > self._columns.shape[1]:
-            spare = np.empty((self._info.d, self._width + 8 * r))
-            self._columns = np.concatenate([self._columns[:, : self._width], spare], axis=1)
-        self._columns[:, self._width : self._width + r] = U
+        if self._width + r > self._columns.shape[2]:
+            spare = np.empty((len(self._columns), self._info.d, self._width + 8 * r))
+            self._columns = np.concatenate([self._columns[..., : self._width], spare], axis=2)
+        self._columns[0, :, self._width : self._width + r] = U
+        if self._root is not None:
+            LU = self._root.T @ U
+            CVU = before.unwhiten(before.whiten((self._root @ LU).T))
+            self._columns[1, :, self._width : self._width + r] = CVU - 0.5 * (U @ (LU.T @ LU))
         self._width += r
 
     def best(
@@ -96,22 +108,47 @@ class LazyGains:
         part, position = self._bins[b], self._position[members]
         rows = self._rows(part.index[position])
         if old:
-            T = self._path.precision.whiten(rows.reshape(-1, rows.shape[-1])).reshape(rows.shape)
-            G = outer(T, T) + np.eye(rows.shape[1])
-            self._fresh[members] = np.trace(G, axis1=1, axis2=2)
+            T = self._path.precision.whiten(rows.reshape(-1, rows.shape[-1]))
+            half = self._half()
+            G = outer(T.reshape(rows.shape), T.reshape(rows.shape)) + np.eye(rows.shape[1])
+            H = None
+            if half is not None:
+                Q = (T @ half).reshape(*rows.shape[:2], -1)
+                H = outer(Q, Q)
+            self._fresh[:, members] = _traces(G, H)
         else:
             start = self._seen[members]
             first = int(start.min())
-            flat = rows.reshape(-1, rows.shape[-1]) @ self._columns[:, first : self._width]
-            Z = flat.reshape(*rows.shape[:2], -1)
-            Z *= (np.arange(first, self._width) >= start[:, None])[:, None, :]
+            missed = (np.arange(first, self._width) >= start[:, None])[:, None, :]
+            flat = rows.reshape(-1, rows.shape[-1])
+            past = self._columns[..., first : self._width]
+            Z, *Y = ((flat @ columns).reshape(*rows.shape[:2], -1) * missed for columns in past)
             G = part.G[position] - outer(Z, Z)
-            cancelled = lost(self._fresh[members], np.trace(G, axis1=1, axis2=2), 1.0)
+            H = None
+            if part.H is not None:
+                cross = outer(Z, Y[0])
+                H = part.H[position] - cross - cross.transpose(0, 2, 1)
+            now = _traces(G, H)
+            cancelled = lost(self._fresh[0, members], now[0], 1.0)
+            cancelled |= lost(self._fresh[1, members], now[1], float(self.values.max()))
             if cancelled.any():
                 self._update_bin(b, members[cancelled], old=True)
-                members, position, G = members[~cancelled], position[~cancelled], G[~cancelled]
+                rest = ~cancelled
+                members, position, G = members[rest], position[rest], G[rest]
+                H = None if H is None else H[rest]
         part.G[position] = G
-        self.values[members] = self._path.criterion.gains(G, None)
+        if part.H is not None and H is not None:
+            part.H[position] = H
+        self.values[members] = self._path.criterion.gains(G, H)
+
+    def _half(self) -> Float[np.ndarray, "d q"] | None:
+        """``R⁻ᵀ L`` of the design so far, kept while it stays."""
+        if self._root is None:
+            return None
+        precision = self._path.precision
+        if self._whitened is None or self._whitened[0] is not precision:
+            self._whitened = (precision, precision.whiten(self._root.T).T)
+        return self._whitened[1]
 
     def _rows(self, index: Int[np.ndarray, "m r"]) -> Float[np.ndarray, "m r d"]:
         """Rows of some members of a bin, zero where padded."""
@@ -121,3 +158,9 @@ class LazyGains:
         real = index < len(rows)
         picked = rows[np.where(real, index, 0)]
         return picked if real.all() else picked * real[..., None]
+
+
+def _traces(G: Float[np.ndarray, "m r r"], H: Float[np.ndarray, "m r r"] | None) -> Float[np.ndarray, "2 m"]:
+    """Traces of the small matrices, zero where there is no H."""
+    of_G = np.trace(G, axis1=1, axis2=2)
+    return np.stack([of_G, np.zeros_like(of_G) if H is None else np.trace(H, axis1=1, axis2=2)])
