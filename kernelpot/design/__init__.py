@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from kernelpot.design.branch import Optimum, branch_and_bound
 from kernelpot.design.certify import Certificate, certify
 from kernelpot.design.choice import Choice
 from kernelpot.design.compression import compress
@@ -20,7 +21,9 @@ __all__ = [
     "Criterion",
     "D",
     "Information",
+    "Optimum",
     "Precision",
+    "branch_and_bound",
     "certify",
     "compress",
     "duplicates",

@@ -161,7 +161,7 @@ class ScreenedSwaps:
         return np.clip(squares, 0.0, 1.0 - _LEAST), E.T @ T
 
     def _loss(self, squares: Float[np.ndarray, " r"], T: Float[np.ndarray, "r d"]) -> float:
-        """What a member adds to the others: its G beside them is ``(1 - t²)⁻¹``."""
+        """Find what a member adds to the others: its G beside them is ``(1 - t²)⁻¹``."""
         if not len(squares):
             return 0.0
         G = np.diag(1.0 / (1.0 - squares))
@@ -181,7 +181,7 @@ class ScreenedSwaps:
     def _full_gains_beside(
         self, W: Float[np.ndarray, "r d"], which: Int[np.ndarray, " some"]
     ) -> Float[np.ndarray, " some"]:
-        """The same for some candidates with all their rows."""
+        """Find the gains of some candidates with all their rows."""
         gains = np.zeros(len(which))
         for k, s in enumerate(which):
             T = self._now.whiten(self._info.block(int(s)))

@@ -82,7 +82,8 @@ def frank_wolfe(
     while True:
         best = oracle(g)
         gap = float(g @ (best - w))
-        if taken == steps or gap <= tolerance or (stop is not None and stop(w, now, g, gap)):
+        enough = stop is not None and stop(w, now, g, gap)
+        if enough or taken == steps or gap <= tolerance:
             return Found(w, now, max(gap, 0.0), taken)
         worst = int(np.argmin([float(g @ v) for v in vertices]))
         moved = _line_search(value, slopes, w, best - vertices[worst], shares[worst], now, g)

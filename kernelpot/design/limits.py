@@ -105,7 +105,7 @@ def read_numbers(given: Numbers | None, size: int, name: str) -> Int[np.ndarray,
 def read_quotas(
     info: Information, quotas: Quotas | None, quota_groups: Sequence[object] | np.ndarray | None
 ) -> tuple[tuple[str, ...], Int[np.ndarray, " structures"], Int[np.ndarray, " classes"], Int[np.ndarray, " classes"]]:
-    """Number the quota classes.
+    """Give the quota classes numbers.
 
     Parameters
     ----------

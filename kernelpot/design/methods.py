@@ -36,7 +36,7 @@ def best_greedy(
     lazy: bool | None = None,
     sample: float | None = None,
 ) -> tuple[list[int], Path]:
-    """Run greedy; under budgets also by gain per cost, all resources' shares together and each alone, and keep the best.
+    """Run greedy; under budgets also by gain per cost, of all resources together and of each, and keep the best.
 
     Parameters
     ----------
@@ -89,7 +89,7 @@ def rounded(
 
 
 def _fulfilling(rules: Rules) -> list[int]:
-    """Forced candidates and the cheapest others that fulfil the least quotas."""
+    """Choose forced candidates and the cheapest others that fulfil the least quotas."""
     available = Available(rules)
     order = np.argsort(rules.shares, kind="stable")
     while (rules.counts(available.indices) < rules.least).any():
@@ -129,7 +129,7 @@ def ranked(info: Information, method: str, rules: Rules, existing: Information |
 
 
 def _known(info: Information, rules: Rules, existing: Information | None) -> Information | None:
-    """What a rival sees as chosen already."""
+    """Join what a rival sees as chosen already."""
     if not len(rules.forced):
         return existing
     forced = info.take(rules.forced)

@@ -86,7 +86,7 @@ class Polytope:
         return w
 
     def _best(self, worth: Float[np.ndarray, " members"]) -> Int[np.ndarray, " groups"]:
-        """The worthiest member of every group, or all where repeats are needed."""
+        """Find the worthiest member of every group, or all where repeats are needed."""
         if self.repeats:
             return np.arange(len(worth))
         order = np.lexsort((-worth, self.groups))
@@ -164,7 +164,9 @@ class Polytope:
         g = worth[keep] / (largest or 1.0)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            found = linprog(-g, A_ub=matrix, b_ub=limits, bounds=(0.0, 1.0), method="highs-ds")
+            found = linprog(  # type: ignore[call-overload]  # the stubs know no sparse matrices
+                -g, A_ub=matrix, b_ub=limits, bounds=(0.0, 1.0), method="highs-ds"
+            )
         if found.status != 0:
             return None
         prices = np.maximum(-found.ineqlin.marginals, 0.0)
@@ -204,6 +206,6 @@ def _alike(
     labels: Int[np.ndarray, " members"],
     costs: Float[np.ndarray, "members resources"],
 ) -> Int[np.ndarray, " members"]:
-    """Number the candidates so that equal ones, but for their worth, have equal numbers."""
+    """Give candidates that differ only in worth the same number."""
     keys = np.column_stack([groups, labels, costs])
     return np.unique(keys, axis=0, return_inverse=True)[1].reshape(-1)

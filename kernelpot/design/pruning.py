@@ -1,10 +1,10 @@
 """Backward elimination: from the whole pool, the member that is missed least goes, again and again.
 
-All rows are whitened by a factor of what is there, ``T = B R⁻¹``, and the covariance is ``R⁻¹ K R⁻ᵀ`` with K = I at first.
-With a member taken out, ``F = I - T K Tᵀ = L Lᵀ`` and ``U = K Tᵀ L⁻ᵀ``, K becomes ``K + U Uᵀ``: a sum. So are the small
-matrices of the others: with ``M = R⁻ᵀ V R⁻¹``, ``Z_s = T_s U`` and ``Y_s = T_s (K M U + U Uᵀ M U / 2)``,
-``P_s = T_s K T_sᵀ`` grows by ``Z Zᵀ`` and ``H_s = T_s K M K T_sᵀ`` by ``Z Yᵀ + Y Zᵀ``. Only ``F_s = I - P_s`` is a difference,
-small where nobody else knows what s knows; where such a member goes, the rest is factorised anew.
+All rows are whitened by a factor of what is there, ``T = B R⁻¹``, and the covariance is ``R⁻¹ K R⁻ᵀ`` with K = I at
+first. With a member taken out, ``F = I - T K Tᵀ = L Lᵀ`` and ``U = K Tᵀ L⁻ᵀ``, K becomes ``K + U Uᵀ``: a sum. So are
+the small matrices of the others: with ``M = R⁻ᵀ V R⁻¹``, ``Z_s = T_s U`` and ``Y_s = T_s (K M U + U Uᵀ M U / 2)``,
+``P_s = T_s K T_sᵀ`` grows by ``Z Zᵀ`` and ``H_s = T_s K M K T_sᵀ`` by ``Z Yᵀ + Y Zᵀ``. Only ``F_s = I - P_s`` is a
+difference, small where nobody else knows what s knows; where such a member goes, the rest is factorised anew.
 Elimination was studied for D by Couvreur and Bresler (2000). A step costs a product of all rows left with the few
 columns of U, and the whole course about (structures)² · (rows per structure)² · d operations: it is for hundreds of
 structures, not for tens of thousands.
@@ -139,7 +139,7 @@ class Losses:
             MU = self._half @ (self._half.T @ U)
             columns = np.concatenate([U, self._K @ MU + 0.5 * (U @ (U.T @ MU))], axis=1)
         self._K += U @ U.T
-        self._carry(columns, U.shape[1])
+        self._carry(columns, len(T))
 
     def _carry(self, columns: Float[np.ndarray, "d 2r"], r: int) -> None:
         """Bring the small matrices of those that stay up to date."""

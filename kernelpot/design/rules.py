@@ -182,9 +182,15 @@ class Rules:
         forced, forbidden
             Their numbers.
         """
-        never = self.forbidden.copy()
+        joined = np.concatenate([self.forced, np.asarray(forced, dtype=np.int64)])
+        never = self.forbidden.copy() if self.repeats else ~self.open
         never[np.asarray(forbidden, dtype=np.int64)] = True
-        return replace(self, forced=np.concatenate([self.forced, np.asarray(forced, dtype=np.int64)]), forbidden=never)
+        never[joined] = False
+        result = replace(self, forced=joined, forbidden=never)
+        if self.repeats:
+            return result
+        # What is forbidden now must not make room for repeats.
+        return replace(result, n=min(self.n, len(joined) + len(np.unique(self.groups[result.fresh]))))
 
     def heads(self) -> Int[np.ndarray, " heads"]:
         """One candidate beside the forced of every group and class, the cheapest; all where some must repeat others."""
