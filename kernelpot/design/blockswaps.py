@@ -12,10 +12,10 @@ from kernelpot.design.gains import Gains, Path, bins_of, first_of_best, outer, w
 from kernelpot.design.information import Information
 from kernelpot.design.precision import Precision
 
-COARSE = 1e-2
+COARSE = 3e-2
 """Share of the trace of a block's label kind that the screen may leave out."""
 _LOOKED_AT = 6
-_NEGLIGIBLE = 1e-3
+_NEGLIGIBLE = 1e-2
 _LEAST = 1e-13
 
 
@@ -87,7 +87,7 @@ class ScreenedSwaps:
         self._info, self._criterion, self._start = info, criterion, start
         self._sign = 1.0 if criterion.larger_is_better else -1.0
         self._short = info.truncated(COARSE)
-        self._bins = bins_of(self._short, 0, len(info), with_H=False)
+        self._bins = bins_of(self._short, 0, len(info), with_H=criterion.root is not None)
         self.indices = list(indices)
         path = Path(criterion, self._precision(self.indices))
         self._refresh(path.precision)
@@ -149,14 +149,18 @@ class ScreenedSwaps:
         self._now = precision
         self.value = self._criterion.value(precision)
         self._half = None if root is None else precision.whiten(root.T).T
-        T = precision.whiten(self._short.rows)
-        self._T = with_zero_row(T)
-        self._Q = None if self._half is None else with_zero_row(T @ self._half)
-        self._G = [outer(self._T[part.index], self._T[part.index]) + np.eye(part.index.shape[1]) for part in self._bins]
+        self._full: dict[int, tuple[Float[np.ndarray, "r d"], Float[np.ndarray, "r q"] | None]] = {}
+        T = with_zero_row(precision.whiten(self._short.rows))
+        Q = None if self._half is None else T @ self._half
+        self._T, self._Q = T, Q
+        for part in self._bins:
+            part.G[:] = outer(T[part.index], T[part.index]) + np.eye(part.index.shape[1])
+            if Q is not None and part.H is not None:
+                part.H[:] = outer(Q[part.index], Q[part.index])
 
     def _modes(self, member: int) -> tuple[Float[np.ndarray, " r"], Float[np.ndarray, "r d"]]:
         """``t²`` and ``Eᵀ T`` of a member's block."""
-        T = self._now.whiten(self._info.block(member))
+        T = self._whitened(member)[0]
         squares, E = np.linalg.eigh(T @ T.T)
         return np.clip(squares, 0.0, 1.0 - _LEAST), E.T @ T
 
@@ -170,12 +174,17 @@ class ScreenedSwaps:
 
     def _gains_beside(self, W: Float[np.ndarray, "r d"]) -> Float[np.ndarray, " structures"]:
         """Gains of all shortened candidates with ``R⁻¹ (I + WᵀW) R⁻ᵀ`` as covariance."""
-        Z = self._T @ W.T
-        Q = None if self._Q is None or self._half is None else self._Q + Z @ (W @ self._half)
+        Z, Y = self._T @ W.T, None
+        if self._Q is not None and self._half is not None:
+            across = W @ self._half
+            Y = self._Q @ across.T + 0.5 * (Z @ (across @ across.T))
         gains = np.empty(len(self._info))
-        for part, G in zip(self._bins, self._G, strict=True):
-            H = None if Q is None else outer(Q[part.index], Q[part.index])
-            gains[part.members] = self._criterion.gains(G + outer(Z[part.index], Z[part.index]), H)
+        for part in self._bins:
+            G, H = part.G + outer(Z[part.index], Z[part.index]), None
+            if Y is not None and part.H is not None:
+                cross = outer(Z[part.index], Y[part.index])
+                H = part.H + cross + cross.transpose(0, 2, 1)
+            gains[part.members] = self._criterion.gains(G, H)
         return gains
 
     def _full_gains_beside(
@@ -183,11 +192,21 @@ class ScreenedSwaps:
     ) -> Float[np.ndarray, " some"]:
         """Find the gains of some candidates with all their rows."""
         gains = np.zeros(len(which))
+        across = None if self._half is None else W @ self._half
         for k, s in enumerate(which):
-            T = self._now.whiten(self._info.block(int(s)))
+            T, Q = self._whitened(int(s))
             if len(T):
                 Z = T @ W.T
-                Q = None if self._half is None else T @ self._half + Z @ (W @ self._half)
-                G = np.eye(len(T)) + T @ T.T + Z @ Z.T
-                gains[k] = self._criterion.gains(G[None], None if Q is None else (Q @ Q.T)[None])[0]
+                G, H = np.eye(len(T)) + T @ T.T + Z @ Z.T, None
+                if Q is not None and across is not None:
+                    beside = Q + Z @ across
+                    H = (beside @ beside.T)[None]
+                gains[k] = self._criterion.gains(G[None], H)[0]
         return gains
+
+    def _whitened(self, s: int) -> tuple[Float[np.ndarray, "r d"], Float[np.ndarray, "r q"] | None]:
+        """Whiten a block, once for each design."""
+        if s not in self._full:
+            T = self._now.whiten(self._info.block(s))
+            self._full[s] = T, None if self._half is None else T @ self._half
+        return self._full[s]
