@@ -28,8 +28,6 @@ _SHAKEN = 0.15
 _EXACT = 2e10
 """Operations of an exact pass (members times rows times d²) above which a screen looks first."""
 
-__all__ = ["BlockSwaps", "exchange", "fill", "single_rows", "swappable"]
-
 
 def exchange(
     info: Information,

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -50,7 +52,6 @@ def test_a_long_course_in_information_of_condition_1e11_keeps_its_digits():
     rng = np.random.default_rng(0)
     rotation = np.linalg.qr(rng.standard_normal((20, 20)))[0]
     info = pool(60, d=20, heights=(3,), seed=1)
-    from dataclasses import replace
 
     rows = rng.standard_normal(info.rows.shape) * np.logspace(5, -2, 20)
     turned = replace(info, rows=rows @ rotation)

@@ -12,8 +12,8 @@ from kernelpot.design.available import Available, swappable
 from kernelpot.design.certificate import best_sum
 from kernelpot.design.gains import Gains, Path
 from kernelpot.design.lazy import LazyGains
-from kernelpot.design.relaxation import relax
 from kernelpot.design.problem import make_criterion, starting
+from kernelpot.design.relaxation import relax
 from kernelpot.errors import ParameterError
 from tests.design.pools import pool
 from tests.design.sets import all_sets, matrix, obeys, request, rules_of, value
@@ -255,7 +255,7 @@ def test_exchange_starts_where_it_is_told_to():
         select(info, 4, start_from=start)
     with pytest.raises(ParameterError, match="unknown `start_from` 'best'"):
         select(info, 4, method="exchange", start_from="best")
-    with pytest.raises(ParameterError, match="`start_from` breaks the rules: .*more than 4"):
+    with pytest.raises(ParameterError, match=r"`start_from` breaks the rules: .*more than 4"):
         select(info, 4, method="exchange", start_from=[0, 1, 2, 3, 4])
     with pytest.raises(ParameterError, match="forbidden structures"):
         select(info, 4, method="exchange", start_from=start, forbidden=[2])
