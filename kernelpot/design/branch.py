@@ -1,7 +1,8 @@
 """The best set of all, by branch and bound on small pools: what of a certificate's gap is integrality.
 
 Every node forces some candidates and forbids others. The relaxation of the rest bounds what its sets can reach (as for
-exact designs by Welch 1982); nodes that cannot beat the best set found are dropped, and of the others the most promising is split at its weight nearest to one half.
+exact designs by Welch 1982); nodes that cannot beat the best set found are dropped, and of the others the most
+promising is split at its weight nearest to one half.
 """
 
 from __future__ import annotations

@@ -5,9 +5,9 @@ first. With a member taken out, ``F = I - T K Tᵀ = L Lᵀ`` and ``U = K Tᵀ L
 the small matrices of the others: with ``M = R⁻ᵀ V R⁻¹``, ``Z_s = T_s U`` and ``Y_s = T_s (K M U + U Uᵀ M U / 2)``,
 ``P_s = T_s K T_sᵀ`` grows by ``Z Zᵀ`` and ``H_s = T_s K M K T_sᵀ`` by ``Z Yᵀ + Y Zᵀ``. Only ``F_s = I - P_s`` is a
 difference, small where nobody else knows what s knows; where such a member goes, the rest is factorised anew.
-Sequential backward selection by mean variances goes back to Reeves and Zhe (1999). A step costs a product of all rows left with the few
-columns of U, and the whole course about (structures)² · (rows per structure)² · d operations: it is for hundreds of
-structures, not for tens of thousands.
+Sequential backward selection by mean variances goes back to Reeves and Zhe (1999). A step costs a product of all rows
+left with the few columns of U, and the whole course about (structures)² · (rows per structure)² · d operations: it is
+for hundreds of structures, not for tens of thousands.
 """
 
 from __future__ import annotations
