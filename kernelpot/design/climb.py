@@ -61,7 +61,12 @@ def climb(
     def slopes(w: Float[np.ndarray, " heads"]) -> Float[np.ndarray, " heads"]:
         return moments.slopes(sign * criterion.gradient(precision(w)))
 
-    first = _middle(polytope, slopes(np.zeros(len(rules))), rules.seed)
+    try:
+        first = _middle(polytope, slopes(np.zeros(len(rules))), rules.seed)
+    except (
+        ArithmeticError
+    ):  # limits so tight that the solver sees no room: no weights give a valid bound, if a poor one
+        return np.zeros(len(rules)), 0
     best, tightest = first, np.inf
 
     def stop(w: Float[np.ndarray, " heads"], now: float, g: Float[np.ndarray, " heads"], gap: float) -> bool:
@@ -78,8 +83,7 @@ def climb(
             best, tightest = w, bound
         return reached >= tightest + np.log1p(-tolerance) or not g.any()
 
-    found = frank_wolfe(value, slopes, polytope.vertex, first, steps=steps, stop=stop)
-    return best, found.steps
+    return best, frank_wolfe(value, slopes, polytope.vertex, first, steps=steps, stop=stop).steps
 
 
 def _middle(polytope: Polytope, g: Float[np.ndarray, " heads"], seed: int) -> Float[np.ndarray, " heads"]:

@@ -97,14 +97,20 @@ def _settle(
     """Swap and fill up until nothing helps."""
     state = _state(info, criterion, start, indices, screen=screen)
     rank = rng.permutation(len(info))
-    held = set(rules.forced.tolist())
+    # Members that were set against all candidates since the last swap, or that must stay, need not be tried again.
+    forced = np.isin(state.indices, rules.forced)
+    settled = forced.copy()
     swaps = 0
     for _ in range(passes):
         before = swaps
         order = state.promising(_WORTHWHILE * abs(state.value))
         for position in order if isinstance(state, ScreenedSwaps) else rng.permutation(order):
-            if state.indices[position] not in held:
-                swaps += _improve(state, int(position), rules, rank)
+            if settled[position]:
+                continue
+            if _improve(state, int(position), rules, rank):
+                swaps += 1
+                settled = forced.copy()
+            settled[position] = True
         if swaps == before:
             break
     grown = fill(info, state.indices, criterion, rules, start)
