@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from kernelpot.design.branch import Optimum, branch_and_bound
 from kernelpot.design.certify import Certificate, certify
 from kernelpot.design.checks import KINDS
 from kernelpot.design.choice import Choice
@@ -26,8 +27,10 @@ __all__ = [
     "G",
     "Information",
     "L",
+    "Optimum",
     "Precision",
     "V",
+    "branch_and_bound",
     "c",
     "certify",
     "compress",

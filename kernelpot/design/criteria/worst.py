@@ -38,6 +38,7 @@ class E(Criterion):
     name = "E"
     symbol = "λ_max(C)"
     tries = TRIES
+    smooth = True
 
     def __init__(self, root: Float[np.ndarray, "d q"], *, power: int = POWER) -> None:
         root = np.asarray(root, dtype=np.float64)
@@ -112,6 +113,7 @@ class G(Criterion):
     name = "G"
     symbol = "max variance"
     tries = TRIES
+    smooth = True
 
     def __init__(
         self, rows: Float[np.ndarray, "rows d"], structure: Int[np.ndarray, " rows"], *, power: int = POWER
