@@ -14,12 +14,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from kernelpot.design.available import Available
 from kernelpot.design.criteria import Criterion
 from kernelpot.design.gains import Gains, Path, first_of_best
 from kernelpot.design.information import Information
 from kernelpot.design.precision import Precision
 from kernelpot.design.problem import make_criterion, make_rules, starting
-from kernelpot.design.search import Available, Rules
+from kernelpot.design.rules import Rules
 from kernelpot.errors import ParameterError
 from kernelpot.progress import track
 from kernelpot.threads import one_blas

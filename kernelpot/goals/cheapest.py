@@ -9,8 +9,9 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from kernelpot.design.information import Information
+from kernelpot.design.limits import Cost
 from kernelpot.design.precision import Precision
-from kernelpot.design.problem import Costs, starting
+from kernelpot.design.problem import starting
 from kernelpot.design.select import select
 from kernelpot.errors import ParameterError
 from kernelpot.goals.goal import Goal
@@ -66,7 +67,7 @@ def cheapest(
     goal: Goal,
     *,
     target_std: float | Sequence[float] | Float[np.ndarray, " q"] | None = None,
-    costs: Costs | None = None,
+    costs: Cost | None = None,
     existing: Information | None = None,
     seed: int = 0,
 ) -> Plan:
@@ -117,8 +118,8 @@ def cheapest(
     )
 
 
-def _costs(info: Information, costs: Costs | None) -> Float[np.ndarray, " structures"]:
-    given: Costs = info.n_atoms.astype(np.float64) ** 3 if costs is None else costs
+def _costs(info: Information, costs: Cost | None) -> Float[np.ndarray, " structures"]:
+    given: Cost = info.n_atoms.astype(np.float64) ** 3 if costs is None else costs
     values = np.asarray(given(info) if callable(given) else given, dtype=np.float64)
     if values.shape != (len(info),) or not (np.isfinite(values) & (values > 0)).all():
         raise ParameterError(f"`costs` must hold one positive finite cost for each of {len(info)} structures")
