@@ -15,12 +15,12 @@ from jaxtyping import Int
 from kernelpot.design.available import Available, swappable
 from kernelpot.design.blockswaps import BlockSwaps, ScreenedSwaps
 from kernelpot.design.criteria import IV, Criterion, D
+from kernelpot.design.engines import gains_for
 from kernelpot.design.gains import Path, first_of_best
 from kernelpot.design.information import Information
 from kernelpot.design.precision import Precision
 from kernelpot.design.rowswaps import RowSwaps
 from kernelpot.design.rules import Rules
-from kernelpot.design.tried import gains_for
 from kernelpot.progress import track
 
 _WORTHWHILE = 1e-9

@@ -9,12 +9,12 @@ from jaxtyping import Bool, Float
 
 from kernelpot.design.available import Available
 from kernelpot.design.criteria import Criterion
+from kernelpot.design.engines import gains_for, shortens
 from kernelpot.design.gains import Path
 from kernelpot.design.information import Information
 from kernelpot.design.lazy import LazyGains
 from kernelpot.design.precision import Precision
 from kernelpot.design.rules import Rules
-from kernelpot.design.tried import gains_for
 from kernelpot.progress import track
 
 __all__ = ["Available", "Rules", "follow", "greedy"]
@@ -52,7 +52,8 @@ def greedy(
     scale
         Divide gains by these, such as costs (for budgets).
     lazy
-        Update only candidates whose last known gain could still win. None: where that is exact.
+        Update only candidates whose last known gain could still win. False: all are exact. None: lazily where that is
+        exact, and by the gains of shortened blocks (`engines.SHORT`) where exact gains of all would take long.
     sample
         ε of stochastic greedy (Mirzasoleiman et al. 2015): every step looks at a random sample of
         ``log(1/ε)/n`` of the candidates only, which costs ε of the guarantee on average. None: at all.
@@ -62,13 +63,14 @@ def greedy(
     indices, path
         The choice in order (fewer than `rules.n` where a limit ends it first), and the path it took.
     """
+    short = lazy is None and sample is None and not criterion.submodular and shortens(info)
     lazy = criterion.submodular if lazy is None else lazy
     available = Available(rules)
     path = follow(info, available.indices, criterion, precision)
     live = available.now()
     if not live.any():
         return available.indices, path
-    gains = gains_for(info, path, lazy=lazy or sample is not None)
+    gains = gains_for(info, path, lazy=lazy or sample is not None, short=short)
     rank = np.random.default_rng(rules.seed).permutation(len(info))
     draws = np.random.default_rng([rules.seed, 2])
     scale = np.ones(len(info)) if scale is None else scale

@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from kernelpot.design.certificate import efficiency_bound
 from kernelpot.design.choice import Choice
 from kernelpot.design.criteria import Criterion
+from kernelpot.design.engines import shortens
 from kernelpot.design.exchange import exchange
 from kernelpot.design.gains import Path
 from kernelpot.design.information import Information
@@ -100,7 +101,9 @@ def select(
         Where "exchange" begins: structure numbers, "greedy" (None), or the name of a rival.
     lazy
         Whether greedy passes over candidates whose old gain no longer wins: exact for a submodular criterion such as
-        D, a heuristic for others (named in `Choice.method`). None: where that is exact; False: never.
+        D, a heuristic for others. False: every gain is exact at every step. None: lazy where that is exact; where
+        exact gains of all would take long, those of blocks shortened to 99.7 % of their trace. `Choice.method` says
+        what was done.
 
     Returns
     -------
@@ -134,7 +137,7 @@ def select(
     )
     measure = make_criterion(criterion, info, target)
     again = restarts_of(info, rules.n, restarts)
-    name = "lazy greedy (heuristic)" if method == "greedy" and lazy and not measure.submodular else method
+    name = _named(method, measure, info, lazy=lazy)
     path, relaxed = None, None
     if method in ("greedy", "stochastic"):
         sample = SAMPLE if method == "stochastic" else None
@@ -155,6 +158,17 @@ def select(
         return choice
     tight = max(measure.efficiency(path.values[-1], relaxed.bound, info.d), choice.efficiency_bound or 0.0)
     return replace(choice, efficiency_bound=tight, efficiency_from="a relaxation")
+
+
+def _named(method: str, measure: Criterion, info: Information, *, lazy: bool | None) -> str:
+    """Say in the method's name where it is not exact."""
+    if method != "greedy" or measure.submodular or lazy is False:
+        return method
+    if measure.roots is None:
+        return method if measure.tries is None or len(info) <= measure.tries else "greedy (most promising tried)"
+    if lazy:
+        return "lazy greedy (heuristic)"
+    return "greedy (shortened blocks)" if shortens(info) else method
 
 
 def _report(
