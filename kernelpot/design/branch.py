@@ -29,8 +29,8 @@ from kernelpot.design.rules import Rules
 from kernelpot.errors import ParameterError
 from kernelpot.threads import one_blas
 
-_STEPS = 40
-_TOLERANCE = 1e-4
+_STEPS = 12
+_TOLERANCE = 3e-3
 _SAME = 1e-9
 _WHOLE = 1e-3
 _ROUNDED_EVERY = 20
