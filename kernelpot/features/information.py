@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from kernelpot.data.batch import Batch
 from kernelpot.data.labels import Labels
@@ -32,6 +32,7 @@ def make_information(
     *,
     present: Labels | None,
     truncate: float,
+    masks: Sequence[Bool[np.ndarray, " atoms"]] | None = None,
 ) -> Information:
     """Return the blocks of structures, each compressed before the next is made.
 
@@ -47,9 +48,11 @@ def make_information(
         Labels that are there, to count only those; None counts every kind that has a noise.
     truncate
         Share of each kind's trace that a block may lose.
+    masks
+        Which atoms of each structure have forces; None: all.
     """
     return Information.from_blocks(
-        _blocks(features, structures, noise, amplitude, present),
+        _blocks(features, structures, noise, amplitude, present, masks),
         n_atoms=np.array([len(atoms) for atoms in structures]),
         means=mean_vectors(features.descriptor, structures),
         groups=[str(atoms.info.get("config_type", "")) for atoms in structures],
@@ -65,13 +68,24 @@ def make_information(
 
 
 def _blocks(
-    features: KernelMap, structures: Sequence[Atoms], noise: Noise, amplitude: float, present: Labels | None
+    features: KernelMap,
+    structures: Sequence[Atoms],
+    noise: Noise,
+    amplitude: float,
+    present: Labels | None,
+    masks: Sequence[Bool[np.ndarray, " atoms"]] | None,
 ) -> Iterator[Block]:
     def blocks_of(piece: tuple[int, int]) -> list[Block]:
         start, stop = piece
         batch = Batch.from_structures(structures[start:stop], features.descriptor.cutoff, start=start)
         rows = linear_rows(features, batch, amplitude, noise.kinds)
-        return [_block(rows, batch, s, _kinds(batch, s, noise, present, start), noise) for s in range(len(batch))]
+        return [
+            _block(
+                rows, batch, s, _kinds(batch, s, noise, present, start), noise,
+                None if masks is None else np.repeat(masks[start + s], 3),
+            )
+            for s in range(len(batch))
+        ]  # fmt: skip
 
     pieces = list(chunks(structures, ATOMS_PER_BATCH))
     for blocks in ordered(blocks_of, track(pieces, "information")):
@@ -88,13 +102,22 @@ def _has(kind: str, batch: Batch, s: int, present: Labels | None, start: int) ->
     return present is None or bool(present.present(kind)[start + s])
 
 
-def _block(rows: LinearRows, batch: Batch, s: int, kinds: Sequence[str], noise: Noise) -> Block:
+def _block(
+    rows: LinearRows,
+    batch: Batch,
+    s: int,
+    kinds: Sequence[str],
+    noise: Noise,
+    mask: Bool[np.ndarray, " components"] | None,
+) -> Block:
     parts, codes, sigmas = [np.empty((0, rows.energy.shape[1]))], [], []
     for kind in kinds:
         if kind == "energy":
             part = rows.energy[s : s + 1] / batch.sizes[s]
         else:
             part = rows.forces[s] if kind == "forces" else rows.stress[s]
+            if kind == "forces" and mask is not None:
+                part = part[mask]
         sigma = noise.sigma(kind)
         parts.append(part / sigma)
         codes.append(np.full(len(part), KINDS.index(kind)))
