@@ -204,7 +204,9 @@ class _Search:
         if inner.n <= 1 and not inner.least.any():
             self._finish(rules, candidates)
             return
-        found = relax(self.info, self.criterion, rules, self._start, steps=_STEPS, tolerance=_TOLERANCE)
+        # A little beyond what is hopeless, as the bound is evaluated anew from a triangular factor.
+        goal = self.criterion.utility(self.value, self.info.d) - np.log1p(-0.9 * self._tolerance)
+        found = relax(self.info, self.criterion, rules, self._start, steps=_STEPS, tolerance=_TOLERANCE, goal=goal)
         bound = found.bound_as_given
         if self._hopeless(bound):
             self._dropped = max(self._dropped, self._sign * bound)

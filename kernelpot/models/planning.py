@@ -166,6 +166,6 @@ def _masks(
     for number, (mask, atoms) in enumerate(zip(given, structures, strict=True)):
         if mask.dtype != np.bool_ or mask.shape != (len(atoms),):
             raise ParameterError(
-                f"the mask of structure {number} must hold {len(atoms)} booleans, got {mask.dtype} of shape {mask.shape}."
+                f"the mask of structure {number} must hold {len(atoms)} booleans, got {mask.dtype} of {mask.shape}."
             )
     return given
