@@ -50,6 +50,9 @@ CASES = {
     "fit": Case("time and memory of a fit, mlearn Si, M = 1000, 2 threads", "fit"),
     "design": Case("errors after choosing 10, 20 and 40 of mlearn Si by several ways", "design"),
     "forecast": Case("errors forecast from a pilot of 10 against a constant and N^(-1/2), seven sets", "forecast"),
+    "goals": Case("errors of elastic constants and vacancy energies after choosing for them, EMT metals", "goals"),
+    "certificates": Case("proven efficiencies of choices from mlearn Si, and what choosing costs", "certificates"),
+    "rows": Case("choices of plain regression rows beside AlgDesign, pivoted QR, greedy", "rows"),
     "drift": Case("energy drift of 64 Si atoms at 600 K", "drift"),
 }
 

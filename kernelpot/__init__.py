@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from kernelpot import design as design
+    from kernelpot import goals as goals
     from kernelpot.calculator import Calculator as Calculator
     from kernelpot.data.noise import Noise as Noise
     from kernelpot.data.read import read as read
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from kernelpot.models.forecast import forecast as forecast
     from kernelpot.models.prediction import Prediction as Prediction
     from kernelpot.models.scores import evaluate as evaluate
+    from kernelpot.models.screening import screen as screen
     from kernelpot.models.sparse_gp import SparseGP as SparseGP
 
 __version__ = "0.1.0"
@@ -34,15 +36,18 @@ _HOMES = {
     "forecast": "kernelpot.models.forecast",
     "load": "kernelpot.models.files",
     "read": "kernelpot.data.read",
+    "screen": "kernelpot.models.screening",
 }
 
-__all__ = [*_HOMES, "design"]
+_ROOMS = ("design", "goals")
+
+__all__ = [*_HOMES, *_ROOMS]
 
 
 def __getattr__(name: str) -> Any:
     """Import a public name on first use (PEP 562)."""
-    if name == "design":
-        return importlib.import_module("kernelpot.design")
+    if name in _ROOMS:
+        return importlib.import_module(f"kernelpot.{name}")
     if name in _HOMES:
         value = getattr(importlib.import_module(_HOMES[name]), name)
         globals()[name] = value

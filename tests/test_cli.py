@@ -196,6 +196,36 @@ def test_select_by_a_rival_and_another_criterion(files, capsys):
     assert "log det" in capsys.readouterr().out
 
 
+def test_select_warns_of_broken_structures_and_sets_them_aside_when_asked(files, tmp_path, capsys):
+    pool = read(files / "pool.xyz", ":")
+    for k in (0, 7):
+        pool[k].positions[1] = pool[k].positions[0] + [0.6, 0.0, 0.0]
+    write(tmp_path / "pool.xyz", pool)
+    args = ["select", str(tmp_path / "pool.xyz"), "-n", "20", "--json", str(tmp_path / "c.json"), "--quiet", *SMALL]
+    assert main(args) == 0
+    printed = capsys.readouterr()
+    assert "set aside" not in printed.out
+    assert printed.err.count("warning: 2 of 24 structures look broken or outlying") == 1
+    report = json.loads((tmp_path / "c.json").read_text())
+    assert report["screen"]["set_aside"] is False
+    assert [entry["index"] for entry in report["screen"]["found"]] == [0, 7]
+    assert main([*args, "--screen", "--out", str(tmp_path / "chosen.xyz")]) == 0
+    printed = capsys.readouterr()
+    assert "2 of 24 structures set aside" in printed.out
+    assert "0.6 Å apart" in printed.out
+    assert "warning" not in printed.err
+    report = json.loads((tmp_path / "c.json").read_text())
+    assert not {0, 7} & set(report["indices"])
+    for k, entry, atoms in zip(
+        report["indices"], report["structures"], read(tmp_path / "chosen.xyz", ":"), strict=True
+    ):
+        np.testing.assert_allclose(atoms.positions, pool[k].positions)
+        assert entry["index"] == k
+        assert entry["source"] == f"pool.xyz@{k}"
+    assert main([*args[:3], "23", "--screen", "--quiet", *SMALL]) == 2
+    assert "got 23 of 22" in capsys.readouterr().err
+
+
 def test_evaluate_prints_and_writes_scores(files, tmp_path, capsys):
     args = [
         "evaluate",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from argparse import Namespace
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +14,7 @@ import numpy as np
 import kernelpot as kp
 from kernelpot.cli.arguments import NOISE_DEFAULTS
 from kernelpot.cli.output import check_outputs, show, table, write_json
-from kernelpot.errors import LabelError, ParameterError
+from kernelpot.errors import DataError, LabelError, ParameterError
 from kernelpot.progress import say, track
 from kernelpot.replacing import replacing
 
@@ -20,10 +22,14 @@ if TYPE_CHECKING:
     from ase import Atoms
 
     from kernelpot.design import Choice
+    from kernelpot.models.screening import Screening
     from kernelpot.models.sparse_gp import SparseGP
 
 CHUNK = 20
 """Structures predicted at a time, so that the progress bar moves."""
+
+COMPARED = 20_000
+"""Structures up to which `select` compares all with all to find outliers; larger pools have their geometry checked."""
 
 SHOWN = 60
 """Most rows of a table of structures that a screen is given; files and JSON hold them all."""
@@ -35,24 +41,29 @@ def select(args: Namespace) -> None:
     check_outputs({"--out": args.out, "--json": args.json}, inputs)
     pool = _read(args, args.pool)
     existing = _read(args, args.existing) if args.existing else []
-    if args.n > len(pool):
-        raise ParameterError(f"`-n` must be at most the size of the pool, got {args.n} of {len(pool)} structures")
     spec = _model(args, kp.Noise(**_given_noise(args, NOISE_DEFAULTS)))
-    say(f"preparing: inducing environments from {len(pool) + len(existing)} structures, labels unseen")
-    space = spec.prepare([*pool, *existing])
+    screening = _screened(pool, spec, setting_aside=args.screen)
+    usable = [pool[k] for k in screening.kept] if args.screen else pool
+    if args.n > len(usable):
+        raise ParameterError(f"`-n` must be at most the size of the pool, got {args.n} of {len(usable)} structures")
+    say(f"preparing: inducing environments from {len(usable) + len(existing)} structures, labels unseen")
+    space = spec.prepare([*usable, *existing])
     choice = kp.design.select(
-        space.information(pool),
+        space.information(usable),
         args.n,
         criterion=args.criterion,
         method=args.method,
         existing=space.information(existing, labels="present") if existing else None,
         seed=args.seed,
     )
+    if args.screen:  # numbers are those of the files
+        choice = replace(choice, indices=screening.kept[choice.indices])
     chosen = [int(k) for k in choice.indices]
     if args.out:
         _write_structures(args.out, [pool[k] for k in chosen])
-    show(_choice_text(choice, pool, args.out), args.json)
-    write_json(args.json, _choice_json(choice, pool, args))
+    text = _choice_text(choice, pool, args.out)
+    show(f"{screening}\n\n{text}" if args.screen else text, args.json)
+    write_json(args.json, _choice_json(choice, pool, args, screening))
 
 
 def assess(args: Namespace) -> None:
@@ -166,6 +177,23 @@ def demo(args: Namespace) -> None:
     write_json(args.json, outcome.as_dict())
 
 
+def _screened(pool: list[Atoms], spec: SparseGP, *, setting_aside: bool) -> Screening:
+    """Look for broken structures, and warn of them where they are not to be set aside.
+
+    Not by default: what resembles nothing else may be broken, or the very structure that the pool was made for, and a
+    choice that leaves candidates out unasked is no choice among the pool that was given.
+    """
+    screening = kp.screen(pool, spec.descriptor if len(pool) <= COMPARED else None)
+    if setting_aside and not len(screening.kept):
+        raise DataError(f"`--screen` leaves no structure of the pool: {screening.names[0]}: {screening.aside[0][1]}")
+    if screening.aside and not setting_aside:
+        sys.stderr.write(
+            f"kernelpot: warning: {len(screening.aside)} of {len(pool)} structures look broken or outlying; the first, "
+            f"{screening.names[0]}: {screening.aside[0][1]}; --screen lists them and sets them aside\n"
+        )
+    return screening
+
+
 def _read(args: Namespace, files: Sequence[str]) -> list[Atoms]:
     return kp.read(list(files), keys=getattr(args, "keys", None), verbose=not args.quiet)
 
@@ -237,7 +265,7 @@ def _choice_text(choice: Choice, pool: Sequence[Atoms], out: str | None) -> str:
     return text + (f"\n\nwrote {out}" if out else "")
 
 
-def _choice_json(choice: Choice, pool: Sequence[Atoms], args: Namespace) -> dict[str, Any]:
+def _choice_json(choice: Choice, pool: Sequence[Atoms], args: Namespace, screening: Screening) -> dict[str, Any]:
     return {
         "indices": choice.indices,
         "curve": choice.curve,
@@ -245,6 +273,13 @@ def _choice_json(choice: Choice, pool: Sequence[Atoms], args: Namespace) -> dict
         "method": choice.method,
         "efficiency_bound": choice.efficiency_bound,
         "pool": {"files": args.pool, "n_structures": len(pool)},
+        "screen": {
+            "set_aside": args.screen,
+            "found": [
+                {"index": k, "source": name, "reason": reason}
+                for name, (k, reason) in zip(screening.names, screening.aside, strict=True)
+            ],
+        },
         "settings": _settings_json(args) | {"noise": _given_noise(args, NOISE_DEFAULTS)},
         "structures": [
             {

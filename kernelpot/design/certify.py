@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Int
 
 from kernelpot.design.choice import Choice
 from kernelpot.design.criteria import Criterion
 from kernelpot.design.information import Information
-from kernelpot.design.problem import CRITERIA, Costs, make_criterion, make_rules, starting
+from kernelpot.design.limits import Budget, Costs, Numbers, Quotas
+from kernelpot.design.problem import CRITERIA, Target, make_criterion, make_rules, starting
 from kernelpot.design.relaxation import STEPS, TOLERANCE, relax
+from kernelpot.design.rules import Rules
 from kernelpot.errors import ParameterError
 from kernelpot.threads import one_blas
 
@@ -75,11 +77,15 @@ def certify(
     info: Information,
     choice: Choice | Sequence[int] | Int[np.ndarray, " n"],
     *,
-    criterion: str | Criterion | None = None,
+    criterion: str | Mapping[str, float] | Criterion | None = None,
     existing: Information | None = None,
-    target: Information | Float[np.ndarray, "d d"] | None = None,
+    target: Target | None = None,
     costs: Costs | None = None,
-    budget: float | None = None,
+    budget: Budget | None = None,
+    forced: Numbers | None = None,
+    forbidden: Numbers | None = None,
+    quotas: Quotas | None = None,
+    quota_groups: Sequence[object] | np.ndarray | None = None,
     steps: int = STEPS,
     tolerance: float = TOLERANCE,
 ) -> Certificate:
@@ -103,6 +109,8 @@ def certify(
     costs, budget
         Rivals are all sets within the budget; without one, all sets of the same size. None: the choice's own budget,
         at N_atoms³.
+    forced, forbidden, quotas, quota_groups
+        Rivals obey these too, as in `select`.
     steps
         Largest number of steps of the relaxation.
     tolerance
@@ -126,16 +134,25 @@ def certify(
     indices = _numbers(info, choice)
     if isinstance(choice, Choice):
         budget = choice.budget if budget is None else budget
-    rules = make_rules(info, len(indices) if budget is None else None, existing, costs, budget, 0)
-    spent = float(rules.costs[indices].sum())
-    paid = choice.costs if isinstance(choice, Choice) else None
-    if paid is not None and not np.isclose(spent, paid.sum()):
-        raise ParameterError(f"the choice cost {paid.sum():.6g}, but by these `costs` {spent:.6g}: give the same costs")
-    if spent > rules.budget * (1.0 + 1e-9):
-        raise ParameterError(f"the choice costs {spent:.6g}, more than the budget of {rules.budget:.6g}")
+    rules = make_rules(
+        info,
+        len(indices) if budget is None else None,
+        existing,
+        costs,
+        budget,
+        0,
+        forced=forced,
+        forbidden=forbidden,
+        quotas=quotas,
+        quota_groups=quota_groups,
+    )
+    _check_paid(choice, rules, indices)
+    breach = rules.breach(indices)
+    if breach is not None:
+        raise ParameterError(f"the choice breaks its rules: {breach}")
     measure = make_criterion(_wanted(choice, criterion), info, target)
     lost = 0.0 if existing is None else float(existing.discarded.sum())
-    value = measure.value(start.with_rows(info.take(indices).rows))
+    value = measure.shown(start.with_rows(info.take(indices).rows))
     _check_same(choice, measure, value)
     found = relax(info, measure, rules, start, discarded=lost, steps=steps, tolerance=tolerance)
     efficiency = measure.efficiency(value, found.bound, info.d)
@@ -162,6 +179,19 @@ def _numbers(info: Information, choice: Choice | Sequence[int] | Int[np.ndarray,
     return indices
 
 
+def _check_paid(choice: object, rules: Rules, indices: Int[np.ndarray, " n"]) -> None:
+    """Refuse costs that are not those the choice was made with."""
+    if not isinstance(choice, Choice) or choice.costs is None:
+        return
+    named = choice.costs if isinstance(choice.costs, Mapping) else {"": choice.costs}
+    spent = rules.costs[indices].sum(axis=0)
+    for name, cost in zip(rules.resources, spent, strict=True):
+        if name in named and not np.isclose(cost, np.sum(named[name])):
+            raise ParameterError(
+                f"the choice cost {np.sum(named[name]):.6g}, but by these `costs` {cost:.6g}: give the same costs"
+            )
+
+
 def _check_same(choice: object, measure: Criterion, value: float) -> None:
     """Refuse a choice that was made under other circumstances than those given."""
     if not isinstance(choice, Choice) or choice.criterion != measure.name:
@@ -173,7 +203,9 @@ def _check_same(choice: object, measure: Criterion, value: float) -> None:
         )
 
 
-def _wanted(choice: Choice | object, criterion: str | Criterion | None) -> str | Criterion:
+def _wanted(
+    choice: Choice | object, criterion: str | Mapping[str, float] | Criterion | None
+) -> str | Mapping[str, float] | Criterion:
     """Settle the criterion."""
     if criterion is not None:
         return criterion

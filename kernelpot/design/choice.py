@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-_SYMBOLS = {"D": "log det Λ", "A": "tr C", "IV": "tr(VC)"}
 _SHOWN = 12
 
 
@@ -22,7 +21,7 @@ class Choice:
     indices
         Structure numbers.
     curve
-        Raw value of the criterion before and after every pick: log det Λ for D (larger is better), tr C for A and
+        Raw value of the criterion before and after every pick, such as log det Λ for D (larger is better) and
         tr(VC) for IV (smaller is better), in units of the noises and of the whitened prior.
     criterion, method
         Names of what the curve measures and of how the set was found.
@@ -32,6 +31,8 @@ class Choice:
         See `efficiency_from`; `kernelpot.design.certify` finds a tight one for any choice.
     efficiency_from
         Where that limit comes from. Taken at the design itself it is valid but loose; a low figure says little.
+    symbol, larger_is_better
+        What the curve measures, for people, and its direction.
     description
         Settings behind the information, such as noises and amplitude.
     n_candidates, n_distinct
@@ -40,9 +41,9 @@ class Choice:
         How many chosen structures duplicate another chosen or an existing one; not zero only where more were
         asked for than there are distinct ones.
     costs
-        Cost of each chosen structure where there was a budget.
+        Cost of each chosen structure where there was a budget, by name of the resource where those had names.
     budget
-        What could be spent, or None.
+        What could be spent, or None; likewise.
     groups
         Group name of each chosen structure.
     """
@@ -56,10 +57,12 @@ class Choice:
     n_candidates: int = 0
     n_distinct: int = 0
     n_repeated: int = 0
-    costs: Float[np.ndarray, " n"] | None = None
-    budget: float | None = None
+    costs: Float[np.ndarray, " n"] | Mapping[str, Float[np.ndarray, " n"]] | None = None
+    budget: float | Mapping[str, float] | None = None
     groups: tuple[str, ...] = ()
     efficiency_from: str = "the choice itself"
+    symbol: str = ""
+    larger_is_better: bool = False
 
     def __len__(self) -> int:
         """Return the number of chosen structures."""
@@ -68,8 +71,8 @@ class Choice:
     def __str__(self) -> str:
         """Return a short table for people."""
         n = len(self)
-        symbol = _SYMBOLS.get(self.criterion, self.criterion)
-        better = "larger" if self.criterion == "D" else "smaller"
+        symbol = self.symbol or self.criterion
+        better = "larger" if self.larger_is_better else "smaller"
         lines = [
             f"{n} of {self.n_candidates} structures ({self.n_distinct} distinct), method {self.method}, "
             f"criterion {self.criterion} = {symbol}, {better} is better",
@@ -83,11 +86,21 @@ class Choice:
             lines.append(
                 f"efficiency against the best possible choice: at least {floor:.3f} ({how} {self.efficiency_from})"
             )
-        if self.costs is not None and self.budget is not None:
-            lines.append(f"cost {self.costs.sum():.6g} of a budget of {self.budget:.6g}")
+        lines += self._bill()
         if self.n_repeated:
             lines.append(f"{self.n_repeated} of them repeat another structure, for only {self.n_distinct} are distinct")
         return "\n".join(lines + self._table(symbol))
+
+    def _bill(self) -> list[str]:
+        """Lines of what was spent."""
+        if self.costs is None or self.budget is None:
+            return []
+        if isinstance(self.costs, Mapping) and isinstance(self.budget, Mapping):
+            return [
+                f"{name}: cost {costs.sum():.6g} of a budget of {self.budget[name]:.6g}"
+                for name, costs in self.costs.items()
+            ]
+        return [f"cost {np.asarray(self.costs).sum():.6g} of a budget of {self.budget:.6g}"]
 
     def _table(self, symbol: str) -> list[str]:
         """Lines of the picks; the middle of a long choice is left out."""

@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
-from kernelpot.design.criteria import IV, A, Criterion, D
+from kernelpot.design.criteria import IV, A, Compound, Criterion, D, Ds, E, G, L, V, c
 from kernelpot.design.duplicates import duplicates
 from kernelpot.design.information import Information
+from kernelpot.design.limits import (
+    Budget,
+    Costs,
+    Numbers,
+    Quotas,
+    check_feasible,
+    read_costs,
+    read_numbers,
+    read_quotas,
+)
 from kernelpot.design.precision import Precision
-from kernelpot.design.search import Rules
+from kernelpot.design.rules import Rules
 from kernelpot.errors import ParameterError
 
-CRITERIA = ("D", "A", "IV")
+CRITERIA = ("IV", "D", "A", "V", "G", "E", "c", "L", "Ds")
 """Names of the criteria; "I" is another name of "IV"."""
-
-Costs = Callable[[Information], Float[np.ndarray, " structures"]] | Sequence[float] | Float[np.ndarray, " structures"]
 
 
 def starting(info: Information, existing: Information | None) -> Precision:
@@ -46,10 +55,13 @@ def starting(info: Information, existing: Information | None) -> Precision:
     return start.with_rows(existing.rows)
 
 
+Target = Information | Float[np.ndarray, "..."] | Sequence[int]
+
+
 def make_criterion(
-    criterion: str | Criterion, info: Information, target: Information | Float[np.ndarray, "d d"] | None
+    criterion: str | Mapping[str, float] | Criterion, info: Information, target: Target | None
 ) -> Criterion:
-    """Make the criterion that a name stands for.
+    """Make the criterion that a name, or a mapping of names to weights, stands for.
 
     Parameters
     ----------
@@ -58,20 +70,65 @@ def make_criterion(
     info
         The pool.
     """
-    if not isinstance(criterion, str):
+    if isinstance(criterion, Criterion):
         return criterion
-    if criterion == "D":
+    if isinstance(criterion, str):
+        return _named(criterion, info, target)
+    if not isinstance(criterion, Mapping) or not criterion:
+        raise ParameterError(
+            "`criterion` must be a name, a mapping of names to weights, or a Criterion; "
+            f"got a {type(criterion).__name__}"
+        )
+    parts = [_named(name, info, target) for name in criterion]
+    return Compound(parts, list(criterion.values()), info.d)
+
+
+def _named(name: str, info: Information, target: Target | None) -> Criterion:
+    """Make the criterion of one name."""
+    if name not in (*CRITERIA, "I"):
+        raise ParameterError(f"unknown criterion {name!r}; choose from {', '.join(CRITERIA)}")
+    if name == "D":
         return D()
-    if criterion == "A":
+    if name == "A":
         return A(info.d)
-    if criterion not in ("IV", "I"):
-        raise ParameterError(f"unknown criterion {criterion!r}; choose from {', '.join(CRITERIA)}")
+    if name == "E":
+        return E(np.eye(info.d))
+    if name == "Ds":
+        return Ds(_given(name, target, "the numbers of the weights that matter"), info.d)
+    if name in ("c", "L"):
+        rows = np.atleast_2d(np.asarray(_given(name, target, "rows of the functionals"), dtype=np.float64))
+        _check_width(rows.shape[-1], info)
+        return c(rows[0]) if name == "c" and len(rows) == 1 else L(rows)
     if target is None:
         target = info.take(np.unique(duplicates(info), return_index=True)[1])
-    measure = IV.from_root(target.target_root()) if isinstance(target, Information) else IV(target)
-    if len(measure.root) != info.d:
-        raise ParameterError(f"`target` must speak about {info.d} weights, but does about {len(measure.root)}")
-    return measure
+    return _predicted(name, info, target)
+
+
+def _predicted(name: str, info: Information, target: Target) -> Criterion:
+    """Make IV, V or G, which are about the predictions of a target."""
+    if isinstance(target, Information):
+        _check_width(target.d, info)
+        if name == "G":
+            return G(target.target_rows(), target.structure)
+        return V(target.rows) if name == "V" else IV.from_root(target.target_root())
+    array = np.asarray(target, dtype=np.float64)
+    _check_width(array.shape[-1] if array.ndim else 0, info)
+    if name == "G":
+        return G(array, np.arange(len(array)))
+    return V(array) if name == "V" else IV(array)
+
+
+def _given(name: str, target: Target | None, what: str) -> Any:
+    """Refuse a missing target."""
+    if target is None or isinstance(target, Information):
+        raise ParameterError(f"criterion {name!r} needs a `target`: {what}")
+    return target
+
+
+def _check_width(width: int, info: Information) -> None:
+    """Refuse a target of another feature space."""
+    if width != info.d:
+        raise ParameterError(f"`target` must speak about {info.d} weights, but does about {width}")
 
 
 def make_rules(
@@ -79,48 +136,64 @@ def make_rules(
     n: int | None,
     existing: Information | None,
     costs: Costs | None,
-    budget: float | None,
+    budget: Budget | None,
     seed: int,
+    *,
+    forced: Numbers | None = None,
+    forbidden: Numbers | None = None,
+    quotas: Quotas | None = None,
+    quota_groups: Sequence[object] | np.ndarray | None = None,
 ) -> Rules:
     """Check the limits of a choice.
 
     Parameters
     ----------
-    info, n, existing, costs, budget, seed
+    info, n, existing, costs, budget, seed, forced, forbidden, quotas, quota_groups
         As in `select`.
     """
     if n is None and budget is None:
         raise ParameterError("`n` may be None only where a `budget` limits the choice")
-    try:
-        size = len(info) if n is None else operator.index(n)
-    except TypeError:
-        raise ParameterError(f"`n` must be a whole number, got {n!r}") from None
-    if not 0 <= size <= len(info):
-        raise ParameterError(f"`n` must be between 0 and the number of candidates, {len(info)}; got {size}")
+    never = read_numbers(forbidden, len(info), "forbidden")
+    size = _size(n, len(info), len(never))
     groups = duplicates(info)
     taken = np.zeros(len(info), dtype=bool)
     if existing is not None and len(existing):
         joint = duplicates(existing.append(info))
         groups = joint[len(existing) :]
         taken = np.isin(groups, joint[: len(existing)])
-    rules = Rules(size, groups, taken, np.ones(len(info)), np.inf, seed)
+    resources, prices, limits = read_costs(info, costs, budget)
+    classes, labels, least, most = read_quotas(info, quotas, quota_groups)
+    mask = np.zeros(len(info), dtype=bool)
+    mask[never] = True
+    rules = Rules(
+        size,
+        groups,
+        taken,
+        prices,
+        limits,
+        seed,
+        forced=read_numbers(forced, len(info), "forced"),
+        forbidden=mask,
+        labels=labels,
+        least=least,
+        most=most,
+        resources=resources,
+        classes=classes,
+    )
     if n is None:
-        rules = replace(rules, n=rules.distinct)
-    return _with_budget(rules, info, costs, budget)
+        rules = replace(rules, n=len(rules.forced) + len(np.unique(groups[rules.fresh])))
+    check_feasible(rules)
+    return rules
 
 
-def _with_budget(rules: Rules, info: Information, costs: Costs | None, budget: float | None) -> Rules:
-    """Add costs and a budget to rules."""
-    if budget is None:
-        if costs is not None:
-            raise ParameterError("`costs` have no effect without a `budget`: give both")
-        return rules
-    if not (np.isfinite(budget) and budget >= 0):
-        raise ParameterError(f"`budget` must be finite and not negative, got {budget}")
-    given: Costs = info.n_atoms.astype(np.float64) ** 3 if costs is None else costs
-    values = np.asarray(given(info) if callable(given) else given, dtype=np.float64)
-    if values.shape != (len(info),):
-        raise ParameterError(f"`costs` must hold one cost for each of {len(info)} structures, got {values.shape}")
-    if not (np.isfinite(values) & (values > 0)).all():
-        raise ParameterError("`costs` must be positive and finite")
-    return replace(rules, costs=values, budget=float(budget))
+def _size(n: int | None, candidates: int, forbidden: int) -> int:
+    """Check the number of structures."""
+    try:
+        size = candidates - forbidden if n is None else operator.index(n)
+    except TypeError:
+        raise ParameterError(f"`n` must be a whole number, got {n!r}") from None
+    if not 0 <= size <= candidates:
+        raise ParameterError(f"`n` must be between 0 and the number of candidates, {candidates}; got {size}")
+    if size > candidates - forbidden:
+        raise ParameterError(f"`n` is {size}, but only {candidates - forbidden} candidates are not `forbidden`")
+    return size
