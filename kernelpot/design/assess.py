@@ -9,14 +9,16 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from kernelpot.design.assessment import Assessment
+from kernelpot.design.checks import KINDS
 from kernelpot.design.criteria import Criterion
 from kernelpot.design.duplicates import duplicates
 from kernelpot.design.expected import Curve, Target, expected_errors, mean_curve, row_variances
 from kernelpot.design.findings import Feasibility, Remaining, Swap
 from kernelpot.design.gains import Gains, Path
-from kernelpot.design.information import KINDS, Information
+from kernelpot.design.information import Information
+from kernelpot.design.limits import Costs
 from kernelpot.design.precision import Precision
-from kernelpot.design.problem import Costs, make_criterion
+from kernelpot.design.problem import make_criterion
 from kernelpot.design.select import select
 from kernelpot.errors import DataError, ParameterError
 from kernelpot.linalg.leaving import without_each

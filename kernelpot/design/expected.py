@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from kernelpot.design.information import KINDS, Information
+from kernelpot.design.checks import KINDS
+from kernelpot.design.information import Information
 from kernelpot.design.precision import Precision
 from kernelpot.errors import ParameterError
 
