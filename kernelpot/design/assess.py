@@ -16,7 +16,7 @@ from kernelpot.design.expected import Curve, Target, expected_errors, mean_curve
 from kernelpot.design.findings import Feasibility, Remaining, Swap
 from kernelpot.design.gains import Gains, Path
 from kernelpot.design.information import Information
-from kernelpot.design.limits import Costs
+from kernelpot.design.limits import Cost
 from kernelpot.design.precision import Precision
 from kernelpot.design.problem import make_criterion
 from kernelpot.design.select import select
@@ -46,7 +46,7 @@ def assess(
     pool: Information | None = None,
     target: Information | None = None,
     criterion: str | Criterion = "IV",
-    costs: Costs | None = None,
+    costs: Cost | None = None,
     next: int = 10,
     swaps: int = 5,
     redundant: float = 1e-3,
@@ -273,7 +273,7 @@ def _fresh(info: Information, pool: Information) -> np.ndarray:
     return result
 
 
-def _additions(found: _Found, measured: Target, costs: Costs | None, n: int, seed: int) -> _Additions:
+def _additions(found: _Found, measured: Target, costs: Cost | None, n: int, seed: int) -> _Additions:
     """Choose what to add from the pool, in order, with its gain and cost, and the errors expected on the way."""
     pool, info = found.pool, found.info
     n = min(n, len(pool)) if pool is not None else 0
@@ -299,7 +299,7 @@ def _additions(found: _Found, measured: Target, costs: Costs | None, n: int, see
     )
 
 
-def _costs(costs: Costs | None, pool: Information) -> Float[np.ndarray, " structures"]:
+def _costs(costs: Cost | None, pool: Information) -> Float[np.ndarray, " structures"]:
     """Cost of every candidate."""
     if costs is None:
         return pool.n_atoms.astype(np.float64) ** 3
