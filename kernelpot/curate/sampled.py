@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 from jaxtyping import Bool, Int
 
@@ -32,10 +30,22 @@ def draw(n_candidates: int, n: int, epsilon: float, seed: int, step: int) -> Int
     return np.sort(rng.choice(n_candidates, size=sample_size(n_candidates, n, epsilon), replace=False, shuffle=False))
 
 
-def pick(info: Information, live: Bool[np.ndarray, " sample"], path: Path, seed: int, step: int) -> int:
-    """Return the number of the best live block along a path; ties are broken by the seed."""
+def live_draw(
+    chosen: Bool[np.ndarray, " candidates"], n: int, epsilon: float, seed: int, step: int
+) -> Int[np.ndarray, " sample"]:
+    """Return the sample of one step without what was chosen, drawn again where nothing is left of it."""
+    while True:
+        sample = draw(len(chosen), n, epsilon, seed, step)
+        sample = sample[~chosen[sample]]
+        if len(sample):
+            return sample
+        step += n
+
+
+def pick(info: Information, path: Path, seed: int, step: int) -> int:
+    """Return the number of the best block along a path; ties are broken by the seed."""
     rank = np.random.default_rng([seed, step, 11]).permutation(len(info))
-    return Gains(info, path).best(live, np.ones(len(info)), rank)
+    return Gains(info, path).best(np.ones(len(info), dtype=bool), np.ones(len(info)), rank)
 
 
 def sampled_greedy(
@@ -67,26 +77,10 @@ def sampled_greedy(
     chosen = np.zeros(len(info), dtype=bool)
     indices: list[int] = []
     for step in track(range(n), "choosing"):
-        s = _step(info.take, np.arange(len(info)), chosen, n, path, epsilon, seed, step)
+        sample = live_draw(chosen, n, epsilon, seed, step)
+        s = int(sample[pick(info.take(sample), path, seed, step)])
         chosen[s] = True
         indices.append(s)
         path.add(info.block(s))
     path.anchor()
     return indices, path
-
-
-def _step(
-    take: Callable[[Int[np.ndarray, " some"]], Information],
-    candidates: Int[np.ndarray, " candidates"],
-    chosen: Bool[np.ndarray, " candidates"],
-    n: int,
-    path: Path,
-    epsilon: float,
-    seed: int,
-    step: int,
-) -> int:
-    """Pick one candidate from the step's sample, or from all that are left where every sampled one was chosen."""
-    sample = draw(len(candidates), n, epsilon, seed, step)
-    if chosen[sample].all():
-        sample = np.flatnonzero(~chosen)
-    return int(sample[pick(take(candidates[sample]), ~chosen[sample], path, seed, step)])

@@ -7,7 +7,7 @@ import lzma
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 import numpy as np
 
@@ -82,8 +82,8 @@ def frames(source: Source) -> Iterator[Frame]:
     """
     files = file_list(source)
     if files is None:
-        for k, atoms in enumerate(source):
-            yield Frame(k, -1, k, f"structure {k} (from 0)", atoms)  # type: ignore[arg-type]
+        for k, atoms in enumerate(cast("Sequence[Atoms]", source)):
+            yield Frame(k, -1, k, f"structure {k} (from 0)", atoms)
         return
     index = 0
     for f, path in enumerate(files):
@@ -125,7 +125,9 @@ def describe(source: Source) -> list[dict[str, Any]]:
     """Return JSON values by which a later run knows that the source is the same."""
     files = file_list(source)
     if files is None:
-        sums = [digest(*(np.asarray(getattr(s, name)) for name in ("positions", "numbers", "cell", "pbc"))) for s in source]
+        names = ("positions", "numbers", "cell", "pbc")
+        structures = cast("Sequence[Atoms]", source)
+        sums = [digest(*(np.asarray(getattr(atoms, name)) for name in names)) for atoms in structures]
         return [{"structures": len(sums), "checksum": digest(sums)}]
     return [
         {"path": str(path.resolve()), "size": path.stat().st_size, "modified": path.stat().st_mtime_ns}

@@ -30,7 +30,7 @@ def settings_of(space: SparseGP) -> dict[str, Any]:
     ParameterError
         The descriptor is none that a file can describe.
     """
-    features = _features(space)
+    features = features_of(space)
     if not isinstance(features.descriptor, SOAP):
         raise ParameterError(
             f"only spaces of a SOAP descriptor can be written, got a {type(features.descriptor).__name__}"
@@ -49,7 +49,7 @@ def settings_of(space: SparseGP) -> dict[str, Any]:
 
 def fingerprint(space: SparseGP) -> str:
     """Return a checksum of everything that decides the rows of a prepared model."""
-    features = _features(space)
+    features = features_of(space)
     return digest(settings_of(space), *features.inducing, *features.whitening)
 
 
@@ -70,7 +70,7 @@ def save_space(space: SparseGP, path: str | Path) -> None:
     """
     from safetensors.numpy import save as to_bytes
 
-    features = _features(space)
+    features = features_of(space)
     header = json.dumps({"format": FORMAT, "version": VERSION, "model": settings_of(space)})
     arrays = {}
     for a, (z, w) in enumerate(zip(features.inducing, features.whitening, strict=True)):
@@ -130,10 +130,13 @@ def _rebuild(settings: dict[str, Any], arrays: dict[str, np.ndarray]) -> SparseG
     return space
 
 
-def _features(space: SparseGP) -> KernelMap:
+def features_of(space: SparseGP) -> KernelMap:
+    """Return the feature map of a prepared model, or refuse it."""
     if not isinstance(space, SparseGP):
         raise ParameterError(f"`space` must be a prepared SparseGP, got a {type(space).__name__}")
     features = space.known_features
     if features is None:
-        raise NotFittedError("the inducing environments are not fixed yet; call prepare(sample), and pass what it returns")
+        raise NotFittedError(
+            "the inducing environments are not fixed yet; call prepare(sample), and pass what it returns"
+        )
     return features

@@ -56,9 +56,7 @@ def target_root(
     runs = np.array_split(numbers, min(GROUPS, len(numbers)))
     folder = store.folder / "rounds" / f"target-{digest(store.fingerprint(), factor)}"
     results = ChunkStore(folder)
-    items = [
-        (str(store.folder), str(folder), g, run, factor) for g, run in enumerate(runs) if not results.intact(g)
-    ]
+    items = [(str(store.folder), str(folder), g, run, factor) for g, run in enumerate(runs) if not results.intact(g)]
     for _ in track(spread(_reduce, items, workers=workers, scheduler=scheduler), "target", total=len(items)):
         pass
     triangles = [results.read(g)["triangle"] for g in range(len(runs))]

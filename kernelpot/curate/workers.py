@@ -15,6 +15,9 @@ Result = TypeVar("Result")
 AHEAD = 2
 """Items on the way for each worker: one in work and one waiting."""
 
+PATIENCE = "20s"
+"""How long a cluster may take to answer."""
+
 _ONE = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
 
 
@@ -35,7 +38,9 @@ def number_of(workers: int | None, scheduler: str | None) -> int:
     """
     if scheduler is not None:
         if workers:
-            raise ParameterError("`workers` are those of the cluster where a `scheduler` is given: leave one of them out")
+            raise ParameterError(
+                "`workers` are those of the cluster where a `scheduler` is given: leave one of them out"
+            )
         if not isinstance(scheduler, str) or "://" not in scheduler:
             raise ParameterError(f"`scheduler` must be an address like tcp://host:8786, got {scheduler!r}")
         return 0
@@ -47,7 +52,12 @@ def number_of(workers: int | None, scheduler: str | None) -> int:
 
 
 def spread(
-    work: Callable[[Item], Result], items: Iterable[Item], *, workers: int = 0, scheduler: str | None = None
+    work: Callable[[Item], Result],
+    items: Iterable[Item],
+    *,
+    workers: int = 0,
+    scheduler: str | None = None,
+    patience: str = PATIENCE,
 ) -> Iterator[Result]:
     """Yield ``work(item)`` for every item, in the order of completion.
 
@@ -63,6 +73,8 @@ def spread(
         Local processes of one thread each; 0 does everything here, with the threads of this process.
     scheduler
         Address of a running cluster, whose workers need kernelpot and must see the same folders.
+    patience
+        How long to wait for its answer, as Dask writes times.
 
     Raises
     ------
@@ -74,7 +86,7 @@ def spread(
     if not workers and scheduler is None:
         yield from map(work, items)
         return
-    with _client(workers, scheduler) as client:
+    with _client(workers, scheduler, patience) as client:
         yield from _bounded(client, work, iter(items))
 
 
@@ -124,7 +136,7 @@ def _alone(work: Callable[[Item], Result], item: Item) -> Result:
 
 
 @contextlib.contextmanager
-def _client(workers: int, scheduler: str | None) -> Iterator[Any]:
+def _client(workers: int, scheduler: str | None, patience: str) -> Iterator[Any]:
     """Connect to the cluster, or start one of local processes and stop it in the end."""
     try:
         import dask
@@ -136,12 +148,14 @@ def _client(workers: int, scheduler: str | None) -> Iterator[Any]:
         ) from None
     if scheduler is not None:
         try:
-            client = distributed.Client(scheduler, timeout="20s", set_as_default=False)
+            client = distributed.Client(scheduler, timeout=patience, set_as_default=False)
         except (OSError, TimeoutError, ValueError) as error:
             raise StoreError(f"no cluster answers at {scheduler} ({type(error).__name__}): is it running?") from None
         with client:
             if not client.scheduler_info(n_workers=-1)["workers"]:
-                raise StoreError(f"the cluster at {scheduler} has no workers; start some with `dask worker {scheduler}`")
+                raise StoreError(
+                    f"the cluster at {scheduler} has no workers; start some with `dask worker {scheduler}`"
+                )
             yield client
         return
     # Threads are set before a worker imports NumPy; memory is bounded by our plan, not by pausing workers.
@@ -155,5 +169,3 @@ def _client(workers: int, scheduler: str | None) -> Iterator[Any]:
         distributed.Client(cluster, set_as_default=False) as client,
     ):  # fmt: skip
         yield client
-
-

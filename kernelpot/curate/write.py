@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kernelpot.curate.source import Frame, Source, describe, frames
-from kernelpot.curate.space import fingerprint, load_space, save_space, settings_of
+from kernelpot.curate.space import features_of, fingerprint, load_space, save_space, settings_of
 from kernelpot.curate.workers import number_of, spread
 from kernelpot.design.chunks import DTYPES, BlockStore
 from kernelpot.design.information import Information
@@ -198,14 +198,12 @@ class _Count:
 
 
 def _settings(space: SparseGP, source: Source, chunk: int, truncate: float, dtype: str) -> dict[str, Any]:
-    """What decides the contents of the chunks; a store goes on only where all of it is the same."""
-    features = space.known_features
-    model = settings_of(space)
-    d = (features.n_weights + len(features.species)) if features is not None else 0
+    """Return what decides the contents of the chunks; a store goes on only where all of it is the same."""
+    model, features = settings_of(space), features_of(space)
     noise, amplitude = space.planning()
     description = {kind: noise.sigma(kind) for kind in noise.kinds}
     return {
-        "d": d,
+        "d": features.n_weights + len(features.species),
         "chunk": chunk,
         "dtype": dtype,
         "truncate": float(truncate),
@@ -262,7 +260,13 @@ def _plan(space: SparseGP, source: Source, chunk: int, truncate: float, dtype: s
         return Plan(0.0, 0, 0, chunk, max(processes, 1), item, 0.0)
     info = space.information(pilot, truncate=truncate)
     return Plan(
-        len(info.rows) / len(info), info.d, info.means.shape[1], chunk, max(processes, 1), item, float(np.mean(text[1:]))
+        len(info.rows) / len(info),
+        info.d,
+        info.means.shape[1],
+        chunk,
+        max(processes, 1),
+        item,
+        float(np.mean(text[1:])),
     )
 
 
