@@ -23,6 +23,7 @@ EXAMPLES = """\
 examples:
   kernelpot demo
   kernelpot select pool.xyz.xz -n 50 --out chosen.xyz
+  kernelpot curate huge.xyz.xz --blocks huge.blocks -n 1000 --workers 4 --out chosen.xyz
   kernelpot fit labelled.xyz --out si.kp --test test.xyz
   kernelpot evaluate si.kp test.xyz --json scores.json
   kernelpot predict si.kp new.xyz --out predicted.xyz
@@ -51,6 +52,7 @@ def parser() -> Parser:
         dest="command", metavar="command", required=True, parser_class=Parser, title="commands"
     )
     _select(commands)
+    _curate(commands)
     _fit(commands)
     _evaluate(commands)
     _predict(commands)
@@ -98,6 +100,57 @@ def _select(commands: argparse._SubParsersAction[Parser]) -> None:
     command.add_argument(
         "--existing", nargs="+", metavar="FILE", default=[], help="structures that are labelled already"
     )
+    command.add_argument(
+        "--out", metavar="FILE", help="write the chosen structures, in order of choice, as extended XYZ"
+    )
+    _settings(command)
+    _keys(command)
+
+
+def _curate(commands: argparse._SubParsersAction[Parser]) -> None:
+    command = _command(
+        commands,
+        "curate",
+        "choose from a pool that does not fit in memory; resumes",
+        """
+        Like select, for a pool of any size: its blocks are written to a folder in chunks,
+        and the choice is made chunk by chunk. Run the same command again after an
+        interruption, or with another -n: it goes on with what is in the folder.
+        """,
+    )
+    command.add_argument("pool", nargs="+", metavar="POOL", help="files of structures; extended XYZ is streamed")
+    command.add_argument("--blocks", required=True, metavar="FOLDER", help="folder of the blocks, made or gone on with")
+    command.add_argument("-n", type=positive_int, required=True, metavar="N", help="how many structures to choose")
+    command.add_argument("--criterion", choices=["IV", "D", "A"], default="IV", help="as in select (default: IV)")
+    command.add_argument(
+        "--method",
+        choices=["distributed", "stochastic"],
+        default="distributed",
+        help="greedy in parts and then over their choices (default), or the best of random samples",
+    )
+    command.add_argument(
+        "--epsilon",
+        type=positive,
+        help="accuracy of stochastic greedy, 0 to 1 (default: 0.1); with distributed: search the parts that way",
+    )
+    command.add_argument(
+        "--existing", nargs="+", metavar="FILE", default=[], help="structures that are labelled already"
+    )
+    command.add_argument(
+        "--sample",
+        type=positive_int,
+        default=2000,
+        help="structures drawn at random for the inducing environments (default: 2000)",
+    )
+    command.add_argument("--chunk", type=positive_int, default=2000, help="structures in a chunk (default: 2000)")
+    command.add_argument(
+        "--truncate", type=positive, default=0.01, help="share of a block's trace that may be dropped (default: 0.01)"
+    )
+    command.add_argument(
+        "--workers", type=natural, help="worker processes; 0 is none (default: one per thread, none for one thread)"
+    )
+    command.add_argument("--scheduler", metavar="ADDRESS", help="a running Dask cluster instead, e.g. tcp://host:8786")
+    command.add_argument("--memory", type=positive, default=4.0, help="GiB that the choice may use (default: 4)")
     command.add_argument(
         "--out", metavar="FILE", help="write the chosen structures, in order of choice, as extended XYZ"
     )

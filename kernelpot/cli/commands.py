@@ -11,6 +11,7 @@ import numpy as np
 
 import kernelpot as kp
 from kernelpot.cli.arguments import NOISE_DEFAULTS
+from kernelpot.cli.curation import curate as curate
 from kernelpot.cli.output import check_outputs, show, table, write_json
 from kernelpot.errors import LabelError, ParameterError
 from kernelpot.progress import say, track

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 
 from kernelpot.design.information import KINDS, Information
 from kernelpot.errors import ParameterError, StoreError
-from kernelpot.linalg.chunks import ChunkStore, digest, write_json
+from kernelpot.linalg.chunks import ChunkStore, digest, require_zarr, write_json
 from kernelpot.linalg.groups import equal_vectors
 
 NAME, VERSION = "kernelpot-blocks", 1
@@ -109,6 +109,7 @@ class BlockStore:
         StoreError
             The folder holds a store with other settings (the message says which), or something else.
         """
+        require_zarr()
         folder = Path(folder)
         settings = json.loads(json.dumps(dict(settings)))
         if (folder / _MANIFEST).exists():

@@ -60,7 +60,7 @@ class ChunkStore:
         notes
             JSON values to keep beside them.
         """
-        zarr = _zarr()
+        zarr = require_zarr()
         self.folder.mkdir(parents=True, exist_ok=True)
         temporary = self.folder / f"{_TEMPORARY}{k:06d}-{uuid.uuid4().hex}"
         sums = {name: _checksum(array) for name, array in arrays.items()}
@@ -92,7 +92,7 @@ class ChunkStore:
         StoreError
             The chunk is absent, damaged, or of another format.
         """
-        zarr, sums = _zarr(), self._attributes(k)["sums"]
+        zarr, sums = require_zarr(), self._attributes(k)["sums"]
         arrays = {}
         for name in sums if names is None else names:
             if name not in sums:
@@ -195,7 +195,8 @@ def digest(*parts: object) -> str:
     return total.hexdigest()
 
 
-def _zarr() -> Any:
+def require_zarr() -> Any:
+    """Import Zarr, or say how to install it."""
     try:
         import zarr
     except ModuleNotFoundError:
@@ -215,7 +216,7 @@ def _write_array(zarr: Any, group: Any, name: str, array: np.ndarray) -> None:
     """Write one array in pieces of a few MiB along its first axis, compressed where that pays."""
     row = max(array[:1].nbytes, 1)
     pieces = (min(max(_PIECE // row, 1), max(len(array), 1)), *(max(n, 1) for n in array.shape[1:]))
-    group.create_array(
+    made = group.create_array(
         name,
         shape=array.shape,
         chunks=pieces,
@@ -223,7 +224,7 @@ def _write_array(zarr: Any, group: Any, name: str, array: np.ndarray) -> None:
         compressors=zarr.codecs.BloscCodec(cname="zstd", clevel=1, shuffle="shuffle", typesize=array.dtype.itemsize),
     )
     if array.size:
-        group[name][...] = array
+        made[...] = array
 
 
 def _checksum(array: np.ndarray) -> str:
