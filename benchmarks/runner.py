@@ -49,6 +49,7 @@ CASES = {
     "descriptor": Case("time and memory of SOAP and its gradients", "descriptor"),
     "fit": Case("time and memory of a fit, mlearn Si, M = 1000, 2 threads", "fit"),
     "design": Case("errors after choosing 10, 20 and 40 of mlearn Si by several ways", "design"),
+    "scale": Case("1,000 of 200,000 blocks in chunks within 4 GiB, killed and resumed; loss by distribution", "scale"),
     "drift": Case("energy drift of 64 Si atoms at 600 K", "drift"),
 }
 
