@@ -45,7 +45,7 @@ class Sizes:
     memory: float = MEMORY
 
 
-QUICK = Sizes(real=60, synthetic=240, chosen=12, n_inducing=24, chunk=20, compared=6, memory=1.0)
+QUICK = Sizes(real=60, synthetic=240, chosen=12, n_inducing=24, chunk=20, compared=3, memory=1.0)
 
 
 def run(settings: Settings) -> Report:
