@@ -72,7 +72,12 @@ class ChunkStore:
                 for name, array in arrays.items():
                     _write_array(zarr, group, name, np.ascontiguousarray(array))
             self.remove(k)
-            temporary.rename(self.path(k))
+            try:
+                temporary.rename(self.path(k))
+            except OSError:
+                # Another process, such as a worker that outlived its run, was faster with the same chunk.
+                if not self.intact(k):
+                    raise
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
         return total
