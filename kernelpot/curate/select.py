@@ -11,7 +11,7 @@ from kernelpot.curate.choice import PoolChoice
 from kernelpot.curate.distributed import distributed
 from kernelpot.curate.job import Job
 from kernelpot.curate.stochastic import stochastic
-from kernelpot.curate.target import target_root
+from kernelpot.curate.target import keep_open, target_root
 from kernelpot.curate.workers import number_of
 from kernelpot.design.chunks import BlockStore, marks
 from kernelpot.design.criteria import IV, Criterion
@@ -105,6 +105,7 @@ def select_chunks(
         raise ParameterError(f"`epsilon` must lie between 0 and 1, got {epsilon}")
     processes = number_of(workers, scheduler)
     store.require_complete()
+    keep_open(store)
     candidates = _candidates(store, existing)
     size = _size(n, len(candidates))
     start = Precision.prior(store.d)

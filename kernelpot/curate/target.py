@@ -83,6 +83,12 @@ def _reduce(item: tuple[str, str, int, Int[np.ndarray, " run"], Float[np.ndarray
 _opened: dict[str, tuple[str, BlockStore]] = {}
 
 
+def keep_open(store: BlockStore) -> None:
+    """Let `opened` find a store, so that this process has one catalogue of it."""
+    _opened.clear()
+    _opened[str(store.folder)] = (store.fingerprint(), store)
+
+
 def opened(folder: str) -> BlockStore:
     """Open a complete store once in a process, as its catalogue is long to read."""
     store = BlockStore(folder)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kernelpot.curate.source import Frame, Source, describe, frames
-from kernelpot.curate.space import features_of, fingerprint, load_space, save_space, settings_of
+from kernelpot.curate.space import features_of, fingerprint, load_space, planning_of, save_space, settings_of
 from kernelpot.curate.workers import number_of, spread
 from kernelpot.design.chunks import DTYPES, BlockStore
 from kernelpot.design.information import Information
@@ -200,7 +200,7 @@ class _Count:
 def _settings(space: SparseGP, source: Source, chunk: int, truncate: float, dtype: str) -> dict[str, Any]:
     """Return what decides the contents of the chunks; a store goes on only where all of it is the same."""
     model, features = settings_of(space), features_of(space)
-    noise, amplitude = space.planning()
+    noise, amplitude = planning_of(space)
     description = {kind: noise.sigma(kind) for kind in noise.kinds}
     return {
         "d": features.n_weights + len(features.species),

@@ -222,7 +222,7 @@ class SparseGP:
         return self.fitted_
 
     @property
-    def known_features(self) -> KernelMap | None:
+    def _known_features(self) -> KernelMap | None:
         """The fitted feature map, else the prepared one."""
         return self.features_ if self.fitted_ is None else self.fitted_.features
 
@@ -292,18 +292,18 @@ class SparseGP:
         """
         if labels not in ("planned", "present"):
             raise ParameterError(f'`labels` must be "planned" or "present", got {labels!r}.')
-        features = self.known_features
+        features = self._known_features
         if features is None:
             raise NotFittedError(
                 "the inducing environments are not fixed yet; call prepare(pool), which returns a model that has them."
             )
-        noise, amplitude = self.planning()
+        noise, amplitude = self._planning()
         structures = structure_list(structures)
         check_species(structures, features.species)
         present = resolve(structures, keys) if labels == "present" else None
         return make_information(features, structures, noise, amplitude, present=present, truncate=truncate)
 
-    def planning(self) -> tuple[Noise, float]:
+    def _planning(self) -> tuple[Noise, float]:
         """Noise and amplitude that design works with: the fitted ones, else the given ones, else the defaults."""
         if self.fitted_ is not None:
             return self.fitted_.noise, self.fitted_.amplitude
@@ -340,7 +340,7 @@ class SparseGP:
     @property
     def species_(self) -> tuple[int, ...]:
         """Atomic numbers that the model knows."""
-        features = self.known_features
+        features = self._known_features
         if features is None:
             raise NotFittedError("this model has not seen structures yet; call prepare or fit.")
         return features.species
@@ -348,7 +348,7 @@ class SparseGP:
     @property
     def n_inducing_(self) -> int:
         """Inducing environments that are there; at most `n_inducing`."""
-        features = self.known_features
+        features = self._known_features
         return 0 if features is None else features.n_inducing
 
     @property

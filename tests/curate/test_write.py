@@ -19,11 +19,12 @@ from kernelpot import progress
 
 pytest.importorskip("zarr", reason="zarr is not installed (kernelpot[scale])")
 
-from kernelpot.curate import BlockStore, load_space, open_blocks, sample, save_space, write_blocks
+from kernelpot.curate import BlockStore, load_space, open_blocks, sample, save_space, select_chunks, write_blocks
 from kernelpot.curate import write as writing
 from kernelpot.curate.source import frames, read_frames
 from kernelpot.curate.space import fingerprint
 from kernelpot.errors import DataError, NotFittedError, ParameterError, StoreError
+from tests import structures as make
 from tests.curate.pools import killed_script, pool, space, store, xyz
 
 
@@ -302,3 +303,35 @@ def test_a_cluster_that_is_not_there_is_a_clear_error(tmp_path):
 
     with pytest.raises(StoreError, match="no cluster answers"):
         list(workers.spread(len, [[1]], scheduler="tcp://127.0.0.1:9", patience="1s"))
+
+
+def test_a_fitted_space_is_written_with_what_the_fit_found(tmp_path):
+    fitted = kp.SparseGP(space().descriptor, n_inducing=16, noise="evidence").fit(make.labelled(pool()[:8]))
+    save_space(fitted, tmp_path / "space")
+    back = load_space(tmp_path / "space")
+    ours, theirs = fitted.information(pool()[:4]), back.information(pool()[:4])
+    assert np.array_equal(ours.rows, theirs.rows)
+    assert dict(ours.description) == dict(theirs.description)
+
+
+@pytest.mark.slow
+def test_a_running_cluster_does_the_work(tmp_path):
+    distributed = pytest.importorskip("distributed", reason="dask[distributed] is not installed (kernelpot[scale])")
+    with distributed.LocalCluster(
+        n_workers=1, threads_per_worker=1, dashboard_address=None, memory_limit=0, silence_logs=50
+    ) as cluster:
+        made = write_blocks(space(), pool(), tmp_path / "s", chunk=7, scheduler=cluster.scheduler_address)
+        chosen = select_chunks(made, 4, criterion="IV", scheduler=cluster.scheduler_address)
+    here = store(tmp_path / "t")
+    assert made.fingerprint() == here.fingerprint()
+    assert chosen.indices.tolist() == select_chunks(here, 4, criterion="IV").indices.tolist()
+
+
+@pytest.mark.slow
+def test_workers_have_one_thread_and_their_errors_come_back():
+    pytest.importorskip("distributed", reason="dask[distributed] is not installed (kernelpot[scale])")
+    from kernelpot.curate.workers import spread
+
+    assert list(spread(os.getenv, ["NUMBA_NUM_THREADS", "OMP_NUM_THREADS"], workers=1)) == ["1", "1"]
+    with pytest.raises(ValueError, match="invalid literal"):
+        list(spread(int, ["1", "x", "3", "4"], workers=1))
