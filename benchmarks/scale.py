@@ -171,12 +171,13 @@ def _resembling(real: Information, n: int, rng: np.random.Generator) -> Informat
     spread = 0.05 * real.rows.std(axis=0)
     blocks, sources = [], rng.integers(len(real), size=(n, 2))
     for a, b in sources:
+        if len(real.block(int(a))) < len(real.block(int(b))):
+            a, b = b, a  # as high as the higher of the two
         first, second = real.block(int(a)), real.block(int(b))
-        h = min(len(first), len(second))
         angle = rng.uniform(0.0, np.pi / 2)
-        rows = np.cos(angle) * first[:h] + np.sin(angle) * second[:h]
-        rows += spread * rng.standard_normal(rows.shape)
-        at = slice(real.offsets[a], real.offsets[a] + h)
+        rows = np.cos(angle) * first + spread * rng.standard_normal(first.shape)
+        rows[: len(second)] += np.sin(angle) * second
+        at = slice(real.offsets[a], real.offsets[a + 1])
         blocks.append((rows, real.kinds[at], real.sigma[at]))
     means = real.means[sources[:, 0]] + 0.1 * rng.standard_normal((n, real.means.shape[1]))
     return Information.from_blocks(

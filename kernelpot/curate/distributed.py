@@ -152,6 +152,11 @@ def _guarantee(job: Job, m: int, mix: str, level: int) -> str:
     if m == 1:
         return f"greedy over the whole pool: at least 1 - 1/e{loss} of the best possible gain{mean}"
     share = -np.expm1(-min(job.per_part, job.n) / job.n) - (job.epsilon or 0.0)
+    if job.per_part < job.n:
+        # No part has an answer of its own: greedy over a union with k good ones reaches 1 - exp(-n/k) of their gain.
+        if level > 1:
+            return "no guarantee: more than two rounds, and fewer chosen in a part than are wanted"
+        share *= -np.expm1(-job.n / job.per_part)
     text = f"gain at least {share / min(m, job.n):.3f} of the best possible{mean}"
     if mix == "structures" and level == 1 and not loss and job.per_part >= job.n:
         text += f", {(1 - np.exp(-1)) / 2:.3f} in expectation over the division"

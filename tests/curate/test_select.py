@@ -338,3 +338,19 @@ def test_dask_workers_choose_the_same(tmp_path):
     there = select_chunks(stores[1], 6, seed=1, mix="chunks", memory=3.0, workers=2)
     assert here.indices.tolist() == there.indices.tolist()
     assert np.allclose(here.curve, there.curve, rtol=1e-9)
+
+
+def test_guarantees_are_those_of_the_theorems(tmp_path):
+    info = pool(120, 8, seed=9, heights=(2, 3))
+    store = store_of(tmp_path / "s", info, chunk=13)
+    memory = cramped(store, 70)
+    e = np.exp(-1)
+    full = select_chunks(store, 6, criterion="D", memory=memory)
+    assert full.n_parts == 2
+    assert f"{(1 - e) / 2:.3f} of the best possible, {(1 - e) / 2:.3f} in expectation" in full.guarantee
+    few = select_chunks(store, 6, criterion="D", memory=memory, per_part=3)
+    assert f"{(1 - np.exp(-0.5)) * (1 - np.exp(-2)) / 2:.3f} of the best possible" in few.guarantee
+    assert "expectation" not in few.guarantee
+    assert "expectation" not in select_chunks(store, 6, criterion="D", memory=memory, mix="chunks").guarantee
+    sampled = select_chunks(store, 6, criterion="D", memory=memory, epsilon=0.1)
+    assert f"{(1 - e - 0.1) / 2:.3f} of the best possible in expectation" in sampled.guarantee
