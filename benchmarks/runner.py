@@ -53,6 +53,7 @@ CASES = {
     "goals": Case("errors of elastic constants and vacancy energies after choosing for them, EMT metals", "goals"),
     "certificates": Case("proven efficiencies of choices from mlearn Si, and what choosing costs", "certificates"),
     "rows": Case("choices of plain regression rows beside AlgDesign, pivoted QR, greedy", "rows"),
+    "scale": Case("1,000 of 200,000 blocks in chunks within 4 GiB, killed and resumed; loss by distribution", "scale"),
     "drift": Case("energy drift of 64 Si atoms at 600 K", "drift"),
 }
 
