@@ -5,7 +5,7 @@ from __future__ import annotations
 from kernelpot.design.certify import Certificate, certify
 from kernelpot.design.choice import Choice
 from kernelpot.design.compression import compress
-from kernelpot.design.criteria import IV, A, Criterion, D
+from kernelpot.design.criteria import IV, A, Compound, Criterion, D, Ds, E, G, L, V, c
 from kernelpot.design.duplicates import duplicates
 from kernelpot.design.information import KINDS, Information
 from kernelpot.design.precision import Precision
@@ -17,10 +17,17 @@ __all__ = [
     "A",
     "Certificate",
     "Choice",
+    "Compound",
     "Criterion",
     "D",
+    "Ds",
+    "E",
+    "G",
     "Information",
+    "L",
     "Precision",
+    "V",
+    "c",
     "certify",
     "compress",
     "duplicates",

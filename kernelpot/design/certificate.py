@@ -9,8 +9,7 @@ from kernelpot.design.criteria import Criterion
 from kernelpot.design.information import Information
 from kernelpot.design.precision import Precision
 from kernelpot.design.search import Rules
-
-_CHUNK = 1 << 14
+from kernelpot.design.sensitivity import sensitivities
 
 
 def efficiency_bound(
@@ -48,32 +47,55 @@ def efficiency_bound(
     efficiency
         In [0, 1].
     """
-    slope = criterion.gradient(precision)
-    slope = slope if criterion.larger_is_better else -slope
-    own = sensitivities(info, slope)
-    steepest = float(np.linalg.eigvalsh(slope)[-1]) if len(slope) else 0.0
-    ideal = own + steepest * info.discarded.sum(axis=1)
-    gap = best_sum(ideal, rules) + steepest * discarded - float(own[indices].sum())
-    value = criterion.value(precision)
-    return criterion.efficiency(value, criterion.bound(value, gap, info.d), info.d)
+    limit = upper_limit(info, criterion, rules, precision, discarded=discarded, weights=_ones(len(info), indices))
+    return criterion.efficiency(criterion.shown(precision), limit, info.d)
 
 
-def sensitivities(info: Information, slope: Float[np.ndarray, "d d"]) -> Float[np.ndarray, " structures"]:
-    """Directional derivative ``tr(S B_sᵀ B_s)`` of every block.
+def upper_limit(
+    info: Information,
+    criterion: Criterion,
+    rules: Rules,
+    precision: Precision,
+    *,
+    weights: Float[np.ndarray, " structures"],
+    discarded: float = 0.0,
+    as_given: bool = False,
+) -> float:
+    """Raw value that no feasible set passes, from the tangent at a fractional design.
+
+    With Γ of `Criterion.tangent` and ``g_s = tr(Γ B_sᵀB_s)``, a set T has
+    ``log ψ(T) <= log ψ + log(1 + Σ_T g_s - Σ_s w_s g_s)``. A block that lost the trace τ to compression gains at most
+    ``λ_max(Γ) τ`` more.
 
     Parameters
     ----------
-    info
-        Blocks.
-    slope
-        S, the positive semidefinite derivative in the information.
+    info, criterion, rules, discarded
+        As in `efficiency_bound`.
+    precision
+        Information of the fractional design.
+    weights
+        Its weights.
+    as_given
+        Take blocks as if compression had dropped nothing.
     """
-    per_row = np.empty(len(info.rows))
-    for start in range(0, len(per_row), _CHUNK):
-        rows = info.rows[start : start + _CHUNK]
-        per_row[start : start + _CHUNK] = np.einsum("rd,rd->r", rows @ slope, rows)
-    # Round-off can leave a derivative of zero slightly negative.
-    return np.maximum(np.bincount(info.structure, weights=per_row, minlength=len(info)), 0.0)
+    tangent = criterion.tangent(precision)
+    if not np.isfinite(tangent.utility):
+        return criterion.raw(tangent.utility, info.d)
+    g = sensitivities(info, tangent.slope)
+    at = float(g @ weights)
+    if as_given:
+        best = best_sum(g, rules)
+    else:
+        steepest = float(np.linalg.eigvalsh(tangent.slope)[-1]) if len(tangent.slope) else 0.0
+        best = best_sum(g + steepest * info.discarded.sum(axis=1), rules) + steepest * discarded
+    return criterion.raw(tangent.utility + float(np.log1p(max(best - at, 0.0))), info.d)
+
+
+def _ones(n: int, indices: Int[np.ndarray, " n"]) -> Float[np.ndarray, " structures"]:
+    """Weights of a design of whole structures."""
+    weights = np.zeros(n)
+    weights[indices] = 1.0
+    return weights
 
 
 def best_sum(g: Float[np.ndarray, " structures"], rules: Rules) -> float:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Int
 
 from kernelpot.design.choice import Choice
 from kernelpot.design.criteria import Criterion
 from kernelpot.design.information import Information
-from kernelpot.design.problem import CRITERIA, Costs, make_criterion, make_rules, starting
+from kernelpot.design.problem import CRITERIA, Costs, Target, make_criterion, make_rules, starting
 from kernelpot.design.relaxation import STEPS, TOLERANCE, relax
 from kernelpot.errors import ParameterError
 from kernelpot.threads import one_blas
@@ -75,9 +75,9 @@ def certify(
     info: Information,
     choice: Choice | Sequence[int] | Int[np.ndarray, " n"],
     *,
-    criterion: str | Criterion | None = None,
+    criterion: str | Mapping[str, float] | Criterion | None = None,
     existing: Information | None = None,
-    target: Information | Float[np.ndarray, "d d"] | None = None,
+    target: Target | None = None,
     costs: Costs | None = None,
     budget: float | None = None,
     steps: int = STEPS,
@@ -135,7 +135,7 @@ def certify(
         raise ParameterError(f"the choice costs {spent:.6g}, more than the budget of {rules.budget:.6g}")
     measure = make_criterion(_wanted(choice, criterion), info, target)
     lost = 0.0 if existing is None else float(existing.discarded.sum())
-    value = measure.value(start.with_rows(info.take(indices).rows))
+    value = measure.shown(start.with_rows(info.take(indices).rows))
     _check_same(choice, measure, value)
     found = relax(info, measure, rules, start, discarded=lost, steps=steps, tolerance=tolerance)
     efficiency = measure.efficiency(value, found.bound, info.d)
@@ -173,7 +173,9 @@ def _check_same(choice: object, measure: Criterion, value: float) -> None:
         )
 
 
-def _wanted(choice: Choice | object, criterion: str | Criterion | None) -> str | Criterion:
+def _wanted(
+    choice: Choice | object, criterion: str | Mapping[str, float] | Criterion | None
+) -> str | Mapping[str, float] | Criterion:
     """Settle the criterion."""
     if criterion is not None:
         return criterion

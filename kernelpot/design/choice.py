@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-_SYMBOLS = {"D": "log det Λ", "A": "tr C", "IV": "tr(VC)"}
 _SHOWN = 12
 
 
@@ -22,7 +21,7 @@ class Choice:
     indices
         Structure numbers.
     curve
-        Raw value of the criterion before and after every pick: log det Λ for D (larger is better), tr C for A and
+        Raw value of the criterion before and after every pick, such as log det Λ for D (larger is better) and
         tr(VC) for IV (smaller is better), in units of the noises and of the whitened prior.
     criterion, method
         Names of what the curve measures and of how the set was found.
@@ -32,6 +31,8 @@ class Choice:
         See `efficiency_from`; `kernelpot.design.certify` finds a tight one for any choice.
     efficiency_from
         Where that limit comes from. Taken at the design itself it is valid but loose; a low figure says little.
+    symbol, larger_is_better
+        What the curve measures, for people, and its direction.
     description
         Settings behind the information, such as noises and amplitude.
     n_candidates, n_distinct
@@ -60,6 +61,8 @@ class Choice:
     budget: float | None = None
     groups: tuple[str, ...] = ()
     efficiency_from: str = "the choice itself"
+    symbol: str = ""
+    larger_is_better: bool = False
 
     def __len__(self) -> int:
         """Return the number of chosen structures."""
@@ -68,8 +71,8 @@ class Choice:
     def __str__(self) -> str:
         """Return a short table for people."""
         n = len(self)
-        symbol = _SYMBOLS.get(self.criterion, self.criterion)
-        better = "larger" if self.criterion == "D" else "smaller"
+        symbol = self.symbol or self.criterion
+        better = "larger" if self.larger_is_better else "smaller"
         lines = [
             f"{n} of {self.n_candidates} structures ({self.n_distinct} distinct), method {self.method}, "
             f"criterion {self.criterion} = {symbol}, {better} is better",

@@ -12,12 +12,13 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from kernelpot.design.criteria import Criterion
+from kernelpot.design.criteria import IV, Criterion, D
 from kernelpot.design.gains import Gains, Path, first_of_best
 from kernelpot.design.information import Information
 from kernelpot.design.precision import Precision
 from kernelpot.design.rowswaps import RowSwaps
 from kernelpot.design.search import Available, Rules
+from kernelpot.design.tried import TriedGains, gains_for
 from kernelpot.progress import track
 
 _WORTHWHILE = 1e-9
@@ -57,6 +58,8 @@ class BlockSwaps:
         """Gain of every candidate if the member at a position were out."""
         rest = self.indices[:position] + self.indices[position + 1 :]
         path = Path(self._criterion, self._start.with_rows(self._info.take(rest).rows))
+        if path.criterion.roots is None:
+            return TriedGains(self._info, path, keep=(self.indices[position],)).values
         if self._gains is None:
             self._gains = Gains(self._info, path)
         else:
@@ -108,7 +111,6 @@ def exchange(
     indices, swaps
         The best design, never worse than the first, and the number of swaps that led to all designs tried.
     """
-    sign = 1.0 if criterion.larger_is_better else -1.0
     rng = np.random.default_rng([rules.seed, 1])
     best, value, swaps = _settle(info, list(indices), criterion, rules, start, rng, passes)
     for _ in track(range(restarts), "exchanging"):
@@ -116,7 +118,7 @@ def exchange(
             break
         trial, score, more = _settle(info, _shake(best, rules, rng), criterion, rules, start, rng, passes)
         swaps += more
-        if sign * score > sign * value:
+        if criterion.sign * score > criterion.sign * value:
             best, value = trial, score
     return best, swaps
 
@@ -131,7 +133,7 @@ def _settle(
     passes: int,
 ) -> tuple[list[int], float, int]:
     """Swap and fill up until nothing helps."""
-    swaps_of = RowSwaps if single_rows(info) else BlockSwaps
+    swaps_of = RowSwaps if single_rows(info) and isinstance(criterion, D | IV) else BlockSwaps
     state: RowSwaps | BlockSwaps = swaps_of(info, criterion, start, indices)
     rank = rng.permutation(len(info))
     swaps = 0
@@ -207,7 +209,7 @@ def fill(info: Information, indices: Sequence[int], criterion: Criterion, rules:
     for s in indices:
         available.choose(s)
     if available.now().any():
-        gains = Gains(info, Path(criterion, start.with_rows(info.take(indices).rows)))
+        gains = gains_for(info, Path(criterion, start.with_rows(info.take(indices).rows)))
         rank = np.random.default_rng(rules.seed).permutation(len(info))
         while (live := available.now()).any():
             s = gains.best(live, np.ones(len(info)), rank)

@@ -47,8 +47,8 @@ class Path:
     def __init__(self, criterion: Criterion, precision: Precision) -> None:
         self.criterion = criterion
         self.precision = precision
-        self.values = [criterion.value(precision)]
-        self._anchor = self.values[0]
+        self.state = self._anchor = criterion.state(precision)
+        self.values = [criterion.shown(precision)]
 
     def add(self, block: Float[np.ndarray, "rows d"]) -> Float[np.ndarray, "d r"]:
         """Add a block, and return U, by which C has become ``C - U Uᵀ``."""
@@ -63,15 +63,21 @@ class Path:
             TL = solve_triangular(lower, T, lower=True, check_finite=False)
         U = np.ascontiguousarray(self.precision.unwhiten(TL))
         self.precision = self.precision.with_rows(block)
-        self.values.append(self.criterion.follow(self.values[-1], lower, U))
+        if self.criterion.roots is None:
+            self.values.append(0.0)
+            self.anchor()
+            return U
+        self.state = self.criterion.follow(self.state, lower, U)
+        self.values.append(self.criterion.score(self.state))
         # Differences are good to eps times the value they started from.
-        if len(self.values) % _REFRESH_PICKS == 0 or self.values[-1] < 1e-3 * self._anchor:
+        if len(self.values) % _REFRESH_PICKS == 0 or bool((self.state < 1e-3 * self._anchor).any()):
             self.anchor()
         return U
 
     def anchor(self) -> None:
         """Compute the last value from the factor."""
-        self._anchor = self.values[-1] = self.criterion.value(self.precision)
+        self.state = self._anchor = self.criterion.state(self.precision)
+        self.values[-1] = self.criterion.shown(self.precision)
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +87,7 @@ class Bin:
     members: Int[np.ndarray, " m"]
     index: Int[np.ndarray, "m r"]  # row numbers within the chunk; the chunk's length stands for a zero row
     G: Float[np.ndarray, "m r r"]
-    H: Float[np.ndarray, "m r r"] | None
+    H: tuple[Float[np.ndarray, "m r r"], ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,10 +111,11 @@ class Gains:
 
     def __init__(self, info: Information, path: Path) -> None:
         self._info, self._path = info, path
-        self._chunks = _chunks(info, with_H=path.criterion.root is not None)
+        self._roots = path.criterion.roots or ()
+        self._chunks = _chunks(info, len(self._roots))
         self.values = np.zeros(len(info))
-        # Traces of G and H now, and when they were last computed without differences.
-        self._traces, self._fresh = np.zeros((2, len(info))), np.zeros((2, len(info)))
+        # Traces of G and of each H now, and when they were last computed without differences.
+        self._traces, self._fresh = np.zeros((2, 1 + len(self._roots), len(info)))
         self.recompute()
 
     def best(
@@ -123,20 +130,20 @@ class Gains:
     def add(self, s: int, live: Bool[np.ndarray, " structures"]) -> None:
         """Choose structure s and update the gains; `live` marks those that may still be chosen."""
         path = self._path
-        L, before = path.criterion.root, path.precision
+        before = path.precision
         U = path.add(self._info.block(s))
         self._picks += 1
         self._columns += U.shape[1]
         if self._picks >= _REFRESH_PICKS and self._columns >= 2 * len(U):
             self.recompute()
             return
-        factors = U
-        if L is not None:
+        factors = [U]
+        for L in self._roots:
             LU = L.T @ U
             CVU = before.unwhiten(before.whiten((L @ LU).T))
-            factors = np.concatenate([U, CVU - 0.5 * (U @ (LU.T @ LU))], axis=1)
+            factors.append(CVU - 0.5 * (U @ (LU.T @ LU)))
         for chunk in self._chunks:
-            self._downdate(chunk, factors, U.shape[1])
+            self._downdate(chunk, np.concatenate(factors, axis=1), U.shape[1])
         if self._cancelled(live):
             self.recompute()
 
@@ -148,43 +155,45 @@ class Gains:
     def recompute(self) -> None:
         """Compute G and H of every candidate from the triangular factor."""
         precision = self._path.precision
-        root = self._path.criterion.root
-        half = precision.whiten(root.T).T if root is not None else None
+        halves = [precision.whiten(L.T).T for L in self._roots]
         for chunk in self._chunks:
             T = with_zero_row(precision.whiten(self._info.rows[chunk.rows]))
-            Q = T @ half if half is not None else None
+            products = [T @ half for half in halves]
             for part in chunk.bins:
                 part.G[:] = outer(T[part.index], T[part.index]) + np.eye(part.index.shape[1])
-                if Q is not None and part.H is not None:
-                    part.H[:] = outer(Q[part.index], Q[part.index])
+                for H, Q in zip(part.H, products, strict=True):
+                    H[:] = outer(Q[part.index], Q[part.index])
                 self._evaluate(part)
         self._fresh[:] = self._traces
         self._picks = self._columns = 0
 
-    def _downdate(self, chunk: _Chunk, factors: Float[np.ndarray, "d 2r"], r: int) -> None:
+    def _downdate(self, chunk: _Chunk, factors: Float[np.ndarray, "d parts"], r: int) -> None:
         """Carry one pick over to the candidates of a chunk."""
         products = with_zero_row(self._info.rows[chunk.rows] @ factors)
         for part in chunk.bins:
             ZY = products[part.index]
-            part.G[:] -= outer(ZY[..., :r], ZY[..., :r])
-            if part.H is not None:
-                cross = outer(ZY[..., :r], ZY[..., r:])
-                part.H[:] -= cross + cross.transpose(0, 2, 1)
+            Z = ZY[..., :r]
+            part.G[:] -= outer(Z, Z)
+            for k, H in enumerate(part.H, start=1):
+                cross = outer(Z, ZY[..., k * r : (k + 1) * r])
+                H[:] -= cross + cross.transpose(0, 2, 1)
             self._evaluate(part)
 
     def _evaluate(self, part: Bin) -> None:
         """Store the gains and traces of one bin."""
-        self.values[part.members] = self._path.criterion.gains(part.G, part.H)
-        self._traces[0, part.members] = np.trace(part.G, axis1=1, axis2=2)
-        if part.H is not None:
-            self._traces[1, part.members] = np.trace(part.H, axis1=1, axis2=2)
+        self.values[part.members] = self._path.criterion.gains(part.G, part.H, self._path.state)
+        for k, matrices in enumerate((part.G, *part.H)):
+            self._traces[k, part.members] = np.trace(matrices, axis1=1, axis2=2)
 
     def _cancelled(self, live: Bool[np.ndarray, " structures"]) -> bool:
-        """Whether round-off could matter, beside G's least eigenvalue or the largest gain."""
-        best = self.values[live].max(initial=0.0)
-        in_G = lost(self._fresh[0, live], self._traces[0, live], 1.0)
-        in_H = lost(self._fresh[1, live], self._traces[1, live], best)
-        return bool((in_G | in_H).any())
+        """Whether round-off could matter, beside G's least eigenvalue or the largest ``tr(G⁻¹H) >= tr H / tr G``."""
+        if not live.any():
+            return False
+        scales = [1.0, *(self._traces[1:, live] / self._traces[0, live]).max(axis=1)]
+        return any(
+            bool(lost(fresh[live], now[live], scale).any())
+            for fresh, now, scale in zip(self._fresh, self._traces, scales, strict=True)
+        )
 
 
 def lost(fresh: Float[np.ndarray, " some"], now: Float[np.ndarray, " some"], scale: float) -> Bool[np.ndarray, " some"]:
@@ -208,7 +217,7 @@ def first_of_best(score: Float[np.ndarray, " some"], rank: Int[np.ndarray, " som
     return int(ties[np.argmin(rank[ties])])
 
 
-def _chunks(info: Information, *, with_H: bool) -> tuple[_Chunk, ...]:
+def _chunks(info: Information, n_roots: int) -> tuple[_Chunk, ...]:
     """Divide the candidates into chunks of bounded size."""
     chunks = []
     start = 0
@@ -216,12 +225,12 @@ def _chunks(info: Information, *, with_H: bool) -> tuple[_Chunk, ...]:
         stop = int(np.searchsorted(info.offsets, info.offsets[start] + CHUNK_ROWS, side="right")) - 1
         stop = min(max(stop, start + 1), len(info))
         rows = slice(int(info.offsets[start]), int(info.offsets[stop]))
-        chunks.append(_Chunk(rows, bins_of(info, start, stop, with_H=with_H)))
+        chunks.append(_Chunk(rows, bins_of(info, start, stop, n_roots)))
         start = stop
     return tuple(chunks)
 
 
-def bins_of(info: Information, start: int, stop: int, *, with_H: bool) -> tuple[Bin, ...]:
+def bins_of(info: Information, start: int, stop: int, n_roots: int) -> tuple[Bin, ...]:
     """Sort the candidates from start to stop into bins by padded height."""
     lengths = np.diff(info.offsets[start : stop + 1])
     # Heights 1, 2, 4, 8 and multiples of 8, at least 1: few bins, little padding.
@@ -234,7 +243,7 @@ def bins_of(info: Information, start: int, stop: int, *, with_H: bool) -> tuple[
         step = np.arange(height)
         index = np.where(step < lengths[members, None], first[members, None] + step, end)
         G = np.empty((len(members), height, height))
-        bins.append(Bin(start + members, index, G, np.empty_like(G) if with_H else None))
+        bins.append(Bin(start + members, index, G, tuple(np.empty_like(G) for _ in range(n_roots))))
     return tuple(bins)
 
 

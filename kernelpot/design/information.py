@@ -300,6 +300,11 @@ class Information:
             R = np.asarray(np.linalg.qr(np.concatenate([R, scaled]), mode="r"))
         return R.T
 
+    def target_rows(self) -> Float[np.ndarray, "rows d"]:
+        """Rows scaled so that those of structure t make ``V_t = Σ_kind mean over its rows of rowᵀ row``."""
+        scale = 1.0 / np.sqrt(np.maximum(self.counts, 1))[self.structure, self.kinds]
+        return self.rows * scale[:, None]
+
     def _target_rows(self, weights: Mapping[str, float] | None) -> Iterator[Float[np.ndarray, "chunk d"]]:
         """Rows scaled so that the sum of their squares is the target's second moment, in chunks."""
         omega = np.ones(len(KINDS))

@@ -27,7 +27,7 @@ class LazyGains:
 
     def __init__(self, info: Information, path: Path) -> None:
         self._info, self._path = info, path
-        self._bins = bins_of(info, 0, len(info), with_H=False)
+        self._bins = bins_of(info, 0, len(info), 0)
         self._bin = np.zeros(len(info), dtype=np.int64)
         self._position = np.zeros(len(info), dtype=np.int64)
         for b, part in enumerate(self._bins):
@@ -111,7 +111,7 @@ class LazyGains:
                 self._update_bin(b, members[cancelled], old=True)
                 members, position, G = members[~cancelled], position[~cancelled], G[~cancelled]
         part.G[position] = G
-        self.values[members] = self._path.criterion.gains(G, None)
+        self.values[members] = self._path.criterion.gains(G, (), self._path.state)
 
     def _rows(self, index: Int[np.ndarray, "m r"]) -> Float[np.ndarray, "m r d"]:
         """Rows of some members of a bin, zero where padded."""

@@ -73,3 +73,11 @@ class Precision:
     def unwhiten(self, T: Float[np.ndarray, "rows d"]) -> Float[np.ndarray, "d rows"]:
         """Return ``C rowsᵀ`` of rows that were whitened to T."""
         return solve_triangular(self.factor, T.T, check_finite=False)
+
+    def beside(self, rows: Float[np.ndarray, "rows d"]) -> tuple[Float[np.ndarray, "r d"], Float[np.ndarray, "r r"]]:
+        """Return T of a block, made no taller than d, and the Cholesky factor of ``G = I + T Tᵀ``, G never formed."""
+        if len(rows) > rows.shape[1]:
+            rows = np.asarray(np.linalg.qr(rows, mode="r"))
+        T = self.whiten(rows)
+        R = np.linalg.qr(np.concatenate([np.eye(len(T)), T.T]), mode="r")
+        return T, np.asarray(R).T

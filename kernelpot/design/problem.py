@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
-from kernelpot.design.criteria import IV, A, Criterion, D
+from kernelpot.design.criteria import IV, A, Compound, Criterion, D, Ds, E, G, L, V, c
 from kernelpot.design.duplicates import duplicates
 from kernelpot.design.information import Information
 from kernelpot.design.precision import Precision
 from kernelpot.design.search import Rules
 from kernelpot.errors import ParameterError
 
-CRITERIA = ("D", "A", "IV")
+CRITERIA = ("IV", "D", "A", "V", "G", "E", "c", "L", "Ds")
 """Names of the criteria; "I" is another name of "IV"."""
 
 Costs = Callable[[Information], Float[np.ndarray, " structures"]] | Sequence[float] | Float[np.ndarray, " structures"]
@@ -46,10 +47,13 @@ def starting(info: Information, existing: Information | None) -> Precision:
     return start.with_rows(existing.rows)
 
 
+Target = Information | Float[np.ndarray, "..."] | Sequence[int]
+
+
 def make_criterion(
-    criterion: str | Criterion, info: Information, target: Information | Float[np.ndarray, "d d"] | None
+    criterion: str | Mapping[str, float] | Criterion, info: Information, target: Target | None
 ) -> Criterion:
-    """Make the criterion that a name stands for.
+    """Make the criterion that a name, or a mapping of names to weights, stands for.
 
     Parameters
     ----------
@@ -58,20 +62,65 @@ def make_criterion(
     info
         The pool.
     """
-    if not isinstance(criterion, str):
+    if isinstance(criterion, Criterion):
         return criterion
-    if criterion == "D":
+    if isinstance(criterion, str):
+        return _named(criterion, info, target)
+    if not isinstance(criterion, Mapping) or not criterion:
+        raise ParameterError(
+            "`criterion` must be a name, a mapping of names to weights, or a Criterion; "
+            f"got a {type(criterion).__name__}"
+        )
+    parts = [_named(name, info, target) for name in criterion]
+    return Compound(parts, list(criterion.values()), info.d)
+
+
+def _named(name: str, info: Information, target: Target | None) -> Criterion:
+    """Make the criterion of one name."""
+    if name not in (*CRITERIA, "I"):
+        raise ParameterError(f"unknown criterion {name!r}; choose from {', '.join(CRITERIA)}")
+    if name == "D":
         return D()
-    if criterion == "A":
+    if name == "A":
         return A(info.d)
-    if criterion not in ("IV", "I"):
-        raise ParameterError(f"unknown criterion {criterion!r}; choose from {', '.join(CRITERIA)}")
+    if name == "E":
+        return E(np.eye(info.d))
+    if name == "Ds":
+        return Ds(_given(name, target, "the numbers of the weights that matter"), info.d)
+    if name in ("c", "L"):
+        rows = np.atleast_2d(np.asarray(_given(name, target, "rows of the functionals"), dtype=np.float64))
+        _check_width(rows.shape[-1], info)
+        return c(rows[0]) if name == "c" and len(rows) == 1 else L(rows)
     if target is None:
         target = info.take(np.unique(duplicates(info), return_index=True)[1])
-    measure = IV.from_root(target.target_root()) if isinstance(target, Information) else IV(target)
-    if len(measure.root) != info.d:
-        raise ParameterError(f"`target` must speak about {info.d} weights, but does about {len(measure.root)}")
-    return measure
+    return _predicted(name, info, target)
+
+
+def _predicted(name: str, info: Information, target: Target) -> Criterion:
+    """Make IV, V or G, which are about the predictions of a target."""
+    if isinstance(target, Information):
+        _check_width(target.d, info)
+        if name == "G":
+            return G(target.target_rows(), target.structure)
+        return V(target.rows) if name == "V" else IV.from_root(target.target_root())
+    array = np.asarray(target, dtype=np.float64)
+    _check_width(array.shape[-1] if array.ndim else 0, info)
+    if name == "G":
+        return G(array, np.arange(len(array)))
+    return V(array) if name == "V" else IV(array)
+
+
+def _given(name: str, target: Target | None, what: str) -> Any:
+    """Refuse a missing target."""
+    if target is None or isinstance(target, Information):
+        raise ParameterError(f"criterion {name!r} needs a `target`: {what}")
+    return target
+
+
+def _check_width(width: int, info: Information) -> None:
+    """Refuse a target of another feature space."""
+    if width != info.d:
+        raise ParameterError(f"`target` must speak about {info.d} weights, but does about {width}")
 
 
 def make_rules(

@@ -17,11 +17,12 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.linalg import cholesky
 
-from kernelpot.design.certificate import best_sum, sensitivities
+from kernelpot.design.certificate import best_sum, upper_limit
 from kernelpot.design.criteria import Criterion
 from kernelpot.design.information import Information
 from kernelpot.design.precision import Precision
 from kernelpot.design.search import Rules
+from kernelpot.design.sensitivity import sensitivities
 from kernelpot.progress import track
 
 STEPS = 200
@@ -42,7 +43,7 @@ class Relaxation:
     weights
         Weight of every candidate in [0, 1].
     value
-        Raw value of the criterion at the weights.
+        Value of the criterion at the weights, as it is reported.
     bound
         Raw value that no feasible set passes, with what compression discarded.
     bound_as_given
@@ -109,19 +110,19 @@ def _climb(
     moments: _Moments, criterion: Criterion, rules: Rules, d: int, steps: int, tolerance: float
 ) -> tuple[Float[np.ndarray, " heads"], int]:
     """Move the weights uphill; return those of the best bound."""
-    sign = 1.0 if criterion.larger_is_better else -1.0
     prices, limit = (rules.costs, rules.budget) if np.isfinite(rules.budget) else (np.ones_like(rules.costs), rules.n)
     w = capped(np.ones(len(prices)), prices, float(limit))
     precision = moments.precision(w)
     value = criterion.value(precision)
-    best, tightest, power, step = w, sign * np.inf, 1.0, 0
+    best, tightest, power, step = w, np.inf, 1.0, 0
     for step in track(range(steps + 1), "relaxing"):
-        g = moments.slopes(sign * criterion.gradient(precision))
-        bound = criterion.bound(value, best_sum(g, rules) - float(w @ g), d)
-        if sign * bound < sign * tightest:
+        tangent = criterion.tangent(precision)
+        g = moments.slopes(tangent.slope)
+        bound = tangent.utility + np.log1p(max(best_sum(g, rules) - float(w @ g), 0.0))
+        if bound < tightest:
             best, tightest = w, bound
-        reached = criterion.efficiency(value, tightest, d)
-        if reached >= 1.0 - tolerance or step == steps or not g.any():
+        reached = criterion.utility(criterion.shown(precision), d)
+        if reached >= tightest + np.log1p(-tolerance) or step == steps or not g.any():
             break
         ratio = g / prices
         ratio /= ratio.max()
@@ -131,7 +132,7 @@ def _climb(
             trial = capped(np.maximum(moved, _FLOOR * moved.max()), prices, float(limit))
             precision = moments.precision(trial)
             after = criterion.value(precision)
-            if sign * after >= sign * value:
+            if criterion.sign * after >= criterion.sign * value:
                 break
             power /= 2.0
         else:
@@ -153,17 +154,15 @@ def _certified(
     used = np.flatnonzero(weights)
     part = info.take(used)
     precision = start.with_rows(part.rows * np.sqrt(weights[used])[part.structure, None])
-    slope = criterion.gradient(precision)
-    slope = slope if criterion.larger_is_better else -slope
-    own = sensitivities(info, slope)
-    value, at = criterion.value(precision), float(own @ weights)
-    steepest = float(np.linalg.eigvalsh(slope)[-1]) if len(slope) else 0.0
-    ideal = best_sum(own + steepest * info.discarded.sum(axis=1), rules) + steepest * discarded
+
+    def limit(*, as_given: bool) -> float:
+        return upper_limit(info, criterion, rules, precision, weights=weights, discarded=discarded, as_given=as_given)
+
     return Relaxation(
         weights=weights,
-        value=value,
-        bound=criterion.bound(value, ideal - at, info.d),
-        bound_as_given=criterion.bound(value, best_sum(own, rules) - at, info.d),
+        value=criterion.shown(precision),
+        bound=limit(as_given=False),
+        bound_as_given=limit(as_given=True),
         steps=steps,
     )
 

@@ -37,7 +37,7 @@ class RowSwaps:
 
     def __init__(self, info: Information, criterion: Criterion, start: Precision, indices: Sequence[int]) -> None:
         self._rows, self._criterion, self._start = info.rows, criterion, start
-        self._sign = 1.0 if criterion.larger_is_better else -1.0
+        self._root = criterion.roots[0] if criterion.roots else None
         self.indices = list(indices)
         self._refresh()
 
@@ -67,7 +67,7 @@ class RowSwaps:
     def swap(self, position: int, s: int) -> None:
         """Put candidate s in the place of the member that `without` took out last."""
         member, self.indices[position] = self.indices[position], s
-        self.value += self._sign * float(self._last[s] - self._last[member])
+        self.value += self._criterion.sign * float(self._last[s] - self._last[member])
         self._swaps += 1
         if self._swaps >= _REFRESH_SWAPS or not self._last_exact:
             self._refresh()
@@ -85,11 +85,11 @@ class RowSwaps:
         q = np.where(exact, q, 1.0)
         between = self._rows @ c
         variance = self._variance[:, None] + between**2 / q
-        if self._mean_square is None or self._criterion.root is None:
+        if self._mean_square is None or self._root is None:
             return self._gains(variance, None), exact
-        Lc = self._criterion.root.T @ c
+        Lc = self._root.T @ c
         between /= q
-        mean_square = 2.0 * between * (self._rows @ (self._C @ (self._criterion.root @ Lc)))
+        mean_square = 2.0 * between * (self._rows @ (self._C @ (self._root @ Lc)))
         mean_square += between**2 * np.einsum("qm,qm->m", Lc, Lc) + self._mean_square[:, None]
         return self._gains(variance, mean_square), exact
 
@@ -98,7 +98,7 @@ class RowSwaps:
         c = self._C @ self._rows[s]
         q = 1.0 + sign * float(self._rows[s] @ c)
         between = self._rows @ c
-        root = self._criterion.root
+        root = self._root
         if root is not None and self._mean_square is not None:
             Lc = root.T @ c
             self._mean_square -= (2.0 * sign / q) * between * (self._rows @ (self._C @ (root @ Lc)))
@@ -111,7 +111,7 @@ class RowSwaps:
     ) -> Float[np.ndarray, "*shape"]:
         """Gains from G and H, which are numbers here."""
         G = np.maximum(1.0 + variance, 1.0)
-        H = None if mean_square is None else np.maximum(mean_square, 0.0).reshape(-1, 1, 1)
+        H = () if mean_square is None else (np.maximum(mean_square, 0.0).reshape(-1, 1, 1),)
         return self._criterion.gains(G.reshape(-1, 1, 1), H).reshape(G.shape)
 
     def _refresh(self) -> None:
@@ -126,7 +126,7 @@ class RowSwaps:
         """Variances and their mean squares, without differences."""
         T = precision.whiten(self._rows)
         variance = np.einsum("rd,rd->r", T, T)
-        root = self._criterion.root
+        root = self._root
         if root is None:
             return variance, None
         Q = T @ precision.whiten(root.T).T

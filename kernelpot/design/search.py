@@ -9,10 +9,10 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from kernelpot.design.criteria import Criterion
-from kernelpot.design.gains import Gains, Path
+from kernelpot.design.gains import Path
 from kernelpot.design.information import Information
-from kernelpot.design.lazy import LazyGains
 from kernelpot.design.precision import Precision
+from kernelpot.design.tried import gains_for
 from kernelpot.errors import ParameterError
 from kernelpot.progress import track
 
@@ -127,7 +127,7 @@ def greedy(
     if lazy is None:
         lazy = criterion.submodular
     path = Path(criterion, precision)
-    gains = LazyGains(info, path) if lazy else Gains(info, path)
+    gains = gains_for(info, path, lazy=lazy)
     available = Available(rules)
     rank = np.random.default_rng(rules.seed).permutation(len(info))
     scale = rules.costs if per_cost else np.ones(len(info))

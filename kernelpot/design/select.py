@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -14,7 +15,7 @@ from kernelpot.design.exchange import exchange, fill, single_rows
 from kernelpot.design.gains import Path
 from kernelpot.design.information import Information
 from kernelpot.design.precision import Precision
-from kernelpot.design.problem import Costs, make_criterion, make_rules, starting
+from kernelpot.design.problem import Costs, Target, make_criterion, make_rules, starting
 from kernelpot.design.relaxation import relax
 from kernelpot.design.rivals import RIVALS
 from kernelpot.design.search import Available, Rules, follow, greedy
@@ -34,10 +35,10 @@ def select(
     info: Information,
     n: int | None,
     *,
-    criterion: str | Criterion = "IV",
+    criterion: str | Mapping[str, float] | Criterion = "IV",
     method: str = "greedy",
     existing: Information | None = None,
-    target: Information | Float[np.ndarray, "d d"] | None = None,
+    target: Target | None = None,
     costs: Costs | None = None,
     budget: float | None = None,
     seed: int = 0,
@@ -55,8 +56,11 @@ def select(
     n
         Number of structures; with a budget a limit, or None for no limit.
     criterion
-        "D" (volume of the weights' confidence ellipsoid), "A" (mean variance of the weights), "IV" or "I" (mean
-        variance of the target's labels, every label kind counting alike), or an object like those in
+        "IV" or "I" (mean variance of the target's labels, every label kind counting alike), "V" (mean variance of
+        the target's rows), "G" (largest mean variance of a target structure), "D" (volume of the weights' confidence
+        ellipsoid), "Ds" (the same of some weights), "A" (mean variance of the weights), "E" (largest variance of any
+        direction), "c" and "L" (variance of one or several functionals); a mapping of names to weights, such as
+        ``{"D": 0.3, "IV": 0.7}``, for the geometric mean of their efficiencies; or an object from
         `kernelpot.design.criteria`. Rivals ignore it, and carry its curve for comparison.
     method
         "greedy"; "exchange", which improves the greedy choice by swaps; "relaxation", which chooses and swaps among
@@ -65,7 +69,9 @@ def select(
     existing
         What is labelled already. "fps" goes on from it, "random" and "kmeans" only avoid its duplicates.
     target
-        What is to be predicted, for IV: other structures, or V itself. None: the pool, duplicates once.
+        What is to be predicted. For IV, V and G other structures; or V itself for IV, rows (points, d) for V and G.
+        None: the pool, duplicates once. For "c" and "L" the rows of the functionals, for "Ds" the numbers of the
+        weights that matter; "D", "A" and "E" do not look at it.
     costs
         Cost of every structure, or a function of `info`; N_atoms³ where only a budget is given.
     budget
@@ -153,8 +159,7 @@ def _greedy(info: Information, measure: Criterion, rules: Rules, start: Precisio
     runs = [greedy(info, measure, rules, start)]
     if np.isfinite(rules.budget):
         runs.append(greedy(info, measure, rules, start, per_cost=True))
-    sign = 1.0 if measure.larger_is_better else -1.0
-    return max(runs, key=lambda run: sign * run[1].values[-1])
+    return max(runs, key=lambda run: measure.sign * run[1].values[-1])
 
 
 def _rival(info: Information, method: str, rules: Rules, existing: Information | None) -> list[int]:
@@ -207,4 +212,6 @@ def _report(
         costs=rules.costs[chosen] if limited else None,
         budget=rules.budget if limited else None,
         groups=tuple(info.groups[s] for s in chosen),
+        symbol=measure.symbol,
+        larger_is_better=measure.larger_is_better,
     )

@@ -249,7 +249,7 @@ def test_i_is_another_name_of_iv():
         ({"n": -1}, "`n` must be between 0"),
         ({"n": 2.5}, "`n` must be a whole number, got 2.5"),
         ({"n": None}, "`n` may be None only where a `budget`"),
-        ({"criterion": "E"}, "unknown criterion 'E'; choose from D, A, IV"),
+        ({"criterion": "X"}, "unknown criterion 'X'; choose from IV, D, A"),
         ({"method": "magic"}, "unknown method 'magic'; choose from greedy, exchange, relaxation, random, fps, kmeans"),
         ({"existing": pool(d=5)}, "`existing` has 5 weights and the pool 6"),
         ({"target": np.eye(4)}, "`target` must speak about 6 weights"),

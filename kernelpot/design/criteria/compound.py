@@ -1,0 +1,131 @@
+"""Several criteria at once: the weighted geometric mean of their information functions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from jaxtyping import Float
+
+from kernelpot.design.criteria.base import Batch, Criterion, Rows, Tangent
+from kernelpot.design.precision import Precision
+from kernelpot.errors import ParameterError
+
+
+class Compound(Criterion):
+    """``Σ_k κ_k log ψ_k``, larger is better: the log of ``Π ψ_k^κ_k`` with Σκ = 1, concave as its parts are.
+
+    Läuter (1974); Cook and Wong (1994). Efficiencies of the parts enter as ratios, so their units do not matter.
+
+    Parameters
+    ----------
+    parts
+        Criteria.
+    weights
+        κ of each, positive; they are scaled to sum to one.
+    d
+        Number of weights of the model.
+
+    Raises
+    ------
+    ParameterError
+        If there is no part, or a weight is not positive and finite.
+    """
+
+    larger_is_better = True
+
+    def __init__(self, parts: Sequence[Criterion], weights: Sequence[float], d: int) -> None:
+        kappa = np.asarray(weights, dtype=np.float64)
+        if not len(parts) or kappa.shape != (len(parts),) or not (np.isfinite(kappa) & (kappa > 0)).all():
+            raise ParameterError(
+                f"a compound needs criteria with one positive weight each, got {len(parts)} and {list(weights)}"
+            )
+        self.parts, self.d = tuple(parts), d
+        self.kappa = kappa / kappa.sum()
+        self.name = " · ".join(f"{part.name}^{k:.3g}" for part, k in zip(self.parts, self.kappa, strict=True))
+        self.symbol = "log mean efficiency"
+        self.submodular = len(self.parts) == 1 and self.parts[0].submodular
+        if all(part.roots is not None for part in self.parts):
+            self.roots = tuple(root for part in self.parts for root in part.roots or ())
+        tries = [part.tries for part in self.parts if part.roots is None and part.tries is not None]
+        self.tries = min(tries, default=None)
+
+    def value(self, precision: Precision) -> float:
+        """``Σ κ log ψ``."""
+        return self.score(self.state(precision))
+
+    def shown(self, precision: Precision) -> float:
+        """Return the same of the values that the parts report."""
+        return self.score(np.array([part.shown(precision) for part in self.parts]))
+
+    def gradient(self, precision: Precision) -> Float[np.ndarray, "d d"]:
+        """``Σ κ ∇log ψ``."""
+        slope = np.zeros_like(precision.factor)
+        for part, k in zip(self.parts, self.kappa, strict=True):
+            slope += k * part.rate(part.value(precision), self.d) * part.gradient(precision)
+        return slope
+
+    def state(self, precision: Precision) -> Float[np.ndarray, " parts"]:
+        """Values of the parts."""
+        return np.array([part.value(precision) for part in self.parts])
+
+    def follow(
+        self, state: Float[np.ndarray, " parts"], lower: Float[np.ndarray, "r r"], U: Float[np.ndarray, "d r"]
+    ) -> Float[np.ndarray, " parts"]:
+        """Carry every part over a block."""
+        return np.array([part.follow(state[k : k + 1], lower, U)[0] for k, part in enumerate(self.parts)])
+
+    def score(self, state: Float[np.ndarray, " parts"]) -> float:
+        """``Σ κ log ψ`` of the parts' values."""
+        return float(sum(k * part.utility(v, self.d) for k, part, v in zip(self.kappa, self.parts, state, strict=True)))
+
+    def gains(
+        self, G: Batch, H: Sequence[Batch], state: Float[np.ndarray, " parts"] | None = None
+    ) -> Float[np.ndarray, " blocks"]:
+        """``Σ κ (log ψ after - log ψ before)`` from the gains of the parts."""
+        if state is None:
+            raise ParameterError("the gain of a compound depends on the values that its parts have now")
+        total, used = np.zeros(len(G)), 0
+        for k, part, value in zip(self.kappa, self.parts, state, strict=True):
+            own = H[used : used + len(part.roots or ())]
+            used += len(own)
+            total += k * part.steps(float(value), part.gains(G, own, np.array([value])), self.d)
+        return total
+
+    def gainer(self, precision: Precision) -> Callable[[Rows], float]:
+        """Add up the gains of the parts, one block at a time."""
+        state = self.state(precision)
+        gainers = [part.gainer(precision) for part in self.parts]
+
+        def gain(rows: Rows) -> float:
+            steps = (
+                part.steps(float(value), np.array([one(rows)]), self.d)[0]
+                for part, value, one in zip(self.parts, state, gainers, strict=True)
+            )
+            return float(sum(k * step for k, step in zip(self.kappa, steps, strict=True)))
+
+        return gain
+
+    def utility(self, value: float, d: int) -> float:
+        """Return the value itself."""
+        return value
+
+    def raw(self, utility: float, d: int) -> float:
+        """Return the utility itself."""
+        return utility
+
+    def rate(self, value: float, d: int) -> float:
+        """1."""
+        return 1.0
+
+    def steps(self, value: float, gains: Float[np.ndarray, " blocks"], d: int) -> Float[np.ndarray, " blocks"]:
+        """Return the gains themselves."""
+        return gains
+
+    def tangent(self, precision: Precision) -> Tangent:
+        """Mix the tangents of the parts, as ``Σ κ log tr(Γ_k N) <= log tr(Σ κ Γ_k N)`` (Jensen)."""
+        tangents = [part.tangent(precision) for part in self.parts]
+        slope = np.zeros_like(precision.factor)
+        for k, tangent in zip(self.kappa, tangents, strict=True):
+            slope += k * tangent.slope
+        return Tangent(float(sum(k * t.utility for k, t in zip(self.kappa, tangents, strict=True))), slope)
