@@ -49,6 +49,10 @@ CASES = {
     "descriptor": Case("time and memory of SOAP and its gradients", "descriptor"),
     "fit": Case("time and memory of a fit, mlearn Si, M = 1000, 2 threads", "fit"),
     "design": Case("errors after choosing 10, 20 and 40 of mlearn Si by several ways", "design"),
+    **{
+        f"labels-{name}": Case(f"label efficiency on {name}: every criterion and rival", "labels", {"name": name})
+        for name in ("Si", "Ge", "Li", "Ni", "ethanol", "acac", "AgPd", "Ta")
+    },
     "drift": Case("energy drift of 64 Si atoms at 600 K", "drift"),
 }
 

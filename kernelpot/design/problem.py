@@ -12,12 +12,12 @@ from jaxtyping import Float
 
 from kernelpot.design.criteria import IV, A, Compound, Criterion, D, Ds, E, G, L, V, c
 from kernelpot.design.duplicates import duplicates
-from kernelpot.design.information import Information
+from kernelpot.design.information import KINDS, Information
 from kernelpot.design.precision import Precision
 from kernelpot.design.search import Rules
 from kernelpot.errors import ParameterError
 
-CRITERIA = ("IV", "D", "A", "V", "G", "E", "c", "L", "Ds")
+CRITERIA = ("balanced", "IV", "D", "A", "V", "G", "E", "c", "L", "Ds")
 """Names of the criteria; "I" is another name of "IV"."""
 
 Costs = Callable[[Information], Float[np.ndarray, " structures"]] | Sequence[float] | Float[np.ndarray, " structures"]
@@ -100,14 +100,40 @@ def _predicted(name: str, info: Information, target: Target) -> Criterion:
     """Make IV, V or G, which are about the predictions of a target."""
     if isinstance(target, Information):
         _check_width(target.d, info)
+        if name == "balanced":
+            return balanced(target)
         if name == "G":
             return G(target.target_rows(), target.structure)
         return V(target.rows) if name == "V" else IV.from_root(target.target_root())
+    if name == "balanced":
+        raise ParameterError("criterion 'balanced' needs an Information as its `target`, whose rows have label kinds")
     array = np.asarray(target, dtype=np.float64)
     _check_width(array.shape[-1] if array.ndim else 0, info)
     if name == "G":
         return G(array, np.arange(len(array)))
     return V(array) if name == "V" else IV(array)
+
+
+def balanced(target: Information) -> Criterion:
+    """Make the geometric mean of the integrated variances of the target's label kinds.
+
+    ``-Σ_kind log tr(V_kind C) / kinds``: what one kind gains is weighed by what is left of its variance, so that
+    neither the units nor the noises set an exchange rate between meV/atom and meV/Å. `noise="cv"` judges noises by the
+    same sum of logarithms.
+
+    Parameters
+    ----------
+    target
+        What is to be predicted. A kind whose rows are all zero has nothing to learn and is left out.
+    """
+    parts: list[Criterion] = []
+    for kind in KINDS:
+        root = target.target_root({other: float(other == kind) for other in KINDS})
+        if root.any():
+            parts.append(IV.from_root(root, name=f"IV({kind})"))
+    if not parts:
+        raise ParameterError("criterion 'balanced' needs a target with rows that depend on the weights, found none")
+    return Compound(parts, [1.0] * len(parts), target.d) if len(parts) > 1 else parts[0]
 
 
 def _given(name: str, target: Target | None, what: str) -> Any:

@@ -1,0 +1,130 @@
+"""Ways of choosing that are compared, all through the library's own call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from benchmarks.label_rows import NOISE, Rows
+
+if TYPE_CHECKING:
+    from kernelpot.design import Information
+
+TRUNCATION = 1e-2
+"""Share of each kind's trace that a block may lose; the fits use every row."""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way of choosing.
+
+    Attributes
+    ----------
+    how
+        Arguments of `select`.
+    seeds
+        How many seeds are run.
+    nested
+        Whether a longer choice begins with the shorter one, so that one call serves all sizes.
+    criterion
+        Makes a criterion from the pool, where a name does not do.
+    """
+
+    how: Mapping[str, Any] = field(default_factory=dict)
+    seeds: int = 1
+    nested: bool = True
+    criterion: Callable[[Information], Any] | None = None
+
+
+def kinds(**weights: float) -> Callable[[Information], Any]:
+    """Return a maker of the integrated variance of weighted label kinds."""
+
+    def make(info: Information) -> Any:
+        from kernelpot.design import IV
+
+        return IV.from_root(heads(info).target_root({"energy": 0.0, "forces": 0.0, **weights}))
+
+    return make
+
+
+def heads(info: Information) -> Information:
+    """Keep each distinct structure once."""
+    from kernelpot.design import duplicates
+
+    return info.take(np.unique(duplicates(info), return_index=True)[1])
+
+
+RANDOM = "random"
+DEFAULT = "balanced"
+
+OURS = {
+    DEFAULT: Arm({"criterion": "balanced"}),
+    "IV": Arm({"criterion": "IV"}),
+    "IV of energies": Arm(criterion=kinds(energy=1.0)),
+    "IV of forces": Arm(criterion=kinds(forces=1.0)),
+    "A": Arm({"criterion": "A"}),
+    "D": Arm({"criterion": "D"}),
+}
+
+RIVALS = {
+    RANDOM: Arm({"method": "random"}, seeds=12),
+    "fps": Arm({"method": "fps"}, seeds=2),
+    "kmeans": Arm({"method": "kmeans"}, seeds=2, nested=False),
+}
+
+EXTRA = {"stratified": 3, "cur": 3, "maxvol": 1, "maximin": 1, "kdpp": 3, "entropy": 1}
+"""Further rivals, with their numbers of seeds; those that the library does not offer are left out."""
+
+
+def arms() -> dict[str, Arm]:
+    """Return every arm that can be run here, rivals first."""
+    from kernelpot.design.rivals import RIVALS as KNOWN
+
+    more = {name: Arm({"method": name}, seeds=n, nested=False) for name, n in EXTRA.items() if name in KNOWN}
+    return RIVALS | more | OURS
+
+
+def information(rows: Rows, truncate: float = TRUNCATION) -> Information:
+    """Turn the pool's rows into blocks, as `SparseGP.information` does."""
+    from kernelpot.design import Information
+
+    def blocks() -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        for s in range(rows.n_pool):
+            parts = [rows.energy[s : s + 1, :-1] / NOISE["energy"], rows.force_rows(s, s + 1)[:, :-1] / NOISE["forces"]]
+            codes = np.repeat([0, 1], [len(part) for part in parts])
+            yield np.concatenate(parts), codes, np.where(codes == 0, NOISE["energy"], NOISE["forces"])
+
+    pool = slice(rows.n_pool)
+    return Information.from_blocks(
+        blocks(), n_atoms=rows.n_atoms[pool], means=rows.means[pool], groups=rows.groups[pool], truncate=truncate,
+        description={**NOISE, "amplitude": 1.0},
+    )  # fmt: skip
+
+
+def choices(arm: Arm, info: Information, sizes: tuple[int, ...], seed: int) -> dict[int, list[int]]:
+    """Choose with one seed at every size that the distinct structures allow.
+
+    Parameters
+    ----------
+    arm
+        Way of choosing.
+    info
+        The pool.
+    sizes
+        Numbers of labels.
+    seed
+        Of the choice.
+    """
+    from kernelpot.design import select
+
+    how = dict(arm.how)
+    if arm.criterion is not None:
+        how["criterion"] = arm.criterion(info)
+    fits = [n for n in sizes if n <= len(heads(info))]
+    if arm.nested:
+        order = select(info, max(fits), seed=seed, **how).indices.tolist()
+        return {n: order[:n] for n in fits}
+    return {n: select(info, n, seed=seed, **how).indices.tolist() for n in fits}
