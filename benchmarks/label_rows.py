@@ -57,6 +57,13 @@ class Rows:
         """Weights: features and E0 columns."""
         return self.energy.shape[1] - 1
 
+    @cached_property
+    def n_distinct(self) -> int:
+        """Distinct structures of the pool."""
+        from kernelpot.linalg.groups import equal_vectors
+
+        return int(equal_vectors(self.means[: self.n_pool], self.n_atoms[: self.n_pool]).max()) + 1
+
     @property
     def n_e0(self) -> int:
         """E0 columns, one for each species."""

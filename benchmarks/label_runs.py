@@ -79,8 +79,12 @@ class Runs:
             runs = self.known.setdefault(name, [])
             for seed in range(arm.seeds):
                 if seed == len(runs):
+                    runs.append({"chosen": {}, "atoms": {}, "cubed": {}})
+                missing = tuple(n for n in sizes[FIXED] if n <= arm.most and str(n) not in runs[seed]["chosen"])
+                missing = tuple(n for n in missing if n <= rows.n_distinct)
+                if missing:
                     info = information(rows) if info is None else info
-                    runs.append(self._choose(rows, choices(arm, info, sizes[FIXED], seed)))
+                    _keep(runs[seed], rows, choices(arm, info, missing, seed))
                 for mode in (FIXED, OWN) if seed < own.get(name, 0) else (FIXED,):
                     wanted = [n for n in sizes[mode] if str(n) in runs[seed]["chosen"]]
                     scores = runs[seed].setdefault(mode, {})
@@ -89,14 +93,14 @@ class Runs:
                             scores[str(n)] = errors(rows, runs[seed]["chosen"][str(n)], mode)
             self.keep()
 
-    def _choose(self, rows: Rows, found: dict[int, list[int]]) -> dict[str, Any]:
-        """Store choices with what they cost."""
-        size = rows.n_atoms.astype(float)
-        return {
-            "chosen": {str(n): [int(k) for k in picks] for n, picks in found.items()},
-            "atoms": {str(n): float(size[picks].sum()) for n, picks in found.items()},
-            "cubed": {str(n): float((size[picks] ** 3).sum()) for n, picks in found.items()},
-        }
+
+def _keep(run: dict[str, Any], rows: Rows, found: Mapping[int, Sequence[int]]) -> None:
+    """Store choices with what they cost: atoms, and atoms cubed."""
+    size = rows.n_atoms.astype(float)
+    for n, picks in found.items():
+        run["chosen"][str(n)] = [int(k) for k in picks]
+        run["atoms"][str(n)] = float(size[list(picks)].sum())
+        run["cubed"][str(n)] = float((size[list(picks)] ** 3).sum())
 
 
 def typical(runs: Mapping[str, Any], arm: str, n: int, kind: str, *, mode: str = FIXED, figure: str = "rmse") -> float:
