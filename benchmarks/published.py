@@ -20,3 +20,14 @@ GAP_PREDICT = 2200.0
 
 SNAP_PREDICT = 195.0
 """LAMMPS SNAP (twojmax 8), 1000 Si atoms: energy and forces, µs/atom."""
+
+ALGDESIGN = {"D": {"value": -238.069, "cpu_s": 3.7}, "A": {"value": 0.51537, "cpu_s": 10.1}}
+"""R's AlgDesign, optFederov, 2,000 × 50 choose 100: best of three seeds, five repeats each; -log det and trace."""
+
+ROWS: dict[tuple[int, int], dict[str, dict[str, float]]] = {
+    (10_000, 300): {"random": {"value": 552.6, "cpu_s": 0.0}, "maxvol (teneva)": {"value": 453.4, "cpu_s": 2.3}},
+    (10_000, 500): {"random": {"value": 223.6, "cpu_s": 0.0}, "maxvol (teneva)": {"value": 152.0, "cpu_s": 6.9}},
+    (100_000, 300): {"random": {"value": 561.0, "cpu_s": 0.0}},
+    (100_000, 500): {"random": {"value": 220.8, "cpu_s": 0.0}},
+}
+"""Others on the clustered rows, measured on one core: -log det of the information + 1e-6 I, and CPU time."""

@@ -53,6 +53,8 @@ CASES = {
         f"labels-{name}": Case(f"label efficiency on {name}: every criterion and rival", "labels", {"name": name})
         for name in ("Si", "Ge", "Li", "Ni", "ethanol", "acac", "AgPd", "Ta")
     },
+    "certificates": Case("proven efficiencies of choices from mlearn Si, and what choosing costs", "certificates"),
+    "rows": Case("choices of plain regression rows beside AlgDesign, pivoted QR, greedy", "rows"),
     "drift": Case("energy drift of 64 Si atoms at 600 K", "drift"),
 }
 

@@ -12,6 +12,23 @@ from kernelpot import __version__
 NOISE_DEFAULTS: dict[str, float | None] = {"energy": 0.002, "forces": 0.1, "stress": None}
 """Noise that `select` plans with where the user gives none: eV/atom, eV/Å, eV/Å³."""
 
+METHODS = (
+    "greedy",
+    "random",
+    "fps",
+    "kmeans",
+    "stratified",
+    "cur",
+    "maxvol",
+    "maxvol-environments",
+    "maximin",
+    "kdpp",
+    "kdpp-greedy",
+    "entropy",
+    "quests",
+)
+"""What ``select --method`` takes: greedy, then the names in `kernelpot.design.rivals.RIVALS`, too heavy to import."""
+
 LARGEST_SEED = 2**32 - 1
 """What k-means takes at most."""
 
@@ -91,9 +108,10 @@ def _select(commands: argparse._SubParsersAction[Parser]) -> None:
     )
     command.add_argument(
         "--method",
-        choices=["greedy", "random", "fps", "kmeans"],
+        choices=METHODS,
         default="greedy",
-        help="greedy (default), or one of the rivals to compare with",
+        metavar="NAME",
+        help=f"greedy (default), or a rival to compare with: {', '.join(METHODS[1:])}",
     )
     command.add_argument(
         "--existing", nargs="+", metavar="FILE", default=[], help="structures that are labelled already"

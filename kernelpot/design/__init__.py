@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from kernelpot.design.branch import Optimum, branch_and_bound
 from kernelpot.design.certify import Certificate, certify
+from kernelpot.design.checks import KINDS
 from kernelpot.design.choice import Choice
 from kernelpot.design.compression import compress
 from kernelpot.design.criteria import IV, A, Compound, Criterion, D, Ds, E, G, L, V, c
 from kernelpot.design.duplicates import duplicates
-from kernelpot.design.information import KINDS, Information
+from kernelpot.design.information import Information
 from kernelpot.design.precision import Precision
 from kernelpot.design.select import select
 
@@ -25,8 +27,10 @@ __all__ = [
     "G",
     "Information",
     "L",
+    "Optimum",
     "Precision",
     "V",
+    "branch_and_bound",
     "c",
     "certify",
     "compress",

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
 from kernelpot.design.criteria import Criterion
 from kernelpot.design.information import Information
+from kernelpot.design.polytope import Polytope
 from kernelpot.design.precision import Precision
-from kernelpot.design.search import Rules
+from kernelpot.design.rules import Rules
 from kernelpot.design.sensitivity import sensitivities
 
 
@@ -99,7 +100,10 @@ def _ones(n: int, indices: Int[np.ndarray, " n"]) -> Float[np.ndarray, " structu
 
 
 def best_sum(g: Float[np.ndarray, " structures"], rules: Rules) -> float:
-    """Upper limit of the sum of g over any set that the rules allow.
+    """Upper limit of the sum of g over any set, or any fractional design, that the rules allow.
+
+    A sort under a size limit and quotas, a fractional knapsack under one budget, else a linear programme whose prices
+    give the limit, so that solver tolerances cannot bring it below the truth.
 
     Parameters
     ----------
@@ -108,30 +112,4 @@ def best_sum(g: Float[np.ndarray, " structures"], rules: Rules) -> float:
     rules
         What a set may hold.
     """
-    costs = rules.costs
-    if rules.n <= rules.distinct:
-        g, costs = _best_of_groups(g, costs, rules.groups, ~rules.taken)
-    by_size = float(np.sort(g)[::-1][: rules.n].sum())
-    if not np.isfinite(rules.budget):
-        return by_size
-    # The fractional knapsack (Dantzig 1957), where what costs nothing comes first.
-    with np.errstate(divide="ignore", invalid="ignore"):
-        order = np.argsort(-np.where(costs > 0, g / costs, np.inf), kind="stable")
-    spent = np.cumsum(costs[order])
-    fits = np.where(costs[order] > 0, (rules.budget - (spent - costs[order])) / costs[order], 1.0)
-    by_cost = float((np.clip(fits, 0.0, 1.0) * g[order]).sum())
-    return min(by_size, by_cost)
-
-
-def _best_of_groups(
-    g: Float[np.ndarray, " structures"],
-    costs: Float[np.ndarray, " structures"],
-    groups: Int[np.ndarray, " structures"],
-    free: Bool[np.ndarray, " structures"],
-) -> tuple[Float[np.ndarray, " groups"], Float[np.ndarray, " groups"]]:
-    """Give every free group its best g and its least cost."""
-    names, inverse = np.unique(groups[free], return_inverse=True)
-    best, least = np.zeros(len(names)), np.full(len(names), np.inf)
-    np.maximum.at(best, inverse, g[free])
-    np.minimum.at(least, inverse, costs[free])
-    return best, least
+    return Polytope(rules).limit(g)

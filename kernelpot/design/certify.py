@@ -12,8 +12,10 @@ from jaxtyping import Int
 from kernelpot.design.choice import Choice
 from kernelpot.design.criteria import Criterion
 from kernelpot.design.information import Information
-from kernelpot.design.problem import CRITERIA, Costs, Target, make_criterion, make_rules, starting
+from kernelpot.design.limits import Budget, Costs, Numbers, Quotas
+from kernelpot.design.problem import CRITERIA, Target, make_criterion, make_rules, starting
 from kernelpot.design.relaxation import STEPS, TOLERANCE, relax
+from kernelpot.design.rules import Rules
 from kernelpot.errors import ParameterError
 from kernelpot.threads import one_blas
 
@@ -79,7 +81,11 @@ def certify(
     existing: Information | None = None,
     target: Target | None = None,
     costs: Costs | None = None,
-    budget: float | None = None,
+    budget: Budget | None = None,
+    forced: Numbers | None = None,
+    forbidden: Numbers | None = None,
+    quotas: Quotas | None = None,
+    quota_groups: Sequence[object] | np.ndarray | None = None,
     steps: int = STEPS,
     tolerance: float = TOLERANCE,
 ) -> Certificate:
@@ -103,6 +109,8 @@ def certify(
     costs, budget
         Rivals are all sets within the budget; without one, all sets of the same size. None: the choice's own budget,
         at N_atoms³.
+    forced, forbidden, quotas, quota_groups
+        Rivals obey these too, as in `select`.
     steps
         Largest number of steps of the relaxation.
     tolerance
@@ -126,13 +134,22 @@ def certify(
     indices = _numbers(info, choice)
     if isinstance(choice, Choice):
         budget = choice.budget if budget is None else budget
-    rules = make_rules(info, len(indices) if budget is None else None, existing, costs, budget, 0)
-    spent = float(rules.costs[indices].sum())
-    paid = choice.costs if isinstance(choice, Choice) else None
-    if paid is not None and not np.isclose(spent, paid.sum()):
-        raise ParameterError(f"the choice cost {paid.sum():.6g}, but by these `costs` {spent:.6g}: give the same costs")
-    if spent > rules.budget * (1.0 + 1e-9):
-        raise ParameterError(f"the choice costs {spent:.6g}, more than the budget of {rules.budget:.6g}")
+    rules = make_rules(
+        info,
+        len(indices) if budget is None else None,
+        existing,
+        costs,
+        budget,
+        0,
+        forced=forced,
+        forbidden=forbidden,
+        quotas=quotas,
+        quota_groups=quota_groups,
+    )
+    _check_paid(choice, rules, indices)
+    breach = rules.breach(indices)
+    if breach is not None:
+        raise ParameterError(f"the choice breaks its rules: {breach}")
     measure = make_criterion(_wanted(choice, criterion), info, target)
     lost = 0.0 if existing is None else float(existing.discarded.sum())
     value = measure.shown(start.with_rows(info.take(indices).rows))
@@ -160,6 +177,19 @@ def _numbers(info: Information, choice: Choice | Sequence[int] | Int[np.ndarray,
             f"`choice` must hold different structure numbers in [0, {len(info)}), got {indices.tolist()}"
         )
     return indices
+
+
+def _check_paid(choice: object, rules: Rules, indices: Int[np.ndarray, " n"]) -> None:
+    """Refuse costs that are not those the choice was made with."""
+    if not isinstance(choice, Choice) or choice.costs is None:
+        return
+    named = choice.costs if isinstance(choice.costs, Mapping) else {"": choice.costs}
+    spent = rules.costs[indices].sum(axis=0)
+    for name, cost in zip(rules.resources, spent, strict=True):
+        if name in named and not np.isclose(cost, np.sum(named[name])):
+            raise ParameterError(
+                f"the choice cost {np.sum(named[name]):.6g}, but by these `costs` {cost:.6g}: give the same costs"
+            )
 
 
 def _check_same(choice: object, measure: Criterion, value: float) -> None:

@@ -41,9 +41,9 @@ class Choice:
         How many chosen structures duplicate another chosen or an existing one; not zero only where more were
         asked for than there are distinct ones.
     costs
-        Cost of each chosen structure where there was a budget.
+        Cost of each chosen structure where there was a budget, by name of the resource where those had names.
     budget
-        What could be spent, or None.
+        What could be spent, or None; likewise.
     groups
         Group name of each chosen structure.
     """
@@ -57,8 +57,8 @@ class Choice:
     n_candidates: int = 0
     n_distinct: int = 0
     n_repeated: int = 0
-    costs: Float[np.ndarray, " n"] | None = None
-    budget: float | None = None
+    costs: Float[np.ndarray, " n"] | Mapping[str, Float[np.ndarray, " n"]] | None = None
+    budget: float | Mapping[str, float] | None = None
     groups: tuple[str, ...] = ()
     efficiency_from: str = "the choice itself"
     symbol: str = ""
@@ -86,11 +86,21 @@ class Choice:
             lines.append(
                 f"efficiency against the best possible choice: at least {floor:.3f} ({how} {self.efficiency_from})"
             )
-        if self.costs is not None and self.budget is not None:
-            lines.append(f"cost {self.costs.sum():.6g} of a budget of {self.budget:.6g}")
+        lines += self._bill()
         if self.n_repeated:
             lines.append(f"{self.n_repeated} of them repeat another structure, for only {self.n_distinct} are distinct")
         return "\n".join(lines + self._table(symbol))
+
+    def _bill(self) -> list[str]:
+        """Lines of what was spent."""
+        if self.costs is None or self.budget is None:
+            return []
+        if isinstance(self.costs, Mapping) and isinstance(self.budget, Mapping):
+            return [
+                f"{name}: cost {costs.sum():.6g} of a budget of {self.budget[name]:.6g}"
+                for name, costs in self.costs.items()
+            ]
+        return [f"cost {np.asarray(self.costs).sum():.6g} of a budget of {self.budget:.6g}"]
 
     def _table(self, symbol: str) -> list[str]:
         """Lines of the picks; the middle of a long choice is left out."""

@@ -10,70 +10,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Int
 
+from kernelpot.design.available import Available, swappable
+from kernelpot.design.blockswaps import BlockSwaps, ScreenedSwaps
 from kernelpot.design.criteria import IV, Criterion, D
-from kernelpot.design.gains import Gains, Path, first_of_best
+from kernelpot.design.engines import gains_for
+from kernelpot.design.gains import Path, first_of_best
 from kernelpot.design.information import Information
 from kernelpot.design.precision import Precision
 from kernelpot.design.rowswaps import RowSwaps
-from kernelpot.design.search import Available, Rules
-from kernelpot.design.tried import TriedGains, gains_for
+from kernelpot.design.rules import Rules
 from kernelpot.progress import track
 
 _WORTHWHILE = 1e-9
 """Swaps that improve a value by less, relatively, could be round-off and go round in circles."""
 _SHAKEN = 0.15
-
-
-class BlockSwaps:
-    """Gains of all blocks beside a design from which one member is taken out.
-
-    The reduced information is factorised anew from the blocks themselves: to subtract a block from C would lose the
-    directions that only this block knew.
-
-    Parameters
-    ----------
-    info
-        Candidate blocks.
-    criterion
-        What is improved.
-    start
-        Information before the choice.
-    indices
-        The design.
-    """
-
-    def __init__(self, info: Information, criterion: Criterion, start: Precision, indices: Sequence[int]) -> None:
-        self._info, self._criterion, self._start = info, criterion, start
-        self.indices = list(indices)
-        self.value = self._evaluate(self.indices)
-        self._gains: Gains | None = None
-
-    def promising(self, noise: float) -> Int[np.ndarray, " some"]:  # noqa: ARG002 (any member may turn out to be)
-        """Positions of members worth trying: all."""
-        return np.arange(len(self.indices))
-
-    def without(self, position: int) -> Float[np.ndarray, " structures"]:
-        """Gain of every candidate if the member at a position were out."""
-        rest = self.indices[:position] + self.indices[position + 1 :]
-        path = Path(self._criterion, self._start.with_rows(self._info.take(rest).rows))
-        if path.criterion.roots is None:
-            return TriedGains(self._info, path, keep=(self.indices[position],)).values
-        if self._gains is None:
-            self._gains = Gains(self._info, path)
-        else:
-            self._gains.restart(path)
-        return self._gains.values
-
-    def swap(self, position: int, s: int) -> None:
-        """Put candidate s in the place of a member."""
-        self.indices[position] = s
-        self.value = self._evaluate(self.indices)
-
-    def _evaluate(self, indices: Sequence[int]) -> float:
-        """Value of the criterion from the blocks."""
-        return self._criterion.value(self._start.with_rows(self._info.take(indices).rows))
+_EXACT = 2e10
+"""Operations of an exact pass (members times rows times d²) above which a screen looks first."""
 
 
 def exchange(
@@ -85,6 +39,7 @@ def exchange(
     *,
     restarts: int = 0,
     passes: int = 100,
+    screen: bool | None = None,
 ) -> tuple[list[int], int]:
     """Improve a design by swaps until none helps; then shake a part of it and try again.
 
@@ -105,6 +60,9 @@ def exchange(
         part of its members, 15 % or at least 2, are replaced by random candidates.
     passes
         Limit of the passes over the design.
+    screen
+        Look at shortened blocks first, and make sure of the few best candidates only (see `ScreenedSwaps`); the end
+        is then a local optimum as far as the screen sees. None: where exact passes would take long.
 
     Returns
     -------
@@ -112,11 +70,13 @@ def exchange(
         The best design, never worse than the first, and the number of swaps that led to all designs tried.
     """
     rng = np.random.default_rng([rules.seed, 1])
-    best, value, swaps = _settle(info, list(indices), criterion, rules, start, rng, passes)
+    best, value, swaps = _settle(info, list(indices), criterion, rules, start, rng, passes, screen=screen)
     for _ in track(range(restarts), "exchanging"):
         if not 0 < len(best) < len(info):
             break
-        trial, score, more = _settle(info, _shake(best, rules, rng), criterion, rules, start, rng, passes)
+        trial, score, more = _settle(
+            info, _shake(best, rules, rng), criterion, rules, start, rng, passes, screen=screen
+        )
         swaps += more
         if criterion.sign * score > criterion.sign * value:
             best, value = trial, score
@@ -131,31 +91,56 @@ def _settle(
     start: Precision,
     rng: np.random.Generator,
     passes: int,
+    *,
+    screen: bool | None,
 ) -> tuple[list[int], float, int]:
     """Swap and fill up until nothing helps."""
-    swaps_of = RowSwaps if single_rows(info) and isinstance(criterion, D | IV) else BlockSwaps
-    state: RowSwaps | BlockSwaps = swaps_of(info, criterion, start, indices)
+    state = _state(info, criterion, start, indices, screen=screen)
     rank = rng.permutation(len(info))
+    # Members that were set against all candidates since the last swap, or that must stay, need not be tried again.
+    forced = np.isin(state.indices, rules.forced)
+    settled = forced.copy()
     swaps = 0
     for _ in range(passes):
         before = swaps
-        for position in rng.permutation(state.promising(_WORTHWHILE * abs(state.value))):
-            swaps += _improve(state, int(position), rules, rank)
+        order = state.promising(_WORTHWHILE * abs(state.value))
+        for position in order if isinstance(state, ScreenedSwaps) else rng.permutation(order):
+            if settled[position]:
+                continue
+            if _improve(state, int(position), rules, rank):
+                swaps += 1
+                settled = forced.copy()
+            settled[position] = True
         if swaps == before:
             break
     grown = fill(info, state.indices, criterion, rules, start)
     if len(grown) > len(state.indices):
-        state = swaps_of(info, criterion, start, grown)
+        return grown, criterion.value(start.with_rows(info.take(grown).rows)), swaps
     return state.indices, state.value, swaps
 
 
-def _improve(state: RowSwaps | BlockSwaps, position: int, rules: Rules, rank: Int[np.ndarray, " structures"]) -> bool:
+def _state(
+    info: Information, criterion: Criterion, start: Precision, indices: Sequence[int], *, screen: bool | None
+) -> RowSwaps | BlockSwaps | ScreenedSwaps:
+    """Choose the kind of swaps that suits the candidates."""
+    if single_rows(info) and isinstance(criterion, D | IV):
+        return RowSwaps(info, criterion, start, indices)
+    if screen is None:
+        screen = len(indices) * len(info.rows) * info.d**2 > _EXACT
+    return (ScreenedSwaps if screen and criterion.roots is not None else BlockSwaps)(info, criterion, start, indices)
+
+
+def _improve(
+    state: RowSwaps | BlockSwaps | ScreenedSwaps, position: int, rules: Rules, rank: Int[np.ndarray, " structures"]
+) -> bool:
     """Make the best swap for one member, if one is worth it."""
     member = state.indices[position]
     allowed = swappable(rules, state.indices, position)
     allowed[member] = False
     if not allowed.any():
         return False
+    if isinstance(state, ScreenedSwaps):
+        return state.improve(position, allowed, rank, _WORTHWHILE)
     gains = state.without(position)
     s = first_of_best(np.where(allowed, gains, -np.inf), rank)
     noise = _WORTHWHILE * max(abs(state.value), abs(float(gains[member])))
@@ -176,27 +161,6 @@ def single_rows(info: Information) -> bool:
     return bool((np.diff(info.offsets) == 1).all())
 
 
-def swappable(rules: Rules, indices: Sequence[int], position: int) -> Bool[np.ndarray, " structures"]:
-    """Mark what may take the place of a member, by the same rules as `Available`.
-
-    Parameters
-    ----------
-    rules
-        What a choice may hold.
-    indices, position
-        The design, and the member that leaves.
-    """
-    rest = np.delete(np.asarray(indices, dtype=np.int64), position)
-    affordable = rules.affordable(rules.budget - float(rules.costs[rest].sum()))
-    held = np.zeros(int(rules.groups.max(initial=-1)) + 1, dtype=bool)
-    held[rules.groups[rest]] = True
-    first = ~rules.taken & ~held[rules.groups]
-    if first.any():
-        return first & affordable
-    affordable[rest] = False
-    return affordable
-
-
 def fill(info: Information, indices: Sequence[int], criterion: Criterion, rules: Rules, start: Precision) -> list[int]:
     """Add the best structures that the rules still allow.
 
@@ -205,16 +169,17 @@ def fill(info: Information, indices: Sequence[int], criterion: Criterion, rules:
     info, indices, criterion, rules, start
         As in `exchange`.
     """
-    available = Available(rules)
-    for s in indices:
-        available.choose(s)
-    if available.now().any():
-        gains = gains_for(info, Path(criterion, start.with_rows(info.take(indices).rows)))
+    available = Available(rules, indices)
+    live = available.now()
+    if live.any():
+        gains = gains_for(info, Path(criterion, start.with_rows(info.take(available.indices).rows)))
         rank = np.random.default_rng(rules.seed).permutation(len(info))
-        while (live := available.now()).any():
+        while live.any():
             s = gains.best(live, np.ones(len(info)), rank)
             available.choose(s)
-            gains.add(s, live)
+            live = available.now()
+            if live.any():
+                gains.add(s, live)
     return available.indices
 
 

@@ -107,10 +107,12 @@ class Gains:
         Candidate blocks.
     path
         The design so far; `add` extends it.
+    picks
+        What a candidate adds when it is chosen, where that is not its block in `info`.
     """
 
-    def __init__(self, info: Information, path: Path) -> None:
-        self._info, self._path = info, path
+    def __init__(self, info: Information, path: Path, *, picks: Information | None = None) -> None:
+        self._info, self._path, self._picked = info, path, info if picks is None else picks
         self._roots = path.criterion.roots or ()
         self._chunks = _chunks(info, len(self._roots))
         self.values = np.zeros(len(info))
@@ -131,7 +133,7 @@ class Gains:
         """Choose structure s and update the gains; `live` marks those that may still be chosen."""
         path = self._path
         before = path.precision
-        U = path.add(self._info.block(s))
+        U = path.add(self._picked.block(s))
         self._picks += 1
         self._columns += U.shape[1]
         if self._picks >= _REFRESH_PICKS and self._columns >= 2 * len(U):

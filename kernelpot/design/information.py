@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
+from kernelpot.design.checks import KINDS, check_kinds, check_shapes, check_values
 from kernelpot.design.compression import compress_block
-from kernelpot.errors import DataError, ParameterError
-
-KINDS = ("energy", "forces", "stress")
-"""Label kinds; a row's kind is stored as the position in this tuple."""
+from kernelpot.design.environments import Environments, Joined, Subset
+from kernelpot.errors import ParameterError
 
 _CHUNK = 1 << 14
 
@@ -48,6 +47,10 @@ class Information:
         Trace of ``B_sᵀ B_s`` lost to compression, for each structure and kind.
     description
         The settings behind the rows, printed with results, such as noises and amplitude.
+    environments
+        Called without arguments, it makes ``(vectors, offsets)``: the descriptor of every environment, in float32 or
+        float64, those of structure s in ``vectors[offsets[s]:offsets[s + 1]]``. None where there are no
+        environments. Only the rivals that compare environments call it, so memory is needed only then.
 
     Raises
     ------
@@ -67,6 +70,7 @@ class Information:
     means: Float[np.ndarray, "structures F"]
     discarded: Float[np.ndarray, "structures 3"]
     description: Mapping[str, Any] = field(default_factory=dict)
+    environments: Environments | None = None
 
     def __post_init__(self) -> None:
         """Store read-only views and check that they agree."""
@@ -77,8 +81,9 @@ class Information:
             object.__setattr__(self, name, array)
         object.__setattr__(self, "groups", tuple(self.groups))
         object.__setattr__(self, "description", MappingProxyType(dict(self.description)))
-        _check_shapes(self)
-        _check_values(self)
+        arrays = {name: getattr(self, name) for name in _DTYPES}
+        check_shapes(arrays, len(self.groups))
+        check_values(arrays)
 
     @classmethod
     def from_blocks(
@@ -90,6 +95,7 @@ class Information:
         groups: Sequence[str] | None = None,
         truncate: float = 0.0,
         description: Mapping[str, Any] | None = None,
+        environments: Environments | None = None,
     ) -> Information:
         """Stack blocks that arrive one at a time, each compressed before the next is asked for.
 
@@ -97,7 +103,7 @@ class Information:
         ----------
         blocks
             ``(rows, kinds, sigma)`` of each structure, with the rows already divided by sigma.
-        n_atoms, means, groups, description
+        n_atoms, means, groups, description, environments
             As in `Information`; no means and no groups are allowed.
         truncate
             Share of each kind's trace that compression may drop, as in `truncated`.
@@ -106,7 +112,7 @@ class Information:
         counts = []
         for block_rows, block_kinds, block_sigma in blocks:
             codes = np.asarray(block_kinds, dtype=np.int64)
-            _check_kinds(codes)
+            check_kinds(codes)
             counts.append(np.bincount(codes, minlength=len(KINDS)))
             sigmas = np.asarray(block_sigma, dtype=np.float64)
             parts.append(compress_block(block_rows, codes, sigmas, truncate, len(KINDS)))
@@ -125,6 +131,7 @@ class Information:
             means=means if means is not None else np.empty((n, 0)),
             discarded=np.array(discarded),
             description=description or {},
+            environments=environments,
         )
 
     @classmethod
@@ -235,6 +242,7 @@ class Information:
             groups=tuple(self.groups[s] for s in chosen),
             means=self.means[chosen],
             discarded=self.discarded[chosen],
+            environments=None if self.environments is None else Subset(self.environments, chosen),
         )
 
     def append(self, other: Information) -> Information:
@@ -243,7 +251,7 @@ class Information:
         Parameters
         ----------
         other
-            Information in the same weights and with means of the same length.
+            Information in the same weights and with means of the same length. Environments stay where both have some.
 
         Raises
         ------
@@ -259,7 +267,9 @@ class Information:
         joined = {
             name: np.concatenate([getattr(self, name), getattr(other, name)]) for name in _DTYPES if name != "offsets"
         }
+        one, two = self.environments, other.environments
         return Information(
+            environments=None if one is None or two is None else Joined(one, two),
             offsets=np.concatenate([self.offsets, self.offsets[-1] + other.offsets[1:]]),
             groups=self.groups + other.groups,
             description={**other.description, **self.description},
@@ -334,6 +344,7 @@ class Information:
             groups=self.groups,
             truncate=share,
             description=self.description,
+            environments=self.environments,
         )
         return replace(short, counts=self.counts, discarded=self.discarded + short.discarded)
 
@@ -355,67 +366,3 @@ def _code(kind: str) -> int:
     if kind not in KINDS:
         raise ParameterError(f"unknown label kind {kind!r}; the kinds are {', '.join(KINDS)}")
     return KINDS.index(kind)
-
-
-def _check_kinds(kinds: Int[np.ndarray, " rows"]) -> None:
-    """Refuse kinds that have no name."""
-    if ((kinds < 0) | (kinds >= len(KINDS))).any():
-        raise ParameterError(f"`kinds` must be positions in {KINDS}, got {sorted(set(kinds.tolist()))}")
-
-
-def _check_shapes(info: Information) -> None:
-    """Refuse arrays that do not agree."""
-    if info.rows.ndim != 2 or info.rows.shape[1] < 1:
-        raise ParameterError(f"`rows` must have the shape (rows, d) with d >= 1, got {info.rows.shape}")
-    if info.offsets.ndim != 1 or len(info.offsets) < 1:
-        raise ParameterError(f"`offsets` must have one entry more than there are structures, got {info.offsets.shape}")
-    n_rows, n = len(info.rows), len(info.offsets) - 1
-    expected = {
-        "kinds": (n_rows,),
-        "sigma": (n_rows,),
-        "counts": (n, len(KINDS)),
-        "n_atoms": (n,),
-        "discarded": (n, len(KINDS)),
-        "means": (n, *info.means.shape[1:2]),
-    }
-    for name, shape in expected.items():
-        found = getattr(info, name).shape
-        if found != shape:
-            raise ParameterError(f"`{name}` must have the shape {shape} of {n} structures, {n_rows} rows; got {found}")
-    if info.means.ndim != 2:
-        raise ParameterError(f"`means` must have the shape (structures, F), got {info.means.shape}")
-    if len(info.groups) != n:
-        raise ParameterError(f"`groups` must name the group of each of {n} structures, got {len(info.groups)} names")
-    if info.offsets[0] != 0 or info.offsets[-1] != n_rows or (np.diff(info.offsets) < 0).any():
-        raise ParameterError(
-            f"`offsets` must rise from 0 to the number of rows, {n_rows}; got {info.offsets[0]} … {info.offsets[-1]}"
-        )
-
-
-def _check_values(info: Information) -> None:
-    """Refuse values that would spoil a choice silently."""
-    # A sum is finite only where every term is (or where terms overflow, as bad): one pass, no array of flags.
-    if not np.isfinite(info.rows.sum()):
-        bad = np.flatnonzero(~np.isfinite(info.rows).all(axis=1))
-        if len(bad):
-            raise DataError(
-                f"structure {info.structure[bad[0]]} has rows that are not finite "
-                f"({len(bad)} such rows in all): check its geometry and set it aside"
-            )
-    bad = np.flatnonzero(~np.isfinite(info.means).all(axis=1))
-    if len(bad):
-        raise DataError(f"structure {bad[0]} has a mean descriptor that is not finite: set it aside")
-    _check_kinds(info.kinds)
-    if not (np.isfinite(info.sigma) & (info.sigma > 0)).all():
-        raise ParameterError("`sigma` must be positive and finite in every row")
-    if not (np.isfinite(info.discarded) & (info.discarded >= 0)).all():
-        raise ParameterError("`discarded` must be finite and not negative")
-    if (info.n_atoms < 1).any():
-        raise ParameterError(f"`n_atoms` must be at least 1, got {info.n_atoms.min()}")
-    present = np.zeros(info.counts.shape, dtype=bool)
-    present[info.structure, info.kinds] = True
-    if (info.counts < present).any():
-        s, kind = np.argwhere(info.counts < present)[0]
-        raise ParameterError(
-            f"`counts` says structure {s} has {info.counts[s, kind]} {KINDS[kind]} rows, but it has some"
-        )

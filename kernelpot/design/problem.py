@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,14 +13,22 @@ from jaxtyping import Float
 from kernelpot.design.criteria import IV, A, Compound, Criterion, D, Ds, E, G, L, V, c
 from kernelpot.design.duplicates import duplicates
 from kernelpot.design.information import KINDS, Information
+from kernelpot.design.limits import (
+    Budget,
+    Costs,
+    Numbers,
+    Quotas,
+    check_feasible,
+    read_costs,
+    read_numbers,
+    read_quotas,
+)
 from kernelpot.design.precision import Precision
-from kernelpot.design.search import Rules
+from kernelpot.design.rules import Rules
 from kernelpot.errors import ParameterError
 
 CRITERIA = ("balanced", "IV", "D", "A", "V", "G", "E", "c", "L", "Ds")
 """Names of the criteria; "I" is another name of "IV"."""
-
-Costs = Callable[[Information], Float[np.ndarray, " structures"]] | Sequence[float] | Float[np.ndarray, " structures"]
 
 
 def starting(info: Information, existing: Information | None) -> Precision:
@@ -154,48 +162,64 @@ def make_rules(
     n: int | None,
     existing: Information | None,
     costs: Costs | None,
-    budget: float | None,
+    budget: Budget | None,
     seed: int,
+    *,
+    forced: Numbers | None = None,
+    forbidden: Numbers | None = None,
+    quotas: Quotas | None = None,
+    quota_groups: Sequence[object] | np.ndarray | None = None,
 ) -> Rules:
     """Check the limits of a choice.
 
     Parameters
     ----------
-    info, n, existing, costs, budget, seed
+    info, n, existing, costs, budget, seed, forced, forbidden, quotas, quota_groups
         As in `select`.
     """
     if n is None and budget is None:
         raise ParameterError("`n` may be None only where a `budget` limits the choice")
-    try:
-        size = len(info) if n is None else operator.index(n)
-    except TypeError:
-        raise ParameterError(f"`n` must be a whole number, got {n!r}") from None
-    if not 0 <= size <= len(info):
-        raise ParameterError(f"`n` must be between 0 and the number of candidates, {len(info)}; got {size}")
+    never = read_numbers(forbidden, len(info), "forbidden")
+    size = _size(n, len(info), len(never))
     groups = duplicates(info)
     taken = np.zeros(len(info), dtype=bool)
     if existing is not None and len(existing):
         joint = duplicates(existing.append(info))
         groups = joint[len(existing) :]
         taken = np.isin(groups, joint[: len(existing)])
-    rules = Rules(size, groups, taken, np.ones(len(info)), np.inf, seed)
+    resources, prices, limits = read_costs(info, costs, budget)
+    classes, labels, least, most = read_quotas(info, quotas, quota_groups)
+    mask = np.zeros(len(info), dtype=bool)
+    mask[never] = True
+    rules = Rules(
+        size,
+        groups,
+        taken,
+        prices,
+        limits,
+        seed,
+        forced=read_numbers(forced, len(info), "forced"),
+        forbidden=mask,
+        labels=labels,
+        least=least,
+        most=most,
+        resources=resources,
+        classes=classes,
+    )
     if n is None:
-        rules = replace(rules, n=rules.distinct)
-    return _with_budget(rules, info, costs, budget)
+        rules = replace(rules, n=len(rules.forced) + len(np.unique(groups[rules.fresh])))
+    check_feasible(rules)
+    return rules
 
 
-def _with_budget(rules: Rules, info: Information, costs: Costs | None, budget: float | None) -> Rules:
-    """Add costs and a budget to rules."""
-    if budget is None:
-        if costs is not None:
-            raise ParameterError("`costs` have no effect without a `budget`: give both")
-        return rules
-    if not (np.isfinite(budget) and budget >= 0):
-        raise ParameterError(f"`budget` must be finite and not negative, got {budget}")
-    given: Costs = info.n_atoms.astype(np.float64) ** 3 if costs is None else costs
-    values = np.asarray(given(info) if callable(given) else given, dtype=np.float64)
-    if values.shape != (len(info),):
-        raise ParameterError(f"`costs` must hold one cost for each of {len(info)} structures, got {values.shape}")
-    if not (np.isfinite(values) & (values > 0)).all():
-        raise ParameterError("`costs` must be positive and finite")
-    return replace(rules, costs=values, budget=float(budget))
+def _size(n: int | None, candidates: int, forbidden: int) -> int:
+    """Check the number of structures."""
+    try:
+        size = candidates - forbidden if n is None else operator.index(n)
+    except TypeError:
+        raise ParameterError(f"`n` must be a whole number, got {n!r}") from None
+    if not 0 <= size <= candidates:
+        raise ParameterError(f"`n` must be between 0 and the number of candidates, {candidates}; got {size}")
+    if size > candidates - forbidden:
+        raise ParameterError(f"`n` is {size}, but only {candidates - forbidden} candidates are not `forbidden`")
+    return size

@@ -11,17 +11,18 @@ were faster for D.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from scipy.linalg import cholesky
 
 from kernelpot.design.certificate import best_sum, upper_limit
+from kernelpot.design.climb import climb
 from kernelpot.design.criteria import Criterion
 from kernelpot.design.information import Information
 from kernelpot.design.precision import Precision
-from kernelpot.design.search import Rules
+from kernelpot.design.rules import Rules
 from kernelpot.design.sensitivity import sensitivities
 from kernelpot.progress import track
 
@@ -88,21 +89,18 @@ def relax(
     tolerance
         Stop where the weights' efficiency against the bound is 1 less this.
     """
-    heads = _heads(rules, len(info))
-    inner = replace(
-        rules,
-        groups=np.arange(len(heads)),
-        taken=np.zeros(len(heads), dtype=bool),
-        costs=rules.costs[heads],
-    )
-    moments = _Moments(info.take(heads), start)
+    heads = rules.heads()
+    inner = rules.after_forced().take(heads)
+    forced = info.take(rules.forced).rows
+    moments = _Moments(info.take(heads), start.with_rows(forced) if len(forced) else start)
     best = np.zeros(len(heads))
     taken = 0
-    if len(heads) and rules.n:
+    if len(heads) and inner.n:
         best, taken = _climb(moments, criterion, inner, info.d, steps, tolerance)
     weights = np.zeros(len(info))
     # Whatever the weights are, the bound at them holds; negligible ones would only cost time.
     weights[heads] = np.where(best > _NEGLIGIBLE, best, 0.0)
+    weights[rules.forced] = 1.0
     return _certified(info, criterion, rules, start, weights, taken, discarded)
 
 
@@ -110,8 +108,11 @@ def _climb(
     moments: _Moments, criterion: Criterion, rules: Rules, d: int, steps: int, tolerance: float
 ) -> tuple[Float[np.ndarray, " heads"], int]:
     """Move the weights uphill; return those of the best bound."""
-    prices, limit = (rules.costs, rules.budget) if np.isfinite(rules.budget) else (np.ones_like(rules.costs), rules.n)
-    w = capped(np.ones(len(prices)), prices, float(limit))
+    single = rules.one_limit()
+    if single is None:
+        return climb(moments, criterion, rules, d, steps, tolerance)
+    prices, limit = single
+    w = capped(np.ones(len(prices)), prices, limit)
     precision = moments.precision(w)
     value = criterion.value(precision)
     best, tightest, power, step = w, np.inf, 1.0, 0
@@ -129,7 +130,7 @@ def _climb(
         while power >= _LEAST_POWER:
             moved = w * ratio**power
             # A weight of zero could never grow again.
-            trial = capped(np.maximum(moved, _FLOOR * moved.max()), prices, float(limit))
+            trial = capped(np.maximum(moved, _FLOOR * moved.max()), prices, limit)
             precision = moments.precision(trial)
             after = criterion.value(precision)
             if criterion.sign * after >= criterion.sign * value:
@@ -234,11 +235,3 @@ def capped(
     w = np.minimum(scale[k] * u, 1.0)
     w[order[:k]] = 1.0
     return w
-
-
-def _heads(rules: Rules, n: int) -> Int[np.ndarray, " heads"]:
-    """One candidate of every free group, or all candidates where repeats are needed."""
-    if rules.n > rules.distinct:
-        return np.arange(n)
-    free = np.flatnonzero(~rules.taken)
-    return free[np.unique(rules.groups[free], return_index=True)[1]]

@@ -1,33 +1,30 @@
-"""Choose structures under a size limit or a budget."""
+"""Choose structures under a size limit, budgets and quotas."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from kernelpot.design.certificate import efficiency_bound
 from kernelpot.design.choice import Choice
 from kernelpot.design.criteria import Criterion
-from kernelpot.design.exchange import exchange, fill, single_rows
+from kernelpot.design.engines import shortens
+from kernelpot.design.exchange import exchange
 from kernelpot.design.gains import Path
 from kernelpot.design.information import Information
-from kernelpot.design.precision import Precision
-from kernelpot.design.problem import Costs, Target, make_criterion, make_rules, starting
+from kernelpot.design.limits import Budget, Costs, Numbers, Quotas
+from kernelpot.design.methods import SEARCHES, best_greedy, discarded_of, first_design, ranked, restarts_of, rounded
+from kernelpot.design.problem import Target, make_criterion, make_rules, starting
+from kernelpot.design.pruning import prune
 from kernelpot.design.relaxation import relax
 from kernelpot.design.rivals import RIVALS
-from kernelpot.design.search import Available, Rules, follow, greedy
+from kernelpot.design.rules import Rules
+from kernelpot.design.search import SAMPLE, follow
 from kernelpot.errors import ParameterError
 from kernelpot.threads import one_blas
-
-METHODS = ("greedy", "exchange", "relaxation")
-"""Methods that look at the criterion."""
-
-_ROW_RESTARTS = 20
-_CHEAP = 5e7
-_SUPPORT = 1e-3
 
 
 @one_blas()
@@ -40,9 +37,15 @@ def select(
     existing: Information | None = None,
     target: Target | None = None,
     costs: Costs | None = None,
-    budget: float | None = None,
+    budget: Budget | None = None,
+    forced: Numbers | None = None,
+    forbidden: Numbers | None = None,
+    quotas: Quotas | None = None,
+    quota_groups: Sequence[object] | np.ndarray | None = None,
     seed: int = 0,
     restarts: int | None = None,
+    start_from: str | Numbers | None = None,
+    lazy: bool | None = None,
 ) -> Choice:
     """Choose which structures of a pool to label. No label is looked at.
 
@@ -63,25 +66,44 @@ def select(
         ``{"D": 0.3, "IV": 0.7}``, for the geometric mean of their efficiencies; or an object from
         `kernelpot.design.criteria`. Rivals ignore it, and carry its curve for comparison.
     method
-        "greedy"; "exchange", which improves the greedy choice by swaps; "relaxation", which chooses and swaps among
-        the structures that the best fractional design uses, and whose limit of efficiency is tight; or a rival:
-        "random", "fps" or "kmeans" on mean descriptors.
+        "greedy"; "stochastic", greedy that looks at a random sample of the pool in every step; "exchange", which
+        improves the greedy choice by swaps; "relaxation", which chooses and swaps among the structures that the best
+        fractional design uses, and whose limit of efficiency is tight; "pruning", which drops structures from the
+        whole pool one by one (for pools of hundreds); or a rival: a name in
+        `kernelpot.design.rivals.RIVALS`, such as "random", "fps" or "kmeans".
     existing
-        What is labelled already. "fps" goes on from it, "random" and "kmeans" only avoid its duplicates.
+        What is labelled already. Rivals go on from it; "random", "stratified" and "kmeans" only avoid its duplicates.
     target
         What is to be predicted. For IV, V and G other structures; or V itself for IV, rows (points, d) for V and G.
         None: the pool, duplicates once. For "c" and "L" the rows of the functionals, for "Ds" the numbers of the
         weights that matter; "D", "A" and "E" do not look at it.
     costs
-        Cost of every structure, or a function of `info`; N_atoms³ where only a budget is given.
+        Cost of every structure, or a function of `info`; N_atoms³ where only a budget is given. For several resources
+        a mapping from their names.
     budget
-        What the chosen structures may cost together. Greedy then returns the better of the choice by gain and
-        the choice by gain per cost (Leskovec et al. 2007).
+        What the chosen structures may cost together, or a mapping with a limit for each resource. Greedy then returns
+        the better of the choice by gain and the choice by gain per cost (Leskovec et al. 2007).
+    forced
+        Structures that are chosen in any case, and first; they count towards n, budgets and quotas.
+    forbidden
+        Structures that are never chosen.
+    quotas
+        How many structures a group may give, ``{"surface": 5}`` for at most 5 or ``{"surface": (2, 5)}`` for 2 to 5.
+        Least quotas must be fulfilled by distinct structures; places and money are kept for them.
+    quota_groups
+        Group of every structure. None: ``info.groups``.
     seed
         Seed of rivals, of restarts, and of the order that breaks ties.
     restarts
         How often "exchange" or "relaxation" shakes the best design and swaps again. None: 20 times for single rows
         where that takes seconds, else not at all.
+    start_from
+        Where "exchange" begins: structure numbers, "greedy" (None), or the name of a rival.
+    lazy
+        Whether greedy passes over candidates whose old gain no longer wins: exact for a submodular criterion such as
+        D, a heuristic for others. False: every gain is exact at every step. None: lazy where that is exact; where
+        exact gains of all would take long, those of blocks shortened to 99.7 % of their trace. `Choice.method` says
+        what was done.
 
     Returns
     -------
@@ -91,95 +113,62 @@ def select(
     Raises
     ------
     ParameterError
-        If n exceeds the pool, a name is unknown, shapes do not agree, or costs are given without a budget.
+        If n exceeds the pool, a name is unknown, shapes do not agree, costs are given without a budget, or no choice
+        can obey all rules; the message names the rule.
     """
-    if method not in METHODS and method not in RIVALS:
-        raise ParameterError(f"unknown method {method!r}; choose from {', '.join([*METHODS, *RIVALS])}")
+    if method not in SEARCHES and method not in RIVALS:
+        raise ParameterError(f"unknown method {method!r}; choose from {', '.join([*SEARCHES, *RIVALS])}")
+    if start_from is not None and method != "exchange":
+        raise ParameterError(f"`start_from` has no effect on method {method!r}, only on 'exchange'")
     start = starting(info, existing)
     if not 0 <= seed < 2**32:
         raise ParameterError(f"`seed` must be a whole number of 32 bits, 0 or more, got {seed!r}")
-    rules = make_rules(info, n, existing, costs, budget, seed)
+    rules = make_rules(
+        info,
+        n,
+        existing,
+        costs,
+        budget,
+        seed,
+        forced=forced,
+        forbidden=forbidden,
+        quotas=quotas,
+        quota_groups=quota_groups,
+    )
     measure = make_criterion(criterion, info, target)
-    again = _restarts(info, rules.n, restarts)
-    relaxed = None
-    if method == "greedy":
-        indices, path = _greedy(info, measure, rules, start)
+    again = restarts_of(info, rules.n, restarts)
+    name = _named(method, measure, info, lazy=lazy)
+    path, relaxed = None, None
+    if method in ("greedy", "stochastic"):
+        sample = SAMPLE if method == "stochastic" else None
+        indices, path = best_greedy(info, measure, rules, start, lazy=lazy, sample=sample)
+    elif method == "exchange":
+        first = first_design(info, measure, rules, start, existing, start_from, lazy=lazy)
+        indices = exchange(info, first, measure, rules, start, restarts=again)[0]
+    elif method == "relaxation":
+        relaxed = relax(info, measure, rules, start, discarded=discarded_of(existing))
+        indices = rounded(info, relaxed.weights, measure, rules, start, restarts=again)
+    elif method == "pruning":
+        indices = prune(info, measure, rules, start)
     else:
-        if method == "exchange":
-            indices = exchange(info, _greedy(info, measure, rules, start)[0], measure, rules, start, restarts=again)[0]
-        elif method == "relaxation":
-            relaxed = relax(info, measure, rules, start, discarded=_discarded(existing))
-            indices = _rounded(info, relaxed.weights, measure, rules, start, again)
-        else:
-            indices = _rival(info, method, rules, existing)
-        path = follow(info, indices, measure, start)
-    choice = _report(info, indices, path, measure, method, rules, existing)
+        indices = ranked(info, method, rules, existing)
+    path = follow(info, indices, measure, start) if path is None else path
+    choice = _report(info, indices, path, measure, name, rules, existing)
     if relaxed is None or not len(choice):
         return choice
     tight = max(measure.efficiency(path.values[-1], relaxed.bound, info.d), choice.efficiency_bound or 0.0)
     return replace(choice, efficiency_bound=tight, efficiency_from="a relaxation")
 
 
-def _rounded(
-    info: Information,
-    weights: Float[np.ndarray, " structures"],
-    measure: Criterion,
-    rules: Rules,
-    start: Precision,
-    restarts: int,
-) -> list[int]:
-    """Choose among the structures of positive weight; the rest of the pool only fills up.
-
-    The largest weights alone would be a poor design, as several structures may share one task.
-    """
-    support = np.flatnonzero(weights > _SUPPORT)
-    inner = replace(rules, groups=rules.groups[support], taken=rules.taken[support], costs=rules.costs[support])
-    inner = replace(inner, n=min(rules.n, inner.distinct))
-    few = info.take(support)
-    indices = exchange(few, _greedy(few, measure, inner, start)[0], measure, inner, start, restarts=restarts)[0]
-    return fill(info, support[indices].tolist(), measure, rules, start)
-
-
-def _discarded(existing: Information | None) -> float:
-    """Trace that compression took from what existed before."""
-    return 0.0 if existing is None else float(existing.discarded.sum())
-
-
-def _restarts(info: Information, n: int, restarts: int | None) -> int:
-    """Check how often exchange starts again."""
-    if restarts is None:
-        return _ROW_RESTARTS if single_rows(info) and len(info) * n * info.d <= _CHEAP else 0
-    if not isinstance(restarts, int) or restarts < 0:
-        raise ParameterError(f"`restarts` must be a whole number, 0 or more, got {restarts!r}")
-    return restarts
-
-
-def _greedy(info: Information, measure: Criterion, rules: Rules, start: Precision) -> tuple[list[int], Path]:
-    """Run greedy; under a budget, by gain and by gain per cost, and keep the better."""
-    runs = [greedy(info, measure, rules, start)]
-    if np.isfinite(rules.budget):
-        runs.append(greedy(info, measure, rules, start, per_cost=True))
-    return max(runs, key=lambda run: measure.sign * run[1].values[-1])
-
-
-def _rival(info: Information, method: str, rules: Rules, existing: Information | None) -> list[int]:
-    """Take a rival's ranking as far as the rules allow; repeats fill up in random order."""
-    free = np.flatnonzero(~rules.taken)
-    heads = free[np.unique(rules.groups[free], return_index=True)[1]]
-    rng = np.random.default_rng(rules.seed)
-    ranked = np.empty(0, dtype=np.int64)
-    wanted = min(rules.n, len(heads))
-    if np.isfinite(rules.budget) and wanted:
-        # About as many as the budget can pay: k-means clusters of which half are unaffordable tell nothing.
-        wanted = min(wanted, max(int(rules.budget / max(rules.costs[heads].mean(), 1e-300)), 1))
-    if wanted:
-        ranked = RIVALS[method](info, heads, wanted, existing, rules.seed)
-    others = np.setdiff1d(np.arange(len(info)), ranked)
-    available = Available(rules)
-    for s in [*ranked, *rng.permutation(np.setdiff1d(heads, ranked)), *rng.permutation(others)]:
-        if available.now()[s]:
-            available.choose(s)
-    return available.indices
+def _named(method: str, measure: Criterion, info: Information, *, lazy: bool | None) -> str:
+    """Say in the method's name where it is not exact."""
+    if method != "greedy" or measure.submodular or lazy is False:
+        return method
+    if measure.roots is None:
+        return method if measure.tries is None or len(info) <= measure.tries else "greedy (most promising tried)"
+    if lazy:
+        return "lazy greedy (heuristic)"
+    return "greedy (shortened blocks)" if shortens(info) else method
 
 
 def _report(
@@ -196,9 +185,9 @@ def _report(
     precision = path.precision
     bound = None
     if len(chosen):
-        bound = efficiency_bound(info, chosen, measure, rules, precision, discarded=_discarded(existing))
+        bound = efficiency_bound(info, chosen, measure, rules, precision, discarded=discarded_of(existing))
     new = len(np.unique(rules.groups[chosen[~rules.taken[chosen]]]))
-    limited = np.isfinite(rules.budget)
+    costs, limits = _spent(rules, chosen)
     return Choice(
         indices=chosen,
         curve=np.array(path.values),
@@ -209,9 +198,21 @@ def _report(
         n_candidates=len(info),
         n_distinct=rules.distinct,
         n_repeated=len(chosen) - new,
-        costs=rules.costs[chosen] if limited else None,
-        budget=rules.budget if limited else None,
+        costs=costs,
+        budget=limits,
         groups=tuple(info.groups[s] for s in chosen),
         symbol=measure.symbol,
         larger_is_better=measure.larger_is_better,
     )
+
+
+def _spent(
+    rules: Rules, chosen: Int[np.ndarray, " n"]
+) -> tuple[Float[np.ndarray, " n"] | dict[str, Float[np.ndarray, " n"]] | None, float | dict[str, float] | None]:
+    """Costs of the members and budgets, by name where there are several."""
+    if not len(rules.budget):
+        return None, None
+    if rules.resources == ("",):
+        return rules.costs[chosen, 0], float(rules.budget[0])
+    columns = zip(rules.resources, rules.costs[chosen].T, strict=True)
+    return dict(columns), dict(zip(rules.resources, rules.budget.tolist(), strict=True))

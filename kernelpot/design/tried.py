@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from kernelpot.design.gains import Gains, Path, first_of_best
+from kernelpot.design.gains import Path, first_of_best
 from kernelpot.design.information import Information
-from kernelpot.design.lazy import LazyGains
 from kernelpot.design.sensitivity import sensitivities
 
 
@@ -92,23 +91,3 @@ class TriedGains:
     def _evaluate(self, s: int) -> None:
         """Compute one gain."""
         self._exact[s] = self._gain(self._info.block(s))
-
-
-AnyGains = Gains | LazyGains | TriedGains
-
-
-def gains_for(info: Information, path: Path, *, lazy: bool = False) -> AnyGains:
-    """Make what keeps the gains of a path's criterion.
-
-    Parameters
-    ----------
-    info
-        Candidate blocks.
-    path
-        The design so far.
-    lazy
-        Bring gains up to date only where they could win.
-    """
-    if path.criterion.roots is None:
-        return TriedGains(info, path)
-    return LazyGains(info, path) if lazy else Gains(info, path)

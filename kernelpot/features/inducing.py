@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -171,3 +172,33 @@ def mean_vectors(descriptor: Descriptor, structures: Sequence[Atoms]) -> Float[n
         return np.add.reduceat(x, batch.offsets[:-1], axis=0) / batch.sizes[:, None]
 
     return np.concatenate(list(ordered(mean, chunks(structures))))
+
+
+@dataclass(frozen=True, eq=False)
+class EnvironmentVectors:
+    """The unit vectors of all environments of structures, described again at every call.
+
+    They are kept in float32, as a pool of 10,000 structures of 32 atoms has 0.3 GB of them at 252 components; what
+    compares them cuts at a relative 1e-6, above that precision.
+
+    Parameters
+    ----------
+    descriptor
+        With its species set.
+    structures
+        In the order of the offsets.
+    """
+
+    descriptor: Descriptor
+    structures: tuple[Atoms, ...]
+
+    def __call__(self) -> tuple[Float[np.ndarray, "environments f"], Int[np.ndarray, " structures+1"]]:
+        """Return ``(vectors, offsets)``; structure s has ``vectors[offsets[s]:offsets[s + 1]]``."""
+
+        def described(piece: tuple[int, int]) -> Float[np.ndarray, "atoms f"]:
+            batch = Batch.from_structures(self.structures[slice(*piece)], self.descriptor.cutoff, start=piece[0])
+            return unit(self.descriptor.environments(batch).vectors)[0].astype(np.float32)
+
+        pieces = list(chunks(self.structures))
+        offsets = np.concatenate([[0], np.cumsum([len(atoms) for atoms in self.structures])]).astype(np.int64)
+        return np.concatenate(list(ordered(described, track(pieces, "environments")))), offsets

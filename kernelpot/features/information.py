@@ -13,7 +13,7 @@ from kernelpot.data.labels import Labels
 from kernelpot.data.noise import KINDS, Noise
 from kernelpot.design.information import Information
 from kernelpot.features.feature_map import E0_PRIOR, KernelMap, counts
-from kernelpot.features.inducing import chunks, mean_vectors
+from kernelpot.features.inducing import EnvironmentVectors, chunks, mean_vectors
 from kernelpot.features.rows import make_rows
 from kernelpot.progress import track
 from kernelpot.threads import ordered
@@ -62,6 +62,7 @@ def make_information(
             "n_inducing": features.n_inducing,
             "truncate": truncate,
         },
+        environments=EnvironmentVectors(features.descriptor, tuple(structures)),
     )
 
 

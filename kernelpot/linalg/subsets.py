@@ -57,7 +57,7 @@ def farthest_points(
     DataError
         If a vector is not finite.
     """
-    X = _checked(X, k)
+    X = checked(X, k)
     if not tol >= 0:
         raise ParameterError(f"`tol` is a distance and must not be negative, got {tol}")
     start = np.random.default_rng(seed).integers(len(X), size=1) if first is None else first
@@ -132,7 +132,7 @@ def cur(X: Float[np.ndarray, "n F"], k: int, *, seed: int = 0) -> Int[np.ndarray
     DataError
         If a vector is not finite.
     """
-    X = _checked(X, k)
+    X = checked(X, k)
     rng = np.random.default_rng(seed)
     leverage = _leverage(X, k, seed)
     # The k largest of log p + Gumbel noise are a draw without replacement (Yellott 1977).
@@ -192,7 +192,7 @@ def kmeans_medoids(X: Float[np.ndarray, "n F"], k: int, *, seed: int = 0, n_init
     DataError
         If a vector is not finite.
     """
-    X = _checked(X, k)
+    X = checked(X, k)
     if n_init < 1:
         raise ParameterError(f"`n_init` must be at least 1, got {n_init}")
     from sklearn.cluster import KMeans
@@ -209,12 +209,20 @@ def kmeans_medoids(X: Float[np.ndarray, "n F"], k: int, *, seed: int = 0, n_init
     return np.concatenate([medoids, rest[: k - len(medoids)]])
 
 
-def _checked(X: Float[np.ndarray, "n F"], k: int) -> Float[np.ndarray, "n F"]:
-    """Return X as float64, refusing what would spoil distances silently."""
+def checked(X: Float[np.ndarray, "n F"], k: int | None) -> Float[np.ndarray, "n F"]:
+    """Return X as float64, refusing what would spoil distances silently.
+
+    Parameters
+    ----------
+    X
+        Vectors.
+    k
+        How many of them are asked for; None asks for none.
+    """
     X = np.ascontiguousarray(X, dtype=np.float64)
     if X.ndim != 2:
         raise ParameterError(f"`X` must have the shape (n, F), got {X.shape}")
-    if not 1 <= k <= len(X):
+    if k is not None and not 1 <= k <= len(X):
         raise ParameterError(f"`k` must be between 1 and the number of vectors, {len(X)}; got {k}")
     bad = np.flatnonzero(~np.isfinite(X).all(axis=1))
     if len(bad):

@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kernelpot.design import IV, A, Choice, Compound, D, Ds, E, G, L, Precision, V, c, certify, select
+from kernelpot.design.engines import gains_for
 from kernelpot.design.gains import Path
-from kernelpot.design.tried import TriedGains, gains_for
+from kernelpot.design.tried import TriedGains
 from kernelpot.errors import ParameterError
 from tests.design.pools import matrix, pool
 

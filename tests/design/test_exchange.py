@@ -9,9 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kernelpot.design import IV, A, D, Information, Precision, select
-from kernelpot.design.exchange import BlockSwaps, exchange, fill, swappable
+from kernelpot.design.available import Available, swappable
+from kernelpot.design.blockswaps import BlockSwaps, ScreenedSwaps
+from kernelpot.design.exchange import exchange, fill
 from kernelpot.design.rowswaps import RowSwaps
-from kernelpot.design.search import Available, Rules
+from kernelpot.design.rules import Rules
 from kernelpot.errors import ParameterError
 from tests.design.pools import matrix, pool
 
@@ -177,3 +179,42 @@ def test_plain_regression_reaches_what_a_best_swap_exchange_of_five_starts_does(
     chosen = X[choice.indices]
     own = value(name, chosen.T @ chosen + 1e-6 * np.eye(50), None)
     assert own >= target if name == "D" else own <= target
+
+
+@given(seeds, names)
+def test_gains_and_losses_of_the_screen_are_exact_but_for_what_it_shortens(seed, name):
+    info = pool(10, seed=seed, heights=(1, 2, 5, 9), scale=3.0)
+    criterion = {"D": D(), "A": A(info.d), "IV": IV(info.target())}[name]
+    start = Precision.prior(info.d)
+    indices = [0, 3, 5, 6]
+    screened, exact = ScreenedSwaps(info, criterion, start, indices), BlockSwaps(info, criterion, start, indices)
+    losses = []
+    for position, member in enumerate(indices):
+        gains = exact.without(position).copy()
+        squares, T = screened._modes(member)
+        losses.append(screened._loss(squares, T))
+        assert losses[-1] == pytest.approx(gains[member], rel=1e-6)
+        W = T / np.sqrt(1.0 - squares)[:, None]
+        np.testing.assert_allclose(screened._full_gains_beside(W, np.arange(10)), gains, rtol=1e-6, atol=1e-9)
+        assert (screened._gains_beside(W) <= gains * (1 + 1e-9) + 1e-9).all()  # shortened blocks know less
+    assert screened.promising(0.0).tolist() == np.argsort(losses, kind="stable").tolist()
+
+
+@given(seeds, names, st.booleans())
+def test_screened_exchange_never_loses_to_where_it_starts_and_ends_near_the_exact_one(seed, name, limited):
+    info = pool(25, d=8, seed=seed, heights=(1, 3, 9), scale=3.0)
+    criterion = {"D": D(), "A": A(info.d), "IV": IV(info.target())}[name]
+    rules = free(info, 6, seed)
+    if limited:
+        labels = np.arange(25) % 2
+        rules = replace(rules, labels=labels, least=np.array([2, 2]), most=np.array([6, 6]), classes=("0", "1"))
+    start, first = Precision.prior(info.d), [0, 1, 2, 3, 4, 5]
+    ends = []
+    for screen in (True, False):
+        indices = exchange(info, first, criterion, rules, start, screen=screen)[0]
+        assert rules.breach(indices) is None
+        ends.append(criterion.value(start.with_rows(info.take(indices).rows)))
+    sign = 1.0 if criterion.larger_is_better else -1.0
+    before = criterion.value(start.with_rows(info.take(first).rows))
+    assert sign * ends[0] >= sign * before
+    assert criterion.efficiency(ends[0], ends[1], info.d) >= 0.85

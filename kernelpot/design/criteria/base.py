@@ -60,6 +60,8 @@ class Criterion(ABC):
         H are not enough.
     tries
         How many candidates have their gain evaluated at every step where `roots` is None; None: all.
+    smooth
+        Whether `value` is a smooth stand-in for what `shown` reports.
     """
 
     name: str = ""
@@ -68,6 +70,7 @@ class Criterion(ABC):
     submodular: bool = False
     roots: tuple[Float[np.ndarray, "d q"], ...] | None = None
     tries: int | None = None
+    smooth: bool = False
 
     @abstractmethod
     def value(self, precision: Precision) -> float:
@@ -98,6 +101,12 @@ class Criterion(ABC):
         """Carry the state over a block, from the Cholesky factor of its G, and U of ``C - U Uᵀ``."""
         raise ParameterError(f"{self.name} has no closed form that follows a block")
 
+    def beside(
+        self, state: Float[np.ndarray, " parts"], across: Sequence[Float[np.ndarray, "r q"]]
+    ) -> Float[np.ndarray, " parts"]:
+        """State, as far as gains need it, where C has grown to ``R⁻¹(I + WᵀW)R⁻ᵀ``, from ``W R⁻ᵀ L`` of every root."""
+        return state
+
     def score(self, state: Float[np.ndarray, " parts"]) -> float:
         """Raw value of a state."""
         return float(state[0])
@@ -108,10 +117,18 @@ class Criterion(ABC):
         """How much better (never negative) the value becomes with each block, from its G and one H for each root."""
         raise ParameterError(f"gains of {self.name} need more than small matrices of each block")
 
+    def losses(self, G: Batch, H: Sequence[Batch], state: Float[np.ndarray, " parts"]) -> Float[np.ndarray, " blocks"]:
+        """How much worse the value is without a block, from G and H beside the others and the state with all."""
+        return self.gains(G, H, state)
+
     def gainer(self, precision: Precision) -> Callable[[Rows], float]:
         """Return a function from a block to its gain at an information matrix."""
         before = self.value(precision)
         return lambda rows: self.sign * (self.value(precision.with_rows(rows)) - before)
+
+    def falls(self, value: float, losses: Float[np.ndarray, " blocks"], d: int) -> Float[np.ndarray, " blocks"]:
+        """Turn losses of a value into losses of its log ψ."""
+        return np.log1p(losses / value) if value > 0 else np.zeros(len(losses))
 
     # ---- bounds
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import numpy as np
 from jaxtyping import Float
@@ -10,6 +11,8 @@ from jaxtyping import Float
 from kernelpot.design.criteria.base import Batch, Criterion, Rows, Tangent
 from kernelpot.design.precision import Precision
 from kernelpot.errors import ParameterError
+
+# ruff: noqa: ARG002 (criteria share signatures, and each uses what it needs)
 
 
 class Compound(Criterion):
@@ -49,6 +52,7 @@ class Compound(Criterion):
             self.roots = tuple(root for part in self.parts for root in part.roots or ())
         tries = [part.tries for part in self.parts if part.roots is None and part.tries is not None]
         self.tries = min(tries, default=None)
+        self.smooth = any(part.smooth for part in self.parts)
 
     def value(self, precision: Precision) -> float:
         """``Σ κ log ψ``."""
@@ -75,6 +79,13 @@ class Compound(Criterion):
         """Carry every part over a block."""
         return np.array([part.follow(state[k : k + 1], lower, U)[0] for k, part in enumerate(self.parts)])
 
+    def beside(
+        self, state: Float[np.ndarray, " parts"], across: Sequence[Float[np.ndarray, "r q"]]
+    ) -> Float[np.ndarray, " parts"]:
+        """Carry every part over."""
+        parts = zip(self.parts, state, self._shared(across), strict=True)
+        return np.array([part.beside(np.array([value]), own)[0] for part, value, own in parts])
+
     def score(self, state: Float[np.ndarray, " parts"]) -> float:
         """``Σ κ log ψ`` of the parts' values."""
         return float(sum(k * part.utility(v, self.d) for k, part, v in zip(self.kappa, self.parts, state, strict=True)))
@@ -85,12 +96,22 @@ class Compound(Criterion):
         """``Σ κ (log ψ after - log ψ before)`` from the gains of the parts."""
         if state is None:
             raise ParameterError("the gain of a compound depends on the values that its parts have now")
-        total, used = np.zeros(len(G)), 0
-        for k, part, value in zip(self.kappa, self.parts, state, strict=True):
-            own = H[used : used + len(part.roots or ())]
-            used += len(own)
+        total = np.zeros(len(G))
+        for k, part, value, own in zip(self.kappa, self.parts, state, self._shared(H), strict=True):
             total += k * part.steps(float(value), part.gains(G, own, np.array([value])), self.d)
         return total
+
+    def losses(self, G: Batch, H: Sequence[Batch], state: Float[np.ndarray, " parts"]) -> Float[np.ndarray, " blocks"]:
+        """``Σ κ (log ψ with a block - log ψ without it)``."""
+        total = np.zeros(len(G))
+        for k, part, value, own in zip(self.kappa, self.parts, state, self._shared(H), strict=True):
+            total += k * part.falls(float(value), part.losses(G, own, np.array([value])), self.d)
+        return total
+
+    def _shared(self, matrices: Sequence[np.ndarray]) -> list[Sequence[np.ndarray]]:
+        """Share out what there is for every root to the parts."""
+        ends = np.cumsum([0, *(len(part.roots or ()) for part in self.parts)])
+        return [matrices[a:b] for a, b in pairwise(ends)]
 
     def gainer(self, precision: Precision) -> Callable[[Rows], float]:
         """Add up the gains of the parts, one block at a time."""
@@ -121,6 +142,10 @@ class Compound(Criterion):
     def steps(self, value: float, gains: Float[np.ndarray, " blocks"], d: int) -> Float[np.ndarray, " blocks"]:
         """Return the gains themselves."""
         return gains
+
+    def falls(self, value: float, losses: Float[np.ndarray, " blocks"], d: int) -> Float[np.ndarray, " blocks"]:
+        """Do the same for losses."""
+        return self.steps(value, losses, d)
 
     def tangent(self, precision: Precision) -> Tangent:
         """Mix the tangents of the parts, as ``Σ κ log tr(Γ_k N) <= log tr(Σ κ Γ_k N)`` (Jensen)."""

@@ -108,6 +108,12 @@ class IV(Criterion):
         """Subtract ``tr(Uᵀ V U)``."""
         return state - float(np.square(self.root.T @ U).sum())
 
+    def beside(
+        self, state: Float[np.ndarray, " parts"], across: Sequence[Float[np.ndarray, "r q"]]
+    ) -> Float[np.ndarray, " parts"]:
+        """Add ``tr(W R⁻ᵀ V R⁻¹ Wᵀ)``."""
+        return state + float(np.square(across[0]).sum())
+
 
 _SYMBOLS = {"A": "tr C", "IV": "tr(VC)", "V": "mean variance", "c": "var(cᵀw)", "L": "tr(LCLᵀ)"}
 

@@ -63,6 +63,10 @@ class D(Criterion):
         """Return a ``1/d``-th of the gains."""
         return gains / d
 
+    def falls(self, value: float, losses: Float[np.ndarray, " blocks"], d: int) -> Float[np.ndarray, " blocks"]:
+        """Do the same for losses."""
+        return self.steps(value, losses, d)
+
 
 class Ds(Criterion):
     """Volume of the confidence ellipsoid of some weights: ``-log det C_SS``, larger is better.
@@ -138,6 +142,10 @@ class Ds(Criterion):
     def steps(self, value: float, gains: Float[np.ndarray, " blocks"], d: int) -> Float[np.ndarray, " blocks"]:
         """Return a ``1/|S|``-th of the gains."""
         return gains / len(self._chosen)
+
+    def falls(self, value: float, losses: Float[np.ndarray, " blocks"], d: int) -> Float[np.ndarray, " blocks"]:
+        """Do the same for losses."""
+        return self.steps(value, losses, d)
 
 
 def _logdet(G: Batch) -> Float[np.ndarray, " blocks"]:

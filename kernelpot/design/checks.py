@@ -1,0 +1,92 @@
+"""What the arrays of an Information must satisfy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from jaxtyping import Int
+
+from kernelpot.errors import DataError, ParameterError
+
+KINDS = ("energy", "forces", "stress")
+"""Label kinds; a row's kind is stored as the position in this tuple."""
+
+
+def check_kinds(kinds: Int[np.ndarray, " rows"]) -> None:
+    """Refuse kinds that have no name."""
+    if ((kinds < 0) | (kinds >= len(KINDS))).any():
+        raise ParameterError(f"`kinds` must be positions in {KINDS}, got {sorted(set(kinds.tolist()))}")
+
+
+def check_shapes(arrays: Mapping[str, np.ndarray], n_groups: int) -> None:
+    """Refuse arrays that do not agree.
+
+    Parameters
+    ----------
+    arrays
+        The arrays by their names in `Information`.
+    n_groups
+        Number of names of groups.
+    """
+    rows, offsets, means = arrays["rows"], arrays["offsets"], arrays["means"]
+    if rows.ndim != 2 or rows.shape[1] < 1:
+        raise ParameterError(f"`rows` must have the shape (rows, d) with d >= 1, got {rows.shape}")
+    if offsets.ndim != 1 or len(offsets) < 1:
+        raise ParameterError(f"`offsets` must have one entry more than there are structures, got {offsets.shape}")
+    n_rows, n = len(rows), len(offsets) - 1
+    expected = {
+        "kinds": (n_rows,),
+        "sigma": (n_rows,),
+        "counts": (n, len(KINDS)),
+        "n_atoms": (n,),
+        "discarded": (n, len(KINDS)),
+        "means": (n, *means.shape[1:2]),
+    }
+    for name, shape in expected.items():
+        found = arrays[name].shape
+        if found != shape:
+            raise ParameterError(f"`{name}` must have the shape {shape} of {n} structures, {n_rows} rows; got {found}")
+    if means.ndim != 2:
+        raise ParameterError(f"`means` must have the shape (structures, F), got {means.shape}")
+    if n_groups != n:
+        raise ParameterError(f"`groups` must name the group of each of {n} structures, got {n_groups} names")
+    if offsets[0] != 0 or offsets[-1] != n_rows or (np.diff(offsets) < 0).any():
+        raise ParameterError(
+            f"`offsets` must rise from 0 to the number of rows, {n_rows}; got {offsets[0]} … {offsets[-1]}"
+        )
+
+
+def check_values(arrays: Mapping[str, np.ndarray]) -> None:
+    """Refuse values that would spoil a choice silently.
+
+    Parameters
+    ----------
+    arrays
+        The arrays by their names in `Information`.
+    """
+    rows, kinds, counts = arrays["rows"], arrays["kinds"], arrays["counts"]
+    structure = np.repeat(np.arange(len(counts)), np.diff(arrays["offsets"]))
+    # A sum is finite only where every term is (or where terms overflow, as bad): one pass, no array of flags.
+    if not np.isfinite(rows.sum()):
+        bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
+        if len(bad):
+            raise DataError(
+                f"structure {structure[bad[0]]} has rows that are not finite "
+                f"({len(bad)} such rows in all): check its geometry and set it aside"
+            )
+    bad = np.flatnonzero(~np.isfinite(arrays["means"]).all(axis=1))
+    if len(bad):
+        raise DataError(f"structure {bad[0]} has a mean descriptor that is not finite: set it aside")
+    check_kinds(kinds)
+    if not (np.isfinite(arrays["sigma"]) & (arrays["sigma"] > 0)).all():
+        raise ParameterError("`sigma` must be positive and finite in every row")
+    if not (np.isfinite(arrays["discarded"]) & (arrays["discarded"] >= 0)).all():
+        raise ParameterError("`discarded` must be finite and not negative")
+    if (arrays["n_atoms"] < 1).any():
+        raise ParameterError(f"`n_atoms` must be at least 1, got {arrays['n_atoms'].min()}")
+    present = np.zeros(counts.shape, dtype=bool)
+    present[structure, kinds] = True
+    if (counts < present).any():
+        s, kind = np.argwhere(counts < present)[0]
+        raise ParameterError(f"`counts` says structure {s} has {counts[s, kind]} {KINDS[kind]} rows, but it has some")
