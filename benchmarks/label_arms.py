@@ -33,6 +33,8 @@ class Arm:
         Makes a criterion from the pool, where a name does not do.
     most
         Largest number of labels.
+    paid
+        Choose for the cost of as many average structures (atoms cubed), in place of their number.
     """
 
     how: Mapping[str, Any] = field(default_factory=dict)
@@ -40,6 +42,7 @@ class Arm:
     nested: bool = True
     criterion: Callable[[Information], Any] | None = None
     most: int = 40
+    paid: bool = False
 
 
 def kinds(**weights: float) -> Callable[[Information], Any]:
@@ -90,18 +93,21 @@ RIVALS = {
     RANDOM: Arm({"method": "random"}, seeds=12, most=80),
     "fps": Arm({"method": "fps"}, seeds=2, most=80),
     "kmeans": Arm({"method": "kmeans"}, seeds=2, nested=False, most=80),
+    "stratified": Arm({"method": "stratified"}, seeds=2, nested=False),
+    "cur": Arm({"method": "cur"}, seeds=2, nested=False),
+    "maxvol": Arm({"method": "maxvol"}, nested=False),
+    "maximin": Arm({"method": "maximin"}, nested=False),
+    "kdpp": Arm({"method": "kdpp"}, seeds=2, nested=False),
+    "kdpp-greedy": Arm({"method": "kdpp-greedy"}, nested=False),
 }
 
-EXTRA = {"stratified": 3, "cur": 3, "maxvol": 1, "maximin": 1, "kdpp": 3, "entropy": 1}
-"""Further rivals, with their numbers of seeds; those that the library does not offer are left out."""
+PER_COST = "balanced, per cost"
 
 
-def arms() -> dict[str, Arm]:
-    """Return every arm that can be run here, rivals first."""
-    from kernelpot.design.rivals import RIVALS as KNOWN
-
-    more = {name: Arm({"method": name}, seeds=n, nested=False) for name, n in EXTRA.items() if name in KNOWN}
-    return RIVALS | more | OURS
+def arms(n_atoms: np.ndarray) -> dict[str, Arm]:
+    """Return every arm for a pool of structures of these sizes, rivals first."""
+    varied = {PER_COST: Arm({"criterion": DEFAULT}, paid=True)} if n_atoms.std() > 0.15 * n_atoms.mean() else {}
+    return RIVALS | OURS | varied
 
 
 def information(rows: Rows, truncate: float = TRUNCATION) -> Information:
@@ -144,4 +150,7 @@ def choices(arm: Arm, info: Information, sizes: tuple[int, ...], seed: int) -> d
     if arm.nested:
         order = select(info, max(fits), seed=seed, **how).indices.tolist()
         return {n: order[:n] for n in fits}
+    if arm.paid:
+        share = float(np.mean(heads(info).n_atoms.astype(float) ** 3))
+        return {n: select(info, None, budget=n * share, seed=seed, **how).indices.tolist() for n in fits}
     return {n: select(info, n, seed=seed, **how).indices.tolist() for n in fits}

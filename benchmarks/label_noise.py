@@ -36,9 +36,7 @@ class GramErrors(FoldErrors):
         n_folds = max(2, min(N_FOLDS, len(np.unique(groups))))
         fold = folds(groups, n_folds, seed=0)
         self.independent = len(np.unique(runs(groups, n_folds)))
-        self._own = {
-            kind: [rows.gram(kind, chosen[fold == f], baseline) for f in range(n_folds)] for kind in KINDS
-        }
+        self._own = {kind: [rows.gram(kind, chosen[fold == f], baseline) for f in range(n_folds)] for kind in KINDS}
         self._all = {kind: np.sum(grams, axis=0) for kind, grams in self._own.items()}
         self._without = {kind: [self._all[kind] - g for g in grams] for kind, grams in self._own.items()}
         count = {"energy": np.ones(len(chosen)), "forces": 3.0 * rows.n_atoms[chosen]}

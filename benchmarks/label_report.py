@@ -1,4 +1,4 @@
-"""Tables and figures of the labels case: `python -m benchmarks.label_report RESULT.json [--docs FOLDER]`."""
+"""Tables and figures of the labels case: `python -m benchmarks.label_report RESULT.json ... [--docs FOLDER]`."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ def draw(name: str, splits: Splits, path: Path) -> None:
             if curve:
                 axes.plot(
                     list(curve), 1e3 * np.array(list(curve.values())), marker="o", ms=3,
-                    lw=1.8 if arm == DRAWN[0] else 1.1, color=COLOURS[arm], label=arm, zorder=3 if arm == DRAWN[0] else 2,
+                    lw=1.8 if arm == DRAWN[0] else 1.1, color=COLOURS[arm], label=arm, zorder=3 - DRAWN.index(arm) / 9,
                 )  # fmt: skip
         axes.set(xscale="log", yscale="log", xlabel="labels", ylabel=f"{kind}: held-out RMSE, {unit}")
         axes.set_xticks(n, [str(k) for k in n])
@@ -178,14 +178,14 @@ def _one(splits: Splits, seed: int, n: int, kind: str) -> float:
 def main(arguments: list[str] | None = None) -> int:
     """Read a result, draw figures, replace the tables of docs/labels.md."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.label_report", description=__doc__)
-    parser.add_argument("result", type=Path, help="JSON file of a run of the labels case")
+    parser.add_argument("results", nargs="+", type=Path, help="JSON files of runs of the labels cases")
     parser.add_argument("--docs", type=Path, default=DOCS, help="folder of labels.md, default docs")
     options = parser.parse_args(arguments)
-    document = json.loads(options.result.read_text(encoding="utf-8"))
     sets: dict[str, Splits] = {}
-    for name, case in document["cases"].items():
-        if name.startswith("labels-"):
-            sets |= case["details"]
+    for result in options.results:
+        for name, case in json.loads(result.read_text(encoding="utf-8"))["cases"].items():
+            if name.startswith("labels-"):
+                sets |= case["details"]
     lines = []
     for name, splits in sets.items():
         draw(name, splits, options.docs / "figures" / f"labels-{name}.png")

@@ -50,6 +50,7 @@ class Rows:
 
     @cached_property
     def offsets(self) -> np.ndarray:
+        """First force row of every structure."""
         return np.concatenate([[0], np.cumsum(3 * self.n_atoms)])
 
     @property

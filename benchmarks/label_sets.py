@@ -95,7 +95,7 @@ def split(known: LabelSet, number: int) -> Split:
     from kernelpot.features.inducing import mean_vectors, species_of
 
     structures = read(known.files)
-    if len(structures) > known.at_most:
+    if number != PUBLISHED and len(structures) > known.at_most:
         rng = np.random.default_rng([17, max(number, 0)])
         structures = [structures[k] for k in np.sort(rng.permutation(len(structures))[: known.at_most])]
     soap = kp.SOAP(cutoff=known.cutoff, n_max=known.n_max, l_max=known.l_max)
