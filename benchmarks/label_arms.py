@@ -56,17 +56,13 @@ def kinds(**weights: float) -> Callable[[Information], Any]:
     return make
 
 
-def weighed(energy: float) -> Callable[[Information], Any]:
-    """Return a maker of the balanced criterion with this exponent of energies over that of forces."""
+def alike(info: Information) -> Any:
+    """Make the balanced criterion with equal weights of all kinds."""
+    from kernelpot.design import Compound
+    from kernelpot.design.problem import balanced
 
-    def make(info: Information) -> Any:
-        from kernelpot.design import Compound
-        from kernelpot.design.problem import balanced
-
-        parts = balanced(heads(info)).parts
-        return Compound(parts, [energy, 1.0], info.d)
-
-    return make
+    parts = balanced(heads(info)).parts
+    return Compound(parts, [1.0] * len(parts), info.d)
 
 
 def heads(info: Information) -> Information:
@@ -82,7 +78,7 @@ DEFAULT = "balanced"
 OURS = {
     DEFAULT: Arm({"criterion": "balanced"}, most=80),
     "IV": Arm({"criterion": "IV"}, most=80),
-    "balanced, energies twice": Arm(criterion=weighed(2.0)),
+    "balanced, kinds alike": Arm(criterion=alike),
     "IV of energies": Arm(criterion=kinds(energy=1.0)),
     "IV of forces": Arm(criterion=kinds(forces=1.0)),
     "A": Arm({"criterion": "A"}),
@@ -94,10 +90,10 @@ RIVALS = {
     "fps": Arm({"method": "fps"}, seeds=2, most=80),
     "kmeans": Arm({"method": "kmeans"}, seeds=2, nested=False, most=80),
     "stratified": Arm({"method": "stratified"}, seeds=2, nested=False),
-    "cur": Arm({"method": "cur"}, seeds=2, nested=False),
+    "cur": Arm({"method": "cur"}, nested=False),
     "maxvol": Arm({"method": "maxvol"}, nested=False),
     "maximin": Arm({"method": "maximin"}, nested=False),
-    "kdpp": Arm({"method": "kdpp"}, seeds=2, nested=False),
+    "kdpp": Arm({"method": "kdpp"}, nested=False),
     "kdpp-greedy": Arm({"method": "kdpp-greedy"}, nested=False),
 }
 
@@ -141,16 +137,22 @@ def choices(arm: Arm, info: Information, sizes: tuple[int, ...], seed: int) -> d
     seed
         Of the choice.
     """
-    from kernelpot.design import select
+    from kernelpot.design import duplicates, select
+    from kernelpot.design.rivals import RIVALS as KNOWN
 
     how = dict(arm.how)
+    first = np.unique(duplicates(info), return_index=True)[1]
+    fits = [n for n in sizes if n <= len(first)]
     if arm.criterion is not None:
         how["criterion"] = arm.criterion(info)
-    fits = [n for n in sizes if n <= len(heads(info))]
-    if arm.nested:
-        order = select(info, max(fits), seed=seed, **how).indices.tolist()
-        return {n: order[:n] for n in fits}
+    if "method" in how:  # what `select` would call, without the curve of a criterion
+        rival = KNOWN[how["method"]]
+        if arm.nested:
+            order = rival(info, first, max(fits), None, seed).tolist()
+            return {n: order[:n] for n in fits}
+        return {n: rival(info, first, n, None, seed)[:n].tolist() for n in fits}
     if arm.paid:
-        share = float(np.mean(heads(info).n_atoms.astype(float) ** 3))
+        share = float(np.mean(info.n_atoms[first].astype(float) ** 3))
         return {n: select(info, None, budget=n * share, seed=seed, **how).indices.tolist() for n in fits}
-    return {n: select(info, n, seed=seed, **how).indices.tolist() for n in fits}
+    order = select(info, max(fits), seed=seed, **how).indices.tolist()
+    return {n: order[:n] for n in fits}

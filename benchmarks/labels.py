@@ -23,7 +23,7 @@ VARIABLE = "KERNELPOT_LABELS"
 
 SIZES = {FIXED: (5, 10, 20, 40, 80), OWN: (10, 20, 40)}
 SPLITS = 5
-OWN_SPLITS = 3
+OWN_SPLITS = 2
 OWN_SEEDS = {DEFAULT: 1, "IV": 1, RANDOM: 2, "kmeans": 1, "fps": 1, "stratified": 1}
 WITHIN = {"forces": 1.03, "energy": 1.10}
 """How far above the best simple rival the default may lie."""

@@ -30,6 +30,9 @@ from kernelpot.errors import ParameterError
 CRITERIA = ("balanced", "IV", "D", "A", "V", "G", "E", "c", "L", "Ds")
 """Names of the criteria; "I" is another name of "IV"."""
 
+BALANCE = {"energy": 2.0, "forces": 1.0, "stress": 1.0}
+"""Weights of the label kinds in "balanced", by trial on eight sets (docs/labels.md)."""
+
 
 def starting(info: Information, existing: Information | None) -> Precision:
     """Information before the choice.
@@ -123,25 +126,32 @@ def _predicted(name: str, info: Information, target: Target) -> Criterion:
 
 
 def balanced(target: Information) -> Criterion:
-    """Make the geometric mean of the integrated variances of the target's label kinds.
+    """Make the weighted geometric mean of the integrated variances of the target's label kinds.
 
-    ``-Σ_kind log tr(V_kind C) / kinds``: what one kind gains is weighed by what is left of its variance, so that
-    neither the units nor the noises set an exchange rate between meV/atom and meV/Å. `noise="cv"` judges noises by the
-    same sum of logarithms.
+    ``-Σ_kind κ log tr(V_kind C)``: a kind's gain is weighed by what is left of its variance, so that neither units nor
+    noises set an exchange rate between meV/atom and meV/Å. `noise="cv"` judges noises by such a sum of logarithms, too.
+    The weights are `BALANCE`.
 
     Parameters
     ----------
     target
         What is to be predicted. A kind whose rows are all zero has nothing to learn and is left out.
+
+    Raises
+    ------
+    ParameterError
+        If no row depends on the weights.
     """
-    parts: list[Criterion] = []
+    parts: dict[str, Criterion] = {}
     for kind in KINDS:
         root = target.target_root({other: float(other == kind) for other in KINDS})
         if root.any():
-            parts.append(IV.from_root(root, name=f"IV({kind})"))
+            parts[kind] = IV.from_root(root, name=f"IV({kind})")
     if not parts:
         raise ParameterError("criterion 'balanced' needs a target with rows that depend on the weights, found none")
-    return Compound(parts, [1.0] * len(parts), target.d) if len(parts) > 1 else parts[0]
+    measure = Compound(list(parts.values()), [BALANCE[kind] for kind in parts], target.d)
+    measure.name = "balanced"
+    return measure
 
 
 def _given(name: str, target: Target | None, what: str) -> Any:
