@@ -102,9 +102,12 @@ def _select(commands: argparse._SubParsersAction[Parser]) -> None:
     command.add_argument("-n", type=positive_int, required=True, metavar="N", help="how many structures to choose")
     command.add_argument(
         "--criterion",
-        choices=["IV", "D", "A"],
-        default="IV",
-        help=("IV: mean predicted variance over the pool (default); D: log determinant; A: mean variance of weights"),
+        choices=["balanced", "IV", "D", "A"],
+        default="balanced",
+        help=(
+            "balanced: geometric mean of the label kinds' predicted variances over the pool (default); IV: mean "
+            "predicted variance; D: log determinant; A: mean variance of weights"
+        ),
     )
     command.add_argument(
         "--method",

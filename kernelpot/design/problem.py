@@ -116,13 +116,11 @@ def _predicted(name: str, info: Information, target: Target) -> Criterion:
         if name == "G":
             return G(target.target_rows(), target.structure)
         return V(target.rows) if name == "V" else IV.from_root(target.target_root())
-    if name == "balanced":
-        raise ParameterError("criterion 'balanced' needs an Information as its `target`, whose rows have label kinds")
     array = np.asarray(target, dtype=np.float64)
     _check_width(array.shape[-1] if array.ndim else 0, info)
     if name == "G":
         return G(array, np.arange(len(array)))
-    return V(array) if name == "V" else IV(array)
+    return V(array) if name == "V" else IV(array)  # a matrix has no kinds to balance
 
 
 def balanced(target: Information) -> Criterion:
@@ -135,20 +133,16 @@ def balanced(target: Information) -> Criterion:
     Parameters
     ----------
     target
-        What is to be predicted. A kind whose rows are all zero has nothing to learn and is left out.
-
-    Raises
-    ------
-    ParameterError
-        If no row depends on the weights.
+        What is to be predicted. A kind whose rows are all zero has nothing to learn and is left out; where fewer than
+        two are left, this is IV.
     """
     parts: dict[str, Criterion] = {}
     for kind in KINDS:
-        root = target.target_root({other: float(other == kind) for other in KINDS})
+        root = target.only(kind).target_root()
         if root.any():
             parts[kind] = IV.from_root(root, name=f"IV({kind})")
-    if not parts:
-        raise ParameterError("criterion 'balanced' needs a target with rows that depend on the weights, found none")
+    if len(parts) < 2:
+        return IV.from_root(target.target_root())
     measure = Compound(list(parts.values()), [BALANCE[kind] for kind in parts], target.d)
     measure.name = "balanced"
     return measure
