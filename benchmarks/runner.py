@@ -53,8 +53,11 @@ CASES = {
         f"labels-{name}": Case(f"label efficiency on {name}: every criterion and rival", "labels", {"name": name})
         for name in ("Si", "Ge", "Li", "Ni", "ethanol", "acac", "AgPd", "Ta")
     },
+    "forecast": Case("errors forecast from a pilot of 10 against a constant and N^(-1/2), seven sets", "forecast"),
+    "goals": Case("errors of elastic constants and vacancy energies after choosing for them, EMT metals", "goals"),
     "certificates": Case("proven efficiencies of choices from mlearn Si, and what choosing costs", "certificates"),
     "rows": Case("choices of plain regression rows beside AlgDesign, pivoted QR, greedy", "rows"),
+    "scale": Case("1,000 of 200,000 blocks in chunks within 4 GiB, killed and resumed; loss by distribution", "scale"),
     "drift": Case("energy drift of 64 Si atoms at 600 K", "drift"),
 }
 

@@ -10,14 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from kernelpot import design as design
+    from kernelpot import goals as goals
     from kernelpot.calculator import Calculator as Calculator
     from kernelpot.data.noise import Noise as Noise
     from kernelpot.data.read import read as read
     from kernelpot.descriptors.soap import SOAP as SOAP
     from kernelpot.kernels import DotProduct as DotProduct
     from kernelpot.models.files import load as load
+    from kernelpot.models.forecast import forecast as forecast
     from kernelpot.models.prediction import Prediction as Prediction
     from kernelpot.models.scores import evaluate as evaluate
+    from kernelpot.models.screening import screen as screen
     from kernelpot.models.sparse_gp import SparseGP as SparseGP
 
 __version__ = "0.1.0"
@@ -30,17 +33,21 @@ _HOMES = {
     "SOAP": "kernelpot.descriptors.soap",
     "SparseGP": "kernelpot.models.sparse_gp",
     "evaluate": "kernelpot.models.scores",
+    "forecast": "kernelpot.models.forecast",
     "load": "kernelpot.models.files",
     "read": "kernelpot.data.read",
+    "screen": "kernelpot.models.screening",
 }
 
-__all__ = [*_HOMES, "design"]
+_ROOMS = ("design", "goals")
+
+__all__ = [*_HOMES, *_ROOMS]
 
 
 def __getattr__(name: str) -> Any:
     """Import a public name on first use (PEP 562)."""
-    if name == "design":
-        return importlib.import_module("kernelpot.design")
+    if name in _ROOMS:
+        return importlib.import_module(f"kernelpot.{name}")
     if name in _HOMES:
         value = getattr(importlib.import_module(_HOMES[name]), name)
         globals()[name] = value

@@ -27,3 +27,7 @@ class ModelFileError(KernelpotError, ValueError):
 
 class NotFittedError(KernelpotError, RuntimeError):
     """The model was asked for something that only a fitted (or prepared) model has."""
+
+
+class StoreError(KernelpotError, ValueError):
+    """A folder of chunks is damaged, foreign, of another version, or made with other settings."""

@@ -60,6 +60,18 @@ def one_blas() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def alone() -> Iterator[None]:
+    """Do everything in the calling thread: for worker processes, of which there is one per core already."""
+    before = getattr(_here, "busy", False)
+    _here.busy = True
+    try:
+        with one_blas():
+            yield
+    finally:
+        _here.busy = before
+
+
 def _inside(work: Callable[[Item], Result], item: Item) -> Result:
     _here.busy = True
     try:

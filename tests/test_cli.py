@@ -103,6 +103,51 @@ def test_fit_writes_model_and_scores(files):
     assert not list(files.glob(".kernelpot-*"))
 
 
+def test_assess_judges_a_set(files, capsys):
+    args = ["assess", str(files / "test.xyz"), "--pool", str(files / "pool.xyz"), "--next", "3", *SMALL, "--quiet"]
+    out = files / "assess.json"
+    assert main([*args, "--json", str(out)]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith("VERDICT\n  feasible: 8 structures")
+    for word in ("labels: those that are there count", "WHAT TO ADD NEXT", "ELEMENTS", "least known", "FORECAST"):
+        assert word in text
+    found = json.loads(out.read_text())
+    assert len(found["next"]["indices"]) == 3
+    assert found["labels_counted"] == "present"
+    assert found["forecast"]["n"] == [8, 10, 11]
+    assert {one["number"] for one in found["coverage"]["species"]} == {29, 79}
+
+
+def test_assess_needs_neither_labels_nor_pool(files, capsys):
+    assert main(["assess", str(files / "pool.xyz"), *SMALL, "--quiet", "--json", "-"]) == 0
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["labels_counted"] == "planned"
+    assert "none found, so all planned ones count" in printed.err
+    assert "no forecast: it needs a pool" in printed.err
+
+
+def test_assess_says_which_element_is_missing(files, tmp_path, capsys):
+    copper = [atoms for atoms in read(files / "train.xyz", ":") if set(atoms.symbols) == {"Cu"}][:2]
+    write(tmp_path / "cu.xyz", copper)
+    out = ["assess", str(tmp_path / "cu.xyz"), "--pool", str(files / "pool.xyz"), "--next", "2", *SMALL, "--quiet"]
+    assert main(out) == 0
+    text = capsys.readouterr().out
+    assert "Au is missing: no atom of it in the set" in text
+    assert "no forecast: it needs at least 3 different labelled structures" in text
+
+
+def test_assess_refuses_bad_input_in_one_line(files, tmp_path, capsys):
+    empty = tmp_path / "empty.xyz"
+    empty.write_text("")
+    assert main(["assess", str(empty), *SMALL, "--quiet"]) == 2
+    assert "empty.xyz" in error_line(capsys)
+    assert main(["assess", str(files / "nothing.xyz"), "--quiet"]) == 2
+    assert "nothing.xyz" in error_line(capsys)
+    pool = str(files / "pool.xyz")
+    assert main(["assess", pool, "--json", pool, "--quiet"]) == 2
+    assert "--json" in error_line(capsys)
+
+
 def test_fit_takes_inducing_environments_from_a_pool(files, tmp_path):
     few = tmp_path / "few.xyz"
     write(few, read(files / "train.xyz", ":2"))
@@ -149,6 +194,36 @@ def test_select_by_a_rival_and_another_criterion(files, capsys):
     pool = str(files / "pool.xyz")
     assert main(["select", pool, "-n", "3", "--criterion", "D", "--method", "random", "--quiet", *SMALL]) == 0
     assert "log det" in capsys.readouterr().out
+
+
+def test_select_warns_of_broken_structures_and_sets_them_aside_when_asked(files, tmp_path, capsys):
+    pool = read(files / "pool.xyz", ":")
+    for k in (0, 7):
+        pool[k].positions[1] = pool[k].positions[0] + [0.6, 0.0, 0.0]
+    write(tmp_path / "pool.xyz", pool)
+    args = ["select", str(tmp_path / "pool.xyz"), "-n", "20", "--json", str(tmp_path / "c.json"), "--quiet", *SMALL]
+    assert main(args) == 0
+    printed = capsys.readouterr()
+    assert "set aside" not in printed.out
+    assert printed.err.count("warning: 2 of 24 structures look broken or outlying") == 1
+    report = json.loads((tmp_path / "c.json").read_text())
+    assert report["screen"]["set_aside"] is False
+    assert [entry["index"] for entry in report["screen"]["found"]] == [0, 7]
+    assert main([*args, "--screen", "--out", str(tmp_path / "chosen.xyz")]) == 0
+    printed = capsys.readouterr()
+    assert "2 of 24 structures set aside" in printed.out
+    assert "0.6 Å apart" in printed.out
+    assert "warning" not in printed.err
+    report = json.loads((tmp_path / "c.json").read_text())
+    assert not {0, 7} & set(report["indices"])
+    for k, entry, atoms in zip(
+        report["indices"], report["structures"], read(tmp_path / "chosen.xyz", ":"), strict=True
+    ):
+        np.testing.assert_allclose(atoms.positions, pool[k].positions)
+        assert entry["index"] == k
+        assert entry["source"] == f"pool.xyz@{k}"
+    assert main([*args[:3], "23", "--screen", "--quiet", *SMALL]) == 2
+    assert "got 23 of 22" in capsys.readouterr().err
 
 
 def test_evaluate_prints_and_writes_scores(files, tmp_path, capsys):

@@ -3,17 +3,32 @@
 from __future__ import annotations
 
 import argparse
-import math
 import textwrap
 from typing import NoReturn
 
 from kernelpot import __version__
+from kernelpot.cli.values import (
+    criterion,
+    keys,
+    natural,
+    noise,
+    numbers,
+    positive,
+    positive_int,
+    positive_or_none,
+    quota,
+    seed,
+)
 
 NOISE_DEFAULTS: dict[str, float | None] = {"energy": 0.002, "forces": 0.1, "stress": None}
 """Noise that `select` plans with where the user gives none: eV/atom, eV/Å, eV/Å³."""
 
 METHODS = (
     "greedy",
+    "exchange",
+    "relaxation",
+    "stochastic",
+    "pruning",
     "random",
     "fps",
     "kmeans",
@@ -27,10 +42,9 @@ METHODS = (
     "entropy",
     "quests",
 )
-"""What ``select --method`` takes: greedy, then the names in `kernelpot.design.rivals.RIVALS`, too heavy to import."""
-
-LARGEST_SEED = 2**32 - 1
-"""What k-means takes at most."""
+"""What ``select --method`` takes: searches, then the names of `kernelpot.design.rivals.RIVALS`, too heavy to import."""
+SEARCHES = 5
+"""How many of them are searches."""
 
 ABOUT = """\
 Choose which atomic structures deserve a DFT calculation before any is run,
@@ -40,6 +54,8 @@ EXAMPLES = """\
 examples:
   kernelpot demo
   kernelpot select pool.xyz.xz -n 50 --out chosen.xyz
+  kernelpot assess train.xyz --pool pool.xyz
+  kernelpot curate huge.xyz.xz --blocks huge.blocks -n 1000 --workers 4 --out chosen.xyz
   kernelpot fit labelled.xyz --out si.kp --test test.xyz
   kernelpot evaluate si.kp test.xyz --json scores.json
   kernelpot predict si.kp new.xyz --out predicted.xyz
@@ -68,6 +84,8 @@ def parser() -> Parser:
         dest="command", metavar="command", required=True, parser_class=Parser, title="commands"
     )
     _select(commands)
+    _assess(commands)
+    _curate(commands)
     _fit(commands)
     _evaluate(commands)
     _predict(commands)
@@ -99,14 +117,17 @@ def _select(commands: argparse._SubParsersAction[Parser]) -> None:
         """,
     )
     command.add_argument("pool", nargs="+", metavar="POOL", help="files of structures, any format ASE reads")
-    command.add_argument("-n", type=positive_int, required=True, metavar="N", help="how many structures to choose")
+    command.add_argument("-n", type=positive_int, metavar="N", help="how many structures to choose")
     command.add_argument(
         "--criterion",
-        choices=["balanced", "IV", "D", "A"],
+        type=criterion,
         default="balanced",
+        metavar="NAME",
         help=(
-            "balanced: geometric mean of the label kinds' predicted variances over the pool (default); IV: mean "
-            "predicted variance; D: log determinant; A: mean variance of weights"
+            "balanced: mean predicted variances of energies and forces over the pool or target, as a geometric mean "
+            "(default); IV: their sum in units of the noises; V: the same, every label alike; G: variance"
+            " of the worst structure; D: volume of all uncertainty; A, E: mean and largest variance of the model's"
+            " weights; or a compound such as D=0.3,IV=0.7"
         ),
     )
     command.add_argument(
@@ -114,11 +135,132 @@ def _select(commands: argparse._SubParsersAction[Parser]) -> None:
         choices=METHODS,
         default="greedy",
         metavar="NAME",
-        help=f"greedy (default), or a rival to compare with: {', '.join(METHODS[1:])}",
+        help=(
+            f"greedy (default), {', '.join(METHODS[1:SEARCHES])}; or a rival to compare with: "
+            f"{', '.join(METHODS[SEARCHES:])}"
+        ),
     )
     command.add_argument(
         "--existing", nargs="+", metavar="FILE", default=[], help="structures that are labelled already"
     )
+    command.add_argument(
+        "--target", nargs="+", metavar="FILE", default=[], help="structures that the model is for (default: the pool)"
+    )
+    command.add_argument(
+        "--budget", type=positive, metavar="COST", help="limit of the summed costs, N_atoms³ each unless --cost-power"
+    )
+    command.add_argument(
+        "--cost-power", type=positive, default=3.0, metavar="P", help="a structure costs N_atoms^P (default: 3)"
+    )
+    command.add_argument(
+        "--force", type=numbers, default=[], metavar="I,J-K", help="numbers of structures to choose in any case"
+    )
+    command.add_argument(
+        "--forbid", type=numbers, default=[], metavar="I,J-K", help="numbers of structures never to choose"
+    )
+    command.add_argument(
+        "--quota",
+        type=quota,
+        action="append",
+        default=[],
+        metavar="GROUP=LIMIT",
+        help="at most LIMIT, or LEAST-MOST, of a config_type; may be repeated",
+    )
+    command.add_argument(
+        "--certify", action="store_true", help="prove how close to the best possible the choice is (takes longer)"
+    )
+    command.add_argument(
+        "--screen",
+        action="store_true",
+        help="set broken and outlying structures of the pool aside first, and list them (default: only a warning)",
+    )
+    command.add_argument(
+        "--out", metavar="FILE", help="write the chosen structures, in order of choice, as extended XYZ"
+    )
+    _settings(command)
+    _keys(command)
+
+
+def _assess(commands: argparse._SubParsersAction[Parser]) -> None:
+    command = _command(
+        commands,
+        "assess",
+        "judge a training set: what it fixes, what is idle, what to add; needs no labels",
+        """
+        Judge a set of structures: whether a model can be trained on it, what each structure
+        adds, which could go, which of a pool to add or swap in, and what error to expect.
+        Labels that are there count; where there are none, those that are planned.
+        """,
+    )
+    command.add_argument("train", nargs="+", metavar="TRAIN", help="files of the set, any format ASE reads")
+    command.add_argument(
+        "--pool", nargs="+", metavar="FILE", default=[], help="candidates for additions and swaps; labels ignored"
+    )
+    command.add_argument(
+        "--target",
+        nargs="+",
+        metavar="FILE",
+        default=[],
+        help="structures that the model is for (default: the pool, or the set itself); labels ignored",
+    )
+    command.add_argument(
+        "--next", type=natural, default=10, metavar="N", help="how many additions to propose (default: 10)"
+    )
+    command.add_argument("--swaps", type=natural, default=5, metavar="N", help="how many swaps to propose (default: 5)")
+    command.add_argument(
+        "--criterion",
+        choices=["IV", "D", "A"],
+        default="IV",
+        help="by what structures are weighed: IV, mean predicted variance over the target (default); D; A",
+    )
+    _settings(command)
+    _keys(command)
+
+
+def _curate(commands: argparse._SubParsersAction[Parser]) -> None:
+    command = _command(
+        commands,
+        "curate",
+        "choose from a pool that does not fit in memory; resumes",
+        """
+        Like select, for a pool of any size: its blocks are written to a folder in chunks,
+        and the choice is made chunk by chunk. Run the same command again after an
+        interruption, or with another -n: it goes on with what is in the folder.
+        """,
+    )
+    command.add_argument("pool", nargs="+", metavar="POOL", help="files of structures; extended XYZ is streamed")
+    command.add_argument("--blocks", required=True, metavar="FOLDER", help="folder of the blocks, made or gone on with")
+    command.add_argument("-n", type=positive_int, required=True, metavar="N", help="how many structures to choose")
+    command.add_argument("--criterion", choices=["IV", "D", "A"], default="IV", help="as in select (default: IV)")
+    command.add_argument(
+        "--method",
+        choices=["distributed", "stochastic"],
+        default="distributed",
+        help="greedy in parts and then over their choices (default), or the best of random samples",
+    )
+    command.add_argument(
+        "--epsilon",
+        type=positive,
+        help="accuracy of stochastic greedy, 0 to 1 (default: 0.1); with distributed: search the parts that way",
+    )
+    command.add_argument(
+        "--existing", nargs="+", metavar="FILE", default=[], help="structures that are labelled already"
+    )
+    command.add_argument(
+        "--sample",
+        type=positive_int,
+        default=2000,
+        help="structures drawn at random for the inducing environments (default: 2000)",
+    )
+    command.add_argument("--chunk", type=positive_int, default=2000, help="structures in a chunk (default: 2000)")
+    command.add_argument(
+        "--truncate", type=positive, default=0.01, help="share of a block's trace that may be dropped (default: 0.01)"
+    )
+    command.add_argument(
+        "--workers", type=natural, help="worker processes; 0 is none (default: one per thread, none for one thread)"
+    )
+    command.add_argument("--scheduler", metavar="ADDRESS", help="a running Dask cluster instead, e.g. tcp://host:8786")
+    command.add_argument("--memory", type=positive, default=4.0, help="GiB that the choice may use (default: 4)")
     command.add_argument(
         "--out", metavar="FILE", help="write the chosen structures, in order of choice, as extended XYZ"
     )
@@ -234,72 +376,3 @@ def _keys(command: Parser) -> None:
         metavar="KIND=NAME,...",
         help="where labels stand, e.g. energy=dft_energy,forces=dft_forces; 'none' ignores a kind",
     )
-
-
-def positive(text: str) -> float:
-    """Parse a positive finite number."""
-    value = _number(text)
-    if not (math.isfinite(value) and value > 0):
-        raise argparse.ArgumentTypeError(f"must be a positive number, got {text!r}")
-    return value
-
-
-def positive_or_none(text: str) -> float | None:
-    """Parse a positive finite number, or the word none."""
-    return None if text.lower() == "none" else positive(text)
-
-
-def positive_int(text: str) -> int:
-    """Parse a whole number of at least 1."""
-    return _whole(text, 1)
-
-
-def natural(text: str) -> int:
-    """Parse a whole number of at least 0."""
-    return _whole(text, 0)
-
-
-def seed(text: str) -> int:
-    """Parse a seed, a whole number of 32 bits."""
-    value = _whole(text, 0)
-    if value > LARGEST_SEED:
-        raise argparse.ArgumentTypeError(f"must be at most {LARGEST_SEED}, got {text}")
-    return value
-
-
-def noise(text: str) -> str | tuple[float | None, ...]:
-    """Parse the argument of ``fit --noise``: cv, evidence, or two to three numbers."""
-    if text in ("cv", "evidence"):
-        return text
-    parts = text.split(",")
-    if len(parts) not in (2, 3):
-        raise argparse.ArgumentTypeError(f"must be cv, evidence or ENERGY,FORCES[,STRESS], got {text!r}")
-    return tuple(positive_or_none(part.strip()) for part in parts)
-
-
-def keys(text: str) -> dict[str, str | None]:
-    """Parse ``kind=name,kind=name``; the name none means that the kind is not to be read."""
-    pairs = [part.partition("=") for part in text.split(",")]
-    for kind, _, name in pairs:
-        if kind not in ("energy", "forces", "stress", "virial") or not name:
-            raise argparse.ArgumentTypeError(
-                f"must look like energy=NAME,forces=NAME,stress=NAME (or virial=NAME), got {text!r}"
-            )
-    return {kind: None if name == "none" else name for kind, _, name in pairs}
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"must be a number, got {text!r}") from None
-
-
-def _whole(text: str, least: int) -> int:
-    try:
-        value = int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"must be a whole number, got {text!r}") from None
-    if value < least:
-        raise argparse.ArgumentTypeError(f"must be at least {least}, got {text}")
-    return value

@@ -4,68 +4,64 @@ from __future__ import annotations
 
 from argparse import Namespace
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 import kernelpot as kp
 from kernelpot.cli.arguments import NOISE_DEFAULTS
-from kernelpot.cli.output import check_outputs, show, table, write_json
+from kernelpot.cli.common import given_noise, model_of, read, settings_json, shortened, source_of, write_structures
+from kernelpot.cli.curation import curate as curate
+from kernelpot.cli.output import check_outputs, show, write_json
 from kernelpot.errors import LabelError, ParameterError
-from kernelpot.progress import say, track
+from kernelpot.progress import track
 from kernelpot.replacing import replacing
 
 if TYPE_CHECKING:
     from ase import Atoms
 
-    from kernelpot.design import Choice
     from kernelpot.models.sparse_gp import SparseGP
 
 CHUNK = 20
 """Structures predicted at a time, so that the progress bar moves."""
 
-SHOWN = 60
-"""Most rows of a table of structures that a screen is given; files and JSON hold them all."""
-
 
 def select(args: Namespace) -> None:
     """Choose structures of a pool and write them."""
-    inputs = [*args.pool, *args.existing]
-    check_outputs({"--out": args.out, "--json": args.json}, inputs)
-    pool = _read(args, args.pool)
-    existing = _read(args, args.existing) if args.existing else []
-    if args.n > len(pool):
-        raise ParameterError(f"`-n` must be at most the size of the pool, got {args.n} of {len(pool)} structures")
-    spec = _model(args, kp.Noise(**_given_noise(args, NOISE_DEFAULTS)))
-    say(f"preparing: inducing environments from {len(pool) + len(existing)} structures, labels unseen")
-    space = spec.prepare([*pool, *existing])
-    choice = kp.design.select(
-        space.information(pool),
-        args.n,
-        criterion=args.criterion,
-        method=args.method,
-        existing=space.information(existing, labels="present") if existing else None,
-        seed=args.seed,
+    from kernelpot.cli.choosing import choose
+
+    choose(args)
+
+
+def assess(args: Namespace) -> None:
+    """Judge a set of structures, with a pool to add from where one is given."""
+    from kernelpot.cli.advice import advise
+
+    check_outputs({"--json": args.json}, [*args.train, *args.pool, *args.target])
+    spec = model_of(args, kp.Noise(**given_noise(args, NOISE_DEFAULTS)))
+    train = read(args, args.train)
+    pool = read(args, args.pool) if args.pool else []
+    target = read(args, args.target) if args.target else []
+    text, content = advise(
+        spec, train, pool, target, criterion=args.criterion, n=args.next, swaps=args.swaps, keys=args.keys
     )
-    chosen = [int(k) for k in choice.indices]
-    if args.out:
-        _write_structures(args.out, [pool[k] for k in chosen])
-    show(_choice_text(choice, pool, args.out), args.json)
-    write_json(args.json, _choice_json(choice, pool, args))
+    show(text, args.json)
+    files = {"train": args.train, "pool": args.pool, "target": args.target}
+    settings = settings_json(args) | {"noise": given_noise(args, NOISE_DEFAULTS)}
+    write_json(args.json, {"files": files, "settings": settings} | content)
 
 
 def fit(args: Namespace) -> None:
     """Fit a model, save it, and score it where test files are given."""
     inputs = [*args.train, *args.pool, *args.test]
     check_outputs({"--out": args.out, "--json": args.json}, inputs)
-    train = _read(args, args.train)
-    test = _read(args, args.test) if args.test else []
+    train = read(args, args.train)
+    test = read(args, args.test) if args.test else []
     if test and not any(atoms.calc is not None and atoms.calc.results for atoms in test):
         raise LabelError(f"--test {' '.join(args.test)}: a test needs labels, found none; name them with --keys")
-    model = _model(args, _fit_noise(args))
+    model = model_of(args, _fit_noise(args))
     if args.pool:
-        model = model.prepare([*_read(args, args.pool), *train])
+        model = model.prepare([*read(args, args.pool), *train])
     model.fit(train)
     model.save(args.out)
     scores = kp.evaluate(model, test) if test else None
@@ -80,7 +76,7 @@ def evaluate(args: Namespace) -> None:
     """Score a saved model on labelled structures."""
     check_outputs({"--json": args.json}, [args.model, *args.files])
     model = kp.load(args.model)
-    structures = _read(args, args.files)
+    structures = read(args, args.files)
     scores = kp.evaluate(model, structures)
     show(f"{args.model} on {len(structures)} structures\n{scores}", args.json)
     write_json(args.json, {"model": args.model, "files": args.files, "scores": scores.as_dict()})
@@ -91,18 +87,18 @@ def predict(args: Namespace) -> None:
     inputs = [args.model, *args.files]
     check_outputs({"--out": args.out, "--json": args.json}, inputs)
     model = kp.load(args.model)
-    structures = _read(args, args.files)
+    structures = read(args, args.files)
     starts = range(0, len(structures), CHUNK)
     predicted = [
         atoms
         for start in track(starts, "predicting")
         for atoms in _with_predictions(model, structures[start : start + CHUNK])
     ]
-    _write_structures(args.out, predicted)
+    write_structures(args.out, predicted)
     rows = [
         (
             number,
-            _source(atoms, number),
+            source_of(atoms, number),
             str(atoms.symbols),
             len(atoms),
             atoms.get_potential_energy(),
@@ -113,7 +109,7 @@ def predict(args: Namespace) -> None:
         for number, atoms in enumerate(predicted)
     ]
     head = ("#", "source", "formula", "atoms", "energy eV", "std meV/atom", "max |F| eV/Å", "max std eV/Å")
-    show(_shortened(head, rows) + f"\n\nwrote {args.out}", args.json)
+    show(shortened(head, rows) + f"\n\nwrote {args.out}", args.json)
     write_json(
         args.json,
         {
@@ -148,27 +144,12 @@ def demo(args: Namespace) -> None:
     write_json(args.json, outcome.as_dict())
 
 
-def _read(args: Namespace, files: Sequence[str]) -> list[Atoms]:
-    return kp.read(list(files), keys=getattr(args, "keys", None), verbose=not args.quiet)
-
-
-def _model(args: Namespace, noise: kp.Noise | str) -> SparseGP:
-    descriptor = kp.SOAP(cutoff=args.cutoff, n_max=args.n_max, l_max=args.l_max, sigma=args.sigma)
-    kernel = kp.DotProduct(zeta=args.zeta, amplitude=args.amplitude)
-    return kp.SparseGP(descriptor, kernel, n_inducing=args.n_inducing, noise=noise, seed=args.seed)
-
-
-def _given_noise(args: Namespace, defaults: dict[str, float | None]) -> dict[str, float | None]:
-    """Noise of each kind as given on the command line, else its default."""
-    return {kind: getattr(args, f"noise_{kind}", default) for kind, default in defaults.items()}
-
-
 def _fit_noise(args: Namespace) -> kp.Noise | str:
     given = {kind for kind in NOISE_DEFAULTS if hasattr(args, f"noise_{kind}")}
     if args.noise is None and not given:
         return "cv"
     if args.noise is None:
-        return kp.Noise(**_given_noise(args, NOISE_DEFAULTS))
+        return kp.Noise(**given_noise(args, NOISE_DEFAULTS))
     if given:
         names = ", ".join(f"--noise-{kind}" for kind in sorted(given))
         raise ParameterError(f"`--noise` already says what {names} says; give one or the other")
@@ -202,55 +183,11 @@ def _with_predictions(model: SparseGP, structures: Sequence[Atoms]) -> list[Atom
     return copies
 
 
-def _write_structures(path: str, structures: Sequence[Atoms]) -> None:
-    from ase.io import write
-
-    with replacing(path) as temporary:
-        write(temporary, list(structures), format="extxyz")
-
-
-def _choice_text(choice: Choice, pool: Sequence[Atoms], out: str | None) -> str:
-    rows = [
-        (rank, int(k), _source(pool[k], int(k)), str(pool[k].symbols), len(pool[k]), choice.curve[rank])
-        for rank, k in enumerate(choice.indices, start=1)
-    ]
-    value = {"IV": "tr(VC)", "D": "log det", "A": "tr C"}.get(choice.criterion, choice.criterion)
-    text = f"{choice}\n\n" + _shortened(("pick", "index", "source", "formula", "atoms", value), rows)
-    return text + (f"\n\nwrote {out}" if out else "")
-
-
-def _choice_json(choice: Choice, pool: Sequence[Atoms], args: Namespace) -> dict[str, Any]:
-    return {
-        "indices": choice.indices,
-        "curve": choice.curve,
-        "criterion": choice.criterion,
-        "method": choice.method,
-        "efficiency_bound": choice.efficiency_bound,
-        "pool": {"files": args.pool, "n_structures": len(pool)},
-        "settings": _settings_json(args) | {"noise": _given_noise(args, NOISE_DEFAULTS)},
-        "structures": [
-            {
-                "index": int(k),
-                "source": _source(pool[k], int(k)),
-                "formula": str(pool[k].symbols),
-                "n_atoms": len(pool[k]),
-            }
-            for k in choice.indices
-        ],
-        "out": args.out,
-    }
-
-
-def _settings_json(args: Namespace) -> dict[str, Any]:
-    names = ("cutoff", "n_max", "l_max", "sigma", "zeta", "n_inducing", "amplitude", "seed")
-    return {name: getattr(args, name) for name in names}
-
-
 def _model_json(model: SparseGP, args: Namespace) -> dict[str, Any]:
     return {
         "model": args.out,
         "train": args.train,
-        "settings": _settings_json(args),
+        "settings": settings_json(args),
         "noise": {kind: model.noise_.sigma(kind) for kind in model.noise_.kinds},
         "amplitude": model.amplitude_,
         "calibration": dict(model.calibration_),
@@ -259,13 +196,3 @@ def _model_json(model: SparseGP, args: Namespace) -> dict[str, Any]:
         "species": [int(z) for z in model.species_],
         "baseline": {str(key): value for key, value in dict(model.baseline_).items()},
     }
-
-
-def _source(atoms: Atoms, number: int) -> str:
-    """File and number that `kp.read` left on a structure."""
-    return Path(str(atoms.info.get("kernelpot_source", f"@{number}"))).name
-
-
-def _shortened(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    more = len(rows) - SHOWN
-    return table(head, rows[:SHOWN]) + (f"\n… and {more} more" if more > 0 else "")

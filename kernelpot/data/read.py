@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import numpy as np
     from ase import Atoms
 
-_OPENERS: dict[str, Callable[..., Any]] = {".xz": lzma.open, ".gz": gzip.open, ".bz2": bz2.open}
+OPENERS: dict[str, Callable[..., Any]] = {".xz": lzma.open, ".gz": gzip.open, ".bz2": bz2.open}
 # A number cut off in the last line of such a file still reads as a number.
 _LINES = (".xyz", ".extxyz")
 
@@ -95,7 +95,7 @@ def _read_file(source: str | Path, index: str | int) -> list[Atoms]:
         raise DataError(f"{path}: file must exist, found none; check the name and the directory.")
     if path.is_file() and path.stat().st_size == 0:
         raise DataError(f"{path}: file must hold structures, found it empty.")
-    with _plain(path) as plain:
+    with plain_copy(path) as plain:
         structures = _parse(plain, path)
     if not structures:
         raise DataError(f"{path}: file must hold structures, found none.")
@@ -130,9 +130,9 @@ def _selected(index: str | int, count: int, path: Path) -> Sequence[int]:
 
 
 @contextmanager
-def _plain(path: Path) -> Iterator[Path]:
+def plain_copy(path: Path) -> Iterator[Path]:
     """Decompress into a file that keeps the inner name, from which ASE guesses the format."""
-    opener = _OPENERS.get(path.suffix.lower())
+    opener = OPENERS.get(path.suffix.lower())
     if opener is None or not path.is_file():
         yield path
         return

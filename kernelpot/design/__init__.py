@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from kernelpot.design.assess import assess
+from kernelpot.design.assessment import Assessment
 from kernelpot.design.branch import Optimum, branch_and_bound
 from kernelpot.design.certify import Certificate, certify
 from kernelpot.design.checks import KINDS
@@ -9,6 +11,7 @@ from kernelpot.design.choice import Choice
 from kernelpot.design.compression import compress
 from kernelpot.design.criteria import IV, A, Compound, Criterion, D, Ds, E, G, L, V, c
 from kernelpot.design.duplicates import duplicates
+from kernelpot.design.expected import Curve, expected_errors
 from kernelpot.design.information import Information
 from kernelpot.design.precision import Precision
 from kernelpot.design.select import select
@@ -17,10 +20,12 @@ __all__ = [
     "IV",
     "KINDS",
     "A",
+    "Assessment",
     "Certificate",
     "Choice",
     "Compound",
     "Criterion",
+    "Curve",
     "D",
     "Ds",
     "E",
@@ -30,10 +35,12 @@ __all__ = [
     "Optimum",
     "Precision",
     "V",
+    "assess",
     "branch_and_bound",
     "c",
     "certify",
     "compress",
     "duplicates",
+    "expected_errors",
     "select",
 ]

@@ -29,8 +29,8 @@ from kernelpot.design.rules import Rules
 from kernelpot.errors import ParameterError
 from kernelpot.threads import one_blas
 
-_STEPS = 40
-_TOLERANCE = 1e-4
+_STEPS = 12
+_TOLERANCE = 3e-3
 _SAME = 1e-9
 _WHOLE = 1e-3
 _ROUNDED_EVERY = 20
@@ -204,7 +204,9 @@ class _Search:
         if inner.n <= 1 and not inner.least.any():
             self._finish(rules, candidates)
             return
-        found = relax(self.info, self.criterion, rules, self._start, steps=_STEPS, tolerance=_TOLERANCE)
+        # A little beyond what is hopeless, as the bound is evaluated anew from a triangular factor.
+        goal = self.criterion.utility(self.value, self.info.d) - np.log1p(-0.9 * self._tolerance)
+        found = relax(self.info, self.criterion, rules, self._start, steps=_STEPS, tolerance=_TOLERANCE, goal=goal)
         bound = found.bound_as_given
         if self._hopeless(bound):
             self._dropped = max(self._dropped, self._sign * bound)

@@ -27,7 +27,7 @@ class Moments(Protocol):
 
 
 def climb(
-    moments: Moments, criterion: Criterion, rules: Rules, d: int, steps: int, tolerance: float
+    moments: Moments, criterion: Criterion, rules: Rules, d: int, steps: int, tolerance: float, goal: float
 ) -> tuple[Float[np.ndarray, " heads"], int]:
     """Move weights uphill by Frank-Wolfe steps; return those of the best bound, and the number of steps.
 
@@ -45,6 +45,8 @@ def climb(
         Largest number of steps.
     tolerance
         Stop where the weights' efficiency against the bound is 1 less this.
+    goal
+        Stop where the bound of log ψ falls to this.
     """
     sign = criterion.sign
     polytope = Polytope(rules)
@@ -81,7 +83,7 @@ def climb(
             bound = reached + float(np.log1p(max(abs(criterion.rate(sign * now, d)) * gap, 0.0)))
         if bound < tightest:
             best, tightest = w, bound
-        return reached >= tightest + np.log1p(-tolerance) or not g.any()
+        return reached >= tightest + np.log1p(-tolerance) or tightest <= goal or not g.any()
 
     return best, frank_wolfe(value, slopes, polytope.vertex, first, steps=steps, stop=stop).steps
 

@@ -64,7 +64,7 @@ class Polytope:
         Parameters
         ----------
         g
-            Non-negative worth of every candidate.
+            Worth of every candidate, of any sign.
 
         Raises
         ------
@@ -144,14 +144,14 @@ class Polytope:
             within[mine] = np.arange(len(mine))
         allowed = within < np.append(self.most, len(worth))[labels]
         needed = within < np.append(self.least if least else 0 * self.least, 0)[labels]
-        rest = order[(allowed & ~needed)[order]]
+        rest = order[(allowed & ~needed & (worth > 0))[order]]
         return np.concatenate([np.flatnonzero(needed), rest[: max(self.n - int(needed.sum()), 0)]])
 
     def _solve(self, worth: Float[np.ndarray, " members"]) -> tuple[Float[np.ndarray, " members"], float] | None:
         """Solve the linear programme, and bound it by the prices found; None where that fails."""
         if len(worth) > _LARGEST:
             return None
-        largest = float(worth.max())
+        largest = float(np.abs(worth).max())
         if not (np.isfinite(largest) and np.isfinite(worth).all()):
             return None
         # Of candidates that are alike only the worthiest matters.

@@ -69,6 +69,7 @@ def relax(
     discarded: float = 0.0,
     steps: int = STEPS,
     tolerance: float = TOLERANCE,
+    goal: float = -np.inf,
 ) -> Relaxation:
     """Find fractional weights that are nearly the best, and the best bound over all of them.
 
@@ -88,6 +89,8 @@ def relax(
         Largest number of steps.
     tolerance
         Stop where the weights' efficiency against the bound is 1 less this.
+    goal
+        Stop where the bound of log ψ falls to this: enough is known.
     """
     heads = rules.heads()
     inner = rules.after_forced().take(heads)
@@ -96,7 +99,7 @@ def relax(
     best = np.zeros(len(heads))
     taken = 0
     if len(heads) and inner.n:
-        best, taken = _climb(moments, criterion, inner, info.d, steps, tolerance)
+        best, taken = _climb(moments, criterion, inner, info.d, steps, tolerance, goal)
     weights = np.zeros(len(info))
     # Whatever the weights are, the bound at them holds; negligible ones would only cost time.
     weights[heads] = np.where(best > _NEGLIGIBLE, best, 0.0)
@@ -105,12 +108,12 @@ def relax(
 
 
 def _climb(
-    moments: _Moments, criterion: Criterion, rules: Rules, d: int, steps: int, tolerance: float
+    moments: _Moments, criterion: Criterion, rules: Rules, d: int, steps: int, tolerance: float, goal: float
 ) -> tuple[Float[np.ndarray, " heads"], int]:
     """Move the weights uphill; return those of the best bound."""
     single = rules.one_limit()
     if single is None:
-        return climb(moments, criterion, rules, d, steps, tolerance)
+        return climb(moments, criterion, rules, d, steps, tolerance, goal)
     prices, limit = single
     w = capped(np.ones(len(prices)), prices, limit)
     precision = moments.precision(w)
@@ -123,7 +126,7 @@ def _climb(
         if bound < tightest:
             best, tightest = w, bound
         reached = criterion.utility(criterion.shown(precision), d)
-        if reached >= tightest + np.log1p(-tolerance) or step == steps or not g.any():
+        if reached >= tightest + np.log1p(-tolerance) or tightest <= goal or step == steps or not g.any():
             break
         ratio = g / prices
         ratio /= ratio.max()

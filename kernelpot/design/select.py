@@ -63,9 +63,9 @@ def select(
         docs/labels.md), "IV" or "I" (mean variance of the target's labels in units of their noise, every label kind
         counting alike), "V" (mean variance of the target's rows), "G" (largest mean variance of a target structure),
         "D" (volume of the weights' confidence ellipsoid), "Ds" (the same of some weights), "A" (mean variance of the
-        weights), "E" (largest variance of any direction), "c" and "L" (variance of one or several functionals); a mapping of names to weights, such as
-        ``{"D": 0.3, "IV": 0.7}``, for the geometric mean of their efficiencies; or an object from
-        `kernelpot.design.criteria`. Rivals ignore it, and carry its curve for comparison.
+        weights), "E" (largest variance of any direction), "c" and "L" (variance of one or several functionals); a
+        mapping of names to weights, such as ``{"D": 0.3, "IV": 0.7}``, for the geometric mean of their efficiencies; or
+        an object from `kernelpot.design.criteria`. Rivals ignore it, and carry its curve for comparison.
     method
         "greedy"; "stochastic", greedy that looks at a random sample of the pool in every step; "exchange", which
         improves the greedy choice by swaps; "relaxation", which chooses and swaps among the structures that the best

@@ -6,22 +6,20 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from kernelpot.data.batch import Batch
 from kernelpot.data.labels import Labels
 from kernelpot.data.noise import KINDS, Noise
 from kernelpot.design.information import Information
-from kernelpot.features.feature_map import E0_PRIOR, KernelMap, counts
+from kernelpot.features.feature_map import KernelMap
+from kernelpot.features.functionals import ATOMS_PER_BATCH, LinearRows, linear_rows
 from kernelpot.features.inducing import EnvironmentVectors, chunks, mean_vectors
-from kernelpot.features.rows import make_rows
 from kernelpot.progress import track
 from kernelpot.threads import ordered
 
 if TYPE_CHECKING:
     from ase import Atoms
-
-ATOMS_PER_BATCH = 256
 
 Block = tuple[Float[np.ndarray, "rows d"], Int[np.ndarray, "rows"], Float[np.ndarray, "rows"]]
 
@@ -34,6 +32,7 @@ def make_information(
     *,
     present: Labels | None,
     truncate: float,
+    masks: Sequence[Bool[np.ndarray, " atoms"]] | None = None,
 ) -> Information:
     """Return the blocks of structures, each compressed before the next is made.
 
@@ -49,9 +48,11 @@ def make_information(
         Labels that are there, to count only those; None counts every kind that has a noise.
     truncate
         Share of each kind's trace that a block may lose.
+    masks
+        Which atoms of each structure have forces; None: all.
     """
     return Information.from_blocks(
-        _blocks(features, structures, noise, amplitude, present),
+        _blocks(features, structures, noise, amplitude, present, masks),
         n_atoms=np.array([len(atoms) for atoms in structures]),
         means=mean_vectors(features.descriptor, structures),
         groups=[str(atoms.info.get("config_type", "")) for atoms in structures],
@@ -67,22 +68,24 @@ def make_information(
 
 
 def _blocks(
-    features: KernelMap, structures: Sequence[Atoms], noise: Noise, amplitude: float, present: Labels | None
+    features: KernelMap,
+    structures: Sequence[Atoms],
+    noise: Noise,
+    amplitude: float,
+    present: Labels | None,
+    masks: Sequence[Bool[np.ndarray, " atoms"]] | None,
 ) -> Iterator[Block]:
     def blocks_of(piece: tuple[int, int]) -> list[Block]:
         start, stop = piece
         batch = Batch.from_structures(structures[start:stop], features.descriptor.cutoff, start=start)
-        rows = make_rows(features, features.describe(batch), noise.kinds)
-        white = {"energy": features.whiten(rows.energy)}
-        if rows.forces is not None:
-            white["forces"] = features.whiten(rows.forces)
-        if rows.stress is not None:
-            white["stress"] = features.whiten(rows.stress)
-        composition = counts(batch, features.species)
+        rows = linear_rows(features, batch, amplitude, noise.kinds)
         return [
-            _block(white, composition, batch, s, _kinds(batch, s, noise, present, start), noise, amplitude)
+            _block(
+                rows, batch, s, _kinds(batch, s, noise, present, start), noise,
+                None if masks is None else np.repeat(masks[start + s], 3),
+            )
             for s in range(len(batch))
-        ]
+        ]  # fmt: skip
 
     pieces = list(chunks(structures, ATOMS_PER_BATCH))
     for blocks in ordered(blocks_of, track(pieces, "information")):
@@ -100,28 +103,27 @@ def _has(kind: str, batch: Batch, s: int, present: Labels | None, start: int) ->
 
 
 def _block(
-    white: dict[str, np.ndarray],
-    composition: Float[np.ndarray, "structures species"],
+    rows: LinearRows,
     batch: Batch,
     s: int,
     kinds: Sequence[str],
     noise: Noise,
-    amplitude: float,
+    mask: Bool[np.ndarray, " components"] | None,
 ) -> Block:
-    n, a, b = batch.sizes[s], 3 * batch.offsets[s], 3 * batch.offsets[s + 1]
-    where = {"energy": slice(s, s + 1), "forces": slice(a, b), "stress": slice(6 * s, 6 * s + 6)}
-    rows, codes, sigmas = [np.empty((0, white["energy"].shape[1] + composition.shape[1]))], [], []
+    parts, codes, sigmas = [np.empty((0, rows.energy.shape[1]))], [], []
     for kind in kinds:
-        part = amplitude * white[kind][where[kind]]
-        e0 = np.zeros((len(part), composition.shape[1]))
         if kind == "energy":
-            part, e0 = part / n, E0_PRIOR * composition[s : s + 1] / n
+            part = rows.energy[s : s + 1] / batch.sizes[s]
+        else:
+            part = rows.forces[s] if kind == "forces" else rows.stress[s]
+            if kind == "forces" and mask is not None:
+                part = part[mask]
         sigma = noise.sigma(kind)
-        rows.append(np.concatenate([part, e0], axis=1) / sigma)
+        parts.append(part / sigma)
         codes.append(np.full(len(part), KINDS.index(kind)))
         sigmas.append(np.full(len(part), sigma))
     return (
-        np.concatenate(rows),
+        np.concatenate(parts),
         np.concatenate([*codes, np.empty(0, np.int64)]).astype(np.int64),
         np.concatenate([*sigmas, np.empty(0)]),
     )

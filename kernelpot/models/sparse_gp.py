@@ -17,12 +17,12 @@ from kernelpot.descriptors.protocol import Descriptor
 from kernelpot.errors import NotFittedError, ParameterError
 from kernelpot.features.feature_map import KernelMap
 from kernelpot.features.inducing import choose_inducing, chunks, given_inducing, species_of
-from kernelpot.features.information import make_information
 from kernelpot.kernels import DotProduct
 from kernelpot.models.archive import write_archive
 from kernelpot.models.arguments import check_species, structure_list
 from kernelpot.models.fitted import Fitted, Mean, join
 from kernelpot.models.fitting import condition_state, fit_state, require_labels
+from kernelpot.models.planning import Planner
 from kernelpot.models.prediction import Prediction
 from kernelpot.models.summary import summarise
 from kernelpot.progress import track
@@ -31,15 +31,13 @@ from kernelpot.threads import ordered
 if TYPE_CHECKING:
     from ase import Atoms
 
-    from kernelpot.design.information import Information
-
 N_FOLDS = 8
 ATOMS_PER_PREDICTION = 256
 SEARCHES = ("cv", "evidence")
 INDUCING = ("fps", "cur", "random")
 
 
-class SparseGP:
+class SparseGP(Planner):
     """Sparse Gaussian process potential.
 
     Local energies are Gaussian-process functions of the unit environment vectors, seen through M inducing environments
@@ -263,51 +261,6 @@ class SparseGP:
     def local_energy_std(self, batch: Batch) -> Float[np.ndarray, " atoms"]:
         """Return the calibrated standard deviation of every atom's energy, eV: the one that is cheap."""
         return self._state().local_energy_std(batch)
-
-    def information(
-        self,
-        structures: Sequence[Atoms],
-        *,
-        labels: str = "planned",
-        truncate: float = 1e-4,
-        keys: Mapping[str, str | None] | None = None,
-    ) -> Information:
-        """Return what labels of these structures would tell about the weights, before any exists.
-
-        Parameters
-        ----------
-        structures
-            Candidates, or structures that are labelled already.
-        labels
-            "planned" counts every kind that has a noise; "present" only the labels that are there.
-        truncate
-            Share of each kind's trace that the compression of a block may drop; 0 keeps every row.
-        keys
-            Names of labels that are present, as in `kernelpot.read`.
-
-        Raises
-        ------
-        NotFittedError
-            The inducing environments are not fixed yet: call `prepare(pool)` first.
-        """
-        if labels not in ("planned", "present"):
-            raise ParameterError(f'`labels` must be "planned" or "present", got {labels!r}.')
-        features = self._known_features
-        if features is None:
-            raise NotFittedError(
-                "the inducing environments are not fixed yet; call prepare(pool), which returns a model that has them."
-            )
-        noise, amplitude = self._planning()
-        structures = structure_list(structures)
-        check_species(structures, features.species)
-        present = resolve(structures, keys) if labels == "present" else None
-        return make_information(features, structures, noise, amplitude, present=present, truncate=truncate)
-
-    def _planning(self) -> tuple[Noise, float]:
-        """Noise and amplitude that design works with: the fitted ones, else the given ones, else the defaults."""
-        if self.fitted_ is not None:
-            return self.fitted_.noise, self.fitted_.amplitude
-        return (self.noise if isinstance(self.noise, Noise) else Noise()), self.kernel.amplitude
 
     def settings(self) -> dict[str, Any]:
         """Return the settings as JSON values."""

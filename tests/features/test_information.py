@@ -98,7 +98,7 @@ def test_settings_groups_and_means_are_carried(prepared):
     info = prepared.information(structures)
     assert info.groups == ("bulk", "")
     assert dict(info.description) == {
-        "energy": 0.004, "forces": 0.05, "stress": 0.003, "amplitude": AMPLITUDE, "n_inducing": 10, "truncate": 1e-4,
+        "energy": 0.004, "forces": 0.05, "stress": 0.003, "amplitude": AMPLITUDE, "n_inducing": 10, "truncate": 1e-5,
     }  # fmt: skip
     np.testing.assert_allclose(info.means[0], described(prepared.features_, structures[:1]).x.mean(axis=0), atol=1e-13)
 
@@ -119,3 +119,23 @@ def test_misuse_is_refused(prepared):
         prepared.information([make.copper(0)], labels="all")
     with pytest.raises(ParameterError, match="write \\[atoms\\]"):
         prepared.information(make.copper(0))
+
+
+def test_planning_with_another_noise_and_amplitude_equals_a_model_that_has_them(prepared):
+    structures = [make.copper_gold(7), make.slab(1)]
+    pool = [make.copper_gold(k) for k in range(5)]
+    noise = kp.Noise(energy=0.001, forces=0.2)
+    other = kp.SparseGP(potentials.small_soap(), kp.DotProduct(2, 3.0), n_inducing=10, noise=noise).prepare(pool)
+    found = prepared.information(structures, truncate=0.0, noise=noise, amplitude=3.0)
+    expected = other.information(structures, truncate=0.0)
+    for s in range(2):
+        # Blocks are known up to rotations among their rows.
+        np.testing.assert_allclose(
+            found.block(s).T @ found.block(s),
+            expected.block(s).T @ expected.block(s),
+            rtol=1e-9,
+            atol=1e-9 * np.abs(expected.rows).max() ** 2,
+        )
+    assert dict(found.description) == dict(expected.description)
+    with pytest.raises(ParameterError, match="`amplitude` must be positive"):
+        prepared.information(structures, amplitude=0.0)

@@ -1,0 +1,180 @@
+"""The advice of ``kernelpot assess``: design's figures, elements and environments, and a forecast where labels are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from kernelpot.cli.output import table
+from kernelpot.data.labels import resolve
+from kernelpot.design import assess
+from kernelpot.design.advice_text import describe
+from kernelpot.errors import LabelError
+from kernelpot.models.coverage import Coverage, coverage
+from kernelpot.models.forecast import FEWEST, Forecast, forecast
+from kernelpot.progress import say
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+    from kernelpot.models.sparse_gp import SparseGP
+
+TARGET = 200
+"""Target structures whose rows are kept whole; more are thinned, as a mean needs no more."""
+
+PILOT = 60
+"""Labelled structures up to which a forecast is made by leaving each one out."""
+
+_POORLY = 0.5
+
+
+def advise(
+    spec: SparseGP,
+    train: Sequence[Atoms],
+    pool: Sequence[Atoms],
+    target: Sequence[Atoms],
+    *,
+    criterion: str,
+    n: int,
+    swaps: int,
+    keys: Mapping[str, str | None] | None,
+) -> tuple[str, dict[str, Any]]:
+    """Return the advice on a training set as text and as JSON values.
+
+    Parameters
+    ----------
+    spec
+        Settings of the model.
+    train, pool, target
+        The set, candidates, and what is to be predicted; the last two may be empty.
+    criterion, n, swaps
+        As in `kernelpot.design.assess`.
+    keys
+        Names of the set's labels.
+    """
+    say(f"preparing: inducing environments from {len(train) + len(pool) + len(target)} structures, labels unseen")
+    space = spec.prepare([*pool, *target, *train])
+    labels = resolve(train, keys)
+    kinds = [kind for kind in space.plan()[1].kinds if labels.present(kind).any()]
+    info = space.information(train, labels="present" if kinds else "planned", keys=keys)
+    aims = list(target or pool or train)
+    numbers = np.arange(len(aims))
+    if len(aims) > TARGET:
+        numbers = np.sort(np.random.default_rng(spec.seed).permutation(len(aims))[:TARGET])
+    found = assess(
+        info,
+        pool=space.information(pool) if pool else None,
+        target=space.information([aims[k] for k in numbers], truncate=0.0),
+        criterion=criterion,
+        next=n,
+        swaps=swaps,
+        seed=spec.seed,
+    )
+    name = "target" if target else "pool" if pool else "set itself"
+    found = replace(found, target_name=name, target_numbers=numbers)
+    known = coverage(space, train, aims, info)
+    ahead, why = _forecast(space, train, pool, target, found.next_indices.tolist(), kinds, keys)
+    counted = (
+        f"labels: those that are there count ({', '.join(kinds)})"
+        if kinds
+        else "labels: none found, so all planned ones count; nothing below looks at a label"
+    )
+    text = describe(found, [counted, *_remarks(known)])
+    text += "\n\n" + _coverage_text(known, aims, name)
+    text += "\n\n" + (f"FORECAST, corrected by the labels that are there\n{ahead}" if ahead else f"no forecast: {why}")
+    content = found.as_dict() | {
+        "labels_counted": "present" if kinds else "planned",
+        "coverage": known.as_dict(),
+        "forecast": ahead.as_dict() if ahead else None,
+        "sources": {"train": _sources(train), "pool": _sources(pool)},
+    }
+    return text, content
+
+
+def _forecast(
+    space: SparseGP,
+    train: Sequence[Atoms],
+    pool: Sequence[Atoms],
+    target: Sequence[Atoms],
+    path: Sequence[int],
+    kinds: Sequence[str],
+    keys: Mapping[str, str | None] | None,
+) -> tuple[Forecast | None, str]:
+    """Forecast the error along the proposed additions, or say why not."""
+    if not pool:
+        return None, "it needs a pool (--pool)"
+    if not {"energy", "forces"} & set(kinds):
+        return None, "it needs labels, which tell how far predicted errors can be trusted"
+    if len(train) > PILOT:
+        return (
+            None,
+            f"it leaves out each structure, for sets of up to {PILOT}; `kernelpot fit` cross-validates this one",
+        )
+    n = sorted({len(train), len(train) + (len(path) + 1) // 2, len(train) + len(path)})
+    try:
+        return forecast(space, train, pool=pool, n=n, path=path, target=target or None, keys=keys, seed=space.seed), ""
+    except LabelError as error:
+        if "different structures" in str(error):
+            return None, f"it needs at least {FEWEST} different labelled structures"
+        raise
+
+
+def _remarks(known: Coverage) -> list[str]:
+    """Sentences for the verdict about elements."""
+    from ase.data import chemical_symbols
+
+    lines = []
+    for one in known.species:
+        symbol = chemical_symbols[one.number]
+        if not one.in_train:
+            lines.append(f"{symbol} is missing: no atom of it in the set, {one.in_pool} where it is needed")
+        elif one.share > _POORLY:
+            lines.append(
+                f"{symbol} is poorly known: {100 * one.share:.0f} % of the prior std of its local energies is left"
+            )
+    if known.compositions < known.needed:
+        lines.append(
+            f"compositions: only {known.compositions} of {known.needed} independent ones have energies, so the "
+            "energies of some elements cannot be told apart; add structures of other compositions"
+        )
+    return lines
+
+
+def _coverage_text(known: Coverage, aims: Sequence[Atoms], name: str) -> str:
+    """Tables of elements and of the least known environments."""
+    from ase.data import chemical_symbols
+
+    rows = [
+        (
+            chemical_symbols[one.number],
+            one.in_train,
+            one.in_pool,
+            round(100 * one.share, 1),
+            float(1e3 * one.spread),
+            round(100 * one.unseen, 2),
+        )
+        for one in known.species
+    ]
+    head = ("element", "atoms in set", f"in {name}", "% of prior std left", "std left, meV", "% outside the model")
+    text = (
+        f"ELEMENTS: local energies in the {name}, about their mean; outside the model: share of an environment's "
+        "variance that no inducing environment sees\n" + table(head, rows)
+    )
+    places = [
+        (int(s), int(i), aims[s].get_chemical_symbols()[i], _source(aims[s], int(s)), float(1e3 * std))
+        for (s, i), std in zip(known.least_known, known.least_known_std, strict=True)
+    ]
+    columns = ("structure", "atom", "element", "source", "std left, meV")
+    return text + f"\n\nleast known environments of the {name}, one per structure\n" + table(columns, places)
+
+
+def _source(atoms: Atoms, number: int) -> str:
+    return Path(str(atoms.info.get("kernelpot_source", f"@{number}"))).name
+
+
+def _sources(structures: Sequence[Atoms]) -> list[str]:
+    return [_source(atoms, k) for k, atoms in enumerate(structures)]

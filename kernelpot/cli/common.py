@@ -1,0 +1,62 @@
+"""What several commands share: reading, the model's settings, lists of structures."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import kernelpot as kp
+from kernelpot.cli.output import table
+from kernelpot.replacing import replacing
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+    from kernelpot.models.sparse_gp import SparseGP
+
+SHOWN = 60
+"""Most rows of a table of structures that a screen is given; files and JSON hold them all."""
+
+
+def read(args: Namespace, files: Sequence[str]) -> list[Atoms]:
+    """Read structures, with a word on what was found."""
+    return kp.read(list(files), keys=getattr(args, "keys", None), verbose=not args.quiet)
+
+
+def model_of(args: Namespace, noise: kp.Noise | str) -> SparseGP:
+    """Make the model that the settings describe."""
+    descriptor = kp.SOAP(cutoff=args.cutoff, n_max=args.n_max, l_max=args.l_max, sigma=args.sigma)
+    kernel = kp.DotProduct(zeta=args.zeta, amplitude=args.amplitude)
+    return kp.SparseGP(descriptor, kernel, n_inducing=args.n_inducing, noise=noise, seed=args.seed)
+
+
+def given_noise(args: Namespace, defaults: dict[str, float | None]) -> dict[str, float | None]:
+    """Noise of each kind as given on the command line, else its default."""
+    return {kind: getattr(args, f"noise_{kind}", default) for kind, default in defaults.items()}
+
+
+def write_structures(path: str, structures: Sequence[Atoms]) -> None:
+    """Write extended XYZ, whole or not at all."""
+    from ase.io import write
+
+    with replacing(path) as temporary:
+        write(temporary, list(structures), format="extxyz")
+
+
+def settings_json(args: Namespace) -> dict[str, Any]:
+    """Return the model's settings."""
+    names = ("cutoff", "n_max", "l_max", "sigma", "zeta", "n_inducing", "amplitude", "seed")
+    return {name: getattr(args, name) for name in names}
+
+
+def source_of(atoms: Atoms, number: int) -> str:
+    """File and number that `kp.read` left on a structure."""
+    return Path(str(atoms.info.get("kernelpot_source", f"@{number}"))).name
+
+
+def shortened(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """Lay out a table, and say how many rows it leaves out."""
+    more = len(rows) - SHOWN
+    return table(head, rows[:SHOWN]) + (f"\n… and {more} more" if more > 0 else "")

@@ -1,0 +1,142 @@
+"""What ``kernelpot curate`` does."""
+
+from __future__ import annotations
+
+import json
+from argparse import Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import kernelpot as kp
+from kernelpot.cli.arguments import NOISE_DEFAULTS
+from kernelpot.cli.output import check_outputs, show, write_json
+from kernelpot.design.chunks import differences
+from kernelpot.errors import ParameterError, StoreError
+from kernelpot.linalg.chunks import require_zarr
+from kernelpot.progress import say
+from kernelpot.replacing import replacing
+
+if TYPE_CHECKING:
+    from kernelpot.curate import BlockStore, PoolChoice
+    from kernelpot.models.sparse_gp import SparseGP
+
+MOST_SHOWN = 5
+"""Set-aside structures that are named on the screen; JSON names them all."""
+
+
+def curate(args: Namespace) -> None:
+    """Write the blocks of a pool to a folder, or go on with them, and choose."""
+    from kernelpot.curate import select_chunks, write_blocks
+    from kernelpot.curate.source import file_list, read_frames
+
+    check_outputs({"--out": args.out, "--json": args.json}, [*args.pool, *args.existing])
+    require_zarr()
+    file_list(args.pool)
+    if args.epsilon is not None and args.epsilon >= 1:
+        raise ParameterError(f"`--epsilon` must lie between 0 and 1, got {args.epsilon:g}")
+    if args.truncate >= 1:
+        raise ParameterError(f"`--truncate` must lie between 0 and 1, got {args.truncate:g}")
+    space = _space(args)
+    existing = None
+    if args.existing:
+        labelled = kp.read(args.existing, keys=args.keys, verbose=not args.quiet)
+        existing = space.information(labelled, labels="present", keys=args.keys)
+    store = write_blocks(
+        space,
+        args.pool,
+        args.blocks,
+        chunk=args.chunk,
+        workers=args.workers,
+        scheduler=args.scheduler,
+        truncate=args.truncate,
+    )
+    choice = select_chunks(
+        store,
+        args.n,
+        criterion=args.criterion,
+        method=args.method,
+        existing=existing,
+        epsilon=args.epsilon,
+        memory=args.memory,
+        workers=0 if args.scheduler is None else None,
+        scheduler=args.scheduler,
+        seed=args.seed,
+    )
+    if args.out:
+        from ase.io import write
+
+        chosen = read_frames(args.pool, choice.indices)
+        with replacing(args.out) as temporary:
+            write(temporary, chosen, format="extxyz")
+    show(_text(choice, store, args), args.json)
+    write_json(args.json, _json(choice, store, args))
+
+
+def _space(args: Namespace) -> SparseGP:
+    """Take the feature space of the folder, or prepare one from a sample and put it there."""
+    from kernelpot.curate import load_space, sample, save_space
+    from kernelpot.curate.space import settings_of
+    from kernelpot.curate.write import SPACE
+
+    given = {kind: getattr(args, f"noise_{kind}", default) for kind, default in NOISE_DEFAULTS.items()}
+    spec = kp.SparseGP(
+        kp.SOAP(cutoff=args.cutoff, n_max=args.n_max, l_max=args.l_max, sigma=args.sigma),
+        kp.DotProduct(zeta=args.zeta, amplitude=args.amplitude),
+        n_inducing=args.n_inducing,
+        noise=kp.Noise(**given),
+        seed=args.seed,
+    )
+    path = Path(args.blocks) / SPACE
+    if path.exists():
+        space = load_space(path)
+        old, new = settings_of(space), json.loads(json.dumps(spec.settings()))
+        # Species come from the sample, and whether a model was prepared is no setting of the space.
+        old["descriptor"] = {**old["descriptor"], "species": new["descriptor"]["species"]}
+        different = differences(old, {key: new[key] for key in old})
+        if different:
+            raise StoreError(
+                f"{args.blocks}: the folder's feature space was prepared with other settings: {'; '.join(different)}; "
+                "use those, or choose another folder"
+            )
+        say(f"the feature space of {args.blocks} is used; --sample has no effect any more")
+        return space
+    drawn = sample(args.pool, args.sample, seed=args.seed)
+    say(f"preparing: inducing environments from {len(drawn)} structures drawn at random, labels unseen")
+    space = spec.prepare(drawn)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_space(space, path)
+    return space
+
+
+def _source(choice: PoolChoice, k: int) -> str:
+    return f"{Path(choice.files[k]).name}@{choice.frames[k]}"
+
+
+def _text(choice: PoolChoice, store: BlockStore, args: Namespace) -> str:
+    aside = store.set_aside()
+    lines = [str(choice), "", f"{args.blocks}: {store.manifest['n_structures']} structures"]
+    if aside:
+        lines.append(f"{len(aside)} unusable structures were set aside:")
+        lines += [f"  {one['reason']}" for one in aside[:MOST_SHOWN]]
+        if len(aside) > MOST_SHOWN:
+            lines.append(f"  … and {len(aside) - MOST_SHOWN} more")
+    if args.out:
+        lines += ["", f"wrote {args.out}"]
+    return "\n".join(lines)
+
+
+def _json(choice: PoolChoice, store: BlockStore, args: Namespace) -> dict[str, Any]:
+    return {
+        "indices": choice.indices,
+        "curve": choice.curve,
+        "criterion": choice.criterion,
+        "method": choice.method,
+        "guarantee": choice.guarantee,
+        "n_chunks": choice.n_chunks,
+        "n_parts": choice.n_parts,
+        "pool": {"files": args.pool, "n_structures": store.manifest["n_structures"], "n_distinct": choice.n_distinct},
+        "settings": store.manifest["settings"],
+        "set_aside": store.set_aside(),
+        "structures": [{"index": int(index), "source": _source(choice, k)} for k, index in enumerate(choice.indices)],
+        "out": args.out,
+    }

@@ -1,0 +1,149 @@
+"""A prepared feature space in a file, so that every worker and every later run works in the same one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kernelpot.data.noise import KINDS, Noise
+from kernelpot.descriptors.soap import SOAP
+from kernelpot.errors import NotFittedError, ParameterError, StoreError
+from kernelpot.features.feature_map import KernelMap
+from kernelpot.kernels import DotProduct
+from kernelpot.linalg.chunks import digest
+from kernelpot.models.sparse_gp import SparseGP
+from kernelpot.replacing import replacing
+
+FORMAT, VERSION = "kernelpot-space", 1
+
+
+def settings_of(space: SparseGP) -> dict[str, Any]:
+    """Return what fixes the rows of a prepared model, arrays apart, as JSON values.
+
+    Raises
+    ------
+    NotFittedError
+        The inducing environments are not fixed yet.
+    ParameterError
+        The descriptor is none that a file can describe.
+    """
+    features = features_of(space)
+    if not isinstance(features.descriptor, SOAP):
+        raise ParameterError(
+            f"only spaces of a SOAP descriptor can be written, got a {type(features.descriptor).__name__}"
+        )
+    noise, amplitude = planning_of(space)
+    return {
+        "descriptor": features.descriptor.settings(),
+        "kernel": {**features.kernel.settings(), "amplitude": float(amplitude)},
+        "noise": {kind: getattr(noise, kind) for kind in KINDS},
+        "n_inducing": int(space.n_inducing),
+        "seed": int(space.seed),
+        "inducing": space.inducing,
+        "tolerance": float(space.tolerance),
+    }
+
+
+def fingerprint(space: SparseGP) -> str:
+    """Return a checksum of everything that decides the rows of a prepared model."""
+    features = features_of(space)
+    return digest(settings_of(space), *features.inducing, *features.whitening)
+
+
+def save_space(space: SparseGP, path: str | Path) -> None:
+    """Write a prepared model without labels: safetensors with a JSON header; it holds no code.
+
+    Parameters
+    ----------
+    space
+        Made by `SparseGP.prepare`, or fitted: then with the noises and the amplitude of the fit.
+    path
+        The file to write, whole or not at all.
+
+    Raises
+    ------
+    NotFittedError, ParameterError
+        As `settings_of`.
+    """
+    from safetensors.numpy import save as to_bytes
+
+    features = features_of(space)
+    header = json.dumps({"format": FORMAT, "version": VERSION, "model": settings_of(space)})
+    arrays = {}
+    for a, (z, w) in enumerate(zip(features.inducing, features.whitening, strict=True)):
+        arrays[f"inducing_{a}"], arrays[f"whitening_{a}"] = np.ascontiguousarray(z), np.ascontiguousarray(w)
+    with replacing(path) as temporary:
+        temporary.write_bytes(to_bytes(arrays, metadata={"kernelpot": header}))
+
+
+def load_space(path: str | Path) -> SparseGP:
+    """Read a prepared model that `save_space` wrote; nothing in the file is ever run as code.
+
+    Raises
+    ------
+    StoreError
+        There is no such file, or it is damaged, foreign, or of another version.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(path), framework="numpy") as file:
+            header = json.loads((file.metadata() or {})["kernelpot"])
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if (header["format"], header["version"]) != (FORMAT, VERSION):
+            raise StoreError(
+                f"{path}: must be {FORMAT} version {VERSION}, found {header['format']} version {header['version']}"
+            )
+        return _rebuild(header["model"], arrays)
+    except FileNotFoundError:
+        raise StoreError(f"{path}: there is no such file; write_blocks makes it beside the blocks") from None
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError, AttributeError) as error:
+        if isinstance(error, StoreError):
+            raise
+        raise StoreError(
+            f"{path}: the feature space is damaged or was altered ({type(error).__name__}: {error}); "
+            "remove the folder and write it again"
+        ) from None
+
+
+def _rebuild(settings: dict[str, Any], arrays: dict[str, np.ndarray]) -> SparseGP:
+    descriptor, kernel = SOAP.from_settings(settings["descriptor"]), DotProduct.from_settings(settings["kernel"])
+    species = descriptor.species or ()
+    inducing = tuple(arrays[f"inducing_{a}"] for a in range(len(species)))
+    whitening = tuple(arrays[f"whitening_{a}"] for a in range(len(species)))
+    for z, w in zip(inducing, whitening, strict=True):
+        fits = z.ndim == w.ndim == 2 and z.shape[1] == descriptor.n_features and len(w) == len(z)
+        if not fits or z.dtype != np.float64 or w.dtype != np.float64:
+            raise ValueError(f"arrays of the shapes {z.shape} and {w.shape} cannot belong together")
+        if not (np.isfinite(z).all() and np.isfinite(w).all()):
+            raise ValueError("arrays hold values that are not finite")
+    if not species:
+        raise ValueError("no species are named")
+    space = SparseGP(
+        descriptor, kernel, n_inducing=settings["n_inducing"], noise=Noise(**settings["noise"]),
+        seed=settings["seed"], inducing=settings["inducing"], tolerance=settings["tolerance"],
+    )  # fmt: skip
+    space.features_ = KernelMap(descriptor, kernel, inducing, whitening)
+    return space
+
+
+def planning_of(space: SparseGP) -> tuple[Noise, float]:
+    """Return the noise and the amplitude that design works with: those of a fit, else the given or default ones."""
+    if space.fitted_ is not None:
+        return space.fitted_.noise, space.fitted_.amplitude
+    return (space.noise if isinstance(space.noise, Noise) else Noise()), space.kernel.amplitude
+
+
+def features_of(space: SparseGP) -> KernelMap:
+    """Return the feature map of a prepared model, or refuse it."""
+    if not isinstance(space, SparseGP):
+        raise ParameterError(f"`space` must be a prepared SparseGP, got a {type(space).__name__}")
+    features = space.features_ if space.fitted_ is None else space.fitted_.features
+    if features is None:
+        raise NotFittedError(
+            "the inducing environments are not fixed yet; call prepare(sample), and pass what it returns"
+        )
+    return features

@@ -1,0 +1,171 @@
+"""Work spread over Dask's worker processes, or done here, with a bounded number of items on the way."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
+
+from kernelpot.errors import ParameterError, StoreError
+from kernelpot.threads import alone, count
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+AHEAD = 2
+"""Items on the way for each worker: one in work and one waiting."""
+
+PATIENCE = "20s"
+"""How long a cluster may take to answer."""
+
+_ONE = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
+
+
+def number_of(workers: int | None, scheduler: str | None) -> int:
+    """Return how many worker processes are meant; 0 for none.
+
+    Parameters
+    ----------
+    workers
+        As given; None is one per thread that this process may use, and none where that is one.
+    scheduler
+        Address of a running cluster; then `workers` must be None.
+
+    Raises
+    ------
+    ParameterError
+        A rule is broken.
+    """
+    if scheduler is not None:
+        if workers:
+            raise ParameterError(
+                "`workers` are those of the cluster where a `scheduler` is given: leave one of them out"
+            )
+        if not isinstance(scheduler, str) or "://" not in scheduler:
+            raise ParameterError(f"`scheduler` must be an address like tcp://host:8786, got {scheduler!r}")
+        return 0
+    if workers is None:
+        return count() if count() > 1 else 0
+    if isinstance(workers, bool) or not isinstance(workers, int) or workers < 0:
+        raise ParameterError(f"`workers` must be a whole number, 0 (this process) or more, got {workers!r}")
+    return workers
+
+
+def spread(
+    work: Callable[[Item], Result],
+    items: Iterable[Item],
+    *,
+    workers: int = 0,
+    scheduler: str | None = None,
+    patience: str = PATIENCE,
+) -> Iterator[Result]:
+    """Yield ``work(item)`` for every item, in the order of completion.
+
+    Items are taken from their iterator only as fast as they are worked on, so that it may be endless.
+
+    Parameters
+    ----------
+    work
+        A function of a module (it is named to the workers, not sent).
+    items
+        What it is called with.
+    workers
+        Local processes of one thread each; 0 does everything here, with the threads of this process.
+    scheduler
+        Address of a running cluster, whose workers need kernelpot and must see the same folders.
+    patience
+        How long to wait for its answer, as Dask writes times.
+
+    Raises
+    ------
+    ParameterError
+        Dask is not installed.
+    StoreError
+        A worker died, or the cluster cannot be reached.
+    """
+    if not workers and scheduler is None:
+        yield from map(work, items)
+        return
+    with _client(workers, scheduler, patience) as client:
+        yield from _bounded(client, work, iter(items))
+
+
+def _bounded(client: Any, work: Callable[[Item], Result], items: Iterator[Item]) -> Iterator[Result]:
+    from distributed import as_completed
+
+    limit = AHEAD * max(len(client.scheduler_info(n_workers=-1)["workers"]), 1)
+    done = as_completed(loop=client.loop)
+    open_ = 0
+    try:
+        while True:
+            while open_ < limit:
+                try:
+                    item = next(items)
+                except StopIteration:
+                    limit = 0
+                    break
+                # Never the same key twice: the work writes files, which a remembered result would not do.
+                done.add(client.submit(_alone, work, item, pure=False))
+                open_ += 1
+            if not open_:
+                return
+            future = next(done)
+            open_ -= 1
+            yield _result(future)
+            future.release()
+    finally:
+        for future in list(done.futures):
+            future.cancel()
+
+
+def _result(future: Any) -> Any:
+    from distributed import KilledWorker
+
+    try:
+        return future.result()
+    except KilledWorker as error:
+        raise StoreError(
+            f"workers died on a piece of the work ({error}), most likely for want of memory; use fewer workers or "
+            "smaller chunks; what is complete stays"
+        ) from None
+
+
+def _alone(work: Callable[[Item], Result], item: Item) -> Result:
+    with alone():
+        return work(item)
+
+
+@contextlib.contextmanager
+def _client(workers: int, scheduler: str | None, patience: str) -> Iterator[Any]:
+    """Connect to the cluster, or start one of local processes and stop it in the end."""
+    try:
+        import dask
+        import distributed
+    except ModuleNotFoundError as error:
+        raise ParameterError(
+            f"worker processes need dask[distributed], but {error.name} is not installed; "
+            "install kernelpot[scale], or use workers=0"
+        ) from None
+    if scheduler is not None:
+        try:
+            client = distributed.Client(scheduler, timeout=patience, set_as_default=False)
+        except (OSError, TimeoutError, ValueError) as error:
+            raise StoreError(f"no cluster answers at {scheduler} ({type(error).__name__}): is it running?") from None
+        with client:
+            if not client.scheduler_info(n_workers=-1)["workers"]:
+                raise StoreError(
+                    f"the cluster at {scheduler} has no workers; start some with `dask worker {scheduler}`"
+                )
+            yield client
+        return
+    # Threads are set before a worker imports NumPy; memory is bounded by our plan, not by pausing workers.
+    settings = {"distributed.nanny.pre-spawn-environ": _ONE | {"MALLOC_TRIM_THRESHOLD_": "65536"}}
+    with (
+        dask.config.set(settings),
+        distributed.LocalCluster(
+            n_workers=workers, threads_per_worker=1, processes=True, memory_limit=0, dashboard_address=None,
+            silence_logs=50,
+        ) as cluster,
+        distributed.Client(cluster, set_as_default=False) as client,
+    ):  # fmt: skip
+        yield client

@@ -1,0 +1,35 @@
+"""Goals in physics: which structures to label so that elastic constants, defect energies or barriers come out right."""
+
+from __future__ import annotations
+
+from kernelpot.goals.cells import strained, strained_pairs, vacancy
+from kernelpot.goals.cheapest import Plan, cheapest
+from kernelpot.goals.elastic import bulk_modulus, elastic_constants
+from kernelpot.goals.energies import (
+    barrier,
+    energies,
+    energy_difference,
+    forces_on,
+    surface_energy,
+    total_energy,
+    vacancy_energy,
+)
+from kernelpot.goals.goal import Goal
+
+__all__ = [
+    "Goal",
+    "Plan",
+    "barrier",
+    "bulk_modulus",
+    "cheapest",
+    "elastic_constants",
+    "energies",
+    "energy_difference",
+    "forces_on",
+    "strained",
+    "strained_pairs",
+    "surface_energy",
+    "total_energy",
+    "vacancy",
+    "vacancy_energy",
+]

@@ -1,0 +1,187 @@
+"""The cheapest structures whose labels fix a goal to the accuracy wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from kernelpot.design.information import Information
+from kernelpot.design.limits import Cost
+from kernelpot.design.precision import Precision
+from kernelpot.design.problem import starting
+from kernelpot.design.select import select
+from kernelpot.errors import ParameterError
+from kernelpot.goals.goal import Goal
+from kernelpot.progress import track
+
+ROUNDS = 8
+"""Halvings of the bracket of the budget, on a logarithmic scale."""
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """Structures to label so that every quantity of a goal is known well enough.
+
+    Attributes
+    ----------
+    goal
+        With the accuracies wanted as its scales.
+    indices
+        Structure numbers.
+    cost
+        Of all of them together.
+    std, prior_std
+        Predicted standard deviation of every quantity once they are labelled, and before.
+    best_std
+        The same once the whole pool is labelled: no plan does better.
+    pool_cost
+        Cost of the whole pool.
+    """
+
+    goal: Goal
+    indices: Int[np.ndarray, " n"]
+    cost: float
+    std: Float[np.ndarray, " q"]
+    prior_std: Float[np.ndarray, " q"]
+    best_std: Float[np.ndarray, " q"]
+    pool_cost: float
+
+    def __len__(self) -> int:
+        """Count the structures."""
+        return len(self.indices)
+
+    def __str__(self) -> str:
+        """Return a table for people."""
+        head = (
+            f"{len(self)} structures at a cost of {self.cost:.6g}, {100 * self.cost / self.pool_cost:.2g} % of the "
+            "pool's; standard deviations:"
+        )
+        return f"{head}\n{self.goal.table(before=self.prior_std, after=self.std, whole_pool=self.best_std)}"
+
+
+def cheapest(
+    info: Information,
+    goal: Goal,
+    *,
+    target_std: float | Sequence[float] | Float[np.ndarray, " q"] | None = None,
+    costs: Cost | None = None,
+    existing: Information | None = None,
+    seed: int = 0,
+) -> Plan:
+    """Find a cheap set whose labels bring every quantity's standard deviation down to a target.
+
+    The budget is bracketed by doubling and bisection; under each budget `design.select` chooses by the goal's
+    criterion, the choice is cut where the targets are reached, and what it can do without is taken out, the dearest
+    first. A heuristic: no bound tells how far the cheapest of all sets is.
+
+    Parameters
+    ----------
+    info
+        The pool, made with the prepared model that made the goal.
+    goal
+        The quantities.
+    target_std
+        Largest standard deviation allowed, in the quantities' units; None takes the goal's scales.
+    costs
+        As in `design.select`: one for each structure or a function of `info`; N_atoms³ where none are given.
+    existing
+        What is labelled already.
+    seed
+        Seed of the order that breaks ties.
+
+    Returns
+    -------
+    Plan
+        No structure where the targets are met already.
+
+    Raises
+    ------
+    ParameterError
+        Even the whole pool does not reach the targets; the message says what it reaches.
+    """
+    if target_std is not None:
+        goal = goal.with_scales(np.asarray(target_std, dtype=np.float64))
+    search = _Search(info, goal, _costs(info, costs), starting(info, existing), existing, seed)
+    prior, best = goal.std(search.start), search.std(np.arange(len(info)))
+    if (best > goal.scales).any():
+        worst = int(np.argmax(best / goal.scales))
+        raise ParameterError(
+            f"`target_std` of {goal.names[worst]} is {goal.scales[worst]:.3g} {goal.units[worst]}, but labels of all "
+            f"{len(info)} structures reach {best[worst]:.3g}: allow more, or add structures that speak about it"
+        )
+    chosen = search.run() if (prior > goal.scales).any() else np.empty(0, dtype=np.int64)
+    return Plan(
+        goal, chosen, float(search.costs[chosen].sum()), search.std(chosen), prior, best, float(search.costs.sum())
+    )
+
+
+def _costs(info: Information, costs: Cost | None) -> Float[np.ndarray, " structures"]:
+    given: Cost = info.n_atoms.astype(np.float64) ** 3 if costs is None else costs
+    values = np.asarray(given(info) if callable(given) else given, dtype=np.float64)
+    if values.shape != (len(info),) or not (np.isfinite(values) & (values > 0)).all():
+        raise ParameterError(f"`costs` must hold one positive finite cost for each of {len(info)} structures")
+    return values
+
+
+@dataclass(frozen=True, eq=False)
+class _Search:
+    info: Information
+    goal: Goal
+    costs: Float[np.ndarray, " structures"]
+    start: Precision
+    existing: Information | None
+    seed: int
+
+    def std(self, indices: Int[np.ndarray, " n"]) -> Float[np.ndarray, " q"]:
+        """Return the standard deviations once these are labelled."""
+        return self.goal.std(self.start.with_rows(self.info.take(indices).rows) if len(indices) else self.start)
+
+    def good(self, indices: Int[np.ndarray, " n"]) -> bool:
+        """Whether every target is reached."""
+        return bool((self.std(indices) <= self.goal.scales).all())
+
+    def run(self) -> Int[np.ndarray, " n"]:
+        """Return the cheapest set found."""
+        low, total = float(self.costs.min()), float(self.costs.sum())
+        budget = 4.0 * low
+        while (found := self._within(budget)) is None and budget < total:
+            low, budget = budget, 4.0 * budget
+        best = self._pruned(np.arange(len(self.info))) if found is None else found
+        for _ in track(range(ROUNDS), "bisecting the budget"):
+            high = float(self.costs[best].sum())
+            if high <= 1.02 * low:
+                break
+            middle = float(np.sqrt(low * high))
+            found = self._within(middle)
+            if found is None:
+                low = middle
+            else:
+                best = found
+        return best
+
+    def _within(self, budget: float) -> Int[np.ndarray, " n"] | None:
+        """Choose under a budget; None where that misses a target."""
+        budget = min(budget, float(self.costs.sum()))
+        choice = select(
+            self.info, None, criterion=self.goal.criterion(), existing=self.existing,
+            costs=self.costs, budget=budget, seed=self.seed,
+        )  # fmt: skip
+        if not self.good(choice.indices):
+            return None
+        few, many = 0, len(choice)
+        while few < many:  # labels never hurt, so that the first prefix that will do can be bisected
+            middle = (few + many) // 2
+            few, many = (few, middle) if self.good(choice.indices[:middle]) else (middle + 1, many)
+        return self._pruned(choice.indices[:few])
+
+    def _pruned(self, indices: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
+        """Take out what is not needed, the dearest first."""
+        kept = indices
+        for s in sorted(indices.tolist(), key=lambda s: (-self.costs[s], s)):
+            rest = kept[kept != s]
+            if self.good(rest):
+                kept = rest
+        return kept

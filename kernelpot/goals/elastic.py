@@ -1,0 +1,123 @@
+"""Elastic constants and bulk moduli as goals: central differences of stresses."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from kernelpot.errors import ParameterError
+from kernelpot.goals.cells import Pairs, check_crystal, check_pair, check_strain, dilated, strained_pairs
+from kernelpot.goals.goal import Goal, Origin
+from kernelpot.units import GPA
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+    from kernelpot.models.sparse_gp import SparseGP
+
+ACCURACY = 1.0
+"""Accuracy wanted of elastic constants and bulk moduli where none is given, GPa."""
+
+
+def elastic_constants(
+    space: SparseGP,
+    crystal: Atoms,
+    constants: Sequence[str] = ("C11", "C12", "C44"),
+    *,
+    strain: float = 0.01,
+    relaxed: Pairs | None = None,
+    scale: float = ACCURACY,
+) -> Goal:
+    """Make elastic constants a goal: C_ij = (σ_i(+ε_j) - σ_i(-ε_j))/2ε, in GPa.
+
+    Ions follow the strain homogeneously: these are clamped-ion constants, unless relaxed cells are given. At a finite
+    stress they are stress-strain coefficients (Wallace 1972), and C_ij may differ from C_ji.
+
+    Parameters
+    ----------
+    space
+        Prepared model.
+    crystal
+        At the volume of interest, its axes along x, y and z as the names mean them.
+    constants
+        "Cij" with i and j from 1 to 6: xx, yy, zz, yz, xz, xy.
+    strain
+        ε; of shears the engineering strain. The error of the difference is of order ε².
+    relaxed
+        Cells with relaxed ions in place of the homogeneous ones: (plus, minus) by Voigt component j.
+        See `strained_pairs`.
+    scale
+        Accuracy wanted, GPa.
+
+    Raises
+    ------
+    DataError
+        The crystal is not one, or is broken.
+    ParameterError
+        A name, the strain or a relaxed cell is not what it should be.
+    """
+    check_crystal(crystal)
+    check_strain(strain)
+    wanted = [_indices(name) for name in constants]
+    if not wanted:
+        raise ParameterError('`constants` must name at least one, such as "C11", got none')
+    components = sorted({j for _, j in wanted})
+    made = strained_pairs(crystal, strain, components)
+    pairs = dict(made)
+    for j, pair in (relaxed or {}).items():
+        if j in made:
+            check_pair(pair, made[j], f"component {j}")
+            pairs[j] = pair
+    cells = [atoms for j in components for atoms in pairs[j]]
+    stress = space.linear_rows(cells, ("stress",)).stress
+    slope = (stress[0::2] - stress[1::2]) / (2 * strain * GPA)
+    rows = np.stack([slope[components.index(j), i - 1] for i, j in wanted])
+    return Goal(tuple(constants), ("GPa",) * len(rows), rows, np.full(len(rows), scale), Origin.of(space))
+
+
+def bulk_modulus(
+    space: SparseGP,
+    crystal: Atoms,
+    *,
+    strain: float = 0.005,
+    relaxed: tuple[Atoms, Atoms] | None = None,
+    scale: float = ACCURACY,
+) -> Goal:
+    """Make the bulk modulus a goal: B = -V dP/dV by a central difference over ln V, in GPa.
+
+    Parameters
+    ----------
+    space
+        Prepared model.
+    crystal
+        At the volume of interest.
+    strain
+        Linear strain to either side, the same in all directions.
+    relaxed
+        The two cells (plus, minus) with relaxed ions, in place of the homogeneous ones.
+    scale
+        Accuracy wanted, GPa.
+
+    Raises
+    ------
+    DataError
+        The crystal is not one, or is broken.
+    ParameterError
+        The strain or a relaxed cell is not what it should be.
+    """
+    check_strain(strain)
+    made = (dilated(crystal, strain), dilated(crystal, -strain))
+    if relaxed is not None:
+        check_pair(relaxed, made, "the bulk modulus")
+    stress = space.linear_rows(list(relaxed or made), ("stress",)).stress
+    pressure = -stress[:, :3].mean(axis=1)
+    row = -(pressure[0] - pressure[1]) / (3 * np.log((1 + strain) / (1 - strain)) * GPA)
+    return Goal(("B",), ("GPa",), row[None], np.array([scale]), Origin.of(space))
+
+
+def _indices(name: str) -> tuple[int, int]:
+    if len(name) != 3 or name[0] != "C" or not set(name[1:]) <= set("123456"):
+        raise ParameterError(f'`constants` must be names such as "C11", "C12" or "C44", got {name!r}')
+    return int(name[1]), int(name[2])

@@ -1,0 +1,272 @@
+"""Quantities that are linear in a model's weights, and how well labels would fix them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Float
+
+from kernelpot.design.criteria import Criterion, L, c
+from kernelpot.design.information import Information
+from kernelpot.design.precision import Precision
+from kernelpot.errors import DataError, NotFittedError, ParameterError
+from kernelpot.features.feature_map import E0_PRIOR, KernelMap
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+    from kernelpot.models.sparse_gp import SparseGP
+
+
+def _features(model: SparseGP) -> KernelMap:
+    features = model.features_ if model.fitted_ is None else model.fitted_.features
+    if features is None:
+        raise NotFittedError(
+            "the inducing environments are not fixed yet; call prepare(pool), which returns a model that has them."
+        )
+    return features
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The weights that rows speak about.
+
+    Attributes
+    ----------
+    space
+        Fingerprint of the feature map and the amplitude.
+    amplitude
+        Prior standard deviation of a local energy that the rows carry, eV.
+    n_species
+        Last columns, which carry E0.
+    """
+
+    space: str
+    amplitude: float
+    n_species: int
+
+    @classmethod
+    def of(cls, model: SparseGP) -> Origin:
+        """Return the origin of rows that a prepared or fitted model makes now.
+
+        Raises
+        ------
+        NotFittedError
+            The inducing environments are not fixed yet.
+        """
+        features = _features(model)
+        amplitude = model.kernel.amplitude if model.fitted_ is None else model.fitted_.amplitude
+        digest = hashlib.blake2b(
+            repr((features.descriptor.settings(), features.species, features.kernel.zeta)).encode(), digest_size=16
+        )
+        for array in (*features.inducing, *features.whitening):
+            digest.update(np.ascontiguousarray(array).tobytes())
+        return cls(digest.hexdigest(), float(amplitude), len(features.species))
+
+
+@dataclass(frozen=True, eq=False)
+class Goal:
+    """Quantities to be known, each a linear functional of the weights.
+
+    A design for one of them is c-optimal (Elfving 1952), for several L-optimal (Fedorov 1972; Pukelsheim 2006,
+    ch. 2 and 9).
+
+    Attributes
+    ----------
+    names, units
+        Of every quantity.
+    rows
+        Linear functionals, in each quantity's own unit and not divided by any noise.
+    scales
+        Accuracy that is wanted of each quantity, in its unit; the criterion is Σ variance/scale².
+    origin
+        The weights that the rows speak about; None where they were made by hand.
+
+    Raises
+    ------
+    ParameterError
+        Shapes do not agree, or a scale is not positive.
+    DataError
+        A row is not finite.
+    """
+
+    names: tuple[str, ...]
+    units: tuple[str, ...]
+    rows: Float[np.ndarray, "q d"]
+    scales: Float[np.ndarray, " q"]
+    origin: Origin | None = None
+
+    def __post_init__(self) -> None:
+        """Store read-only arrays and check them."""
+        object.__setattr__(self, "names", tuple(self.names))
+        object.__setattr__(self, "units", tuple(self.units))
+        for name in ("rows", "scales"):
+            array = np.array(getattr(self, name), dtype=np.float64)
+            array.flags.writeable = False
+            object.__setattr__(self, name, array)
+        q = len(self.names)
+        if q == 0 or self.rows.ndim != 2 or len(self.rows) != q or self.scales.shape != (q,) or len(self.units) != q:
+            raise ParameterError(
+                f"a goal of {q} quantities needs at least one of them, {q} units, rows of the shape ({q}, d) and {q} "
+                f"scales; got {len(self.units)} units, {self.rows.shape} and {self.scales.shape}"
+            )
+        if not (np.isfinite(self.scales) & (self.scales > 0)).all():
+            raise ParameterError(f"`scales` must be positive and finite, got {self.scales.tolist()}")
+        bad = np.flatnonzero(~np.isfinite(self.rows).all(axis=1))
+        if len(bad):
+            raise DataError(f"the row of {self.names[bad[0]]} is not finite: check the structures it is made of")
+
+    def __len__(self) -> int:
+        """Count the quantities."""
+        return len(self.names)
+
+    def __add__(self, other: Goal) -> Goal:
+        """Put other quantities behind these."""
+        return self.append(other)
+
+    def append(self, other: Goal) -> Goal:
+        """Put other quantities behind these.
+
+        Raises
+        ------
+        ParameterError
+            The two speak about different weights.
+        """
+        if self.rows.shape[1] != other.rows.shape[1] or (
+            self.origin is not None and other.origin is not None and self.origin != other.origin
+        ):
+            raise ParameterError(
+                "only goals of one feature map and amplitude can be added; make both with the same prepared model"
+            )
+        return Goal(
+            self.names + other.names,
+            self.units + other.units,
+            np.concatenate([self.rows, other.rows]),
+            np.concatenate([self.scales, other.scales]),
+            self.origin or other.origin,
+        )
+
+    def with_scales(self, scales: Sequence[float] | Float[np.ndarray, " q"] | float) -> Goal:
+        """Return the same quantities with other accuracies wanted, in their units."""
+        return replace(self, scales=np.broadcast_to(np.asarray(scales, dtype=np.float64), (len(self),)))
+
+    def criterion(self) -> Criterion:
+        """Return the criterion Σ variance/scale², smaller is better: "c" of one quantity, "L" of several."""
+        rows = self.rows / self.scales[:, None]
+        return c(rows[0]) if len(self) == 1 else L(rows)
+
+    def covariance(self, known: Information | Precision | None = None) -> Float[np.ndarray, "q q"]:
+        """Return the quantities' posterior covariance given labels.
+
+        Parameters
+        ----------
+        known
+            What labels tell, the prior included in a `Precision`; None is the prior alone.
+
+        Raises
+        ------
+        ParameterError
+            It speaks about other weights.
+        """
+        T = self._precision(known).whiten(self.rows)
+        return T @ T.T
+
+    def std(self, known: Information | Precision | None = None) -> Float[np.ndarray, " q"]:
+        """Return each quantity's posterior standard deviation given labels, in its unit; see `covariance`."""
+        T = self._precision(known).whiten(self.rows)
+        result: np.ndarray = np.sqrt(np.einsum("qd,qd->q", T, T))
+        return result
+
+    def expected(self, space: SparseGP, structures: Sequence[Atoms]) -> Float[np.ndarray, " q"]:
+        """Return each quantity's standard deviation once these structures are labelled; no label is looked at.
+
+        Parameters
+        ----------
+        space
+            The prepared model that made this goal.
+        structures
+            To be labelled, every kind that has a noise.
+        """
+        self._check_model(space)
+        return self.std(space.information(structures, truncate=0.0))
+
+    def predict(self, model: SparseGP) -> tuple[Float[np.ndarray, " q"], Float[np.ndarray, " q"]]:
+        """Return each quantity's posterior mean and standard deviation under a fitted model.
+
+        The standard deviations are those of the bare posterior: without calibration, and without what inducing
+        environments cannot see.
+
+        Parameters
+        ----------
+        model
+            Fitted on the feature map and with the amplitude that made this goal.
+
+        Raises
+        ------
+        NotFittedError
+            The model was never fitted.
+        ParameterError
+            It has other features, or its fit found another amplitude: make the goal again with the fitted model.
+        """
+        if model.fitted_ is None:
+            raise NotFittedError("this model was never fitted; `expected` tells what labels would do, `predict` is for "
+                                 "models that have them.")  # fmt: skip
+        self._check_model(model)
+        posterior, state = model.fitted_.posterior, model.fitted_
+        composition = self.rows[:, state.features.n_weights :] / E0_PRIOR
+        mean = self.rows @ posterior.mean + composition @ state.baseline
+        return mean, np.sqrt(posterior.variance(self.rows))
+
+    def table(self, **columns: Float[np.ndarray, " q"]) -> str:
+        """Return a table for people: one line per quantity, with its unit, the accuracy wanted and these columns."""
+        width = max(len(name) for name in (*self.names, "quantity"))
+        unit = max(len(name) for name in (*self.units, "unit"))
+        heads = [f"{name:>14}" for name in ("wanted", *columns)]
+        lines = [f"{'quantity':<{width}}  {'unit':<{unit}}" + "".join(heads)]
+        for k, name in enumerate(self.names):
+            numbers = [f"{values[k]:>14.4g}" for values in (self.scales, *columns.values())]
+            lines.append(f"{name:<{width}}  {self.units[k]:<{unit}}" + "".join(numbers))
+        return "\n".join(lines)
+
+    def __str__(self) -> str:
+        """Return the quantities with the accuracies wanted."""
+        return self.table()
+
+    def _precision(self, known: Information | Precision | None) -> Precision:
+        d = self.rows.shape[1]
+        if isinstance(known, Precision):
+            found = len(known.factor)
+        else:
+            found = d if known is None else known.d
+            amplitude = None if known is None else known.description.get("amplitude")
+            if self.origin is not None and amplitude is not None and not np.isclose(amplitude, self.origin.amplitude):
+                raise ParameterError(
+                    f"the goal was made at the amplitude {self.origin.amplitude:g} eV, the information at "
+                    f"{amplitude:g}; make both with the same prepared model"
+                )
+        if found != d:
+            raise ParameterError(
+                f"the goal speaks about {d} weights, the information about {found}; make both with the same prepared "
+                "model"
+            )
+        if isinstance(known, Precision):
+            return known
+        start = Precision.prior(d)
+        return start if known is None else start.with_rows(known.rows)
+
+    def _check_model(self, model: SparseGP) -> None:
+        found = Origin.of(model)
+        if self.origin is not None and self.origin != found:
+            why = (
+                f"its amplitude is {found.amplitude:g} eV and the goal's {self.origin.amplitude:g}"
+                if found.space == self.origin.space
+                else "its inducing environments or its descriptor differ"
+            )
+            raise ParameterError(f"the goal was made with another model: {why}; make the goal again with this model")
+        features = _features(model)
+        if self.rows.shape[1] != (d := features.n_weights + len(features.species)):
+            raise ParameterError(f"the goal speaks about {self.rows.shape[1]} weights, the model has {d}")

@@ -1,0 +1,245 @@
+"""A folder of arrays in numbered chunks, each whole or absent, for work that outlives one process's memory and life."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kernelpot.errors import ParameterError, StoreError
+
+FORMAT = 1
+_PREFIX, _TEMPORARY = "chunk-", ".unfinished-"
+_PIECE = 1 << 22
+
+
+class ChunkStore:
+    """Numbered chunks of named arrays in a folder, written by one process or by many.
+
+    A chunk is a Zarr group of its own. It is written under a temporary name and renamed when complete, so that a
+    killed process leaves no half chunk; what was there first stays. Every array carries a checksum of its values,
+    as a Zarr file that is missing would otherwise read as zeros.
+
+    Parameters
+    ----------
+    folder
+        Where the chunks are; made at the first write.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+
+    def path(self, k: int) -> Path:
+        """Where chunk k is, or would be."""
+        return self.folder / f"{_PREFIX}{k:06d}"
+
+    def numbers(self) -> list[int]:
+        """Return the numbers of the chunks that are there, sorted; their contents are not looked at."""
+        if not self.folder.is_dir():
+            return []
+        names = (entry.name.removeprefix(_PREFIX) for entry in self.folder.glob(f"{_PREFIX}*"))
+        return sorted(int(name) for name in names if name.isdigit())
+
+    def write(self, k: int, arrays: Mapping[str, np.ndarray], notes: Mapping[str, Any] | None = None) -> str:
+        """Write chunk k and return its checksum.
+
+        Parameters
+        ----------
+        k
+            Number of the chunk. One that is there already is replaced.
+        arrays
+            Arrays of numbers.
+        notes
+            JSON values to keep beside them.
+        """
+        zarr = require_zarr()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        temporary = self.folder / f"{_TEMPORARY}{k:06d}-{uuid.uuid4().hex}"
+        sums = {name: _checksum(array) for name, array in arrays.items()}
+        attributes = {"format": FORMAT, "notes": dict(notes or {}), "sums": sums}
+        attributes["checksum"] = total = _total(attributes)
+        try:
+            with _one_thread(zarr):
+                group = zarr.open_group(str(temporary), mode="w", zarr_format=3, attributes={"kernelpot": attributes})
+                for name, array in arrays.items():
+                    _write_array(zarr, group, name, np.ascontiguousarray(array))
+            self.remove(k)
+            try:
+                temporary.rename(self.path(k))
+            except OSError:
+                # Another process, such as a worker that outlived its run, was faster with the same chunk.
+                if not self.intact(k):
+                    raise
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+        return total
+
+    def read(self, k: int, names: Iterable[str] | None = None) -> dict[str, np.ndarray]:
+        """Read arrays of chunk k.
+
+        Parameters
+        ----------
+        k
+            Number of the chunk.
+        names
+            Which arrays; all by default.
+
+        Raises
+        ------
+        StoreError
+            The chunk is absent, damaged, or of another format.
+        """
+        zarr, sums = require_zarr(), self._attributes(k)["sums"]
+        arrays = {}
+        for name in sums if names is None else names:
+            if name not in sums:
+                raise StoreError(f"{self.path(k)}: the chunk must hold an array {name!r}, found {', '.join(sums)}")
+            try:
+                with _one_thread(zarr):
+                    array = np.asarray(zarr.open_array(str(self.path(k) / name), mode="r")[...])
+            except MemoryError:
+                raise
+            except Exception as error:  # a damaged file makes the decoders raise whatever they trip over
+                raise self._damaged(k, f"{name}: {type(error).__name__}: {error}") from error
+            if _checksum(array) != sums[name]:
+                raise self._damaged(k, f"{name}: the values do not agree with their checksum")
+            arrays[name] = array
+        return arrays
+
+    def notes(self, k: int) -> dict[str, Any]:
+        """Read the notes of chunk k.
+
+        Raises
+        ------
+        StoreError
+            As `read`.
+        """
+        return dict(self._attributes(k)["notes"])
+
+    def checksum(self, k: int) -> str:
+        """Read the checksum of chunk k, which stands for everything in it.
+
+        Raises
+        ------
+        StoreError
+            As `read`.
+        """
+        return str(self._attributes(k)["checksum"])
+
+    def intact(self, k: int) -> bool:
+        """Whether chunk k is there and every value in it agrees with its checksum; reads all of it."""
+        try:
+            self.read(k)
+        except StoreError:
+            return False
+        return True
+
+    def remove(self, k: int) -> None:
+        """Remove chunk k where it is there."""
+        if self.path(k).exists():
+            # Away by one rename first: a process killed here must not leave half a chunk under a good name.
+            gone = self.folder / f"{_TEMPORARY}{k:06d}-{uuid.uuid4().hex}"
+            self.path(k).rename(gone)
+            shutil.rmtree(gone, ignore_errors=True)
+
+    def sweep(self) -> None:
+        """Remove what killed processes left unfinished; no other process may be writing."""
+        for entry in self.folder.glob(f"{_TEMPORARY}*"):
+            shutil.rmtree(entry, ignore_errors=True)
+
+    def _attributes(self, k: int) -> dict[str, Any]:
+        """Read what stands beside the arrays, without Zarr, as it is one JSON file."""
+        file = self.path(k) / "zarr.json"
+        try:
+            attributes = json.loads(file.read_text(encoding="utf-8"))["attributes"]["kernelpot"]
+            if attributes["format"] != FORMAT:
+                raise StoreError(
+                    f"{self.path(k)}: this kernelpot reads chunks of format {FORMAT}, found {attributes['format']}; "
+                    "use the kernelpot that wrote them"
+                )
+            if attributes["checksum"] != _total(attributes):
+                raise self._damaged(k, "its notes do not agree with their checksum")
+        except FileNotFoundError:
+            raise StoreError(f"{self.path(k)}: there is no such chunk; make it again") from None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            if isinstance(error, StoreError):
+                raise
+            raise self._damaged(k, f"{type(error).__name__}: {error}") from error
+        return dict(attributes)
+
+    def _damaged(self, k: int, why: str) -> StoreError:
+        return StoreError(f"{self.path(k)}: the chunk is damaged ({why}); make it again")
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON file that is whole or as it was before."""
+    temporary = path.with_name(f"{_TEMPORARY}{path.name}-{uuid.uuid4().hex}")
+    try:
+        temporary.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        os.replace(temporary, path)  # noqa: PTH105 (the one call that replaces on every system)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def digest(*parts: object) -> str:
+    """Return a short checksum of arrays and JSON values, in order."""
+    total = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        if isinstance(part, np.ndarray):
+            total.update(_checksum(part).encode())
+        else:
+            total.update(json.dumps(part, sort_keys=True).encode())
+    return total.hexdigest()
+
+
+def require_zarr() -> Any:
+    """Import Zarr, or say how to install it."""
+    try:
+        import zarr
+    except ModuleNotFoundError:
+        raise ParameterError(
+            "pools in chunks need the package zarr, which is not installed; install kernelpot[scale]"
+        ) from None
+    return zarr
+
+
+def _one_thread(zarr: Any) -> AbstractContextManager[object]:
+    """Keep Zarr from starting threads: workers are one per core, and chunks are read one after another."""
+    context: AbstractContextManager[object] = zarr.config.set({"threading.max_workers": 1, "async.concurrency": 1})
+    return context
+
+
+def _write_array(zarr: Any, group: Any, name: str, array: np.ndarray) -> None:
+    """Write one array in pieces of a few MiB along its first axis, compressed where that pays."""
+    row = max(array[:1].nbytes, 1)
+    pieces = (min(max(_PIECE // row, 1), max(len(array), 1)), *(max(n, 1) for n in array.shape[1:]))
+    made = group.create_array(
+        name,
+        shape=array.shape,
+        chunks=pieces,
+        dtype=array.dtype,
+        compressors=zarr.codecs.BloscCodec(cname="zstd", clevel=1, shuffle="shuffle", typesize=array.dtype.itemsize),
+    )
+    if array.size:
+        made[...] = array
+
+
+def _checksum(array: np.ndarray) -> str:
+    """Checksum of an array's type, shape and values."""
+    array = np.ascontiguousarray(array)
+    total = hashlib.blake2b(f"{array.dtype.str}{array.shape}".encode(), digest_size=16)
+    total.update(array.data.cast("B") if array.size else b"")
+    return total.hexdigest()
+
+
+def _total(attributes: Mapping[str, Any]) -> str:
+    """Checksum of everything in a chunk, from its notes and the checksums of its arrays."""
+    return digest({key: attributes[key] for key in ("format", "notes", "sums")})
