@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.harness import short
-from benchmarks.label_arms import RANDOM
+from benchmarks.label_arms import DEFAULT, RANDOM
 from benchmarks.label_runs import FIXED, OWN, reached, typical
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
@@ -20,8 +20,9 @@ MARK = "<!-- everything below is written by python -m benchmarks.label_report --
 KINDS = {"forces": "meV/Å", "energy": "meV/atom"}
 SHOWN = (10, 20, 40)
 GOAL = 40
-DRAWN = ("balanced", "IV", "kmeans", "fps", "stratified")
-COLOURS = {"balanced": "#c0392b", "IV": "#2c6fbb", "kmeans": "#2e8b57", "fps": "#b8860b", "stratified": "#7d5ba6"}
+SIMPLE = (RANDOM, "kmeans", "fps", "stratified")
+DRAWN = (DEFAULT, "IV", "kmeans", "fps", "stratified")
+COLOURS = {DEFAULT: "#c0392b", "IV": "#2c6fbb", "kmeans": "#2e8b57", "fps": "#b8860b", "stratified": "#7d5ba6"}
 
 Splits = Mapping[str, Mapping[str, Any]]
 """Runs of one set by the number of the split."""
@@ -90,6 +91,52 @@ def arms_of(splits: Splits, mode: str) -> list[str]:
     return [arm for arm in first if all(arm in runs and mode in runs[arm][0] for runs in splits.values())]
 
 
+def overall(sets: Mapping[str, Splits], mode: str) -> list[str]:
+    """Markdown table over all sets: errors beside random and beside the best simple rival, and labels that are needed.
+
+    Parameters
+    ----------
+    sets
+        Runs of every set; published splits are left out.
+    mode
+        `FIXED` or `OWN`.
+    """
+    parts = {name: with_mode({k: v for k, v in splits.items() if int(k) >= 0}, mode) for name, splits in sets.items()}
+    parts = {name: splits for name, splits in parts.items() if splits}
+    ways = [
+        way for way in arms_of(next(iter(parts.values())), mode) if all(way in arms_of(p, mode) for p in parts.values())
+    ]
+    head = ["way"]
+    for kind in KINDS:
+        head += [f"{kind}: / random", "/ best simple", "worst set", f"labels: {', '.join(parts)}"]
+    lines = [f"| {' | '.join(head)} |", "|" + " --- |" * len(head)]
+    for way in ways:
+        row = [way]
+        for kind in KINDS:
+            random = {s: [ratio(p, way, [RANDOM], n, kind, mode=mode) for n in SHOWN] for s, p in parts.items()}
+            simple = [s for s in SIMPLE if s in ways and s != way]
+            best = {s: [ratio(p, way, simple, n, kind, mode=mode) for n in SHOWN] for s, p in parts.items()}
+            worst = max(best, key=lambda s: _mean(best[s]))
+            row += [
+                f"{_mean([_mean(r) for r in random.values()]):.2f}",
+                f"{_mean([_mean(r) for r in best.values()]):.2f}",
+            ]
+            row.append(f"{_mean(best[worst]):.2f} {worst}")
+            row.append(", ".join(_labels(needed(p, way, kind, mode=mode), GOAL) for p in parts.values()))
+        lines.append(f"| {' | '.join(row)} |")
+    return lines
+
+
+def with_mode(splits: Splits, mode: str) -> Splits:
+    """Keep the splits on which the default was scored in a mode."""
+    return {k: v for k, v in splits.items() if mode in v[DEFAULT][0]}
+
+
+def _mean(ratios: Sequence[float]) -> float:
+    """Geometric mean."""
+    return float(np.exp(np.mean(np.log(ratios))))
+
+
 def tables(name: str, splits: Splits) -> list[str]:
     """Markdown tables of one set."""
     lines = [f"## {name}", "", f"![{name}](figures/labels-{name}.png)", ""]
@@ -97,10 +144,9 @@ def tables(name: str, splits: Splits) -> list[str]:
     own = {k: v for k, v in splits.items() if int(k) >= 0}
     for title, part, mode in (
         ("fixed hyper-parameters", own, FIXED),
-        ("own hyper-parameters", {k: v for k, v in own.items() if any(OWN in run for run in v[RANDOM])}, OWN),
+        ("own hyper-parameters", with_mode(own, OWN), OWN),
         ("published test set, fixed hyper-parameters", published, FIXED),
-        ("published test set, own hyper-parameters",
-         {k: v for k, v in published.items() if any(OWN in run for run in v[RANDOM])}, OWN),
+        ("published test set, own hyper-parameters", with_mode(published, OWN), OWN),
     ):  # fmt: skip
         if part:
             lines += [f"{len(part)} split{'s' * (len(part) > 1)}, {title}:", "", *_table(part, mode), ""]
@@ -186,7 +232,9 @@ def main(arguments: list[str] | None = None) -> int:
         for name, case in json.loads(result.read_text(encoding="utf-8"))["cases"].items():
             if name.startswith("labels-"):
                 sets |= case["details"]
-    lines = []
+    lines = ["## All sets", ""]
+    for title, mode in (("Fixed hyper-parameters", FIXED), ("Own hyper-parameters", OWN)):
+        lines += [f"{title}:", "", *overall(sets, mode), ""]
     for name, splits in sets.items():
         draw(name, splits, options.docs / "figures" / f"labels-{name}.png")
         lines += tables(name, splits)

@@ -13,7 +13,7 @@ import numpy as np
 
 from benchmarks.harness import Report, Settings
 from benchmarks.label_arms import DEFAULT, RANDOM, TRUNCATION, arms
-from benchmarks.label_report import GOAL, KINDS, Splits, means, needed, spread
+from benchmarks.label_report import GOAL, KINDS, SIMPLE, Splits, means, needed, spread, with_mode
 from benchmarks.label_rows import NOISE, load
 from benchmarks.label_runs import FIXED, OWN, Runs
 from benchmarks.label_sets import PUBLISHED, SETS, read
@@ -30,8 +30,6 @@ WITHIN = {"forces": 1.03, "energy": 1.10}
 
 LIMITS = {"forces": 20.0, "energy": 16.0}
 """Labels after which the default should have the error of `GOAL` random ones."""
-
-SIMPLE = (RANDOM, "kmeans", "fps", "stratified")
 
 
 def folder() -> Path:
@@ -73,7 +71,7 @@ def run(settings: Settings, *, name: str) -> Report:
 def _rows(report: Report, splits: Splits, *, judged: bool) -> None:
     """Rows of the table: labels that are needed, then errors beside every rival."""
     for mode in (FIXED, OWN):
-        some = {k: v for k, v in splits.items() if any(mode in run for run in v[RANDOM])}
+        some = with_mode(splits, mode)
         there = [way for way in next(iter(some.values())) if mode in next(iter(some.values()))[way][0]]
         for kind in KINDS:
             counts = {way: needed(some, way, kind, mode=mode) for way in there if way not in (DEFAULT, RANDOM)}
