@@ -49,6 +49,10 @@ CASES = {
     "descriptor": Case("time and memory of SOAP and its gradients", "descriptor"),
     "fit": Case("time and memory of a fit, mlearn Si, M = 1000, 2 threads", "fit"),
     "design": Case("errors after choosing 10, 20 and 40 of mlearn Si by several ways", "design"),
+    **{
+        f"labels-{name}": Case(f"label efficiency on {name}: every criterion and rival", "labels", {"name": name})
+        for name in ("Si", "Ge", "Li", "Ni", "ethanol", "acac", "AgPd", "Ta")
+    },
     "forecast": Case("errors forecast from a pilot of 10 against a constant and N^(-1/2), seven sets", "forecast"),
     "goals": Case("errors of elastic constants and vacancy energies after choosing for them, EMT metals", "goals"),
     "certificates": Case("proven efficiencies of choices from mlearn Si, and what choosing costs", "certificates"),

@@ -184,10 +184,11 @@ def test_select_writes_the_chosen_structures(files, tmp_path):
     chosen, pool = read(tmp_path / "chosen.xyz", ":"), read(files / "pool.xyz", ":")
     assert len(report["indices"]) == len(set(report["indices"])) == len(chosen) == 6
     assert len(report["curve"]) == 7
-    assert report["curve"] == sorted(report["curve"], reverse=True)
+    assert report["curve"] == sorted(report["curve"])
+    assert report["criterion"] == "balanced"
     for k, atoms in zip(report["indices"], chosen, strict=True):
         np.testing.assert_allclose(atoms.positions, pool[k].positions)
-    assert "tr(VC)" in done.stderr, "the table for people moves to standard error"
+    assert "balanced" in done.stderr, "the table for people moves to standard error"
 
 
 def test_select_by_a_rival_and_another_criterion(files, capsys):

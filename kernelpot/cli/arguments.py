@@ -121,10 +121,11 @@ def _select(commands: argparse._SubParsersAction[Parser]) -> None:
     command.add_argument(
         "--criterion",
         type=criterion,
-        default="IV",
+        default="balanced",
         metavar="NAME",
         help=(
-            "IV: mean predicted variance over the pool or target (default); V: the same, every label alike; G: variance"
+            "balanced: mean predicted variances of energies and forces over the pool or target, as a geometric mean "
+            "(default); IV: their sum in units of the noises; V: the same, every label alike; G: variance"
             " of the worst structure; D: volume of all uncertainty; A, E: mean and largest variance of the model's"
             " weights; or a compound such as D=0.3,IV=0.7"
         ),

@@ -8,7 +8,7 @@ import math
 LARGEST_SEED = 2**32 - 1
 """What k-means takes at most."""
 
-CRITERIA = ("IV", "D", "A", "V", "G", "E")
+CRITERIA = ("balanced", "IV", "D", "A", "V", "G", "E")
 """Criteria that need no more than structures."""
 
 

@@ -101,7 +101,7 @@ def certify(
     choice
         What `select` returned, or structure numbers.
     criterion
-        "D", "A", "IV" or an object; None: that of the choice, or IV for plain numbers.
+        A name or an object, as in `select`; None: that of the choice, or "balanced" for plain numbers.
     existing
         What is labelled already.
     target
@@ -210,7 +210,7 @@ def _wanted(
     if criterion is not None:
         return criterion
     if not isinstance(choice, Choice):
-        return "IV"
+        return "balanced"
     if choice.criterion not in CRITERIA:
         raise ParameterError(f"the choice was made by {choice.criterion!r}: give that criterion's object")
     return choice.criterion

@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 from kernelpot.design.criteria import IV, A, Compound, Criterion, D, Ds, E, G, L, V, c
 from kernelpot.design.duplicates import duplicates
-from kernelpot.design.information import Information
+from kernelpot.design.information import KINDS, Information
 from kernelpot.design.limits import (
     Budget,
     Costs,
@@ -27,8 +27,11 @@ from kernelpot.design.precision import Precision
 from kernelpot.design.rules import Rules
 from kernelpot.errors import ParameterError
 
-CRITERIA = ("IV", "D", "A", "V", "G", "E", "c", "L", "Ds")
+CRITERIA = ("balanced", "IV", "D", "A", "V", "G", "E", "c", "L", "Ds")
 """Names of the criteria; "I" is another name of "IV"."""
+
+BALANCE = {"energy": 2.0, "forces": 1.0, "stress": 1.0}
+"""Weights of the label kinds in "balanced", by trial on eight sets (docs/labels.md)."""
 
 
 def starting(info: Information, existing: Information | None) -> Precision:
@@ -108,6 +111,8 @@ def _predicted(name: str, info: Information, target: Target) -> Criterion:
     """Make IV, V or G, which are about the predictions of a target."""
     if isinstance(target, Information):
         _check_width(target.d, info)
+        if name == "balanced":
+            return balanced(target)
         if name == "G":
             return G(target.target_rows(), target.structure)
         return V(target.rows) if name == "V" else IV.from_root(target.target_root())
@@ -115,7 +120,32 @@ def _predicted(name: str, info: Information, target: Target) -> Criterion:
     _check_width(array.shape[-1] if array.ndim else 0, info)
     if name == "G":
         return G(array, np.arange(len(array)))
-    return V(array) if name == "V" else IV(array)
+    return V(array) if name == "V" else IV(array)  # a matrix has no kinds to balance
+
+
+def balanced(target: Information) -> Criterion:
+    """Make the weighted geometric mean of the integrated variances of the target's label kinds.
+
+    ``-Σ_kind κ log tr(V_kind C)``: a kind's gain is weighed by what is left of its variance, so that neither units nor
+    noises set an exchange rate between meV/atom and meV/Å. `noise="cv"` judges noises by such a sum of logarithms, too.
+    The weights are `BALANCE`.
+
+    Parameters
+    ----------
+    target
+        What is to be predicted. A kind whose rows are all zero has nothing to learn and is left out; where fewer than
+        two are left, this is IV.
+    """
+    parts: dict[str, Criterion] = {}
+    for kind in KINDS:
+        root = target.only(kind).target_root()
+        if root.any():
+            parts[kind] = IV.from_root(root, name=f"IV({kind})")
+    if len(parts) < 2:
+        return IV.from_root(target.target_root())
+    measure = Compound(list(parts.values()), [BALANCE[kind] for kind in parts], target.d)
+    measure.name = "balanced"
+    return measure
 
 
 def _given(name: str, target: Target | None, what: str) -> Any:

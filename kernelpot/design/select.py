@@ -32,7 +32,7 @@ def select(
     info: Information,
     n: int | None,
     *,
-    criterion: str | Mapping[str, float] | Criterion = "IV",
+    criterion: str | Mapping[str, float] | Criterion = "balanced",
     method: str = "greedy",
     existing: Information | None = None,
     target: Target | None = None,
@@ -59,12 +59,13 @@ def select(
     n
         Number of structures; with a budget a limit, or None for no limit.
     criterion
-        "IV" or "I" (mean variance of the target's labels, every label kind counting alike), "V" (mean variance of
-        the target's rows), "G" (largest mean variance of a target structure), "D" (volume of the weights' confidence
-        ellipsoid), "Ds" (the same of some weights), "A" (mean variance of the weights), "E" (largest variance of any
-        direction), "c" and "L" (variance of one or several functionals); a mapping of names to weights, such as
-        ``{"D": 0.3, "IV": 0.7}``, for the geometric mean of their efficiencies; or an object from
-        `kernelpot.design.criteria`. Rivals ignore it, and carry its curve for comparison.
+        "balanced" (geometric mean of the label kinds' mean variances over the target, energies twice: the best in
+        docs/labels.md), "IV" or "I" (mean variance of the target's labels in units of their noise, every label kind
+        counting alike), "V" (mean variance of the target's rows), "G" (largest mean variance of a target structure),
+        "D" (volume of the weights' confidence ellipsoid), "Ds" (the same of some weights), "A" (mean variance of the
+        weights), "E" (largest variance of any direction), "c" and "L" (variance of one or several functionals); a
+        mapping of names to weights, such as ``{"D": 0.3, "IV": 0.7}``, for the geometric mean of their efficiencies; or
+        an object from `kernelpot.design.criteria`. Rivals ignore it, and carry its curve for comparison.
     method
         "greedy"; "stochastic", greedy that looks at a random sample of the pool in every step; "exchange", which
         improves the greedy choice by swaps; "relaxation", which chooses and swaps among the structures that the best
@@ -74,7 +75,8 @@ def select(
     existing
         What is labelled already. Rivals go on from it; "random", "stratified" and "kmeans" only avoid its duplicates.
     target
-        What is to be predicted. For IV, V and G other structures; or V itself for IV, rows (points, d) for V and G.
+        What is to be predicted. For balanced, IV, V and G other structures; or V itself for balanced and IV (which are
+        then the same), rows (points, d) for V and G.
         None: the pool, duplicates once. For "c" and "L" the rows of the functionals, for "Ds" the numbers of the
         weights that matter; "D", "A" and "E" do not look at it.
     costs

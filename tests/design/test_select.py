@@ -188,8 +188,8 @@ def test_costs_default_to_the_cube_of_the_number_of_atoms():
 @pytest.mark.parametrize("method", METHODS)
 def test_a_seed_gives_one_answer_and_every_method_carries_the_curve(method):
     info = pool(30, heights=(3, 9))
-    choice = select(info, 6, method=method, seed=5)
-    again = select(info, 6, method=method, seed=5)
+    choice = select(info, 6, criterion="IV", method=method, seed=5)
+    again = select(info, 6, criterion="IV", method=method, seed=5)
     np.testing.assert_array_equal(choice.indices, again.indices)
     assert len(set(choice.indices.tolist())) == 6
     V = info.target()
@@ -227,7 +227,7 @@ def test_nothing_everything_and_empty_information_have_obvious_answers():
 
 def test_a_choice_prints_settings_and_a_short_table():
     info = pool(30, heights=(3, 9))
-    text = str(select(info, 20))
+    text = str(select(info, 20, criterion="IV"))
     assert "20 of 30 structures (30 distinct), method greedy, criterion IV = tr(VC), smaller is better" in text
     assert "energy 0.002, forces 0.1" in text
     assert "at least 0." in str(select(info, 5))
@@ -249,7 +249,7 @@ def test_i_is_another_name_of_iv():
         ({"n": -1}, "`n` must be between 0"),
         ({"n": 2.5}, "`n` must be a whole number, got 2.5"),
         ({"n": None}, "`n` may be None only where a `budget`"),
-        ({"criterion": "X"}, "unknown criterion 'X'; choose from IV, D, A"),
+        ({"criterion": "X"}, "unknown criterion 'X'; choose from balanced, IV, D, A"),
         ({"method": "magic"}, "unknown method 'magic'; choose from greedy, stochastic, exchange"),
         ({"existing": pool(d=5)}, "`existing` has 5 weights and the pool 6"),
         ({"target": np.eye(4)}, "`target` must speak about 6 weights"),
