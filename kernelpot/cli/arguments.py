@@ -231,7 +231,12 @@ def _curate(commands: argparse._SubParsersAction[Parser]) -> None:
     command.add_argument("pool", nargs="+", metavar="POOL", help="files of structures; extended XYZ is streamed")
     command.add_argument("--blocks", required=True, metavar="FOLDER", help="folder of the blocks, made or gone on with")
     command.add_argument("-n", type=positive_int, required=True, metavar="N", help="how many structures to choose")
-    command.add_argument("--criterion", choices=["IV", "D", "A"], default="IV", help="as in select (default: IV)")
+    command.add_argument(
+        "--criterion",
+        choices=["balanced", "IV", "D", "A", "E"],
+        default="balanced",
+        help="as in select (default: balanced)",
+    )
     command.add_argument(
         "--method",
         choices=["distributed", "stochastic"],

@@ -13,11 +13,12 @@ from kernelpot.curate.job import Job
 from kernelpot.curate.stochastic import stochastic
 from kernelpot.curate.target import keep_open, target_root
 from kernelpot.curate.workers import number_of
+from kernelpot.design.checks import KINDS
 from kernelpot.design.chunks import BlockStore, marks
 from kernelpot.design.criteria import IV, Criterion
 from kernelpot.design.information import Information
 from kernelpot.design.precision import Precision
-from kernelpot.design.problem import make_criterion
+from kernelpot.design.problem import balanced_of, make_criterion
 from kernelpot.errors import ParameterError
 from kernelpot.linalg.groups import equal_vectors
 from kernelpot.progress import say
@@ -31,7 +32,7 @@ def select_chunks(
     store: BlockStore,
     n: int,
     *,
-    criterion: str | Criterion = "IV",
+    criterion: str | Criterion = "balanced",
     method: str = "distributed",
     existing: Information | None = None,
     target: Information | Float[np.ndarray, "d d"] | None = None,
@@ -62,7 +63,8 @@ def select_chunks(
     n
         How many to choose.
     criterion
-        "D", "A", "IV" (alias "I"), or an object as in `kernelpot.design.criteria`.
+        "balanced", "IV" (alias "I"), "D", "A", "E", or an object as in `kernelpot.design.criteria`; others that have
+        the pool as their target need `target` here.
     method
         "distributed" or "stochastic".
     existing
@@ -173,6 +175,14 @@ def _criterion(
     scheduler: str | None,
 ) -> Criterion:
     """Make the criterion that a name stands for; the target of IV is summed over the chunks."""
-    if criterion in ("IV", "I") and target is None:
+    if target is None and criterion in ("IV", "I"):
         return IV.from_root(target_root(store, workers=workers, scheduler=scheduler))
+    if target is None and criterion == "balanced":
+        told = [kind for kind, count in zip(KINDS, store.catalogue.counts.sum(axis=0), strict=True) if count]
+        alone = {kind: {other: float(other == kind) for other in KINDS} for kind in told}
+        return balanced_of(
+            {kind: target_root(store, weights=alone[kind], workers=workers, scheduler=scheduler) for kind in told}
+        )
+    if target is None and criterion in ("V", "G"):
+        raise ParameterError(f"criterion {criterion!r} needs a `target` here: the pool is not in memory")
     return make_criterion(criterion, store.take(store.catalogue.heads[:1]), target)

@@ -12,9 +12,10 @@ from kernelpot.design.assessment import Assessment
 from kernelpot.design.checks import KINDS
 from kernelpot.design.criteria import Criterion
 from kernelpot.design.duplicates import duplicates
+from kernelpot.design.engines import gains_for
 from kernelpot.design.expected import Curve, Target, expected_errors, mean_curve, row_variances
 from kernelpot.design.findings import Feasibility, Remaining, Swap
-from kernelpot.design.gains import Gains, Path
+from kernelpot.design.gains import Path
 from kernelpot.design.information import Information
 from kernelpot.design.limits import Cost
 from kernelpot.design.precision import Precision
@@ -231,7 +232,7 @@ def _losses(
     spare: list[tuple[float, int, Path]] = []
     for s, others in track(without_each(start, len(info), add), "leaving out", total=len(info)):
         path = Path(measure, others)
-        losses[s] = max(float(Gains(info.take([s]), path).values[0]), 0.0)
+        losses[s] = max(float(gains_for(info.take([s]), path).values[0]), 0.0)
         sign = -1.0 if measure.larger_is_better else 1.0
         shares[s] = 1.0 - measure.efficiency(value + sign * losses[s], value, info.d)
         spare.append((losses[s], s, path))
@@ -245,7 +246,7 @@ def _swaps(found: _Found, spare: list[tuple[float, int, Path]], n: int) -> tuple
     if pool is None or not spare or not n:
         return ()
     fresh = _fresh(found.info, pool)
-    ahead = np.where(fresh, Gains(pool, Path(found.measure, found.precision)).values, -np.inf)
+    ahead = np.where(fresh, gains_for(pool, Path(found.measure, found.precision)).values, -np.inf)
     few = np.argsort(-ahead, kind="stable")[:CANDIDATES]
     few = few[np.isfinite(ahead[few])]
     if not len(few):
@@ -253,9 +254,9 @@ def _swaps(found: _Found, spare: list[tuple[float, int, Path]], n: int) -> tuple
     candidates = pool.take(few)
     options = []
     for loss, out, path in track(spare, "swaps"):
-        gains = Gains(candidates, path).values - loss
+        gains = gains_for(candidates, path).values - loss
         options += [(float(gains[k]), out, int(few[k])) for k in np.argsort(-gains, kind="stable")[: 2 * n]]
-    sign = 1.0 if found.measure.larger_is_better else -1.0
+    sign = found.measure.sign
     groups = duplicates(pool)
     best: list[Swap] = []
     for gain, out, candidate in sorted(options, key=lambda one: (-one[0], one[1:])):

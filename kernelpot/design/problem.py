@@ -137,14 +137,22 @@ def balanced(target: Information) -> Criterion:
         What is to be predicted. A kind whose rows are all zero has nothing to learn and is left out; where fewer than
         two are left, this is IV.
     """
-    parts: dict[str, Criterion] = {}
-    for kind in KINDS:
-        root = target.only(kind).target_root()
-        if root.any():
-            parts[kind] = IV.from_root(root, name=f"IV({kind})")
-    if len(parts) < 2:
-        return IV.from_root(target.target_root())
-    measure = Compound(list(parts.values()), [BALANCE[kind] for kind in parts], target.d)
+    return balanced_of({kind: target.only(kind).target_root() for kind in KINDS})
+
+
+def balanced_of(roots: Mapping[str, Float[np.ndarray, "d q"]]) -> Criterion:
+    """Make the same from the roots of the kinds' second moments.
+
+    Parameters
+    ----------
+    roots
+        L with ``V_kind = L Lᵀ``, by kind.
+    """
+    told = {kind: root for kind, root in roots.items() if root.any()}
+    if len(told) < 2:
+        return IV.from_root(next(iter(told.values()), next(iter(roots.values()))))
+    parts = [IV.from_root(root, name=f"IV({kind})") for kind, root in told.items()]
+    measure = Compound(parts, [BALANCE[kind] for kind in told], len(parts[0].root))
     measure.name = "balanced"
     return measure
 

@@ -19,7 +19,7 @@ from kernelpot.curate import target as targets
 from kernelpot.curate.sampled import draw, live_draw, sample_size, sampled_greedy
 from tests.design.test_chunks import store_of
 
-CRITERIA = ("D", "A", "IV")
+CRITERIA = ("D", "A", "IV", "balanced")
 
 
 def gain(info, indices):

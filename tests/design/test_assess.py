@@ -103,7 +103,7 @@ def test_swaps_never_name_a_candidate_and_its_duplicate():
 def test_additions_continue_greedily_with_cost():
     info, candidates = pool(6, 5, seed=3), pool(9, 5, seed=4)
     found = assess(info, pool=candidates, next=4)
-    choice = select(candidates, 4, existing=info)
+    choice = select(candidates, 4, criterion="IV", existing=info)
     assert found.next_indices.tolist() == choice.indices.tolist()
     assert np.allclose(found.next_gains, -np.diff(choice.curve))
     assert np.array_equal(found.next_costs, candidates.n_atoms[choice.indices] ** 3.0)
@@ -252,3 +252,11 @@ def test_precision_without_each_is_that_of_the_others():
         assert np.allclose(precision.factor.T @ precision.factor, others, rtol=1e-10)
     assert sorted(seen) == list(range(7))
     assert list(without_each(0, 0, lambda *_: 0)) == []
+
+
+def test_every_criterion_can_weigh_a_set():
+    info, more = pool(6, seed=2, heights=(1, 3, 9)), pool(5, seed=3, heights=(1, 3, 9))
+    for criterion in ("balanced", "A", "V", "G", "E", {"D": 1.0, "E": 1.0}):
+        found = assess(info, pool=more, criterion=criterion, next=2)
+        assert str(found)
+        assert found.as_dict()
