@@ -307,10 +307,14 @@ def test_bad_input_exits_2_with_one_line(tmp_path):
     [
         ([], "arguments are required"),
         (["guess"], "invalid choice"),
-        (["select", "p.xyz"], "-n"),
         (["select", "p.xyz", "-n", "0"], "at least 1"),
         (["select", "p.xyz", "-n", "two"], "whole number"),
-        (["select", "p.xyz", "-n", "2", "--criterion", "Z"], "invalid choice"),
+        (["select", "p.xyz", "-n", "2", "--criterion", "Z"], "must be one of IV, D, A"),
+        (["select", "p.xyz", "-n", "2", "--criterion", "D,IV"], "or a compound such as D=0.3,IV=0.7"),
+        (["select", "p.xyz", "-n", "2", "--criterion", "D=0.3,IV=-1"], "positive number"),
+        (["select", "p.xyz", "-n", "2", "--quota", "surface"], "GROUP=MOST"),
+        (["select", "p.xyz", "-n", "2", "--force", "7-3"], "at least 7"),
+        (["select", "p.xyz", "-n", "2", "--method", "magic"], "invalid choice"),
         (["select", "p.xyz", "-n", "2", "--cutoff", "-5"], "positive number"),
         (["select", "p.xyz", "-n", "2", "--noise-energy", "nan"], "positive number"),
         (["fit", "t.xyz"], "--out"),
@@ -322,6 +326,37 @@ def test_mistyped_arguments_exit_2_with_one_line(args, words, capsys):
     with pytest.raises(SystemExit) as end:
         main(args)
     assert end.value.code == 2
+    assert words in error_line(capsys)
+
+
+def test_select_obeys_limits_and_certifies(files, capsys):
+    pool, out = str(files / "pool.xyz"), files / "limited.json"
+    limits = ["--force", "3,5-6", "--forbid", "0-2", "--criterion", "D=0.3,IV=0.7", "--target", str(files / "test.xyz")]
+    args = ["select", pool, "-n", "5", *limits, "--certify", *SMALL, "--quiet", "--json", str(out)]
+    assert main(args) == 0
+    found = json.loads(out.read_text())
+    assert found["indices"][:3] == [3, 5, 6]
+    assert not {0, 1, 2} & set(found["indices"])
+    assert 0 < found["certificate"]["efficiency"] <= 1
+    assert "efficiency against the best possible choice" in capsys.readouterr().out
+    budget = ["--budget", "3000", "--cost-power", "2", "--method", "exchange", "--json", "-"]
+    assert main(["select", pool, *budget, *SMALL, "--quiet"]) == 0
+    paid = json.loads(capsys.readouterr().out)
+    assert sum(paid["costs"]) <= 3000
+    assert paid["costs"] == [s["n_atoms"] ** 2 for s in paid["structures"]]
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        ([], "`-n`, or what they may cost with `--budget`"),
+        (["-n", "2", "--force", "99"], "`--force` names structure 99, but the pool has 24"),
+        (["-n", "2", "--quota", "nowhere=1"], "unknown groups ['nowhere']"),
+        (["-n", "2", "--force", "1", "--forbid", "1"], "forbidden"),
+    ],
+)
+def test_limits_that_make_no_sense_are_one_line(files, args, words, capsys):
+    assert main(["select", str(files / "pool.xyz"), *args, *SMALL, "--quiet"]) == 2
     assert words in error_line(capsys)
 
 

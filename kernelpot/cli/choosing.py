@@ -95,7 +95,7 @@ def _text(choice: Choice, pool: Sequence[Atoms], certificate: Certificate | None
         (rank, int(k), source_of(pool[k], int(k)), str(pool[k].symbols), len(pool[k]), choice.curve[rank])
         for rank, k in enumerate(choice.indices, start=1)
     ]
-    text = f"{choice}\n\n" + shortened(("pick", "index", "source", "formula", "atoms", choice.symbol), rows)
+    text = f"{choice.summary()}\n\n" + shortened(("pick", "index", "source", "formula", "atoms", choice.symbol), rows)
     if certificate is not None:
         text += f"\n\n{certificate}"
     return text + (f"\n\nwrote {out}" if out else "")

@@ -70,6 +70,10 @@ class Choice:
 
     def __str__(self) -> str:
         """Return a short table for people."""
+        return "\n".join([self.summary(), *self._table(self.symbol or self.criterion)])
+
+    def summary(self) -> str:
+        """Return the same without the table of picks."""
         n = len(self)
         symbol = self.symbol or self.criterion
         better = "larger" if self.larger_is_better else "smaller"
@@ -89,7 +93,7 @@ class Choice:
         lines += self._bill()
         if self.n_repeated:
             lines.append(f"{self.n_repeated} of them repeat another structure, for only {self.n_distinct} are distinct")
-        return "\n".join(lines + self._table(symbol))
+        return "\n".join(lines)
 
     def _bill(self) -> list[str]:
         """Lines of what was spent."""
@@ -108,12 +112,13 @@ class Choice:
         if not n:
             return []
         named = any(self.groups)
-        lines = [f"{'pick':>6}{'structure':>11}{symbol:>14}" + ("  group" if named else "")]
+        width = max(len(symbol) + 2, 14)
+        lines = [f"{'pick':>6}{'structure':>11}{symbol:>{width}}" + ("  group" if named else "")]
         for k in range(n):
             if n > _SHOWN and _SHOWN - 3 <= k < n - 2:
                 if k == _SHOWN - 3:
                     lines.append(f"{'…':>6}")
                 continue
             group = f"  {self.groups[k]}" if named else ""
-            lines.append(f"{k + 1:>6}{self.indices[k]:>11}{self.curve[k + 1]:>14.6g}{group}")
+            lines.append(f"{k + 1:>6}{self.indices[k]:>11}{self.curve[k + 1]:>{width}.6g}{group}")
         return lines

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from kernelpot.design.checks import KINDS
 from kernelpot.design.criteria import IV, A, Compound, Criterion, D, Ds, E, G, L, V, c
 from kernelpot.design.duplicates import duplicates
-from kernelpot.design.information import KINDS, Information
+from kernelpot.design.information import Information
 from kernelpot.design.limits import (
     Budget,
     Costs,

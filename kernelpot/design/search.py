@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 
 from kernelpot.design.available import Available
 from kernelpot.design.criteria import Criterion
-from kernelpot.design.engines import gains_for, shortens
+from kernelpot.design.engines import economy, gains_for
 from kernelpot.design.gains import Path
 from kernelpot.design.information import Information
 from kernelpot.design.lazy import LazyGains
@@ -63,14 +63,14 @@ def greedy(
     indices, path
         The choice in order (fewer than `rules.n` where a limit ends it first), and the path it took.
     """
-    short = lazy is None and sample is None and not criterion.submodular and shortens(info)
-    lazy = criterion.submodular if lazy is None else lazy
+    how = economy(info, criterion) if lazy is None and sample is None else ""
+    lazy = how == "lazy" if lazy is None else lazy
     available = Available(rules)
     path = follow(info, available.indices, criterion, precision)
     live = available.now()
     if not live.any():
         return available.indices, path
-    gains = gains_for(info, path, lazy=lazy or sample is not None, short=short)
+    gains = gains_for(info, path, lazy=lazy or sample is not None, short=how == "short")
     rank = np.random.default_rng(rules.seed).permutation(len(info))
     draws = np.random.default_rng([rules.seed, 2])
     scale = np.ones(len(info)) if scale is None else scale

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from kernelpot.design.certificate import efficiency_bound
 from kernelpot.design.choice import Choice
 from kernelpot.design.criteria import Criterion
-from kernelpot.design.engines import shortens
+from kernelpot.design.engines import economy
 from kernelpot.design.exchange import exchange
 from kernelpot.design.gains import Path
 from kernelpot.design.information import Information
@@ -104,8 +104,8 @@ def select(
     lazy
         Whether greedy passes over candidates whose old gain no longer wins: exact for a submodular criterion such as
         D, a heuristic for others. False: every gain is exact at every step. None: lazy where that is exact; where
-        exact gains of all would take long, those of blocks shortened to 99.7 % of their trace. `Choice.method` says
-        what was done.
+        exact gains of all would take long, those of blocks shortened to 99.7 % of their trace; in very large pools
+        lazy again. `Choice.method` says what was done.
 
     Returns
     -------
@@ -168,9 +168,8 @@ def _named(method: str, measure: Criterion, info: Information, *, lazy: bool | N
         return method
     if measure.roots is None:
         return method if measure.tries is None or len(info) <= measure.tries else "greedy (most promising tried)"
-    if lazy:
-        return "lazy greedy (heuristic)"
-    return "greedy (shortened blocks)" if shortens(info) else method
+    how = "lazy" if lazy else economy(info, measure)
+    return {"lazy": "lazy greedy (heuristic)", "short": "greedy (shortened blocks)"}.get(how, method)
 
 
 def _report(
