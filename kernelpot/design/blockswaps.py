@@ -48,12 +48,16 @@ class BlockSwaps:
         """Positions of members worth trying: all."""
         return np.arange(len(self.indices))
 
-    def without(self, position: int) -> Float[np.ndarray, " structures"]:
-        """Gain of every candidate if the member at a position were out."""
+    def without(
+        self, position: int, allowed: Bool[np.ndarray, " structures"] | None = None
+    ) -> Float[np.ndarray, " structures"]:
+        """Gain of every candidate if the member at a position were out; -inf for those without a chance."""
         rest = self.indices[:position] + self.indices[position + 1 :]
         path = Path(self._criterion, self._start.with_rows(self._info.take(rest).rows))
         if self._criterion.roots is None:
-            return TriedGains(self._info, path, keep=(self.indices[position],)).values
+            everyone = np.ones(len(self._info), dtype=bool)
+            tried = TriedGains(self._info, path, keep=(self.indices[position],))
+            return tried.look(everyone if allowed is None else allowed)
         if self._gains is None:
             self._gains = Gains(self._info, path)
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -16,6 +17,25 @@ from kernelpot.design.rules import Rules
 _STARTS = 8
 
 
+@dataclass(frozen=True, eq=False)
+class Climbed:
+    """Where a climb ended.
+
+    Attributes
+    ----------
+    weights
+        The best fractional design.
+    touching
+        The design whose tangent gives the tightest bound, which may be an earlier one.
+    steps
+        Number of steps.
+    """
+
+    weights: Float[np.ndarray, " heads"]
+    touching: Float[np.ndarray, " heads"]
+    steps: int
+
+
 class Moments(Protocol):
     """Information of fractional designs."""
 
@@ -28,8 +48,8 @@ class Moments(Protocol):
 
 def climb(
     moments: Moments, criterion: Criterion, rules: Rules, d: int, steps: int, tolerance: float, goal: float
-) -> tuple[Float[np.ndarray, " heads"], int]:
-    """Move weights uphill by Frank-Wolfe steps; return those of the best bound, and the number of steps.
+) -> Climbed:
+    """Move weights uphill by Frank-Wolfe steps.
 
     Parameters
     ----------
@@ -65,10 +85,9 @@ def climb(
 
     try:
         first = _middle(polytope, slopes(np.zeros(len(rules))), rules.seed)
-    except (
-        ArithmeticError
-    ):  # limits so tight that the solver sees no room: no weights give a valid bound, if a poor one
-        return np.zeros(len(rules)), 0
+    except ArithmeticError:
+        # Limits so tight that the solver sees no room: no weights give a valid bound, if a poor one.
+        return Climbed(np.zeros(len(rules)), np.zeros(len(rules)), 0)
     best, tightest = first, np.inf
 
     def stop(w: Float[np.ndarray, " heads"], now: float, g: Float[np.ndarray, " heads"], gap: float) -> bool:
@@ -80,12 +99,15 @@ def climb(
             bound = tangent.utility + float(np.log1p(max(gap, 0.0)))
         else:
             reached = criterion.utility(sign * now, d)
+            if not np.isfinite(reached):
+                return True
             bound = reached + float(np.log1p(max(abs(criterion.rate(sign * now, d)) * gap, 0.0)))
         if bound < tightest:
             best, tightest = w, bound
         return reached >= tightest + np.log1p(-tolerance) or tightest <= goal or not g.any()
 
-    return best, frank_wolfe(value, slopes, polytope.vertex, first, steps=steps, stop=stop).steps
+    found = frank_wolfe(value, slopes, polytope.vertex, first, steps=steps, stop=stop)
+    return Climbed(found.weights, best, found.steps)
 
 
 def _middle(polytope: Polytope, g: Float[np.ndarray, " heads"], seed: int) -> Float[np.ndarray, " heads"]:

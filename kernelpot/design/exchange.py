@@ -141,8 +141,11 @@ def _improve(
         return False
     if isinstance(state, ScreenedSwaps):
         return state.improve(position, allowed, rank, _WORTHWHILE)
-    gains = state.without(position)
-    s = first_of_best(np.where(allowed, gains, -np.inf), rank)
+    gains = state.without(position, allowed) if isinstance(state, BlockSwaps) else state.without(position)
+    scores = np.where(allowed, gains, -np.inf)
+    if scores.max() == -np.inf:
+        return False
+    s = first_of_best(scores, rank)
     noise = _WORTHWHILE * max(abs(state.value), abs(float(gains[member])))
     if gains[s] - gains[member] <= noise:
         return False

@@ -17,8 +17,11 @@ from scipy.linalg import solve_triangular
 from kernelpot.design.criteria import Criterion
 from kernelpot.design.information import Information
 from kernelpot.design.precision import Precision
+from kernelpot.threads import ordered
 
 CHUNK_ROWS = 8192
+_SHARED_ROWS = 2048
+"""Rows of one product, and of one thread's piece; the same whatever the number of threads, as results must be."""
 _REFRESH_PICKS = 25
 TIE = 1e-9
 """Scores this close, relatively, are equal: round-off must not decide."""
@@ -144,8 +147,9 @@ class Gains:
             LU = L.T @ U
             CVU = before.unwhiten(before.whiten((L @ LU).T))
             factors.append(CVU - 0.5 * (U @ (LU.T @ LU)))
-        for chunk in self._chunks:
-            self._downdate(chunk, np.concatenate(factors, axis=1), U.shape[1])
+        columns = np.concatenate(factors, axis=1)
+        for _ in ordered(lambda chunk: self._downdate(chunk, columns, U.shape[1]), self._chunks):
+            pass
         if self._cancelled(live):
             self.recompute()
 
@@ -158,7 +162,8 @@ class Gains:
         """Compute G and H of every candidate from the triangular factor."""
         precision = self._path.precision
         halves = [precision.whiten(L.T).T for L in self._roots]
-        for chunk in self._chunks:
+
+        def compute(chunk: _Chunk) -> None:
             T = with_zero_row(precision.whiten(self._info.rows[chunk.rows]))
             products = [T @ half for half in halves]
             for part in chunk.bins:
@@ -166,6 +171,9 @@ class Gains:
                 for H, Q in zip(part.H, products, strict=True):
                     H[:] = outer(Q[part.index], Q[part.index])
                 self._evaluate(part)
+
+        for _ in ordered(compute, self._chunks):
+            pass
         self._fresh[:] = self._traces
         self._picks = self._columns = 0
 
@@ -224,7 +232,7 @@ def _chunks(info: Information, n_roots: int) -> tuple[_Chunk, ...]:
     chunks = []
     start = 0
     while start < len(info):
-        stop = int(np.searchsorted(info.offsets, info.offsets[start] + CHUNK_ROWS, side="right")) - 1
+        stop = int(np.searchsorted(info.offsets, info.offsets[start] + _SHARED_ROWS, side="right")) - 1
         stop = min(max(stop, start + 1), len(info))
         rows = slice(int(info.offsets[start]), int(info.offsets[stop]))
         chunks.append(_Chunk(rows, bins_of(info, start, stop, n_roots)))

@@ -11,14 +11,14 @@ were faster for D.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float
 from scipy.linalg import cholesky
 
 from kernelpot.design.certificate import best_sum, upper_limit
-from kernelpot.design.climb import climb
+from kernelpot.design.climb import Climbed, climb
 from kernelpot.design.criteria import Criterion
 from kernelpot.design.information import Information
 from kernelpot.design.precision import Precision
@@ -96,21 +96,33 @@ def relax(
     inner = rules.after_forced().take(heads)
     forced = info.take(rules.forced).rows
     moments = _Moments(info.take(heads), start.with_rows(forced) if len(forced) else start)
-    best = np.zeros(len(heads))
-    taken = 0
+    found = Climbed(np.zeros(len(heads)), np.zeros(len(heads)), 0)
     if len(heads) and inner.n:
-        best, taken = _climb(moments, criterion, inner, info.d, steps, tolerance, goal)
-    weights = np.zeros(len(info))
-    # Whatever the weights are, the bound at them holds; negligible ones would only cost time.
-    weights[heads] = np.where(best > _NEGLIGIBLE, best, 0.0)
-    weights[rules.forced] = 1.0
-    return _certified(info, criterion, rules, start, weights, taken, discarded)
+        found = _climb(moments, criterion, inner, info.d, steps, tolerance, goal)
+
+    def whole(part: Float[np.ndarray, " heads"]) -> Float[np.ndarray, " structures"]:
+        weights = np.zeros(len(info))
+        # Whatever the weights are, the bound at them holds; negligible ones would only cost time.
+        weights[heads] = np.where(part > _NEGLIGIBLE, part, 0.0)
+        weights[rules.forced] = 1.0
+        return weights
+
+    best = _certified(info, criterion, rules, start, whole(found.weights), found.steps, discarded)
+    if np.array_equal(found.touching, found.weights):
+        return best
+    other = _certified(info, criterion, rules, start, whole(found.touching), found.steps, discarded)
+    tighter = min if criterion.larger_is_better else max
+    return replace(
+        best,
+        bound=tighter(best.bound, other.bound),
+        bound_as_given=tighter(best.bound_as_given, other.bound_as_given),
+    )
 
 
 def _climb(
     moments: _Moments, criterion: Criterion, rules: Rules, d: int, steps: int, tolerance: float, goal: float
-) -> tuple[Float[np.ndarray, " heads"], int]:
-    """Move the weights uphill; return those of the best bound."""
+) -> Climbed:
+    """Move the weights uphill."""
     single = rules.one_limit()
     if single is None:
         return climb(moments, criterion, rules, d, steps, tolerance, goal)
@@ -142,7 +154,7 @@ def _climb(
         else:
             break
         w, value, power = trial, after, min(1.3 * power, _LARGEST_POWER)
-    return best, step
+    return Climbed(w, best, step)
 
 
 def _certified(

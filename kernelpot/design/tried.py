@@ -53,11 +53,26 @@ class TriedGains:
         for s in self._keep:
             self._evaluate(s)
 
+    def look(self, live: Bool[np.ndarray, " structures"]) -> Float[np.ndarray, " structures"]:
+        """Try candidates.
+
+        Parameters
+        ----------
+        live
+            Those among which the best is wanted.
+
+        Returns
+        -------
+        gains
+            Minus infinity for candidates that were not tried.
+        """
+        self._try(live, np.ones(len(self._info)))
+        return self._exact
+
     @property
     def values(self) -> Float[np.ndarray, " structures"]:
         """Gains; minus infinity for candidates that were not tried."""
-        self._try(np.ones(len(self._info), dtype=bool), np.ones(len(self._info)))
-        return self._exact
+        return self.look(np.ones(len(self._info), dtype=bool))
 
     def best(
         self,

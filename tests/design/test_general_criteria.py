@@ -76,6 +76,18 @@ def test_screened_swaps_of_a_compound_know_exact_losses(seed):
         assert state._loss(*state._modes(s)) == pytest.approx(expected, rel=1e-6, abs=1e-9)
 
 
+@pytest.mark.parametrize(("kind", "seed"), [("E", 23), ("E", 38), ("G", 31), ("G", 34)])
+def test_swaps_stay_within_the_rules_where_others_would_be_better(kind, seed):
+    # Once, candidates that no rule allows hid all allowed ones, and a member was taken twice.
+    info = pool(9, seed=seed, heights=(1, 3, 9), scale=3.0)
+    criterion = E(np.eye(info.d)) if kind == "E" else G(info.rows, info.structure)
+    costs = np.random.default_rng(seed).uniform(1.0, 3.0, 9)
+    for method in ("exchange", "relaxation"):
+        choice = select(info, 4, criterion=criterion, method=method, costs=costs, budget=7.0, quotas={"g0": (1, 2)})
+        assert len(set(choice.indices.tolist())) == len(choice)
+        assert 1 <= sum(group == "g0" for group in choice.groups) <= 2
+
+
 @pytest.mark.parametrize("kind", ["E", "G"])
 def test_worst_variances_go_through_every_search_and_limit(kind):
     info = pool(9, seed=3, heights=(1, 3, 9), scale=3.0)
