@@ -103,7 +103,7 @@ def test_swaps_never_name_a_candidate_and_its_duplicate():
 def test_additions_continue_greedily_with_cost():
     info, candidates = pool(6, 5, seed=3), pool(9, 5, seed=4)
     found = assess(info, pool=candidates, next=4)
-    choice = select(candidates, 4, existing=info)
+    choice = select(candidates, 4, criterion="IV", existing=info)
     assert found.next_indices.tolist() == choice.indices.tolist()
     assert np.allclose(found.next_gains, -np.diff(choice.curve))
     assert np.array_equal(found.next_costs, candidates.n_atoms[choice.indices] ** 3.0)
