@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from kernelpot.design.criteria.base import Batch, Criterion, Rows, Tangent
+from kernelpot.design.criteria.linear import IV, solved_traces
 from kernelpot.design.precision import Precision
 from kernelpot.errors import ParameterError
 
@@ -97,16 +98,30 @@ class Compound(Criterion):
         if state is None:
             raise ParameterError("the gain of a compound depends on the values that its parts have now")
         total = np.zeros(len(G))
-        for k, part, value, own in zip(self.kappa, self.parts, state, self._shared(H), strict=True):
-            total += k * part.steps(float(value), part.gains(G, own, np.array([value])), self.d)
+        for k, part, value, own in zip(self.kappa, self.parts, state, self._gains(G, H, state), strict=True):
+            total += k * part.steps(float(value), own, self.d)
         return total
 
     def losses(self, G: Batch, H: Sequence[Batch], state: Float[np.ndarray, " parts"]) -> Float[np.ndarray, " blocks"]:
         """``Σ κ (log ψ with a block - log ψ without it)``."""
         total = np.zeros(len(G))
-        for k, part, value, own in zip(self.kappa, self.parts, state, self._shared(H), strict=True):
-            total += k * part.falls(float(value), part.losses(G, own, np.array([value])), self.d)
+        for k, part, value, own in zip(self.kappa, self.parts, state, self._gains(G, H, state), strict=True):
+            total += k * part.falls(float(value), own, self.d)
         return total
+
+    def _gains(
+        self, G: Batch, H: Sequence[Batch], state: Float[np.ndarray, " parts"]
+    ) -> list[Float[np.ndarray, " blocks"]]:
+        """Gains of the parts' values; linear parts share the inverse of G."""
+        traces = iter(solved_traces(G, [own[0] for part, own in self._owned(H) if isinstance(part, IV)]))
+        return [
+            next(traces) if isinstance(part, IV) else part.gains(G, own, state[k : k + 1])
+            for k, (part, own) in enumerate(self._owned(H))
+        ]
+
+    def _owned(self, matrices: Sequence[np.ndarray]) -> list[tuple[Criterion, Sequence[np.ndarray]]]:
+        """Each part with what belongs to it."""
+        return list(zip(self.parts, self._shared(matrices), strict=True))
 
     def _shared(self, matrices: Sequence[np.ndarray]) -> list[Sequence[np.ndarray]]:
         """Share out what there is for every root to the parts."""

@@ -88,9 +88,7 @@ class IV(Criterion):
         """``tr(G⁻¹H)`` with ``H = B C V C Bᵀ`` (Woodbury)."""
         if len(H) != 1:
             raise ParameterError(f"the gain of {self.name} needs one H = B C V C Bᵀ, got {len(H)}")
-        if G.shape[-1] == 1:
-            return H[0][:, 0, 0] / G[:, 0, 0]
-        return np.trace(np.linalg.solve(G, H[0]), axis1=1, axis2=2)
+        return solved_traces(G, H)[0]
 
     def gainer(self, precision: Precision) -> Callable[[Rows], float]:
         """``tr(G⁻¹H)``, one block at a time."""
@@ -113,6 +111,23 @@ class IV(Criterion):
     ) -> Float[np.ndarray, " parts"]:
         """Add ``tr(W R⁻ᵀ V R⁻¹ Wᵀ)``."""
         return state + float(np.square(across[0]).sum())
+
+
+def solved_traces(G: Batch, H: Sequence[Batch]) -> list[Float[np.ndarray, " blocks"]]:
+    """``tr(G⁻¹H)`` of every H; G is inverted once for all.
+
+    Parameters
+    ----------
+    G
+        Symmetric matrices, I or larger.
+    H
+        Symmetric matrices, one batch for each root.
+    """
+    if G.shape[-1] == 1:
+        return [matrices[:, 0, 0] / G[:, 0, 0] for matrices in H]
+    inverse = np.linalg.inv(G)
+    # H is symmetric, so the trace of the product is the sum of the products.
+    return [np.einsum("mij,mij->m", inverse, matrices) for matrices in H]
 
 
 _SYMBOLS = {"A": "tr C", "IV": "tr(VC)", "V": "mean variance", "c": "var(cᵀw)", "L": "tr(LCLᵀ)"}
