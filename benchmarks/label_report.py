@@ -76,8 +76,9 @@ def needed(splits: Splits, arm: str, kind: str, *, mode: str = FIXED, what: str 
 
 
 def paid(splits: Splits, arm: str, n: int, what: str) -> float:
-    """Mean cost of n labels."""
-    return float(np.mean([run[what][str(n)] for runs in splits.values() for run in runs[arm] if str(n) in run[what]]))
+    """Mean cost of n labels; NaN where none chose so many."""
+    found = [run[what][str(n)] for runs in splits.values() for run in runs[arm] if str(n) in run[what]]
+    return float(np.mean(found)) if found else float("nan")
 
 
 def ratio(splits: Splits, arm: str, rivals: Sequence[str], n: int, kind: str, *, mode: str = FIXED) -> float:
