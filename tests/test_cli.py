@@ -309,7 +309,7 @@ def test_bad_input_exits_2_with_one_line(tmp_path):
         (["guess"], "invalid choice"),
         (["select", "p.xyz", "-n", "0"], "at least 1"),
         (["select", "p.xyz", "-n", "two"], "whole number"),
-        (["select", "p.xyz", "-n", "2", "--criterion", "Z"], "must be one of IV, D, A"),
+        (["select", "p.xyz", "-n", "2", "--criterion", "Z"], "must be one of balanced, IV, D, A"),
         (["select", "p.xyz", "-n", "2", "--criterion", "D,IV"], "or a compound such as D=0.3,IV=0.7"),
         (["select", "p.xyz", "-n", "2", "--criterion", "D=0.3,IV=-1"], "positive number"),
         (["select", "p.xyz", "-n", "2", "--quota", "surface"], "GROUP=MOST"),

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 import kernelpot as kp
-from benchmarks import label_runs
+from benchmarks import label_runs, labels
+from benchmarks.harness import Settings
 from benchmarks.label_arms import arms, choices, heads, information
 from benchmarks.label_noise import GramErrors, found_ratio
-from benchmarks.label_report import draw, needed, tables
+from benchmarks.label_report import draw, main, needed, tables
 from benchmarks.label_rows import KINDS, NOISE, load
 from benchmarks.label_runs import FIXED, OWN, Runs, reached
 from benchmarks.label_sets import LabelSet, held, split
@@ -120,3 +121,16 @@ def test_tables_and_figures_of_known_curves(tmp_path):
     assert any(line.startswith("| balanced | 100 | 50.0 | 25.0 | 50.0 | 50.0 | 20 |") for line in lines)
     draw("X", splits, tmp_path / "f" / "x.png")
     assert (tmp_path / "f" / "x.png").stat().st_size > 2000
+
+
+@pytest.mark.slow
+def test_the_quick_case_runs_from_choice_to_page(tmp_path, monkeypatch):
+    dataset("ta_snap/ta_all.xyz.xz")
+    monkeypatch.setenv("KERNELPOT_LABELS", str(tmp_path))
+    report = labels.run(Settings(quick=True), name="Ta")
+    assert set(report.details["Ta"]) == {"0", "1"}
+    assert all(row.met is None for row in report.rows)
+    file = tmp_path / "result.json"
+    file.write_text(json.dumps({"cases": {"labels-Ta": report.as_dict(judged=False)}}))
+    assert main([str(file), "--docs", str(tmp_path)]) == 0
+    assert "## Ta" in (tmp_path / "labels.md").read_text()

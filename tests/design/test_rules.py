@@ -247,7 +247,7 @@ def test_stochastic_greedy_is_near_greedy_and_repeats_under_its_seed():
 def test_exchange_starts_where_it_is_told_to():
     info = pool(30, seed=2, heights=(3, 9), scale=3.0)
     start = [9, 0, 1, 2]
-    choice = select(info, 4, method="exchange", start_from=start, forced=[9], forbidden=[20])
+    choice = select(info, 4, criterion="IV", method="exchange", start_from=start, forced=[9], forbidden=[20])
     assert choice.indices[0] == 9
     at_start = value("IV", matrix(info, [9, 0, 1, 2]), info.target())
     assert choice.curve[-1] < at_start
