@@ -40,14 +40,15 @@ def choose(args: Namespace) -> None:
     check_outputs({"--out": args.out, "--json": args.json}, inputs)
     if args.n is None and args.budget is None:
         raise ParameterError("say how many structures to choose with `-n`, or what they may cost with `--budget`")
-    pool, existing, target = (read(args, files) if files else [] for files in (args.pool, args.existing, args.target))
+    pool = _pool(args)
+    existing, target = (read(args, files) if files else [] for files in (args.existing, args.target))
     spec = model_of(args, kp.Noise(**given_noise(args, NOISE_DEFAULTS)))
     screening = _screened(pool, spec, setting_aside=args.screen)
     kept = np.asarray(screening.kept) if args.screen else np.arange(len(pool))
     usable = [pool[k] for k in kept]
     if args.n is not None and args.n > len(usable):
         raise ParameterError(f"`-n` must be at most the size of the pool, got {args.n} of {len(usable)} structures")
-    rules = _rules(args, kept, len(pool))
+    rules = _rules(args, kept, len(pool), {str(atoms.info.get("config_type", "")) for atoms in usable})
     say(f"preparing: inducing environments from {len(usable) + len(existing)} structures, labels unseen")
     space = spec.prepare([*usable, *existing])
     info = space.information(usable)
@@ -70,7 +71,17 @@ def choose(args: Namespace) -> None:
     write_json(args.json, _json(choice, pool, certificate, args, screening))
 
 
-def _rules(args: Namespace, kept: np.ndarray, size: int) -> dict[str, Any]:
+def _pool(args: Namespace) -> list[Atoms]:
+    """Read the pool; with ``--screen`` broken structures are listed with the others, without it they are an error."""
+    try:
+        return read(args, args.pool, check=not args.screen)
+    except DataError as error:
+        if args.screen:
+            raise
+        raise DataError(f"{error} (or let --screen set broken structures of the pool aside)") from error
+
+
+def _rules(args: Namespace, kept: np.ndarray, size: int, groups: set[str]) -> dict[str, Any]:
     """Limits of the choice, in the numbers of what was kept."""
     position = {int(k): place for place, k in enumerate(kept)}
     for option, given in (("--force", args.force), ("--forbid", args.forbid)):
@@ -80,6 +91,11 @@ def _rules(args: Namespace, kept: np.ndarray, size: int) -> dict[str, Any]:
     aside = [k for k in args.force if k not in position]
     if aside:
         raise ParameterError(f"`--force` names structure {aside[0]}, which `--screen` has set aside: drop one of them")
+    unknown = [name for name, _ in args.quota if name not in groups]
+    if unknown:
+        raise ParameterError(
+            f"`--quota` names the group {unknown[0]!r}, but config_type knows {', '.join(sorted(groups)) or 'none'}"
+        )
     power = args.cost_power
     return {
         "forced": [position[k] for k in args.force] or None,
@@ -92,10 +108,20 @@ def _rules(args: Namespace, kept: np.ndarray, size: int) -> dict[str, Any]:
 
 def _text(choice: Choice, pool: Sequence[Atoms], certificate: Certificate | None, out: str | None) -> str:
     rows = [
-        (rank, int(k), source_of(pool[k], int(k)), str(pool[k].symbols), len(pool[k]), choice.curve[rank])
+        (
+            rank,
+            int(k),
+            source_of(pool[k], int(k)),
+            str(pool[k].info.get("config_type", "")),
+            str(pool[k].symbols),
+            len(pool[k]),
+            choice.curve[rank],
+        )
         for rank, k in enumerate(choice.indices, start=1)
     ]
-    text = f"{choice.summary()}\n\n" + shortened(("pick", "index", "source", "formula", "atoms", choice.symbol), rows)
+    text = f"{choice.summary()}\n\n" + shortened(
+        ("pick", "index", "source", "group", "formula", "atoms", choice.symbol), rows
+    )
     if certificate is not None:
         text += f"\n\n{certificate}"
     return text + (f"\n\nwrote {out}" if out else "")
@@ -112,7 +138,14 @@ def _json(
         "efficiency_bound": choice.efficiency_bound,
         "certificate": None if certificate is None else asdict(certificate),
         "budget": choice.budget,
+        "cost_power": args.cost_power if args.budget is not None else None,
         "costs": choice.costs,
+        "forced": args.force,
+        "forbidden": args.forbid,
+        "quotas": dict(args.quota),
+        "existing": args.existing,
+        "target": args.target,
+        "description": dict(choice.description),
         "pool": {"files": args.pool, "n_structures": len(pool)},
         "screen": {
             "set_aside": args.screen,

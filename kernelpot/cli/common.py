@@ -20,9 +20,9 @@ SHOWN = 60
 """Most rows of a table of structures that a screen is given; files and JSON hold them all."""
 
 
-def read(args: Namespace, files: Sequence[str]) -> list[Atoms]:
-    """Read structures, with a word on what was found."""
-    return kp.read(list(files), keys=getattr(args, "keys", None), verbose=not args.quiet)
+def read(args: Namespace, files: Sequence[str], *, check: bool = True) -> list[Atoms]:
+    """Read structures, with a word on what was found; unusable ones too where they are not to be refused."""
+    return kp.read(list(files), keys=getattr(args, "keys", None), verbose=not args.quiet, check=check)
 
 
 def model_of(args: Namespace, noise: kp.Noise | str) -> SparseGP:

@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 
 from kernelpot.design.choice import Choice
 from kernelpot.design.chunks import BlockStore
+from kernelpot.design.criteria import Criterion
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +40,10 @@ class PoolChoice(Choice):
 
     def __str__(self) -> str:
         """Return a short table for people."""
-        return f"{super().__str__()}\n{self.n_chunks} chunks, {self.n_parts} part(s); {self.guarantee}"
+        chunks, parts = (
+            f"{n} {word}{'s' if n != 1 else ''}" for n, word in ((self.n_chunks, "chunk"), (self.n_parts, "part"))
+        )
+        return f"{super().__str__()}\n{chunks}, {parts}; {self.guarantee}"
 
 
 def make_choice(
@@ -47,7 +51,7 @@ def make_choice(
     which: Sequence[int] | Int[np.ndarray, " n"],
     curve: Float[np.ndarray, " n+1"],
     *,
-    criterion: str,
+    criterion: Criterion,
     method: str,
     n_distinct: int,
     guarantee: str,
@@ -69,9 +73,11 @@ def make_choice(
     return PoolChoice(
         indices=catalogue.index[which],
         curve=np.asarray(curve),
-        criterion=criterion,
+        criterion=criterion.name,
         method=method,
         efficiency_bound=None,
+        symbol=criterion.symbol,
+        larger_is_better=criterion.larger_is_better,
         description=store.description,
         n_candidates=len(catalogue),
         n_distinct=n_distinct,

@@ -84,7 +84,7 @@ def distributed(job: Job) -> PoolChoice:
     final = _round(job, parts, level, job.n, job.epsilon if level == 0 else None)[0]
     answer = _better(job.criterion, [final, *([best] if best else [])]) or final
     return make_choice(
-        job.store, answer.which, answer.curve, criterion=job.criterion.name, method="distributed",
+        job.store, answer.which, answer.curve, criterion=job.criterion, method="distributed",
         n_distinct=len(job.candidates), guarantee=_guarantee(job, first, mixed, level), n_parts=first,
     )  # fmt: skip
 

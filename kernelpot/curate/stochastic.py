@@ -47,7 +47,7 @@ def stochastic(job: Job) -> PoolChoice:
     path.anchor()
     return make_choice(
         job.store, job.candidates[np.array(which, dtype=np.int64)], np.array(path.values),
-        criterion=job.criterion.name, method="stochastic", n_distinct=len(job.candidates),
+        criterion=job.criterion, method="stochastic", n_distinct=len(job.candidates),
         guarantee=_guarantee(job, epsilon), n_parts=len(steps),
     )  # fmt: skip
 

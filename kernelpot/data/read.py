@@ -39,6 +39,7 @@ def read(
     keys: Mapping[str, str | None] | None = None,
     require: Sequence[str] = (),
     verbose: bool = True,
+    check: bool = True,
 ) -> list[Atoms]:
     """Read structures with their labels from every format that ASE reads, compressed or not.
 
@@ -60,6 +61,8 @@ def read(
         Kinds ("energy", "forces", "stress") that every structure must have.
     verbose
         Print on standard error what was found.
+    check
+        Refuse unusable structures. False reads them too, for `kernelpot.screen` to set aside.
 
     Returns
     -------
@@ -80,7 +83,8 @@ def read(
     if not isinstance(paths, Sequence) or not paths or not all(isinstance(path, str | Path) for path in paths):
         raise ParameterError(f"`source` must be a file or a list of files, got {source!r}.")
     structures = [atoms for path in track(paths, "reading") for atoms in _read_file(path, index)]
-    validate(structures)
+    if check:
+        validate(structures)
     name = str(paths[0]) if len(paths) == 1 else f"{len(paths)} files"
     labels = resolve(structures, keys, require=require, source=name)
     _attach(structures, labels)

@@ -19,6 +19,9 @@ from kernelpot.design.rules import Rules
 from kernelpot.errors import ParameterError
 from kernelpot.threads import one_blas
 
+_WORTH_SAYING = 5e-3
+"""Loss of efficiency to truncation that a printed certificate mentions."""
+
 
 @dataclass(frozen=True)
 class Certificate:
@@ -47,6 +50,8 @@ class Certificate:
         Steps of the relaxation.
     seconds
         Wall time.
+    larger_is_better
+        Direction of the values.
     """
 
     criterion: str
@@ -58,17 +63,22 @@ class Certificate:
     truncation_loss: float
     steps: int
     seconds: float
+    larger_is_better: bool = False
 
     def __str__(self) -> str:
         """Return a few lines for people."""
         floor = np.floor(self.efficiency * 1e4) / 1e4
+        beyond = "passes" if self.larger_is_better else "gets below"
         lines = [
             f"{self.criterion} efficiency against the best possible choice: at least {floor:.4f}",
-            f"value {self.value:.6g}, no choice passes {self.bound:.6g}, best fractional choice {self.relaxed:.6g}",
+            f"value {self.value:.6g}; no choice {beyond} {self.bound:.6g}; best fractional choice {self.relaxed:.6g}",
             f"relaxation gap {self.relaxation_gap:.1e} after {self.steps} steps, {self.seconds:.1f} s",
         ]
-        if self.truncation_loss > 1e-4:
-            lines.append(f"{self.truncation_loss:.4f} of the certificate lost to truncated blocks: truncate less")
+        if self.truncation_loss > _WORTH_SAYING:
+            lines.append(
+                f"{self.truncation_loss:.3f} of the certificate is lost to shortened blocks: "
+                "make the information with a smaller `truncate`"
+            )
         return "\n".join(lines)
 
 
@@ -166,6 +176,7 @@ def certify(
         truncation_loss=measure.efficiency(value, found.bound_as_given, info.d) - efficiency,
         steps=found.steps,
         seconds=time.perf_counter() - began,
+        larger_is_better=measure.larger_is_better,
     )
 
 

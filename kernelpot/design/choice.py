@@ -86,10 +86,13 @@ class Choice:
         lines.append(f"{symbol}: {self.curve[0]:.6g} before, {self.curve[-1]:.6g} after")
         if self.efficiency_bound is not None:
             floor = np.floor(self.efficiency_bound * 1e3) / 1e3
-            how = "a loose limit, taken at" if self.efficiency_from == "the choice itself" else "by"
-            lines.append(
-                f"efficiency against the best possible choice: at least {floor:.3f} ({how} {self.efficiency_from})"
+            loose = self.efficiency_from == "the choice itself"
+            how = (
+                "a loose limit, taken at the choice itself; certify finds a sharper one"
+                if loose
+                else (f"by {self.efficiency_from}")
             )
+            lines.append(f"efficiency against the best possible choice: at least {floor:.3f} ({how})")
         lines += self._bill()
         if self.n_repeated:
             lines.append(f"{self.n_repeated} of them repeat another structure, for only {self.n_distinct} are distinct")
