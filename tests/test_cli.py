@@ -351,7 +351,7 @@ def test_select_obeys_limits_and_certifies(files, capsys):
     [
         ([], "`-n`, or what they may cost with `--budget`"),
         (["-n", "2", "--force", "99"], "`--force` names structure 99, but the pool has 24"),
-        (["-n", "2", "--quota", "nowhere=1"], "unknown groups ['nowhere']"),
+        (["-n", "2", "--quota", "nowhere=1"], "names the group 'nowhere'"),
         (["-n", "2", "--force", "1", "--forbid", "1"], "forbidden"),
     ],
 )
@@ -583,3 +583,18 @@ def test_a_pipe_is_written_to_and_stays_a_pipe(tmp_path):
     assert found == ["{}"]
     assert pipe.is_fifo()
     assert [path.name for path in tmp_path.iterdir()] == ["pipe.json"]
+
+
+def test_screen_reads_what_it_sets_aside(files, tmp_path, capsys):
+    from ase.io import read, write
+
+    pool = read(files / "pool.xyz", ":")
+    pool[4].positions[1] = pool[4].positions[0]  # on top of each other: unusable, and refused without --screen
+    write(tmp_path / "broken.xyz", pool)
+    args = ["select", str(tmp_path / "broken.xyz"), "-n", "3", *SMALL, "--quiet", "--json", "-"]
+    assert main(args) == 2
+    assert "--screen" in error_line(capsys)
+    assert main([*args, "--screen"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert 4 in [one["index"] for one in found["screen"]["found"]]
+    assert 4 not in found["indices"]
