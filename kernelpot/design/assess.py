@@ -98,7 +98,7 @@ def assess(
     `CANDIDATES` candidates that add most to the whole set; what is reported of them is exact.
     """
     _check(info, pool, target)
-    next, swaps = whole(next, "next"), whole(swaps, "swaps")  # noqa: A001
+    next, swaps = whole(next, "next"), whole(swaps, "swaps")
     redundant, seed = real(redundant, "redundant"), whole(seed, "seed", most=MOST_SEED)
     tolerances = [real(tolerance, "tolerances") for tolerance in np.atleast_1d(reals(tolerances, "tolerances"))]
     pool = pool if pool is not None and len(pool) else None

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from jaxtyping import Float, Int
 
-from kernelpot.design.given import reals, shown
+from kernelpot.design.given import reals, shown, wholes
 from kernelpot.errors import DataError, ParameterError
 
 KINDS = ("energy", "forces", "stress")
@@ -39,7 +39,8 @@ def check_block(
     """
     if not isinstance(block, tuple | list) or len(block) != 3:
         raise ParameterError(f"`blocks` must hold (rows, kinds, sigma) of each structure, got {shown(block)} for {s}")
-    rows, kinds, sigma = (reals(part, f"blocks[{s}]") for part in block)
+    rows, sigma = (reals(part, f"blocks[{s}]") for part in (block[0], block[2]))
+    kinds = wholes(block[1], f"blocks[{s}]")
     if rows.ndim != 2 or d not in (None, rows.shape[1]):
         raise ParameterError(
             f"the rows of block {s} must have the shape (rows, {'d' if d is None else d}), got {rows.shape}"
@@ -49,12 +50,10 @@ def check_block(
             f"block {s} must have one kind and one sigma for each of {len(rows)} rows, got shapes {kinds.shape} and "
             f"{sigma.shape}"
         )
-    if len(kinds) and kinds.dtype.kind not in "iu":
-        raise ParameterError(f"the kinds of block {s} must be whole numbers, got {kinds.dtype}")
     check_kinds(kinds)
     rows = rows.astype(np.float64, copy=False)
     _check_size(rows, np.full(len(rows), s))
-    return rows, kinds.astype(np.int64), sigma.astype(np.float64)
+    return rows, kinds, sigma.astype(np.float64)
 
 
 def _check_size(rows: Float[np.ndarray, "rows d"], structure: Int[np.ndarray, " rows"]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
-from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ MOST_SEED = 2**32 - 1
 
 _MOST = 2**63 - 1
 _SHOWN = 120
+_REAL = (int, float, np.integer, np.floating)
 
 
 def whole(value: object, name: str, *, least: int = 0, most: int = _MOST) -> int:
@@ -37,7 +37,7 @@ def whole(value: object, name: str, *, least: int = 0, most: int = _MOST) -> int
         It is none, or outside the limits.
     """
     value = _scalar(value)
-    if isinstance(value, bool) or not isinstance(value, Integral) or not least <= value <= most:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or not least <= value <= most:
         limits = f"at least {least}" if most == _MOST else f"from {least} to {most}"
         raise ParameterError(f"`{name}` must be a whole number, {limits}, got {shown(value)}")
     return int(value)
@@ -64,7 +64,7 @@ def real(value: object, name: str, *, least: float = 0.0, most: float = np.inf, 
     """
     value = _scalar(value)
     # Compared before it is turned into a float, which a larger whole number cannot be.
-    if isinstance(value, Real) and not isinstance(value, bool) and abs(value) <= sys.float_info.max:
+    if isinstance(value, _REAL) and not isinstance(value, bool) and abs(value) <= sys.float_info.max:
         number = float(value)
         if least <= number < most and not (above and number == least):
             return number
@@ -93,8 +93,27 @@ def reals(value: object, name: str) -> np.ndarray[Any, Any]:
     return array
 
 
-def numbers(value: object, name: str) -> Int[np.ndarray, " some"]:
-    """Check a list of structure numbers; their range is the caller's.
+def wholes(value: object, name: str) -> np.ndarray[Any, Any]:
+    """Check an array of whole numbers; those written as floats will do.
+
+    Parameters
+    ----------
+    value, name
+        As in `reals`.
+
+    Raises
+    ------
+    ParameterError
+        As `reals`, or there is a fraction.
+    """
+    array = reals(value, name)
+    if array.dtype.kind == "f" and not (np.isfinite(array) & (array == np.floor(array))).all():
+        raise ParameterError(f"`{name}` must hold whole numbers, got {shown(array)}")
+    return array.astype(np.int64, copy=False)
+
+
+def numbers(value: object, name: str, what: str = "structure numbers") -> Int[np.ndarray, " some"]:
+    """Check a list of whole numbers; their range is the caller's.
 
     Parameters
     ----------
@@ -102,6 +121,8 @@ def numbers(value: object, name: str) -> Int[np.ndarray, " some"]:
         Whole numbers, also none at all. A mask or floats would be taken for other structures than meant.
     name
         Of the argument.
+    what
+        What the numbers are.
 
     Raises
     ------
@@ -111,17 +132,15 @@ def numbers(value: object, name: str) -> Int[np.ndarray, " some"]:
     array = _array(value, name)
     if array.dtype.kind == "b" and array.size:
         raise ParameterError(
-            f"`{name}` must be a list of structure numbers, got a mask of {array.size} booleans; "
+            f"`{name}` must be a list of {what}, got a mask of {array.size} booleans; "
             "np.flatnonzero(mask) turns it into numbers"
         )
     if array.dtype.kind == "f" and array.size:
-        raise ParameterError(
-            f"`{name}` must be a list of structure numbers, got floats {shown(value)}; give whole numbers"
-        )
+        raise ParameterError(f"`{name}` must be a list of {what}, got floats {shown(value)}; give whole numbers")
     if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
-        raise ParameterError(f"`{name}` must be a list of structure numbers, got {shown(value)}")
+        raise ParameterError(f"`{name}` must be a list of {what}, got {shown(value)}")
     if array.size and array.max() > _MOST:
-        raise ParameterError(f"`{name}` must hold structure numbers, got {array.max()}")
+        raise ParameterError(f"`{name}` must be a list of {what}, got {array.max()}")
     return array.astype(np.int64)
 
 

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from kernelpot.design.checks import KINDS, check_block, check_shapes, check_values
 from kernelpot.design.compression import compress_block
 from kernelpot.design.environments import Environments, Joined, Subset
-from kernelpot.design.given import names, numbers, real, reals, shown, whole
+from kernelpot.design.given import names, numbers, real, reals, shown, whole, wholes
 from kernelpot.errors import ParameterError
 
 _CHUNK = 1 << 14
@@ -77,7 +77,8 @@ class Information:
         """Store read-only views and check that they agree."""
         for name, dtype in _DTYPES.items():
             # A view, not a copy: rows may fill most of the memory.
-            array = np.ascontiguousarray(_of_type(getattr(self, name), name, dtype)).view()
+            checked = (wholes if dtype is np.int64 else reals)(getattr(self, name), name)
+            array = np.ascontiguousarray(checked, dtype=dtype).view()
             array.flags.writeable = False
             object.__setattr__(self, name, array)
         object.__setattr__(self, "groups", names(self.groups, "groups"))
@@ -132,7 +133,7 @@ class Information:
             offsets=np.concatenate([[0], np.cumsum([len(block) for block in rows])]),
             counts=np.array(counts),
             sigma=np.concatenate(sigma),
-            n_atoms=reals(n_atoms, "n_atoms"),
+            n_atoms=wholes(n_atoms, "n_atoms"),
             groups=names(groups, "groups") if groups is not None else ("",) * n,
             means=means if means is not None else np.empty((n, 0)),
             discarded=np.array(discarded),
@@ -227,7 +228,7 @@ class Information:
         Raises
         ------
         ParameterError
-            If a number is outside the set, or no whole number: masks are refused, np.flatnonzero turns them into numbers.
+            If a number is outside the set, or there is a mask or a float; `np.flatnonzero` turns masks into numbers.
         """
         chosen = numbers(np.atleast_1d(indices) if isinstance(indices, int | np.integer) else indices, "indices")
         if len(chosen) and not (-len(self) <= chosen.min() and chosen.max() < len(self)):
@@ -389,11 +390,3 @@ def require(value: object, name: str) -> None:
         raise ParameterError(
             f"`{name}` must be an Information, got a {type(value).__name__}; space.information(structures) makes one"
         )
-
-
-def _of_type(value: object, name: str, dtype: type) -> np.ndarray:
-    """Bring an array to its type; a fraction is not cut off."""
-    array = reals(value, name)
-    if dtype is np.int64 and array.dtype.kind == "f" and not (np.isfinite(array) & (array == np.floor(array))).all():
-        raise ParameterError(f"`{name}` must hold whole numbers, got {shown(array)}")
-    return array.astype(dtype, copy=False)

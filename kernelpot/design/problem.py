@@ -94,7 +94,7 @@ def _named(name: str, info: Information, target: Target | None) -> Criterion:
     if name == "E":
         return E(np.eye(info.d))
     if name == "Ds":
-        return Ds(_given(name, target, "the numbers of the weights that matter"), info.d)
+        return Ds(reals(_given(name, target, "the numbers of the weights that matter"), "target"), info.d)
     if name in ("c", "L"):
         rows = np.atleast_2d(reals(_given(name, target, "rows of the functionals"), "target"))
         _check_width(rows.shape[-1], info)
