@@ -10,7 +10,7 @@ import pytest
 
 from kernelpot.design import Information, duplicates
 from kernelpot.design.chunks import BlockStore, differences, from_arrays, marks, to_arrays
-from kernelpot.errors import ParameterError, StoreError
+from kernelpot.errors import DataError, ParameterError, StoreError
 from tests.design.pools import pool
 
 pytest.importorskip("zarr", reason="zarr is not installed (kernelpot[scale])")

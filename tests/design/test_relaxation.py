@@ -161,7 +161,7 @@ def test_nothing_everything_and_empty_information_have_obvious_certificates():
     assert certify(info, []).efficiency == pytest.approx(1.0)
     assert certify(info, range(5), criterion="D").efficiency == pytest.approx(1.0)
     assert certify(pool(5, heights=(0,)), [1, 2], criterion="A").efficiency == pytest.approx(1.0)
-    assert "truncate less" in str(certify(pool(9, scale=9.0).truncated(0.3), [0, 1], criterion="D"))
+    assert "a smaller `truncate`" in str(certify(pool(9, scale=9.0).truncated(0.3), [0, 1], criterion="D"))
 
 
 def test_wrong_arguments_are_refused():
