@@ -63,7 +63,11 @@ def real(value: object, name: str, *, least: float = 0.0, most: float = np.inf, 
     """
     value = _scalar(value)
     # Compared before it is turned into a float, which a larger whole number cannot be.
-    if isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool) and abs(value) <= sys.float_info.max:
+    if (
+        isinstance(value, int | float | np.integer | np.floating)
+        and not isinstance(value, bool)
+        and abs(value) <= sys.float_info.max
+    ):
         number = float(value)
         if least <= number < most and not (above and number == least):
             return number

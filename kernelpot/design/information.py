@@ -156,7 +156,7 @@ class Information:
             ``Λ = prior·I + XᵀX/σ²`` the D curve is ``logdet Λ - d·log prior``, the A curve ``prior·tr Λ⁻¹``.
         """
         sigma, prior = real(sigma, "sigma", above=True), real(prior, "prior", above=True)
-        X = reals(X, "X").astype(np.float64)
+        X = reals(X, "X").astype(np.float64, copy=False)
         if X.ndim != 2:
             raise ParameterError(f"`X` must have the shape (candidates, d), got {X.shape}")
         n = len(X)

@@ -291,7 +291,10 @@ def test_exchange_starts_where_it_is_told_to():
             r"`costs\['cpu'\]` must be positive and finite",
         ),
         ({"costs": {"cpu": np.full(8, -1.0)}, "budget": {"cpu": 3.0}}, "must be positive and finite"),
-        ({"costs": {"cpu": np.ones(8)}, "budget": {"cpu": -3.0}}, r"`budget\['cpu'\]` must be a finite number at least 0"),
+        (
+            {"costs": {"cpu": np.ones(8)}, "budget": {"cpu": -3.0}},
+            r"`budget\['cpu'\]` must be a finite number at least 0",
+        ),
         ({"budget": "much"}, "`budget` must be a finite number"),
     ],
 )

@@ -222,5 +222,3 @@ def test_forecasts(settings):
         atoms.arrays["forces"] = np.zeros((len(atoms), 3))
     with pytest.raises(ParameterError, match="`n`|`path`"):
         kp.forecast(space(), pilot, pool=crystals()[4:], **{"n": [5, 6], **settings})
-
-
