@@ -244,8 +244,8 @@ class BlockStore:
         joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         if len(joined["index"]) != self.manifest["n_structures"]:
             raise StoreError(
-                f"{self.folder / _MANIFEST}: damaged (the chunks hold {len(joined['index'])} structures, `n_structures` "
-                f"is {self.manifest['n_structures']}); write the store again"
+                f"{self.folder / _MANIFEST}: damaged (the chunks hold {len(joined['index'])} structures, "
+                f"`n_structures` is {self.manifest['n_structures']}); write the store again"
             )
         same = equal_vectors(joined["marks"], joined["n_atoms"])
         return Catalogue(**joined, same=same, names=tuple(names))

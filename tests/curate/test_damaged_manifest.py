@@ -87,7 +87,7 @@ def test_wrong_numbers_of_structures(damaged, n):
     ids=repr,
 )
 def test_wrong_types_in_a_choice(folder, settings):
-    with pytest.raises(ParameterError, match="`|method"):
+    with pytest.raises(ParameterError, match=r"`|method"):
         select_chunks(open_blocks(folder), **{"n": 2, **settings})
 
 

@@ -47,7 +47,7 @@ SHARED = [
 @pytest.mark.parametrize("settings", SHARED, ids=repr)
 @pytest.mark.parametrize("call", [select, branch_and_bound])
 def test_requests_for_a_design(call, settings):
-    with pytest.raises(ParameterError, match="`|criteri"):
+    with pytest.raises(ParameterError, match=r"`|criteri"):
         call(pool(), 2, **settings)
 
 
@@ -95,7 +95,7 @@ def test_requests_for_a_certificate(settings):
     ],
 )
 def test_other_requests(call):
-    with pytest.raises(ParameterError, match="`|method"):
+    with pytest.raises(ParameterError, match=r"`|method"):
         call(pool())
 
 
@@ -144,7 +144,7 @@ GOOD = (np.ones((2, 3)), [0, 1], [1.0, 1.0])
     ],
 )
 def test_information(call):
-    with pytest.raises(ParameterError, match="`|block"):
+    with pytest.raises(ParameterError, match=r"`|block"):
         call(pool())
 
 
@@ -197,7 +197,7 @@ def space():
     ids=repr,
 )
 def test_information_of_structures(settings):
-    with pytest.raises(ParameterError, match="`|mask"):
+    with pytest.raises(ParameterError, match=r"`|mask"):
         space().information(crystals(), **settings)
 
 
@@ -220,5 +220,5 @@ def test_forecasts(settings):
     for k, atoms in enumerate(pilot):
         atoms.info["energy"] = -3.0 * len(atoms) + 0.01 * k
         atoms.arrays["forces"] = np.zeros((len(atoms), 3))
-    with pytest.raises(ParameterError, match="`n`|`path`"):
+    with pytest.raises(ParameterError, match=r"`n`|`path`"):
         kp.forecast(space(), pilot, pool=crystals()[4:], **{"n": [5, 6], **settings})
