@@ -16,6 +16,7 @@ from kernelpot.cli.values import (
     positive,
     positive_int,
     positive_or_none,
+    power,
     quota,
     seed,
 )
@@ -150,7 +151,7 @@ def _select(commands: argparse._SubParsersAction[Parser]) -> None:
         "--budget", type=positive, metavar="COST", help="limit of the summed costs, N_atoms³ each unless --cost-power"
     )
     command.add_argument(
-        "--cost-power", type=positive, default=3.0, metavar="P", help="a structure costs N_atoms^P (default: 3)"
+        "--cost-power", type=power, default=3.0, metavar="P", help="a structure costs N_atoms^P (default: 3)"
     )
     command.add_argument(
         "--force", type=numbers, default=[], metavar="I,J-K", help="numbers of structures to choose in any case"

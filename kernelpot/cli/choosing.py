@@ -91,6 +91,9 @@ def _rules(args: Namespace, kept: np.ndarray, size: int, groups: set[str]) -> di
     aside = [k for k in args.force if k not in position]
     if aside:
         raise ParameterError(f"`--force` names structure {aside[0]}, which `--screen` has set aside: drop one of them")
+    names = [name for name, _ in args.quota]
+    if len(set(names)) < len(names):
+        raise ParameterError(f"`--quota` must name every group once, got {', '.join(names)}")
     unknown = [name for name, _ in args.quota if name not in groups]
     if unknown:
         raise ParameterError(

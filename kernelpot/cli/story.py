@@ -131,7 +131,7 @@ def _choosing(outcome: Outcome) -> Section:
     )
     curve_alt = (
         "Line plot of the mean predicted variance over the pool against the number of chosen structures: it"
-        f" ends at {chosen.curve[-1]:.3g} for the IV design and at"
+        f" ends at {chosen.curve[-1]:.3g} for the design and at"
         f" {np.median([arm.curve[-1] for arm in outcome.random]):.3g} in the median of the random choices."
     )
     curves = {arm.name: arm.curve for arm in outcome.arms}

@@ -8,6 +8,9 @@ import math
 LARGEST_SEED = 2**32 - 1
 """What k-means takes at most."""
 
+MOST = 10**7
+"""Largest structure number and quota; a guard against typing errors."""
+
 CRITERIA = ("balanced", "IV", "D", "A", "V", "G", "E")
 """Criteria that need no more than structures."""
 
@@ -87,13 +90,18 @@ def numbers(text: str) -> list[int]:
     for part in text.split(","):
         first, dash, last = part.partition("-")
         start = _whole(first, 0)
-        found += range(start, (_whole(last, start) if dash else start) + 1)
+        stop = _whole(last, start) if dash else start
+        if stop > MOST:
+            raise argparse.ArgumentTypeError(f"must be structure numbers of at most {MOST}, got {stop}")
+        found += range(start, stop + 1)
     return found
 
 
 def quota(text: str) -> tuple[str, int | tuple[int, int]]:
     """Parse ``GROUP=MOST`` or ``GROUP=LEAST-MOST``."""
     name, equals, limits = text.rpartition("=")
+    if any(len(limit) > len(str(MOST)) for limit in limits.split("-")):
+        raise argparse.ArgumentTypeError(f"must limit a group to at most {MOST}, got {text!r}")
     if not equals or not name:
         raise argparse.ArgumentTypeError(f"must look like GROUP=MOST or GROUP=LEAST-MOST, got {text!r}")
     least, dash, most = limits.partition("-")
@@ -110,4 +118,14 @@ def criterion(text: str) -> str | dict[str, float]:
             raise argparse.ArgumentTypeError(
                 f"must be one of {', '.join(CRITERIA)}, or a compound such as D=0.3,IV=0.7; got {text!r}"
             )
+    if len({name for name, _, _ in parts}) < len(parts):
+        raise argparse.ArgumentTypeError(f"must name every criterion once, got {text!r}")
     return text if not parts[0][1] else {name: positive(weight) for name, _, weight in parts}
+
+
+def power(text: str) -> float:
+    """Parse the power of N_atoms in a cost."""
+    value = positive(text)
+    if value > 10:
+        raise argparse.ArgumentTypeError(f"must be at most 10, got {text!r}")
+    return value

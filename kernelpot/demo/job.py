@@ -94,13 +94,11 @@ def _spec(plan: Plan, noise: Noise | str) -> SparseGP:
 
 
 def _choices(space: Information, plan: Plan) -> dict[str, Choice]:
-    choices = {CHOSEN: select(space, plan.n_chosen, criterion="IV", seed=plan.seed)}
+    choices = {CHOSEN: select(space, plan.n_chosen, seed=plan.seed)}
     for name, method in (("k-means on mean SOAP", "kmeans"), ("farthest points", "fps")):
-        choices[name] = select(space, plan.n_chosen, criterion="IV", method=method, seed=plan.seed)
+        choices[name] = select(space, plan.n_chosen, method=method, seed=plan.seed)
     for k in range(plan.n_random):
-        choices[f"random {k + 1}"] = select(
-            space, plan.n_chosen, criterion="IV", method="random", seed=1000 * (plan.seed + 1) + k
-        )
+        choices[f"random {k + 1}"] = select(space, plan.n_chosen, method="random", seed=1000 * (plan.seed + 1) + k)
     return choices
 
 

@@ -13,7 +13,7 @@ from kernelpot.data.noise import Noise
 from kernelpot.descriptors.soap import SOAP
 from kernelpot.kernels import DotProduct
 
-CHOSEN = "IV (kernelpot)"
+CHOSEN = "kernelpot"
 """Name of the arm that the design chose."""
 
 

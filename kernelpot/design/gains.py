@@ -55,14 +55,12 @@ class Path:
 
     def add(self, block: Float[np.ndarray, "rows d"]) -> Float[np.ndarray, "d r"]:
         """Add a block, and return U, by which C has become ``C - U Uᵀ``."""
-        if len(block) > block.shape[1]:
-            block = np.asarray(np.linalg.qr(block, mode="r"))
-        T = self.precision.whiten(block)
-        G = T @ T.T + np.eye(len(block))
         if len(block) == 1:  # plain regression: thousands of picks, where calls would cost more than arithmetic
-            lower, TL = np.sqrt(G), T / np.sqrt(G)
+            T = self.precision.whiten(block)
+            lower = np.sqrt(1.0 + T @ T.T)
+            TL = T / lower
         else:
-            lower = np.linalg.cholesky(G)
+            T, lower = self.precision.beside(block)
             TL = solve_triangular(lower, T, lower=True, check_finite=False)
         U = np.ascontiguousarray(self.precision.unwhiten(TL))
         self.precision = self.precision.with_rows(block)

@@ -47,7 +47,9 @@ def best_greedy(
     if len(rules.budget):
         scales.append(np.maximum(rules.shares, 1e-12))
     if len(rules.budget) > 1:
-        scales += [np.maximum(column, 1e-12 * max(column.max(), 1e-300)) for column in rules.costs.T]
+        largest = rules.costs.max(axis=0, initial=0.0)
+        # A resource that nobody uses orders nothing.
+        scales += [np.maximum(rules.costs[:, k], 1e-12 * top) for k, top in enumerate(largest) if top > 0]
     runs = [greedy(info, criterion, rules, start, scale=scale, lazy=lazy, sample=sample) for scale in scales]
     return max(runs, key=lambda run: criterion.sign * run[1].values[-1])
 

@@ -79,5 +79,5 @@ class Precision:
         if len(rows) > rows.shape[1]:
             rows = np.asarray(np.linalg.qr(rows, mode="r"))
         T = self.whiten(rows)
-        R = np.linalg.qr(np.concatenate([np.eye(len(T)), T.T]), mode="r")
-        return T, np.asarray(R).T
+        R = np.asarray(np.linalg.qr(np.concatenate([np.eye(len(T)), T.T]), mode="r"))
+        return T, (np.where(np.diag(R) < 0, -1.0, 1.0)[:, None] * R).T

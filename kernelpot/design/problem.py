@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from kernelpot.design.checks import KINDS
-from kernelpot.design.criteria import IV, A, Compound, Criterion, D, Ds, E, G, L, V, c
+from kernelpot.design.criteria import IV, A, Compound, Criterion, D, Ds, E, G, L, MeanVariance, V, c
 from kernelpot.design.duplicates import duplicates
 from kernelpot.design.given import MOST_SEED, reals, whole
 from kernelpot.design.information import Information, require
@@ -153,7 +153,7 @@ def balanced_of(roots: Mapping[str, Float[np.ndarray, "d q"]]) -> Criterion:
     if len(told) < 2:
         return IV.from_root(next(iter(told.values()), next(iter(roots.values()))))
     parts = [IV.from_root(root, name=f"IV({kind})") for kind, root in told.items()]
-    measure = Compound(parts, [BALANCE[kind] for kind in told], len(parts[0].root))
+    measure = MeanVariance(parts, [BALANCE[kind] for kind in told], len(parts[0].root))
     measure.name = "balanced"
     return measure
 

@@ -108,7 +108,7 @@ def information_curves(axes: Axes, curves: Mapping[str, Float[np.ndarray, " pick
     light_grid(axes)
     axes.set_xlim(0, None)
     axes.set_xlabel("structures chosen")
-    axes.set_ylabel("mean predicted variance, tr(VC)")
+    axes.set_ylabel("mean predicted variance, energies and forces")
     _label_ends(axes, ends)
 
 

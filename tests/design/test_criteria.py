@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kernelpot.design import IV, A, Choice, Compound, D, Ds, E, G, L, Precision, V, c, certify, select
+from kernelpot.design.criteria import MeanVariance
 from kernelpot.design.engines import gains_for
 from kernelpot.design.gains import Path
 from kernelpot.design.tried import TriedGains
@@ -38,6 +39,7 @@ def criteria(info):
         Compound([D(), IV(info.target())], [0.3, 0.7], info.d),
         Compound([A(info.d), IV(info.target()), c(P[0])], [1, 1, 2], info.d),
         Compound([D(), E(np.eye(info.d)), Ds([0], info.d)], [1, 1, 1], info.d),
+        MeanVariance([A(info.d), IV(info.target()), c(P[0])], [1, 3, 2], info.d),
     ]
 
 
@@ -60,7 +62,7 @@ def plain(criterion, Lambda):
             value = plain(part, Lambda)
             size = {"D": len(C), "Ds": len(getattr(part, "_chosen", ""))}.get(part.name)
             total += k * (value / size if size else -np.log(value))
-        return total
+        return np.exp(-total) if isinstance(criterion, MeanVariance) else total
     return np.trace(criterion.root.T @ C @ criterion.root)
 
 

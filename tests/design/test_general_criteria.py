@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from kernelpot.design import IV, A, Compound, D, E, G, Precision, branch_and_bound, certify, select
 from kernelpot.design.blockswaps import ScreenedSwaps
+from kernelpot.design.criteria import MeanVariance
 from kernelpot.design.exchange import exchange
 from kernelpot.design.gains import Gains, Path
 from kernelpot.design.lazy import LazyGains
@@ -23,6 +24,18 @@ seeds = st.integers(0, 10_000)
 
 def compound(info):
     return Compound([D(), A(info.d), IV(info.target())], [1, 1, 2], info.d)
+
+
+@given(seeds)
+def test_losses_of_a_mean_variance_are_differences_of_values(seed):
+    info = pool(8, seed=seed, heights=(0, 1, 3, 9), scale=3.0)
+    criterion = MeanVariance([A(info.d), IV(info.target())], [1, 2], info.d)
+    losses = Losses(info, criterion, starting(info, None))
+    losses.remove(2)
+    left = [0, 1, 3, 4, 5, 6, 7]
+    now = plain(criterion, matrix(info, left))
+    expected = [plain(criterion, matrix(info, [t for t in left if t != s])) - now for s in left]
+    np.testing.assert_allclose(losses.values[left], expected, rtol=1e-5, atol=1e-8)
 
 
 @given(seeds)

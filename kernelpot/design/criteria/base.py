@@ -141,8 +141,8 @@ class Criterion(ABC):
         return float(np.exp(-utility))
 
     def rate(self, value: float, d: int) -> float:
-        """Differentiate the utility in the value."""
-        return -1.0 / value
+        """Differentiate the utility in the value; zero where nothing is left to improve."""
+        return -1.0 / value if value > 0 else 0.0
 
     def steps(self, value: float, gains: Float[np.ndarray, " blocks"], d: int) -> Float[np.ndarray, " blocks"]:
         """Turn gains of a value into gains of its log ψ."""

@@ -171,3 +171,69 @@ class Compound(Criterion):
         for k, tangent in zip(self.kappa, tangents, strict=True):
             slope += k * tangent.slope
         return Tangent(float(sum(k * t.utility for k, t in zip(self.kappa, tangents, strict=True))), slope)
+
+
+class MeanVariance(Compound):
+    """The same for variances alone, as their weighted geometric mean ``Π φ_k^κ_k``: smaller is better.
+
+    Parameters
+    ----------
+    parts
+        Criteria of `kernelpot.design.criteria.linear`.
+    weights, d
+        As in `Compound`.
+    """
+
+    larger_is_better = False
+
+    def __init__(self, parts: Sequence[IV], weights: Sequence[float], d: int) -> None:
+        super().__init__(parts, weights, d)
+        self.symbol = "mean variance"
+
+    def score(self, state: Float[np.ndarray, " parts"]) -> float:
+        """``Π φ^κ``."""
+        return float(np.exp(-super().score(state)))
+
+    def value(self, precision: Precision) -> float:
+        """``Π φ^κ``."""
+        return self.score(self.state(precision))
+
+    def gradient(self, precision: Precision) -> Float[np.ndarray, "d d"]:
+        """Minus the value times that of ``Σ κ log ψ``."""
+        return -self.value(precision) * super().gradient(precision)
+
+    def gains(
+        self, G: Batch, H: Sequence[Batch], state: Float[np.ndarray, " parts"] | None = None
+    ) -> Float[np.ndarray, " blocks"]:
+        """Turn gains of ``Σ κ log ψ`` into those of the value."""
+        steps = super().gains(G, H, state)
+        return -np.expm1(-steps) * self.score(np.asarray(state))
+
+    def losses(self, G: Batch, H: Sequence[Batch], state: Float[np.ndarray, " parts"]) -> Float[np.ndarray, " blocks"]:
+        """Turn losses of ``Σ κ log ψ`` into those of the value."""
+        return np.expm1(super().losses(G, H, state)) * self.score(state)
+
+    def gainer(self, precision: Precision) -> Callable[[Rows], float]:
+        """Turn gains of ``Σ κ log ψ`` into those of the value, one block at a time."""
+        one, now = super().gainer(precision), self.value(precision)
+        return lambda rows: -float(np.expm1(-one(rows))) * now
+
+    def utility(self, value: float, d: int) -> float:
+        """Minus the log of the value."""
+        return Criterion.utility(self, value, d)
+
+    def raw(self, utility: float, d: int) -> float:
+        """Value of a ``log ψ``."""
+        return Criterion.raw(self, utility, d)
+
+    def rate(self, value: float, d: int) -> float:
+        """Differentiate the utility in the value."""
+        return Criterion.rate(self, value, d)
+
+    def steps(self, value: float, gains: Float[np.ndarray, " blocks"], d: int) -> Float[np.ndarray, " blocks"]:
+        """Turn gains of the value into gains of its log ψ."""
+        return Criterion.steps(self, value, gains, d)
+
+    def falls(self, value: float, losses: Float[np.ndarray, " blocks"], d: int) -> Float[np.ndarray, " blocks"]:
+        """Do the same for losses."""
+        return Criterion.falls(self, value, losses, d)

@@ -125,7 +125,11 @@ def solved_traces(G: Batch, H: Sequence[Batch]) -> list[Float[np.ndarray, " bloc
     """
     if G.shape[-1] == 1:
         return [matrices[:, 0, 0] / G[:, 0, 0] for matrices in H]
-    inverse = np.linalg.inv(G)
+    try:
+        inverse = np.linalg.inv(G)
+    except np.linalg.LinAlgError:  # round-off: G is I or larger
+        values, E = np.linalg.eigh(G)
+        inverse = (E / np.maximum(values, 1.0)[:, None, :]) @ E.transpose(0, 2, 1)
     # H is symmetric, so the trace of the product is the sum of the products.
     return [np.einsum("mij,mij->m", inverse, matrices) for matrices in H]
 

@@ -152,7 +152,10 @@ def _logdet(G: Batch) -> Float[np.ndarray, " blocks"]:
     """``log det`` of positive definite matrices."""
     if G.shape[-1] == 1:
         return np.log(G[:, 0, 0])
-    diagonal = np.diagonal(np.linalg.cholesky(G), axis1=1, axis2=2)
+    try:
+        diagonal = np.diagonal(np.linalg.cholesky(G), axis1=1, axis2=2)
+    except np.linalg.LinAlgError:  # round-off: G is I or larger
+        return np.log(np.maximum(np.linalg.eigvalsh(G), 1.0)).sum(axis=1)
     return 2.0 * np.log(diagonal).sum(axis=1)
 
 
