@@ -62,14 +62,12 @@ def real(value: object, name: str, *, least: float = 0.0, most: float = np.inf, 
         It is none, not finite, or outside the limits.
     """
     value = _scalar(value)
-    number = None
-    # Compared before it is turned into a float, which a larger whole number cannot be.
-    if isinstance(value, float | np.integer | np.floating):
-        number = float(value)
-    elif isinstance(value, int) and not isinstance(value, bool) and abs(value) <= sys.float_info.max:
-        number = float(value)
-    if number is not None and np.isfinite(number) and least <= number < most and not (above and number == least):
-        return number
+    # A whole number may be larger than any float.
+    small = isinstance(value, int) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+    if isinstance(value, float | np.integer | np.floating) or small:
+        number = float(value)  # type: ignore[arg-type]
+        if np.isfinite(number) and least <= number < most and not (above and number == least):
+            return number
     rule = f"{'above' if above else 'at least'} {least:g}" + (f" and below {most:g}" if np.isfinite(most) else "")
     raise ParameterError(f"`{name}` must be a finite number {rule}, got {shown(value)}")
 

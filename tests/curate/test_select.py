@@ -325,7 +325,7 @@ def test_the_plan_and_the_answer_are_said(tmp_path, capsys):
     with progress.shown():
         found = select_chunks(store, 3, criterion="D")
     assert "20 blocks in 1 part(s)" in capsys.readouterr().err
-    assert "4 chunks, 1 part(s); greedy over the whole pool: at least 1 - 1/e" in str(found)
+    assert "4 chunks, 1 part; greedy over the whole pool: at least 1 - 1/e" in str(found)
     assert "heuristic" in str(select_chunks(store, 3, criterion="A", method="stochastic"))
 
 
