@@ -108,9 +108,7 @@ class Forecast:
             )
         if self.missing:
             more = f" and {len(self.missing) - _NAMED} more groups" if len(self.missing) > _NAMED else ""
-            lines.append(
-                f"the pilot holds no {', '.join(self.missing[:_NAMED])}{more}: there the forecast is a guess"
-            )
+            lines.append(f"the pilot holds no {', '.join(self.missing[:_NAMED])}{more}: there the forecast is a guess")
         if max(self.scale.values()) > STRANGE:
             lines.append(
                 "the kernel describes the pilot badly (errors several times larger than predicted): for structures "
