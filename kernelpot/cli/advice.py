@@ -17,7 +17,7 @@ from kernelpot.design import assess
 from kernelpot.design.advice_text import Sources, describe
 from kernelpot.errors import LabelError
 from kernelpot.models.coverage import Coverage, coverage
-from kernelpot.models.forecast import FEWEST, Forecast, forecast
+from kernelpot.models.forecast import FEWEST, Forecast, forecast, shortlist
 from kernelpot.models.screening import screen
 from kernelpot.progress import say
 
@@ -89,7 +89,7 @@ def advise(
     )
     text = describe(
         found,
-        [counted, *_remarks(known)],
+        [counted, *_remarks(known), *_unheld(ahead)],
         by_labels={kind: float(values[0]) for kind, values in ahead.errors.items()} if ahead else None,
         sources=Sources(_sources(train), _sources(pool), _sources(aims)),
     )
@@ -169,6 +169,13 @@ def _remarks(known: Coverage) -> list[str]:
             "energies of some elements cannot be told apart; add structures of other compositions"
         )
     return lines
+
+
+def _unheld(ahead: Forecast | None) -> list[str]:
+    """Say which groups the errors by the labels know nothing of."""
+    if ahead is None or not ahead.missing:
+        return []
+    return [f"the set holds no {shortlist(ahead.missing)}: there the errors by the labels are a guess"]
 
 
 def _coverage_text(known: Coverage, aims: Sequence[Atoms], name: str) -> str:

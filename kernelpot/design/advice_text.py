@@ -205,7 +205,7 @@ def _next(found: Findings, names: Sources) -> str:
         )
         for k, s in enumerate(found.next_indices.tolist())
     ]
-    return f"WHAT TO ADD NEXT, in order{known}\n" + _table(head, rows)
+    return f"WHAT TO ADD NEXT, in order{known}; errors by the prior alone\n" + _table(head, rows)
 
 
 def _curves(found: Findings, by_labels: Mapping[str, float] | None) -> str:

@@ -41,6 +41,12 @@ _RANDOM_ORDERS = 3
 _NAMED = 6
 
 
+def shortlist(groups: Sequence[str]) -> str:
+    """Name groups, the first few of many."""
+    more = f" and {len(groups) - _NAMED} more groups" if len(groups) > _NAMED else ""
+    return ", ".join(groups[:_NAMED]) + more
+
+
 @dataclass(frozen=True, eq=False)
 class Forecast:
     """Error on a target against the number of labels: predicted, then corrected by a labelled pilot.
@@ -107,8 +113,7 @@ class Forecast:
                 f"scale {self.scale[kind]:.2f} times the prediction, floor {floor}"
             )
         if self.missing:
-            more = f" and {len(self.missing) - _NAMED} more groups" if len(self.missing) > _NAMED else ""
-            lines.append(f"the pilot holds no {', '.join(self.missing[:_NAMED])}{more}: there the forecast is a guess")
+            lines.append(f"the pilot holds no {shortlist(self.missing)}: there the forecast is a guess")
         if max(self.scale.values()) > STRANGE:
             lines.append(
                 "the kernel describes the pilot badly (errors several times larger than predicted): for structures "
@@ -305,7 +310,7 @@ def _signal(exact: Information, n_weights: int) -> dict[str, float]:
 
 
 def _missing(pilot: Sequence[Atoms], aims: Sequence[Atoms]) -> tuple[str, ...]:
-    """Groups of the target that the pilot lacks; none where the pilot's structures name no group at all."""
+    """Name groups of the target that the pilot lacks; none where the pilot's structures name no group at all."""
     mine, theirs = ({str(atoms.info.get("config_type", "")) for atoms in some} for some in (pilot, aims))
     return tuple(sorted(theirs - mine - {""})) if mine - {""} else ()
 
