@@ -143,7 +143,8 @@ def _forecast(
         )
     n = sorted({len(train), len(train) + (len(path) + 1) // 2, len(train) + len(path)})
     try:
-        return forecast(space, train, pool=pool, n=n, path=path, target=target or None, keys=keys, seed=space.seed), ""
+        ahead = forecast(space, train, pool=pool, n=n, path=path, target=target or None, keys=keys, seed=space.seed)
+        return replace(ahead, path="the additions proposed"), ""
     except LabelError as error:
         if "different structures" in str(error):
             return None, f"it needs at least {FEWEST} different labelled structures"
