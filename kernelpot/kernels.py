@@ -38,9 +38,10 @@ class DotProduct:
                 f"`zeta` must be a whole number from 1 to 16, got {self.zeta!r}; a fractional power has no derivative "
                 "where two environments are orthogonal. 2 is usual."
             )
-        if not np.isfinite(self.amplitude) or not 1e-20 <= self.amplitude <= 1e20:
+        real = not isinstance(self.amplitude, bool) and isinstance(self.amplitude, int | float | np.number)
+        if not real or not 1e-20 <= self.amplitude <= 1e20:
             raise ParameterError(
-                f"`amplitude` must be positive and in eV, 1e-20 to 1e20, got {self.amplitude}; 1.0 is usual."
+                f"`amplitude` must be positive and in eV, 1e-20 to 1e20, got {self.amplitude!r}; 1.0 is usual."
             )
 
     def value(self, s: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:

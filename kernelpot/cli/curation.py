@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from argparse import Namespace
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +30,9 @@ def curate(args: Namespace) -> None:
     from kernelpot.curate import select_chunks, write_blocks
     from kernelpot.curate.source import file_list, read_frames
 
-    check_outputs({"--out": args.out, "--json": args.json}, [*args.pool, *args.existing])
+    outputs = {"--out": args.out, "--json": args.json}
+    check_outputs(outputs, [*args.pool, *args.existing])
+    _check_folder(args.blocks, outputs)
     require_zarr()
     file_list(args.pool)
     if args.epsilon is not None and args.epsilon >= 1:
@@ -70,6 +73,17 @@ def curate(args: Namespace) -> None:
             write(temporary, chosen, format="extxyz")
     show(_text(choice, store, args), args.json)
     write_json(args.json, _json(choice, store, args))
+
+
+def _check_folder(blocks: str, outputs: Mapping[str, str | None]) -> None:
+    """Refuse a folder that is a file, and outputs that would lie in it."""
+    folder = Path(blocks).resolve()
+    above = next((place for place in (folder, *folder.parents) if place.exists()), folder)
+    if above.exists() and not above.is_dir():
+        raise ParameterError(f"`--blocks` must be a folder, but {above} is a file; choose another name")
+    for option, path in outputs.items():
+        if path is not None and path != "-" and Path(path).resolve().is_relative_to(folder):
+            raise ParameterError(f"`{option}` must not lie in the folder of `--blocks`, got {path!r}; choose another")
 
 
 def _space(args: Namespace) -> SparseGP:

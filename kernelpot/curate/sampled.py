@@ -7,9 +7,9 @@ from jaxtyping import Bool, Int
 
 from kernelpot.design.criteria import Criterion
 from kernelpot.design.gains import Gains, Path
+from kernelpot.design.given import real
 from kernelpot.design.information import Information
 from kernelpot.design.precision import Precision
-from kernelpot.errors import ParameterError
 from kernelpot.progress import track
 
 
@@ -18,8 +18,7 @@ def sample_size(n_candidates: int, n: int, epsilon: float) -> int:
 
     Some more are drawn for those that were chosen before and drop out.
     """
-    if not 0.0 < epsilon < 1.0:
-        raise ParameterError(f"`epsilon` must lie between 0 and 1, got {epsilon}")
+    epsilon = real(epsilon, "epsilon", most=1.0, above=True)
     size = np.ceil(n_candidates / n * np.log(1.0 / epsilon) * n_candidates / (n_candidates - n + 1.0))
     return int(np.clip(size, 1, n_candidates))
 

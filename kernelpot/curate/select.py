@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import operator
-
 import numpy as np
 from jaxtyping import Float, Int
 
@@ -16,7 +14,8 @@ from kernelpot.curate.workers import number_of
 from kernelpot.design.checks import KINDS
 from kernelpot.design.chunks import BlockStore, marks
 from kernelpot.design.criteria import IV, Criterion
-from kernelpot.design.information import Information
+from kernelpot.design.given import MOST_SEED, real, whole
+from kernelpot.design.information import Information, require
 from kernelpot.design.precision import Precision
 from kernelpot.design.problem import balanced_of, make_criterion
 from kernelpot.errors import ParameterError
@@ -97,14 +96,12 @@ def select_chunks(
     StoreError
         The store is not complete, or a chunk is damaged.
     """
-    if method not in METHODS:
+    if not isinstance(method, str) or method not in METHODS:
         raise ParameterError(f"unknown method {method!r}; choose from {', '.join(METHODS)}")
     if not isinstance(store, BlockStore):
         raise ParameterError(f"`store` must be a BlockStore, got a {type(store).__name__}; write_blocks makes one")
-    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed < 2**32:
-        raise ParameterError(f"`seed` must be a whole number of 32 bits, 0 or more, got {seed!r}")
-    if epsilon is not None and not 0.0 < epsilon < 1.0:
-        raise ParameterError(f"`epsilon` must lie between 0 and 1, got {epsilon}")
+    seed, memory = whole(seed, "seed", most=MOST_SEED), real(memory, "memory", above=True)
+    epsilon = None if epsilon is None else real(epsilon, "epsilon", most=1.0, above=True)
     processes = number_of(workers, scheduler)
     store.require_complete()
     keep_open(store)
@@ -116,18 +113,15 @@ def select_chunks(
     measure = _criterion(criterion, store, target, processes, scheduler)
     job = Job(
         store=store, candidates=candidates, n=size, criterion=measure, start=start, epsilon=epsilon,
-        per_part=_per_part(per_part, size), mix=mix, memory=float(memory), workers=processes, scheduler=scheduler,
-        seed=int(seed),
+        per_part=_per_part(per_part, size), mix=mix, memory=memory, workers=processes, scheduler=scheduler,
+        seed=seed,
     )  # fmt: skip
     return METHODS[method](job)
 
 
 def _size(n: int, distinct: int) -> int:
-    try:
-        size = operator.index(n)
-    except TypeError:
-        raise ParameterError(f"`n` must be a whole number, got {n!r}") from None
-    if not 0 <= size <= distinct:
+    size = whole(n, "n")
+    if size > distinct:
         raise ParameterError(
             f"`n` must be between 0 and the number of structures that differ from one another and from existing ones, "
             f"{distinct}; got {size}"
@@ -138,24 +132,21 @@ def _size(n: int, distinct: int) -> int:
 def _per_part(per_part: int | None, n: int) -> int:
     if per_part is None:
         return n
-    if isinstance(per_part, bool) or not isinstance(per_part, int | np.integer) or per_part < 1:
-        raise ParameterError(f"`per_part` must be a whole number, at least 1, got {per_part!r}")
-    return int(per_part)
+    return whole(per_part, "per_part", least=1)
 
 
 def _candidates(store: BlockStore, existing: Information | None) -> Int[np.ndarray, " candidates"]:
     """Return positions of structures that differ from one another and from existing ones."""
     catalogue = store.catalogue
-    if existing is None or not len(existing):
+    if existing is None:
         return catalogue.heads
-    if not isinstance(existing, Information):
-        raise ParameterError(f"`existing` must be an Information, got a {type(existing).__name__}")
+    require(existing, "existing")
     if existing.d != store.d:
         raise ParameterError(
             f"`existing` has {existing.d} weights and the store {store.d}; make it with curate.load_space of the folder"
         )
     known = marks(existing.means)
-    if not known.shape[1] or known.shape[1] != catalogue.marks.shape[1]:
+    if not len(known) or not known.shape[1] or known.shape[1] != catalogue.marks.shape[1]:
         return catalogue.heads
     heads = catalogue.heads
     joint = equal_vectors(

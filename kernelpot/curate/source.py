@@ -13,6 +13,7 @@ import numpy as np
 
 from kernelpot.data.check import SOURCE, check_structure
 from kernelpot.data.read import OPENERS, plain_copy
+from kernelpot.design.given import MOST_SEED, whole
 from kernelpot.errors import DataError, ParameterError
 from kernelpot.linalg.chunks import digest
 
@@ -152,8 +153,7 @@ def sample(source: Source, size: int, *, seed: int = 0) -> list[Atoms]:
     DataError
         None that was drawn is usable.
     """
-    if size < 1:
-        raise ParameterError(f"`size` must be at least 1, got {size}")
+    size, seed = whole(size, "size", least=1), whole(seed, "seed", most=MOST_SEED)
     rng = np.random.default_rng(seed)
     kept: list[Frame] = []
     for frame in frames(source):

@@ -15,6 +15,7 @@ from kernelpot.curate.source import Frame, Source, describe, frames
 from kernelpot.curate.space import features_of, fingerprint, load_space, planning_of, save_space, settings_of
 from kernelpot.curate.workers import number_of, spread
 from kernelpot.design.chunks import DTYPES, BlockStore
+from kernelpot.design.given import real, whole
 from kernelpot.design.information import Information
 from kernelpot.errors import DataError, ParameterError, StoreError
 from kernelpot.models.arguments import check_species
@@ -152,15 +153,12 @@ def write_blocks(
     ParameterError
         A parameter breaks its rule, or a package is missing.
     """
-    if isinstance(chunk, bool) or not isinstance(chunk, int | np.integer) or chunk < 1:
-        raise ParameterError(f"`chunk` must be a whole number of structures, at least 1, got {chunk!r}")
-    if not 0.0 <= truncate < 1.0:
-        raise ParameterError(f"`truncate` must lie in [0, 1), got {truncate}")
+    chunk, truncate = whole(chunk, "chunk", least=1), real(truncate, "truncate", most=1.0)
     if dtype not in DTYPES:
         raise ParameterError(f"`dtype` must be one of {', '.join(DTYPES)}, got {dtype!r}")
     processes = number_of(workers, scheduler)
     folder = Path(folder)
-    store = BlockStore.create(folder, _settings(space, source, int(chunk), truncate, dtype), resume=resume)
+    store = BlockStore.create(folder, _settings(space, source, chunk, truncate, dtype), resume=resume)
     good = _sound(store)
     if store.complete and len(good) == store.manifest["n_chunks"]:
         say(f"{folder}: complete, {len(good)} chunks; nothing to do")
@@ -170,9 +168,9 @@ def write_blocks(
         save_space(space, folder / SPACE)
     if good:
         say(f"{folder}: going on with {len(good)} complete chunk(s)")
-    say(str(_plan(space, source, int(chunk), truncate, dtype, processes)))
+    say(str(_plan(space, source, chunk, truncate, dtype, processes)))
     count = _Count()
-    pieces = count.through(_pieces(source, int(chunk), skip=set(good)))
+    pieces = count.through(_pieces(source, chunk, skip=set(good)))
     items = ((str(folder), k, piece, truncate) for k, piece in pieces if piece is not None)
     for _ in track(spread(_make, items, workers=processes, scheduler=scheduler), "chunks"):
         pass

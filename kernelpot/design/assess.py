@@ -16,7 +16,8 @@ from kernelpot.design.engines import gains_for
 from kernelpot.design.expected import Curve, Target, expected_errors, mean_curve, row_variances
 from kernelpot.design.findings import Feasibility, Remaining, Swap
 from kernelpot.design.gains import Path
-from kernelpot.design.information import Information
+from kernelpot.design.given import MOST_SEED, real, reals, whole
+from kernelpot.design.information import Information, require
 from kernelpot.design.limits import Cost
 from kernelpot.design.precision import Precision
 from kernelpot.design.problem import make_criterion
@@ -96,7 +97,10 @@ def assess(
     triangular inversion per structure. Swaps are searched among the `MEMBERS` members that are missed least and the
     `CANDIDATES` candidates that add most to the whole set; what is reported of them is exact.
     """
-    _check(info, pool, target, next, swaps, redundant)
+    _check(info, pool, target)
+    next, swaps = whole(next, "next"), whole(swaps, "swaps")
+    redundant, seed = real(redundant, "redundant"), whole(seed, "seed", most=MOST_SEED)
+    tolerances = [real(tolerance, "tolerances") for tolerance in np.atleast_1d(reals(tolerances, "tolerances"))]
     pool = pool if pool is not None and len(pool) else None
     aim = target if target is not None else pool if pool is not None else info
     measure = make_criterion(criterion, pool if pool is not None else info, target)
@@ -162,16 +166,13 @@ class _Additions:
     ahead_random: Curve | None
 
 
-def _check(
-    info: Information, pool: Information | None, target: Information | None, n: int, swaps: int, redundant: float
-) -> None:
-    for name, other in (("info", info), ("pool", pool), ("target", target)):
-        if other is not None and not isinstance(other, Information):
-            raise ParameterError(
-                f"`{name}` must be an Information, got a {type(other).__name__}; "
-                "space.information(structures) makes one"
-            )
-        if other is not None and other.d != info.d:
+def _check(info: Information, pool: Information | None, target: Information | None) -> None:
+    require(info, "info")
+    for name, other in (("pool", pool), ("target", target)):
+        if other is None:
+            continue
+        require(other, name)
+        if other.d != info.d:
             raise ParameterError(
                 f"`{name}` has {other.d} weights and the set {info.d}; make both with the same prepared model"
             )
@@ -179,10 +180,6 @@ def _check(
         raise DataError("the set to assess is empty: give at least one structure")
     if target is not None and not len(target):
         raise DataError("`target` is empty: give at least one structure, or None for the pool")
-    if n < 0 or swaps < 0:
-        raise ParameterError(f"`next` and `swaps` must be whole numbers, 0 or more; got {n} and {swaps}")
-    if not (np.isfinite(redundant) and redundant >= 0):
-        raise ParameterError(f"`redundant` must be finite and not negative, got {redundant}")
 
 
 def _feasibility(info: Information) -> tuple[Float[np.ndarray, " d"], Feasibility]:
@@ -305,7 +302,7 @@ def _costs(costs: Cost | None, pool: Information) -> Float[np.ndarray, " structu
     """Cost of every candidate."""
     if costs is None:
         return pool.n_atoms.astype(np.float64) ** 3
-    values = np.asarray(costs(pool) if callable(costs) else costs, dtype=np.float64)
+    values = reals(costs(pool) if callable(costs) else costs, "costs").astype(np.float64)
     if values.shape != (len(pool),):
         raise ParameterError(f"`costs` must hold one cost for each of {len(pool)} candidates, got {values.shape}")
     if not (np.isfinite(values) & (values > 0)).all():

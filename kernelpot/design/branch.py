@@ -19,6 +19,7 @@ from jaxtyping import Float, Int
 from kernelpot.design.criteria import Criterion
 from kernelpot.design.exchange import exchange
 from kernelpot.design.gains import Path, first_of_best
+from kernelpot.design.given import real, whole
 from kernelpot.design.information import Information
 from kernelpot.design.limits import Budget, Costs, Numbers, Quotas, check_feasible
 from kernelpot.design.methods import best_greedy, restarts_of
@@ -121,11 +122,10 @@ def branch_and_bound(
     ParameterError
         As `select`, or where a limit is not positive.
     """
-    if not (seconds > 0 and nodes > 0 and 0.0 <= tolerance < 1.0):
-        raise ParameterError(
-            f"`seconds` and `nodes` must be positive and `tolerance` in [0, 1), got {seconds}, {nodes}, {tolerance}"
-        )
+    seconds = seconds if seconds == float("inf") else real(seconds, "seconds", above=True)
+    nodes, tolerance = whole(nodes, "nodes", least=1), real(tolerance, "tolerance", most=1.0)
     began = time.perf_counter()
+    start = starting(info, existing)
     rules = make_rules(
         info,
         n,
@@ -138,7 +138,7 @@ def branch_and_bound(
         quotas=quotas,
         quota_groups=quota_groups,
     )
-    search = _Search(info, make_criterion(criterion, info, target), rules, starting(info, existing), tolerance)
+    search = _Search(info, make_criterion(criterion, info, target), rules, start, tolerance)
     while search.open and search.nodes < nodes and time.perf_counter() - began < seconds:
         search.split()
     measure, value = search.criterion, search.value

@@ -11,8 +11,9 @@ from jaxtyping import Int
 
 from kernelpot.design.choice import Choice
 from kernelpot.design.criteria import Criterion
+from kernelpot.design.given import real, whole
 from kernelpot.design.information import Information
-from kernelpot.design.limits import Budget, Costs, Numbers, Quotas
+from kernelpot.design.limits import Budget, Costs, Numbers, Quotas, read_numbers
 from kernelpot.design.problem import CRITERIA, Target, make_criterion, make_rules, starting
 from kernelpot.design.relaxation import STEPS, TOLERANCE, relax
 from kernelpot.design.rules import Rules
@@ -138,10 +139,11 @@ def certify(
         `existing` or `target`, or a setting is wrong.
     """
     began = time.perf_counter()
-    if not isinstance(steps, int) or steps < 0 or not 0.0 <= tolerance < 1.0:
-        raise ParameterError(f"`steps` must be 0 or more, `tolerance` in [0, 1); got {steps!r} and {tolerance!r}")
+    steps, tolerance = whole(steps, "steps"), real(tolerance, "tolerance", most=1.0)
     start = starting(info, existing)
-    indices = _numbers(info, choice)
+    if choice is None:
+        raise ParameterError("`choice` must be a Choice or a list of structure numbers, got None")
+    indices = read_numbers(choice.indices if isinstance(choice, Choice) else choice, len(info), "choice")
     if isinstance(choice, Choice):
         budget = choice.budget if budget is None else budget
     rules = make_rules(
@@ -178,16 +180,6 @@ def certify(
         seconds=time.perf_counter() - began,
         larger_is_better=measure.larger_is_better,
     )
-
-
-def _numbers(info: Information, choice: Choice | Sequence[int] | Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
-    """Structure numbers of a choice."""
-    indices = np.asarray(choice.indices if isinstance(choice, Choice) else choice, dtype=np.int64).reshape(-1)
-    if len(np.unique(indices)) < len(indices) or (len(indices) and not 0 <= indices.min() <= indices.max() < len(info)):
-        raise ParameterError(
-            f"`choice` must hold different structure numbers in [0, {len(info)}), got {indices.tolist()}"
-        )
-    return indices
 
 
 def _check_paid(choice: object, rules: Rules, indices: Int[np.ndarray, " n"]) -> None:

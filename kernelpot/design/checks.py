@@ -5,18 +5,74 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
+from kernelpot.design.given import reals, shown, wholes
 from kernelpot.errors import DataError, ParameterError
 
 KINDS = ("energy", "forces", "stress")
 """Label kinds; a row's kind is stored as the position in this tuple."""
+
+LARGEST = 1e12
+"""Size of a row's number beyond which sums of squares lose the prior's 1 to round-off."""
 
 
 def check_kinds(kinds: Int[np.ndarray, " rows"]) -> None:
     """Refuse kinds that have no name."""
     if ((kinds < 0) | (kinds >= len(KINDS))).any():
         raise ParameterError(f"`kinds` must be positions in {KINDS}, got {sorted(set(kinds.tolist()))}")
+
+
+def check_block(
+    s: int, block: object, d: int | None
+) -> tuple[Float[np.ndarray, "rows d"], Int[np.ndarray, " rows"], Float[np.ndarray, " rows"]]:
+    """Return the arrays of a block, or refuse them.
+
+    Parameters
+    ----------
+    s
+        Structure number.
+    block
+        ``(rows, kinds, sigma)``.
+    d
+        Number of weights of the blocks before; None for the first.
+    """
+    if not isinstance(block, tuple | list) or len(block) != 3:
+        raise ParameterError(f"`blocks` must hold (rows, kinds, sigma) of each structure, got {shown(block)} for {s}")
+    rows, sigma = (reals(part, f"blocks[{s}]") for part in (block[0], block[2]))
+    kinds = wholes(block[1], f"blocks[{s}]")
+    if rows.ndim != 2 or d not in (None, rows.shape[1]):
+        raise ParameterError(
+            f"the rows of block {s} must have the shape (rows, {'d' if d is None else d}), got {rows.shape}"
+        )
+    if kinds.shape != (len(rows),) or sigma.shape != (len(rows),):
+        raise ParameterError(
+            f"block {s} must have one kind and one sigma for each of {len(rows)} rows, got shapes {kinds.shape} and "
+            f"{sigma.shape}"
+        )
+    check_kinds(kinds)
+    rows = rows.astype(np.float64, copy=False)
+    _check_size(rows, np.full(len(rows), s))
+    return rows, kinds, sigma.astype(np.float64)
+
+
+def _check_size(rows: Float[np.ndarray, "rows d"], structure: Int[np.ndarray, " rows"]) -> None:
+    """Refuse numbers that are not finite, or so large that they spoil sums of squares."""
+    # Not a number makes both extremes so: two passes, no array of flags.
+    if rows.min(initial=0.0) >= -LARGEST and rows.max(initial=0.0) <= LARGEST:
+        return
+    bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
+    if len(bad):
+        raise DataError(
+            f"structure {structure[bad[0]]} has rows that are not finite "
+            f"({len(bad)} such rows in all): check its geometry and set it aside"
+        )
+    bad = np.flatnonzero((np.abs(rows) > LARGEST).any(axis=1))
+    raise DataError(
+        f"structure {structure[bad[0]]} has rows of up to {np.abs(rows).max():.3g}, more than {LARGEST:g}: a label "
+        f"would be known to {1 / LARGEST:g} of the prior; the noise is too small, or the amplitude too large "
+        f"({len(bad)} such rows in all)"
+    )
 
 
 def check_shapes(arrays: Mapping[str, np.ndarray], n_groups: int) -> None:
@@ -67,14 +123,7 @@ def check_values(arrays: Mapping[str, np.ndarray]) -> None:
     """
     rows, kinds, counts = arrays["rows"], arrays["kinds"], arrays["counts"]
     structure = np.repeat(np.arange(len(counts)), np.diff(arrays["offsets"]))
-    # A sum is finite only where every term is (or where terms overflow, as bad): one pass, no array of flags.
-    if not np.isfinite(rows.sum()):
-        bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
-        if len(bad):
-            raise DataError(
-                f"structure {structure[bad[0]]} has rows that are not finite "
-                f"({len(bad)} such rows in all): check its geometry and set it aside"
-            )
+    _check_size(rows, structure)
     bad = np.flatnonzero(~np.isfinite(arrays["means"]).all(axis=1))
     if len(bad):
         raise DataError(f"structure {bad[0]} has a mean descriptor that is not finite: set it aside")

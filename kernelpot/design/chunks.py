@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from kernelpot.design.checks import KINDS
+from kernelpot.design.given import numbers
 from kernelpot.design.information import Information
 from kernelpot.errors import ParameterError, StoreError
 from kernelpot.linalg.chunks import ChunkStore, digest, require_zarr, write_json
@@ -143,8 +144,8 @@ class BlockStore:
     @property
     def complete(self) -> bool:
         """Whether the whole source was gone through and every chunk is there."""
-        n = self.manifest["n_chunks"]
-        return n is not None and self.chunks.numbers() == list(range(n))
+        n, there = self.manifest["n_chunks"], self.chunks.numbers()
+        return n == len(there) and there == list(range(len(there)))
 
     def finish(self, n_chunks: int) -> None:
         """Note that the source ends after this many chunks."""
@@ -248,6 +249,11 @@ class BlockStore:
         if not parts:
             raise ParameterError(f"{self.folder}: the store holds no structure; every one was set aside")
         joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        if len(joined["index"]) != self.manifest["n_structures"]:
+            raise StoreError(
+                f"{self.folder / _MANIFEST}: damaged (the chunks hold {len(joined['index'])} structures, "
+                f"`n_structures` is {self.manifest['n_structures']}); write the store again"
+            )
         same = equal_vectors(joined["marks"], joined["n_atoms"])
         return Catalogue(**joined, same=same, names=tuple(names))
 
@@ -260,7 +266,7 @@ class BlockStore:
             Positions in the catalogue. Mean descriptors are not read: the result has none.
         """
         catalogue = self.catalogue
-        which = np.asarray(which, dtype=np.int64)
+        which = numbers(which, "which")
         offsets = np.concatenate([[0], np.cumsum(catalogue.heights[which])])
         rows = np.empty((offsets[-1], self.d))
         kinds, sigma = np.empty(offsets[-1], dtype=np.int64), np.empty(offsets[-1])
@@ -301,14 +307,11 @@ def to_arrays(info: Information, dtype: str = "float64") -> tuple[dict[str, np.n
     Raises
     ------
     ParameterError
-        `dtype` is unknown, or the rows overflow it.
+        `dtype` is unknown.
     """
     if dtype not in DTYPES:
         raise ParameterError(f"`dtype` must be one of {', '.join(DTYPES)}, got {dtype!r}")
-    with np.errstate(over="ignore"):  # an overflow is found below
-        rows = info.rows.astype(dtype)
-    if not np.isfinite(rows).all():
-        raise ParameterError(f"the rows reach {np.abs(info.rows).max():.3g}, too large for {dtype}; use float64")
+    rows = info.rows.astype(dtype)
     names = sorted(set(info.groups))
     arrays = {
         "rows": rows,
@@ -389,7 +392,23 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
         raise StoreError(f"{file}: must be {NAME} version {VERSION}, found {name} version {version}")
     if not known:
         raise StoreError(f"{file}: damaged (settings are missing); write the store again")
+    _check_manifest(file, manifest)
     return dict(manifest)
+
+
+def _check_manifest(file: Path, manifest: Mapping[str, Any]) -> None:
+    """Refuse numbers that no store can have."""
+    settings = manifest["settings"]
+    wanted = {"d": settings["d"], "chunk": settings["chunk"]}
+    if manifest["n_chunks"] is not None:  # the source was gone through to its end
+        wanted |= {name: manifest.get(name) for name in ("n_chunks", "n_structures", "n_set_aside")}
+    for name, found in wanted.items():
+        if isinstance(found, bool) or not isinstance(found, int) or found < (1 if name in settings else 0):
+            raise StoreError(
+                f"{file}: damaged (`{name}` must be a whole number, found {found!r}); write the store again"
+            )
+    if settings["dtype"] not in DTYPES or not isinstance(settings.get("description", {}), dict):
+        raise StoreError(f"{file}: damaged (`dtype` or `description` is none); write the store again")
 
 
 def _check_same(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:

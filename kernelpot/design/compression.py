@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float, Int
 
-from kernelpot.errors import DataError, ParameterError
+from kernelpot.design.given import real
+from kernelpot.errors import DataError
 
 
 def compress(rows: Float[np.ndarray, "rows d"], share: float) -> tuple[Float[np.ndarray, "kept d"], float]:
@@ -34,8 +35,7 @@ def compress(rows: Float[np.ndarray, "rows d"], share: float) -> tuple[Float[np.
     DataError
         If a row is not finite.
     """
-    if not 0.0 <= share < 1.0:
-        raise ParameterError(f"`share` is the part of a block's trace that may be dropped, 0 <= share < 1, got {share}")
+    share = real(share, "share", most=1.0)
     rows = np.asarray(rows, dtype=np.float64)
     if not np.isfinite(rows).all():
         raise DataError(

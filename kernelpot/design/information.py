@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from kernelpot.design.checks import KINDS, check_kinds, check_shapes, check_values
+from kernelpot.design.checks import KINDS, check_block, check_shapes, check_values
 from kernelpot.design.compression import compress_block
 from kernelpot.design.environments import Environments, Joined, Subset
+from kernelpot.design.given import names, numbers, real, reals, shown, whole, wholes
 from kernelpot.errors import ParameterError
 
 _CHUNK = 1 << 14
@@ -76,10 +77,13 @@ class Information:
         """Store read-only views and check that they agree."""
         for name, dtype in _DTYPES.items():
             # A view, not a copy: rows may fill most of the memory.
-            array = np.ascontiguousarray(getattr(self, name), dtype=dtype).view()
+            checked = (wholes if dtype is np.int64 else reals)(getattr(self, name), name)
+            array = np.ascontiguousarray(checked, dtype=dtype).view()
             array.flags.writeable = False
             object.__setattr__(self, name, array)
-        object.__setattr__(self, "groups", tuple(self.groups))
+        object.__setattr__(self, "groups", names(self.groups, "groups"))
+        if not isinstance(self.description, Mapping):
+            raise ParameterError(f"`description` must be a mapping, got {shown(self.description)}")
         object.__setattr__(self, "description", MappingProxyType(dict(self.description)))
         arrays = {name: getattr(self, name) for name in _DTYPES}
         check_shapes(arrays, len(self.groups))
@@ -119,13 +123,16 @@ class Information:
         truncate
             Share of each kind's trace that compression may drop, as in `truncated`.
         """
+        truncate = real(truncate, "truncate", most=1.0)
         parts = []
         counts = []
-        for block_rows, block_kinds, block_sigma in blocks:
-            codes = np.asarray(block_kinds, dtype=np.int64)
-            check_kinds(codes)
+        d: int | None = None
+        if not isinstance(blocks, Iterable):
+            raise ParameterError(f"`blocks` must be (rows, kinds, sigma) of each structure, got {shown(blocks)}")
+        for s, block in enumerate(blocks):
+            block_rows, codes, sigmas = check_block(s, block, d)
+            d = block_rows.shape[1]
             counts.append(np.bincount(codes, minlength=len(KINDS)))
-            sigmas = np.asarray(block_sigma, dtype=np.float64)
             parts.append(compress_block(block_rows, codes, sigmas, truncate, len(KINDS)))
         if not parts:
             raise ParameterError("`blocks` must hold at least one structure, got none")
@@ -137,8 +144,8 @@ class Information:
             offsets=np.concatenate([[0], np.cumsum([len(block) for block in rows])]),
             counts=np.array(counts),
             sigma=np.concatenate(sigma),
-            n_atoms=np.asarray(n_atoms),
-            groups=tuple(groups) if groups is not None else ("",) * n,
+            n_atoms=wholes(n_atoms, "n_atoms"),
+            groups=names(groups, "groups") if groups is not None else ("",) * n,
             means=means if means is not None else np.empty((n, 0)),
             discarded=np.array(discarded),
             description=description or {},
@@ -159,9 +166,8 @@ class Information:
             Prior precision of every weight. Weights are measured in prior standard deviations: with
             ``Λ = prior·I + XᵀX/σ²`` the D curve is ``logdet Λ - d·log prior``, the A curve ``prior·tr Λ⁻¹``.
         """
-        if not (np.isfinite(sigma) and sigma > 0 and np.isfinite(prior) and prior > 0):
-            raise ParameterError(f"`sigma` and `prior` must be positive and finite, got {sigma} and {prior}")
-        X = np.asarray(X, dtype=np.float64)
+        sigma, prior = real(sigma, "sigma", above=True), real(prior, "prior", above=True)
+        X = reals(X, "X").astype(np.float64, copy=False)
         if X.ndim != 2:
             raise ParameterError(f"`X` must have the shape (candidates, d), got {X.shape}")
         n = len(X)
@@ -196,7 +202,7 @@ class Information:
 
     def block(self, s: int) -> Float[np.ndarray, "rows_s d"]:
         """Rows of structure s."""
-        if not -len(self) <= s < len(self):
+        if not -len(self) <= whole(s, "s", least=-len(self)) < len(self):
             raise ParameterError(f"structure {s} asked for, but there are {len(self)}")
         s %= len(self)
         return self.rows[self.offsets[s] : self.offsets[s + 1]]
@@ -233,9 +239,9 @@ class Information:
         Raises
         ------
         ParameterError
-            If a number is outside the set.
+            If a number is outside the set, or there is a mask or a float; `np.flatnonzero` turns masks into numbers.
         """
-        chosen = np.asarray(indices, dtype=np.int64).reshape(-1)
+        chosen = numbers(np.atleast_1d(indices) if isinstance(indices, int | np.integer) else indices, "indices")
         if len(chosen) and not (-len(self) <= chosen.min() and chosen.max() < len(self)):
             raise ParameterError(f"`indices` must lie in [{-len(self)}, {len(self)}), got {chosen.tolist()}")
         chosen = chosen % max(len(self), 1)
@@ -269,6 +275,7 @@ class Information:
         ParameterError
             If the two were made by different feature maps.
         """
+        require(other, "other")
         if self.d != other.d or self.means.shape[1] != other.means.shape[1]:
             raise ParameterError(
                 "only information of one feature map can be appended: found "
@@ -329,10 +336,10 @@ class Information:
     def _target_rows(self, weights: Mapping[str, float] | None) -> Iterator[Float[np.ndarray, "chunk d"]]:
         """Rows scaled so that the sum of their squares is the target's second moment, in chunks."""
         omega = np.ones(len(KINDS))
+        if not isinstance(weights, Mapping | None):
+            raise ParameterError(f"`weights` must be a mapping such as {{'energy': 2.0}}, got {shown(weights)}")
         for kind, weight in (weights or {}).items():
-            if not (np.isfinite(weight) and weight >= 0):
-                raise ParameterError(f"the weight of {kind!r} must be finite and not negative, got {weight}")
-            omega[_code(kind)] = weight
+            omega[_code(kind)] = real(weight, f"weights[{kind!r}]")
         factor = np.sqrt(omega / np.maximum(self.counts.sum(axis=0), 1))[self.kinds]
         for start in range(0, len(self.rows), _CHUNK):
             part = slice(start, start + _CHUNK)
@@ -347,6 +354,7 @@ class Information:
             Largest share of the present trace of a structure's kind that may be dropped, in [0, 1).
             With 0, kinds with more rows than weights become triangular factors and nothing is lost.
         """
+        share = real(share, "share", most=1.0)
         bounds = list(zip(self.offsets[:-1], self.offsets[1:], strict=True))
         short = Information.from_blocks(
             ((self.rows[a:b], self.kinds[a:b], self.sigma[a:b]) for a, b in bounds),
@@ -377,3 +385,19 @@ def _code(kind: str) -> int:
     if kind not in KINDS:
         raise ParameterError(f"unknown label kind {kind!r}; the kinds are {', '.join(KINDS)}")
     return KINDS.index(kind)
+
+
+def require(value: object, name: str) -> None:
+    """Refuse what is no Information.
+
+    Parameters
+    ----------
+    value
+        What was given.
+    name
+        Of the argument.
+    """
+    if not isinstance(value, Information):
+        raise ParameterError(
+            f"`{name}` must be an Information, got a {type(value).__name__}; space.information(structures) makes one"
+        )

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Float, Int
 
+from kernelpot.design import given as read
 from kernelpot.design.available import completion
 from kernelpot.design.information import Information
 from kernelpot.design.rules import Rules
@@ -43,38 +43,27 @@ def read_costs(
         if isinstance(costs, Mapping):
             raise ParameterError(f"`budget` must give a limit for each of the `costs` {list(costs)}, got {budget!r}")
         given: Cost = info.n_atoms.astype(np.float64) ** 3 if costs is None else costs
-        values = _cost(info, given, "`costs`")
+        values = _cost(info, given, "costs")
         if not (values > 0).all():
             raise ParameterError("`costs` must be positive and finite")
-        return ("",), values[:, None], np.array([_limit(budget, "`budget`")])
+        return ("",), values[:, None], np.array([read.real(budget, "budget")])
     if not isinstance(costs, Mapping) or set(costs) != set(budget) or not len(budget):
         found = list(costs) if isinstance(costs, Mapping) else type(costs).__name__
         raise ParameterError(
             f"`costs` and `budget` must speak of the same resources: `budget` names {list(budget)}, `costs` {found}"
         )
-    columns = [_cost(info, costs[name], f"`costs[{name!r}]`") for name in budget]
-    limits = [_limit(budget[name], f"`budget[{name!r}]`") for name in budget]
+    columns = [_cost(info, costs[name], f"costs[{name!r}]") for name in budget]
+    limits = [read.real(budget[name], f"budget[{name!r}]") for name in budget]
     return tuple(map(str, budget)), np.column_stack(columns), np.array(limits)
-
-
-def _limit(value: object, name: str) -> float:
-    """Check a budget."""
-    try:
-        number = float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        raise ParameterError(f"{name} must be a number, got {value!r}") from None
-    if not (np.isfinite(number) and number >= 0):
-        raise ParameterError(f"{name} must be finite and not negative, got {number}")
-    return number
 
 
 def _cost(info: Information, given: Cost, name: str) -> Float[np.ndarray, " structures"]:
     """Check the costs of one resource."""
-    values = np.asarray(given(info) if callable(given) else given, dtype=np.float64)
+    values = read.reals(given(info) if callable(given) else given, name).astype(np.float64)
     if values.shape != (len(info),):
-        raise ParameterError(f"{name} must hold one cost for each of {len(info)} structures, got {values.shape}")
+        raise ParameterError(f"`{name}` must hold one cost for each of {len(info)} structures, got {values.shape}")
     if not (np.isfinite(values) & (values >= 0)).all():
-        raise ParameterError(f"{name} must be positive and finite")
+        raise ParameterError(f"`{name}` must be positive and finite")
     return values
 
 
@@ -84,7 +73,7 @@ def read_numbers(given: Numbers | None, size: int, name: str) -> Int[np.ndarray,
     Parameters
     ----------
     given
-        The numbers, or None.
+        Whole numbers, or None; a mask of booleans is refused.
     size
         Number of candidates.
     name
@@ -92,14 +81,10 @@ def read_numbers(given: Numbers | None, size: int, name: str) -> Int[np.ndarray,
     """
     if given is None:
         return np.empty(0, dtype=np.int64)
-    array = np.asarray(given)
-    if array.size == 0:
-        return np.empty(0, dtype=np.int64)
-    if array.ndim != 1 or not np.issubdtype(array.dtype, np.integer):
-        raise ParameterError(f"`{name}` must be a list of structure numbers, got {given!r}")
-    if array.min() < 0 or array.max() >= size or len(np.unique(array)) < len(array):
-        raise ParameterError(f"`{name}` must hold different numbers in [0, {size}), got {array.tolist()}")
-    return array.astype(np.int64)
+    array = read.numbers(given, name)
+    if len(array) and (array.min() < 0 or array.max() >= size or len(np.unique(array)) < len(array)):
+        raise ParameterError(f"`{name}` must hold different numbers in [0, {size}), got {read.shown(array.tolist())}")
+    return array
 
 
 def read_quotas(
@@ -121,7 +106,9 @@ def read_quotas(
         if quota_groups is not None:
             raise ParameterError("`quota_groups` have no effect without `quotas`: give both")
         quotas = {}
-    given = info.groups if quota_groups is None else [str(label) for label in quota_groups]
+    if not isinstance(quotas, Mapping):
+        raise ParameterError(f"`quotas` must be a mapping such as {{'surface': (2, 5)}}, got {read.shown(quotas)}")
+    given = info.groups if quota_groups is None else read.names(quota_groups, "quota_groups")
     if len(given) != len(info):
         raise ParameterError(f"`quota_groups` must hold one label for each of {len(info)} structures, got {len(given)}")
     names = tuple(map(str, quotas))
@@ -136,12 +123,11 @@ def read_quotas(
 
 def _quota(name: str, value: object) -> tuple[int, int]:
     """Check the limits of one class."""
-    try:
-        pair = tuple(value) if isinstance(value, (tuple, list)) else (0, value)
-        least, most = (operator.index(v) for v in pair)
-    except (TypeError, ValueError):
-        raise ParameterError(f"`quotas[{name!r}]` must be a whole number or a pair of them, got {value!r}") from None
-    if not 0 <= least <= most:
+    pair = tuple(value) if isinstance(value, (tuple, list)) else (0, value)
+    if len(pair) != 2:
+        raise ParameterError(f"`quotas[{name!r}]` must be a whole number or a pair of them, got {read.shown(value)}")
+    least, most = (read.whole(limit, f"quotas[{name!r}]") for limit in pair)
+    if least > most:
         raise ParameterError(f"`quotas[{name!r}]` must obey 0 <= least <= most, got {value!r}")
     return least, most
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -13,7 +12,8 @@ from jaxtyping import Float
 from kernelpot.design.checks import KINDS
 from kernelpot.design.criteria import IV, A, Compound, Criterion, D, Ds, E, G, L, MeanVariance, V, c
 from kernelpot.design.duplicates import duplicates
-from kernelpot.design.information import Information
+from kernelpot.design.given import MOST_SEED, reals, whole
+from kernelpot.design.information import Information, require
 from kernelpot.design.limits import (
     Budget,
     Costs,
@@ -43,15 +43,11 @@ def starting(info: Information, existing: Information | None) -> Precision:
     info, existing
         As in `select`.
     """
-    for name, given in (("info", info), ("existing", existing)):
-        if given is not None and not isinstance(given, Information):
-            raise ParameterError(
-                f"`{name}` must be an Information, got a {type(given).__name__}; "
-                "space.information(structures) makes one"
-            )
+    require(info, "info")
     start = Precision.prior(info.d)
     if existing is None:
         return start
+    require(existing, "existing")
     if existing.d != info.d:
         raise ParameterError(
             f"`existing` has {existing.d} weights and the pool {info.d}; make both with the same prepared model"
@@ -98,13 +94,18 @@ def _named(name: str, info: Information, target: Target | None) -> Criterion:
     if name == "E":
         return E(np.eye(info.d))
     if name == "Ds":
-        return Ds(_given(name, target, "the numbers of the weights that matter"), info.d)
+        return Ds(reals(_given(name, target, "the numbers of the weights that matter"), "target"), info.d)
     if name in ("c", "L"):
-        rows = np.atleast_2d(np.asarray(_given(name, target, "rows of the functionals"), dtype=np.float64))
+        rows = np.atleast_2d(reals(_given(name, target, "rows of the functionals"), "target"))
         _check_width(rows.shape[-1], info)
         return c(rows[0]) if name == "c" and len(rows) == 1 else L(rows)
     if target is None:
         target = info.take(np.unique(duplicates(info), return_index=True)[1])
+    elif isinstance(target, Information) and not len(target.rows):
+        raise ParameterError(
+            f"`target` must hold at least one row to be predicted, got {len(target)} structures without any; "
+            "give other structures, or None for the pool"
+        )
     return _predicted(name, info, target)
 
 
@@ -117,7 +118,7 @@ def _predicted(name: str, info: Information, target: Target) -> Criterion:
         if name == "G":
             return G(target.target_rows(), target.structure)
         return V(target.rows) if name == "V" else IV.from_root(target.target_root())
-    array = np.asarray(target, dtype=np.float64)
+    array = reals(target, "target")
     _check_width(array.shape[-1] if array.ndim else 0, info)
     if name == "G":
         return G(array, np.arange(len(array)))
@@ -192,6 +193,7 @@ def make_rules(
     """
     if n is None and budget is None:
         raise ParameterError("`n` may be None only where a `budget` limits the choice")
+    seed = whole(seed, "seed", most=MOST_SEED)
     never = read_numbers(forbidden, len(info), "forbidden")
     size = _size(n, len(info), len(never))
     groups = duplicates(info)
@@ -227,11 +229,8 @@ def make_rules(
 
 def _size(n: int | None, candidates: int, forbidden: int) -> int:
     """Check the number of structures."""
-    try:
-        size = candidates - forbidden if n is None else operator.index(n)
-    except TypeError:
-        raise ParameterError(f"`n` must be a whole number, got {n!r}") from None
-    if not 0 <= size <= candidates:
+    size = candidates - forbidden if n is None else whole(n, "n")
+    if size > candidates:
         raise ParameterError(f"`n` must be between 0 and the number of candidates, {candidates}; got {size}")
     if size > candidates - forbidden:
         raise ParameterError(f"`n` is {size}, but only {candidates - forbidden} candidates are not `forbidden`")

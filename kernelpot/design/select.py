@@ -118,13 +118,11 @@ def select(
         If n exceeds the pool, a name is unknown, shapes do not agree, costs are given without a budget, or no choice
         can obey all rules; the message names the rule.
     """
-    if method not in SEARCHES and method not in RIVALS:
+    if not isinstance(method, str) or (method not in SEARCHES and method not in RIVALS):
         raise ParameterError(f"unknown method {method!r}; choose from {', '.join([*SEARCHES, *RIVALS])}")
     if start_from is not None and method != "exchange":
         raise ParameterError(f"`start_from` has no effect on method {method!r}, only on 'exchange'")
     start = starting(info, existing)
-    if not 0 <= seed < 2**32:
-        raise ParameterError(f"`seed` must be a whole number of 32 bits, 0 or more, got {seed!r}")
     rules = make_rules(
         info,
         n,

@@ -13,6 +13,7 @@ from kernelpot.data.labels import resolve
 from kernelpot.data.noise import KINDS
 from kernelpot.design.duplicates import duplicates
 from kernelpot.design.expected import UNITS, row_variances
+from kernelpot.design.given import numbers
 from kernelpot.design.information import Information
 from kernelpot.design.precision import Precision
 from kernelpot.design.select import select
@@ -317,7 +318,7 @@ def _missing(pilot: Sequence[Atoms], aims: Sequence[Atoms]) -> tuple[str, ...]:
 
 def _points(n: Sequence[int], n_pilot: int, n_pool: int) -> Int[np.ndarray, " points"]:
     """Check the numbers of labels."""
-    points = np.array(sorted({int(k) for k in n}), dtype=np.int64)
+    points = np.unique(numbers(n, "n", "numbers of labels"))
     if not len(points) or points[0] < n_pilot or points[-1] > n_pilot + n_pool:
         raise ParameterError(
             f"`n` must lie between the size of the pilot, {n_pilot}, and that of pilot and pool together, "
@@ -343,7 +344,7 @@ def _orders(
             orders = [np.argsort(known + rng.random(len(known)), kind="stable") for _ in range(_RANDOM_ORDERS)]
             return [order[:more] for order in orders], "random order"
         raise ParameterError(f'`path` must be "greedy", "random" or indices into the pool, got {path!r}.')
-    order = np.asarray(path, dtype=np.int64).reshape(-1)
+    order = numbers(path, "path")
     if len(order) < more or len(np.unique(order)) < len(order):
         raise ParameterError(f"`path` must name {more} different structures of the pool, got {len(order)} indices.")
     if len(order) and not (order.min() >= 0 and order.max() < len(known)):

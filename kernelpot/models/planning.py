@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,6 +10,7 @@ from jaxtyping import Bool, Int
 
 from kernelpot.data.labels import resolve
 from kernelpot.data.noise import KINDS, Noise
+from kernelpot.design.given import real, reals
 from kernelpot.errors import NotFittedError, ParameterError, SpeciesError
 from kernelpot.features.feature_map import KernelMap
 from kernelpot.features.functionals import LinearRows, all_linear_rows
@@ -79,6 +80,9 @@ class Planner:
         """
         if labels not in ("planned", "present"):
             raise ParameterError(f'`labels` must be "planned" or "present", got {labels!r}.')
+        if not isinstance(noise, Noise | None):
+            raise ParameterError(f"`noise` must be a Noise such as Noise(energy=0.002, forces=0.1), got {noise!r}.")
+        truncate = real(truncate, "truncate", most=1.0)
         features, structures = self._prepared(structures)
         own = self._planning()
         noise = own[0] if noise is None else noise
@@ -126,9 +130,15 @@ class Planner:
         features = self._known_features
         if features is None:
             raise NotFittedError(_NOT_PREPARED)
-        unknown = [name for name in elements if atomic_numbers.get(name) not in features.species]
+        unknown = [
+            str(name)
+            for name in elements
+            if not isinstance(name, str) or atomic_numbers.get(name) not in features.species
+        ]
         if unknown or not elements:
-            raise SpeciesError(f"no such element in the model: {', '.join(unknown) or 'none was named'}.")
+            raise SpeciesError(
+                f"no such element in the model: {', '.join(unknown) or 'none was named'}; give symbols such as 'Cu'."
+            )
         widths = [matrix.shape[1] for matrix in features.whitening]
         owner = np.concatenate([np.repeat(features.species, widths), features.species])
         return np.flatnonzero(np.isin(owner, [atomic_numbers[name] for name in elements]))
@@ -173,7 +183,9 @@ def _masks(
         if not any(masks in atoms.arrays for atoms in structures):
             raise ParameterError(f"no structure has an array {masks!r}; name one in `atoms.arrays`, or give the masks.")
     else:
-        given = [np.asarray(mask) for mask in masks]
+        if not isinstance(masks, Iterable):
+            raise ParameterError(f"`masks` must hold an array of booleans for each structure, got {masks!r}.")
+        given = [reals(mask, "masks") for mask in masks]
     if len(given) != len(structures):
         raise ParameterError(f"`masks` must hold one mask per structure, {len(structures)}; got {len(given)}.")
     for number, (mask, atoms) in enumerate(zip(given, structures, strict=True)):

@@ -273,7 +273,7 @@ def test_memory_that_is_too_small_says_what_is_needed(tmp_path):
         select_chunks(store, 3, memory=0.01)
     with pytest.raises(ParameterError, match=r"for 8 process"):
         parts.room(store, 1.0, 8)
-    with pytest.raises(ParameterError, match="positive"):
+    with pytest.raises(ParameterError, match="`memory` must be a finite number above 0"):
         select_chunks(store, 3, memory=-1.0)
     with pytest.raises(ParameterError, match="sample of one step"):
         select_chunks(store, 3, criterion="D", method="stochastic", memory=cramped(store, 10))
@@ -286,8 +286,8 @@ def test_memory_that_is_too_small_says_what_is_needed(tmp_path):
 @pytest.mark.parametrize(
     ("request_", "words"),
     [
-        ({"n": 41}, "`n` must be between 0 and"),
-        ({"n": -1}, "`n` must be between 0 and"),
+        ({"n": 41}, "`n` must be a whole number, at least 0"),
+        ({"n": -1}, "`n` must be a whole number, at least 0"),
         ({"n": 2.5}, "`n` must be a whole number"),
         ({"method": "magic"}, "unknown method"),
         ({"epsilon": 1.0}, "`epsilon`"),
@@ -325,7 +325,7 @@ def test_the_plan_and_the_answer_are_said(tmp_path, capsys):
     with progress.shown():
         found = select_chunks(store, 3, criterion="D")
     assert "20 blocks in 1 part(s)" in capsys.readouterr().err
-    assert "4 chunks, 1 part(s); greedy over the whole pool: at least 1 - 1/e" in str(found)
+    assert "4 chunks, 1 part; greedy over the whole pool: at least 1 - 1/e" in str(found)
     assert "heuristic" in str(select_chunks(store, 3, criterion="A", method="stochastic"))
 
 

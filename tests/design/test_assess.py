@@ -246,7 +246,7 @@ def test_bad_input_is_refused():
         assess(info, pool=pool(3, 5, seed=1))
     with pytest.raises(ParameterError, match="must be an Information"):
         assess(info, pool=[1])
-    with pytest.raises(ParameterError, match="whole numbers"):
+    with pytest.raises(ParameterError, match="`next` must be a whole number"):
         assess(info, next=-1)
     with pytest.raises(ParameterError, match="redundant"):
         assess(info, redundant=np.nan)

@@ -10,7 +10,7 @@ import pytest
 
 from kernelpot.design import Information, duplicates
 from kernelpot.design.chunks import BlockStore, differences, from_arrays, marks, to_arrays
-from kernelpot.errors import ParameterError, StoreError
+from kernelpot.errors import DataError, ParameterError, StoreError
 from tests.design.pools import pool
 
 pytest.importorskip("zarr", reason="zarr is not installed (kernelpot[scale])")
@@ -64,8 +64,8 @@ def test_float32_rounds_and_says_how_much_it_may_have_taken(tmp_path):
             assert allowed <= 3e-7 * (old**2).sum()
 
 
-def test_rows_too_large_for_float32_are_refused():
-    with pytest.raises(ParameterError, match="float64"):
+def test_rows_too_large_for_float32_never_come_so_far():
+    with pytest.raises(DataError, match="the noise is too small"):
         to_arrays(pool(3, 4, scale=1e60), "float32")
 
 

@@ -151,9 +151,9 @@ def test_wrong_arguments_are_refused():
     info = pool()
     with pytest.raises(ParameterError, match="unknown label kind 'virial'"):
         info.only("virial")
-    with pytest.raises(ParameterError, match="weight of 'energy'"):
+    with pytest.raises(ParameterError, match=r"`weights\['energy'\]`"):
         info.target({"energy": -1.0})
-    with pytest.raises(ParameterError, match="`share` is the part"):
+    with pytest.raises(ParameterError, match="`share` must be a finite number"):
         info.truncated(1.0)
     with pytest.raises(ParameterError, match="`indices` must lie"):
         info.take([8])
@@ -163,7 +163,7 @@ def test_wrong_arguments_are_refused():
         info.append(pool(d=5))
     with pytest.raises(ParameterError, match="at least one structure"):
         Information.from_blocks([], n_atoms=[])
-    with pytest.raises(ParameterError, match="must be positive and finite"):
+    with pytest.raises(ParameterError, match="`prior` must be a finite number above 0"):
         Information.from_rows(np.ones((2, 2)), prior=0.0)
 
 

@@ -246,8 +246,8 @@ def test_i_is_another_name_of_iv():
     ("settings", "message"),
     [
         ({"n": 9}, "`n` must be between 0 and the number of candidates, 8; got 9"),
-        ({"n": -1}, "`n` must be between 0"),
-        ({"n": 2.5}, "`n` must be a whole number, got 2.5"),
+        ({"n": -1}, "`n` must be a whole number, at least 0"),
+        ({"n": 2.5}, "`n` must be a whole number, at least 0, got 2.5"),
         ({"n": None}, "`n` may be None only where a `budget`"),
         ({"criterion": "X"}, "unknown criterion 'X'; choose from balanced, IV, D, A"),
         ({"method": "magic"}, "unknown method 'magic'; choose from greedy, stochastic, exchange"),
@@ -256,7 +256,7 @@ def test_i_is_another_name_of_iv():
         ({"costs": np.ones(8)}, "`costs` have no effect without a `budget`"),
         ({"costs": np.ones(3), "budget": 1.0}, "`costs` must hold one cost for each of 8"),
         ({"costs": np.zeros(8), "budget": 1.0}, "`costs` must be positive"),
-        ({"budget": np.nan}, "`budget` must be finite"),
+        ({"budget": np.nan}, "`budget` must be a finite number"),
     ],
 )
 def test_wrong_arguments_are_refused(settings, message):

@@ -10,6 +10,7 @@ from jaxtyping import Float
 
 from kernelpot.design.criteria.base import Batch, Criterion, Rows, Tangent
 from kernelpot.design.criteria.linear import IV, solved_traces
+from kernelpot.design.given import reals
 from kernelpot.design.precision import Precision
 from kernelpot.errors import ParameterError
 
@@ -39,12 +40,13 @@ class Compound(Criterion):
     larger_is_better = True
 
     def __init__(self, parts: Sequence[Criterion], weights: Sequence[float], d: int) -> None:
-        kappa = np.asarray(weights, dtype=np.float64)
+        kappa = reals(weights, "weights").astype(np.float64)
         if not len(parts) or kappa.shape != (len(parts),) or not (np.isfinite(kappa) & (kappa > 0)).all():
             raise ParameterError(
                 f"a compound needs criteria with one positive weight each, got {len(parts)} and {list(weights)}"
             )
         self.parts, self.d = tuple(parts), d
+        kappa = np.maximum(kappa / kappa.max(), np.finfo(float).tiny)  # sums of the largest numbers would overflow
         self.kappa = kappa / kappa.sum()
         self.name = " · ".join(f"{part.name}^{k:.3g}" for part, k in zip(self.parts, self.kappa, strict=True))
         self.symbol = "log mean efficiency"

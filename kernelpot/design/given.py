@@ -1,0 +1,183 @@
+"""Read numbers, arrays and names that a user gave, and refuse what they cannot be, by the argument's name."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int
+
+from kernelpot.errors import ParameterError
+
+MOST_SEED = 2**32 - 1
+"""Largest seed; NumPy's generators take more, other libraries do not."""
+
+_MOST = 2**63 - 1
+_SHOWN = 120
+
+
+def whole(value: object, name: str, *, least: int = 0, most: int = _MOST) -> int:
+    """Check a whole number.
+
+    Parameters
+    ----------
+    value
+        What was given; True and False are no numbers.
+    name
+        Of the argument.
+    least, most
+        Limits, included.
+
+    Raises
+    ------
+    ParameterError
+        It is none, or outside the limits.
+    """
+    value = _scalar(value)
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or not least <= value <= most:
+        limits = f"at least {least}" if most == _MOST else f"from {least} to {most}"
+        raise ParameterError(f"`{name}` must be a whole number, {limits}, got {shown(value)}")
+    return int(value)
+
+
+def real(value: object, name: str, *, least: float = 0.0, most: float = np.inf, above: bool = False) -> float:
+    """Check a finite number.
+
+    Parameters
+    ----------
+    value
+        What was given; True and False are no numbers.
+    name
+        Of the argument.
+    least, most
+        Limits; the upper one is excluded.
+    above
+        Whether the lower one is excluded, too.
+
+    Raises
+    ------
+    ParameterError
+        It is none, not finite, or outside the limits.
+    """
+    value = _scalar(value)
+    # A whole number may be larger than any float.
+    small = isinstance(value, int) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+    if isinstance(value, float | np.integer | np.floating) or small:
+        number = float(value)  # type: ignore[arg-type]
+        if np.isfinite(number) and least <= number < most and not (above and number == least):
+            return number
+    rule = f"{'above' if above else 'at least'} {least:g}" + (f" and below {most:g}" if np.isfinite(most) else "")
+    raise ParameterError(f"`{name}` must be a finite number {rule}, got {shown(value)}")
+
+
+def reals(value: object, name: str) -> np.ndarray[Any, Any]:
+    """Check an array of real numbers; shapes and values are the caller's.
+
+    Parameters
+    ----------
+    value
+        An array, or nested sequences of equal lengths.
+    name
+        Of the argument.
+
+    Raises
+    ------
+    ParameterError
+        It holds something else, or its parts differ in length.
+    """
+    array = _array(value, name)
+    if array.dtype.kind not in "biuf":
+        raise ParameterError(f"`{name}` must hold real numbers, got {shown(value)}")
+    return array
+
+
+def wholes(value: object, name: str) -> np.ndarray[Any, Any]:
+    """Check an array of whole numbers; those written as floats will do.
+
+    Parameters
+    ----------
+    value, name
+        As in `reals`.
+
+    Raises
+    ------
+    ParameterError
+        As `reals`, or there is a fraction.
+    """
+    array = reals(value, name)
+    if array.dtype.kind == "f" and not (np.isfinite(array) & (array == np.floor(array))).all():
+        raise ParameterError(f"`{name}` must hold whole numbers, got {shown(array)}")
+    return array.astype(np.int64, copy=False)
+
+
+def numbers(value: object, name: str, what: str = "structure numbers") -> Int[np.ndarray, " some"]:
+    """Check a list of whole numbers; their range is the caller's.
+
+    Parameters
+    ----------
+    value
+        Whole numbers, also none at all. A mask or floats would be taken for other structures than meant.
+    name
+        Of the argument.
+    what
+        What the numbers are.
+
+    Raises
+    ------
+    ParameterError
+        It is something else.
+    """
+    array = _array(value, name)
+    if array.dtype.kind == "b" and array.size:
+        raise ParameterError(
+            f"`{name}` must be a list of {what}, got a mask of {array.size} booleans; "
+            "np.flatnonzero(mask) turns it into numbers"
+        )
+    if array.dtype.kind == "f" and array.size:
+        raise ParameterError(f"`{name}` must be a list of {what}, got floats {shown(value)}; give whole numbers")
+    if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
+        raise ParameterError(f"`{name}` must be a list of {what}, got {shown(value)}")
+    if array.size and array.max() > _MOST:
+        raise ParameterError(f"`{name}` must be a list of {what}, got {array.max()}")
+    return array.astype(np.int64)
+
+
+def names(value: object, name: str) -> tuple[str, ...]:
+    """Check a list of names, one a structure.
+
+    Parameters
+    ----------
+    value
+        Anything but a single string that can be gone through.
+    name
+        Of the argument.
+
+    Raises
+    ------
+    ParameterError
+        It is something else.
+    """
+    if isinstance(value, (str, bytes)) or not isinstance(value, Iterable) or getattr(value, "shape", (1,)) == ():
+        raise ParameterError(f"`{name}` must be a list with one name for each structure, got {shown(value)}")
+    return tuple(map(str, value))
+
+
+def shown(value: object) -> str:
+    """Return a value as it is written, shortened, in one line."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}… ({type(value).__name__})"
+
+
+def _scalar(value: object) -> object:
+    """Take the number out of an array without axes."""
+    return value.item() if isinstance(value, np.ndarray) and value.ndim == 0 else value
+
+
+def _array(value: object, name: str) -> np.ndarray[Any, Any]:
+    """Make an array, or say that parts differ in length."""
+    try:
+        return np.asarray(value)
+    except ValueError:
+        raise ParameterError(f"`{name}` must hold parts of equal lengths, got {shown(value)}") from None
