@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -112,10 +113,33 @@ def test_assess_judges_a_set(files, capsys):
     for word in ("labels: those that are there count", "WHAT TO ADD NEXT", "ELEMENTS", "least known", "FORECAST"):
         assert word in text
     found = json.loads(out.read_text())
+    first = 1000 * found["forecast"]["errors"]["energy"][0]
+    prior = 1000 * found["target"]["expected_error"]["energy"]
+    quoted = re.search(
+        r"by the labels: (\S+) meV/atom; by the prior alone: (\S+) meV/atom", text.split("FEASIBILITY")[0]
+    )
+    assert [float(value) for value in quoted.groups()] == pytest.approx([first, prior], rel=0.01)
+    assert "cost, N_atoms³" in text
+    pick = found["next"]["indices"][0]
+    assert f"{pick} (pool.xyz@{pick})" in text
     assert len(found["next"]["indices"]) == 3
     assert found["labels_counted"] == "present"
     assert found["forecast"]["n"] == [8, 10, 11]
     assert {one["number"] for one in found["coverage"]["species"]} == {29, 79}
+
+
+def test_assess_warns_of_colliding_frames(files, tmp_path, capsys):
+    pool = read(files / "pool.xyz", ":")
+    pool[4].positions[1] = pool[4].positions[0] + [0.6, 0.0, 0.0]
+    write(tmp_path / "bad.xyz", pool)
+    out = tmp_path / "assess.json"
+    args = ["assess", str(files / "test.xyz"), "--pool", str(tmp_path / "bad.xyz"), "--next", "2", "--swaps", "0"]
+    assert main([*args, *SMALL, "--quiet", "--json", str(out)]) == 0
+    warned = [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
+    assert len(warned) == 1
+    assert f"1 of {len(pool)} structures of the pool look broken" in warned[0]
+    assert "bad.xyz@4" in warned[0]
+    assert [one["index"] for one in json.loads(out.read_text())["screen"]["pool"]] == [4]
 
 
 def test_assess_needs_neither_labels_nor_pool(files, capsys):

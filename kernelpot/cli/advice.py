@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,13 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from kernelpot.cli.choosing import COMPARED
 from kernelpot.cli.output import table
 from kernelpot.data.labels import resolve
 from kernelpot.design import assess
-from kernelpot.design.advice_text import describe
+from kernelpot.design.advice_text import Sources, describe
 from kernelpot.errors import LabelError
 from kernelpot.models.coverage import Coverage, coverage
-from kernelpot.models.forecast import FEWEST, Forecast, forecast
+from kernelpot.models.forecast import FEWEST, Forecast, forecast, shortlist
+from kernelpot.models.screening import screen
 from kernelpot.progress import say
 
 if TYPE_CHECKING:
@@ -56,6 +59,7 @@ def advise(
     keys
         Names of the set's labels.
     """
+    suspects = {"set": _suspects(train, "set", spec), "pool": _suspects(pool, "pool", spec)}
     say(f"preparing: inducing environments from {len(train) + len(pool) + len(target)} structures, labels unseen")
     space = spec.prepare([*pool, *target, *train])
     labels = resolve(train, keys)
@@ -83,7 +87,12 @@ def advise(
         if kinds
         else "labels: none found, so all planned ones count; nothing below looks at a label"
     )
-    text = describe(found, [counted, *_remarks(known)])
+    text = describe(
+        found,
+        [counted, *_remarks(known), *_unheld(ahead)],
+        by_labels={kind: float(values[0]) for kind, values in ahead.errors.items()} if ahead else None,
+        sources=Sources(_sources(train), _sources(pool), _sources(aims)),
+    )
     text += "\n\n" + _coverage_text(known, aims, name)
     text += "\n\n" + (f"FORECAST, corrected by the labels that are there\n{ahead}" if ahead else f"no forecast: {why}")
     content = found.as_dict() | {
@@ -91,8 +100,26 @@ def advise(
         "coverage": known.as_dict(),
         "forecast": ahead.as_dict() if ahead else None,
         "sources": {"train": _sources(train), "pool": _sources(pool)},
+        "screen": suspects,
     }
     return text, content
+
+
+def _suspects(structures: Sequence[Atoms], what: str, spec: SparseGP) -> list[dict[str, Any]]:
+    """List structures that look broken, and warn of them; they stay where they are."""
+    if not structures:
+        return []
+    found = screen(structures, spec.descriptor if len(structures) <= COMPARED else None)
+    if found.aside:
+        sys.stderr.write(
+            f"kernelpot: warning: {len(found.aside)} of {len(structures)} structures of the {what} look broken or "
+            f"outlying; the first, {found.names[0]}: {found.aside[0][1]}; they may be proposed all the same, so look "
+            "before labelling\n"
+        )
+    return [
+        {"index": k, "source": name, "reason": reason}
+        for name, (k, reason) in zip(found.names, found.aside, strict=True)
+    ]
 
 
 def _forecast(
@@ -116,7 +143,8 @@ def _forecast(
         )
     n = sorted({len(train), len(train) + (len(path) + 1) // 2, len(train) + len(path)})
     try:
-        return forecast(space, train, pool=pool, n=n, path=path, target=target or None, keys=keys, seed=space.seed), ""
+        ahead = forecast(space, train, pool=pool, n=n, path=path, target=target or None, keys=keys, seed=space.seed)
+        return replace(ahead, path="the additions proposed"), ""
     except LabelError as error:
         if "different structures" in str(error):
             return None, f"it needs at least {FEWEST} different labelled structures"
@@ -142,6 +170,13 @@ def _remarks(known: Coverage) -> list[str]:
             "energies of some elements cannot be told apart; add structures of other compositions"
         )
     return lines
+
+
+def _unheld(ahead: Forecast | None) -> list[str]:
+    """Say which groups the errors by the labels know nothing of."""
+    if ahead is None or not ahead.missing:
+        return []
+    return [f"the set holds no {shortlist(ahead.missing)}: there the errors by the labels are a guess"]
 
 
 def _coverage_text(known: Coverage, aims: Sequence[Atoms], name: str) -> str:

@@ -144,7 +144,7 @@ def _client(workers: int, scheduler: str | None, patience: str) -> Iterator[Any]
     except ModuleNotFoundError as error:
         raise ParameterError(
             f"worker processes need dask[distributed], but {error.name} is not installed; "
-            "install kernelpot[scale], or use workers=0"
+            "in kernelpot's folder: pip install -c constraints.txt '.[scale]'; or use workers=0"
         ) from None
     if scheduler is not None:
         try:

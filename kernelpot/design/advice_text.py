@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -10,10 +11,32 @@ from kernelpot.design.expected import UNITS, Curve
 from kernelpot.design.findings import Findings
 
 _SHOWN = 10
+_CHAIN = 6
 _SYMBOLS = {"D": "log det Λ", "A": "tr C", "IV": "tr(VC)"}
 
 
-def describe(found: Findings, remarks: Sequence[str] = ()) -> str:
+@dataclass(frozen=True)
+class Sources:
+    """Where structures come from, such as "pool.xyz@12", to be shown beside their numbers.
+
+    Parameters
+    ----------
+    members, candidates, targets
+        One name for each structure of the set, the pool and the target; empty where there are none.
+    """
+
+    members: Sequence[str] = ()
+    candidates: Sequence[str] = ()
+    targets: Sequence[str] = ()
+
+
+def describe(
+    found: Findings,
+    remarks: Sequence[str] = (),
+    *,
+    by_labels: Mapping[str, float] | None = None,
+    sources: Sources | None = None,
+) -> str:
     """Return the advice for people: verdict first, then tables.
 
     Parameters
@@ -22,19 +45,26 @@ def describe(found: Findings, remarks: Sequence[str] = ()) -> str:
         What `assess` returned.
     remarks
         Sentences to add to the verdict.
+    by_labels
+        Errors of the set on the target that a forecast from its labels gives: eV/atom, eV/Å, eV/Å³.
+    sources
+        Names of structures; None leaves bare numbers.
     """
-    parts = [_verdict(found, remarks), _feasibility(found), _target(found), _members(found)]
-    parts += [part for part in (_swaps(found), _next(found), _curves(found)) if part]
+    names = sources or Sources()
+    parts = [_verdict(found, remarks, by_labels), _feasibility(found), _target(found, names), _members(found, names)]
+    parts += [part for part in (_swaps(found, names), _next(found, names), _curves(found, by_labels)) if part]
     return "\n\n".join(parts)
 
 
-def verdict(found: Findings) -> list[str]:
+def verdict(found: Findings, by_labels: Mapping[str, float] | None = None) -> list[str]:
     """Say in a few sentences whether the set can be trained on and what it lacks.
 
     Parameters
     ----------
     found
         What `assess` returned.
+    by_labels
+        As in `describe`.
     """
     labels = ", ".join(f"{count} {kind}" for kind, count in found.counts.items() if count)
     where = found.feasibility
@@ -53,9 +83,12 @@ def verdict(found: Findings) -> list[str]:
     left = found.remaining
     for kind, (n_open, n_all) in left.directions.items():
         before, now = left.prior[kind], left.now[kind]
+        figure = f"{_figure(now, kind)} ({_figure(before, kind)} before any label)"
+        if kind in (by_labels or {}):
+            figure = f"by the labels: {_figure((by_labels or {})[kind], kind)}; by the prior alone: {figure}"
         lines.append(
-            f"{kind} of the {found.target_name}: expected error {_figure(now, kind)} ({_figure(before, kind)} before "
-            f"any label), {n_open} of {n_all} main directions not determined"
+            f"{kind} of the {found.target_name}: expected error {figure}, {n_open} of {n_all} main directions not "
+            "determined"
         )
     if len(found.redundant):
         lines.append(
@@ -65,9 +98,9 @@ def verdict(found: Findings) -> list[str]:
     return lines
 
 
-def _verdict(found: Findings, remarks: Sequence[str]) -> str:
+def _verdict(found: Findings, remarks: Sequence[str], by_labels: Mapping[str, float] | None) -> str:
     settings = ", ".join(f"{key} {value}" for key, value in found.description.items())
-    lines = ["VERDICT", *(f"  {line}" for line in [*verdict(found), *remarks])]
+    lines = ["VERDICT", *(f"  {line}" for line in [*verdict(found, by_labels), *remarks])]
     return "\n".join([*lines, *([f"  with {settings}"] if settings else [])])
 
 
@@ -82,7 +115,7 @@ def _feasibility(found: Findings) -> str:
     return "FEASIBILITY\n" + _table(("figure", "value", "meaning"), rows)
 
 
-def _target(found: Findings) -> str:
+def _target(found: Findings, names: Sources) -> str:
     left = found.remaining
     kinds = list(left.now)
     head = ("group", "structures", *(f"{kind}, {UNITS[kind]}" for kind in kinds))
@@ -98,7 +131,7 @@ def _target(found: Findings) -> str:
     head = ("structure", *(f"{kind}, {UNITS[kind]}" for kind in kinds), *(f"{kind}, % of prior std" for kind in kinds))
     rows = [
         (
-            str(found.target_numbers[s]),
+            _named(int(found.target_numbers[s]), names.targets),
             *(_milli(left.structures[kind][s]) for kind in kinds),
             *(_percent(float(left.shares[kind][s])) for kind in kinds),
         )
@@ -107,12 +140,14 @@ def _target(found: Findings) -> str:
     return text + f"\n\nleast known structures of the {found.target_name}\n" + _table(head, rows)
 
 
-def _members(found: Findings) -> str:
+def _members(found: Findings, names: Sources) -> str:
     order = np.argsort(-found.leverage, kind="stable")
     head = ("structure", "leverage", "loss of efficiency if removed, %")
 
     def rows(indices: Sequence[int]) -> list[tuple[str, str, str]]:
-        return [(str(s), f"{found.leverage[s]:.2f}", f"{100 * found.loss_shares[s]:.3g}") for s in indices]
+        return [
+            (_named(s, names.members), f"{found.leverage[s]:.2f}", f"{100 * found.loss_shares[s]:.3g}") for s in indices
+        ]
 
     text = "MEMBERS: leverage is the number of parameters that a structure fixes\nmost telling\n"
     text += _table(head, rows(order[:_SHOWN].tolist()))
@@ -121,7 +156,7 @@ def _members(found: Findings) -> str:
         text += f"\n\nnearly redundant ({len(few)} in all, each judged alone)\n"
         text += _table(head, rows(few[:_SHOWN].tolist()))
     for tolerance, groups in found.duplicates.items():
-        listed = "; ".join("=".join(map(str, group)) for group in groups[:_SHOWN])
+        listed = "; ".join(_chain(group) for group in groups[:_SHOWN])
         more = f"; … {len(groups) - _SHOWN} more" if len(groups) > _SHOWN else ""
         text += f"\nalike within {tolerance:g} of the mean descriptor: " + (
             f"{len(groups)} groups ({listed}{more})" if groups else "none"
@@ -129,40 +164,54 @@ def _members(found: Findings) -> str:
     return text
 
 
-def _swaps(found: Findings) -> str:
+def _chain(group: Sequence[int]) -> str:
+    """Numbers of structures that are alike, the first few of many."""
+    more = f" … and {len(group) - _CHAIN} more" if len(group) > _CHAIN else ""
+    return "=".join(map(str, group[:_CHAIN])) + more
+
+
+def _swaps(found: Findings, names: Sources) -> str:
     if not found.swaps:
         return ""
     symbol = _SYMBOLS.get(found.criterion, found.criterion)
     head = ("take out", "put in (pool)", f"gain in {symbol}", f"gain, % of {symbol} now")
     rows = [
-        (str(one.out), str(one.candidate), f"{one.gain:.4g}", f"{100 * one.gain / max(abs(found.value), 1e-300):.3g}")
+        (
+            _named(one.out, names.members),
+            _named(one.candidate, names.candidates),
+            f"{one.gain:.4g}",
+            f"{100 * one.gain / max(abs(found.value), 1e-300):.3g}",
+        )
         for one in found.swaps
     ]
     return f"BEST SWAPS, each alone; {symbol} is {found.value:.5g} now\n" + _table(head, rows)
 
 
-def _next(found: Findings) -> str:
+def _next(found: Findings, names: Sources) -> str:
     if not len(found.next_indices):
         return ""
     known = f" ({found.n_known} candidates repeat a member and are left out)" if found.n_known else ""
     kinds = list(found.ahead.errors)
-    head = ("pick", "pool", "gain", "cost", "gain per cost", *(f"then {kind}, {UNITS[kind]}" for kind in kinds))
+    cost = f"cost, {found.cost_unit}" if found.cost_unit else "cost"
+    head = ("pick", "pool", "gain", cost, "gain per cost", *(f"then {kind}, {UNITS[kind]}" for kind in kinds))
     rows = [
         (
             str(k + 1),
-            str(s),
+            _named(s, names.candidates),
             f"{found.next_gains[k]:.4g}",
             f"{found.next_costs[k]:.4g}",
             f"{found.gain_per_cost[k]:.3g}",
             *(_milli(found.ahead.errors[kind][k + 1]) for kind in kinds),
         )
-        for k, s in enumerate(found.next_indices)
+        for k, s in enumerate(found.next_indices.tolist())
     ]
-    return f"WHAT TO ADD NEXT, in order{known}\n" + _table(head, rows)
+    return f"WHAT TO ADD NEXT, in order{known}; errors by the prior alone\n" + _table(head, rows)
 
 
-def _curves(found: Findings) -> str:
-    text = "EXPECTED ERROR on the " + found.target_name + " against the number of labels\n" + curve_table(found.history)
+def _curves(found: Findings, by_labels: Mapping[str, float] | None) -> str:
+    text = f"EXPECTED ERROR on the {found.target_name} against the number of labels, by the prior alone"
+    text += "; FORECAST corrects it by the labels" if by_labels else ""
+    text += "\n" + curve_table(found.history)
     if found.ahead_random is not None and len(found.ahead.n) > 1:
         last = {
             curve.name: ", ".join(_figure(values[-1], kind) for kind, values in curve.errors.items())
@@ -194,6 +243,11 @@ def curve_table(curve: Curve) -> str:
     kinds = list(curve.errors)
     rows = [(str(n), *(_milli(float(curve.errors[kind][k])) for kind in kinds)) for k, n in enumerate(curve.n.tolist())]
     return _table(("labels", *(f"{kind}, {UNITS[kind]}" for kind in kinds)), rows)
+
+
+def _named(number: int, names: Sequence[str]) -> str:
+    """Write a structure's number, and where it comes from if that is known."""
+    return f"{number} ({names[number]})" if names else str(number)
 
 
 def _milli(value: float) -> str:

@@ -139,6 +139,7 @@ def assess(
         n_known=additions.n_known,
         ahead=additions.ahead,
         ahead_random=additions.ahead_random,
+        cost_unit="N_atoms³" if costs is None else "",
     )
 
 

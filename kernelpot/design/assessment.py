@@ -52,6 +52,7 @@ class Assessment(Findings):
                 "indices": self.next_indices.tolist(),
                 "gain": self.next_gains.tolist(),
                 "cost": self.next_costs.tolist(),
+                "cost_unit": self.cost_unit,
                 "gain_per_cost": self.gain_per_cost.tolist(),
             },
             "pool_duplicates_of_set": self.n_known,

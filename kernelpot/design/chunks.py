@@ -93,6 +93,13 @@ class BlockStore:
         self.chunks = ChunkStore(self.folder / "chunks")
         self.manifest = _read_manifest(self.folder)
 
+    def __repr__(self) -> str:
+        """Return one line: where the store is, and what is in it so far."""
+        n = self.manifest.get("n_structures")
+        found = f"{'number of structures not known yet' if n is None else f'{n} structures'}, {self.d} weights"
+        state = "complete" if self.complete else "not complete"
+        return f"BlockStore({str(self.folder)!r}: {found}, {len(self.chunks.numbers())} chunks, {state})"
+
     @classmethod
     def create(cls, folder: str | Path, settings: Mapping[str, Any], *, resume: bool = True) -> BlockStore:
         """Make a store, or open the one that is there if it was made with the same settings.

@@ -141,6 +141,8 @@ class Findings:
         Expected error as the proposed additions, or random ones, are labelled.
     discarded
         Mean square that compression took from the target's rows of each kind, in units of noise squared.
+    cost_unit
+        Unit of the costs; empty where they were given.
     """
 
     n_structures: int
@@ -168,6 +170,7 @@ class Findings:
     ahead: Curve
     ahead_random: Curve | None
     discarded: Mapping[str, float]
+    cost_unit: str = ""
 
     @property
     def redundant(self) -> Int[np.ndarray, " some"]:

@@ -19,8 +19,7 @@ from kernelpot.design.information import Information
 from kernelpot.design.precision import Precision
 from kernelpot.threads import ordered
 
-CHUNK_ROWS = 8192
-_SHARED_ROWS = 2048
+SHARED_ROWS = 2048
 """Rows of one product, and of one thread's piece; the same whatever the number of threads, as results must be."""
 _REFRESH_PICKS = 25
 TIE = 1e-9
@@ -230,7 +229,7 @@ def _chunks(info: Information, n_roots: int) -> tuple[_Chunk, ...]:
     chunks = []
     start = 0
     while start < len(info):
-        stop = int(np.searchsorted(info.offsets, info.offsets[start] + _SHARED_ROWS, side="right")) - 1
+        stop = int(np.searchsorted(info.offsets, info.offsets[start] + SHARED_ROWS, side="right")) - 1
         stop = min(max(stop, start + 1), len(info))
         rows = slice(int(info.offsets[start]), int(info.offsets[stop]))
         chunks.append(_Chunk(rows, bins_of(info, start, stop, n_roots)))

@@ -89,6 +89,17 @@ class Information:
         check_shapes(arrays, len(self.groups))
         check_values(arrays)
 
+    def __repr__(self) -> str:
+        """Return one line: sizes and settings."""
+        true = dict(zip(KINDS, self.counts.sum(axis=0).tolist(), strict=True))
+        kinds = ", ".join(f"{count} {kind}" for kind, count in true.items() if count)
+        kept = f", {len(self.rows)} after compression" if len(self.rows) != sum(true.values()) else ""
+        settings = "".join(f"; {key} {value}" for key, value in self.description.items())
+        return (
+            f"Information({len(self)} structures, {self.d} weights, {sum(true.values())} rows"
+            f"{': ' if kinds else ''}{kinds}{kept}{settings})"
+        )
+
     @classmethod
     def from_blocks(
         cls,

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from kernelpot.design.gains import CHUNK_ROWS, TIE, Path, bins_of, first_of_best, lost, outer
+from kernelpot.design.gains import SHARED_ROWS, TIE, Path, bins_of, first_of_best, lost, outer
 from kernelpot.design.information import Information
 from kernelpot.design.precision import Precision
+from kernelpot.threads import ordered
 
 _FIRST_ROWS = 128
 
@@ -96,13 +97,17 @@ class LazyGains:
 
     def update(self, which: Int[np.ndarray, " some"]) -> None:
         """Make the gains of some candidates exact."""
+        pieces = []
         for b in np.unique(self._bin[which]):
             members = which[self._bin[which] == b]
             for old in (True, False):
                 part = members[(self._seen[members] < 0) == old]
-                step = max(CHUNK_ROWS // self._bins[b].index.shape[1], 1)
-                for start in range(0, len(part), step):
-                    self._update_bin(int(b), part[start : start + step], old=old)
+                step = max(SHARED_ROWS // self._bins[b].index.shape[1], 1)
+                pieces += [(int(b), part[start : start + step], old) for start in range(0, len(part), step)]
+        if any(old for _, _, old in pieces):
+            self._halves()  # before threads would all make them
+        for _ in ordered(lambda piece: self._update_bin(piece[0], piece[1], old=piece[2]), pieces):
+            pass
         self._seen[which] = self._width
 
     def _update_bin(self, b: int, members: Int[np.ndarray, " some"], *, old: bool) -> None:

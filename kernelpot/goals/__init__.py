@@ -15,10 +15,12 @@ from kernelpot.goals.energies import (
     vacancy_energy,
 )
 from kernelpot.goals.goal import Goal
+from kernelpot.goals.quantities import Quantities
 
 __all__ = [
     "Goal",
     "Plan",
+    "Quantities",
     "barrier",
     "bulk_modulus",
     "cheapest",

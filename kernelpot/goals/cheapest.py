@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from textwrap import fill
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -19,6 +20,8 @@ from kernelpot.progress import track
 
 ROUNDS = 8
 """Halvings of the bracket of the budget, on a logarithmic scale."""
+
+_WIDTH = 100
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +42,8 @@ class Plan:
         The same once the whole pool is labelled: no plan does better.
     pool_cost
         Cost of the whole pool.
+    cost_unit
+        What costs are, for people; empty where they were given.
     """
 
     goal: Goal
@@ -48,6 +53,7 @@ class Plan:
     prior_std: Float[np.ndarray, " q"]
     best_std: Float[np.ndarray, " q"]
     pool_cost: float
+    cost_unit: str = ""
 
     def __len__(self) -> int:
         """Count the structures."""
@@ -56,10 +62,20 @@ class Plan:
     def __str__(self) -> str:
         """Return a table for people."""
         head = (
-            f"{len(self)} structures at a cost of {self.cost:.6g}, {100 * self.cost / self.pool_cost:.2g} % of the "
+            f"{len(self)} structures at a cost of {self._cost}, {100 * self.cost / self.pool_cost:.2g} % of the "
             "pool's; standard deviations:"
         )
-        return f"{head}\n{self.goal.table(before=self.prior_std, after=self.std, whole_pool=self.best_std)}"
+        chosen = ", ".join(map(str, self.indices.tolist())) or "none is needed"
+        listed = fill(f"structures: {chosen}", width=_WIDTH, subsequent_indent="  ")
+        return f"{head}\n{self.goal.table(before=self.prior_std, after=self.std, whole_pool=self.best_std)}\n{listed}"
+
+    def __repr__(self) -> str:
+        """Return one line."""
+        return f"Plan({len(self)} structures at a cost of {self._cost} for {self.goal!r})"
+
+    @property
+    def _cost(self) -> str:
+        return f"{self.cost:.6g} {self.cost_unit}".rstrip()
 
 
 def cheapest(
@@ -114,8 +130,9 @@ def cheapest(
         )
     chosen = search.run() if (prior > goal.scales).any() else np.empty(0, dtype=np.int64)
     return Plan(
-        goal, chosen, float(search.costs[chosen].sum()), search.std(chosen), prior, best, float(search.costs.sum())
-    )
+        goal, chosen, float(search.costs[chosen].sum()), search.std(chosen), prior, best, float(search.costs.sum()),
+        "(Σ N_atoms³)" if costs is None else "",
+    )  # fmt: skip
 
 
 def _costs(info: Information, costs: Cost | None) -> Float[np.ndarray, " structures"]:

@@ -15,11 +15,15 @@ from kernelpot.design.information import Information
 from kernelpot.design.precision import Precision
 from kernelpot.errors import DataError, NotFittedError, ParameterError
 from kernelpot.features.feature_map import E0_PRIOR, KernelMap
+from kernelpot.goals.quantities import Quantities
 
 if TYPE_CHECKING:
     from ase import Atoms
 
     from kernelpot.models.sparse_gp import SparseGP
+
+
+_NAMED = 6
 
 
 def _features(model: SparseGP) -> KernelMap:
@@ -184,6 +188,8 @@ class Goal:
     def expected(self, space: SparseGP, structures: Sequence[Atoms]) -> Float[np.ndarray, " q"]:
         """Return each quantity's standard deviation once these structures are labelled; no label is looked at.
 
+        ``print(goal.table(after=goal.expected(space, structures)))`` shows them with names and units.
+
         Parameters
         ----------
         space
@@ -194,11 +200,12 @@ class Goal:
         self._check_model(space)
         return self.std(space.information(structures, truncate=0.0))
 
-    def predict(self, model: SparseGP) -> tuple[Float[np.ndarray, " q"], Float[np.ndarray, " q"]]:
+    def predict(self, model: SparseGP) -> Quantities:
         """Return each quantity's posterior mean and standard deviation under a fitted model.
 
         The standard deviations are those of the bare posterior: without calibration, and without what inducing
-        environments cannot see.
+        environments cannot see. Under noises smaller than what the fit leaves they are far too small: fit with
+        ``noise="cv"`` and make the goal again with the fitted model.
 
         Parameters
         ----------
@@ -219,7 +226,7 @@ class Goal:
         posterior, state = model.fitted_.posterior, model.fitted_
         composition = self.rows[:, state.features.n_weights :] / E0_PRIOR
         mean = self.rows @ posterior.mean + composition @ state.baseline
-        return mean, np.sqrt(posterior.variance(self.rows))
+        return Quantities(self.names, mean, np.sqrt(posterior.variance(self.rows)), self.units)
 
     def table(self, **columns: Float[np.ndarray, " q"]) -> str:
         """Return a table for people: one line per quantity, with its unit, the accuracy wanted and these columns."""
@@ -235,6 +242,15 @@ class Goal:
     def __str__(self) -> str:
         """Return the quantities with the accuracies wanted."""
         return self.table()
+
+    def __repr__(self) -> str:
+        """Return one line."""
+        wanted = ", ".join(
+            f"{name} to {scale:.3g} {unit}"
+            for name, scale, unit in zip(self.names[:_NAMED], self.scales, self.units, strict=False)
+        )
+        more = f" and {len(self) - _NAMED} more" if len(self) > _NAMED else ""
+        return f"Goal({wanted}{more}; {self.rows.shape[1]} weights)"
 
     def _precision(self, known: Information | Precision | None) -> Precision:
         d = self.rows.shape[1]

@@ -206,7 +206,8 @@ def require_zarr() -> Any:
         import zarr
     except ModuleNotFoundError:
         raise ParameterError(
-            "pools in chunks need the package zarr, which is not installed; install kernelpot[scale]"
+            "pools in chunks need the package zarr, which is not installed; in kernelpot's folder: "
+            "pip install -c constraints.txt '.[scale]'"
         ) from None
     return zarr
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -34,8 +34,18 @@ FEWEST = 3
 STRANGE = 5.0
 """Scale above which the prior fits a system so badly that the text warns."""
 
+USUAL = (10, 20, 40, 80, 160)
+"""Numbers of labels looked at where none are given, as far as the pool goes."""
+
 _TARGET = 200
 _RANDOM_ORDERS = 3
+_NAMED = 6
+
+
+def shortlist(groups: Sequence[str]) -> str:
+    """Name groups, the first few of many."""
+    more = f" and {len(groups) - _NAMED} more groups" if len(groups) > _NAMED else ""
+    return ", ".join(groups[:_NAMED]) + more
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +69,8 @@ class Forecast:
         Structures of the pilot.
     path
         How the further labels come, for people.
+    missing
+        Groups (``info["config_type"]``) of the target that the pilot does not hold: there the forecast is a guess.
     """
 
     n: Int[np.ndarray, " points"]
@@ -70,6 +82,7 @@ class Forecast:
     pilot_predicted: Mapping[str, float]
     n_pilot: int
     path: str
+    missing: tuple[str, ...] = ()
 
     @property
     def energy(self) -> Float[np.ndarray, " points"]:
@@ -95,19 +108,23 @@ class Forecast:
         kinds = list(self.errors)
         for kind in kinds:
             figures = (self.pilot_error[kind], self.pilot_predicted[kind], self.floor[kind])
-            seen, expected, floor = (f"{1e3 * value:.3g}" for value in figures)
+            seen, expected, floor = (f"{1e3 * value:.3g} {UNITS[kind]}" for value in figures)
             lines.append(
-                f"{kind}: left-out pilot structures miss by {seen} {UNITS[kind]} where {expected} was predicted; "
-                f"scale {self.scale[kind]:.2f}, floor {floor}"
+                f"{kind}: left-out pilot structures miss by {seen} where {expected} was predicted; "
+                f"scale {self.scale[kind]:.2f} times the prediction, floor {floor}"
             )
+        if self.missing:
+            lines.append(f"the pilot holds no {shortlist(self.missing)}: there the forecast is a guess")
         if max(self.scale.values()) > STRANGE:
             lines.append(
                 "the kernel describes the pilot badly (errors several times larger than predicted): for structures "
                 "unlike the pilot's this forecast is a guess"
             )
-        lines.append(f"{'labels':>8}" + "".join(f"{f'{kind}, {UNITS[kind]}':>22}" for kind in kinds))
+        heads = {kind: f"{kind}, {UNITS[kind]}" for kind in kinds}
+        lines.append("  ".join([f"{'labels':>6}", *heads.values()]))
         for k, n in enumerate(self.n.tolist()):
-            lines.append(f"{n:>8}" + "".join(f"{1e3 * self.errors[kind][k]:>22.3g}" for kind in kinds))
+            cells = [f"{1e3 * self.errors[kind][k]:>{len(head)}.3g}" for kind, head in heads.items()]
+            lines.append("  ".join([f"{n:>6}", *cells]))
         return "\n".join(lines)
 
     def as_dict(self) -> dict[str, Any]:
@@ -122,6 +139,7 @@ class Forecast:
             "pilot_predicted": dict(self.pilot_predicted),
             "n_pilot": self.n_pilot,
             "path": self.path,
+            "missing_groups": list(self.missing),
         }
 
 
@@ -130,7 +148,7 @@ def forecast(
     pilot: Sequence[Atoms],
     *,
     pool: Sequence[Atoms],
-    n: Sequence[int] = (10, 20, 40, 80),
+    n: Sequence[int] | None = None,
     path: str | Sequence[int] = "greedy",
     target: Sequence[Atoms] | None = None,
     keys: Mapping[str, str | None] | None = None,
@@ -151,7 +169,8 @@ def forecast(
     pool
         Structures that further labels would come from; their labels are not looked at.
     n
-        Numbers of labels, the pilot's included.
+        Numbers of labels, the pilot's included. None: the pilot's size, then those of 10, 20, 40, 80 and 160 that are
+        larger and that pool (or path) allows.
     path
         How further structures are chosen: "greedy" (as `design.select` does by IV), "random" (mean of three orders), or
         indices into the pool in order of labelling.
@@ -184,6 +203,9 @@ def forecast(
         raise LabelError(
             f"a pilot needs at least {FEWEST} different structures, found {len(np.unique(groups))}; label more."
         )
+    if n is None:
+        most = len(pilot) + (len(pool) if isinstance(path, str) else len(path))
+        n = [len(pilot), *(k for k in USUAL if len(pilot) < k <= most)]
     points = _points(n, len(pilot), len(pool))
     joint = duplicates(existing.append(planned))
     known = np.isin(joint[len(pilot) :], joint[: len(pilot)])
@@ -197,7 +219,7 @@ def forecast(
     )  # fmt: skip
     hidden = thinned if target is None else None
     course = Course(existing, planned, orders, points, exact, hidden, features.n_weights, name)
-    return course.corrected(evidence)
+    return replace(course.corrected(evidence), missing=_missing(pilot, aims))
 
 
 @dataclass(frozen=True, eq=False)
@@ -286,6 +308,12 @@ def _signal(exact: Information, n_weights: int) -> dict[str, float]:
         for code, kind in enumerate(KINDS)
         if (exact.kinds == code).any()
     }
+
+
+def _missing(pilot: Sequence[Atoms], aims: Sequence[Atoms]) -> tuple[str, ...]:
+    """Name groups of the target that the pilot lacks; none where the pilot's structures name no group at all."""
+    mine, theirs = ({str(atoms.info.get("config_type", "")) for atoms in some} for some in (pilot, aims))
+    return tuple(sorted(theirs - mine - {""})) if mine - {""} else ()
 
 
 def _points(n: Sequence[int], n_pilot: int, n_pool: int) -> Int[np.ndarray, " points"]:

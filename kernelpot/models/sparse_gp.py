@@ -103,10 +103,12 @@ class SparseGP(Planner):
         self.fitted_: Fitted | None = None
 
     def __repr__(self) -> str:
-        """Return the call that makes an equal model."""
+        """Return the call that makes an equal model, and what it was prepared with or fitted on, if it was."""
+        done = [name for name, part in (("prepared", self.features_), ("fitted", self.fitted_)) if part is not None]
+        state = f", {' and '.join(done)} with {self.n_inducing_} inducing environments" if done else ""
         return (
             f"SparseGP({self.descriptor!r}, {self.kernel!r}, n_inducing={self.n_inducing}, noise={self.noise!r}, "
-            f"seed={self.seed}, inducing={self.inducing!r}, tolerance={self.tolerance})"
+            f"seed={self.seed}, inducing={self.inducing!r}, tolerance={self.tolerance}{state})"
         )
 
     # ---- making models

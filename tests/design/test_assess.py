@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kernelpot.design import Information, assess, expected_errors, select
+from kernelpot.design.advice_text import Sources, describe
 from kernelpot.design.precision import Precision
 from kernelpot.errors import DataError, ParameterError
 from tests.design.pools import matrix, pool
@@ -200,6 +201,26 @@ def test_text_and_json_hold_the_figures():
     plain = json.loads(json.dumps(found.as_dict()))
     assert plain["feasibility"]["effective"] == pytest.approx(found.feasibility.effective)
     assert plain["next"]["indices"] == found.next_indices.tolist()
+
+
+def test_long_chains_of_duplicates_are_shortened_and_sources_shown():
+    info = pool(12, 5, seed=3)
+    found = assess(info.take([0] * 30 + [1, 2]), pool=info, next=2, swaps=1)
+    text = describe(found, sources=Sources([f"a@{k}" for k in range(32)], [f"b@{k}" for k in range(12)]))
+    assert "(0=1=2=3=4=5 … and 24 more)" in text
+    pick, swap = found.next_indices[0], found.swaps[0]
+    for number, name in ((pick, f"b@{pick}"), (swap.out, f"a@{swap.out}"), (swap.candidate, f"b@{swap.candidate}")):
+        assert f"{number} ({name})" in text
+    assert "cost, N_atoms³" in text
+    assert "N_atoms" not in str(assess(info, pool=info, costs=np.ones(12)))
+
+
+def test_the_verdict_quotes_the_labels_before_the_prior():
+    found = assess(pool(12, 5, seed=3))
+    text = describe(found, by_labels={"energy": 0.101})
+    assert "energy of the set itself: expected error by the labels: 101 meV/atom; by the prior alone: " in text
+    assert "forces of the set itself: expected error by the labels" not in text
+    assert "by the labels" not in str(found)
 
 
 def test_the_verdict_names_missing_energies():

@@ -42,6 +42,13 @@ def test_a_store_gives_back_every_field(tmp_path):
     assert equal(store_of(tmp_path / "s", info).information(), info)
 
 
+def test_representation_is_one_line(tmp_path):
+    info = pool(12, 7)
+    assert repr(store_of(tmp_path / "s", info)).endswith("s': 12 structures, 7 weights, 3 chunks, complete)")
+    begun = BlockStore.create(tmp_path / "t", {"d": 7, "chunk": 5, "dtype": "float64"})
+    assert repr(begun).endswith("t': number of structures not known yet, 7 weights, 0 chunks, not complete)")
+
+
 def test_float32_rounds_and_says_how_much_it_may_have_taken(tmp_path):
     info = pool(12, 9, scale=300.0)
     back = store_of(tmp_path / "s", info, dtype="float32").information()

@@ -14,6 +14,18 @@ from tests.design.pools import matrix, pool
 seeds = st.integers(0, 10_000)
 
 
+def test_representation_is_one_line_with_the_true_numbers_of_labels():
+    info = pool(5).truncated(0.3)
+    text = repr(replace(info, description={"energy": 0.002}))
+    assert str(info) == repr(info)
+    assert "\n" not in text
+    assert len(text) < 200
+    true = info.counts.sum(axis=0)
+    assert f"Information(5 structures, {info.d} weights, {true.sum()} rows: {true[0]} energy, {true[1]} forces" in text
+    assert f"{len(info.rows)} after compression" in text
+    assert text.endswith("; energy 0.002)")
+
+
 def test_arrays_are_read_only():
     info = pool()
     with pytest.raises(ValueError, match="read-only"):

@@ -95,6 +95,11 @@ def test_wrong_costs_are_refused():
 def test_the_table_names_every_quantity():
     info = pool(6, seed=1)
     goal = goal_of(info)
-    text = str(cheapest(info, goal, target_std=1.01 * goal.std(info)))
+    plan = cheapest(info, goal, target_std=1.01 * goal.std(info))
+    text = str(plan)
     assert "% of the pool's" in text
-    assert [line.split()[0] for line in text.splitlines()[1:]] == ["quantity", "q0", "q1"]
+    assert f"{plan.cost:.6g} (Σ N_atoms³)" in text
+    assert [line.split()[0] for line in text.splitlines()[1:]] == ["quantity", "q0", "q1", "structures:"]
+    assert text.splitlines()[-1] == "structures: " + ", ".join(map(str, plan.indices))
+    assert repr(plan).startswith(f"Plan({len(plan)} structures at a cost of")
+    assert "\n" not in repr(plan)

@@ -177,6 +177,31 @@ def test_conditioning_on_chosen_structures_shrinks_the_spread_as_the_criterion_s
     np.testing.assert_allclose(goal.predict(space.fit(chosen))[1], expected, rtol=1e-6)
 
 
+def test_predictions_are_printed_with_names_and_units_and_unpack(copper):
+    goal = goals.elastic_constants(copper, crystal()) + goals.vacancy_energy(copper, crystal().repeat((2, 1, 1)))
+    found = goal.predict(copper)
+    values, std = found
+    np.testing.assert_array_equal(values, found.values)
+    np.testing.assert_array_equal(std, found[1])
+    lines = str(found).splitlines()
+    assert [line.split()[0] for line in lines[:3]] == ["C11", "C12", "C44"]
+    assert lines[0].endswith("GPa")
+    assert lines[3].endswith("eV")
+    assert "\n" not in repr(found)
+    assert "\n" not in repr(goal)
+    assert "C11 to 1 GPa" in repr(goal)
+
+
+@pytest.mark.parametrize(
+    ("value", "std", "text"),
+    [(161.23, 12.4, "161 ± 12"), (0.98765, 0.0996, "0.99 ± 0.10"), (476.4, 3.04, "476.4 ± 3.0"), (1.5, 0.0, "1.5 ± 0"),
+     (-5123.4, 230.0, "-5123 ± 230"), (1.25, 0.031, "1.250 ± 0.031"), (2.0, np.nan, "2 ± nan")],
+)  # fmt: skip
+def test_figures_are_rounded_to_their_standard_deviation(value, std, text):
+    found = goals.Quantities(("C11",), np.array([value]), np.array([std]), ("GPa",))
+    assert str(found) == f"C11  {text} GPa"
+
+
 def test_a_choice_for_the_goal_beats_any_other_of_its_size_in_its_own_criterion():
     pool = [make.copper(k) for k in range(10)]
     space = potentials.model(15).prepare(pool)

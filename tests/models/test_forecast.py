@@ -147,6 +147,29 @@ def test_paths_and_targets(space, structures):
     assert np.isfinite(kp.forecast(space, pilot, pool=pool[:2], n=[7]).forces).all()
 
 
+def test_numbers_of_labels_by_default_start_at_the_pilot_and_end_with_the_pool(space, structures):
+    for n_pilot, n_pool, wanted in [(11, 13, [11, 20]), (4, 3, [4]), (10, 10, [10, 20]), (12, 5, [12])]:
+        found = kp.forecast(space, structures[:n_pilot], pool=structures[n_pilot : n_pilot + n_pool])
+        assert found.n.tolist() == wanted
+    short = kp.forecast(space, structures[:5], pool=structures[5:], path=[2, 0, 1, 3, 4])
+    assert short.n.tolist() == [5, 10]
+
+
+def test_groups_that_the_pilot_lacks_are_named(space, structures):
+    named = [atoms.copy() for atoms in structures]
+    for k, atoms in enumerate(named):
+        atoms.calc = structures[k].calc
+        atoms.info["config_type"] = "crystal" if k < 12 else ("melt", "vacancy", "")[k % 3]
+    found = kp.forecast(space, named[:5], pool=named[5:])
+    assert found.missing == ("melt", "vacancy")
+    assert "the pilot holds no melt, vacancy: there the forecast is a guess" in str(found)
+    assert found.as_dict()["missing_groups"] == ["melt", "vacancy"]
+    for pilot, target in [(named[:5], named[5:10]), (structures[:5], named)]:  # all held; no group named at all
+        quiet = kp.forecast(space, pilot, pool=named[5:], target=target)
+        assert quiet.missing == ()
+        assert "holds no" not in str(quiet)
+
+
 def test_labels_of_the_pool_are_not_looked_at(space, structures):
     bare = [atoms.copy() for atoms in structures[5:]]
     one = kp.forecast(space, structures[:5], pool=structures[5:], n=[7])

@@ -424,6 +424,16 @@ def test_representation_is_a_call():
     assert repr(again) == repr(model)
 
 
+def test_representation_says_what_was_prepared_and_fitted():
+    pool = make.copper_gold_set(4)
+    model = potentials.model(8)
+    assert "inducing environments" not in repr(model)
+    space = model.prepare(pool)
+    assert repr(space) == repr(model)[:-1] + ", prepared with 8 inducing environments)"
+    assert repr(space.fit(pool)) == repr(model)[:-1] + ", prepared and fitted with 8 inducing environments)"
+    assert repr(model.fit(pool)).endswith(", fitted with 8 inducing environments)")
+
+
 def test_an_unseen_element_and_a_broken_structure_are_named_by_their_place():
     from kernelpot.demo import label, structures
 

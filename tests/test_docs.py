@@ -1,0 +1,45 @@
+"""The examples of docs: every name is made before it is used, and the quick one runs."""
+
+from __future__ import annotations
+
+import ast
+import builtins
+from pathlib import Path
+
+import pytest
+from sybil.document import Document
+from sybil.parsers.markdown import PythonCodeBlockParser
+
+DOCS = Path(__file__).parents[1] / "docs"
+YOURS = {"goals.md": {"pool", "crystal", "cell", "soap", "kernel", "labelled"}}
+"""Names that the text says are the reader's."""
+
+
+def unbound(code: str) -> set[str]:
+    """Names that code reads and neither makes nor finds among the builtins."""
+    names = [node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Name)]
+    made = {node.id for node in names if isinstance(node.ctx, ast.Store)}
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            made |= {(alias.asname or alias.name).split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.FunctionDef):
+            made |= {node.name, *(argument.arg for argument in node.args.args)}
+    return {node.id for node in names} - made - set(vars(builtins))
+
+
+def test_unbound_names_are_found():
+    assert unbound("import numpy as np\nx = [np.sin(k) for k in y]\ndef f(a): return len(a) + b\n") == {"y", "b"}
+
+
+@pytest.mark.parametrize("name", ["assess.md", "goals.md", "robustness.md", "scale.md"])
+def test_the_first_example_makes_what_it_uses(name):
+    text = (DOCS / name).read_text(encoding="utf-8")
+    code = text.split("```python\n")[1].split("```")[0]
+    assert unbound(code) == YOURS.get(name, set())
+
+
+@pytest.mark.slow
+def test_the_forecast_of_assess_runs(capsys):
+    for example in Document.parse(str(DOCS / "assess.md"), PythonCodeBlockParser()):
+        example.evaluate()
+    assert "forecast from a pilot of 12 labelled structures" in capsys.readouterr().out
