@@ -210,7 +210,7 @@ def test_weights_of_an_element(element):
 @pytest.mark.parametrize(
     "settings",
     [
-        *({"n": value} for value in ("x", 5, [4.5], [np.nan], np.nan, None, [True], RAGGED)),
+        *({"n": value} for value in ("x", 5, [4.5], [np.nan], np.nan, [True], RAGGED)),
         *({"path": value} for value in (None, ["a"], [0.5, 1.5, 2.5, 3.5], np.arange(4) < 2)),
     ],
     ids=repr,
