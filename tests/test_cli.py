@@ -208,7 +208,7 @@ def test_select_writes_the_chosen_structures(files, tmp_path):
     chosen, pool = read(tmp_path / "chosen.xyz", ":"), read(files / "pool.xyz", ":")
     assert len(report["indices"]) == len(set(report["indices"])) == len(chosen) == 6
     assert len(report["curve"]) == 7
-    assert report["curve"] == sorted(report["curve"])
+    assert report["curve"] == sorted(report["curve"], reverse=True)
     assert report["criterion"] == "balanced"
     for k, atoms in zip(report["indices"], chosen, strict=True):
         np.testing.assert_allclose(atoms.positions, pool[k].positions)
