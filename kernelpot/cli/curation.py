@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import kernelpot as kp
 from kernelpot.cli.arguments import NOISE_DEFAULTS
 from kernelpot.cli.output import check_outputs, show, write_json
-from kernelpot.design.chunks import differences
+from kernelpot.design.manifest import differences
 from kernelpot.errors import ParameterError, StoreError
 from kernelpot.linalg.chunks import require_zarr
 from kernelpot.progress import say

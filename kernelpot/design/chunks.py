@@ -15,13 +15,11 @@ from jaxtyping import Float, Int
 from kernelpot.design.checks import KINDS
 from kernelpot.design.given import numbers
 from kernelpot.design.information import Information
+from kernelpot.design.manifest import DTYPES, MANIFEST, NAME, VERSION, check_same, read_manifest
 from kernelpot.errors import ParameterError, StoreError
 from kernelpot.linalg.chunks import ChunkStore, digest, require_zarr, write_json
 from kernelpot.linalg.groups import equal_vectors
 
-NAME, VERSION = "kernelpot-blocks", 1
-DTYPES = ("float32", "float64")
-_MANIFEST = "manifest.json"
 _MARKS = 16
 
 
@@ -91,7 +89,7 @@ class BlockStore:
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         self.chunks = ChunkStore(self.folder / "chunks")
-        self.manifest = _read_manifest(self.folder)
+        self.manifest = read_manifest(self.folder)
 
     def __repr__(self) -> str:
         """Return one line: where the store is, and what is in it so far."""
@@ -121,11 +119,11 @@ class BlockStore:
         require_zarr()
         folder = Path(folder)
         settings = json.loads(json.dumps(dict(settings)))
-        if (folder / _MANIFEST).exists():
+        if (folder / MANIFEST).exists():
             store = cls(folder)
             if not resume:
                 raise StoreError(f"{folder}: holds a store already; go on with it by resume=True, or choose another")
-            _check_same(folder, store.manifest["settings"], settings)
+            check_same(folder, store.manifest["settings"], settings)
             return store
         if folder.exists() and not folder.is_dir():
             raise StoreError(f"{folder}: the store must be a folder, found a file")
@@ -133,7 +131,7 @@ class BlockStore:
             raise StoreError(f"{folder}: holds chunks but no manifest; remove the folder or choose another")
         folder.mkdir(parents=True, exist_ok=True)
         content = {"format": NAME, "version": VERSION, "settings": settings, "n_chunks": None}
-        write_json(folder / _MANIFEST, content)
+        write_json(folder / MANIFEST, content)
         return cls(folder)
 
     @property
@@ -156,7 +154,7 @@ class BlockStore:
             "n_structures": sum(notes["n_structures"] for notes in structures),
             "n_set_aside": sum(len(notes["set_aside"]) for notes in structures),
         }
-        write_json(self.folder / _MANIFEST, self.manifest)
+        write_json(self.folder / MANIFEST, self.manifest)
 
     def write(
         self,
@@ -251,7 +249,7 @@ class BlockStore:
         joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         if len(joined["index"]) != self.manifest["n_structures"]:
             raise StoreError(
-                f"{self.folder / _MANIFEST}: damaged (the chunks hold {len(joined['index'])} structures, "
+                f"{self.folder / MANIFEST}: damaged (the chunks hold {len(joined['index'])} structures, "
                 f"`n_structures` is {self.manifest['n_structures']}); write the store again"
             )
         same = equal_vectors(joined["marks"], joined["n_atoms"])
@@ -375,57 +373,3 @@ def _nothing(d: int) -> Information:
         rows=np.empty((0, d)), kinds=none, offsets=np.zeros(1), counts=np.empty((0, 3)), sigma=none, n_atoms=none,
         groups=(), means=np.empty((0, 0)), discarded=np.empty((0, 3)),
     )  # fmt: skip
-
-
-def _read_manifest(folder: Path) -> dict[str, Any]:
-    file = folder / _MANIFEST
-    try:
-        manifest = json.loads(file.read_text(encoding="utf-8"))
-        name, version = manifest["format"], manifest["version"]
-        settings = manifest["settings"]
-        known = isinstance(settings, dict) and {"d", "chunk", "dtype"} <= set(settings) and "n_chunks" in manifest
-    except FileNotFoundError:
-        raise StoreError(f"{folder}: must be a folder of blocks, found no {_MANIFEST} in it") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise StoreError(f"{file}: damaged ({type(error).__name__}: {error}); write the store again") from None
-    if name != NAME or version != VERSION:
-        raise StoreError(f"{file}: must be {NAME} version {VERSION}, found {name} version {version}")
-    if not known:
-        raise StoreError(f"{file}: damaged (settings are missing); write the store again")
-    _check_manifest(file, manifest)
-    return dict(manifest)
-
-
-def _check_manifest(file: Path, manifest: Mapping[str, Any]) -> None:
-    """Refuse numbers that no store can have."""
-    settings = manifest["settings"]
-    wanted = {"d": settings["d"], "chunk": settings["chunk"]}
-    if manifest["n_chunks"] is not None:  # the source was gone through to its end
-        wanted |= {name: manifest.get(name) for name in ("n_chunks", "n_structures", "n_set_aside")}
-    for name, found in wanted.items():
-        if isinstance(found, bool) or not isinstance(found, int) or found < (1 if name in settings else 0):
-            raise StoreError(
-                f"{file}: damaged (`{name}` must be a whole number, found {found!r}); write the store again"
-            )
-    if settings["dtype"] not in DTYPES or not isinstance(settings.get("description", {}), dict):
-        raise StoreError(f"{file}: damaged (`dtype` or `description` is none); write the store again")
-
-
-def _check_same(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
-    """Refuse to go on with other settings; say which."""
-    different = differences(old, new)
-    if different:
-        raise StoreError(
-            f"{folder}: the store was made with other settings: {'; '.join(different)}; "
-            "use those, or choose another folder"
-        )
-
-
-def differences(old: Any, new: Any, name: str = "") -> list[str]:
-    """Say in words where two sets of JSON values differ."""
-    if isinstance(old, Mapping) and isinstance(new, Mapping):
-        found = []
-        for key in sorted({*old, *new}):
-            found += differences(old.get(key), new.get(key), f"{name}.{key}" if name else str(key))
-        return found
-    return [] if old == new else [f"{name} was {old!r}, now {new!r}"]

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from kernelpot.design import Information, duplicates
-from kernelpot.design.chunks import BlockStore, differences, from_arrays, marks, to_arrays
+from kernelpot.design.chunks import BlockStore, from_arrays, marks, to_arrays
+from kernelpot.design.manifest import differences
 from kernelpot.errors import DataError, ParameterError, StoreError
 from tests.design.pools import pool
 
