@@ -33,7 +33,8 @@ def run(settings: Settings) -> Report:
         )  # fmt: skip
     for name, one in found["optima"].items():
         report.add(
-            f"{name}: 1 - certified efficiency", 1.0 - one["certified"], rivals={"branch and bound": max(round(1.0 - one["true"], 9), 0.0)},
+            f"{name}: 1 - certified efficiency", 1.0 - one["certified"],
+            rivals={"branch and bound": max(round(1.0 - one["true"], 9), 0.0)},
             note=f"true efficiency {one['true']:.4f}, {'proven' if one['proven'] else 'best bound'} in "
             f"{one['nodes']} nodes; integrality {one['integrality']:.4f}",
         )  # fmt: skip
