@@ -10,7 +10,7 @@ import numpy as np
 
 from kernelpot.data.noise import KINDS, Noise
 from kernelpot.descriptors.soap import SOAP
-from kernelpot.errors import NotFittedError, ParameterError, StoreError
+from kernelpot.errors import ParameterError, StoreError
 from kernelpot.features.feature_map import KernelMap
 from kernelpot.kernels import DotProduct
 from kernelpot.linalg.chunks import digest
@@ -35,7 +35,7 @@ def settings_of(space: SparseGP) -> dict[str, Any]:
         raise ParameterError(
             f"only spaces of a SOAP descriptor can be written, got a {type(features.descriptor).__name__}"
         )
-    noise, amplitude = planning_of(space)
+    _, noise, amplitude = space.plan()
     return {
         "descriptor": features.descriptor.settings(),
         "kernel": {**features.kernel.settings(), "amplitude": float(amplitude)},
@@ -130,20 +130,8 @@ def _rebuild(settings: dict[str, Any], arrays: dict[str, np.ndarray]) -> SparseG
     return space
 
 
-def planning_of(space: SparseGP) -> tuple[Noise, float]:
-    """Return the noise and the amplitude that design works with: those of a fit, else the given or default ones."""
-    if space.fitted_ is not None:
-        return space.fitted_.noise, space.fitted_.amplitude
-    return (space.noise if isinstance(space.noise, Noise) else Noise()), space.kernel.amplitude
-
-
 def features_of(space: SparseGP) -> KernelMap:
     """Return the feature map of a prepared model, or refuse it."""
     if not isinstance(space, SparseGP):
         raise ParameterError(f"`space` must be a prepared SparseGP, got a {type(space).__name__}")
-    features = space.features_ if space.fitted_ is None else space.fitted_.features
-    if features is None:
-        raise NotFittedError(
-            "the inducing environments are not fixed yet; call prepare(sample), and pass what it returns"
-        )
-    return features
+    return space.plan()[0]

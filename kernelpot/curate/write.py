@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kernelpot.curate.source import Frame, Source, describe, frames
-from kernelpot.curate.space import features_of, fingerprint, load_space, planning_of, save_space, settings_of
+from kernelpot.curate.space import features_of, fingerprint, load_space, save_space, settings_of
 from kernelpot.curate.workers import number_of, spread
 from kernelpot.design.chunks import BlockStore
 from kernelpot.design.given import real, whole
@@ -199,7 +199,7 @@ class _Count:
 def _settings(space: SparseGP, source: Source, chunk: int, truncate: float, dtype: str) -> dict[str, Any]:
     """Return what decides the contents of the chunks; a store goes on only where all of it is the same."""
     model, features = settings_of(space), features_of(space)
-    noise, amplitude = planning_of(space)
+    _, noise, amplitude = space.plan()
     description = {kind: noise.sigma(kind) for kind in noise.kinds}
     return {
         "d": features.n_weights + len(features.species),

@@ -231,8 +231,7 @@ def _losses(
     for s, others in track(without_each(start, len(info), add), "leaving out", total=len(info)):
         path = Path(measure, others)
         losses[s] = max(float(gains_for(info.take([s]), path).values[0]), 0.0)
-        sign = -1.0 if measure.larger_is_better else 1.0
-        shares[s] = 1.0 - measure.efficiency(value + sign * losses[s], value, info.d)
+        shares[s] = 1.0 - measure.efficiency(value - measure.sign * losses[s], value, info.d)
         spare.append((losses[s], s, path))
         spare = sorted(spare, key=lambda one: one[:2])[:keep]
     return losses, shares, spare

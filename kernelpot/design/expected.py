@@ -20,8 +20,41 @@ UNITS = {"energy": "meV/atom", "forces": "meV/Å", "stress": "meV/Å³"}
 _CHUNK = 1 << 13
 
 
+class ErrorsByKind:
+    """Errors of each kind of label against numbers of labels, by name.
+
+    Attributes
+    ----------
+    n
+        Numbers of labelled structures.
+    errors
+        Of the kinds that there are.
+    """
+
+    n: Int[np.ndarray, " points"]
+    errors: Mapping[str, Float[np.ndarray, " points"]]
+
+    @property
+    def energy(self) -> Float[np.ndarray, " points"]:
+        """Energy error, eV/atom; NaN where there are no energies."""
+        return self._of("energy")
+
+    @property
+    def forces(self) -> Float[np.ndarray, " points"]:
+        """Error of a force component, eV/Å; NaN where there are no forces."""
+        return self._of("forces")
+
+    @property
+    def stress(self) -> Float[np.ndarray, " points"]:
+        """Error of a stress component, eV/Å³; NaN where there are no stresses."""
+        return self._of("stress")
+
+    def _of(self, kind: str) -> Float[np.ndarray, " points"]:
+        return np.asarray(self.errors.get(kind, np.full(len(self.n), np.nan)))
+
+
 @dataclass(frozen=True, eq=False)
-class Curve:
+class Curve(ErrorsByKind):
     """Expected error of each kind of label against the number of labelled structures.
 
     Parameters
@@ -42,24 +75,6 @@ class Curve:
     errors: Mapping[str, Float[np.ndarray, " points"]]
     noise: Mapping[str, float] = field(default_factory=dict)
     name: str = ""
-
-    @property
-    def energy(self) -> Float[np.ndarray, " points"]:
-        """Energy error, eV/atom; NaN where the target has no energies."""
-        return self._of("energy")
-
-    @property
-    def forces(self) -> Float[np.ndarray, " points"]:
-        """Error of a force component, eV/Å; NaN where the target has no forces."""
-        return self._of("forces")
-
-    @property
-    def stress(self) -> Float[np.ndarray, " points"]:
-        """Error of a stress component, eV/Å³; NaN where the target has no stresses."""
-        return self._of("stress")
-
-    def _of(self, kind: str) -> Float[np.ndarray, " points"]:
-        return np.asarray(self.errors.get(kind, np.full(len(self.n), np.nan)))
 
     def as_dict(self) -> dict[str, Any]:
         """Return the figures as JSON values."""

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 from kernelpot.data.labels import resolve
 from kernelpot.data.noise import KINDS
 from kernelpot.design.duplicates import duplicates
-from kernelpot.design.expected import UNITS, row_variances
+from kernelpot.design.expected import UNITS, ErrorsByKind, row_variances
 from kernelpot.design.given import numbers
 from kernelpot.design.information import Information
 from kernelpot.design.precision import Precision
@@ -49,7 +49,7 @@ def shortlist(groups: Sequence[str]) -> str:
 
 
 @dataclass(frozen=True, eq=False)
-class Forecast:
+class Forecast(ErrorsByKind):
     """Error on a target against the number of labels: predicted, then corrected by a labelled pilot.
 
     Parameters
@@ -83,24 +83,6 @@ class Forecast:
     n_pilot: int
     path: str
     missing: tuple[str, ...] = ()
-
-    @property
-    def energy(self) -> Float[np.ndarray, " points"]:
-        """Energy error, eV/atom; NaN where the pilot has no energies."""
-        return self._of("energy")
-
-    @property
-    def forces(self) -> Float[np.ndarray, " points"]:
-        """Error of a force component, eV/Å; NaN where the pilot has no forces."""
-        return self._of("forces")
-
-    @property
-    def stress(self) -> Float[np.ndarray, " points"]:
-        """Error of a stress component, eV/Å³; NaN where the pilot has no stresses."""
-        return self._of("stress")
-
-    def _of(self, kind: str) -> Float[np.ndarray, " points"]:
-        return np.asarray(self.errors.get(kind, np.full(len(self.n), np.nan)))
 
     def __str__(self) -> str:
         """Return a table for people."""

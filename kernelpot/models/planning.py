@@ -35,12 +35,13 @@ class Planner:
 
     kernel: DotProduct
     noise: Noise | str
+    features_: KernelMap | None
     fitted_: Fitted | None
 
     @property
     def _known_features(self) -> KernelMap | None:
-        """The feature map, where it is fixed."""
-        raise NotImplementedError
+        """The fitted feature map, else the prepared one."""
+        return self.features_ if self.fitted_ is None else self.fitted_.features
 
     def information(
         self,
@@ -84,9 +85,9 @@ class Planner:
             raise ParameterError(f"`noise` must be a Noise such as Noise(energy=0.002, forces=0.1), got {noise!r}.")
         truncate = real(truncate, "truncate", most=1.0)
         features, structures = self._prepared(structures)
-        own = self._planning()
-        noise = own[0] if noise is None else noise
-        amplitude = own[1] if amplitude is None else DotProduct(self.kernel.zeta, amplitude).amplitude
+        _, own_noise, own_amplitude = self.plan()
+        noise = own_noise if noise is None else noise
+        amplitude = own_amplitude if amplitude is None else DotProduct(self.kernel.zeta, amplitude).amplitude
         present = resolve(structures, keys) if labels == "present" else None
         return make_information(
             features, structures, noise, amplitude, present=present, truncate=truncate, masks=_masks(structures, masks)
@@ -110,7 +111,7 @@ class Planner:
             A structure holds an element that the model has never seen.
         """
         features, structures = self._prepared(structures)
-        return all_linear_rows(features, structures, self._planning()[1], kinds)
+        return all_linear_rows(features, structures, self.plan()[2], kinds)
 
     def weights_of(self, *elements: str) -> Int[np.ndarray, " some"]:
         """Return the numbers of the weights that belong to some elements, for the criterion "Ds".
@@ -127,9 +128,7 @@ class Planner:
         """
         from ase.data import atomic_numbers
 
-        features = self._known_features
-        if features is None:
-            raise NotFittedError(_NOT_PREPARED)
+        features, _, _ = self.plan()
         unknown = [
             str(name)
             for name in elements
@@ -151,25 +150,18 @@ class Planner:
         NotFittedError
             The inducing environments are not fixed yet: call `prepare(pool)` first.
         """
-        features = self._known_features
-        if features is None:
+        if self.fitted_ is not None:
+            return self.fitted_.features, self.fitted_.noise, self.fitted_.amplitude
+        if self.features_ is None:
             raise NotFittedError(_NOT_PREPARED)
-        return features, *self._planning()
+        return self.features_, self.noise if isinstance(self.noise, Noise) else Noise(), self.kernel.amplitude
 
     def _prepared(self, structures: Sequence[Atoms]) -> tuple[KernelMap, list[Atoms]]:
         """Return the feature map and the structures, checked against it."""
-        features = self._known_features
-        if features is None:
-            raise NotFittedError(_NOT_PREPARED)
+        features, _, _ = self.plan()
         structures = structure_list(structures)
         check_species(structures, features.species)
         return features, structures
-
-    def _planning(self) -> tuple[Noise, float]:
-        """Noise and amplitude that design works with: the fitted ones, else the given ones, else the defaults."""
-        if self.fitted_ is not None:
-            return self.fitted_.noise, self.fitted_.amplitude
-        return (self.noise if isinstance(self.noise, Noise) else Noise()), self.kernel.amplitude
 
 
 def _masks(

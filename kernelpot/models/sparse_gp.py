@@ -221,11 +221,6 @@ class SparseGP(Planner):
             )
         return self.fitted_
 
-    @property
-    def _known_features(self) -> KernelMap | None:
-        """The fitted feature map, else the prepared one."""
-        return self.features_ if self.fitted_ is None else self.fitted_.features
-
     def predict(self, structures: Sequence[Atoms], *, uncertainty: bool = True) -> Prediction:
         """Predict energies, forces and stresses, with their standard deviations.
 
