@@ -146,7 +146,11 @@ class SoapTorch:
         if self.closed_form:
             gaussians = torch.exp(-self._tables["decay"] * r[:, None, None] ** 2)
             powers = r[:, None] ** torch.arange(shape[1], device=self.device)
-            return powers[:, :, None] * torch.einsum("pln,lmn->plm", gaussians, self._tables["mixing"])
+            plain = powers[:, :, None] * torch.einsum("pln,lmn->plm", gaussians, self._tables["mixing"])
+            if self.soap.scaling is None:
+                return plain
+            r0, m = self.soap.scaling
+            return plain / (1.0 + (r / r0) ** m)[:, None, None]
         nodes = self._tables["nodes"]
         x = r / self.soap.expansion.table.step
         k = x.detach().long().clamp(max=len(nodes) - 2)

@@ -48,6 +48,9 @@ class SOAP:
         (chosen by cross-validation on the training sets of mlearn Si and Ge).
     species
         Atomic numbers to tell apart; None: those of the structures the model is given first.
+    scaling
+        (r0, m): a neighbour at distance r counts u(r) = 1/(1 + (r/r0)^m), r0 in Å, so that near neighbours decide; the
+        centre's own density counts in full. None: all count alike up to the fade.
 
     Raises
     ------
@@ -62,6 +65,7 @@ class SOAP:
     basis: RadialBasis = field(default_factory=PowerGaussian)
     fade: float | None = None
     species: tuple[int, ...] | None = None
+    scaling: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         _positive("cutoff", self.cutoff, "Å; 4 to 6 is usual")
@@ -85,6 +89,8 @@ class SOAP:
                 f"`fade` must lie between 0 and the cutoff ({self.cutoff} Å), got {self.fade}; "
                 "None takes 0.4 of the cutoff."
             )
+        if self.scaling is not None:
+            object.__setattr__(self, "scaling", _checked_scaling(self.scaling, self.cutoff))
 
     @property
     def fade_width(self) -> float:
@@ -99,7 +105,7 @@ class SOAP:
         """Return the settings as JSON values."""
         basis = {"name": type(self.basis).__name__, **asdict(self.basis)}  # type: ignore[call-overload]
         # NumPy's numbers are accepted as settings, yet JSON knows only Python's.
-        return {
+        settings: dict[str, Any] = {
             "name": "SOAP",
             "cutoff": float(self.cutoff),
             "n_max": int(self.n_max),
@@ -109,12 +115,16 @@ class SOAP:
             "basis": basis,
             "species": self.species,
         }
+        # Only where it is used, so that files and hashes of before stay as they are.
+        if self.scaling is not None:
+            settings["scaling"] = list(self.scaling)
+        return settings
 
     @classmethod
     def from_settings(cls, settings: dict[str, Any]) -> SOAP:
         """Make the descriptor that `settings` describes."""
         basis = dict(settings["basis"])
-        species = settings["species"]
+        species, scaling = settings["species"], settings.get("scaling")
         return cls(
             cutoff=float(settings["cutoff"]),
             n_max=int(settings["n_max"]),
@@ -123,6 +133,7 @@ class SOAP:
             fade=None if settings["fade"] is None else float(settings["fade"]),
             basis=BASES[basis.pop("name")](**basis),
             species=None if species is None else tuple(int(z) for z in species),
+            scaling=None if scaling is None else tuple(scaling),
         )
 
     @property
@@ -140,7 +151,8 @@ class SOAP:
     @cached_property
     def expansion(self) -> Expansion:
         """The engine with its radial table."""
-        table = _tabulated(self.basis, float(self.cutoff), int(self.n_max), int(self.l_max), float(self.sigma))
+        size = float(self.cutoff), int(self.n_max), int(self.l_max), float(self.sigma)
+        table = _tabulated(self.basis, *size, self.scaling)
         return Expansion(table, self.l_max, self.n_max, len(self._known_species), self.cutoff, self.fade_width)
 
     def channels(self, numbers: Int[np.ndarray, " atoms"]) -> Int[np.ndarray, " atoms"]:
@@ -232,14 +244,32 @@ class SoapEnvironments:
 
 
 @lru_cache(maxsize=16)
-def _tabulated(basis: RadialBasis, cutoff: float, n_max: int, l_max: int, sigma: float) -> RadialTable:
+def _tabulated(
+    basis: RadialBasis, cutoff: float, n_max: int, l_max: int, sigma: float, scaling: tuple[float, float] | None
+) -> RadialTable:
     """Make a radial table once for all descriptors that share it; a basis is hashable."""
-    return RadialTable.from_basis(basis, cutoff=cutoff, n_max=n_max, l_max=l_max, sigma=sigma)
+    return RadialTable.from_basis(basis, cutoff=cutoff, n_max=n_max, l_max=l_max, sigma=sigma, scaling=scaling)
 
 
 def _positive(name: str, value: float, usual: str) -> None:
     if not np.isfinite(value) or value <= 0:
         raise ParameterError(f"`{name}` must be positive and in {usual}, got {value}.")
+
+
+def _checked_scaling(scaling: tuple[float, float], cutoff: float) -> tuple[float, float]:
+    try:
+        r0, m = (float(value) for value in scaling)
+    except (TypeError, ValueError):
+        raise ParameterError(f"`scaling` must be a pair (r0 in Å, m), got {scaling!r}; (2.0, 4) is one.") from None
+    if not cutoff / 1000.0 <= r0 <= 1000.0 * cutoff:
+        raise ParameterError(
+            f"`scaling`: r0 must lie between cutoff/1000 and 1000 · cutoff (cutoff {cutoff} Å), got {r0}; "
+            "a bond length or two is usual."
+        )
+    # Below 2 the weight has no second derivative at the centre.
+    if not 2.0 <= m <= 32.0:
+        raise ParameterError(f"`scaling`: m must lie between 2 and 32, got {m}; 2 to 8 is usual.")
+    return r0, m
 
 
 def _strange_species(found: list[int], known: tuple[int, ...]) -> str:

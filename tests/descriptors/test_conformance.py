@@ -24,6 +24,7 @@ DESCRIPTORS = {
     "gto": SOAP(basis=GTO(), **SIZE),
     "gto, shorter radius": SOAP(basis=GTO(radius=3.0), **SIZE),
     "bessel": SOAP(basis=SphericalBessel(), **SIZE),
+    "scaled": SOAP(basis=PowerGaussian(), scaling=(2.0, 3.0), **SIZE),
     "smallest": SOAP(**SIZE | {"n_max": 1, "l_max": 0, "fade": None}),
 }
 SYSTEMS = {

@@ -21,7 +21,7 @@ SYSTEMS = {
     "slab": make.slab,
     "cell below the cutoff": make.tiny_cell,
 }
-BASES = {"power": PowerGaussian(), "gto": GTO()}
+BASES = {"power": PowerGaussian(), "gto": GTO(), "scaled": PowerGaussian()}
 STEPS = (1e-2, 3e-3, 1e-3, 3e-4, 1e-4)  # Å, or a strain
 VOIGT = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
 
@@ -30,7 +30,9 @@ VOIGT = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
 def described(system, basis, l_max=3):
     """Environments of a system with a random gradient of some energy with respect to the vectors."""
     atoms = SYSTEMS[system](3)
-    soap = SOAP(CUTOFF, 4, l_max, 0.5, BASES[basis], 0.8, species=tuple(sorted(set(atoms.numbers.tolist()))))
+    species = tuple(sorted(set(atoms.numbers.tolist())))
+    scaling = (1.5, 3.0) if basis == "scaled" else None
+    soap = SOAP(CUTOFF, 4, l_max, 0.5, BASES[basis], 0.8, species, scaling)
     found = soap.environments(Batch.from_structures([atoms], CUTOFF, skin=SKIN))
     return found, np.random.default_rng(0).normal(size=found.vectors.shape)
 

@@ -81,16 +81,18 @@ def test_single_precision_keeps_six_digits(batch, device):
     np.testing.assert_allclose(found.cpu().numpy(), numba, atol=2e-6 * np.abs(numba).max())
 
 
-def test_closed_form_is_the_table(batch):
-    descriptor = soap(batch, "gto")
+@pytest.mark.parametrize("scaling", [None, (2.0, 4.0)])
+def test_closed_form_is_the_table(batch, scaling):
+    descriptor = soap(batch, "gto", scaling=scaling)
     table, formula = (SoapTorch(descriptor, closed_form=choice).vectors(batch).numpy() for choice in (False, True))
     np.testing.assert_allclose(formula, table, atol=1e-9 * np.abs(table).max())
 
 
 @pytest.mark.parametrize("fade", [0.0, 0.8])
 @pytest.mark.parametrize(("n_max", "l_max"), [(1, 0), (4, 5)])
-def test_other_sizes_are_those_of_numba(batch, n_max, l_max, fade):
-    descriptor = soap(batch, n_max=n_max, l_max=l_max, fade=fade)
+@pytest.mark.parametrize("scaling", [None, (2.0, 4.0)])
+def test_other_sizes_are_those_of_numba(batch, n_max, l_max, fade, scaling):
+    descriptor = soap(batch, n_max=n_max, l_max=l_max, fade=fade, scaling=scaling)
     expected = descriptor.values(batch)
     found = SoapTorch(descriptor).vectors(batch).numpy()
     np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-10 * np.abs(expected).max())
