@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from kernelpot.data.batch import Batch
+from kernelpot.descriptors.elements import ElementChannels
 from kernelpot.descriptors.radial import GTO, PowerGaussian, SphericalBessel
 from kernelpot.descriptors.soap import SOAP
 from kernelpot.errors import ParameterError, SpeciesError
@@ -51,9 +52,12 @@ def soap(batch, basis="power", **settings):
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("basis", BASES)
-def test_values_forces_and_stress_are_those_of_numba(batch, basis, device):
-    numba = soap(batch, basis).environments(batch)
+@pytest.mark.parametrize(
+    ("basis", "channels"),
+    [*((basis, None) for basis in BASES), ("power", ElementChannels.random(3)), ("power", ElementChannels.modes(2))],
+)
+def test_values_forces_and_stress_are_those_of_numba(batch, basis, channels, device):
+    numba = soap(batch, basis, channels=channels).environments(batch)
     gradient = np.random.default_rng(0).normal(size=numba.vectors.shape)
     pairs = numba.vjp(gradient)
     positions = torch.tensor(batch.positions, device=device, requires_grad=True)

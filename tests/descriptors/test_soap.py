@@ -63,7 +63,7 @@ def test_dot_products_equal_those_of_the_full_spectrum():
 
 def test_species_are_kept_in_rising_order():
     assert SOAP(species=(79, 29, 29)).species == (29, 79)
-    assert SOAP(species=(79, 29)).channels(np.array([29, 79])).tolist() == [0, 1]
+    assert SOAP(species=(79, 29)).species_index(np.array([29, 79])).tolist() == [0, 1]
 
 
 def test_scaling_weighs_a_neighbour_by_its_distance_and_leaves_the_centre():
