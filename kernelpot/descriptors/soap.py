@@ -199,7 +199,8 @@ class SOAP:
     @property
     def n_channels(self) -> int:
         """Number of element channels: one for each species, or what `channels` says."""
-        return len(self._known_species) if self.channels is None else self.channels.n
+        mixed = 0 if self.channels is None else self.channels.n
+        return mixed or len(self._known_species)
 
     @property
     def _known_species(self) -> tuple[int, ...]:
