@@ -47,6 +47,7 @@ CASES = {
     },
     "predict": Case("time of energy, forces and standard deviations, 1000 Si atoms", "predict"),
     "descriptor": Case("time and memory of SOAP and its gradients", "descriptor"),
+    "elements": Case("time, memory and errors by number of species and element channels", "elements"),
     "fit": Case("time and memory of a fit, mlearn Si, M = 1000, 2 threads", "fit"),
     "design": Case("errors after choosing 10, 20 and 40 of mlearn Si by several ways", "design"),
     **{

@@ -113,7 +113,8 @@ class ElementChannels:
         κ_ab = exp(-d_ab²/2(width · d)²) with d_ab the distance of the elements' properties (each standardised over the
         table) and d its root mean square over the pairs of species present. U holds the n leading eigenvectors of
         κ = UᵀU (Willatt, Musil and Ceriotti, Phys. Chem. Chem. Phys. 20, 29661 (2018)), every element then scaled to
-        weight 1. A single mode would see all elements alike: their weights run from ½ to 1 along the second instead.
+        weight 1. A single mode would see all elements alike: their weights run from ½ to 1 along the second instead,
+        heavy elements last.
 
         Parameters
         ----------
@@ -192,7 +193,7 @@ class ElementChannels:
             u = np.array(self._rows(species)).T
         elif self.kind == "modes":
             rows = properties(species) if self.table is None else _standardised(self.table, self._rows(species))
-            u = _modes(np.array(rows), self.n, self.width)
+            u = _modes(np.array(rows), species, self.n, self.width)
         elif self.kind == "random":
             u = np.linalg.qr(np.random.default_rng(self.seed).normal(size=(self.n, len(species))).T)[0].T
         else:
@@ -301,7 +302,9 @@ def _standardised(table: tuple[tuple[int, Vector], ...], rows: list[Vector]) -> 
     return (np.array(rows) - everything.mean(axis=0))[:, varies] / spread[varies]
 
 
-def _modes(rows: Float[np.ndarray, "species p"], n: int, width: float) -> Float[np.ndarray, "k species"]:
+def _modes(
+    rows: Float[np.ndarray, "species p"], species: tuple[int, ...], n: int, width: float
+) -> Float[np.ndarray, "k species"]:
     """Leading eigenvectors of the similarity of the rows, with columns of length 1."""
     square = ((rows[:, None, :] - rows[None, :, :]) ** 2).sum(axis=2)
     pairs = square[np.triu_indices(len(rows), 1)]
@@ -312,7 +315,9 @@ def _modes(rows: Float[np.ndarray, "species p"], n: int, width: float) -> Float[
     # The largest entry is positive; rounded, so that of equal ones it is the first on every machine.
     modes = modes * np.sign(np.take_along_axis(modes, np.abs(modes).round(9).argmax(axis=1)[:, None], axis=1))
     if n == 1 and len(rows) > 1:
-        low, high = modes[1].min(), modes[1].max()
-        return LEAST + (1.0 - LEAST) * (modes[1:2] - low) / (high - low or 1.0)
+        heavier = np.asarray(species) - np.mean(species)
+        contrast = modes[1] * (np.sign((modes[1] @ heavier).round(9)) or 1.0)
+        low, high = contrast.min(), contrast.max()
+        return LEAST + (1.0 - LEAST) * (contrast[None, :] - low) / (high - low or 1.0)
     length = np.linalg.norm(modes[:n], axis=0)
     return modes[:n] / np.where(length > RANK_TOLERANCE, length, 1.0)

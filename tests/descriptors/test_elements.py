@@ -96,6 +96,9 @@ def test_one_mode_tells_the_elements_apart_by_weights_from_a_half_to_one():
     assert (one.min(), one.max()) == (0.5, pytest.approx(1.0, abs=1e-15))
     assert (two[0] > 0).all()
     np.testing.assert_array_equal(np.argsort(one[0]), np.argsort(two[1]))
+    hydrogen, carbon, oxygen = ElementChannels.modes(1).for_species((1, 6, 8)).matrix[0]
+    assert hydrogen == 0.5
+    assert min(carbon, oxygen) > 0.9
     assert ElementChannels.modes(1).for_species((29,)).matrix == ((1.0,),)
 
 
