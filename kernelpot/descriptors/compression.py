@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -38,7 +38,7 @@ class Compressed:
     """
 
     basis: RadialBasis
-    matrix: Matrix
+    matrix: Matrix = field(repr=False)
 
     def values(
         self, r: Float[np.ndarray, " points"], *, cutoff: float, n_max: int, l_max: int, sigma: float

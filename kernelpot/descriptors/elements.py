@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -49,9 +49,9 @@ class ElementChannels:
     n: int = 0
     seed: int = 0
     width: float = 1.0
-    table: tuple[tuple[int, Vector], ...] | None = None
+    table: tuple[tuple[int, Vector], ...] | None = field(default=None, repr=False)
     species: tuple[int, ...] | None = None
-    matrix: tuple[Vector, ...] | None = None
+    matrix: tuple[Vector, ...] | None = field(default=None, repr=False)
 
     @classmethod
     def identity(cls) -> ElementChannels:
