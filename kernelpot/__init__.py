@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from kernelpot.data.read import read as read
     from kernelpot.descriptors.soap import SOAP as SOAP
     from kernelpot.kernels import DotProduct as DotProduct
+    from kernelpot.models.baselines.calculator import CalculatorBaseline as CalculatorBaseline
+    from kernelpot.models.baselines.zbl import ZBL as ZBL
     from kernelpot.models.files import load as load
     from kernelpot.models.forecast import forecast as forecast
     from kernelpot.models.prediction import Prediction as Prediction
@@ -26,7 +28,9 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "ZBL": "kernelpot.models.baselines.zbl",
     "Calculator": "kernelpot.calculator",
+    "CalculatorBaseline": "kernelpot.models.baselines.calculator",
     "DotProduct": "kernelpot.kernels",
     "Noise": "kernelpot.data.noise",
     "Prediction": "kernelpot.models.prediction",

@@ -20,7 +20,9 @@ from kernelpot.models.fitted import Calibration, Fitted
 from kernelpot.replacing import replacing
 
 FORMAT = "kernelpot-sparse-gp"
-VERSION = 1
+VERSION = 2
+READABLE = (1, VERSION)
+"""Version 1 has no baselines."""
 
 
 def write_archive(path: str | Path, settings: dict[str, Any], state: Fitted) -> None:
@@ -86,9 +88,9 @@ def _header(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
         name, version = header["format"], header["version"]
     except (ValueError, KeyError, TypeError, RecursionError):
         raise ModelFileError(f"{path}: the header is damaged; fit again.") from None
-    if name != FORMAT or version != VERSION:
+    if name != FORMAT or version not in READABLE:
         raise ModelFileError(
-            f"{path}: this kernelpot reads {FORMAT} version {VERSION}, found {name} version {version}; "
+            f"{path}: this kernelpot reads {FORMAT} up to version {VERSION}, found {name} version {version}; "
             "use the kernelpot that wrote it, or fit again."
         )
     return dict(header)

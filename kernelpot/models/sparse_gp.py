@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,8 @@ from kernelpot.features.inducing import choose_inducing, chunks, given_inducing,
 from kernelpot.kernels import DotProduct
 from kernelpot.models.archive import write_archive
 from kernelpot.models.arguments import check_species, structure_list
+from kernelpot.models.baselines.given import as_baseline, less_baseline
+from kernelpot.models.baselines.protocol import Baseline
 from kernelpot.models.fitted import Fitted, Mean, join
 from kernelpot.models.fitting import condition_state, fit_state, require_labels
 from kernelpot.models.planning import Planner
@@ -62,6 +65,10 @@ class SparseGP(Planner):
         How inducing environments are chosen: "fps", "cur" or "random".
     tolerance
         Eigenvalues of K_ZZ below tolerance · λ_max are dropped.
+    baseline
+        A potential to learn the difference from: a `ZBL`, a `CalculatorBaseline` or an ASE calculator. Its energies,
+        forces and stresses are taken off the labels before anything else and added to every mean; it has no standard
+        deviation.
 
     Raises
     ------
@@ -79,6 +86,7 @@ class SparseGP(Planner):
         seed: int = 0,
         inducing: str = "fps",
         tolerance: float = 1e-10,
+        baseline: Baseline | None = None,
     ) -> None:
         if isinstance(n_inducing, bool) or not isinstance(n_inducing, int | np.integer) or n_inducing < 1:
             raise ParameterError(
@@ -99,6 +107,7 @@ class SparseGP(Planner):
         self.seed = int(seed)
         self.inducing = inducing
         self.tolerance = float(tolerance)
+        self.baseline = as_baseline(baseline)
         self.features_: KernelMap | None = None
         self.fitted_: Fitted | None = None
 
@@ -106,6 +115,7 @@ class SparseGP(Planner):
         """Return the call that makes an equal model, and what it was prepared with or fitted on, if it was."""
         done = [name for name, part in (("prepared", self.features_), ("fitted", self.fitted_)) if part is not None]
         state = f", {' and '.join(done)} with {self.n_inducing_} inducing environments" if done else ""
+        state = state if self.baseline is None else f", baseline={self.baseline!r}{state}"
         return (
             f"SparseGP({self.descriptor!r}, {self.kernel!r}, n_inducing={self.n_inducing}, noise={self.noise!r}, "
             f"seed={self.seed}, inducing={self.inducing!r}, tolerance={self.tolerance}{state})"
@@ -116,7 +126,7 @@ class SparseGP(Planner):
     def _clone(self) -> SparseGP:
         return SparseGP(
             self.descriptor, self.kernel, n_inducing=self.n_inducing, noise=self.noise, seed=self.seed,
-            inducing=self.inducing, tolerance=self.tolerance,
+            inducing=self.inducing, tolerance=self.tolerance, baseline=self.baseline,
         )  # fmt: skip
 
     def prepare(
@@ -186,7 +196,9 @@ class SparseGP(Planner):
         if self.features_ is not None:
             check_species(structures, self.features_.species)
         features = self.features_ or self._choose_features(structures)
-        self.fitted_ = fit_state(features, structures, labels, self.noise, kinds=kinds, seed=self.seed)
+        labels = less_baseline(self.baseline, structures, labels, kinds)
+        state = fit_state(features, structures, labels, self.noise, kinds=kinds, seed=self.seed)
+        self.fitted_ = replace(state, reference=self.baseline)
         return self
 
     def condition(self, structures: Sequence[Atoms], *, keys: Mapping[str, str | None] | None = None) -> SparseGP:
@@ -206,7 +218,7 @@ class SparseGP(Planner):
         structures = structure_list(structures)
         check_species(structures, state.features.species)
         validate(structures)
-        labels = resolve(structures, keys)
+        labels = less_baseline(state.reference, structures, resolve(structures, keys), state.noise.kinds)
         state = condition_state(state, structures, labels)
         model = self._clone()
         model.features_, model.fitted_ = self.features_, state
@@ -243,7 +255,7 @@ class SparseGP(Planner):
         check_species(structures, state.features.species)
 
         def part(piece: tuple[int, int]) -> Prediction:
-            batch = Batch.from_structures(structures[slice(*piece)], state.features.descriptor.cutoff, start=piece[0])
+            batch = Batch.from_structures(structures[slice(*piece)], state.reach, start=piece[0])
             return state.predict(batch, uncertainty=uncertainty)
 
         if uncertainty:
@@ -271,6 +283,7 @@ class SparseGP(Planner):
             "inducing": self.inducing,
             "tolerance": self.tolerance,
             "prepared": self.features_ is not None,
+            "baseline": None if self.baseline is None else self.baseline.settings(),
         }
 
     def save(self, path: str | Path) -> None:
@@ -302,6 +315,11 @@ class SparseGP(Planner):
         return 0 if features is None else features.n_inducing
 
     @property
+    def reach_(self) -> float:
+        """Distance up to which the mean needs neighbour pairs, Å: that of the descriptor or of the baseline."""
+        return self._state().reach
+
+    @property
     def noise_(self) -> Noise:
         """Noise that the labels were weighted with."""
         return self._state().noise
@@ -313,7 +331,7 @@ class SparseGP(Planner):
 
     @property
     def baseline_(self) -> dict[int, float]:
-        """Energy constant of each species (by atomic number), eV."""
+        """Energy constant of each species (by atomic number), eV; not the potential `baseline`, which comes on top."""
         state = self._state()
         return dict(zip(state.features.species, state.e0.tolist(), strict=True))
 
