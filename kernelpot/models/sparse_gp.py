@@ -195,8 +195,8 @@ class SparseGP(Planner):
         kinds = require_labels(labels, self.noise)
         if self.features_ is not None:
             check_species(structures, self.features_.species)
-        features = self.features_ or self._choose_features(structures)
         labels = less_baseline(self.baseline, structures, labels, kinds)
+        features = self.features_ or self._choose_features(structures)
         state = fit_state(features, structures, labels, self.noise, kinds=kinds, seed=self.seed)
         self.fitted_ = replace(state, reference=self.baseline)
         return self

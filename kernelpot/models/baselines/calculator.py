@@ -72,7 +72,7 @@ class CalculatorBaseline:
         """Return 0: a calculator finds its own neighbours."""
         return 0.0
 
-    def evaluate(self, batch: Batch, *, start: int | None = None) -> Contribution:
+    def evaluate(self, batch: Batch, *, names: Sequence[str] | None = None) -> Contribution:
         """Run the calculator on every structure.
 
         Atoms share a total energy equally where the calculator has no energies of atoms.
@@ -90,7 +90,7 @@ class CalculatorBaseline:
         for s in range(n):
             here = slice(batch.offsets[s], batch.offsets[s + 1])
             atoms = Atoms(batch.numbers[here], batch.positions[here], cell=batch.cells[s], pbc=batch.pbc[s])
-            where = str(atoms.symbols) if start is None else f"structure {start + s} (from 0), {atoms.symbols}"
+            where = str(atoms.symbols) if names is None else f"{names[s]}, {atoms.symbols}"
             with _ONE_AT_A_TIME:
                 atoms.calc = self.calculator
                 energy[s], local[here], forces[here], found = self._one(atoms, where)

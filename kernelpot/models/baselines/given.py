@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kernelpot.data.batch import Batch
+from kernelpot.data.check import place
 from kernelpot.data.labels import Labels
 from kernelpot.errors import LabelError, ModelFileError, ParameterError
 from kernelpot.features.inducing import chunks, species_of
@@ -118,10 +119,11 @@ def evaluated(baseline: Baseline | None, structures: Sequence[Atoms]) -> Contrib
         n, n_atoms = len(structures), sum(len(atoms) for atoms in structures)
         return Contribution(np.zeros(n), np.zeros(n_atoms), np.zeros((n_atoms, 3)), np.zeros((n, 6)))
     cutoff = max(baseline.reach(species_of(structures)), LEAST_REACH)
-    parts = [
-        baseline.evaluate(Batch.from_structures(structures[start:stop], cutoff, start=start), start=start)
-        for start, stop in track(list(chunks(structures)), "baseline")
-    ]
+    parts = []
+    for start, stop in track(list(chunks(structures)), "baseline"):
+        some = structures[start:stop]
+        batch = Batch.from_structures(some, cutoff, start=start)
+        parts.append(baseline.evaluate(batch, names=[place(atoms, k) for k, atoms in enumerate(some, start)]))
     names = ("energy", "local_energy", "forces", "stress")
     return Contribution(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
 

@@ -43,8 +43,8 @@ class Baseline(Protocol):
     def reach(self, species: Sequence[int]) -> float:
         """Return the distance up to which it needs neighbour pairs of these elements, Å; 0 where it needs none."""
 
-    def evaluate(self, batch: Batch, *, start: int | None = None) -> Contribution:
-        """Return the contribution to each structure; `start` is the number of the first one, for messages."""
+    def evaluate(self, batch: Batch, *, names: Sequence[str] | None = None) -> Contribution:
+        """Return the contribution to each structure; `names` are what messages call them."""
 
     def describe(self, species: Sequence[int]) -> str:
         """Say in one line what it is for these elements."""

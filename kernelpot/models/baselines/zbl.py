@@ -79,7 +79,7 @@ class ZBL:
         """Return the largest outer distance among these elements, Å."""
         return max(outer for _, outer in self.distances(species).values())
 
-    def evaluate(self, batch: Batch, *, start: int | None = None) -> Contribution:  # noqa: ARG002
+    def evaluate(self, batch: Batch, *, names: Sequence[str] | None = None) -> Contribution:  # noqa: ARG002
         """Return energies, forces and stresses.
 
         Raises
