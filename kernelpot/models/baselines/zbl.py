@@ -25,8 +25,11 @@ COULOMB = 14.399645478425668
 SCREENING = 0.46850
 """0.88534 Bohr radii, Å: the length a is this over Z_i^0.23 + Z_j^0.23."""
 
-INNER, OUTER = 0.25, 0.75
-"""Where the repulsion begins to fade and where it is gone, in sums of the two atoms' covalent radii."""
+INNER, OUTER = 0.0, 1.25
+"""Where the repulsion begins to fade and where it is gone, in sums of the two atoms' covalent radii.
+
+By the held-out errors of fits to small parts of seven training sets (``python -m benchmarks baseline``).
+"""
 
 _KNOWN = 96
 """Heaviest element with a covalent radius (Cordero et al. 2008)."""
@@ -46,8 +49,8 @@ class ZBL:
     Parameters
     ----------
     inner, outer
-        Distances for all pairs of elements, Å; both or neither. None: 0.25 and 0.75 sums of the two atoms' covalent
-        radii (Cordero et al. (2008)), which leaves ordinary bonds alone: the shortest, in N2 and CO, have 0.77.
+        Distances for all pairs of elements, Å; both or neither. None: 0 and 1.25 sums of the two atoms' covalent radii
+        (Cordero et al. (2008)), so that the repulsion fades slowly, from the nuclei to beyond the bond.
     pairs
         Distances (inner, outer), Å, of some pairs of elements in place of these, such as
         ``{("Si", "Si"): (0.7, 1.4)}``.
@@ -165,8 +168,8 @@ def _distances(of: str, given: object) -> tuple[float, float]:
         inner = outer = math.nan
     if not (0.0 <= inner < outer and math.isfinite(outer)):
         raise ParameterError(
-            f"`inner` and `outer` of {of} must be distances in Å with 0 <= inner < outer, got {given!r}; half a bond "
-            "length and three quarters of it are sound."
+            f"`inner` and `outer` of {of} must be distances in Å with 0 <= inner < outer, got {given!r}; 0 and "
+            "1.25 bond lengths are sound."
         )
     return inner, outer
 
