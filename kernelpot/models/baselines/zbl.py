@@ -80,7 +80,10 @@ class ZBL:
 
     def reach(self, species: Sequence[int]) -> float:
         """Return the largest outer distance among these elements, Å."""
-        return max(outer for _, outer in self.distances(species).values())
+        z = np.asarray(species, dtype=np.int64)
+        longest = float(self._tables[1][z[:, None], z].max())
+        # Not a number where an element has no radius, which `distances` names.
+        return longest if math.isfinite(longest) else max(outer for _, outer in self.distances(species).values())
 
     def evaluate(self, batch: Batch, *, names: Sequence[str] | None = None) -> Contribution:  # noqa: ARG002
         """Return energies, forces and stresses.
