@@ -71,13 +71,14 @@ def elastic_constants(
             check_pair(pair, made[j], f"component {j}")
             pairs[j] = pair
     cells = [atoms for j in components for atoms in pairs[j]]
-    stress = space.linear_rows(cells, ("stress",)).stress
-    slope = (stress[0::2] - stress[1::2]) / (2 * strain * GPA)
-    rows = np.stack([slope[components.index(j), i - 1] for i, j in wanted])
-    share = space.baseline_share(cells).stress
-    known = [float(share[2 * (k := components.index(j)), i - 1] - share[2 * k + 1, i - 1]) for i, j in wanted]
-    known_slope = np.array(known) / (2 * strain * GPA)
-    return Goal(tuple(constants), ("GPa",) * len(rows), rows, np.full(len(rows), scale), Origin.of(space), known_slope)
+
+    def slopes(stress: np.ndarray) -> np.ndarray:
+        slope = (stress[0::2] - stress[1::2]) / (2 * strain * GPA)
+        return np.stack([slope[components.index(j), i - 1] for i, j in wanted])
+
+    rows = slopes(space.linear_rows(cells, ("stress",)).stress)
+    known = slopes(space.baseline_share(cells).stress)
+    return Goal(tuple(constants), ("GPa",) * len(rows), rows, np.full(len(rows), scale), Origin.of(space), known)
 
 
 def bulk_modulus(

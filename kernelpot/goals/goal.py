@@ -232,11 +232,16 @@ class Goal:
             The model was never fitted.
         ParameterError
             It has other features, or its fit found another amplitude: make the goal again with the fitted model.
+        DataError
+            The model's baseline has no stress, and the goal needs one.
         """
         if model.fitted_ is None:
             raise NotFittedError("this model was never fitted; `expected` tells what labels would do, `predict` is for "
                                  "models that have them.")  # fmt: skip
         self._check_model(model)
+        if not np.isfinite(self._share).all():
+            lost = ", ".join(np.array(self.names)[~np.isfinite(self._share)])
+            raise DataError(f"the model's baseline says nothing of {lost}: it has no stress; use one that has")
         posterior, state = model.fitted_.posterior, model.fitted_
         composition = self.rows[:, state.features.n_weights :] / E0_PRIOR
         mean = self.rows @ posterior.mean + composition @ state.baseline + self._share

@@ -312,6 +312,9 @@ def test_a_baseline_without_stress_needs_labels_without():
     assert np.isfinite(atoms.get_forces()).all()
     with pytest.raises(PropertyNotImplementedError):
         atoms.get_stress()
+    assert np.isfinite(goals.total_energy(quiet, atoms).predict(quiet).values).all()
+    with pytest.raises(DataError, match="says nothing of C11, C44: it has no stress"):
+        goals.elastic_constants(quiet, make.copper_gold(3), ("C11", "C44")).predict(quiet)
 
 
 def test_a_calculator_that_fails_is_named_with_the_structure():

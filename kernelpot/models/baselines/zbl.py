@@ -31,6 +31,9 @@ INNER, OUTER = 0.0, 1.25
 By the held-out errors of fits to small parts of seven training sets (``python -m benchmarks baseline``).
 """
 
+LONGEST = 20.0
+"""Å; nothing of the repulsion is left there, and lists of neighbours become very long."""
+
 _KNOWN = 96
 """Heaviest element with a covalent radius (Cordero et al. 2008)."""
 
@@ -169,10 +172,10 @@ def _distances(of: str, given: object) -> tuple[float, float]:
         inner, outer = (float(value) for value in given)  # type: ignore[attr-defined]
     except (TypeError, ValueError):
         inner = outer = math.nan
-    if not (0.0 <= inner < outer and math.isfinite(outer)):
+    if not 0.0 <= inner < outer <= LONGEST:
         raise ParameterError(
-            f"`inner` and `outer` of {of} must be distances in Å with 0 <= inner < outer, got {given!r}; 0 and "
-            "1.25 bond lengths are sound."
+            f"`inner` and `outer` of {of} must be distances in Å with 0 <= inner < outer <= {LONGEST:g}, got {given!r}; "
+            "0 and 1.25 bond lengths are sound."
         )
     return inner, outer
 
