@@ -192,7 +192,7 @@ def test_settings_make_an_equal_baseline():
 @pytest.mark.parametrize(
     ("arguments", "match"),
     [
-        ({"inner": 2.0, "outer": 1.0}, r"0 <= inner < outer, got \(2.0, 1.0\)"),
+        ({"inner": 2.0, "outer": 1.0}, r"0 <= inner < outer <= 20, got \(2.0, 1.0\)"),
         ({"inner": 1.0, "outer": 1.0}, "inner < outer"),
         ({"inner": -1.0, "outer": 1.0}, "inner < outer"),
         ({"inner": 0.0, "outer": float("inf")}, "inner < outer <= 20"),

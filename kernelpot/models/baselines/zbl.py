@@ -174,7 +174,7 @@ def _distances(of: str, given: object) -> tuple[float, float]:
         inner = outer = math.nan
     if not 0.0 <= inner < outer <= LONGEST:
         raise ParameterError(
-            f"`inner` and `outer` of {of} must be distances in Å with 0 <= inner < outer <= {LONGEST:g}, got {given!r}; "
+            f"`inner` and `outer` of {of} must be in Å with 0 <= inner < outer <= {LONGEST:g}, got {given!r}; "
             "0 and 1.25 bond lengths are sound."
         )
     return inner, outer
