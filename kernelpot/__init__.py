@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from kernelpot.data.noise import Noise as Noise
     from kernelpot.data.read import read as read
     from kernelpot.descriptors.soap import SOAP as SOAP
+    from kernelpot.descriptors.two_body import TwoBody as TwoBody
     from kernelpot.kernels import DotProduct as DotProduct
     from kernelpot.models.files import load as load
     from kernelpot.models.forecast import forecast as forecast
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from kernelpot.models.scores import evaluate as evaluate
     from kernelpot.models.screening import screen as screen
     from kernelpot.models.sparse_gp import SparseGP as SparseGP
+    from kernelpot.models.terms import Term as Term
 
 __version__ = "0.1.0"
 
@@ -32,6 +34,8 @@ _HOMES = {
     "Prediction": "kernelpot.models.prediction",
     "SOAP": "kernelpot.descriptors.soap",
     "SparseGP": "kernelpot.models.sparse_gp",
+    "Term": "kernelpot.models.terms",
+    "TwoBody": "kernelpot.descriptors.two_body",
     "evaluate": "kernelpot.models.scores",
     "forecast": "kernelpot.models.forecast",
     "load": "kernelpot.models.files",

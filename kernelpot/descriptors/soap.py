@@ -10,11 +10,12 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from kernelpot.data.batch import Batch
+from kernelpot.descriptors.arguments import positive, species_places
 from kernelpot.descriptors.expansion import ATOMS_PER_TASK, Expansion
 from kernelpot.descriptors.power import displacement_rows, slots, spectrum, spectrum_vjp
 from kernelpot.descriptors.protocol import Displacements
 from kernelpot.descriptors.radial import GTO, PowerGaussian, RadialBasis, RadialTable, SphericalBessel
-from kernelpot.errors import ParameterError, SpeciesError
+from kernelpot.errors import ParameterError
 from kernelpot.threads import share
 
 CENTRES_PER_TASK = 8
@@ -64,8 +65,8 @@ class SOAP:
     species: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
-        _positive("cutoff", self.cutoff, "Å; 4 to 6 is usual")
-        _positive("sigma", self.sigma, "Å; 0.3 to 0.7 is usual")
+        positive("cutoff", self.cutoff, "Å; 4 to 6 is usual")
+        positive("sigma", self.sigma, "Å; 0.3 to 0.7 is usual")
         if not 0.01 <= self.cutoff <= 100.0:
             raise ParameterError(f"`cutoff` must lie between 0.01 and 100 Å, got {self.cutoff}; 4 to 6 is usual.")
         if not self.cutoff / 500.0 <= self.sigma <= 100.0 * self.cutoff:
@@ -151,12 +152,7 @@ class SOAP:
         SpeciesError
             An atomic number is not among them.
         """
-        species = np.asarray(self._known_species)
-        place = np.minimum(np.searchsorted(species, numbers), len(species) - 1)
-        strange = species[place] != numbers
-        if strange.any():
-            raise SpeciesError(_strange_species(sorted(set(numbers[strange].tolist())), self._known_species))
-        return place.astype(np.int64)
+        return species_places(self.species, numbers, "SOAP")
 
     def check_reach(self, batch: Batch) -> None:
         """Refuse a batch without the pairs that the cutoff needs.
@@ -235,16 +231,3 @@ class SoapEnvironments:
 def _tabulated(basis: RadialBasis, cutoff: float, n_max: int, l_max: int, sigma: float) -> RadialTable:
     """Make a radial table once for all descriptors that share it; a basis is hashable."""
     return RadialTable.from_basis(basis, cutoff=cutoff, n_max=n_max, l_max=l_max, sigma=sigma)
-
-
-def _positive(name: str, value: float, usual: str) -> None:
-    if not np.isfinite(value) or value <= 0:
-        raise ParameterError(f"`{name}` must be positive and in {usual}, got {value}.")
-
-
-def _strange_species(found: list[int], known: tuple[int, ...]) -> str:
-    from ase.data import chemical_symbols
-
-    names = ", ".join(chemical_symbols[z] for z in found)
-    usable = ", ".join(chemical_symbols[z] for z in known)
-    return f"element {names} was never seen by this model (it knows {usable}); fit with structures that contain it."
