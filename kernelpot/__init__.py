@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from kernelpot.calculator import Calculator as Calculator
     from kernelpot.data.noise import Noise as Noise
     from kernelpot.data.read import read as read
+    from kernelpot.descriptors.elements import ElementChannels as ElementChannels
     from kernelpot.descriptors.soap import SOAP as SOAP
     from kernelpot.descriptors.two_body import TwoBody as TwoBody
     from kernelpot.kernels import DotProduct as DotProduct
@@ -30,6 +31,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "Calculator": "kernelpot.calculator",
     "DotProduct": "kernelpot.kernels",
+    "ElementChannels": "kernelpot.descriptors.elements",
     "Noise": "kernelpot.data.noise",
     "Prediction": "kernelpot.models.prediction",
     "SOAP": "kernelpot.descriptors.soap",

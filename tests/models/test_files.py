@@ -46,6 +46,7 @@ def rewrite(path, header, arrays):
         lambda: potentials.model(12, noise="cv", seed=7, inducing="cur").fit(make.copper_gold_set(6)),
         lambda: potentials.model(6).prepare([make.copper_gold(1)]).fit(make.copper_gold_set(3)),
         lambda: potentials.model(6, noise=kp.Noise(None, 0.1)).fit(make.copper_gold_set(3)),
+        lambda: kp.SparseGP(potentials.mixed_soap(), n_inducing=6, noise=potentials.NOISE).fit(make.copper_gold_set(3)),
     ],
 )
 def test_a_loaded_model_is_the_same_bit_for_bit(make_model, tmp_path):
