@@ -18,8 +18,11 @@ if TYPE_CHECKING:
     from kernelpot.descriptors.soap import SOAP as SOAP
     from kernelpot.descriptors.two_body import TwoBody as TwoBody
     from kernelpot.kernels import DotProduct as DotProduct
+    from kernelpot.kernels import Linear as Linear
+    from kernelpot.models.bootstrap import Bootstrap as Bootstrap
     from kernelpot.models.files import load as load
     from kernelpot.models.forecast import forecast as forecast
+    from kernelpot.models.linear import LinearModel as LinearModel
     from kernelpot.models.prediction import Prediction as Prediction
     from kernelpot.models.scores import evaluate as evaluate
     from kernelpot.models.screening import screen as screen
@@ -29,9 +32,12 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Bootstrap": "kernelpot.models.bootstrap",
     "Calculator": "kernelpot.calculator",
     "DotProduct": "kernelpot.kernels",
     "ElementChannels": "kernelpot.descriptors.elements",
+    "Linear": "kernelpot.kernels",
+    "LinearModel": "kernelpot.models.linear",
     "Noise": "kernelpot.data.noise",
     "Prediction": "kernelpot.models.prediction",
     "SOAP": "kernelpot.descriptors.soap",

@@ -17,7 +17,7 @@ from kernelpot.descriptors.protocol import Descriptor
 from kernelpot.errors import NotFittedError, ParameterError
 from kernelpot.features.feature_map import FeatureMap
 from kernelpot.features.inducing import chunks
-from kernelpot.kernels import DotProduct
+from kernelpot.kernels import DotProduct, Linear
 from kernelpot.models.archive import write_archive
 from kernelpot.models.arguments import check_species, structure_list
 from kernelpot.models.fitted import Fitted, Mean, join
@@ -75,7 +75,7 @@ class SparseGP(Planner):
     def __init__(
         self,
         descriptor: Descriptor | Term | Sequence[Descriptor | Term],
-        kernel: DotProduct | None = None,
+        kernel: DotProduct | Linear | None = None,
         *,
         n_inducing: int,
         noise: Noise | str | None = None,
@@ -121,7 +121,7 @@ class SparseGP(Planner):
         return leading(self.terms).descriptor
 
     @property
-    def kernel(self) -> DotProduct:
+    def kernel(self) -> DotProduct | Linear:
         """The kernel of the first term that has one; its amplitude is the term's prior standard deviation, eV."""
         return leading(self.terms).kernel or DotProduct(2, self.terms[0].amplitude)
 
