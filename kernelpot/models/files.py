@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from kernelpot.data.noise import Noise
-from kernelpot.descriptors.soap import SOAP
 from kernelpot.errors import ModelFileError
-from kernelpot.kernels import DotProduct
 from kernelpot.models.archive import read_archive
 from kernelpot.models.baselines.given import matched, recorded
 from kernelpot.models.sparse_gp import SparseGP
+from kernelpot.models.terms import Term
 
 
 def load(path: str | Path, *, baseline: object = None) -> SparseGP:
@@ -38,7 +37,7 @@ def load(path: str | Path, *, baseline: object = None) -> SparseGP:
     try:
         model = _specification(settings)
         prepared = bool(settings["prepared"])
-        found = recorded(settings.get("baseline"))
+        found = recorded(settings["baseline"])
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise ModelFileError(
             f"{path}: the model's settings were altered ({type(error).__name__}: {error}); fit again."
@@ -53,8 +52,7 @@ def load(path: str | Path, *, baseline: object = None) -> SparseGP:
 def _specification(settings: dict[str, Any]) -> SparseGP:
     noise = settings["noise"]
     return SparseGP(
-        SOAP.from_settings(settings["descriptor"]),
-        DotProduct.from_settings(settings["kernel"]),
+        [Term.from_settings(term) for term in settings["terms"]],
         n_inducing=int(settings["n_inducing"]),
         noise=noise if isinstance(noise, str) else Noise(**noise),
         seed=int(settings["seed"]),

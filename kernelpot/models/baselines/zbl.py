@@ -100,7 +100,7 @@ class ZBL:
         if batch.cutoff < needed:
             raise ParameterError(
                 f"the pairs of a batch must reach as far as the ZBL baseline, {needed:.4g} Å, found a cutoff of "
-                f"{batch.cutoff:.4g} Å; make the batch with the model's `reach_`."
+                f"{batch.cutoff:.4g} Å; make the batch with the model's `cutoff_`."
             )
         inner, outer, screening = self._tables
         energy, gradient = np.zeros(batch.n_atoms), np.empty((len(batch.first), 3))
