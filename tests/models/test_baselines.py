@@ -223,6 +223,31 @@ def test_noises_found_by_cross_validation_are_those_of_the_difference():
         assert found.noise_.sigma(kind) == pytest.approx(by_hand.noise_.sigma(kind), rel=1e-6)
 
 
+@pytest.mark.parametrize(
+    "make_model",
+    [
+        lambda baseline: kp.LinearModel(potentials.small_soap(), noise=potentials.NOISE, baseline=baseline),
+        lambda baseline: kp.SparseGP(
+            [kp.TwoBody(cutoff=4.5), potentials.small_soap()],
+            n_inducing=20,
+            noise=potentials.NOISE,
+            baseline=baseline,
+        ),
+        lambda baseline: kp.Bootstrap(potentials.model(20, baseline=baseline), n_members=4),
+    ],
+    ids=["linear", "sum", "bootstrap"],
+)
+def test_every_kind_of_model_stands_on_a_baseline(make_model):
+    far = kp.ZBL(2.0, 5.2)
+    found = make_model(far).fit(TRAIN).predict(TEST)
+    by_hand = make_model(None).fit(less(far, TRAIN)).predict(TEST)
+    part = said_by(far, TEST)
+    np.testing.assert_allclose(found.energy, by_hand.energy + part.energy, atol=1e-8)
+    np.testing.assert_allclose(np.concatenate(found.forces), np.concatenate(by_hand.forces) + part.forces, atol=1e-8)
+    np.testing.assert_allclose(found.energy_std, by_hand.energy_std, rtol=1e-8)
+    np.testing.assert_allclose(np.concatenate(found.forces_std), np.concatenate(by_hand.forces_std), rtol=1e-8)
+
+
 def test_goals_and_forecasts_count_the_baseline(pair):
     _, model = pair
     crystal = make.copper_gold(4)
