@@ -188,11 +188,15 @@ def test_the_calculator_gives_what_the_model_predicts(pair):
         atoms.positions[0] += 0.1
 
 
-def test_a_dimer_stays_repulsive_where_labels_end():
+@pytest.mark.parametrize("pairs", [False, True], ids=["SOAP", "TwoBody and SOAP"])
+def test_a_dimer_stays_repulsive_where_labels_end(pairs):
     # Neither crystals nor dimers at ordinary distances say anything about 0.3 Å.
     train = make.labelled([make.copper(k) for k in range(6)])
     squeezed = [Atoms("Cu2", [[0, 0, 0], [0, 0, r]]) for r in np.arange(0.3, 1.2, 0.1)]
-    plain, zbl = (potentials.model(12, baseline=b).fit(train) for b in (None, kp.ZBL()))
+    terms = [kp.TwoBody(cutoff=3.6)] * pairs + [potentials.small_soap()]
+    plain, zbl = (
+        kp.SparseGP(terms, n_inducing=12, noise=potentials.NOISE, baseline=b).fit(train) for b in (None, kp.ZBL())
+    )
     pushes = [np.array([f[1, 2] for f in m.predict(squeezed, uncertainty=False).forces]) for m in (plain, zbl)]
     assert (pushes[0] < 0).all()
     assert (pushes[1] > 100).all()
