@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from kernelpot.descriptors.two_body import TwoBody as TwoBody
     from kernelpot.kernels import DotProduct as DotProduct
     from kernelpot.kernels import Linear as Linear
+    from kernelpot.models.baselines.calculator import CalculatorBaseline as CalculatorBaseline
+    from kernelpot.models.baselines.zbl import ZBL as ZBL
     from kernelpot.models.bootstrap import Bootstrap as Bootstrap
     from kernelpot.models.files import load as load
     from kernelpot.models.forecast import forecast as forecast
@@ -33,7 +35,9 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Bootstrap": "kernelpot.models.bootstrap",
+    "ZBL": "kernelpot.models.baselines.zbl",
     "Calculator": "kernelpot.calculator",
+    "CalculatorBaseline": "kernelpot.models.baselines.calculator",
     "DotProduct": "kernelpot.kernels",
     "ElementChannels": "kernelpot.descriptors.elements",
     "Linear": "kernelpot.kernels",
