@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "ZBL": "kernelpot.models.baselines.zbl",
     "Bootstrap": "kernelpot.models.bootstrap",
+    "ZBL": "kernelpot.models.baselines.zbl",
     "Calculator": "kernelpot.calculator",
     "CalculatorBaseline": "kernelpot.models.baselines.calculator",
     "DotProduct": "kernelpot.kernels",

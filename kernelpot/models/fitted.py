@@ -120,10 +120,10 @@ class Fitted:
     reference: Baseline | None = None
 
     @property
-    def cutoff(self) -> float:
-        """Distance up to which a batch needs neighbour pairs, Å: that of the features or of the baseline."""
-        own = self.features.cutoff
-        return own if self.reference is None else max(own, self.reference.reach(self.features.species))
+    def reach(self) -> float:
+        """Distance up to which a batch needs neighbour pairs, Å."""
+        cutoff = self.features.cutoff
+        return cutoff if self.reference is None else max(cutoff, self.reference.reach(self.features.species))
 
     @cached_property
     def form(self) -> Form:

@@ -137,9 +137,8 @@ class SparseGP(Planner):
 
     @property
     def cutoff_(self) -> float:
-        """Largest reach of all terms, and of the baseline for the model's elements, Å."""
-        own = max(term.descriptor.cutoff for term in self.terms)
-        return own if self.baseline is None else max(own, self.baseline.reach(self.species_))
+        """Distance up to which a batch needs neighbour pairs, Å: the largest reach of terms and fitted baseline."""
+        return max(term.descriptor.cutoff for term in self.terms) if self.fitted_ is None else self.fitted_.reach
 
     # ---- making models
 
@@ -272,7 +271,7 @@ class SparseGP(Planner):
         check_species(structures, state.features.species)
 
         def part(piece: tuple[int, int]) -> Prediction:
-            batch = Batch.from_structures(structures[slice(*piece)], state.cutoff, start=piece[0])
+            batch = Batch.from_structures(structures[slice(*piece)], state.reach, start=piece[0])
             return state.predict(batch, uncertainty=uncertainty)
 
         if uncertainty:

@@ -23,7 +23,7 @@ from kernelpot import goals
 from kernelpot.cli import main
 from kernelpot.data.batch import Batch
 from kernelpot.data.labels import resolve
-from kernelpot.errors import DataError, LabelError, ModelFileError, NotFittedError, ParameterError
+from kernelpot.errors import DataError, LabelError, ModelFileError, ParameterError
 from kernelpot.models.baselines.given import evaluated
 from kernelpot.models.baselines.protocol import Contribution
 from tests import potentials
@@ -520,9 +520,7 @@ def test_what_a_model_says_of_itself():
     assert spec.settings()["baseline"] == {"name": "ZBL", "inner": 0.7, "outer": 1.4, "pairs": []}
     assert potentials.model(20).settings()["baseline"] is None
     assert spec.prepare([make.copper(0)]).baseline is spec.baseline
-    # Which elements it will meet is not known yet.
-    with pytest.raises(NotFittedError):
-        _ = spec.cutoff_
+    assert spec.cutoff_ == spec.descriptor.cutoff
 
 
 @pytest.mark.slow
