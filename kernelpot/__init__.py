@@ -16,24 +16,38 @@ if TYPE_CHECKING:
     from kernelpot.data.read import read as read
     from kernelpot.descriptors.elements import ElementChannels as ElementChannels
     from kernelpot.descriptors.soap import SOAP as SOAP
+    from kernelpot.descriptors.two_body import TwoBody as TwoBody
     from kernelpot.kernels import DotProduct as DotProduct
+    from kernelpot.kernels import Linear as Linear
+    from kernelpot.models.baselines.calculator import CalculatorBaseline as CalculatorBaseline
+    from kernelpot.models.baselines.zbl import ZBL as ZBL
+    from kernelpot.models.bootstrap import Bootstrap as Bootstrap
     from kernelpot.models.files import load as load
     from kernelpot.models.forecast import forecast as forecast
+    from kernelpot.models.linear import LinearModel as LinearModel
     from kernelpot.models.prediction import Prediction as Prediction
     from kernelpot.models.scores import evaluate as evaluate
     from kernelpot.models.screening import screen as screen
     from kernelpot.models.sparse_gp import SparseGP as SparseGP
+    from kernelpot.models.terms import Term as Term
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Bootstrap": "kernelpot.models.bootstrap",
+    "ZBL": "kernelpot.models.baselines.zbl",
     "Calculator": "kernelpot.calculator",
+    "CalculatorBaseline": "kernelpot.models.baselines.calculator",
     "DotProduct": "kernelpot.kernels",
     "ElementChannels": "kernelpot.descriptors.elements",
+    "Linear": "kernelpot.kernels",
+    "LinearModel": "kernelpot.models.linear",
     "Noise": "kernelpot.data.noise",
     "Prediction": "kernelpot.models.prediction",
     "SOAP": "kernelpot.descriptors.soap",
     "SparseGP": "kernelpot.models.sparse_gp",
+    "Term": "kernelpot.models.terms",
+    "TwoBody": "kernelpot.descriptors.two_body",
     "evaluate": "kernelpot.models.scores",
     "forecast": "kernelpot.models.forecast",
     "load": "kernelpot.models.files",

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from kernelpot.data.batch import Batch
-from kernelpot.descriptors.checks import checked_scaling, positive, settled
+from kernelpot.descriptors.arguments import checked_scaling, positive, settled, species_places
 from kernelpot.descriptors.compression import (
     Compressed,
     basis_from_settings,
@@ -25,7 +25,7 @@ from kernelpot.descriptors.expansion import ATOMS_PER_TASK, Expansion
 from kernelpot.descriptors.power import displacement_rows, slots, spectrum, spectrum_vjp
 from kernelpot.descriptors.protocol import Displacements
 from kernelpot.descriptors.radial import PowerGaussian, RadialBasis, RadialTable
-from kernelpot.errors import ParameterError, SpeciesError
+from kernelpot.errors import ParameterError
 from kernelpot.threads import share
 
 if TYPE_CHECKING:
@@ -228,12 +228,7 @@ class SOAP:
         SpeciesError
             An atomic number is not among them.
         """
-        species = np.asarray(self._known_species)
-        place = np.minimum(np.searchsorted(species, numbers), len(species) - 1)
-        strange = species[place] != numbers
-        if strange.any():
-            raise SpeciesError(_strange_species(sorted(set(numbers[strange].tolist())), self._known_species))
-        return place.astype(np.int64)
+        return species_places(self.species, numbers, "SOAP")
 
     def check_reach(self, batch: Batch) -> None:
         """Refuse a batch without the pairs that the cutoff needs.
@@ -321,11 +316,3 @@ def _tabulated(
 ) -> RadialTable:
     """Make a radial table once for all descriptors that share it; a basis is hashable."""
     return RadialTable.from_basis(basis, cutoff=cutoff, n_max=n_max, l_max=l_max, sigma=sigma, scaling=scaling)
-
-
-def _strange_species(found: list[int], known: tuple[int, ...]) -> str:
-    from ase.data import chemical_symbols
-
-    names = ", ".join(chemical_symbols[z] for z in found)
-    usable = ", ".join(chemical_symbols[z] for z in known)
-    return f"element {names} was never seen by this model (it knows {usable}); fit with structures that contain it."

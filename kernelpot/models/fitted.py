@@ -11,10 +11,11 @@ from jaxtyping import Float
 
 from kernelpot.data.batch import Batch
 from kernelpot.data.noise import Noise
-from kernelpot.features.feature_map import E0_PRIOR, Described, KernelMap
-from kernelpot.features.gradients import EnergyForm, forces_and_stress
+from kernelpot.features.feature_map import E0_PRIOR, Described, FeatureMap, Form
+from kernelpot.features.gradients import gather_pairs
 from kernelpot.linalg.factor import stack
 from kernelpot.linalg.posterior import Posterior
+from kernelpot.models.baselines.protocol import Baseline, Contribution
 from kernelpot.models.prediction import Prediction, Spread
 from kernelpot.models.training import least_squares_e0, scale_rows
 from kernelpot.models.uncertainty import Uncertainty
@@ -40,6 +41,15 @@ class Mean:
     local_energy: Float[np.ndarray, " atoms"]
     forces: Float[np.ndarray, "atoms 3"]
     stress: Float[np.ndarray, "structures 6"]
+
+    def plus(self, part: Contribution) -> Mean:
+        """Add what a baseline says."""
+        return Mean(
+            self.energy + part.energy,
+            self.local_energy + part.local_energy,
+            self.forces + part.forces,
+            self.stress + part.stress,
+        )
 
 
 @dataclass(frozen=True)
@@ -94,9 +104,11 @@ class Fitted:
         RMSE of left-out folds for each kind: eV/atom, eV/Å, eV/Å³; empty where there were none.
     n_labels
         Labels of each kind behind the posterior.
+    reference
+        Baseline potential that was taken off the labels, and is added to every mean.
     """
 
-    features: KernelMap
+    features: FeatureMap
     posterior: Posterior
     noise: Noise
     amplitude: float
@@ -105,12 +117,19 @@ class Fitted:
     calibration: Calibration
     cross_validation: Mapping[str, float]
     n_labels: Mapping[str, int]
+    reference: Baseline | None = None
+
+    @property
+    def reach(self) -> float:
+        """Distance up to which a batch needs neighbour pairs, Å."""
+        cutoff = self.features.cutoff
+        return cutoff if self.reference is None else max(cutoff, self.reference.reach(self.features.species))
 
     @cached_property
-    def form(self) -> EnergyForm:
-        """Energy as a function of unit vectors."""
+    def form(self) -> Form:
+        """Energy as a function of what structures are described by."""
         weights = self.posterior.mean[: self.features.n_weights]
-        return EnergyForm.from_weights(self.features, self.amplitude * self.features.unwhiten(weights))
+        return self.features.form(self.amplitude * self.features.unwhiten(weights))
 
     @cached_property
     def e0(self) -> Float[np.ndarray, " species"]:
@@ -129,10 +148,11 @@ class Fitted:
 
     def mean_described(self, described: Described) -> Mean:
         """Return energies, forces and stresses of a batch that is described already."""
-        local, gradient = self.form.evaluate(described)
+        local, pairs = self.form.local_and_pairs(described)
         local = local + self.e0[described.species]
-        forces, stress = forces_and_stress(described, gradient)
-        return Mean(described.batch.sum_per_structure(local), local, forces, stress)
+        forces, stress = gather_pairs(described.batch, pairs)
+        mean = Mean(described.batch.sum_per_structure(local), local, forces, stress)
+        return mean if self.reference is None else mean.plus(self.reference.evaluate(described.batch))
 
     def local_energy_std(self, batch: Batch) -> Float[np.ndarray, " atoms"]:
         """Return the calibrated standard deviation of every atom's energy, eV: the one that is cheap."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,16 +16,19 @@ from kernelpot.data.labels import resolve
 from kernelpot.data.noise import KINDS, Noise
 from kernelpot.descriptors.protocol import Descriptor
 from kernelpot.errors import NotFittedError, ParameterError
-from kernelpot.features.feature_map import KernelMap
-from kernelpot.features.inducing import choose_inducing, chunks, given_inducing, species_of
-from kernelpot.kernels import DotProduct
+from kernelpot.features.feature_map import FeatureMap
+from kernelpot.features.inducing import chunks
+from kernelpot.kernels import DotProduct, Linear
 from kernelpot.models.archive import write_archive
 from kernelpot.models.arguments import check_species, structure_list
+from kernelpot.models.baselines.given import as_baseline, less_baseline
+from kernelpot.models.baselines.protocol import Baseline
 from kernelpot.models.fitted import Fitted, Mean, join
 from kernelpot.models.fitting import condition_state, fit_state, require_labels
 from kernelpot.models.planning import Planner
 from kernelpot.models.prediction import Prediction
 from kernelpot.models.summary import summarise
+from kernelpot.models.terms import Term, build, check_n_inducing, leading, terms_of
 from kernelpot.progress import track
 from kernelpot.threads import ordered
 
@@ -47,21 +51,27 @@ class SparseGP(Planner):
     Parameters
     ----------
     descriptor
-        Such as `SOAP`.
+        Such as `SOAP`; or a list of descriptors and of `Term` objects: the local energy is then their sum, each term
+        with an amplitude of its own, such as ``[TwoBody(cutoff=7.0), SOAP(cutoff=5.0)]``.
     kernel
-        Of two unit vectors. Its amplitude (eV) is the prior standard deviation of a local energy.
+        Of two unit vectors, for every descriptor that comes without one. Its amplitude (eV) is the prior standard
+        deviation of a local energy; in a sum, that of the first term is the unit of the others.
     n_inducing
-        Upper limit of inducing environments of all species together.
+        Upper limit of inducing environments of all species, and of all terms, together.
     noise
-        A `Noise` stays as given. "cv": noises and amplitude minimise Σ_kind log(RMSE of left-out folds). "evidence":
-        they maximise the marginal likelihood, which lets thousands of correlated force rows outvote the energies; for
-        comparison.
+        A `Noise` stays as given, with the amplitudes. "cv": noises and amplitudes minimise Σ_kind log(RMSE of left-out
+        folds). "evidence": they maximise the marginal likelihood, which lets thousands of correlated force rows outvote
+        the energies; for comparison.
     seed
         Makes the choice of inducing environments and of folds repeatable.
     inducing
         How inducing environments are chosen: "fps", "cur" or "random".
     tolerance
         Eigenvalues of K_ZZ below tolerance · λ_max are dropped.
+    baseline
+        A potential to learn the difference from: a `ZBL`, a `CalculatorBaseline` or an ASE calculator. Its energies,
+        forces and stresses are taken off the labels before anything else and added to every mean; it has no standard
+        deviation.
 
     Raises
     ------
@@ -71,19 +81,17 @@ class SparseGP(Planner):
 
     def __init__(
         self,
-        descriptor: Descriptor,
-        kernel: DotProduct | None = None,
+        descriptor: Descriptor | Term | Sequence[Descriptor | Term],
+        kernel: DotProduct | Linear | None = None,
         *,
         n_inducing: int,
         noise: Noise | str | None = None,
         seed: int = 0,
         inducing: str = "fps",
         tolerance: float = 1e-10,
+        baseline: Baseline | None = None,
     ) -> None:
-        if isinstance(n_inducing, bool) or not isinstance(n_inducing, int | np.integer) or n_inducing < 1:
-            raise ParameterError(
-                f"`n_inducing` must be a positive whole number, got {n_inducing!r}; 500 to 2000 is usual."
-            )
+        check_n_inducing(n_inducing)
         if not isinstance(noise, Noise | None) and noise not in SEARCHES:
             raise ParameterError(f'`noise` must be a Noise, "cv" or "evidence", got {noise!r}.')
         if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed < 2**32:
@@ -92,31 +100,52 @@ class SparseGP(Planner):
             raise ParameterError(f"`inducing` must be one of {', '.join(INDUCING)}, got {inducing!r}.")
         if not 0.0 < tolerance < 1.0:
             raise ParameterError(f"`tolerance` must lie between 0 and 1, got {tolerance}; 1e-10 is usual.")
-        self.descriptor = descriptor
-        self.kernel = DotProduct(2) if kernel is None else kernel
+        self.terms = terms_of(descriptor, kernel)
         self.n_inducing = int(n_inducing)
         self.noise: Noise | str = Noise() if noise is None else noise
         self.seed = int(seed)
         self.inducing = inducing
         self.tolerance = float(tolerance)
-        self.features_: KernelMap | None = None
+        self.baseline = as_baseline(baseline)
+        self.features_: FeatureMap | None = None
         self.fitted_: Fitted | None = None
 
     def __repr__(self) -> str:
         """Return the call that makes an equal model, and what it was prepared with or fitted on, if it was."""
         done = [name for name, part in (("prepared", self.features_), ("fitted", self.fitted_)) if part is not None]
         state = f", {' and '.join(done)} with {self.n_inducing_} inducing environments" if done else ""
+        state = state if self.baseline is None else f", baseline={self.baseline!r}{state}"
         return (
-            f"SparseGP({self.descriptor!r}, {self.kernel!r}, n_inducing={self.n_inducing}, noise={self.noise!r}, "
+            f"SparseGP({self._described()}, n_inducing={self.n_inducing}, noise={self.noise!r}, "
             f"seed={self.seed}, inducing={self.inducing!r}, tolerance={self.tolerance}{state})"
         )
+
+    def _described(self) -> str:
+        if len(self.terms) > 1:
+            return repr(list(self.terms))
+        return ", ".join(repr(part) for part in (self.descriptor, self.terms[0].kernel) if part is not None)
+
+    @property
+    def descriptor(self) -> Descriptor:
+        """The descriptor that structures are compared by: that of the first term with a kernel."""
+        return leading(self.terms).descriptor
+
+    @property
+    def kernel(self) -> DotProduct | Linear:
+        """The kernel of the first term that has one; its amplitude is the term's prior standard deviation, eV."""
+        return leading(self.terms).kernel or DotProduct(2, self.terms[0].amplitude)
+
+    @property
+    def cutoff_(self) -> float:
+        """Distance up to which a batch needs neighbour pairs, Å: the largest reach of terms and fitted baseline."""
+        return max(term.descriptor.cutoff for term in self.terms) if self.fitted_ is None else self.fitted_.reach
 
     # ---- making models
 
     def _clone(self) -> SparseGP:
         return SparseGP(
-            self.descriptor, self.kernel, n_inducing=self.n_inducing, noise=self.noise, seed=self.seed,
-            inducing=self.inducing, tolerance=self.tolerance,
+            self.terms, n_inducing=self.n_inducing, noise=self.noise, seed=self.seed,
+            inducing=self.inducing, tolerance=self.tolerance, baseline=self.baseline,
         )  # fmt: skip
 
     def prepare(
@@ -145,16 +174,11 @@ class SparseGP(Planner):
 
     def _choose_features(
         self, structures: Sequence[Atoms], environments: Sequence[tuple[int, int]] | None = None
-    ) -> KernelMap:
-        structures = structure_list(structures)
-        descriptor = self.descriptor
-        if descriptor.species is None:
-            descriptor = descriptor.with_species(species_of(structures))
-        if environments is not None:
-            z = given_inducing(descriptor, structures, environments)
-        else:
-            z = choose_inducing(descriptor, structures, self.n_inducing, method=self.inducing, seed=self.seed)
-        return KernelMap.from_inducing(descriptor, self.kernel, z, self.tolerance)
+    ) -> FeatureMap:
+        return build(
+            self.terms, structure_list(structures), n_inducing=self.n_inducing, environments=environments,
+            method=self.inducing, seed=self.seed, tolerance=self.tolerance,
+        )  # fmt: skip
 
     # ---- fitting
 
@@ -185,8 +209,12 @@ class SparseGP(Planner):
         kinds = require_labels(labels, self.noise)
         if self.features_ is not None:
             check_species(structures, self.features_.species)
+        labels = less_baseline(self.baseline, structures, labels, kinds)
         features = self.features_ or self._choose_features(structures)
-        self.fitted_ = fit_state(features, structures, labels, self.noise, kinds=kinds, seed=self.seed)
+        state = fit_state(
+            features, structures, labels, self.noise, kinds=kinds, amplitude=self.terms[0].amplitude, seed=self.seed
+        )
+        self.fitted_ = replace(state, reference=self.baseline)
         return self
 
     def condition(self, structures: Sequence[Atoms], *, keys: Mapping[str, str | None] | None = None) -> SparseGP:
@@ -206,7 +234,7 @@ class SparseGP(Planner):
         structures = structure_list(structures)
         check_species(structures, state.features.species)
         validate(structures)
-        labels = resolve(structures, keys)
+        labels = less_baseline(state.reference, structures, resolve(structures, keys), state.noise.kinds)
         state = condition_state(state, structures, labels)
         model = self._clone()
         model.features_, model.fitted_ = self.features_, state
@@ -243,7 +271,7 @@ class SparseGP(Planner):
         check_species(structures, state.features.species)
 
         def part(piece: tuple[int, int]) -> Prediction:
-            batch = Batch.from_structures(structures[slice(*piece)], state.features.descriptor.cutoff, start=piece[0])
+            batch = Batch.from_structures(structures[slice(*piece)], state.reach, start=piece[0])
             return state.predict(batch, uncertainty=uncertainty)
 
         if uncertainty:
@@ -263,14 +291,14 @@ class SparseGP(Planner):
         """Return the settings as JSON values."""
         noise = self.noise if isinstance(self.noise, str) else {kind: getattr(self.noise, kind) for kind in KINDS}
         return {
-            "descriptor": self.descriptor.settings(),
-            "kernel": self.kernel.settings(),
+            "terms": [term.settings() for term in self.terms],
             "n_inducing": self.n_inducing,
             "noise": noise,
             "seed": self.seed,
             "inducing": self.inducing,
             "tolerance": self.tolerance,
             "prepared": self.features_ is not None,
+            "baseline": None if self.baseline is None else self.baseline.settings(),
         }
 
     def save(self, path: str | Path) -> None:
@@ -312,8 +340,14 @@ class SparseGP(Planner):
         return self._state().amplitude
 
     @property
+    def amplitudes_(self) -> tuple[float, ...]:
+        """Prior standard deviation of each term, eV: of a local energy, or of a pair energy for `TwoBody`."""
+        state = self._state()
+        return tuple(state.amplitude * scale for scale in state.features.scales)
+
+    @property
     def baseline_(self) -> dict[int, float]:
-        """Energy constant of each species (by atomic number), eV."""
+        """Energy constant of each species (by atomic number), eV; not the potential `baseline`, which comes on top."""
         state = self._state()
         return dict(zip(state.features.species, state.e0.tolist(), strict=True))
 

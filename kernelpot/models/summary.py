@@ -17,11 +17,15 @@ def summarise(state: Fitted) -> str:
 
     features = state.features
     names = [chemical_symbols[z] for z in features.species]
-    shares = ", ".join(f"{name} {len(z)}" for name, z in zip(names, features.inducing, strict=True))
+    paths = (
+        state.form.paths
+        if len(state.form.paths) != len(names)
+        else map(" ".join, zip(names, state.form.paths, strict=True))
+    )
     lines = [
         f"species             {' '.join(names)}",
-        f"inducing            {features.n_inducing} ({shares}); {features.n_weights} independent",
-        f"evaluation          {', '.join(f'{n} {p}' for n, p in zip(names, state.form.paths, strict=True))}",
+        f"inducing            {features.n_inducing} ({features.shares()}); {features.n_weights} independent",
+        f"evaluation          {', '.join(paths)}",
         f"amplitude           {state.amplitude:.4g} eV",
     ]
     for kind, count in state.n_labels.items():
@@ -35,6 +39,8 @@ def summarise(state: Fitted) -> str:
     n = state.n_labels.get("energy", FEW)
     if n < FEW:
         lines.append(f"note                standard deviations rest on {n} structures; trust them from about {FEW} on")
+    if state.reference is not None:
+        lines.append(f"baseline            {state.reference.describe(features.species)}")
     e0 = ", ".join(f"{name} {value:.4f} eV" for name, value in zip(names, state.e0, strict=True))
     lines.append(f"energy constants    {e0}")
     return "\n".join(lines)

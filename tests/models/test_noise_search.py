@@ -134,8 +134,8 @@ def test_search_finds_a_setting_better_than_its_start(problem):
     def loss(ratio):
         return sum(np.log(v) for v in errors.left_out(ratio).rmse.values())
 
-    assert loss(errors.search("cv", independent=12)) <= loss(noise_search.START)
-    best = errors.search("evidence", independent=12)
+    assert loss(errors.search("cv", independent=12)[0]) <= loss(noise_search.START)
+    best, _ = errors.search("evidence", independent=12)
     assert errors.log_evidence(best)[0] >= errors.log_evidence(noise_search.START)[0]
 
 
@@ -209,7 +209,7 @@ def test_residual_noise_is_that_of_the_labels():
         rows = rng.standard_normal((n[kind], d))
         y = rows @ weights + sigma * rng.standard_normal(n[kind])
         factors[kind] = [np.column_stack([rows, y])[k::2] for k in range(2)]
-    data = FoldFactors(factors, {kind: np.array([len(f) for f in factors[kind]]) for kind in true}, d)
+    data = FoldFactors(factors, {kind: np.array([len(f) for f in factors[kind]]) for kind in true}, (d,))
     found = FoldErrors(data).residual_noise(true)
     for kind, sigma in true.items():
         assert found[kind] == pytest.approx(sigma, rel=0.1)

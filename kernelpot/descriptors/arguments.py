@@ -1,0 +1,78 @@
+"""Checks that descriptors share."""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Int
+
+from kernelpot.descriptors.elements import ElementChannels
+from kernelpot.errors import ParameterError, SpeciesError
+
+
+def positive(name: str, value: float, usual: str) -> None:
+    """Refuse a length or energy that is not positive and finite.
+
+    Raises
+    ------
+    ParameterError
+        It is not a number, or not positive, or not finite.
+    """
+    real = not isinstance(value, bool) and isinstance(value, int | float | np.number)
+    if not real or not np.isfinite(value) or value <= 0:
+        raise ParameterError(f"`{name}` must be positive and in {usual}, got {value!r}.")
+
+
+def species_places(
+    species: tuple[int, ...] | None, numbers: Int[np.ndarray, " atoms"], name: str
+) -> Int[np.ndarray, " atoms"]:
+    """Return each atom's place among a descriptor's species.
+
+    Raises
+    ------
+    ParameterError
+        The descriptor has no species yet.
+    SpeciesError
+        An atomic number is not among them.
+    """
+    if species is None:
+        raise ParameterError(f"this {name} has no `species` yet; pass species=(14,) or call with_species first.")
+    known = np.asarray(species)
+    place = np.minimum(np.searchsorted(known, numbers), len(known) - 1)
+    strange = known[place] != numbers
+    if strange.any():
+        from ase.data import chemical_symbols
+
+        names = ", ".join(chemical_symbols[z] for z in sorted(set(numbers[strange].tolist())))
+        usable = ", ".join(chemical_symbols[z] for z in species)
+        raise SpeciesError(
+            f"element {names} was never seen by this model (it knows {usable}); fit with structures that contain it."
+        )
+    return place.astype(np.int64)
+
+
+def checked_scaling(scaling: tuple[float, float], cutoff: float) -> tuple[float, float]:
+    """Return (r0, m) as numbers within their limits."""
+    try:
+        r0, m = (float(value) for value in scaling)
+    except (TypeError, ValueError):
+        raise ParameterError(f"`scaling` must be a pair (r0 in Å, m), got {scaling!r}; (2.0, 4) is one.") from None
+    if not cutoff / 1000.0 <= r0 <= 1000.0 * cutoff:
+        raise ParameterError(
+            f"`scaling`: r0 must lie between cutoff/1000 and 1000 · cutoff (cutoff {cutoff} Å), got {r0}; "
+            "a bond length or two is usual."
+        )
+    # Below 2 the weight has no second derivative at the centre.
+    if not 2.0 <= m <= 32.0:
+        raise ParameterError(f"`scaling`: m must lie between 2 and 32, got {m}; 2 to 8 is usual.")
+    return r0, m
+
+
+def settled(channels: ElementChannels, species: tuple[int, ...] | None) -> ElementChannels | None:
+    """Give channels their matrix where the species are known; the identity is what the loops do anyway."""
+    if not isinstance(channels, ElementChannels):
+        raise ParameterError(
+            f"`channels` must be ElementChannels or None, got {channels!r}; ElementChannels.modes(2) is one."
+        )
+    if channels.kind == "identity":
+        return None
+    return channels if species is None else channels.for_species(species)
