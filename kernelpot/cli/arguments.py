@@ -288,10 +288,10 @@ def _fit(commands: argparse._SubParsersAction[Parser]) -> None:
     command.add_argument(
         "--noise",
         type=noise,
-        metavar="cv|evidence|E,F[,S]",
+        metavar="cv|evidence|tempered|E,F[,S]",
         help=(
-            "cv (default): find noises and amplitude by cross-validation; evidence: by marginal likelihood,"
-            " for comparison; or fixed: eV/atom, eV/Å and eV/Å³ ('none' leaves a kind out)"
+            "cv (default): find noises and amplitude by cross-validation; evidence, tempered: by marginal"
+            " likelihood, for comparison; or fixed: eV/atom, eV/Å and eV/Å³ ('none' leaves a kind out)"
         ),
     )
     command.add_argument(
