@@ -18,6 +18,9 @@ ETA = 3
 MARGIN = 1.2
 """A fit is begun where its predicted time, times this, is left."""
 
+CHAIN = 0.9
+"""Share of the time that lower rungs leave to a last fit at most; where it takes longer, they take all of it."""
+
 SHORTEST = 1e-6
 """Least time of a fit that another is compared with, s."""
 
@@ -129,7 +132,8 @@ def halve(
 ) -> Search:
     """Score candidates on rung 0, the best 1/eta of them on rung 1, and so on (Jamieson and Talwalkar (2016), alg. 1).
 
-    Each rung may use the same share of the time, and what those before it left over. With a limit of fits alone, the
+    Each rung may use the same share of the time, and what those before it left over, but leaves enough for one fit on
+    each rung above. With a limit of fits alone, the
     first rung takes as many candidates as let all rungs end within it.
 
     Parameters
@@ -153,9 +157,10 @@ def halve(
     search, budget = Search([[] for _ in costs]), bench.budget
     queue = list(candidates[: _first(len(candidates), len(costs), budget, eta)])
     for rung, trials in enumerate(search.rungs):
-        limit = budget.seconds * (1.0 - reserve) * (rung + 1) / len(costs)
+        share = budget.seconds * (1.0 - reserve) * (rung + 1) / len(costs)
         try:
             for settings in queue:
+                limit = min(share, budget.seconds - _chain(trials, rung, costs, budget.seconds))
                 predicted = _predicted(settings, rung, search.rungs, costs)
                 # At least one fit on each rung, if the time for it is there at all.
                 if budget.done and not budget.allows(predicted, limit if trials else budget.seconds):
@@ -192,7 +197,7 @@ def climb(search: Search, bench: Bench, factor: float, *, limit: int, gain: floa
     if search.interrupted or not any(not trial.failure for trial in search.rungs[-1]):
         return
     best = search.best
-    while 2 * best.n_inducing <= limit:
+    while best.n_inducing < limit:
         if not bench.budget.allows(factor * best.seconds, bench.budget.seconds):
             search.notes.append(f"more than {best.n_inducing} inducing environments were not tried: the budget ended")
             return
@@ -230,6 +235,14 @@ def _first(n: int, n_rungs: int, budget: Budget, eta: int) -> int:
         return fits
 
     return max((k for k in range(1, n + 1) if total(k) <= budget.fits), default=1)
+
+
+def _chain(trials: Sequence[Trial], rung: int, costs: Sequence[float], seconds: float) -> float:
+    """Predict the seconds of one fit on each rung above; 0 where most of the time would not do."""
+    if not trials:
+        return 0.0
+    time = MARGIN * statistics.median([trial.seconds for trial in trials]) * sum(costs[rung + 1 :]) / costs[rung]
+    return time if time < CHAIN * seconds else 0.0
 
 
 def _predicted(settings: Settings, rung: int, rungs: Sequence[Sequence[Trial]], costs: Sequence[float]) -> float:

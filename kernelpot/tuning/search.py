@@ -22,7 +22,7 @@ from kernelpot.progress import say
 from kernelpot.tuning.halving import Bench, Budget, climb, halve
 from kernelpot.tuning.journal import Journal
 from kernelpot.tuning.result import TuneResult
-from kernelpot.tuning.scoring import SHARES, Scorer, telling_kinds
+from kernelpot.tuning.scoring import INDUCING_SHARES, SHARES, Scorer, telling_kinds
 from kernelpot.tuning.space import Space, candidates, default_model, default_space
 from kernelpot.tuning.subsets import Parts
 from kernelpot.tuning.trial import Settings
@@ -38,7 +38,7 @@ OBJECTIVES = ("cv", "groups")
 CLIMB_SHARE = 0.3
 """Share of the time that is kept for more inducing environments."""
 
-CLIMB_COST = 3.0
+CLIMB_COST = 2.5
 """Guessed growth of a fit's time when inducing environments double."""
 
 WORTH = 0.02
@@ -62,8 +62,8 @@ def tune(
 ) -> TuneResult:
     """Search settings of descriptor and kernel by their left-out errors, with successive halving.
 
-    Candidates, the default first, are fitted to a quarter of the structures with a quarter of the inducing
-    environments; the best third goes on to a half, the best third of those to all (Jamieson and Talwalkar (2016); Li et
+    Candidates, the default first, are fitted to a quarter of the structures with half of the inducing environments; the
+    best third goes on to half of the structures, the best third of those to all (Jamieson and Talwalkar (2016); Li et
     al. (2018)). The best is then fitted with twice the inducing environments as long as that pays. The score is
     Σ_kind log RMSE of left-out labels, the one that ``noise="cv"`` minimises.
 
@@ -123,13 +123,15 @@ def tune(
     if len(parts.order) < 2:
         raise ParameterError("`train` must hold at least two different structures to leave one out, got one.")
     make = partial(default_model, seed=seed) if build is None else build
-    scorer = Scorer(structures, parts, telling_kinds(labels), make, n_inducing, objective, n_folds, seed, keys)
+    scorer = Scorer(
+        structures, parts, telling_kinds(labels), make, n_inducing, max_inducing, objective, n_folds, seed, keys
+    )
     journal = Journal(resume, _fingerprint(scorer, labels, build))
     if len(journal) == 0:
         scorer.warm_up(queue[0])
     say(_plan(scorer, queue, budget))
     bench = Bench(scorer, budget, journal)
-    climbs = max_inducing >= 2 * n_inducing
+    climbs = max_inducing > n_inducing
     search = halve(queue, bench, scorer.costs, reserve=CLIMB_SHARE if climbs else 0.0)
     climb(search, bench, CLIMB_COST, limit=max_inducing, gain=WORTH)
     return TuneResult(
@@ -180,7 +182,7 @@ def _fingerprint(scorer: Scorer, labels: Labels, build: Callable[[Settings], Spa
         "n_inducing": int(scorer.n_inducing),
         "n_folds": int(scorer.n_folds),
         "seed": int(scorer.seed),
-        "shares": list(SHARES),
+        "shares": [list(SHARES), list(INDUCING_SHARES)],
     }
 
 
