@@ -71,4 +71,4 @@ def found_ratio(rows: Rows, chosen: Sequence[int] | np.ndarray) -> dict[str, flo
         Labelled structures of the pool.
     """
     errors = GramErrors(rows, chosen)
-    return errors.search("cv", independent=errors.independent)
+    return errors.search("cv", independent=errors.independent)[0]

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from kernelpot.data.cutoffs import default_cutoff as default_cutoff
     from kernelpot.data.noise import Noise as Noise
     from kernelpot.data.read import read as read
+    from kernelpot.descriptors.elements import ElementChannels as ElementChannels
     from kernelpot.descriptors.soap import SOAP as SOAP
+    from kernelpot.descriptors.two_body import TwoBody as TwoBody
     from kernelpot.kernels import DotProduct as DotProduct
     from kernelpot.models.files import load as load
     from kernelpot.models.forecast import forecast as forecast
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from kernelpot.models.scores import evaluate as evaluate
     from kernelpot.models.screening import screen as screen
     from kernelpot.models.sparse_gp import SparseGP as SparseGP
+    from kernelpot.models.terms import Term as Term
     from kernelpot.tuning.search import tune as tune
 
 __version__ = "0.1.0"
@@ -30,10 +33,13 @@ __version__ = "0.1.0"
 _HOMES = {
     "Calculator": "kernelpot.calculator",
     "DotProduct": "kernelpot.kernels",
+    "ElementChannels": "kernelpot.descriptors.elements",
     "Noise": "kernelpot.data.noise",
     "Prediction": "kernelpot.models.prediction",
     "SOAP": "kernelpot.descriptors.soap",
     "SparseGP": "kernelpot.models.sparse_gp",
+    "Term": "kernelpot.models.terms",
+    "TwoBody": "kernelpot.descriptors.two_body",
     "default_cutoff": "kernelpot.data.cutoffs",
     "evaluate": "kernelpot.models.scores",
     "forecast": "kernelpot.models.forecast",

@@ -134,7 +134,7 @@ class Calculator(AseCalculator):
     def _neighbours(self, atoms: Atoms) -> Batch:
         """Reuse the pairs of the last build while they must still hold every pair within the cutoff."""
         if self._batch is None or self._built_for is None or not self._still_serves(self._built_for, atoms):
-            self._batch = Batch.from_structures([atoms], self.model.descriptor.cutoff, skin=self.skin)
+            self._batch = Batch.from_structures([atoms], self.model.cutoff_, skin=self.skin)
             self._built_for = atoms.copy()
             return self._batch
         return self._batch.moved(atoms.positions)

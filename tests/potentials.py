@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 
 import kernelpot as kp
@@ -48,3 +49,15 @@ def molecules() -> kp.SparseGP:
 def four_metals() -> kp.SparseGP:
     """Four species."""
     return model(24).fit(make.labelled([make.four_metals(k) for k in range(8)]))
+
+
+def mixed_soap() -> kp.SOAP:
+    """Two channels for any number of elements, near neighbours first."""
+    return replace(small_soap(), channels=kp.ElementChannels.modes(2), scaling=(2.5, 3.0))
+
+
+@cache
+def mixed_metals() -> kp.SparseGP:
+    """Four species in two channels."""
+    spec = kp.SparseGP(mixed_soap(), kp.DotProduct(2), n_inducing=24, noise=NOISE)
+    return spec.fit(make.labelled([make.four_metals(k) for k in range(8)]))

@@ -25,7 +25,7 @@ CUTOFF = 4.0
 class PairModel:
     """Energy (r² - cutoff²)² / 1000 for each pair within the cutoff, which counts its calls."""
 
-    descriptor = SimpleNamespace(cutoff=CUTOFF)
+    cutoff_ = CUTOFF
 
     def __init__(self):
         self.means, self.predictions, self.pairs = 0, 0, []

@@ -104,9 +104,15 @@ def _space(args: Namespace) -> SparseGP:
     if path.exists():
         space = load_space(path)
         old, new = settings_of(space), json.loads(json.dumps(spec.settings()))
-        # Species come from the sample, and whether a model was prepared is no setting of the space.
-        old["descriptor"] = {**old["descriptor"], "species": new["descriptor"]["species"]}
-        different = differences(old, {key: new[key] for key in old})
+        # The command line writes spaces of one term. Species come from the sample, and whether a model was prepared is
+        # no setting of the space.
+        before, wanted = old["terms"][0], new["terms"][0]
+        kept = ("n_inducing", "noise", "seed", "inducing", "tolerance")
+        before["descriptor"]["species"] = wanted["descriptor"]["species"]
+        different = differences(
+            {key: old[key] for key in kept} | {key: before[key] for key in ("descriptor", "kernel")},
+            {key: new[key] for key in kept} | {key: wanted[key] for key in ("descriptor", "kernel")},
+        )
         if different:
             raise StoreError(
                 f"{args.blocks}: the folder's feature space was prepared with other settings: {'; '.join(different)}; "

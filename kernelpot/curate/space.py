@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 
 from kernelpot.data.noise import KINDS, Noise
-from kernelpot.descriptors.soap import SOAP
 from kernelpot.errors import ParameterError, StoreError
-from kernelpot.features.feature_map import KernelMap
-from kernelpot.kernels import DotProduct
+from kernelpot.features.feature_map import FeatureMap
+from kernelpot.features.rebuild import feature_map_of
 from kernelpot.linalg.chunks import digest
 from kernelpot.models.sparse_gp import SparseGP
+from kernelpot.models.terms import Term
 from kernelpot.replacing import replacing
 
-FORMAT, VERSION = "kernelpot-space", 1
+FORMAT, VERSION = "kernelpot-space", 2
 
 
 def settings_of(space: SparseGP) -> dict[str, Any]:
@@ -27,18 +27,13 @@ def settings_of(space: SparseGP) -> dict[str, Any]:
     ------
     NotFittedError
         The inducing environments are not fixed yet.
-    ParameterError
-        The descriptor is none that a file can describe.
     """
     features = features_of(space)
-    if not isinstance(features.descriptor, SOAP):
-        raise ParameterError(
-            f"only spaces of a SOAP descriptor can be written, got a {type(features.descriptor).__name__}"
-        )
     _, noise, amplitude = space.plan()
     return {
-        "descriptor": features.descriptor.settings(),
-        "kernel": {**features.kernel.settings(), "amplitude": float(amplitude)},
+        "features": features.settings(),
+        "terms": [term.settings() for term in space.terms],
+        "amplitude": float(amplitude),
         "noise": {kind: getattr(noise, kind) for kind in KINDS},
         "n_inducing": int(space.n_inducing),
         "seed": int(space.seed),
@@ -50,7 +45,7 @@ def settings_of(space: SparseGP) -> dict[str, Any]:
 def fingerprint(space: SparseGP) -> str:
     """Return a checksum of everything that decides the rows of a prepared model."""
     features = features_of(space)
-    return digest(settings_of(space), *features.inducing, *features.whitening)
+    return digest(settings_of(space), *features.arrays().values())
 
 
 def save_space(space: SparseGP, path: str | Path) -> None:
@@ -72,9 +67,7 @@ def save_space(space: SparseGP, path: str | Path) -> None:
 
     features = features_of(space)
     header = json.dumps({"format": FORMAT, "version": VERSION, "model": settings_of(space)})
-    arrays = {}
-    for a, (z, w) in enumerate(zip(features.inducing, features.whitening, strict=True)):
-        arrays[f"inducing_{a}"], arrays[f"whitening_{a}"] = np.ascontiguousarray(z), np.ascontiguousarray(w)
+    arrays = {name: np.ascontiguousarray(array) for name, array in features.arrays().items()}
     with replacing(path) as temporary:
         temporary.write_bytes(to_bytes(arrays, metadata={"kernelpot": header}))
 
@@ -110,27 +103,21 @@ def load_space(path: str | Path) -> SparseGP:
 
 
 def _rebuild(settings: dict[str, Any], arrays: dict[str, np.ndarray]) -> SparseGP:
-    descriptor, kernel = SOAP.from_settings(settings["descriptor"]), DotProduct.from_settings(settings["kernel"])
-    species = descriptor.species or ()
-    inducing = tuple(arrays[f"inducing_{a}"] for a in range(len(species)))
-    whitening = tuple(arrays[f"whitening_{a}"] for a in range(len(species)))
-    for z, w in zip(inducing, whitening, strict=True):
-        fits = z.ndim == w.ndim == 2 and z.shape[1] == descriptor.n_features and len(w) == len(z)
-        if not fits or z.dtype != np.float64 or w.dtype != np.float64:
-            raise ValueError(f"arrays of the shapes {z.shape} and {w.shape} cannot belong together")
-        if not (np.isfinite(z).all() and np.isfinite(w).all()):
-            raise ValueError("arrays hold values that are not finite")
-    if not species:
-        raise ValueError("no species are named")
+    features = feature_map_of(settings["features"], arrays)
+    terms = [Term.from_settings(term) for term in settings["terms"]]
+    amplitude = float(settings["amplitude"])
+    if not np.isfinite(amplitude) or amplitude <= 0.0:
+        raise ValueError(f"the amplitude must be positive, found {amplitude}")
     space = SparseGP(
-        descriptor, kernel, n_inducing=settings["n_inducing"], noise=Noise(**settings["noise"]),
+        [terms[0].with_amplitude(amplitude), *terms[1:]],
+        n_inducing=settings["n_inducing"], noise=Noise(**settings["noise"]),
         seed=settings["seed"], inducing=settings["inducing"], tolerance=settings["tolerance"],
     )  # fmt: skip
-    space.features_ = KernelMap(descriptor, kernel, inducing, whitening)
+    space.features_ = features
     return space
 
 
-def features_of(space: SparseGP) -> KernelMap:
+def features_of(space: SparseGP) -> FeatureMap:
     """Return the feature map of a prepared model, or refuse it."""
     if not isinstance(space, SparseGP):
         raise ParameterError(f"`space` must be a prepared SparseGP, got a {type(space).__name__}")

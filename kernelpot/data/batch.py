@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from vesin import NeighborList
 
 from kernelpot.data.check import check_structure, place
+from kernelpot.data.neighbours import neighbour_list_class
 from kernelpot.errors import ParameterError
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ class Batch:
         if not np.isfinite(skin) or skin < 0:
             raise ParameterError(f"`skin` must be zero or positive and in Å, got {skin}; 0.5 is usual in dynamics.")
         reach = float(cutoff) + float(skin)
-        search = NeighborList(cutoff=reach, full_list=True, sorted=True)
+        search = neighbour_list_class()(cutoff=reach, full_list=True, sorted=True)
         sizes, first, second, shifts = [], [], [], []
         n_atoms = 0
         for number, atoms in enumerate(structures, start):

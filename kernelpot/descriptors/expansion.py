@@ -22,27 +22,36 @@ ATOMS_PER_TASK = 32
 
 @dataclass(frozen=True, eq=False)
 class Expansion:
-    """c[i, lm, a·n_max + n] = Σ_j w(r_ij) R_nl(r_ij) Y_lm(r_ij), summed over the neighbours j of element channel a.
+    """c[i, lm, k·n_max + n] = Σ_j U_ka w(r_ij) R_nl(r_ij) Y_lm(r_ij), summed over the neighbours j, of species a each.
 
     The centre's own Gaussian is included without a fade; the weight w falls from 1 to 0 as a C² quintic over the last
-    `fade` Å.
+    `fade` Å. Species are told apart in the loops over pairs and mixed afterwards, once for each atom: mixing inside the
+    loops would multiply their work by the number of channels.
 
     Attributes
     ----------
     table
         Radial functions on nodes.
-    l_max, n_max, n_channels
-        Sizes: angular momenta 0 … l_max, n_max radial functions, element channels.
+    l_max, n_max, n_species
+        Sizes: angular momenta 0 … l_max, n_max radial functions, species.
     cutoff, fade
         Å.
+    mixing
+        U; None stands for the identity, one channel for each species.
     """
 
     table: RadialTable
     l_max: int
     n_max: int
-    n_channels: int
+    n_species: int
     cutoff: float
     fade: float
+    mixing: Float[np.ndarray, "channels species"] | None = None
+
+    @cached_property
+    def weights(self) -> Float[np.ndarray, "channels species"]:
+        """U, the identity written out."""
+        return np.eye(self.n_species) if self.mixing is None else np.ascontiguousarray(self.mixing)
 
     @cached_property
     def angular(self) -> Float[np.ndarray, "5 lm"]:
@@ -52,7 +61,7 @@ class Expansion:
     @property
     def shape(self) -> tuple[int, int]:
         """Shape of one atom's coefficients: (lm, channels · n_max)."""
-        return (self.l_max + 1) ** 2, self.n_channels * self.n_max
+        return (self.l_max + 1) ** 2, len(self.weights) * self.n_max
 
     @property
     def settings(self) -> tuple[int, tuple[int, ...], float, float, float]:
@@ -60,23 +69,68 @@ class Expansion:
         # A tuple's length is part of its Numba type: the loops over n compile for this n_max.
         return self.l_max, (0,) * self.n_max, self.cutoff, self.fade, 1.0 / self.table.step
 
-    def expand(self, batch: Batch, channel: Int[np.ndarray, " atoms"]) -> Float[np.ndarray, "atoms lm k"]:
-        """Return the coefficients of every atom; `channel` is each atom's element channel."""
-        c = np.zeros((batch.n_atoms, *self.shape))
+    def expand(self, batch: Batch, species: Int[np.ndarray, " atoms"]) -> Float[np.ndarray, "atoms lm k"]:
+        """Return the coefficients of every atom; `species` is each atom's place among the species."""
         engine = (*self.settings, self.table.nodes, self.angular)
-        pairs = (batch.vectors, batch.second, batch.pair_offsets, channel)
-        share(lambda begin, end: _expand(begin, end, *engine, *pairs, c), batch.n_atoms, ATOMS_PER_TASK)
-        return c
+        pairs = (batch.vectors, batch.second, batch.pair_offsets, species)
+        if self.mixing is None:
+            c = np.zeros((batch.n_atoms, *self.shape))
+            share(lambda begin, end: _expand(begin, end, *engine, *pairs, 0, c), batch.n_atoms, ATOMS_PER_TASK)
+            return c
+        mixed = np.empty((batch.n_atoms, *self.shape))
+
+        def task(begin: int, end: int) -> None:
+            apart = self._apart(end - begin)
+            for start in range(begin, end, ATOMS_PER_TASK):
+                stop = min(start + ATOMS_PER_TASK, end)
+                apart[:] = 0.0
+                _expand(start, stop, *engine, *pairs, start, apart)
+                mix(self.weights, self.n_max, apart[: stop - start], mixed[start:stop])
+
+        share(task, batch.n_atoms, ATOMS_PER_TASK)
+        return mixed
 
     def vjp(
-        self, batch: Batch, channel: Int[np.ndarray, " atoms"], gradient: Float[np.ndarray, "atoms lm k"]
+        self, batch: Batch, species: Int[np.ndarray, " atoms"], gradient: Float[np.ndarray, "atoms lm k"]
     ) -> Float[np.ndarray, "pairs 3"]:
         """Return dE/dr of every pair vector, given dE/dc of every atom: the transpose of `expand`."""
         result = np.zeros((len(batch.second), 3))
         engine = (*self.settings, self.table.nodes, self.angular)
-        pairs = (batch.vectors, batch.second, batch.pair_offsets, channel)
-        share(lambda begin, end: _vjp(begin, end, *engine, *pairs, gradient, result), batch.n_atoms, ATOMS_PER_TASK)
+        pairs = (batch.vectors, batch.second, batch.pair_offsets, species)
+        if self.mixing is None:
+            share(
+                lambda begin, end: _vjp(begin, end, *engine, *pairs, 0, gradient, result), batch.n_atoms, ATOMS_PER_TASK
+            )
+            return result
+        transposed = np.ascontiguousarray(self.weights.T)
+
+        def task(begin: int, end: int) -> None:
+            apart = self._apart(end - begin)
+            for start in range(begin, end, ATOMS_PER_TASK):
+                stop = min(start + ATOMS_PER_TASK, end)
+                mix(transposed, self.n_max, gradient[start:stop], apart)
+                _vjp(start, stop, *engine, *pairs, start, apart, result)
+
+        share(task, batch.n_atoms, ATOMS_PER_TASK)
         return result
+
+    def _apart(self, n_atoms: int) -> Float[np.ndarray, "atoms lm a"]:
+        """Room for coefficients of each species apart, for a few atoms at a time."""
+        return np.empty((min(n_atoms, ATOMS_PER_TASK), self.shape[0], self.n_species * self.n_max))
+
+
+@njit(cache=True, nogil=True, fastmath=FASTMATH)
+def mix(weights: Any, n_max: Any, source: Any, target: Any) -> Any:
+    """Fill target[i, lm, k·n_max + n] = Σ_a weights[k, a] source[i, lm, a·n_max + n]."""
+    for i in range(source.shape[0]):
+        for lm in range(source.shape[1]):
+            for k in range(weights.shape[0]):
+                for n in range(n_max):
+                    target[i, lm, k * n_max + n] = 0.0
+                for a in range(weights.shape[1]):
+                    weight = weights[k, a]
+                    for n in range(n_max):
+                        target[i, lm, k * n_max + n] += weight * source[i, lm, a * n_max + n]
 
 
 @njit(cache=True, fastmath=FASTMATH)
@@ -162,10 +216,14 @@ def _expand(
     vectors: Any,
     second: Any,
     offsets: Any,
-    channel: Any,
+    species: Any,
+    first: Any,
     c: Any,
 ) -> Any:
-    """Add w R_nl Y_lm of every pair of the atoms ``begin:end`` to c, after R_n0(0) Y_00 of the centres themselves."""
+    """Add w R_nl Y_lm of every pair of the atoms ``begin:end`` to c, after R_n0(0) Y_00 of the centres themselves.
+
+    c[i - first, lm, a·n_max + n] is for atom i and species a.
+    """
     n_max = len(n_tag)
     u, r, w, dw = np.empty((3, BLOCK)), np.empty(BLOCK), np.empty(BLOCK), np.empty(BLOCK)
     where = np.empty(BLOCK, np.int64)
@@ -174,9 +232,9 @@ def _expand(
     y = np.empty(((l_max + 1) ** 2, BLOCK))
     radial = np.empty(nodes.shape[2])
     for i in range(begin, end):
-        own = channel[i] * n_max
+        own = species[i] * n_max
         for n in range(n_max):
-            c[i, 0, own + n] = nodes[0, 0, n] * table[0, 0]
+            c[i - first, 0, own + n] = nodes[0, 0, n] * table[0, 0]
         p, stop = offsets[i], offsets[i + 1]
         while p < stop:
             count, p = gather(cutoff, fade, vectors, p, stop, u, r, w, dw, where)
@@ -184,12 +242,12 @@ def _expand(
             values(l_max, count, q, re, im, y)
             for b in range(count):
                 _radial(inverse_step, nodes, r[b], w[b], radial)
-                base = channel[second[where[b]]] * n_max
+                base = species[second[where[b]]] * n_max
                 for l in range(l_max + 1):  # noqa: E741
                     for lm in range(l * l, (l + 1) * (l + 1)):
                         weight = y[lm, b]
                         for n in range(n_max):
-                            c[i, lm, base + n] += weight * radial[l * n_max + n]
+                            c[i - first, lm, base + n] += weight * radial[l * n_max + n]
 
 
 @njit(cache=True, nogil=True, fastmath=FASTMATH)
@@ -206,11 +264,15 @@ def _vjp(
     vectors: Any,
     second: Any,
     offsets: Any,
-    channel: Any,
+    species: Any,
+    first: Any,
     gradient: Any,
     result: Any,
 ) -> Any:
-    """Fill result[p] = Σ_nlm gradient[lm, n] ∂(w R_nl Y_lm)/∂r for every pair of the atoms ``begin:end``."""
+    """Fill result[p] = Σ_nlm gradient[lm, n] ∂(w R_nl Y_lm)/∂r for every pair of the atoms ``begin:end``.
+
+    gradient[i - first, lm, a·n_max + n] is for atom i and species a.
+    """
     n_max = len(n_tag)
     columns = nodes.shape[2]
     u, r, w, dw = np.empty((3, BLOCK)), np.empty(BLOCK), np.empty(BLOCK), np.empty(BLOCK)
@@ -227,13 +289,13 @@ def _vjp(
             fill(l_max, count, u, table, q, re, im)
             for b in range(count):
                 radial_slope(inverse_step, nodes, r[b], w[b], dw[b], radial[b], slope[b])
-                base = channel[second[where[b]]] * n_max
+                base = species[second[where[b]]] * n_max
                 for l in range(l_max + 1):  # noqa: E741
                     for lm in range(l * l, (l + 1) * (l + 1)):
                         total, change = 0.0, 0.0
                         for n in range(n_max):
-                            total += gradient[i, lm, base + n] * radial[b, l * n_max + n]
-                            change += gradient[i, lm, base + n] * slope[b, l * n_max + n]
+                            total += gradient[i - first, lm, base + n] * radial[b, l * n_max + n]
+                            change += gradient[i - first, lm, base + n] * slope[b, l * n_max + n]
                         h[lm, b] = total
                         dh[lm, b] = change
             _contract(l_max, count, table, u, r, q, re, im, h, dh, g, along)
@@ -277,31 +339,3 @@ def _contract(
                     g[2, b] += d * q[below, b] * t
                     radial = dh[lm + m, b] * re[m, b] + dh[lm - m, b] * im[m, b]
                     along[b] += q[k, b] * (radial - l * t / r[b])
-
-
-@njit(cache=True, fastmath=FASTMATH)
-def gradients(l_max: Any, count: Any, table: Any, u: Any, r: Any, q: Any, re: Any, im: Any, y: Any, dy: Any) -> Any:
-    """Fill y[lm, b] and dy[x, lm, b] = ∂Y_lm/∂r of each pair (Å⁻¹)."""
-    for l in range(l_max + 1):  # noqa: E741
-        row = l * (l + 1) // 2
-        lower = row - l
-        for m in range(l + 1):
-            k = row + m
-            d = table[3, k] if m < l else 0.0
-            e = table[4, k] if m < l - 1 else 0.0
-            below = lower + m if m < l else 0
-            beside = lower + m + 1 if m < l - 1 else 0
-            for sign in range(-1 if m else 1, 2, 2):
-                lm = l * l + l + sign * m
-                for b in range(count):
-                    f = re[m, b] if sign > 0 else im[m, b]
-                    fx, fy = 0.0, 0.0
-                    if m:
-                        fx = m * (re[m - 1, b] if sign > 0 else im[m - 1, b])
-                        fy = m * (-im[m - 1, b] if sign > 0 else re[m - 1, b])
-                    value = q[k, b] * f
-                    side = e * q[beside, b] * f
-                    y[lm, b] = value
-                    dy[0, lm, b] = (q[k, b] * fx - (side + l * value) * u[0, b]) / r[b]
-                    dy[1, lm, b] = (q[k, b] * fy - (side + l * value) * u[1, b]) / r[b]
-                    dy[2, lm, b] = (d * q[below, b] * f - l * value * u[2, b]) / r[b]

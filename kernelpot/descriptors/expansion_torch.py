@@ -56,6 +56,7 @@ class SoapTorch:
         arrays = {
             "nodes": expansion.table.nodes,
             "recurrence": recurrence(self.soap.l_max),
+            "mixing_elements": expansion.weights,
             "weight": np.where(rows == columns, 1.0, sqrt(2.0)),
         }
         if isinstance(self.soap.basis, GTO):
@@ -118,10 +119,10 @@ class SoapTorch:
         """
         soap = self.soap
         soap.check_reach(batch)
-        channel = torch.as_tensor(soap.channels(batch.numbers), device=self.device)
+        species = torch.as_tensor(soap.species_index(batch.numbers), device=self.device)
         inside = torch.nonzero(vectors.detach().square().sum(1) < soap.cutoff**2).squeeze(1)
         first = torch.as_tensor(batch.first, device=self.device)[inside]
-        neighbour = channel[torch.as_tensor(batch.second, device=self.device)[inside]]
+        neighbour = species[torch.as_tensor(batch.second, device=self.device)[inside]]
         r = torch.linalg.vector_norm(vectors[inside], dim=1)
         weighted = self.radial(r) * self.fade(r)[:, None, None]
         y = solid_harmonics(vectors[inside] / r[:, None], self._tables["recurrence"], soap.l_max)
@@ -129,15 +130,17 @@ class SoapTorch:
             np.repeat(np.arange(soap.l_max + 1), 2 * np.arange(soap.l_max + 1) + 1), device=self.device
         )
         products = y[:, :, None] * weighted[:, degree, :]
-        n_channels = soap.expansion.n_channels
-        shape = (batch.n_atoms * n_channels, y.shape[1], soap.n_max)
+        n_species = soap.expansion.n_species
+        shape = (batch.n_atoms * n_species, y.shape[1], soap.n_max)
         c = torch.zeros(shape, device=self.device, dtype=self.dtype)
-        c = c.index_add(0, first * n_channels + neighbour, products)
+        c = c.index_add(0, first * n_species + neighbour, products)
         centre = torch.zeros_like(c[0])
         centre[0] = self.radial(torch.zeros(1, device=self.device, dtype=self.dtype))[0, 0] / sqrt(4.0 * pi)
         atoms = torch.arange(batch.n_atoms, device=self.device)
-        c = c.index_add(0, atoms * n_channels + channel, centre.expand(batch.n_atoms, -1, -1))
-        c = c.reshape(batch.n_atoms, n_channels, y.shape[1], soap.n_max)
+        c = c.index_add(0, atoms * n_species + species, centre.expand(batch.n_atoms, -1, -1))
+        c = c.reshape(batch.n_atoms, n_species, y.shape[1], soap.n_max)
+        if soap.channels is not None:
+            c = torch.einsum("ka,iamn->ikmn", self._tables["mixing_elements"], c)
         return c.transpose(1, 2).reshape(batch.n_atoms, y.shape[1], -1)
 
     def radial(self, r: Float[Tensor, " pairs"]) -> Float[Tensor, "pairs l n"]:
@@ -146,7 +149,11 @@ class SoapTorch:
         if self.closed_form:
             gaussians = torch.exp(-self._tables["decay"] * r[:, None, None] ** 2)
             powers = r[:, None] ** torch.arange(shape[1], device=self.device)
-            return powers[:, :, None] * torch.einsum("pln,lmn->plm", gaussians, self._tables["mixing"])
+            plain = powers[:, :, None] * torch.einsum("pln,lmn->plm", gaussians, self._tables["mixing"])
+            if self.soap.scaling is None:
+                return plain
+            r0, m = self.soap.scaling
+            return plain / (1.0 + (r / r0) ** m)[:, None, None]
         nodes = self._tables["nodes"]
         x = r / self.soap.expansion.table.step
         k = x.detach().long().clamp(max=len(nodes) - 2)

@@ -81,3 +81,31 @@ def values(l_max: Any, count: Any, q: Any, c: Any, s: Any, y: Any) -> Any:
             for p in range(count):
                 y[lm + m, p] = q[k + m, p] * c[m, p]
                 y[lm - m, p] = q[k + m, p] * s[m, p]
+
+
+@njit(cache=True, fastmath=FASTMATH)
+def gradients(l_max: Any, count: Any, table: Any, u: Any, r: Any, q: Any, re: Any, im: Any, y: Any, dy: Any) -> Any:
+    """Fill y[lm, b] and dy[x, lm, b] = ∂Y_lm/∂r of each pair (Å⁻¹)."""
+    for l in range(l_max + 1):  # noqa: E741
+        row = l * (l + 1) // 2
+        lower = row - l
+        for m in range(l + 1):
+            k = row + m
+            d = table[3, k] if m < l else 0.0
+            e = table[4, k] if m < l - 1 else 0.0
+            below = lower + m if m < l else 0
+            beside = lower + m + 1 if m < l - 1 else 0
+            for sign in range(-1 if m else 1, 2, 2):
+                lm = l * l + l + sign * m
+                for b in range(count):
+                    f = re[m, b] if sign > 0 else im[m, b]
+                    fx, fy = 0.0, 0.0
+                    if m:
+                        fx = m * (re[m - 1, b] if sign > 0 else im[m - 1, b])
+                        fy = m * (-im[m - 1, b] if sign > 0 else re[m - 1, b])
+                    value = q[k, b] * f
+                    side = e * q[beside, b] * f
+                    y[lm, b] = value
+                    dy[0, lm, b] = (q[k, b] * fx - (side + l * value) * u[0, b]) / r[b]
+                    dy[1, lm, b] = (q[k, b] * fy - (side + l * value) * u[1, b]) / r[b]
+                    dy[2, lm, b] = (d * q[below, b] * f - l * value * u[2, b]) / r[b]

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from kernelpot.descriptors.expansion import BLOCK, gather, gradients, radial_slope
-from kernelpot.descriptors.harmonics import FASTMATH, fill
+from kernelpot.descriptors.expansion import BLOCK, gather, radial_slope
+from kernelpot.descriptors.harmonics import FASTMATH, fill, gradients
 
 # p[l, k ≤ k'] = f_l √(2 - δ_kk') Σ_m c[lm, k] c[lm, k']: only the symmetric part, weighted so that dot products of p
 # equal those of the full square (De et al., Phys. Chem. Chem. Phys. 18, 13754 (2016), eq. 8: f_l = π √(8/(2l+1))).
@@ -79,8 +79,9 @@ def displacement_rows(
     inverse_step: Any,
     nodes: Any,
     table: Any,
+    weights: Any,
     vectors: Any,
-    channel_of_pair: Any,
+    species_of_pair: Any,
     offsets: Any,
     slot: Any,
     slot_offsets: Any,
@@ -93,7 +94,7 @@ def displacement_rows(
 
     The centres are ``start + begin:start + end``, counted from `start` in virial. Slot s of centre i is row
     slot_offsets[i] - slot_offsets[start] + s; slot 0 is the centre itself, whose row is minus the sum over its pairs;
-    images of one atom share a slot and add up.
+    images of one atom share a slot and add up. A neighbour of species a counts weights[k, a] in channel k.
     """
     size, n_features = coefficients.shape[2], rows.shape[2]
     u, r, w, dw = np.empty((3, BLOCK)), np.empty(BLOCK), np.empty(BLOCK), np.empty(BLOCK)
@@ -118,8 +119,8 @@ def displacement_rows(
             gradients(l_max, count, table, u, r, q, re, im, y, dy)
             for b in range(count):
                 radial_slope(inverse_step, nodes, r[b], w[b], dw[b], radial, slope)
-                base = channel_of_pair[where[b]] * n_max
-                _pair_rows(l_max, n_max, size, c, base, b, u, y, dy, radial, slope, scratch, change)
+                a = species_of_pair[where[b]]
+                _pair_rows(l_max, n_max, size, c, weights, a, b, u, y, dy, radial, slope, scratch, change)
                 s = slot[where[b]]
                 if untouched[s]:
                     rows[own + s] = change
@@ -134,14 +135,14 @@ def displacement_rows(
 
 @njit(cache=True, fastmath=FASTMATH)
 def _pair_rows(
-    l_max: Any, n_max: Any, size: Any, c: Any, base: Any, pair: Any, u: Any, y: Any, dy: Any, radial: Any, slope: Any,
-    scratch: Any, row: Any,
+    l_max: Any, n_max: Any, size: Any, c: Any, weights: Any, species: Any, pair: Any, u: Any, y: Any, dy: Any,
+    radial: Any, slope: Any, scratch: Any, row: Any,
 ) -> Any:  # fmt: skip
     """Fill row[x, f] = ∂p/∂x of one pair vector.
 
     ∂c[lm, n]/∂x = R_nl ∂_x Y_lm + u_x R'_nl Y_lm has rank two in (m, n), so with T_k = Σ_m ∂_x Y_lm c[lm, k] and
-    V_k = u_x Σ_m Y_lm c[lm, k]: ∂p[l, k, k']/∂x ∝ R_k T_k' + R_k' T_k + R'_k V_k' + R'_k' V_k, with R zero outside the
-    neighbour's channel.
+    V_k = u_x Σ_m Y_lm c[lm, k]: ∂p[l, k, k']/∂x ∝ R_k T_k' + R_k' T_k + R'_k V_k' + R'_k' V_k, where R_k is the radial
+    function times the weight of the neighbour's species in the channel of k.
     """
     value, change, stretch = scratch[0], scratch[1], scratch[2]
     turn = scratch[3:]
@@ -151,9 +152,13 @@ def _pair_rows(
         for k in range(size):
             value[k], change[k], stretch[k] = 0.0, 0.0, 0.0
             turn[0, k], turn[1, k], turn[2, k] = 0.0, 0.0, 0.0
-        for n in range(n_max):
-            value[base + n] = off * radial[l * n_max + n]
-            change[base + n] = off * slope[l * n_max + n]
+        for channel in range(weights.shape[0]):
+            weight = off * weights[channel, species]
+            base = channel * n_max
+            if weight != 0.0:
+                for n in range(n_max):
+                    value[base + n] = weight * radial[l * n_max + n]
+                    change[base + n] = weight * slope[l * n_max + n]
         for lm in range(l * l, (l + 1) * (l + 1)):
             s, tx, ty, tz = y[lm, pair], dy[0, lm, pair], dy[1, lm, pair], dy[2, lm, pair]
             for k in range(size):

@@ -201,10 +201,20 @@ class RadialTable:
     step: float
 
     @classmethod
-    def from_basis(cls, basis: RadialBasis, *, cutoff: float, n_max: int, l_max: int, sigma: float) -> RadialTable:
+    def from_basis(
+        cls,
+        basis: RadialBasis,
+        *,
+        cutoff: float,
+        n_max: int,
+        l_max: int,
+        sigma: float,
+        scaling: tuple[float, float] | None = None,
+    ) -> RadialTable:
         """Tabulate a basis on [0, cutoff]: Chebyshev interpolation gives derivatives to round-off.
 
-        The degree grows with cutoff/σ, the only scale on which a smeared function can change.
+        The degree grows with cutoff/σ, the only scale on which a smeared function can change. `scaling` multiplies the
+        functions by `radial_scaling`.
         """
         degree = int(64 + 14 * cutoff / sigma)
         x = chebyshev.chebpts1(degree + 1)
@@ -217,7 +227,8 @@ class RadialTable:
             )
         modes = chebyshev.chebvander(x, degree) * np.where(np.arange(degree + 1) == 0, 1.0, 2.0) / (degree + 1)
         coefficients = modes.T @ samples
-        count = int(np.ceil(NODES_PER_SIGMA * cutoff / sigma)) + 1
+        scale_length = sigma if scaling is None else min(sigma, 4.0 * scaling[0] / scaling[1])
+        count = int(np.ceil(NODES_PER_SIGMA * cutoff / scale_length)) + 1
         grid = np.linspace(0.0, cutoff, count)
         step = grid[1] - grid[0]
         t = 2.0 * grid / cutoff - 1.0
@@ -228,4 +239,28 @@ class RadialTable:
             else chebyshev.chebval(t, coefficients).T
             for k in range(3)
         ]
+        if scaling is not None:
+            derivatives = _product(_scaling_derivatives(grid, step, *scaling), derivatives)
         return cls(np.ascontiguousarray(np.stack(derivatives, axis=1)), float(step))
+
+
+def radial_scaling(r: Float[np.ndarray, " points"], r0: float, m: float) -> Float[np.ndarray, " points"]:
+    """Weight of a neighbour by its distance, u(r) = 1/(1 + (r/r0)^m), with r and r0 in Å.
+
+    The distance-dependent weight of Willatt, Musil and Ceriotti, Phys. Chem. Chem. Phys. 20, 29661 (2018).
+    """
+    return 1.0 / (1.0 + (r / r0) ** m)
+
+
+def _scaling_derivatives(r: Float[np.ndarray, " points"], step: float, r0: float, m: float) -> list[np.ndarray]:
+    """u, h u', h² u'' at distances r, with step h; by formula, so that r = 0 and odd m need no care."""
+    t = r / r0
+    u = radial_scaling(r, r0, m)
+    first, second = m * t ** (m - 1.0) / r0, m * (m - 1.0) * t ** (m - 2.0) / r0**2
+    return [u, -step * first * u**2, step**2 * (2.0 * first**2 * u**3 - second * u**2)]
+
+
+def _product(u: list[np.ndarray], f: list[np.ndarray]) -> list[np.ndarray]:
+    """Value and first two derivatives of a product u f (Leibniz); f has columns."""
+    a, b, c = (values[:, None] for values in u)
+    return [a * f[0], a * f[1] + b * f[0], a * f[2] + 2.0 * b * f[1] + c * f[0]]

@@ -10,11 +10,13 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from kernelpot.data.batch import Batch
+from kernelpot.descriptors.arguments import positive, species_places
+from kernelpot.descriptors.elements import ElementChannels
 from kernelpot.descriptors.expansion import ATOMS_PER_TASK, Expansion
 from kernelpot.descriptors.power import displacement_rows, slots, spectrum, spectrum_vjp
 from kernelpot.descriptors.protocol import Displacements
 from kernelpot.descriptors.radial import GTO, PowerGaussian, RadialBasis, RadialTable, SphericalBessel
-from kernelpot.errors import ParameterError, SpeciesError
+from kernelpot.errors import ParameterError
 from kernelpot.threads import share
 
 CENTRES_PER_TASK = 8
@@ -48,6 +50,11 @@ class SOAP:
         (chosen by cross-validation on the training sets of mlearn Si and Ge).
     species
         Atomic numbers to tell apart; None: those of the structures the model is given first.
+    scaling
+        (r0, m): a neighbour at distance r counts u(r) = 1/(1 + (r/r0)^m), r0 in Å, so that near neighbours decide; the
+        centre's own density counts in full. None: all count alike up to the fade.
+    channels
+        What the densities of the elements are mixed into before the power spectrum; None: one channel for each.
 
     Raises
     ------
@@ -62,10 +69,12 @@ class SOAP:
     basis: RadialBasis = field(default_factory=PowerGaussian)
     fade: float | None = None
     species: tuple[int, ...] | None = None
+    scaling: tuple[float, float] | None = None
+    channels: ElementChannels | None = None
 
     def __post_init__(self) -> None:
-        _positive("cutoff", self.cutoff, "Å; 4 to 6 is usual")
-        _positive("sigma", self.sigma, "Å; 0.3 to 0.7 is usual")
+        positive("cutoff", self.cutoff, "Å; 4 to 6 is usual")
+        positive("sigma", self.sigma, "Å; 0.3 to 0.7 is usual")
         if not 0.01 <= self.cutoff <= 100.0:
             raise ParameterError(f"`cutoff` must lie between 0.01 and 100 Å, got {self.cutoff}; 4 to 6 is usual.")
         if not self.cutoff / 500.0 <= self.sigma <= 100.0 * self.cutoff:
@@ -74,7 +83,7 @@ class SOAP:
                 "0.3 to 0.7 is usual."
             )
         if self.species is not None:
-            # `channels` searches in rising order.
+            # `species_index` searches in rising order.
             object.__setattr__(self, "species", tuple(sorted({int(z) for z in self.species})))
         if not isinstance(self.n_max, int | np.integer) or not 1 <= self.n_max <= 32:
             raise ParameterError(f"`n_max` must be a whole number from 1 to 32, got {self.n_max!r}; 8 is usual.")
@@ -85,6 +94,10 @@ class SOAP:
                 f"`fade` must lie between 0 and the cutoff ({self.cutoff} Å), got {self.fade}; "
                 "None takes 0.4 of the cutoff."
             )
+        if self.scaling is not None:
+            object.__setattr__(self, "scaling", _checked_scaling(self.scaling, self.cutoff))
+        if self.channels is not None:
+            object.__setattr__(self, "channels", _settled(self.channels, self.species))
 
     @property
     def fade_width(self) -> float:
@@ -99,7 +112,7 @@ class SOAP:
         """Return the settings as JSON values."""
         basis = {"name": type(self.basis).__name__, **asdict(self.basis)}  # type: ignore[call-overload]
         # NumPy's numbers are accepted as settings, yet JSON knows only Python's.
-        return {
+        settings: dict[str, Any] = {
             "name": "SOAP",
             "cutoff": float(self.cutoff),
             "n_max": int(self.n_max),
@@ -109,12 +122,19 @@ class SOAP:
             "basis": basis,
             "species": self.species,
         }
+        # Only where it is used, so that files and hashes of before stay as they are.
+        if self.scaling is not None:
+            settings["scaling"] = list(self.scaling)
+        if self.channels is not None:
+            settings["channels"] = self.channels.settings()
+        return settings
 
     @classmethod
     def from_settings(cls, settings: dict[str, Any]) -> SOAP:
         """Make the descriptor that `settings` describes."""
         basis = dict(settings["basis"])
-        species = settings["species"]
+        species, scaling = settings["species"], settings.get("scaling")
+        channels = settings.get("channels")
         return cls(
             cutoff=float(settings["cutoff"]),
             n_max=int(settings["n_max"]),
@@ -123,13 +143,20 @@ class SOAP:
             fade=None if settings["fade"] is None else float(settings["fade"]),
             basis=BASES[basis.pop("name")](**basis),
             species=None if species is None else tuple(int(z) for z in species),
+            scaling=None if scaling is None else tuple(scaling),
+            channels=None if channels is None else ElementChannels.from_settings(channels),
         )
 
     @property
     def n_features(self) -> int:
-        """Length of a vector: K(K+1)/2 · (l_max + 1), with K = species · n_max."""
-        size = len(self._known_species) * self.n_max
+        """Length of a vector: k(k+1)/2 · (l_max + 1), with k = channels · n_max."""
+        size = self.n_channels * self.n_max
         return size * (size + 1) // 2 * (self.l_max + 1)
+
+    @property
+    def n_channels(self) -> int:
+        """Number of element channels: one for each species, or what `channels` says."""
+        return len(self._known_species) if self.channels is None else self.channels.n
 
     @property
     def _known_species(self) -> tuple[int, ...]:
@@ -140,10 +167,13 @@ class SOAP:
     @cached_property
     def expansion(self) -> Expansion:
         """The engine with its radial table."""
-        table = _tabulated(self.basis, float(self.cutoff), int(self.n_max), int(self.l_max), float(self.sigma))
-        return Expansion(table, self.l_max, self.n_max, len(self._known_species), self.cutoff, self.fade_width)
+        size = float(self.cutoff), int(self.n_max), int(self.l_max), float(self.sigma)
+        table = _tabulated(self.basis, *size, self.scaling)
+        mixing = None if self.channels is None else self.channels.array
+        n_species = len(self._known_species)
+        return Expansion(table, self.l_max, self.n_max, n_species, self.cutoff, self.fade_width, mixing)
 
-    def channels(self, numbers: Int[np.ndarray, " atoms"]) -> Int[np.ndarray, " atoms"]:
+    def species_index(self, numbers: Int[np.ndarray, " atoms"]) -> Int[np.ndarray, " atoms"]:
         """Return each atom's place in `species`.
 
         Raises
@@ -151,12 +181,7 @@ class SOAP:
         SpeciesError
             An atomic number is not among them.
         """
-        species = np.asarray(self._known_species)
-        place = np.minimum(np.searchsorted(species, numbers), len(species) - 1)
-        strange = species[place] != numbers
-        if strange.any():
-            raise SpeciesError(_strange_species(sorted(set(numbers[strange].tolist())), self._known_species))
-        return place.astype(np.int64)
+        return species_places(self.species, numbers, "SOAP")
 
     def check_reach(self, batch: Batch) -> None:
         """Refuse a batch without the pairs that the cutoff needs.
@@ -179,11 +204,11 @@ class SOAP:
     def environments(self, batch: Batch) -> SoapEnvironments:
         """Describe every atom; what comes back can be differentiated."""
         self.check_reach(batch)
-        channel = self.channels(batch.numbers)
-        coefficients = self.expansion.expand(batch, channel)
+        species = self.species_index(batch.numbers)
+        coefficients = self.expansion.expand(batch, species)
         vectors = np.empty((batch.n_atoms, self.n_features))
         share(lambda a, b: spectrum(a, b, self.l_max, coefficients, vectors), batch.n_atoms, ATOMS_PER_TASK)
-        return SoapEnvironments(self, batch, channel, coefficients, vectors)
+        return SoapEnvironments(self, batch, species, coefficients, vectors)
 
 
 @dataclass(frozen=True, eq=False)
@@ -192,7 +217,7 @@ class SoapEnvironments:
 
     soap: SOAP
     batch: Batch
-    channel: Int[np.ndarray, " atoms"]
+    species: Int[np.ndarray, " atoms"]
     coefficients: Float[np.ndarray, "atoms lm k"]
     vectors: Float[np.ndarray, "atoms f"]
 
@@ -204,7 +229,7 @@ class SoapEnvironments:
             self.batch.n_atoms,
             ATOMS_PER_TASK,
         )
-        return self.soap.expansion.vjp(self.batch, self.channel, inner)
+        return self.soap.expansion.vjp(self.batch, self.species, inner)
 
     @cached_property
     def _slots(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -220,8 +245,15 @@ class SoapEnvironments:
         virial = np.empty((stop - start, 6, soap.n_features))
         expansion = soap.expansion
         # A plain n_max: this loop is compiled once for all sizes.
-        engine = (soap.l_max, soap.n_max, *expansion.settings[2:], expansion.table.nodes, expansion.angular)
-        pairs = (batch.vectors, self.channel[batch.second], batch.pair_offsets, slot, offsets, start)
+        engine = (
+            soap.l_max,
+            soap.n_max,
+            *expansion.settings[2:],
+            expansion.table.nodes,
+            expansion.angular,
+            expansion.weights,
+        )
+        pairs = (batch.vectors, self.species[batch.second], batch.pair_offsets, slot, offsets, start)
         share(
             lambda begin, end: displacement_rows(begin, end, *engine, *pairs, self.coefficients, rows, virial),
             stop - start,
@@ -232,19 +264,35 @@ class SoapEnvironments:
 
 
 @lru_cache(maxsize=16)
-def _tabulated(basis: RadialBasis, cutoff: float, n_max: int, l_max: int, sigma: float) -> RadialTable:
+def _tabulated(
+    basis: RadialBasis, cutoff: float, n_max: int, l_max: int, sigma: float, scaling: tuple[float, float] | None
+) -> RadialTable:
     """Make a radial table once for all descriptors that share it; a basis is hashable."""
-    return RadialTable.from_basis(basis, cutoff=cutoff, n_max=n_max, l_max=l_max, sigma=sigma)
+    return RadialTable.from_basis(basis, cutoff=cutoff, n_max=n_max, l_max=l_max, sigma=sigma, scaling=scaling)
 
 
-def _positive(name: str, value: float, usual: str) -> None:
-    if not np.isfinite(value) or value <= 0:
-        raise ParameterError(f"`{name}` must be positive and in {usual}, got {value}.")
+def _checked_scaling(scaling: tuple[float, float], cutoff: float) -> tuple[float, float]:
+    try:
+        r0, m = (float(value) for value in scaling)
+    except (TypeError, ValueError):
+        raise ParameterError(f"`scaling` must be a pair (r0 in Å, m), got {scaling!r}; (2.0, 4) is one.") from None
+    if not cutoff / 1000.0 <= r0 <= 1000.0 * cutoff:
+        raise ParameterError(
+            f"`scaling`: r0 must lie between cutoff/1000 and 1000 · cutoff (cutoff {cutoff} Å), got {r0}; "
+            "a bond length or two is usual."
+        )
+    # Below 2 the weight has no second derivative at the centre.
+    if not 2.0 <= m <= 32.0:
+        raise ParameterError(f"`scaling`: m must lie between 2 and 32, got {m}; 2 to 8 is usual.")
+    return r0, m
 
 
-def _strange_species(found: list[int], known: tuple[int, ...]) -> str:
-    from ase.data import chemical_symbols
-
-    names = ", ".join(chemical_symbols[z] for z in found)
-    usable = ", ".join(chemical_symbols[z] for z in known)
-    return f"element {names} was never seen by this model (it knows {usable}); fit with structures that contain it."
+def _settled(channels: ElementChannels, species: tuple[int, ...] | None) -> ElementChannels | None:
+    """Give channels their matrix where the species are known; the identity is what the loops do anyway."""
+    if not isinstance(channels, ElementChannels):
+        raise ParameterError(
+            f"`channels` must be ElementChannels or None, got {channels!r}; ElementChannels.modes(2) is one."
+        )
+    if channels.kind == "identity":
+        return None
+    return channels if species is None else channels.for_species(species)

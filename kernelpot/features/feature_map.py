@@ -1,129 +1,158 @@
-"""Features of an environment: kernel values with inducing environments, whitened so that the prior on weights is I."""
+"""What a feature map offers: the one seam between descriptors with their kernels and every model."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from typing import Any, Protocol
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from kernelpot.data.batch import Batch
-from kernelpot.descriptors.protocol import Descriptor, Environments
-from kernelpot.features.normalise import unit
-from kernelpot.kernels import DotProduct
+from kernelpot.descriptors.protocol import Descriptor
 
 E0_PRIOR = 10.0
 """Prior standard deviation of the energy of an isolated atom about its least-squares estimate, eV."""
 
 
 @dataclass(frozen=True, eq=False)
-class Described:
-    """A batch whose environments are described and normalised once, for everything that follows."""
-
-    batch: Batch
-    environments: Environments
-    x: Float[np.ndarray, "atoms f"]
-    norm: Float[np.ndarray, " atoms"]
-    species: Int[np.ndarray, " atoms"]
-
-
-@dataclass(frozen=True, eq=False)
-class KernelMap:
-    """φ(x) = diag(λ)^(-1/2) Uᵀ k(Z, x), with K_ZZ = U diag(λ) Uᵀ, in one block for each centre species.
-
-    The kernel is taken at amplitude 1; whoever uses the features multiplies by the amplitude.
+class Rows:
+    """Rows over raw columns (amplitude 1, not whitened, not divided by noise); None for kinds not asked for.
 
     Attributes
     ----------
-    descriptor
-        With its species set.
-    kernel
-        Of two unit vectors; zero between centres of different species.
-    inducing
-        Unit vectors of the inducing environments, one array per species.
-    whitening
-        U diag(λ)^(-1/2) of each species.
+    energy
+        Total energies: Σ_i k(x_i, Z).
+    forces
+        -∂/∂r of the total energy, atoms first, then x, y, z.
+    stress
+        (1/V) ∂/∂ε of the total energy, structures first, then ASE's Voigt order; NaN without a volume.
     """
 
-    descriptor: Descriptor
-    kernel: DotProduct
-    inducing: tuple[Float[np.ndarray, "m f"], ...]
-    whitening: tuple[Float[np.ndarray, "m d"], ...]
+    energy: Float[np.ndarray, "structures m"]
+    forces: Float[np.ndarray, "components m"] | None
+    stress: Float[np.ndarray, "stresses m"] | None
 
-    @classmethod
-    def from_inducing(
-        cls,
-        descriptor: Descriptor,
-        kernel: DotProduct,
-        inducing: tuple[Float[np.ndarray, "m f"], ...],
-        tolerance: float = 1e-10,
-    ) -> KernelMap:
-        """Diagonalise K_ZZ of each species; eigenvalues below tolerance · λ_max are dropped."""
-        whitening = []
-        for z in inducing:
-            eigenvalues, vectors = np.linalg.eigh(kernel.value(z @ z.T))
-            kept = eigenvalues > tolerance * eigenvalues[-1]
-            # One memory order, as of arrays from a file: products then agree to the last bit.
-            whitening.append(np.ascontiguousarray(vectors[:, kept] / np.sqrt(eigenvalues[kept])))
-        return cls(descriptor, kernel, inducing, tuple(whitening))
 
-    @cached_property
-    def starts(self) -> Int[np.ndarray, " species_plus_1"]:
-        """First column of each species' block, before whitening."""
-        return np.concatenate([[0], np.cumsum([len(z) for z in self.inducing])])
+class Described(Protocol):
+    """A batch whose environments are described once, for everything that follows."""
 
     @property
-    def n_inducing(self) -> int:
-        """Inducing environments of all species, M."""
-        return int(self.starts[-1])
+    def batch(self) -> Batch:
+        """Structures with their pairs."""
+
+    @property
+    def species(self) -> Int[np.ndarray, " atoms"]:
+        """Place of every atom's element among the map's species."""
+
+
+class Form(Protocol):
+    """An energy that is linear in the features, at fixed weights."""
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """How each block of weights is evaluated."""
+
+    def local_and_pairs(self, described: Any) -> tuple[Float[np.ndarray, " atoms"], Float[np.ndarray, "pairs 3"]]:
+        """Return every atom's energy, eV, with the derivative of their sum by each pair vector, eV/Å."""
+
+
+class FeatureMap(Protocol):
+    """Features φ of structures with prior weights N(0, I), and the residual variance that they leave out.
+
+    Raw columns are what structures are described by; whitening turns rows over raw columns into rows over features. All
+    at amplitude 1: whoever uses features multiplies by the amplitude.
+    """
 
     @property
     def species(self) -> tuple[int, ...]:
-        """Atomic numbers, in the order of the blocks."""
-        return self.descriptor.species or ()
+        """Atomic numbers, sorted."""
+
+    @property
+    def cutoff(self) -> float:
+        """Reach, Å."""
+
+    @property
+    def descriptor(self) -> Descriptor:
+        """The descriptor that structures are compared by (duplicates, folds, maps of a pool)."""
+
+    @property
+    def n_columns(self) -> int:
+        """Raw columns, m."""
+
+    @property
+    def n_inducing(self) -> int:
+        """Inducing environments, M."""
 
     @property
     def n_weights(self) -> int:
-        """Whitened features, d, without the E0 columns."""
-        return sum(w.shape[1] for w in self.whitening)
+        """Features, d, without the E0 columns."""
 
-    def describe(self, batch: Batch) -> Described:
-        """Describe and normalise the environments of a batch.
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Features of each term of a sum; one number for a single map."""
+
+    @property
+    def scales(self) -> tuple[float, ...]:
+        """Prior standard deviation of each term, in units of the amplitude; 1 for a single map."""
+
+    def rescaled(self, scales: Sequence[float]) -> FeatureMap:
+        """Return the map whose terms have these prior standard deviations in units of the amplitude."""
+
+    def describe(self, batch: Batch) -> Any:
+        """Describe a batch: the `Described` that the other methods take.
 
         Raises
         ------
         SpeciesError
-            The batch holds an element without inducing environments.
+            The batch holds an element that the map does not know.
         """
-        environments = self.descriptor.environments(batch)
-        x, norm = unit(environments.vectors)
-        return Described(batch, environments, x, norm, np.searchsorted(self.species, batch.numbers))
 
-    def dots(self, described: Described) -> list[tuple[Int[np.ndarray, " a"], Float[np.ndarray, "a m"]]]:
-        """Return, for each species, its atoms and their dot products with its inducing environments."""
-        result = []
-        for a, z in enumerate(self.inducing):
-            atoms = np.flatnonzero(described.species == a)
-            whole = len(atoms) == len(described.x)
-            result.append((atoms, (described.x if whole else described.x[atoms]) @ z.T))
-        return result
+    def rows(self, described: Any, kinds: Collection[str]) -> Rows:
+        """Return the rows of a batch; energies come whatever is asked for."""
 
     def whiten(self, rows: Float[np.ndarray, "rows m"]) -> Float[np.ndarray, "rows d"]:
-        """Turn rows over kernel values into rows over whitened features."""
-        s = self.starts
-        return np.concatenate([rows[:, s[a] : s[a + 1]] @ w for a, w in enumerate(self.whitening)], axis=1)
+        """Turn rows over raw columns into rows over features."""
 
     def unwhiten(self, weights: Float[np.ndarray, "d ..."]) -> Float[np.ndarray, "m ..."]:
-        """Turn weights of whitened features, or columns of them, into weights of kernel values."""
-        parts, start = [], 0
-        for w in self.whitening:
-            parts.append(w @ weights[start : start + w.shape[1]])
-            start += w.shape[1]
-        return np.concatenate(parts)
+        """Turn weights of features, or columns of them, into weights of raw columns."""
+
+    def form(self, weights: Float[np.ndarray, " m"], *, collapse: bool = True) -> Form:
+        """Return the energy with these weights of raw columns, eV."""
+
+    def local_values(
+        self, described: Any
+    ) -> Iterator[tuple[Int[np.ndarray, " a"], slice, Float[np.ndarray, "a columns"]]]:
+        """Yield atoms, raw columns and the atoms' values there; everything else is zero."""
+
+    def local_prior(self, described: Any) -> Float[np.ndarray, " atoms"]:
+        """Return the prior variance of every atom's energy."""
+
+    def residual(self, described: Any, kind: str, white: Float[np.ndarray, "rows d"]) -> Float[np.ndarray, " rows"]:
+        """Return the prior variance of every label of a kind that its whitened row does not carry."""
+
+    def weights_of(self, number: int) -> Bool[np.ndarray, " d"]:
+        """Tell which features belong to environments of an element."""
+
+    def settings(self) -> dict[str, Any]:
+        """Return what the arrays do not hold, as JSON values."""
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Return the arrays that make the map, by name."""
+
+    def shares(self) -> str:
+        """Describe for people how many raw columns belong to what."""
 
 
 def counts(batch: Batch, species: Sequence[int]) -> Float[np.ndarray, "structures species"]:
     """Count the atoms of each species in each structure: the columns that carry E0."""
     return np.stack([batch.sum_per_structure((batch.numbers == z).astype(float)) for z in species], axis=1)
+
+
+def dense_local_values(features: FeatureMap, described: Described) -> Float[np.ndarray, "atoms m"]:
+    """Return every atom's raw columns, zeros included."""
+    result = np.zeros((described.batch.n_atoms, features.n_columns))
+    for atoms, columns, values in features.local_values(described):
+        result[atoms, columns] = values
+    return result

@@ -10,9 +10,8 @@ import numpy as np
 from jaxtyping import Float
 
 from kernelpot.data.batch import Batch
-from kernelpot.features.feature_map import E0_PRIOR, KernelMap, counts
+from kernelpot.features.feature_map import E0_PRIOR, FeatureMap, counts
 from kernelpot.features.inducing import chunks
-from kernelpot.features.rows import make_rows
 from kernelpot.progress import track
 from kernelpot.threads import ordered
 
@@ -44,7 +43,7 @@ class LinearRows:
     stress: Float[np.ndarray, "structures 6 d"]
 
 
-def linear_rows(features: KernelMap, batch: Batch, amplitude: float, kinds: Collection[str]) -> LinearRows:
+def linear_rows(features: FeatureMap, batch: Batch, amplitude: float, kinds: Collection[str]) -> LinearRows:
     """Return the rows of a batch.
 
     Parameters
@@ -58,7 +57,7 @@ def linear_rows(features: KernelMap, batch: Batch, amplitude: float, kinds: Coll
     kinds
         Of labels; energies come whatever is asked for, as they cost next to nothing.
     """
-    rows = make_rows(features, features.describe(batch), kinds)
+    rows = features.rows(features.describe(batch), kinds)
     composition = counts(batch, features.species)
     n_species = composition.shape[1]
 
@@ -73,12 +72,12 @@ def linear_rows(features: KernelMap, batch: Batch, amplitude: float, kinds: Coll
 
 
 def all_linear_rows(
-    features: KernelMap, structures: Sequence[Atoms], amplitude: float, kinds: Collection[str]
+    features: FeatureMap, structures: Sequence[Atoms], amplitude: float, kinds: Collection[str]
 ) -> LinearRows:
     """Return the rows of structures, batch by batch."""
 
     def part(piece: tuple[int, int]) -> LinearRows:
-        batch = Batch.from_structures(structures[slice(*piece)], features.descriptor.cutoff, start=piece[0])
+        batch = Batch.from_structures(structures[slice(*piece)], features.cutoff, start=piece[0])
         return linear_rows(features, batch, amplitude, kinds)
 
     parts = list(ordered(part, track(list(chunks(structures, ATOMS_PER_BATCH)), "rows")))

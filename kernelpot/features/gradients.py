@@ -10,7 +10,7 @@ from jaxtyping import Float
 from numba import njit
 
 from kernelpot.data.batch import Batch
-from kernelpot.features.feature_map import Described, KernelMap
+from kernelpot.features.kernel_space import Described, KernelSpace
 from kernelpot.features.normalise import unit_vjp
 
 
@@ -31,13 +31,13 @@ class EnergyForm:
         v (F, 1) or A (F, F) of each species, or None where the path over M is taken.
     """
 
-    features: KernelMap
+    features: KernelSpace
     weights: Float[np.ndarray, " m"]
     collapsed: tuple[Float[np.ndarray, "f k"] | None, ...]
 
     @classmethod
     def from_weights(
-        cls, features: KernelMap, weights: Float[np.ndarray, " m"], *, collapse: bool = True
+        cls, features: KernelSpace, weights: Float[np.ndarray, " m"], *, collapse: bool = True
     ) -> EnergyForm:
         """Choose the path for each species and prepare it."""
         zeta = features.kernel.zeta
@@ -66,6 +66,11 @@ class EnergyForm:
             energy[atoms], gradient[atoms] = self._species(a, described.x[atoms])
         return energy, gradient
 
+    def local_and_pairs(self, described: Described) -> tuple[Float[np.ndarray, " atoms"], Float[np.ndarray, "pairs 3"]]:
+        """Return every atom's energy, eV, with the derivative of their sum by each pair vector, eV/Å."""
+        local, gradient = self.evaluate(described)
+        return local, described.environments.vjp(unit_vjp(gradient, described.x, described.norm))
+
     def _species(self, a: int, x: Float[np.ndarray, "a f"]) -> tuple[np.ndarray, np.ndarray]:
         form, kernel = self.collapsed[a], self.features.kernel
         if form is None:
@@ -79,21 +84,13 @@ class EnergyForm:
         return np.einsum("if,if->i", half, x), 2.0 * half
 
 
-def forces_and_stress(
-    described: Described, gradient: Float[np.ndarray, "atoms f"]
-) -> tuple[Float[np.ndarray, "atoms 3"], Float[np.ndarray, "structures 6"]]:
-    """Return forces and stresses, given dE/dx of every atom's unit vector.
-
-    Force on j: -∂E/∂r_j; stress: (1/V) ∂E/∂ε with symmetric strain, NaN where there is no volume.
-    """
-    pairs = described.environments.vjp(unit_vjp(gradient, described.x, described.norm))
-    return gather_pairs(described.batch, pairs)
-
-
 def gather_pairs(
     batch: Batch, pairs: Float[np.ndarray, "pairs 3"]
 ) -> tuple[Float[np.ndarray, "atoms 3"], Float[np.ndarray, "structures 6"]]:
-    """Add up dE/d(pair vector) to forces and stresses."""
+    """Add up dE/d(pair vector) to forces and stresses.
+
+    Force on j: -∂E/∂r_j; stress: (1/V) ∂E/∂ε with symmetric strain, NaN where there is no volume.
+    """
     forces = np.zeros((batch.n_atoms, 3))
     virial = np.zeros((len(batch), 6))
     _gather(pairs, batch.vectors, batch.first, batch.second, batch.structure, forces, virial)

@@ -12,7 +12,7 @@ from kernelpot.data.batch import Batch
 from kernelpot.data.labels import Labels
 from kernelpot.data.noise import KINDS, Noise
 from kernelpot.design.information import Information
-from kernelpot.features.feature_map import KernelMap
+from kernelpot.features.feature_map import FeatureMap
 from kernelpot.features.functionals import ATOMS_PER_BATCH, LinearRows, linear_rows
 from kernelpot.features.inducing import EnvironmentVectors, chunks, mean_vectors
 from kernelpot.progress import track
@@ -25,7 +25,7 @@ Block = tuple[Float[np.ndarray, "rows d"], Int[np.ndarray, "rows"], Float[np.nda
 
 
 def make_information(
-    features: KernelMap,
+    features: FeatureMap,
     structures: Sequence[Atoms],
     noise: Noise,
     amplitude: float,
@@ -68,7 +68,7 @@ def make_information(
 
 
 def _blocks(
-    features: KernelMap,
+    features: FeatureMap,
     structures: Sequence[Atoms],
     noise: Noise,
     amplitude: float,
@@ -77,7 +77,7 @@ def _blocks(
 ) -> Iterator[Block]:
     def blocks_of(piece: tuple[int, int]) -> list[Block]:
         start, stop = piece
-        batch = Batch.from_structures(structures[start:stop], features.descriptor.cutoff, start=start)
+        batch = Batch.from_structures(structures[start:stop], features.cutoff, start=start)
         rows = linear_rows(features, batch, amplitude, noise.kinds)
         return [
             _block(

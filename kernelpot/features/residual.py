@@ -7,14 +7,20 @@ from collections.abc import Iterator
 import numpy as np
 from jaxtyping import Float, Int
 
-from kernelpot.features.feature_map import Described, KernelMap
+from kernelpot.features.kernel_space import Described, KernelSpace
 from kernelpot.features.normalise import unit_jacobian
 
 CENTRES = 256
 GROUP_BYTES = 400_000_000
 
 
-def energy_prior(features: KernelMap, described: Described) -> Float[np.ndarray, " structures"]:
+def prior(features: KernelSpace, described: Described, kind: str) -> Float[np.ndarray, " rows"]:
+    """Return the prior variance of every label of a kind at amplitude 1, flat."""
+    of_kind = {"energy": energy_prior, "forces": forces_prior, "stress": stress_prior}[kind]
+    return of_kind(features, described).ravel()
+
+
+def energy_prior(features: KernelSpace, described: Described) -> Float[np.ndarray, " structures"]:
     """Return 1ᵀK1 of each structure: the prior variance of its total energy at amplitude 1.
 
     Minus the squared features it is the residual variance 1ᵀ(K - Q)1: N equal atoms far from Z give N².
@@ -31,7 +37,7 @@ def energy_prior(features: KernelMap, described: Described) -> Float[np.ndarray,
     return result
 
 
-def forces_prior(features: KernelMap, described: Described) -> Float[np.ndarray, "atoms 3"]:
+def forces_prior(features: KernelSpace, described: Described) -> Float[np.ndarray, "atoms 3"]:
     """Return the prior variance of every force component at amplitude 1.
 
     The mixed second derivative Σ_ij ∂²k(x_i, x_j)/∂r∂r' at r = r', over the centres i, j that the atom moves:
@@ -56,7 +62,7 @@ def forces_prior(features: KernelMap, described: Described) -> Float[np.ndarray,
     return result
 
 
-def stress_prior(features: KernelMap, described: Described) -> Float[np.ndarray, "structures 6"]:
+def stress_prior(features: KernelSpace, described: Described) -> Float[np.ndarray, "structures 6"]:
     """Return the prior variance of every stress component at amplitude 1; NaN where there is no volume."""
     batch = described.batch
     result = np.zeros((len(batch), 6))
@@ -71,7 +77,7 @@ def stress_prior(features: KernelMap, described: Described) -> Float[np.ndarray,
     return result / batch.volumes[:, None] ** 2
 
 
-def _mixed(features: KernelMap, x: Float[np.ndarray, "n f"], j: Float[np.ndarray, "n f"]) -> float:
+def _mixed(features: KernelSpace, x: Float[np.ndarray, "n f"], j: Float[np.ndarray, "n f"]) -> float:
     """Σ_ab k''(x_a·x_b) (j_a·x_b)(j_b·x_a) + k'(x_a·x_b) j_a·j_b, in blocks of rows."""
     kernel, total = features.kernel, 0.0
     for start in range(0, len(x), CENTRES):

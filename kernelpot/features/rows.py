@@ -3,40 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 from numba import njit
 
-from kernelpot.features.feature_map import Described, KernelMap
+from kernelpot.features.feature_map import Rows
+from kernelpot.features.kernel_space import Described, KernelSpace
 from kernelpot.features.normalise import unit_jacobian
 
 SCRATCH_BYTES = 12_000_000
 """Rough size of one chunk's product of derivatives with inducing environments, so that it stays in cache."""
 
 
-@dataclass(frozen=True, eq=False)
-class Rows:
-    """Rows over kernel values (amplitude 1, not whitened, not divided by noise); None for kinds not asked for.
-
-    Attributes
-    ----------
-    energy
-        Total energies: Σ_i k(x_i, Z).
-    forces
-        -∂/∂r of the total energy, atoms first, then x, y, z.
-    stress
-        (1/V) ∂/∂ε of the total energy, structures first, then ASE's Voigt order; NaN without a volume.
-    """
-
-    energy: Float[np.ndarray, "structures m"]
-    forces: Float[np.ndarray, "components m"] | None
-    stress: Float[np.ndarray, "stresses m"] | None
-
-
-def make_rows(features: KernelMap, described: Described, kinds: Collection[str]) -> Rows:
+def make_rows(features: KernelSpace, described: Described, kinds: Collection[str]) -> Rows:
     """Return the rows of a batch.
 
     Forces and stresses need ∂k(x_i, z)/∂r = k'(x_i·z) zᵀ ∂x_i/∂r: one matrix product of all derivatives with Z per
@@ -89,7 +70,7 @@ def add_runs(total: Float[np.ndarray, "n m"], index: np.ndarray, values: Float[n
         total[index[begins]] += np.add.reduceat(values, begins, axis=0)
 
 
-def _chunks(features: KernelMap, described: Described) -> list[tuple[int, int]]:
+def _chunks(features: KernelSpace, described: Described) -> list[tuple[int, int]]:
     """Cut the atoms so that a chunk's product with the inducing environments stays in cache."""
     batch = described.batch
     per_atom = 3 * (len(batch.first) / max(batch.n_atoms, 1) + 3) * (features.n_inducing + described.x.shape[1]) * 8

@@ -14,7 +14,7 @@ from kernelpot.design.criteria import Criterion, L, c
 from kernelpot.design.information import Information
 from kernelpot.design.precision import Precision
 from kernelpot.errors import DataError, NotFittedError, ParameterError
-from kernelpot.features.feature_map import E0_PRIOR, KernelMap
+from kernelpot.features.feature_map import E0_PRIOR, FeatureMap
 from kernelpot.goals.quantities import Quantities
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _NAMED = 6
 
 
-def _features(model: SparseGP) -> KernelMap:
+def _features(model: SparseGP) -> FeatureMap:
     features = model.features_ if model.fitted_ is None else model.fitted_.features
     if features is None:
         raise NotFittedError(
@@ -63,11 +63,9 @@ class Origin:
             The inducing environments are not fixed yet.
         """
         features = _features(model)
-        amplitude = model.kernel.amplitude if model.fitted_ is None else model.fitted_.amplitude
-        digest = hashlib.blake2b(
-            repr((features.descriptor.settings(), features.species, features.kernel.zeta)).encode(), digest_size=16
-        )
-        for array in (*features.inducing, *features.whitening):
+        amplitude = model.plan()[2]
+        digest = hashlib.blake2b(repr((features.settings(), features.species)).encode(), digest_size=16)
+        for array in features.arrays().values():
             digest.update(np.ascontiguousarray(array).tobytes())
         return cls(digest.hexdigest(), float(amplitude), len(features.species))
 

@@ -9,18 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from kernelpot.data.check import HEAVIEST
 from kernelpot.data.noise import KINDS, Noise
-from kernelpot.descriptors.soap import SOAP
 from kernelpot.errors import KernelpotError, ModelFileError
-from kernelpot.features.feature_map import KernelMap
-from kernelpot.kernels import DotProduct
+from kernelpot.features.feature_map import FeatureMap
+from kernelpot.features.rebuild import check_array, feature_map_of
 from kernelpot.linalg.posterior import Posterior
 from kernelpot.models.fitted import Calibration, Fitted
 from kernelpot.replacing import replacing
 
 FORMAT = "kernelpot-sparse-gp"
-VERSION = 1
+VERSION = 2
 
 
 def write_archive(path: str | Path, settings: dict[str, Any], state: Fitted) -> None:
@@ -96,7 +94,7 @@ def _header(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
 
 def _facts(state: Fitted) -> dict[str, Any]:
     return {
-        "descriptor": state.features.descriptor.settings(),
+        "features": state.features.settings(),
         "noise": {k: getattr(state.noise, k) for k in KINDS},
         "amplitude": state.amplitude,
         "misfit": state.posterior.misfit,
@@ -114,23 +112,15 @@ def _arrays(state: Fitted) -> dict[str, np.ndarray]:
         "baseline": state.baseline,
         "e0_factor": state.e0_factor,
     }
-    for a, (z, w) in enumerate(zip(state.features.inducing, state.features.whitening, strict=True)):
-        arrays[f"inducing_{a}"], arrays[f"whitening_{a}"] = z, w
+    arrays |= state.features.arrays()
     return {name: np.ascontiguousarray(array) for name, array in arrays.items()}
 
 
 def _rebuild(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> tuple[dict[str, Any], Fitted]:
     settings, facts = dict(header["model"]), header["fit"]
-    kernel = DotProduct.from_settings(settings["kernel"])
-    descriptor = SOAP.from_settings(facts["descriptor"])
-    n_species = len(descriptor.species or ())
-    inducing = tuple(arrays[f"inducing_{a}"] for a in range(n_species))
-    whitening = tuple(arrays[f"whitening_{a}"] for a in range(n_species))
-    features = KernelMap(descriptor, kernel, inducing, whitening)
+    features = feature_map_of(facts["features"], arrays)
     posterior = Posterior(arrays["factor"], arrays["target"], _number("misfit", facts["misfit"]))
-    # As written, not as sorted by the descriptor: the arrays stand in this order.
-    _check_species(tuple(int(z) for z in facts["descriptor"]["species"] or ()))
-    _check_arrays(features, posterior, arrays["baseline"], arrays["e0_factor"], descriptor.n_features)
+    _check_arrays(features, posterior, arrays["baseline"], arrays["e0_factor"])
     calibration = Calibration(_numbers(facts["factor"]), _numbers(facts["label_noise"]))
     n_labels = {kind: int(v) for kind, v in _numbers(facts["n_labels"]).items()}
     state = Fitted(
@@ -160,29 +150,13 @@ def _number(name: str, value: Any, *, positive: bool = False) -> float:
     return result
 
 
-def _check_species(species: tuple[int, ...]) -> None:
-    if not species or list(species) != sorted(set(species)) or species[0] < 1 or species[-1] > HEAVIEST:
-        raise ValueError(f"the species must be atomic numbers in rising order, found {species}")
-
-
-def _check_arrays(
-    features: KernelMap, posterior: Posterior, baseline: np.ndarray, e0_factor: np.ndarray, n_features: int
-) -> None:
+def _check_arrays(features: FeatureMap, posterior: Posterior, baseline: np.ndarray, e0_factor: np.ndarray) -> None:
     """Refuse arrays whose shapes, types or values cannot belong together."""
-    d = features.n_weights + len(features.species)
-    shapes = {
-        "factor": (posterior.factor, (d, d)),
-        "target": (posterior.target, (d,)),
-        "baseline": (baseline, (len(features.species),)),
-        "e0_factor": (e0_factor, (len(e0_factor), len(features.species) + 1)),
-    }
-    for a, (z, w) in enumerate(zip(features.inducing, features.whitening, strict=True)):
-        shapes[f"inducing_{a}"] = (z, (len(z), n_features))
-        shapes[f"whitening_{a}"] = (w, (len(z), w.shape[1]))
-    for name, (array, shape) in shapes.items():
-        if array.dtype != np.float64 or array.shape != shape:
-            raise ValueError(f"{name} must be float64 of shape {shape}, found {array.dtype} of shape {array.shape}")
-        if not np.isfinite(array).all():
-            raise ValueError(f"{name} holds values that are not finite")
+    n = len(features.species)
+    d = features.n_weights + n
+    check_array("factor", posterior.factor, (d, d))
+    check_array("target", posterior.target, (d,))
+    check_array("baseline", baseline, (n,))
+    check_array("e0_factor", e0_factor, (len(e0_factor), n + 1))
     if not (np.diag(posterior.factor) > 0).all():
         raise ValueError("the posterior's factor is singular")

@@ -13,7 +13,7 @@ from kernelpot.data.batch import Batch
 from kernelpot.design.information import Information
 from kernelpot.design.precision import Precision
 from kernelpot.errors import ParameterError
-from kernelpot.features.feature_map import Described, KernelMap
+from kernelpot.features.feature_map import Described, FeatureMap, dense_local_values
 from kernelpot.features.inducing import chunks
 from kernelpot.models.arguments import check_species, structure_list
 
@@ -142,7 +142,7 @@ class _Environments:
     unseen: Float[np.ndarray, " atoms"]
 
     @classmethod
-    def of(cls, features: KernelMap, pool: Sequence[Atoms], info: Information, amplitude: float) -> _Environments:
+    def of(cls, features: FeatureMap, pool: Sequence[Atoms], info: Information, amplitude: float) -> _Environments:
         """Two passes over the pool: the mean features of every element, then variances about them."""
         precision = Precision.prior(info.d).with_rows(info.rows)
         pieces = list(chunks(pool))
@@ -167,7 +167,7 @@ class _Environments:
                     np.arange(batch.n_atoms) - np.asarray(batch.offsets)[batch.structure],
                     np.einsum("rd,rd->r", rows, rows),
                     np.einsum("rd,rd->r", T, T),
-                    np.clip(1.0 - np.einsum("rd,rd->r", phi, phi), 0.0, 1.0),
+                    _unseen(features, described, phi),
                 )
             )
         return cls(*(np.concatenate(parts) for parts in zip(*found, strict=True)))
@@ -181,19 +181,23 @@ class _Environments:
 
 
 def _phi(
-    features: KernelMap, structures: Sequence[Atoms], start: int, stop: int
+    features: FeatureMap, structures: Sequence[Atoms], start: int, stop: int
 ) -> tuple[Described, Float[np.ndarray, "atoms d"]]:
     """Whitened features of every environment."""
-    described = features.describe(
-        Batch.from_structures(structures[start:stop], features.descriptor.cutoff, start=start)
-    )
-    kernel = np.zeros((described.batch.n_atoms, features.n_inducing))
-    for a, (atoms, dots) in enumerate(features.dots(described)):
-        kernel[atoms, features.starts[a] : features.starts[a + 1]] = features.kernel.value(dots)
-    return described, features.whiten(kernel)
+    described = features.describe(Batch.from_structures(structures[start:stop], features.cutoff, start=start))
+    return described, features.whiten(dense_local_values(features, described))
 
 
-def _species(features: KernelMap, a: int, train: Sequence[Atoms], seen: _Environments) -> SpeciesCoverage:
+def _unseen(
+    features: FeatureMap, described: Described, phi: Float[np.ndarray, "atoms d"]
+) -> Float[np.ndarray, " atoms"]:
+    """Share of every environment's prior variance that the features leave out."""
+    prior = features.local_prior(described)
+    seen = np.divide(np.einsum("rd,rd->r", phi, phi), prior, out=np.ones_like(prior), where=prior > 0.0)
+    return np.clip(1.0 - seen, 0.0, 1.0)
+
+
+def _species(features: FeatureMap, a: int, train: Sequence[Atoms], seen: _Environments) -> SpeciesCoverage:
     """Sum up one element."""
     z = features.species[a]
     mine = seen.species == a

@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from kernelpot.data.noise import Noise
-from kernelpot.descriptors.soap import SOAP
 from kernelpot.errors import ModelFileError
-from kernelpot.kernels import DotProduct
 from kernelpot.models.archive import read_archive
 from kernelpot.models.sparse_gp import SparseGP
+from kernelpot.models.terms import Term
 
 
 def load(path: str | Path) -> SparseGP:
@@ -37,8 +36,7 @@ def load(path: str | Path) -> SparseGP:
 def _specification(settings: dict[str, Any]) -> SparseGP:
     noise = settings["noise"]
     return SparseGP(
-        SOAP.from_settings(settings["descriptor"]),
-        DotProduct.from_settings(settings["kernel"]),
+        [Term.from_settings(term) for term in settings["terms"]],
         n_inducing=int(settings["n_inducing"]),
         noise=noise if isinstance(noise, str) else Noise(**noise),
         seed=int(settings["seed"]),

@@ -11,8 +11,8 @@ from jaxtyping import Float
 
 from kernelpot.data.batch import Batch
 from kernelpot.data.noise import Noise
-from kernelpot.features.feature_map import E0_PRIOR, Described, KernelMap
-from kernelpot.features.gradients import EnergyForm, forces_and_stress
+from kernelpot.features.feature_map import E0_PRIOR, Described, FeatureMap, Form
+from kernelpot.features.gradients import gather_pairs
 from kernelpot.linalg.factor import stack
 from kernelpot.linalg.posterior import Posterior
 from kernelpot.models.prediction import Prediction, Spread
@@ -96,7 +96,7 @@ class Fitted:
         Labels of each kind behind the posterior.
     """
 
-    features: KernelMap
+    features: FeatureMap
     posterior: Posterior
     noise: Noise
     amplitude: float
@@ -107,10 +107,10 @@ class Fitted:
     n_labels: Mapping[str, int]
 
     @cached_property
-    def form(self) -> EnergyForm:
-        """Energy as a function of unit vectors."""
+    def form(self) -> Form:
+        """Energy as a function of what structures are described by."""
         weights = self.posterior.mean[: self.features.n_weights]
-        return EnergyForm.from_weights(self.features, self.amplitude * self.features.unwhiten(weights))
+        return self.features.form(self.amplitude * self.features.unwhiten(weights))
 
     @cached_property
     def e0(self) -> Float[np.ndarray, " species"]:
@@ -129,9 +129,9 @@ class Fitted:
 
     def mean_described(self, described: Described) -> Mean:
         """Return energies, forces and stresses of a batch that is described already."""
-        local, gradient = self.form.evaluate(described)
+        local, pairs = self.form.local_and_pairs(described)
         local = local + self.e0[described.species]
-        forces, stress = forces_and_stress(described, gradient)
+        forces, stress = gather_pairs(described.batch, pairs)
         return Mean(described.batch.sum_per_structure(local), local, forces, stress)
 
     def local_energy_std(self, batch: Batch) -> Float[np.ndarray, " atoms"]:

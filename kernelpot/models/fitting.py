@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from kernelpot.data.labels import Labels
 from kernelpot.data.noise import KINDS, Noise
 from kernelpot.errors import LabelError
-from kernelpot.features.feature_map import KernelMap
+from kernelpot.features.feature_map import FeatureMap
 from kernelpot.features.folds import folds, runs
 from kernelpot.features.inducing import chunks, mean_vectors
 from kernelpot.linalg.factor import triangle
@@ -39,12 +39,13 @@ N_FOLDS = 8
 
 @one_blas()
 def fit_state(
-    features: KernelMap,
+    features: FeatureMap,
     structures: Sequence[Atoms],
     labels: Labels,
     noise: Noise | str,
     *,
     kinds: Sequence[str],
+    amplitude: float,
     seed: int,
     given_folds: Int[np.ndarray, " structures"] | None = None,
 ) -> Fitted:
@@ -53,13 +54,15 @@ def fit_state(
     Parameters
     ----------
     features
-        Feature map; its kernel's amplitude is the prior's where the noise is given.
+        Feature map. Its terms' scales are kept where the noise is given.
     structures, labels
         Structures with their labels, in one order.
     noise
         Noises, or how to find them: "cv", "evidence" or "tempered".
     kinds
         Kinds of labels to fit, from `require_labels`.
+    amplitude
+        Prior standard deviation of a local energy where the noise is given, eV.
     seed
         Makes the folds repeatable.
     given_folds
@@ -73,10 +76,13 @@ def fit_state(
     if given_folds is not None:
         fold, n_folds = given_folds, int(given_folds.max()) + 1
     say(_memory_plan(features, kinds, n_folds))
-    data = fold_factors(features, structures, labels, fold, kinds=kinds, baseline=baseline)
-    found, amplitude, calibration, scores = _regularise(
-        data, noise, features.kernel.amplitude, independent=len(np.unique(runs(groups, n_folds)))
+    data = fold_factors(
+        features.rescaled((1.0,) * len(features.widths)), structures, labels, fold, kinds=kinds, baseline=baseline
     )
+    found, amplitude, scales, calibration, scores = _regularise(
+        data, features.scales, noise, amplitude, independent=len(np.unique(runs(groups, n_folds)))
+    )
+    features, data = features.rescaled(scales), data.rescaled(scales)
     blocks = [data.scaled(kind, f, found.sigma(kind), amplitude) for kind in data.kinds for f in range(data.n_folds)]
     posterior = Posterior.prior(features.n_weights + len(features.species)).condition(blocks)
     n_labels = {kind: int(n.sum()) for kind, n in data.n_rows.items()}
@@ -127,35 +133,36 @@ def condition_state(state: Fitted, structures: Sequence[Atoms], labels: Labels) 
 
 
 def _regularise(
-    data: FoldFactors, noise: Noise | str, amplitude: float, *, independent: int
-) -> tuple[Noise, float, Calibration, dict[str, float]]:
-    """Settle noises, amplitude and calibration."""
+    data: FoldFactors, scales: tuple[float, ...], noise: Noise | str, amplitude: float, *, independent: int
+) -> tuple[Noise, float, tuple[float, ...], Calibration, dict[str, float]]:
+    """Settle noises, amplitude, the terms' scales and calibration."""
     if data.n_folds < 2:
         if isinstance(noise, str):
             raise LabelError(f'noise="{noise}" needs at least two different structures, got one; give a Noise(...).')
         given = {kind: noise.sigma(kind) for kind in data.kinds}
-        return noise, amplitude, Calibration(dict.fromkeys(given, 1.0), given), {}
-    errors = FoldErrors(data)
+        return noise, amplitude, scales, Calibration(dict.fromkeys(given, 1.0), given), {}
+    errors = FoldErrors(data).at(scales)
     if isinstance(noise, Noise):
         ratio = {kind: noise.sigma(kind) / amplitude for kind in data.kinds}
         left = errors.left_out(ratio, variance=True)
         given = {kind: noise.sigma(kind) for kind in data.kinds}
-        return noise, amplitude, calibrate(given, ratio, amplitude, left), left.rmse
-    ratio = errors.search(noise, independent=independent)
+        return noise, amplitude, scales, calibrate(given, ratio, amplitude, left), left.rmse
+    ratio, scales = errors.search(noise, independent=independent)
+    errors = errors.at(scales)
     left = errors.left_out(ratio, variance=True)
     if noise == "cv":
         found = common_scale(ratio, left, errors.telling)
     else:
         found = errors.log_evidence(ratio, errors.powers if noise == "tempered" else None)[1]
     calibration = calibrate(errors.residual_noise(ratio), ratio, found, left)
-    return noise_of(ratio, found), found, calibration, left.rmse
+    return noise_of(ratio, found), found, scales, calibration, left.rmse
 
 
 def _composition(structures: Sequence[Atoms], species: Sequence[int]) -> Float[np.ndarray, "structures species"]:
     return np.array([[np.count_nonzero(atoms.numbers == z) for z in species] for atoms in structures], dtype=float)
 
 
-def _memory_plan(features: KernelMap, kinds: Sequence[str], n_folds: int) -> str:
-    columns = features.n_inducing + len(features.species) + 1
+def _memory_plan(features: FeatureMap, kinds: Sequence[str], n_folds: int) -> str:
+    columns = features.n_columns + len(features.species) + 1
     triangles = 2 * n_folds * len(kinds) * columns**2 * 8
     return f"fit: {features.n_inducing} inducing environments, factors take up to {triangles / 1e6:.0f} MB"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -12,7 +13,7 @@ from scipy.linalg import LinAlgError, cholesky, solve_triangular
 from scipy.optimize import minimize
 
 from kernelpot.linalg.factor import triangle
-from kernelpot.models.training import FoldFactors
+from kernelpot.models.training import FoldFactors, scale_columns
 from kernelpot.progress import say
 from kernelpot.threads import ordered
 
@@ -59,6 +60,7 @@ class FoldErrors:
 
     def __init__(self, data: FoldFactors) -> None:
         self.data = data
+        self.scales = (1.0,) * len(data.widths)
         self._all: dict[str, Float[np.ndarray, "columns columns"]] = {}
         self._without: dict[str, list[Float[np.ndarray, "columns columns"]]] = {}
         for kind in data.kinds:
@@ -67,6 +69,21 @@ class FoldErrors:
             for gram in grams:
                 np.subtract(self._all[kind], gram, out=gram)
             self._without[kind] = grams
+
+    def at(self, scales: Sequence[float]) -> FoldErrors:
+        """Return the errors of terms with these prior standard deviations, in units of the amplitude."""
+        result = copy(self)
+        result.scales = tuple(scales)
+        return result
+
+    @cached_property
+    def _n_columns(self) -> int:
+        return len(next(iter(self._all.values())))
+
+    @property
+    def _columns(self) -> Float[np.ndarray, " columns"]:
+        """What the scales multiply each column by."""
+        return scale_columns(self.data.widths, self.scales, self._n_columns)
 
     @property
     def telling(self) -> tuple[str, ...]:
@@ -78,7 +95,7 @@ class FoldErrors:
 
     def left_out(self, ratio: Mapping[str, float], *, variance: bool = False) -> LeftOut:
         """Fit without each fold in turn, and score it on that fold."""
-        data = self.data
+        data, columns = self.data, self._columns[:-1]
         single = {k for k in data.kinds if all(map(_equal, data.factors[k], data.n_rows[k]))}
 
         def score(fold: int) -> dict[str, tuple[float, np.ndarray, np.ndarray]]:
@@ -86,8 +103,8 @@ class FoldErrors:
             found = {}
             for kind in data.kinds:
                 block, n = data.factors[kind][fold], int(data.n_rows[kind][fold])
-                squared = _squares(block, weights) + ROUNDING**2 * n / max(1, len(block))
-                spread = _variances(block, factor) if variance else np.zeros(0)
+                squared = _squares(block, columns * weights) + ROUNDING**2 * n / max(1, len(block))
+                spread = _variances(block, factor, columns) if variance else np.zeros(0)
                 total = float(np.sum(squared))
                 if kind not in single and n > 0:
                     squared, spread = np.array([total / n]), np.array([np.sum(spread) / n])
@@ -108,11 +125,12 @@ class FoldErrors:
         The degrees of freedom are tr(Λ⁻¹ B_kᵀB_k/r_k²), Hastie and Tibshirani (1990), section 3.5; at least a twentieth
         of the labels counts as left over. Units of the kind.
         """
-        data = self.data
+        data, columns = self.data, self._columns[:-1]
         factor, weights = self._solve_without(None, ratio)
 
         def spent(block: Float[np.ndarray, "rank columns"]) -> tuple[float, float]:
-            return float(np.sum(_squares(block, weights))), float(np.sum(_variances(block, factor)))
+            misfits = _squares(block, columns * weights)
+            return float(np.sum(misfits)), float(np.sum(_variances(block, factor, columns)))
 
         found = {}
         for kind in data.kinds:
@@ -127,6 +145,8 @@ class FoldErrors:
         """Return the upper factor of the precision, with the mean weights, given all folds but one."""
         grams = {kind: self._all[kind] if fold is None else self._without[kind][fold] for kind in self.data.kinds}
         gram = np.sum([g * ratio[kind] ** -2.0 for kind, g in grams.items()], axis=0)
+        if any(scale != 1.0 for scale in self.scales):
+            gram *= np.outer(self._columns, self._columns)
         precision = gram[:-1, :-1]
         precision[np.diag_indices_from(precision)] += 1.0
         try:
@@ -139,8 +159,8 @@ class FoldErrors:
     def _solve_by_qr(
         self, fold: int | None, ratio: Mapping[str, float]
     ) -> tuple[Float[np.ndarray, "d d"], Float[np.ndarray, " d"]]:
-        data = self.data
-        d = next(iter(self._all.values())).shape[0] - 1
+        data = self.data.rescaled(self.scales)
+        d = self._n_columns - 1
         blocks = [data.scaled(k, f, ratio[k], 1.0) for k in data.kinds for f in range(data.n_folds) if f != fold]
         r = triangle(np.concatenate([np.eye(d, d + 1), *blocks]))
         return r[:d, :d], solve_triangular(r[:d, :d], r[:d, d])
@@ -154,7 +174,7 @@ class FoldErrors:
         n_k becomes η_k n_k throughout.
         """
         power = power or {}
-        data = self.data
+        data, columns = self.data, self._columns[:-1]
         factor, weights = self._solve_without(None, ratio)
         misfit = float(weights @ weights)
         n, log_ratio = 0.0, 0.0
@@ -164,7 +184,7 @@ class FoldErrors:
             n += eta * rows
             log_ratio += eta * rows * float(np.log(np.sqrt(eta) * ratio[kind]))
             for block in data.factors[kind]:
-                misfit += float(np.sum(_squares(block, weights))) / ratio[kind] ** 2
+                misfit += float(np.sum(_squares(block, columns * weights))) / ratio[kind] ** 2
             misfit += rows * (ROUNDING / ratio[kind]) ** 2
         log_determinant = 2.0 * float(np.sum(np.log(np.diag(factor))))
         value = -0.5 * n * (np.log(2.0 * np.pi * np.e) + np.log(misfit / n)) - 0.5 * log_determinant - log_ratio
@@ -179,7 +199,7 @@ class FoldErrors:
         depend on each other as they like (Pauli, Racugno and Ventura (2011); Ribatet, Cooley and Davison (2012), the
         magnitude adjustment). Here e_f are the left-out misfits, H the precision at `START`, σ² from `residual_noise`.
         """
-        data = self.data
+        data, columns = self.data, self._columns[:-1]
         ratio = {kind: START[kind] for kind in data.kinds}
         factor, noise = self._solve_without(None, ratio)[0], self.residual_noise(ratio)
         weights = [self._solve_without(fold, ratio)[1] for fold in range(data.n_folds)]
@@ -187,38 +207,47 @@ class FoldErrors:
         for kind in set(self.telling) - {"energy"}:
             information = score = 0.0
             for block, w in zip(data.factors[kind], weights, strict=True):
-                gradient = block[:, :-1].T @ (block[:, :-1] @ w - block[:, -1])
+                gradient = columns * (block[:, :-1].T @ (block[:, :-1] @ (columns * w) - block[:, -1]))
                 score += float(np.sum(solve_triangular(factor, gradient, trans="T") ** 2))
-                information += float(np.sum(_variances(block, factor)))
+                information += float(np.sum(_variances(block, factor, columns)))
             found[kind] = min(1.0, noise[kind] ** 2 * information / score) if score > 0.0 else 1.0
         return found
 
-    def search(self, how: str, *, independent: int) -> dict[str, float]:
-        """Return the ratios that minimise Σ_kind log RMSE of left-out folds ("cv") or maximise an "evidence".
+    def search(self, how: str, *, independent: int) -> tuple[dict[str, float], tuple[float, ...]]:
+        """Return the ratios, and the scales of the terms.
+
+        They minimise Σ_kind log RMSE of left-out folds ("cv"), or maximise the "evidence" ("tempered": with `powers`).
 
         A log RMSE is itself a draw from as many independent witnesses as there are runs of frames: to "cv" is added
         what a log-normal prior one decade wide about `START` would, Σ (Δ log10 ratio)²/2n for n runs. It settles what
-        few structures, or a flat valley, leave open. "tempered" is the evidence with `powers`.
+        few structures, or a flat valley, leave open. The same holds for the scales of a sum's further terms, about
+        where they stand; the first term's is the unit.
         """
         power = self.powers if how == "tempered" else None
         kinds = self.telling
         start = {kind: START[kind] for kind in self.data.kinds}
-        centre = np.log10([START[kind] for kind in kinds])
+        given = np.array(self.scales) / self.scales[0]
+        centre = np.log10([*(START[kind] for kind in kinds), *given[1:]])
 
-        def ratios(x: Float[np.ndarray, " kinds"]) -> dict[str, float]:
-            return start | {kind: 10.0 ** float(v) for kind, v in zip(kinds, x, strict=True)}
+        def setting(x: Float[np.ndarray, " unknowns"]) -> tuple[dict[str, float], tuple[float, ...]]:
+            found = [10.0 ** float(v) for v in x]
+            return start | dict(zip(kinds, found, strict=False)), (1.0, *found[len(kinds) :])
 
-        def loss(x: Float[np.ndarray, " kinds"]) -> float:
+        def loss(x: Float[np.ndarray, " unknowns"]) -> float:
+            ratio, scales = setting(x)
+            errors = self.at(scales)
             if how != "cv":
-                return -self.log_evidence(ratios(x), power)[0]
-            rmse = self.left_out(ratios(x)).rmse
+                return -errors.log_evidence(ratio, power)[0]
+            rmse = errors.left_out(ratio).rmse
             prior = float(np.sum((x - centre) ** 2)) / (2 * independent)
             return float(sum(np.log(rmse[kind]) for kind in kinds)) + prior
 
         best = _descend(loss, centre, tolerance=0.05 if how == "cv" else 0.02)
-        ratio = ratios(best)
-        say(f"{how}: noise over amplitude " + ", ".join(f"{k} {v:.3g}" for k, v in ratio.items()))
-        return ratio
+        ratio, scales = setting(best)
+        found = ", ".join(f"{k} {v:.3g}" for k, v in ratio.items())
+        terms = f"; amplitudes of the terms {', '.join(f'{s:.3g}' for s in scales)}" if len(scales) > 1 else ""
+        say(f"{how}: noise over amplitude {found}{terms}")
+        return ratio, scales
 
 
 def _equal(block: Float[np.ndarray, "rank columns"], n: int) -> bool:
@@ -233,20 +262,21 @@ def _squares(block: Float[np.ndarray, "rank columns"], weights: Float[np.ndarray
 
 
 def _variances(
-    block: Float[np.ndarray, "rank columns"], factor: Float[np.ndarray, "d d"]
+    block: Float[np.ndarray, "rank columns"], factor: Float[np.ndarray, "d d"], columns: Float[np.ndarray, " d"]
 ) -> Float[np.ndarray, " rank"]:
-    """Posterior variances of the values of rows [B | y], from the upper factor of the precision."""
-    result: np.ndarray = np.sum(solve_triangular(factor, block[:, :-1].T, trans="T") ** 2, axis=0)
+    """Posterior variances of the values of rows [B | y] in scaled columns, from the upper factor of the precision."""
+    scaled = (block[:, :-1] * columns).T
+    result: np.ndarray = np.sum(solve_triangular(factor, scaled, trans="T") ** 2, axis=0)
     return result
 
 
 def _descend(
-    loss: Callable[[Float[np.ndarray, " kinds"]], float],
-    start: Float[np.ndarray, " kinds"],
+    loss: Callable[[Float[np.ndarray, " unknowns"]], float],
+    start: Float[np.ndarray, " unknowns"],
     *,
     tolerance: float,
-) -> Float[np.ndarray, " kinds"]:
-    """Minimise over log10 ratios by Nelder and Mead's simplex, from a wide first simplex."""
+) -> Float[np.ndarray, " unknowns"]:
+    """Minimise over log10 ratios and scales by Nelder and Mead's simplex, from a wide first simplex."""
     simplex = np.vstack([start, start + np.eye(len(start)) * 0.8])
     low, high = np.log10(SEARCHED)
     result = minimize(

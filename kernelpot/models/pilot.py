@@ -23,7 +23,7 @@ from scipy.optimize import minimize
 
 from kernelpot.data.labels import Labels
 from kernelpot.data.noise import Noise
-from kernelpot.features.feature_map import KernelMap
+from kernelpot.features.feature_map import FeatureMap
 from kernelpot.linalg.leaving import without_each
 from kernelpot.linalg.posterior import Posterior
 from kernelpot.models.training import labelled_rows, least_squares_e0, scale_rows, whiten_columns
@@ -177,7 +177,7 @@ class Pilot:
 
 
 def read_blocks(
-    features: KernelMap,
+    features: FeatureMap,
     structures: Sequence[Atoms],
     labels: Labels,
     kinds: Sequence[str],

@@ -12,12 +12,13 @@ from kernelpot.data.labels import resolve
 from kernelpot.data.noise import KINDS, Noise
 from kernelpot.design.given import real, reals
 from kernelpot.errors import NotFittedError, ParameterError, SpeciesError
-from kernelpot.features.feature_map import KernelMap
+from kernelpot.features.feature_map import FeatureMap
 from kernelpot.features.functionals import LinearRows, all_linear_rows
 from kernelpot.features.information import make_information
 from kernelpot.kernels import DotProduct
 from kernelpot.models.arguments import check_species, structure_list
 from kernelpot.models.fitted import Fitted
+from kernelpot.models.terms import Term
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -33,13 +34,13 @@ _NOT_PREPARED = "the inducing environments are not fixed yet; call prepare(pool)
 class Planner:
     """The part of a model that plans labels: it needs a feature map, noises and an amplitude, but no fit."""
 
-    kernel: DotProduct
+    terms: tuple[Term, ...]
     noise: Noise | str
-    features_: KernelMap | None
+    features_: FeatureMap | None
     fitted_: Fitted | None
 
     @property
-    def _known_features(self) -> KernelMap | None:
+    def _known_features(self) -> FeatureMap | None:
         """The fitted feature map, else the prepared one."""
         return self.features_ if self.fitted_ is None else self.fitted_.features
 
@@ -87,7 +88,7 @@ class Planner:
         features, structures = self._prepared(structures)
         _, own_noise, own_amplitude = self.plan()
         noise = own_noise if noise is None else noise
-        amplitude = own_amplitude if amplitude is None else DotProduct(self.kernel.zeta, amplitude).amplitude
+        amplitude = own_amplitude if amplitude is None else DotProduct(1, amplitude).amplitude
         present = resolve(structures, keys) if labels == "present" else None
         return make_information(
             features, structures, noise, amplitude, present=present, truncate=truncate, masks=_masks(structures, masks)
@@ -138,11 +139,11 @@ class Planner:
             raise SpeciesError(
                 f"no such element in the model: {', '.join(unknown) or 'none was named'}; give symbols such as 'Cu'."
             )
-        widths = [matrix.shape[1] for matrix in features.whitening]
-        owner = np.concatenate([np.repeat(features.species, widths), features.species])
-        return np.flatnonzero(np.isin(owner, [atomic_numbers[name] for name in elements]))
+        numbers = [atomic_numbers[name] for name in elements]
+        owned = np.any([features.weights_of(number) for number in numbers], axis=0)
+        return np.flatnonzero(np.concatenate([owned, np.isin(features.species, numbers)]))
 
-    def plan(self) -> tuple[KernelMap, Noise, float]:
+    def plan(self) -> tuple[FeatureMap, Noise, float]:
         """Return what design works with: features, noise and amplitude; fitted ones, else those given, else defaults.
 
         Raises
@@ -154,9 +155,9 @@ class Planner:
             return self.fitted_.features, self.fitted_.noise, self.fitted_.amplitude
         if self.features_ is None:
             raise NotFittedError(_NOT_PREPARED)
-        return self.features_, self.noise if isinstance(self.noise, Noise) else Noise(), self.kernel.amplitude
+        return self.features_, self.noise if isinstance(self.noise, Noise) else Noise(), self.terms[0].amplitude
 
-    def _prepared(self, structures: Sequence[Atoms]) -> tuple[KernelMap, list[Atoms]]:
+    def _prepared(self, structures: Sequence[Atoms]) -> tuple[FeatureMap, list[Atoms]]:
         """Return the feature map and the structures, checked against it."""
         features, _, _ = self.plan()
         structures = structure_list(structures)

@@ -15,8 +15,8 @@ from kernelpot.data.labels import resolve
 from kernelpot.data.noise import KINDS, Noise
 from kernelpot.descriptors.protocol import Descriptor
 from kernelpot.errors import NotFittedError, ParameterError
-from kernelpot.features.feature_map import KernelMap
-from kernelpot.features.inducing import choose_inducing, chunks, given_inducing, species_of
+from kernelpot.features.feature_map import FeatureMap
+from kernelpot.features.inducing import chunks
 from kernelpot.kernels import DotProduct
 from kernelpot.models.archive import write_archive
 from kernelpot.models.arguments import check_species, fold_numbers, structure_list
@@ -25,6 +25,7 @@ from kernelpot.models.fitting import condition_state, fit_state, require_labels
 from kernelpot.models.planning import Planner
 from kernelpot.models.prediction import Prediction
 from kernelpot.models.summary import summarise
+from kernelpot.models.terms import Term, build, check_n_inducing, leading, terms_of
 from kernelpot.progress import track
 from kernelpot.threads import ordered
 
@@ -47,16 +48,18 @@ class SparseGP(Planner):
     Parameters
     ----------
     descriptor
-        Such as `SOAP`.
+        Such as `SOAP`; or a list of descriptors and of `Term` objects: the local energy is then their sum, each term
+        with an amplitude of its own, such as ``[TwoBody(cutoff=7.0), SOAP(cutoff=5.0)]``.
     kernel
-        Of two unit vectors. Its amplitude (eV) is the prior standard deviation of a local energy.
+        Of two unit vectors, for every descriptor that comes without one. Its amplitude (eV) is the prior standard
+        deviation of a local energy; in a sum, that of the first term is the unit of the others.
     n_inducing
-        Upper limit of inducing environments of all species together.
+        Upper limit of inducing environments of all species, and of all terms, together.
     noise
-        A `Noise` stays as given. "cv": noises and amplitude minimise Σ_kind log(RMSE of left-out folds). "evidence":
-        they maximise the marginal likelihood, which lets thousands of correlated force rows outvote the energies; for
-        comparison. "tempered": the same, the likelihood of forces and stresses raised to a power below 1 that
-        makes up for their correlations.
+        A `Noise` stays as given, with the amplitudes. "cv": noises and amplitudes minimise Σ_kind log(RMSE of left-out
+        folds). "evidence": they maximise the marginal likelihood, which lets thousands of correlated force rows outvote
+        the energies; for comparison. "tempered": the same, the likelihood of forces and stresses raised to a power
+        below 1 that makes up for their correlations.
     seed
         Makes the choice of inducing environments and of folds repeatable.
     inducing
@@ -72,7 +75,7 @@ class SparseGP(Planner):
 
     def __init__(
         self,
-        descriptor: Descriptor,
+        descriptor: Descriptor | Term | Sequence[Descriptor | Term],
         kernel: DotProduct | None = None,
         *,
         n_inducing: int,
@@ -81,10 +84,7 @@ class SparseGP(Planner):
         inducing: str = "fps",
         tolerance: float = 1e-10,
     ) -> None:
-        if isinstance(n_inducing, bool) or not isinstance(n_inducing, int | np.integer) or n_inducing < 1:
-            raise ParameterError(
-                f"`n_inducing` must be a positive whole number, got {n_inducing!r}; 500 to 2000 is usual."
-            )
+        check_n_inducing(n_inducing)
         if not isinstance(noise, Noise | None) and noise not in SEARCHES:
             raise ParameterError(f'`noise` must be a Noise, "cv", "evidence" or "tempered", got {noise!r}.')
         if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed < 2**32:
@@ -93,14 +93,13 @@ class SparseGP(Planner):
             raise ParameterError(f"`inducing` must be one of {', '.join(INDUCING)}, got {inducing!r}.")
         if not 0.0 < tolerance < 1.0:
             raise ParameterError(f"`tolerance` must lie between 0 and 1, got {tolerance}; 1e-10 is usual.")
-        self.descriptor = descriptor
-        self.kernel = DotProduct(2) if kernel is None else kernel
+        self.terms = terms_of(descriptor, kernel)
         self.n_inducing = int(n_inducing)
         self.noise: Noise | str = Noise() if noise is None else noise
         self.seed = int(seed)
         self.inducing = inducing
         self.tolerance = float(tolerance)
-        self.features_: KernelMap | None = None
+        self.features_: FeatureMap | None = None
         self.fitted_: Fitted | None = None
 
     def __repr__(self) -> str:
@@ -108,15 +107,35 @@ class SparseGP(Planner):
         done = [name for name, part in (("prepared", self.features_), ("fitted", self.fitted_)) if part is not None]
         state = f", {' and '.join(done)} with {self.n_inducing_} inducing environments" if done else ""
         return (
-            f"SparseGP({self.descriptor!r}, {self.kernel!r}, n_inducing={self.n_inducing}, noise={self.noise!r}, "
+            f"SparseGP({self._described()}, n_inducing={self.n_inducing}, noise={self.noise!r}, "
             f"seed={self.seed}, inducing={self.inducing!r}, tolerance={self.tolerance}{state})"
         )
+
+    def _described(self) -> str:
+        if len(self.terms) > 1:
+            return repr(list(self.terms))
+        return ", ".join(repr(part) for part in (self.descriptor, self.terms[0].kernel) if part is not None)
+
+    @property
+    def descriptor(self) -> Descriptor:
+        """The descriptor that structures are compared by: that of the first term with a kernel."""
+        return leading(self.terms).descriptor
+
+    @property
+    def kernel(self) -> DotProduct:
+        """The kernel of the first term that has one; its amplitude is the term's prior standard deviation, eV."""
+        return leading(self.terms).kernel or DotProduct(2, self.terms[0].amplitude)
+
+    @property
+    def cutoff_(self) -> float:
+        """Largest reach of all terms, Å."""
+        return max(term.descriptor.cutoff for term in self.terms)
 
     # ---- making models
 
     def _clone(self) -> SparseGP:
         return SparseGP(
-            self.descriptor, self.kernel, n_inducing=self.n_inducing, noise=self.noise, seed=self.seed,
+            self.terms, n_inducing=self.n_inducing, noise=self.noise, seed=self.seed,
             inducing=self.inducing, tolerance=self.tolerance,
         )  # fmt: skip
 
@@ -146,16 +165,11 @@ class SparseGP(Planner):
 
     def _choose_features(
         self, structures: Sequence[Atoms], environments: Sequence[tuple[int, int]] | None = None
-    ) -> KernelMap:
-        structures = structure_list(structures)
-        descriptor = self.descriptor
-        if descriptor.species is None:
-            descriptor = descriptor.with_species(species_of(structures))
-        if environments is not None:
-            z = given_inducing(descriptor, structures, environments)
-        else:
-            z = choose_inducing(descriptor, structures, self.n_inducing, method=self.inducing, seed=self.seed)
-        return KernelMap.from_inducing(descriptor, self.kernel, z, self.tolerance)
+    ) -> FeatureMap:
+        return build(
+            self.terms, structure_list(structures), n_inducing=self.n_inducing, environments=environments,
+            method=self.inducing, seed=self.seed, tolerance=self.tolerance,
+        )  # fmt: skip
 
     # ---- fitting
 
@@ -200,7 +214,14 @@ class SparseGP(Planner):
             check_species(structures, self.features_.species)
         features = self.features_ or self._choose_features(structures)
         self.fitted_ = fit_state(
-            features, structures, labels, self.noise, kinds=kinds, seed=self.seed, given_folds=fold
+            features,
+            structures,
+            labels,
+            self.noise,
+            kinds=kinds,
+            amplitude=self.terms[0].amplitude,
+            seed=self.seed,
+            given_folds=fold,
         )
         return self
 
@@ -258,7 +279,7 @@ class SparseGP(Planner):
         check_species(structures, state.features.species)
 
         def part(piece: tuple[int, int]) -> Prediction:
-            batch = Batch.from_structures(structures[slice(*piece)], state.features.descriptor.cutoff, start=piece[0])
+            batch = Batch.from_structures(structures[slice(*piece)], state.features.cutoff, start=piece[0])
             return state.predict(batch, uncertainty=uncertainty)
 
         if uncertainty:
@@ -278,8 +299,7 @@ class SparseGP(Planner):
         """Return the settings as JSON values."""
         noise = self.noise if isinstance(self.noise, str) else {kind: getattr(self.noise, kind) for kind in KINDS}
         return {
-            "descriptor": self.descriptor.settings(),
-            "kernel": self.kernel.settings(),
+            "terms": [term.settings() for term in self.terms],
             "n_inducing": self.n_inducing,
             "noise": noise,
             "seed": self.seed,
@@ -325,6 +345,12 @@ class SparseGP(Planner):
     def amplitude_(self) -> float:
         """Prior standard deviation of a local energy, eV."""
         return self._state().amplitude
+
+    @property
+    def amplitudes_(self) -> tuple[float, ...]:
+        """Prior standard deviation of each term, eV: of a local energy, or of a pair energy for `TwoBody`."""
+        state = self._state()
+        return tuple(state.amplitude * scale for scale in state.features.scales)
 
     @property
     def baseline_(self) -> dict[int, float]:

@@ -17,11 +17,15 @@ def summarise(state: Fitted) -> str:
 
     features = state.features
     names = [chemical_symbols[z] for z in features.species]
-    shares = ", ".join(f"{name} {len(z)}" for name, z in zip(names, features.inducing, strict=True))
+    paths = (
+        state.form.paths
+        if len(state.form.paths) != len(names)
+        else map(" ".join, zip(names, state.form.paths, strict=True))
+    )
     lines = [
         f"species             {' '.join(names)}",
-        f"inducing            {features.n_inducing} ({shares}); {features.n_weights} independent",
-        f"evaluation          {', '.join(f'{n} {p}' for n, p in zip(names, state.form.paths, strict=True))}",
+        f"inducing            {features.n_inducing} ({features.shares()}); {features.n_weights} independent",
+        f"evaluation          {', '.join(paths)}",
         f"amplitude           {state.amplitude:.4g} eV",
     ]
     for kind, count in state.n_labels.items():

@@ -11,9 +11,8 @@ from jaxtyping import Float, Int
 
 from kernelpot.data.batch import Batch
 from kernelpot.data.labels import Labels
-from kernelpot.features.feature_map import E0_PRIOR, KernelMap, counts
+from kernelpot.features.feature_map import E0_PRIOR, FeatureMap, counts
 from kernelpot.features.inducing import chunks
-from kernelpot.features.rows import make_rows
 from kernelpot.linalg.factor import RowSink
 from kernelpot.progress import track
 from kernelpot.threads import ordered
@@ -39,13 +38,18 @@ class FoldFactors:
         For each kind, one factor per fold; a fold without such labels has none of its rows.
     n_rows
         For each kind, labels behind each fold's factor.
-    n_weights
-        Whitened features d, the columns that an amplitude scales.
+    widths
+        Whitened features of each term; their sum d is the number of columns that an amplitude scales.
     """
 
     factors: dict[str, list[Float[np.ndarray, "rank columns"]]]
     n_rows: dict[str, Int[np.ndarray, " folds"]]
-    n_weights: int
+    widths: tuple[int, ...]
+
+    @property
+    def n_weights(self) -> int:
+        """Whitened features d."""
+        return sum(self.widths)
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -57,9 +61,23 @@ class FoldFactors:
         """Number of folds."""
         return len(next(iter(self.n_rows.values())))
 
+    def rescaled(self, scales: Sequence[float]) -> FoldFactors:
+        """Return the factors of terms with these prior standard deviations, in units of the amplitude."""
+        if all(scale == 1.0 for scale in scales):
+            return self
+        columns = scale_columns(self.widths, scales, next(iter(self.factors.values()))[0].shape[1])
+        factors = {kind: [block * columns for block in blocks] for kind, blocks in self.factors.items()}
+        return FoldFactors(factors, self.n_rows, self.widths)
+
     def scaled(self, kind: str, fold: int, sigma: float, amplitude: float) -> Float[np.ndarray, "rank columns"]:
         """Return one factor at this amplitude, divided by this noise."""
         return scale_rows(self.factors[kind][fold], self.n_weights, sigma, amplitude)
+
+
+def scale_columns(widths: Sequence[int], scales: Sequence[float], n_columns: int) -> Float[np.ndarray, " columns"]:
+    """Return what each column of [B | y] is multiplied by: its term's scale; 1 for E0 columns and labels."""
+    parts = [np.full(width, scale) for width, scale in zip(widths, scales, strict=True)]
+    return np.concatenate([*parts, np.ones(n_columns - sum(widths))])
 
 
 def scale_rows(
@@ -86,7 +104,7 @@ def least_squares_e0(rows: Float[np.ndarray, "rows species_plus_1"]) -> Float[np
 
 
 def fold_factors(
-    features: KernelMap,
+    features: FeatureMap,
     structures: Sequence[Atoms],
     labels: Labels,
     fold: Int[np.ndarray, " structures"],
@@ -101,7 +119,7 @@ def fold_factors(
     """
     factors: dict[str, list[np.ndarray]] = {kind: [] for kind in kinds}
     n_rows: dict[str, list[int]] = {kind: [] for kind in kinds}
-    columns = features.n_inducing + len(features.species) + 1
+    columns = features.n_columns + len(features.species) + 1
     pieces = [(f, np.flatnonzero(fold == f).tolist()) for f in range(int(fold.max()) + 1)]
     work = [
         (f, members[a:b]) for f, members in pieces for a, b in chunks([structures[k] for k in members], ATOMS_PER_BATCH)
@@ -123,7 +141,7 @@ def fold_factors(
         for kind, block in blocks.items():
             sinks[kind].append(block)
     _close(features, sinks, factors, n_rows)
-    return FoldFactors(factors, {kind: np.array(n) for kind, n in n_rows.items()}, features.n_weights)
+    return FoldFactors(factors, {kind: np.array(n) for kind, n in n_rows.items()}, features.widths)
 
 
 def _height(kind: str, columns: int) -> int:
@@ -131,7 +149,7 @@ def _height(kind: str, columns: int) -> int:
 
 
 def _close(
-    features: KernelMap,
+    features: FeatureMap,
     sinks: dict[str, RowSink],
     factors: dict[str, list[np.ndarray]],
     n_rows: dict[str, list[int]],
@@ -142,16 +160,16 @@ def _close(
         n_rows[kind].append(sink.n_rows)
 
 
-def whiten_columns(features: KernelMap, rows: Float[np.ndarray, "rows m_plus"]) -> Float[np.ndarray, "rows d_plus"]:
+def whiten_columns(features: FeatureMap, rows: Float[np.ndarray, "rows m_plus"]) -> Float[np.ndarray, "rows d_plus"]:
     """Whiten the kernel columns of [K | counts | y] and scale its E0 columns to unit prior."""
-    m = features.n_inducing
+    m = features.n_columns
     rest = rows[:, m:].copy()
     rest[:, : len(features.species)] *= E0_PRIOR
     return np.concatenate([features.whiten(rows[:, :m]), rest], axis=1)
 
 
 def labelled_rows(
-    features: KernelMap,
+    features: FeatureMap,
     structures: Sequence[Atoms],
     labels: Labels,
     *,
@@ -159,10 +177,10 @@ def labelled_rows(
     baseline: Float[np.ndarray, " species"],
 ) -> dict[str, Float[np.ndarray, "rows m_plus"]]:
     """Return [K | counts | y] of the labels that are there: energies per atom less the baseline, forces, stresses."""
-    batch = Batch.from_structures(structures, features.descriptor.cutoff)
+    batch = Batch.from_structures(structures, features.cutoff)
     described = features.describe(batch)
     needed = [kind for kind in kinds if labels.present(kind).any()]
-    rows = make_rows(features, described, needed)
+    rows = features.rows(described, needed)
     composition = counts(batch, features.species)
     n = batch.sizes.astype(float)
     n_species = len(features.species)

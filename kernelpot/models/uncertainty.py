@@ -8,9 +8,7 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Float
 
-from kernelpot.features.feature_map import E0_PRIOR, Described, KernelMap, counts
-from kernelpot.features.residual import energy_prior, forces_prior, stress_prior
-from kernelpot.features.rows import make_rows
+from kernelpot.features.feature_map import E0_PRIOR, Described, FeatureMap, counts
 from kernelpot.linalg.posterior import Posterior
 
 LABELLED = ("energy", "forces", "stress")
@@ -30,7 +28,7 @@ class Uncertainty:
         eV.
     """
 
-    features: KernelMap
+    features: FeatureMap
     posterior: Posterior
     amplitude: float
 
@@ -55,39 +53,43 @@ class Uncertainty:
     def local_energy(self, described: Described) -> Float[np.ndarray, " atoms"]:
         """Return the variance of every atom's energy, eV²."""
         features, v = self.features, self._shrinkage
-        result = np.empty(len(described.x))
-        for a, (atoms, dots) in enumerate(features.dots(described)):
-            seen = features.kernel.value(dots) @ v[features.starts[a] : features.starts[a + 1]]
-            seen += v[features.n_inducing + a]
-            result[atoms] = self.amplitude**2 + E0_PRIOR**2 - np.einsum("id,id->i", seen, seen)
-        return np.maximum(result, 0.0)
+        seen = v[features.n_columns + described.species]
+        for atoms, columns, values in features.local_values(described):
+            part = values @ v[columns]
+            if len(atoms) == len(seen):
+                seen += part
+            else:
+                seen[atoms] += part
+        prior = self.amplitude**2 * features.local_prior(described) + E0_PRIOR**2
+        return np.maximum(prior - np.einsum("id,id->i", seen, seen), 0.0)
 
     def labelled(
         self, described: Described
     ) -> tuple[Float[np.ndarray, " structures"], Float[np.ndarray, "atoms 3"], Float[np.ndarray, "structures 6"]]:
         """Return the variances of total energies (eV²), force components and stress components."""
         batch = described.batch
-        rows = make_rows(self.features, described, LABELLED)
+        rows = self.features.rows(described, LABELLED)
         composition = counts(batch, self.features.species)
-        energy = self._variance(rows.energy, composition, energy_prior(self.features, described))
+        energy = self._variance(described, "energy", rows.energy, composition)
         none = np.zeros((1, composition.shape[1]))
-        forces = self._variance(_known(rows.forces), none, forces_prior(self.features, described).ravel())
+        forces = self._variance(described, "forces", _known(rows.forces), none)
         stress = np.full((len(batch), 6), np.nan)
         solid = np.isfinite(batch.volumes)
         if solid.any():
-            here = np.repeat(solid, 6)
-            prior = stress_prior(self.features, described)[solid].ravel()
-            stress[solid] = self._variance(_known(rows.stress)[here], none, prior).reshape(-1, 6)
+            with np.errstate(invalid="ignore"):
+                every = self._variance(described, "stress", _known(rows.stress), none).reshape(-1, 6)
+            stress[solid] = every[solid]
         return energy, forces.reshape(-1, 3), stress
 
     def _variance(
         self,
+        described: Described,
+        kind: str,
         rows: Float[np.ndarray, "rows m"],
         composition: Float[np.ndarray, "any species"],
-        prior: Float[np.ndarray, " rows"],
     ) -> Float[np.ndarray, " rows"]:
         white = self.features.whiten(rows)
-        residual = np.maximum(prior - np.einsum("rd,rd->r", white, white), 0.0)
+        residual = self.features.residual(described, kind, white)
         e0 = np.broadcast_to(E0_PRIOR * composition, (len(rows), composition.shape[1]))
         seen = self.posterior.variance(np.concatenate([self.amplitude * white, e0], axis=1))
         return seen + self.amplitude**2 * residual

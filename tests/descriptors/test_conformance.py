@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kernelpot.data.batch import Batch
+from kernelpot.descriptors.elements import ElementChannels
 from kernelpot.descriptors.radial import GTO, PowerGaussian, SphericalBessel
 from kernelpot.descriptors.soap import SOAP
 from kernelpot.errors import ParameterError, SpeciesError
@@ -24,6 +25,8 @@ DESCRIPTORS = {
     "gto": SOAP(basis=GTO(), **SIZE),
     "gto, shorter radius": SOAP(basis=GTO(radius=3.0), **SIZE),
     "bessel": SOAP(basis=SphericalBessel(), **SIZE),
+    "scaled": SOAP(basis=PowerGaussian(), scaling=(2.0, 3.0), **SIZE),
+    "one channel": SOAP(channels=ElementChannels.random(1, 5), **SIZE),
     "smallest": SOAP(**SIZE | {"n_max": 1, "l_max": 0, "fade": None}),
 }
 SYSTEMS = {
@@ -114,7 +117,7 @@ def test_batch_gives_what_each_structure_gives(descriptor, system):
 def test_shapes(descriptor, system):
     atoms = system(0)
     found = describe(descriptor, atoms)
-    size = len(set(atoms.numbers)) * descriptor.n_max
+    size = (1 if descriptor.channels else len(set(atoms.numbers))) * descriptor.n_max
     assert found.vectors.shape == (len(atoms), (descriptor.l_max + 1) * size * (size + 1) // 2)
     assert found.soap.n_features == found.vectors.shape[1]
     assert np.isfinite(found.vectors).all()

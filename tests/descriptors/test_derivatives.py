@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from kernelpot.data.batch import Batch
+from kernelpot.descriptors.elements import ElementChannels
 from kernelpot.descriptors.radial import GTO, PowerGaussian
 from kernelpot.descriptors.soap import SOAP
 from tests import structures as make
@@ -21,7 +22,7 @@ SYSTEMS = {
     "slab": make.slab,
     "cell below the cutoff": make.tiny_cell,
 }
-BASES = {"power": PowerGaussian(), "gto": GTO()}
+BASES = {"power": PowerGaussian(), "gto": GTO(), "scaled": PowerGaussian(), "mixed": PowerGaussian()}
 STEPS = (1e-2, 3e-3, 1e-3, 3e-4, 1e-4)  # Å, or a strain
 VOIGT = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
 
@@ -30,7 +31,10 @@ VOIGT = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
 def described(system, basis, l_max=3):
     """Environments of a system with a random gradient of some energy with respect to the vectors."""
     atoms = SYSTEMS[system](3)
-    soap = SOAP(CUTOFF, 4, l_max, 0.5, BASES[basis], 0.8, species=tuple(sorted(set(atoms.numbers.tolist()))))
+    species = tuple(sorted(set(atoms.numbers.tolist())))
+    scaling = (1.5, 3.0) if basis == "scaled" else None
+    channels = ElementChannels.random(min(len(species), 3), seed=1) if basis == "mixed" else None
+    soap = SOAP(CUTOFF, 4, l_max, 0.5, BASES[basis], 0.8, species, scaling, channels)
     found = soap.environments(Batch.from_structures([atoms], CUTOFF, skin=SKIN))
     return found, np.random.default_rng(0).normal(size=found.vectors.shape)
 
@@ -122,9 +126,10 @@ def test_transposed_product_is_the_gradient_by_positions(system, basis):
 
 
 @on_systems
-def test_virial_is_the_gradient_by_strain(system):
+@pytest.mark.parametrize("basis", ["power", "mixed"])
+def test_virial_is_the_gradient_by_strain(system, basis):
     """Off-diagonal strain is symmetric: ε_yz = ε_zy = δ/2."""
-    found, gradient = described(system, "power")
+    found, gradient = described(system, basis)
     exact = np.einsum("ivf,if->v", found.displacements(0, found.batch.n_atoms).virial, gradient)
     atoms = SYSTEMS[system](3)
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from kernelpot.data.batch import Batch
+from kernelpot.descriptors.elements import ElementChannels
 from kernelpot.descriptors.radial import GTO, PowerGaussian, SphericalBessel
 from kernelpot.descriptors.soap import SOAP
 from kernelpot.errors import ParameterError, SpeciesError
@@ -51,9 +52,12 @@ def soap(batch, basis="power", **settings):
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("basis", BASES)
-def test_values_forces_and_stress_are_those_of_numba(batch, basis, device):
-    numba = soap(batch, basis).environments(batch)
+@pytest.mark.parametrize(
+    ("basis", "channels"),
+    [*((basis, None) for basis in BASES), ("power", ElementChannels.random(3)), ("power", ElementChannels.modes(2))],
+)
+def test_values_forces_and_stress_are_those_of_numba(batch, basis, channels, device):
+    numba = soap(batch, basis, channels=channels).environments(batch)
     gradient = np.random.default_rng(0).normal(size=numba.vectors.shape)
     pairs = numba.vjp(gradient)
     positions = torch.tensor(batch.positions, device=device, requires_grad=True)
@@ -81,16 +85,18 @@ def test_single_precision_keeps_six_digits(batch, device):
     np.testing.assert_allclose(found.cpu().numpy(), numba, atol=2e-6 * np.abs(numba).max())
 
 
-def test_closed_form_is_the_table(batch):
-    descriptor = soap(batch, "gto")
+@pytest.mark.parametrize("scaling", [None, (2.0, 4.0)])
+def test_closed_form_is_the_table(batch, scaling):
+    descriptor = soap(batch, "gto", scaling=scaling)
     table, formula = (SoapTorch(descriptor, closed_form=choice).vectors(batch).numpy() for choice in (False, True))
     np.testing.assert_allclose(formula, table, atol=1e-9 * np.abs(table).max())
 
 
 @pytest.mark.parametrize("fade", [0.0, 0.8])
 @pytest.mark.parametrize(("n_max", "l_max"), [(1, 0), (4, 5)])
-def test_other_sizes_are_those_of_numba(batch, n_max, l_max, fade):
-    descriptor = soap(batch, n_max=n_max, l_max=l_max, fade=fade)
+@pytest.mark.parametrize("scaling", [None, (2.0, 4.0)])
+def test_other_sizes_are_those_of_numba(batch, n_max, l_max, fade, scaling):
+    descriptor = soap(batch, n_max=n_max, l_max=l_max, fade=fade, scaling=scaling)
     expected = descriptor.values(batch)
     found = SoapTorch(descriptor).vectors(batch).numpy()
     np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-10 * np.abs(expected).max())

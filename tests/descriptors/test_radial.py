@@ -88,6 +88,35 @@ def test_table_holds_derivatives(basis):
     assert (np.min(errors, axis=0) < 2e-5 * scale[1:]).all()
 
 
+@pytest.mark.parametrize("scaling", [(2.0, 2.0), (2.0, 7.5), (0.5, 16.0)])
+def test_scaled_table_is_the_scaled_basis(scaling):
+    """Between nodes: value, slope and curvature of u R, against differences of the product."""
+    table = RadialTable.from_basis(PowerGaussian(), scaling=scaling, **SIZE)
+    r = np.random.default_rng(0).uniform(0.05, SIZE["cutoff"] - 0.05, 60)
+
+    def exact(r):
+        u = 1 / (1 + (r / scaling[0]) ** scaling[1])
+        return u[:, None] * PowerGaussian().values(r, **SIZE).reshape(len(r), -1)
+
+    value, slope, curvature = interpolate(table, r)
+    assert np.abs(value - exact(r)).max() < 1e-8 * np.abs(value).max()
+    errors = []
+    for h in (1e-3, 3e-4, 1e-4):
+        left, middle, right = exact(r - h), exact(r), exact(r + h)
+        errors.append(
+            [
+                np.abs((right - left) / (2 * h) - slope).max(),
+                np.abs((right - 2 * middle + left) / h**2 - curvature).max(),
+            ]
+        )
+    assert (np.min(errors, axis=0) < 1e-4 * np.array([np.abs(slope).max(), np.abs(curvature).max()])).all(), errors
+
+
+def test_scaled_table_starts_with_the_centres_own_density():
+    plain, scaled = (RadialTable.from_basis(PowerGaussian(), scaling=s, **SIZE) for s in (None, (2.0, 3.0)))
+    np.testing.assert_array_equal(scaled.nodes[0, :2], plain.nodes[0, :2])
+
+
 def test_table_is_twice_continuously_differentiable():
     """Value, slope and curvature of the interpolant agree on both sides of a node."""
     table = RadialTable.from_basis(PowerGaussian(), **SIZE)

@@ -23,6 +23,10 @@ from kernelpot.errors import ParameterError
         ({"l_max": 17}, "`l_max` must be a whole number from 0 to 16, got 17"),
         ({"fade": 6.0}, r"`fade` must lie between 0 and the cutoff \(5.0 Å\), got 6.0"),
         ({"fade": np.nan}, "`fade` must lie between 0 and the cutoff"),
+        ({"scaling": 2.0}, r"`scaling` must be a pair \(r0 in Å, m\), got 2.0"),
+        ({"scaling": (0.0, 4.0)}, r"`scaling`: r0 must lie between cutoff/1000 and .*, got 0.0"),
+        ({"scaling": (2.0, 1.0)}, "`scaling`: m must lie between 2 and 32, got 1.0"),
+        ({"scaling": (2.0, np.nan)}, "`scaling`: m must lie between 2 and 32, got nan"),
     ],
 )
 def test_parameters_out_of_their_range_are_refused(wrong, message):
@@ -59,4 +63,24 @@ def test_dot_products_equal_those_of_the_full_spectrum():
 
 def test_species_are_kept_in_rising_order():
     assert SOAP(species=(79, 29, 29)).species == (29, 79)
-    assert SOAP(species=(79, 29)).channels(np.array([29, 79])).tolist() == [0, 1]
+    assert SOAP(species=(79, 29)).species_index(np.array([29, 79])).tolist() == [0, 1]
+
+
+def test_scaling_weighs_a_neighbour_by_its_distance_and_leaves_the_centre():
+    """c - c(isolated) of a dimer is u(r) = 1/(1 + (r/r0)^m) times what it is without scaling."""
+    dimer = Batch.from_structures([Atoms("Cu2", positions=[[0, 0, 0], [1.2, -0.8, 1.9]])], 4.0)
+    alone = Batch.from_structures([Atoms("Cu")], 4.0)
+    plain, scaled = (SOAP(4.0, 4, 3, species=(29,), scaling=scaling) for scaling in (None, (1.7, 5.0)))
+    part, whole = (
+        soap.environments(dimer).coefficients[0] - soap.environments(alone).coefficients[0] for soap in (scaled, plain)
+    )
+    u = 1 / (1 + (np.sqrt(1.2**2 + 0.8**2 + 1.9**2) / 1.7) ** 5)
+    np.testing.assert_allclose(part, u * whole, atol=1e-9 * np.abs(whole).max())
+    np.testing.assert_array_equal(scaled.values(alone), plain.values(alone))
+
+
+def test_settings_without_scaling_are_those_of_files_written_before_it():
+    settings = SOAP().settings()
+    assert "scaling" not in settings
+    assert SOAP.from_settings(settings) == SOAP()
+    assert SOAP(scaling=(2, 4)).settings()["scaling"] == [2.0, 4.0]

@@ -8,8 +8,8 @@ import pytest
 import kernelpot as kp
 from kernelpot.data.batch import Batch
 from kernelpot.features import rows as rows_module
-from kernelpot.features.feature_map import Described, KernelMap
 from kernelpot.features.inducing import choose_inducing, species_of
+from kernelpot.features.kernel_map import Described, KernelMap
 from kernelpot.features.rows import add_runs, make_rows
 from tests import structures as make
 from tests.potentials import small_soap

@@ -46,6 +46,7 @@ def rewrite(path, header, arrays):
         lambda: potentials.model(12, noise="cv", seed=7, inducing="cur").fit(make.copper_gold_set(6)),
         lambda: potentials.model(6).prepare([make.copper_gold(1)]).fit(make.copper_gold_set(3)),
         lambda: potentials.model(6, noise=kp.Noise(None, 0.1)).fit(make.copper_gold_set(3)),
+        lambda: kp.SparseGP(potentials.mixed_soap(), n_inducing=6, noise=potentials.NOISE).fit(make.copper_gold_set(3)),
     ],
 )
 def test_a_loaded_model_is_the_same_bit_for_bit(make_model, tmp_path):
@@ -177,11 +178,11 @@ def test_safetensors_from_elsewhere(path):
         kp.load(path)
 
 
-@pytest.mark.parametrize("change", [{"version": 2}, {"version": 0}, {"format": "kernelpot-linear"}])
+@pytest.mark.parametrize("change", [{"version": 1}, {"version": 0}, {"format": "kernelpot-linear"}])
 def test_other_versions_are_named(path, change):
     header, arrays = parts(path)
     rewrite(path, {**header, **change}, arrays)
-    with pytest.raises(ModelFileError, match="this kernelpot reads kernelpot-sparse-gp version 1, found"):
+    with pytest.raises(ModelFileError, match="this kernelpot reads kernelpot-sparse-gp version 2, found"):
         kp.load(path)
 
 
@@ -237,6 +238,11 @@ def test_a_singular_factor_is_refused(path):
         kp.load(path)
 
 
+def section_of(header: dict, section: str) -> dict:
+    parts = {"features": lambda: header["fit"]["features"], "term": lambda: header["model"]["terms"][0]}
+    return parts.get(section, lambda: header[section])()
+
+
 @pytest.mark.parametrize(
     ("section", "name", "value"),
     [
@@ -256,8 +262,13 @@ def test_a_singular_factor_is_refused(path):
         ("fit", "noise", {}),
         ("fit", "n_labels", {"energy": "many"}),
         ("fit", "cross_validation", 3),
-        ("model", "kernel", {"name": "DotProduct", "zeta": 99, "amplitude": 1.0}),
-        ("model", "kernel", {"zeta": 10**400, "amplitude": 1.0}),
+        ("term", "kernel", {"name": "DotProduct", "zeta": 99, "amplitude": 1.0}),
+        ("term", "kernel", {"zeta": 10**400, "amplitude": 1.0}),
+        ("term", "n_inducing", -1),
+        ("term", "descriptor", {"name": "os"}),
+        ("features", "name", "SumMap"),
+        ("features", "name", "eval"),
+        ("features", "zeta", "two"),
         ("model", "n_inducing", 0),
         ("model", "n_inducing", "os.system"),
         ("model", "noise", "guess"),
@@ -265,14 +276,17 @@ def test_a_singular_factor_is_refused(path):
         ("model", "seed", None),
         ("model", "inducing", "__import__"),
         ("model", "tolerance", 2.0),
-        ("model", "descriptor", {"name": "SOAP"}),
+        ("term", "descriptor", {"name": "SOAP"}),
+        ("model", "terms", []),
+        ("model", "terms", 3),
     ],
 )
 def test_altered_settings(path, section, name, value):
     header, arrays = parts(path)
-    header[section][name] = value
+    part = section_of(header, section)
+    part[name] = value
     if value == {}:
-        del header[section][name]
+        del part[name]
     rewrite(path, header, arrays)
     with pytest.raises(ModelFileError, match=r"damaged|altered"):
         kp.load(path)
@@ -295,11 +309,11 @@ WRONG_FIT = [
 
 @pytest.mark.parametrize(
     ("section", "name", "value"),
-    [("fit", *case) for case in WRONG_FIT] + [("model", *case) for case in WRONG_SETTINGS],
+    [("features", *case) for case in WRONG_FIT] + [("term", *case) for case in WRONG_SETTINGS],
 )
 def test_altered_descriptors(path, section, name, value):
     header, arrays = parts(path)
-    header[section]["descriptor"][name] = value
+    section_of(header, section)["descriptor"][name] = value
     rewrite(path, header, arrays)
     with pytest.raises(ModelFileError, match=r"damaged|altered"):
         kp.load(path)

@@ -22,6 +22,7 @@ CASES = {
     "slab": (potentials.copper_gold, make.slab),
     "molecule": (potentials.molecules, make.ethanol),
     "four metals": (potentials.four_metals, make.four_metals),
+    "four metals in two channels": (potentials.mixed_metals, make.four_metals),
 }
 STEPS = (0.02, 0.01, 0.005)
 

@@ -1,0 +1,288 @@
+"""Element channels: densities of several elements mixed into a few by a matrix U, before the power spectrum."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from kernelpot.descriptors.periodic_table import properties, symbol_of, symbols_to_numbers
+from kernelpot.errors import ParameterError
+
+Vector = tuple[float, ...]
+KINDS = ("identity", "given", "modes", "random")
+RANK_TOLERANCE = 1e-8
+"""Smallest singular value of U, relative to its largest, that still counts as a channel of its own."""
+
+
+@dataclass(frozen=True)
+class ElementChannels:
+    """What the densities of the elements are mixed into: c_k = Σ_a U_ka c_a, k = 1 … K channels.
+
+    Made by `identity`, `given`, `modes` or `random`. The matrix is settled once the species are known (`for_species`),
+    then stored with the descriptor's settings, so that a model file needs neither tables nor random numbers.
+
+    Attributes
+    ----------
+    kind
+        "identity", "given", "modes" or "random".
+    n
+        Number K of channels; 0 for identity, which has one for each species.
+    seed
+        Of random channels.
+    width
+        Of the similarity of elements, for modes.
+    table
+        (atomic number, vector) of each element, for given channels or modes.
+    species
+        Atomic numbers that `matrix` is for, one column each; None until they are known.
+    matrix
+        U, shape (K, species).
+    """
+
+    kind: str
+    n: int = 0
+    seed: int = 0
+    width: float = 1.0
+    table: tuple[tuple[int, Vector], ...] | None = None
+    species: tuple[int, ...] | None = None
+    matrix: tuple[Vector, ...] | None = None
+
+    @classmethod
+    def identity(cls) -> ElementChannels:
+        """One channel for each element, as without `channels`."""
+        return cls("identity")
+
+    @classmethod
+    def given(cls, table: Mapping[str, Sequence[float]]) -> ElementChannels:
+        """Use the vectors of a table as they stand: the vector of an element is its column of U.
+
+        Parameters
+        ----------
+        table
+            Chemical symbol -> vector of K numbers.
+
+        Raises
+        ------
+        ParameterError
+            A symbol is unknown, a vector is empty, not finite, of another length or all zero.
+        """
+        rows = _checked_table(table)
+        for number, vector in rows:
+            if not any(vector):
+                raise ParameterError(
+                    f"element channels: the vector of {symbol_of(number)} is all zero, so its atoms would be invisible;"
+                    " give it another."
+                )
+        return cls("given", len(rows[0][1]), table=rows)
+
+    @classmethod
+    def modes(
+        cls, n: int, table: Mapping[str, Sequence[float]] | None = None, *, width: float = 1.0
+    ) -> ElementChannels:
+        """Leading modes of the similarity of the species present, from elemental properties.
+
+        κ_ab = exp(-d_ab²/2(width · d)²) with d_ab the distance of the elements' properties (each standardised over the
+        table) and d its root mean square over the pairs of species present. U holds the n leading eigenvectors of
+        κ = UᵀU (Willatt, Musil and Ceriotti, Phys. Chem. Chem. Phys. 20, 29661 (2018)), every element then scaled to
+        weight 1. One mode sees all elements alike.
+
+        Parameters
+        ----------
+        n
+            Number K of channels, at most the number of species.
+        table
+            Chemical symbol -> vector of properties; None: atomic number, period, group, valence electrons, covalent
+            and van der Waals radii.
+        width
+            Larger: elements are more alike; smaller: modes come closer to one channel for each element.
+
+        Raises
+        ------
+        ParameterError
+            `n` or `width` is not positive, or the table is unusable.
+        """
+        _check_count(n)
+        if not np.isfinite(width) or width <= 0:
+            raise ParameterError(f"`width` of element modes must be positive, got {width}; 1 is usual.")
+        return cls("modes", int(n), width=float(width), table=None if table is None else _checked_table(table))
+
+    @classmethod
+    def random(cls, n: int, seed: int = 0) -> ElementChannels:
+        """Seeded Gaussian matrix with orthonormalised rows.
+
+        Random mixing of element channels as in Darby et al., Phys. Rev. Lett. 131, 028001 (2023), here once for all
+        radial functions; with one channel for each species it is a rotation, which leaves dot products as they are.
+
+        Parameters
+        ----------
+        n
+            Number K of channels, at most the number of species.
+        seed
+            Of the generator.
+
+        Raises
+        ------
+        ParameterError
+            `n` is not a positive whole number, or `seed` not a whole number from 0 on.
+        """
+        _check_count(n)
+        if not isinstance(seed, int | np.integer) or seed < 0:
+            raise ParameterError(f"`seed` of element channels must be a whole number from 0 on, got {seed!r}.")
+        return cls("random", int(n), seed=int(seed))
+
+    @property
+    def array(self) -> Float[np.ndarray, "k species"]:
+        """U.
+
+        Raises
+        ------
+        ParameterError
+            The species are not known yet.
+        """
+        if self.matrix is None:
+            raise ParameterError("these element channels have no matrix yet; call for_species((29, 79)) first.")
+        return np.array(self.matrix)
+
+    def for_species(self, species: tuple[int, ...]) -> ElementChannels:
+        """Return the same channels with the matrix for these atomic numbers.
+
+        Raises
+        ------
+        ParameterError
+            There are more channels than species, the channels depend on each other, or the table lacks an element.
+        """
+        if self.species == species and self.matrix is not None:
+            return self
+        names = ", ".join(symbol_of(z) for z in species)
+        if self.n > len(species):
+            raise ParameterError(
+                f"{self.n} element channels for {len(species)} species ({names}) would repeat each other; "
+                f"use at most {len(species)}."
+            )
+        if self.kind == "given":
+            u = np.array(self._rows(species)).T
+        elif self.kind == "modes":
+            rows = properties(species) if self.table is None else _standardised(self.table, self._rows(species))
+            u = _modes(np.array(rows), self.n, self.width)
+        elif self.kind == "random":
+            u = np.linalg.qr(np.random.default_rng(self.seed).normal(size=(self.n, len(species))).T)[0].T
+        else:
+            u = np.eye(len(species))
+        return self._settled(species, u)
+
+    def _settled(self, species: tuple[int, ...], u: Float[np.ndarray, "k species"]) -> ElementChannels:
+        """Keep the matrix for these species, after looking at it."""
+        names = ", ".join(symbol_of(z) for z in species)
+        if u.shape != (self.n or len(species), len(species)) or not np.isfinite(u).all():
+            raise ParameterError(
+                f"element channels: the matrix must be finite with {self.n} rows and a column for each of {names}, "
+                f"got shape {u.shape}."
+            )
+        singular = np.linalg.svd(u, compute_uv=False)
+        rank = int((singular > RANK_TOLERANCE * singular[0]).sum())
+        if rank < len(u):
+            raise ParameterError(
+                f"the {len(u)} element channels of {names} are linear combinations of {rank}; use {rank}, or a table "
+                "that tells the elements apart."
+            )
+        for z, column in zip(species, u.T, strict=True):
+            if np.linalg.norm(column) <= RANK_TOLERANCE * singular[0]:
+                raise ParameterError(
+                    f"element channels: {symbol_of(z)} has no weight in any channel, so its atoms would be invisible; "
+                    "choose other channels or another seed."
+                )
+        return replace(self, species=species, matrix=tuple(tuple(row) for row in u.tolist()))
+
+    def _rows(self, species: tuple[int, ...]) -> list[Vector]:
+        known = dict(self.table or ())
+        absent = [symbol_of(z) for z in species if z not in known]
+        if absent:
+            raise ParameterError(
+                f"the table of element channels has no row for {', '.join(absent)} "
+                f"(it has {', '.join(symbol_of(z) for z in known)}); add one."
+            )
+        return [known[z] for z in species]
+
+    def settings(self) -> dict[str, Any]:
+        """Return everything as JSON values."""
+        table = None if self.table is None else {symbol_of(z): list(vector) for z, vector in self.table}
+        return {
+            "kind": self.kind,
+            "n": self.n,
+            "seed": self.seed,
+            "width": self.width,
+            "table": table,
+            "species": None if self.species is None else list(self.species),
+            "matrix": None if self.matrix is None else [list(row) for row in self.matrix],
+        }
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any]) -> ElementChannels:
+        """Make the channels that `settings` describes, with the matrix stored there.
+
+        Raises
+        ------
+        ParameterError
+            The settings do not fit together.
+        """
+        if settings["kind"] not in KINDS:
+            raise ParameterError(f"element channels are one of {', '.join(KINDS)}, got {settings['kind']!r}.")
+        table = None if settings["table"] is None else _checked_table(settings["table"])
+        plain = cls(settings["kind"], int(settings["n"]), int(settings["seed"]), float(settings["width"]), table)
+        if settings["matrix"] is None:
+            return plain
+        species = tuple(int(z) for z in settings["species"])
+        return plain._settled(species, np.array(settings["matrix"], dtype=np.float64))
+
+
+def _check_count(n: int) -> None:
+    if not isinstance(n, int | np.integer) or n < 1:
+        raise ParameterError(f"`n`, the number of element channels, must be a whole number from 1 on, got {n!r}.")
+
+
+def _checked_table(table: Mapping[str, Sequence[float]]) -> tuple[tuple[int, Vector], ...]:
+    """Sort a table by atomic number, after looking at every row."""
+    if not isinstance(table, Mapping) or not table:
+        raise ParameterError(
+            f"the table of element channels must map symbols to vectors, got {table!r}; {{'Ag': [1, 0]}} is one."
+        )
+    numbers = symbols_to_numbers(list(table))
+    rows = []
+    for number, (symbol, values) in zip(numbers, table.items(), strict=True):
+        vector = np.atleast_1d(np.asarray(values, dtype=np.float64))
+        if vector.ndim != 1 or not len(vector) or not np.isfinite(vector).all():
+            raise ParameterError(
+                f"the table of element channels needs a vector of finite numbers for {symbol}, got {values!r}."
+            )
+        rows.append((number, tuple(vector.tolist())))
+    lengths = {len(vector) for _, vector in rows}
+    if len(lengths) > 1:
+        raise ParameterError(
+            f"the vectors in the table of element channels must have one length, got {sorted(lengths)}."
+        )
+    return tuple(sorted(rows))
+
+
+def _standardised(table: tuple[tuple[int, Vector], ...], rows: list[Vector]) -> Float[np.ndarray, "species p"]:
+    """Rows less the table's mean, over its standard deviation; what is the same for all elements is left out."""
+    everything = np.array([vector for _, vector in table])
+    spread = everything.std(axis=0)
+    varies = spread > 0.0
+    return (np.array(rows) - everything.mean(axis=0))[:, varies] / spread[varies]
+
+
+def _modes(rows: Float[np.ndarray, "species p"], n: int, width: float) -> Float[np.ndarray, "k species"]:
+    """Leading eigenvectors of the similarity of the rows, with columns of length 1."""
+    square = ((rows[:, None, :] - rows[None, :, :]) ** 2).sum(axis=2)
+    pairs = square[np.triu_indices(len(rows), 1)]
+    # Elements with the same row are the same element; one species alone has no distance.
+    scale = pairs.mean() if pairs.any() else 1.0
+    values, vectors = np.linalg.eigh(np.exp(-0.5 * square / (width**2 * scale)))
+    u = (vectors[:, ::-1] * np.sqrt(np.maximum(values[::-1], 0.0)))[:, :n].T
+    u = u * np.sign(u[np.arange(n), np.abs(u).argmax(axis=1)])[:, None]
+    length = np.linalg.norm(u, axis=0)
+    return u / np.where(length > RANK_TOLERANCE, length, 1.0)

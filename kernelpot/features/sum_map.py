@@ -1,0 +1,199 @@
+"""A sum of feature maps: independent terms of the local energy, each with its own prior standard deviation."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from kernelpot.data.batch import Batch
+from kernelpot.descriptors.protocol import Descriptor, Environments
+from kernelpot.features.feature_map import FeatureMap, Form, Rows
+from kernelpot.features.kernel_map import KernelMap
+
+
+@dataclass(frozen=True, eq=False)
+class SumDescribed:
+    """A batch as every term of a sum describes it."""
+
+    batch: Batch
+    parts: tuple[Any, ...]
+    species: Int[np.ndarray, " atoms"]
+
+
+@dataclass(frozen=True, eq=False)
+class SumForm:
+    """The sum of the terms' energies."""
+
+    forms: tuple[Form, ...]
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """Paths of all terms."""
+        return tuple(path for form in self.forms for path in form.paths)
+
+    def local_and_pairs(
+        self, described: SumDescribed
+    ) -> tuple[Float[np.ndarray, " atoms"], Float[np.ndarray, "pairs 3"]]:
+        """Return every atom's energy, eV, with the derivative of their sum by each pair vector, eV/Å."""
+        local, pairs = self.forms[0].local_and_pairs(described.parts[0])
+        for form, part in zip(self.forms[1:], described.parts[1:], strict=True):
+            more, along = form.local_and_pairs(part)
+            local, pairs = local + more, pairs + along
+        return local, pairs
+
+
+@dataclass(frozen=True, eq=False)
+class SumMap:
+    """k = Σ_t s_t² k_t: features of the terms side by side, term t scaled by s_t.
+
+    A sum of independent Gaussian processes is a Gaussian process whose kernel is the sum (Rasmussen and Williams
+    (2006), section 4.2.4); each term keeps its own inducing environments, so that posterior and design stay rows over
+    weights.
+
+    Attributes
+    ----------
+    terms
+        Maps of the same species.
+    scales
+        Prior standard deviation of each term, in units of the amplitude.
+    """
+
+    terms: tuple[FeatureMap, ...]
+    scales: tuple[float, ...]
+
+    @cached_property
+    def _leading(self) -> FeatureMap:
+        """The term that structures are compared by: the first with inducing environments, else the first."""
+        return next((term for term in self.terms if isinstance(term, KernelMap)), self.terms[0])
+
+    @property
+    def species(self) -> tuple[int, ...]:
+        """Atomic numbers, sorted."""
+        return self.terms[0].species
+
+    @property
+    def cutoff(self) -> float:
+        """The largest reach, Å."""
+        return max(term.cutoff for term in self.terms)
+
+    @property
+    def descriptor(self) -> Descriptor:
+        """The descriptor that structures are compared by."""
+        return self._leading.descriptor
+
+    @property
+    def n_columns(self) -> int:
+        """Raw columns of all terms."""
+        return sum(term.n_columns for term in self.terms)
+
+    @property
+    def n_inducing(self) -> int:
+        """Inducing environments of all terms."""
+        return sum(term.n_inducing for term in self.terms)
+
+    @property
+    def n_weights(self) -> int:
+        """Features of all terms."""
+        return sum(self.widths)
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Features of each term."""
+        return tuple(term.n_weights for term in self.terms)
+
+    def rescaled(self, scales: Sequence[float]) -> SumMap:
+        """Return the same terms with other prior standard deviations."""
+        return replace(self, scales=tuple(float(s) for s in scales))
+
+    def _columns(self) -> Iterator[tuple[FeatureMap, float, slice, slice]]:
+        """Yield each term with its scale, its raw columns and its weights."""
+        raw, white = 0, 0
+        for term, scale in zip(self.terms, self.scales, strict=True):
+            yield term, scale, slice(raw, raw + term.n_columns), slice(white, white + term.n_weights)
+            raw, white = raw + term.n_columns, white + term.n_weights
+
+    def describe(self, batch: Batch) -> SumDescribed:
+        """Describe a batch; terms that share a descriptor share the work."""
+        seen: list[tuple[Descriptor, Environments]] = []
+        parts = []
+        for term in self.terms:
+            if not isinstance(term, KernelMap):
+                parts.append(term.describe(batch))
+                continue
+            known = [environments for descriptor, environments in seen if descriptor == term.descriptor]
+            environments = known[0] if known else term.descriptor.environments(batch)
+            if not known:
+                seen.append((term.descriptor, environments))
+            parts.append(term.describe_again(batch, environments))
+        return SumDescribed(batch, tuple(parts), np.searchsorted(self.species, batch.numbers))
+
+    def rows(self, described: SumDescribed, kinds: Collection[str]) -> Rows:
+        """Return the rows of all terms side by side."""
+        found = [term.rows(part, kinds) for term, part in zip(self.terms, described.parts, strict=True)]
+
+        def beside(name: str) -> Float[np.ndarray, "rows m"] | None:
+            parts = [getattr(rows, name) for rows in found]
+            return None if parts[0] is None else np.concatenate(parts, axis=1)
+
+        energy = np.concatenate([rows.energy for rows in found], axis=1)
+        return Rows(energy, beside("forces"), beside("stress"))
+
+    def whiten(self, rows: Float[np.ndarray, "rows m"]) -> Float[np.ndarray, "rows d"]:
+        """Turn rows over raw columns into rows over scaled features."""
+        parts = [scale * term.whiten(rows[:, raw]) for term, scale, raw, _ in self._columns()]
+        return np.concatenate(parts, axis=1)
+
+    def unwhiten(self, weights: Float[np.ndarray, "d ..."]) -> Float[np.ndarray, "m ..."]:
+        """Turn weights of scaled features, or columns of them, into weights of raw columns."""
+        return np.concatenate([scale * term.unwhiten(weights[white]) for term, scale, _, white in self._columns()])
+
+    def form(self, weights: Float[np.ndarray, " m"], *, collapse: bool = True) -> SumForm:
+        """Return the energy with these weights of raw columns."""
+        return SumForm(tuple(term.form(weights[raw], collapse=collapse) for term, _, raw, _ in self._columns()))
+
+    def local_values(
+        self, described: SumDescribed
+    ) -> Iterator[tuple[Int[np.ndarray, " a"], slice, Float[np.ndarray, "a columns"]]]:
+        """Yield what the terms yield, at their own columns."""
+        for (term, _, raw, _), part in zip(self._columns(), described.parts, strict=True):
+            for atoms, columns, values in term.local_values(part):
+                yield atoms, slice(raw.start + columns.start, raw.start + columns.stop), values
+
+    def local_prior(self, described: SumDescribed) -> Float[np.ndarray, " atoms"]:
+        """Variances of independent terms add up."""
+        parts = zip(self.terms, self.scales, described.parts, strict=True)
+        return np.sum([scale**2 * term.local_prior(part) for term, scale, part in parts], axis=0)
+
+    def residual(
+        self, described: SumDescribed, kind: str, white: Float[np.ndarray, "rows d"]
+    ) -> Float[np.ndarray, " rows"]:
+        """Residual variances of independent terms add up."""
+        result = np.zeros(len(white))
+        for (term, scale, _, columns), part in zip(self._columns(), described.parts, strict=True):
+            result += scale**2 * term.residual(part, kind, white[:, columns] / scale)
+        return result
+
+    def weights_of(self, number: int) -> Bool[np.ndarray, " d"]:
+        """Tell which features belong to environments of an element."""
+        return np.concatenate([term.weights_of(number) for term in self.terms])
+
+    def settings(self) -> dict[str, Any]:
+        """Return the terms' settings with their scales."""
+        return {
+            "name": "SumMap",
+            "terms": [term.settings() for term in self.terms],
+            "scales": [float(scale) for scale in self.scales],
+        }
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Return the terms' arrays, numbered."""
+        return {f"term_{t}_{name}": a for t, term in enumerate(self.terms) for name, a in term.arrays().items()}
+
+    def shares(self) -> str:
+        """Describe the terms' raw columns."""
+        return "; ".join(term.shares() for term in self.terms)

@@ -1,0 +1,294 @@
+"""Pair energies as a Gaussian process of the distance, one for each pair of elements, at finite rank."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from numba import njit
+
+from kernelpot.data.batch import Batch
+from kernelpot.descriptors.two_body import TwoBody
+from kernelpot.features.feature_map import Rows
+
+
+@dataclass(frozen=True, eq=False)
+class TwoBodyDescribed:
+    """A batch with the functions of every pair's distance."""
+
+    batch: Batch
+    species: Int[np.ndarray, " atoms"]
+    block: Int[np.ndarray, " pairs"]
+    distance: Float[np.ndarray, " pairs"]
+
+
+@dataclass(frozen=True, eq=False)
+class TwoBodyMap:
+    """E = Σ_pairs e_ab(r), with e_ab = Σ_k w_k φ_k(r) and w ~ N(0, I); every atom owns half of its pairs.
+
+    The prior of e_ab is f(r) f(r') exp(-(r - r')²/2ℓ²) seen from a grid of distances so dense that nothing is left out
+    (see `TwoBody`): the finite rank is the prior itself, and there is no residual variance.
+
+    Attributes
+    ----------
+    descriptor
+        With its species set.
+    """
+
+    descriptor: TwoBody
+
+    @property
+    def species(self) -> tuple[int, ...]:
+        """Atomic numbers, sorted."""
+        return self.descriptor.species or ()
+
+    @property
+    def cutoff(self) -> float:
+        """Reach, Å."""
+        return self.descriptor.cutoff
+
+    @property
+    def n_functions(self) -> int:
+        """Functions of each pair of elements."""
+        return self.descriptor.n_functions
+
+    @property
+    def n_columns(self) -> int:
+        """Functions of all pairs of elements."""
+        n = len(self.species)
+        return self.n_functions * n * (n + 1) // 2
+
+    @property
+    def n_inducing(self) -> int:
+        """Distances on a grid stand in for environments; none of these is counted."""
+        return 0
+
+    @property
+    def n_weights(self) -> int:
+        """The columns are features already."""
+        return self.n_columns
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """A single map is a single term."""
+        return (self.n_weights,)
+
+    @property
+    def scales(self) -> tuple[float, ...]:
+        """A single term is the unit."""
+        return (1.0,)
+
+    def rescaled(self, scales: Sequence[float]) -> TwoBodyMap:
+        """Return the map itself: it has no other to be scaled against."""
+        if tuple(scales) != (1.0,):
+            raise ValueError(f"a single term has the scale 1, got {tuple(scales)}")
+        return self
+
+    @cached_property
+    def _blocks(self) -> Int[np.ndarray, "species species"]:
+        """Number of the block of every unordered pair of elements."""
+        n = len(self.species)
+        blocks = np.zeros((n, n), np.int64)
+        blocks[np.triu_indices(n)] = np.arange(n * (n + 1) // 2)
+        return np.maximum(blocks, blocks.T)
+
+    def describe(self, batch: Batch) -> TwoBodyDescribed:
+        """Find every pair's elements and distance."""
+        species = self.descriptor.channels(batch.numbers)
+        block = self._blocks[species[batch.first], species[batch.second]]
+        return TwoBodyDescribed(batch, species, block, np.linalg.norm(batch.vectors, axis=1))
+
+    def rows(self, described: TwoBodyDescribed, kinds: Collection[str]) -> Rows:
+        """Return the rows of a batch: half of every pair's functions, with their derivatives."""
+        batch, table = described.batch, self.descriptor.table
+        shape = (self.n_columns,)
+        energy = np.zeros((len(batch), *shape))
+        wanted = bool({"forces", "stress"} & set(kinds))
+        forces = np.zeros((batch.n_atoms if wanted else 0, 3, *shape))
+        virial = np.zeros((len(batch) if wanted else 0, 6, *shape))
+        _rows(
+            1.0 / table.step, table.nodes, self.cutoff, batch.vectors, described.distance, described.block,
+            batch.first, batch.second, batch.structure, energy, forces, virial,
+        )  # fmt: skip
+        if not wanted:
+            return Rows(energy, None, None)
+        stress = virial / batch.volumes[:, None, None]
+        return Rows(
+            energy,
+            forces.reshape(-1, *shape) if "forces" in kinds else None,
+            stress.reshape(-1, *shape) if "stress" in kinds else None,
+        )
+
+    def whiten(self, rows: Float[np.ndarray, "rows m"]) -> Float[np.ndarray, "rows d"]:
+        """Return the rows: the columns are features already."""
+        return rows
+
+    def unwhiten(self, weights: Float[np.ndarray, "d ..."]) -> Float[np.ndarray, "m ..."]:
+        """Return the weights: the columns are features already."""
+        return weights
+
+    def form(self, weights: Float[np.ndarray, " m"], *, collapse: bool = True) -> TwoBodyForm:  # noqa: ARG002
+        """Return the pair energies with these weights: one function for each pair of elements."""
+        nodes = self.descriptor.table.nodes
+        tables = np.einsum("kcn,bn->bkc", nodes, weights.reshape(-1, self.n_functions))
+        return TwoBodyForm(np.ascontiguousarray(tables), 1.0 / self.descriptor.table.step, self.cutoff)
+
+    def local_values(
+        self, described: TwoBodyDescribed
+    ) -> Iterator[tuple[Int[np.ndarray, " a"], slice, Float[np.ndarray, "a columns"]]]:
+        """Yield all atoms with all functions."""
+        batch, table = described.batch, self.descriptor.table
+        values = np.zeros((batch.n_atoms, self.n_columns))
+        none = np.zeros((0, 3, self.n_columns))
+        _rows(
+            1.0 / table.step, table.nodes, self.cutoff, batch.vectors, described.distance, described.block,
+            batch.first, batch.second, np.arange(batch.n_atoms), values, none, none,
+        )  # fmt: skip
+        yield np.arange(batch.n_atoms), slice(0, self.n_columns), values
+
+    def local_prior(self, described: TwoBodyDescribed) -> Float[np.ndarray, " atoms"]:
+        """Squared length of every atom's features."""
+        ((_, _, values),) = self.local_values(described)
+        return np.einsum("id,id->i", values, values)
+
+    def residual(
+        self,
+        described: TwoBodyDescribed,  # noqa: ARG002
+        kind: str,  # noqa: ARG002
+        white: Float[np.ndarray, "rows d"],
+    ) -> Float[np.ndarray, " rows"]:
+        """Return zeros: the finite rank is the prior."""
+        return np.zeros(len(white))
+
+    def weights_of(self, number: int) -> Bool[np.ndarray, " d"]:
+        """Tell which features belong to pairs that hold an element."""
+        a, b = np.triu_indices(len(self.species))
+        z = np.asarray(self.species)
+        return np.repeat((z[a] == number) | (z[b] == number), self.n_functions)
+
+    def settings(self) -> dict[str, Any]:
+        """Return the descriptor as JSON values; it makes the map."""
+        return {"name": "TwoBodyMap", "descriptor": self.descriptor.settings()}
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """There is nothing but the settings."""
+        return {}
+
+    def shares(self) -> str:
+        """Say how many functions of the distance there are."""
+        pairs = self.n_columns // self.n_functions
+        return f"pairs {pairs} x {self.n_functions} functions of the distance"
+
+
+@dataclass(frozen=True, eq=False)
+class TwoBodyForm:
+    """Pair energies as one table for each pair of elements.
+
+    Attributes
+    ----------
+    tables
+        e, h e', h² e'' at each node with step h, eV.
+    inverse_step, cutoff
+        Å⁻¹ and Å.
+    """
+
+    tables: Float[np.ndarray, "blocks nodes 3"]
+    inverse_step: float
+    cutoff: float
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """One table."""
+        return ("table",)
+
+    def local_and_pairs(
+        self, described: TwoBodyDescribed
+    ) -> tuple[Float[np.ndarray, " atoms"], Float[np.ndarray, "pairs 3"]]:
+        """Return every atom's half of its pair energies, eV, and their derivative by each pair vector, eV/Å."""
+        batch = described.batch
+        local, pairs = np.zeros(batch.n_atoms), np.zeros((len(batch.first), 3))
+        _form(
+            self.inverse_step, self.tables, self.cutoff, batch.vectors, described.distance, described.block,
+            batch.first, local, pairs,
+        )  # fmt: skip
+        return local, pairs
+
+
+_FAST = {"reassoc", "contract", "arcp", "nsz"}
+
+
+@njit(cache=True, fastmath=_FAST)
+def _hermite(t: Any) -> Any:
+    """Quintic Hermite weights of value, slope and curvature at both ends of a step, and their derivatives by t."""
+    t2, u = t * t, 1.0 - t
+    t3 = t2 * t
+    h1 = t3 * (10.0 - t * (15.0 - 6.0 * t))
+    value = (
+        1.0 - h1, t - t3 * (6.0 - t * (8.0 - 3.0 * t)), 0.5 * t2 * u * u * u,
+        h1, -t3 * (4.0 - t * (7.0 - 3.0 * t)), 0.5 * t3 * u * u,
+    )  # fmt: skip
+    dh = 30.0 * t2 * u * u
+    slope = (
+        -dh, 1.0 - t2 * (18.0 - t * (32.0 - 15.0 * t)), 0.5 * t * u * u * (2.0 - 5.0 * t),
+        dh, -t2 * (12.0 - t * (28.0 - 15.0 * t)), 0.5 * t2 * u * (3.0 - 5.0 * t),
+    )  # fmt: skip
+    return value, slope
+
+
+@njit(cache=True, nogil=True, fastmath=_FAST)
+def _rows(
+    inverse_step: Any, nodes: Any, cutoff: Any, vectors: Any, distance: Any, block: Any, first: Any, second: Any,
+    owner: Any, energy: Any, forces: Any, virial: Any,
+) -> Any:  # fmt: skip
+    """Add ½ φ of every pair to energy[owner of its first atom], and its derivatives to forces and virial, if wanted."""
+    size, wanted = nodes.shape[2], len(forces) > 0
+    for p in range(len(first)):
+        r = distance[p]
+        if r >= cutoff:
+            continue
+        i, j = first[p], second[p]
+        k = min(int(r * inverse_step), nodes.shape[0] - 2)
+        value, slope = _hermite(r * inverse_step - k)
+        base = block[p] * size
+        x, y, z = vectors[p, 0] / r, vectors[p, 1] / r, vectors[p, 2] / r
+        for n in range(size):
+            e, g = 0.0, 0.0
+            for c in range(3):
+                e += value[c] * nodes[k, c, n] + value[3 + c] * nodes[k + 1, c, n]
+                g += slope[c] * nodes[k, c, n] + slope[3 + c] * nodes[k + 1, c, n]
+            q = base + n
+            energy[owner[i], q] += 0.5 * e
+            if not wanted:
+                continue
+            g *= 0.5 * inverse_step
+            for c, u in enumerate((x, y, z)):
+                forces[i, c, q] += g * u
+                forces[j, c, q] -= g * u
+            s, gr = owner[i], g * r
+            for c, uu in enumerate((x * x, y * y, z * z, y * z, x * z, x * y)):
+                virial[s, c, q] += gr * uu
+
+
+@njit(cache=True, nogil=True, fastmath=_FAST)
+def _form(
+    inverse_step: Any, tables: Any, cutoff: Any, vectors: Any, distance: Any, block: Any, first: Any, local: Any,
+    pairs: Any,
+) -> Any:  # fmt: skip
+    for p in range(len(first)):
+        r = distance[p]
+        if r >= cutoff:
+            continue
+        k = min(int(r * inverse_step), tables.shape[1] - 2)
+        value, slope = _hermite(r * inverse_step - k)
+        a, b = tables[block[p], k], tables[block[p], k + 1]
+        e, g = 0.0, 0.0
+        for c in range(3):
+            e += value[c] * a[c] + value[3 + c] * b[c]
+            g += slope[c] * a[c] + slope[3 + c] * b[c]
+        local[first[p]] += 0.5 * e
+        for c in range(3):
+            pairs[p, c] = 0.5 * inverse_step * g * vectors[p, c] / r
