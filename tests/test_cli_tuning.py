@@ -105,6 +105,8 @@ def test_the_cutoff_comes_from_the_data_where_none_is_given(folder, capsys):
         (["--tune-resume", "t.jsonl"], "`--tune-resume` needs a search"),
         (["--tune-fits", "2", "--tune-table", "absent/t.csv"], "`--tune-table` must be in a directory that exists"),
         (["--tune-fits", "2", "--tune-groups"], "at least two groups"),
+        (["--tune-fits", "2", "--noise", "evidence"], "leave --noise out"),
+        (["--tune", "1", "--noise-energy", "0.1"], "leave --noise out"),
     ],
 )
 def test_bad_options_are_one_line(folder, args, message, capsys, monkeypatch):

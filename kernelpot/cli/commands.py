@@ -63,7 +63,7 @@ def fit(args: Namespace) -> None:
         raise LabelError(f"--test {' '.join(args.test)}: a test needs labels, found none; name them with --keys")
     noise = _fit_noise(args)
     tuned = settle(args, train)
-    model = model_of(args, noise)
+    model = model_of(args, noise) if tuned is None else tuned.best
     if args.pool:
         model = model.prepare([*read(args, args.pool), *train])
     model.fit(train)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import kernelpot as kp
+from kernelpot.cli.arguments import NOISE_DEFAULTS
 from kernelpot.cli.output import show
 from kernelpot.errors import ParameterError
 from kernelpot.progress import say
@@ -40,6 +41,8 @@ def check_tuning(args: Namespace) -> dict[str, str | None]:
         idle = [name for name, value in options.items() if value]
         if idle:
             raise ParameterError(f"`{idle[0]}` needs a search: add --tune MINUTES or --tune-fits N")
+    elif args.noise not in (None, "cv") or any(hasattr(args, f"noise_{kind}") for kind in NOISE_DEFAULTS):
+        raise ParameterError("`--tune` compares settings with noises by cross-validation: leave --noise out")
     return {"--tune-table": args.tune_table, "--tune-resume": args.tune_resume}
 
 
@@ -75,6 +78,7 @@ def settle(args: Namespace, train: Sequence[Atoms]) -> TuneResult | None:
     show(f"{result}\n", args.json)
     if result.interrupted:
         raise KeyboardInterrupt
+    # For the record of settings.
     for name, value in result.best_settings.items():
         setattr(args, name, value)
     return result

@@ -134,4 +134,6 @@ class TuneResult:
 
 
 def _short(value: object) -> str:
+    if value is None:
+        return "none"
     return f"{value:g}" if isinstance(value, float) else str(value)

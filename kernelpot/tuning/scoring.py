@@ -31,8 +31,8 @@ SHARES = (0.25, 0.5, 1.0)
 INDUCING_SHARES = (0.5, 0.75, 1.0)
 """Share of the inducing environments on each rung.
 
-They cost little, and too few mislead: of twelve settings on mlearn Si (54 of 214 structures), the best of the full fit
-came first or second with 150 or 300 of 300 environments, the default among the last with 75.
+They cost little, and too few mislead: over twelve settings on mlearn Si, the rank correlation of the loss of 54
+structures with that of all 214 (300 environments) is 0.64 with 300, 0.57 with 150, and -0.03 with 75.
 """
 
 STILL = 1e-6

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -10,14 +11,20 @@ import numpy as np
 from scipy.stats import qmc
 
 from kernelpot.data.cutoffs import default_cutoff
+from kernelpot.descriptors.protocol import Descriptor
 from kernelpot.descriptors.soap import SOAP
+from kernelpot.descriptors.two_body import TwoBody
 from kernelpot.errors import ParameterError
 from kernelpot.kernels import DotProduct
 from kernelpot.models.sparse_gp import SparseGP
+from kernelpot.models.terms import Term
 from kernelpot.tuning.trial import Settings, key_of
 
 if TYPE_CHECKING:
     from ase import Atoms
+
+SOAP_SETTINGS = ("cutoff", "n_max", "l_max", "sigma", "fade", "scaling")
+"""Settings of `SOAP` that are plain values."""
 
 Space = Mapping[str | tuple[str, ...], Sequence[Any]]
 """Values of each setting; a tuple of names is set together, to tuples of values."""
@@ -86,7 +93,8 @@ def default_model(settings: Settings, *, seed: int = 0) -> SparseGP:
     Parameters
     ----------
     settings
-        Those of `SOAP`, with zeta and n_inducing.
+        Those of `SOAP` that are plain values, with zeta, n_inducing, and two_body: the cutoff of a `TwoBody` term, Å;
+        None for no such term.
     seed
         Of the model.
 
@@ -96,15 +104,16 @@ def default_model(settings: Settings, *, seed: int = 0) -> SparseGP:
         A setting is unknown, or breaks its rule.
     """
     given = dict(settings)
-    zeta, n_inducing = given.pop("zeta", 2), given.pop("n_inducing")
-    known = ("cutoff", "n_max", "l_max", "sigma", "basis", "fade")
-    unknown = sorted(set(given) - set(known))
+    zeta, n_inducing, two_body = given.pop("zeta", 2), given.pop("n_inducing"), given.pop("two_body", None)
+    unknown = sorted(set(given) - set(SOAP_SETTINGS))
     if unknown:
         raise ParameterError(
-            f"`space` must name settings among {', '.join(known)}, zeta and n_inducing, got {', '.join(unknown)}; "
-            "give `build` to make models of others."
+            f"`space` must name settings among {', '.join(SOAP_SETTINGS)}, zeta, two_body and n_inducing, got "
+            f"{', '.join(unknown)}; give `build` to make models of others."
         )
-    return SparseGP(SOAP(**given), DotProduct(zeta), n_inducing=n_inducing, noise="cv", seed=seed)
+    soap = SOAP(**given)
+    terms: list[Descriptor | Term] = [soap] if two_body is None else [TwoBody(cutoff=two_body), soap]
+    return SparseGP(terms, DotProduct(zeta), n_inducing=n_inducing, noise="cv", seed=seed)
 
 
 def _axis(name: str | tuple[str, ...], values: Sequence[Any]) -> list[dict[str, Any]]:
@@ -112,6 +121,13 @@ def _axis(name: str | tuple[str, ...], values: Sequence[Any]) -> list[dict[str, 
     names = (name,) if isinstance(name, str) else tuple(name)
     if isinstance(values, str) or not hasattr(values, "__len__") or len(values) == 0:
         raise ParameterError(f"`space` must list at least one value of {' and '.join(names)}, got {values!r}.")
+    try:
+        json.dumps([_plain(value) for value in values])
+    except TypeError:
+        raise ParameterError(
+            f"`space` must list plain numbers, names or tuples of them for {' and '.join(names)}, got {values!r}; give "
+            "`build` to make objects of them."
+        ) from None
     rows = [(value,) if isinstance(name, str) else tuple(np.atleast_1d(value).tolist()) for value in values]
     wrong = [row for row in rows if len(row) != len(names)]
     if wrong:

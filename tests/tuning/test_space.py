@@ -60,6 +60,7 @@ def test_the_default_space_stands_about_the_distances_of_the_data():
         ({"cutoff": []}, "at least one value of cutoff"),
         ({"cutoff": 5.0}, "at least one value of cutoff"),
         ({"basis": "GTO"}, "at least one value of basis"),
+        ({"basis": [kp.SOAP()]}, "plain numbers, names or tuples of them for basis"),
         ({("n_max", "l_max"): [(8, 6), (4,)]}, r"set n_max and l_max together, got \(4,\)"),
         ({("n_max", "l_max"): [(8, 6)], "l_max": [2]}, "name every setting once"),
     ],
@@ -72,3 +73,18 @@ def test_bad_spaces_are_refused(space, message):
 def test_unknown_settings_are_named():
     with pytest.raises(ParameterError, match=r"settings among cutoff, .*got depth, width; give `build`"):
         default_model({"width": 1, "depth": 2, "n_inducing": 10})
+
+
+def test_settings_reach_the_terms():
+    settings = {"cutoff": 4.5, "scaling": (2.0, 4.0), "fade": 1.0, "zeta": 3, "two_body": 6.5, "n_inducing": 30}
+    pairs, soap = default_model(settings, seed=5).terms
+    assert pairs.descriptor == kp.TwoBody(cutoff=6.5)
+    assert soap.descriptor == kp.SOAP(cutoff=4.5, scaling=(2.0, 4.0), fade=1.0)
+    assert soap.kernel == kp.DotProduct(3)
+    assert len(default_model({**settings, "two_body": None}).terms) == 1
+
+
+def test_tuples_and_none_are_values():
+    found = candidates({"scaling": [None, (2.0, 4)], "two_body": [None, 6.0]}, seed=0)
+    assert found[0] == {"scaling": None, "two_body": None}
+    assert {"scaling": (2.0, 4), "two_body": 6.0} in found
