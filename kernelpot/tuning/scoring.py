@@ -113,12 +113,12 @@ class Scorer:
             with shown(enabled=False):
                 model = self.build({**settings, "n_inducing": limit})
                 model.fit(some, keys=self.keys, folds=fold.tolist())
-                seconds = time.perf_counter() - start
                 speed = _microseconds(model, some)
         except (KernelpotError, LinAlgError, MemoryError, FloatingPointError) as error:
             seconds = time.perf_counter() - start
             reason = str(error) or type(error).__name__
             return Trial(settings, rung, len(some), limit, {}, math.inf, seconds, failure=reason)
+        seconds = time.perf_counter() - start
         rmse = model.cross_validation_
         loss = sum(math.log(max(rmse[kind], ROUNDING)) for kind in self.kinds if kind in rmse)
         return Trial(settings, rung, len(some), model.n_inducing_, rmse, loss, seconds, speed)

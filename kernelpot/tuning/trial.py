@@ -34,7 +34,7 @@ class Trial:
     loss
         Σ_kind log RMSE, smaller is better; infinite where the fit failed.
     seconds
-        Time of the fit.
+        Time of the fit, and of timing the prediction.
     us_per_atom
         Time of predicting energy, forces and stress, µs per atom, at this number of inducing environments; an estimate.
     failure
