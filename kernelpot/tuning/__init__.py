@@ -2,6 +2,7 @@
 
 from kernelpot.tuning.result import TuneResult
 from kernelpot.tuning.search import tune
+from kernelpot.tuning.space import default_model, default_space
 from kernelpot.tuning.trial import Trial
 
-__all__ = ["Trial", "TuneResult", "tune"]
+__all__ = ["Trial", "TuneResult", "default_model", "default_space", "tune"]

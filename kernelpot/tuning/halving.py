@@ -128,7 +128,13 @@ class Bench:
 
 
 def halve(
-    candidates: Sequence[Settings], bench: Bench, costs: Sequence[float], *, eta: int = ETA, reserve: float = 0.0
+    candidates: Sequence[Settings],
+    bench: Bench,
+    costs: Sequence[float],
+    *,
+    eta: int = ETA,
+    reserve: float = 0.0,
+    kept_fits: int = 0,
 ) -> Search:
     """Score candidates on rung 0, the best 1/eta of them on rung 1, and so on (Jamieson and Talwalkar (2016), alg. 1).
 
@@ -146,8 +152,8 @@ def halve(
         Guessed cost of a fit on each rung, in any unit; measured times correct it.
     eta
         One candidate in eta goes on.
-    reserve
-        Share of the time to leave over.
+    reserve, kept_fits
+        Share of the time, and number of fits, to leave over.
 
     Raises
     ------
@@ -155,7 +161,7 @@ def halve(
         The user stopped it before any fit was made.
     """
     search, budget = Search([[] for _ in costs]), bench.budget
-    queue = list(candidates[: _first(len(candidates), len(costs), budget, eta)])
+    queue = list(candidates[: _first(len(candidates), len(costs), budget, kept_fits, eta)])
     for rung, trials in enumerate(search.rungs):
         share = budget.seconds * (1.0 - reserve) * (rung + 1) / len(costs)
         try:
@@ -223,10 +229,11 @@ def described(settings: Settings) -> str:
     )
 
 
-def _first(n: int, n_rungs: int, budget: Budget, eta: int) -> int:
+def _first(n: int, n_rungs: int, budget: Budget, kept: int, eta: int) -> int:
     """Return how many candidates the first rung takes, so that a limit of fits holds for all rungs."""
     if budget.fits is None:
         return n
+    limit = budget.fits - kept
 
     def total(first: int) -> int:
         fits, here = 0, first
@@ -234,7 +241,7 @@ def _first(n: int, n_rungs: int, budget: Budget, eta: int) -> int:
             fits, here = fits + here, math.ceil(here / eta)
         return fits
 
-    return max((k for k in range(1, n + 1) if total(k) <= budget.fits), default=1)
+    return max((k for k in range(1, n + 1) if total(k) <= limit), default=1)
 
 
 def _chain(trials: Sequence[Trial], rung: int, costs: Sequence[float], seconds: float) -> float:

@@ -38,6 +38,9 @@ OBJECTIVES = ("cv", "groups")
 CLIMB_SHARE = 0.3
 """Share of the time that is kept for more inducing environments."""
 
+FITS_PER_CLIMB = 5
+"""One fit in so many is kept for more inducing environments, where fits are counted."""
+
 CLIMB_COST = 2.5
 """Guessed growth of a fit's time when inducing environments double."""
 
@@ -81,7 +84,8 @@ def tune(
         how a model does on families that it has not seen.
     space
         Values of each setting; names may be tuples, ``{"cutoff": [4.5, 5.0], ("n_max", "l_max"): [(8, 6), (6, 4)]}``.
-        None: cutoffs about `default_cutoff`, n_max and l_max, sigma, zeta: 225 combinations.
+        None: `kernelpot.tuning.default_space`, cutoffs about `default_cutoff`, n_max and l_max, sigma, zeta: 225
+        combinations. Also understood: fade, scaling, two_body (cutoff of a pair term), n_inducing.
     build
         Makes an unfitted model of a candidate's settings and `n_inducing`. None: `SparseGP` of `SOAP`, noises by "cv".
     n_inducing
@@ -127,12 +131,12 @@ def tune(
         structures, parts, telling_kinds(labels), make, n_inducing, max_inducing, objective, n_folds, seed, keys
     )
     journal = Journal(resume, _fingerprint(scorer, labels, build))
-    if len(journal) == 0:
-        scorer.warm_up(queue[0])
+    scorer.warm_up(queue[0])
     say(_plan(scorer, queue, budget))
     bench = Bench(scorer, budget, journal)
-    climbs = max_inducing > n_inducing
-    search = halve(queue, bench, scorer.costs, reserve=CLIMB_SHARE if climbs else 0.0)
+    climbs = math.ceil(math.log2(max_inducing / n_inducing))
+    kept = 0 if max_fits is None else min(climbs, max_fits // FITS_PER_CLIMB)
+    search = halve(queue, bench, scorer.costs, reserve=CLIMB_SHARE if climbs else 0.0, kept_fits=kept)
     climb(search, bench, CLIMB_COST, limit=max_inducing, gain=WORTH)
     return TuneResult(
         table=search.trials,

@@ -90,6 +90,12 @@ def test_reserved_time_is_left_over():
     assert less.spent <= 60.0 < all_of_it.spent
 
 
+def test_fits_are_left_over_where_they_are_kept():
+    search, budget = searched(Made(), fits=20, kept_fits=3)
+    assert budget.done <= 17
+    assert search.rungs[2]
+
+
 def test_a_slow_candidate_is_not_begun_where_its_time_is_not_left():
     # The winner takes ten times as long: 10 s, 40 s, then 160 s, which 100 s do not hold.
     search, budget = searched(Made(slow={13.0: 10.0}), seconds=100.0)

@@ -48,6 +48,9 @@ def test_a_number_of_fits_is_repeatable(train, result):
     assert len(result.table) <= 7
     assert result.table[0].settings == {"cutoff": 3.6, "zeta": 2, "n_max": 4, "l_max": 2, "sigma": 0.6}
     assert result.default_trial is result.table[0]
+    # A fit was kept for more inducing environments.
+    assert [t.rung for t in result.table][-2:] == [2, 3]
+    assert result.table[-1].n_inducing > result.table[-2].n_inducing
 
 
 def test_best_is_unfitted_and_scores_what_the_table_says(train, result):
