@@ -84,8 +84,8 @@ def tune(
         how a model does on families that it has not seen.
     space
         Values of each setting; names may be tuples, ``{"cutoff": [4.5, 5.0], ("n_max", "l_max"): [(8, 6), (6, 4)]}``.
-        None: `kernelpot.tuning.default_space`, cutoffs about `default_cutoff`, n_max and l_max, sigma, zeta: 225
-        combinations. Also understood: fade, scaling, two_body (cutoff of a pair term), n_inducing.
+        None: `kernelpot.tuning.default_space`, cutoffs about `default_cutoff`, n_max and l_max, sigma, zeta, with and
+        without a pair term: 450 combinations. Also understood: fade, scaling, n_inducing.
     build
         Makes an unfitted model of a candidate's settings and `n_inducing`. None: `SparseGP` of `SOAP`, noises by "cv".
     n_inducing

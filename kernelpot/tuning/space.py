@@ -23,6 +23,9 @@ from kernelpot.tuning.trial import Settings, key_of
 if TYPE_CHECKING:
     from ase import Atoms
 
+PAIR_REACH = 5.0
+"""Least cutoff of a pair term tried, Å: pairs are cheap, and SOAP may end before them."""
+
 SOAP_SETTINGS = ("cutoff", "n_max", "l_max", "sigma", "fade", "scaling")
 """Settings of `SOAP` that are plain values."""
 
@@ -52,7 +55,8 @@ def default_space(structures: Sequence[Atoms]) -> dict[str | tuple[str, ...], Se
     """
     middle = default_cutoff(structures)
     cutoffs = [round(20.0 * factor * middle) / 20.0 for factor in FACTORS]
-    return {"cutoff": cutoffs, ("n_max", "l_max"): SIZES, "sigma": SIGMAS, "zeta": ZETAS}
+    pairs = (None, max(middle, PAIR_REACH))
+    return {"cutoff": cutoffs, ("n_max", "l_max"): SIZES, "sigma": SIGMAS, "zeta": ZETAS, "two_body": pairs}
 
 
 def candidates(space: Space, *, seed: int) -> list[dict[str, Any]]:

@@ -33,8 +33,8 @@ def test_every_combination_stands_once_and_the_default_first():
 def test_the_first_candidates_cover_every_value_evenly(seed):
     space = default_space([make.silicon()])
     found = candidates(space, seed=seed)
-    assert len(found) == 225
-    first = found[1:46]
+    assert len(found) == 450
+    first = found[1:91]
     for name in ("cutoff", "sigma", "zeta", "n_max"):
         counts = Counter(settings[name] for settings in first)
         assert set(counts) == {settings[name] for settings in found}
