@@ -59,9 +59,13 @@ def test_the_same_fits_give_the_same_settings(folder, capsys):
 
 
 def test_a_few_seconds_are_enough(folder):
-    assert fit(folder, "--tune", "0.02", "--quiet", "--cutoff", "4", "--zeta", "2", "--json", folder / "t.json") == 0
+    assert (
+        fit(folder, "--tune", "0.02", "--zbl", "--quiet", "--cutoff", "4", "--zeta", "2", "--json", folder / "t.json")
+        == 0
+    )
     content = json.loads((folder / "t.json").read_text())
     assert {t["settings"]["cutoff"] for t in content["tuning"]["table"]} == {4.0}
+    assert kp.load(folder / "model.kp").baseline == kp.ZBL()
 
 
 def test_an_interrupted_search_keeps_its_table_and_goes_on(folder, monkeypatch, capsys):

@@ -69,7 +69,7 @@ def settle(args: Namespace, train: Sequence[Atoms]) -> TuneResult | None:
         space=_space(args, given, train),
         n_inducing=min(INDUCING, most),
         max_inducing=most,
-        keys=args.keys,
+        baseline=kp.ZBL() if args.zbl else None,
         seed=args.seed,
         resume=args.tune_resume,
     )

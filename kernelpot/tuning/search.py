@@ -16,6 +16,8 @@ from kernelpot.data.labels import Labels, resolve
 from kernelpot.descriptors.soap import SOAP
 from kernelpot.errors import ParameterError
 from kernelpot.models.arguments import structure_list
+from kernelpot.models.baselines.given import as_baseline
+from kernelpot.models.baselines.protocol import Baseline
 from kernelpot.models.fitting import require_labels
 from kernelpot.models.sparse_gp import SparseGP
 from kernelpot.progress import say
@@ -56,6 +58,7 @@ def tune(
     objective: str = "cv",
     space: Space | None = None,
     build: Callable[[Settings], SparseGP] | None = None,
+    baseline: Baseline | None = None,
     n_inducing: int = 500,
     max_inducing: int = 2000,
     n_folds: int = 8,
@@ -88,6 +91,8 @@ def tune(
         without a pair term: 450 combinations. Also understood: fade, scaling, n_inducing.
     build
         Makes an unfitted model of a candidate's settings and `n_inducing`. None: `SparseGP` of `SOAP`, noises by "cv".
+    baseline
+        What the models learn the difference from, as in `SparseGP`; not with `build`, which has its own.
     n_inducing
         Inducing environments of the last rung.
     max_inducing
@@ -115,6 +120,8 @@ def tune(
     DataError
         A structure or the file to resume from is unusable.
     """
+    if build is not None and baseline is not None:
+        raise ParameterError("`baseline` is for the default models: let `build` give its models one.")
     budget = _budget(budget_minutes, max_fits)
     _check(objective, n_inducing, max_inducing, n_folds, seed)
     structures = structure_list(train)
@@ -126,11 +133,11 @@ def tune(
     parts = Parts.of(structures, SOAP(n_max=4, l_max=3), n_folds=n_folds, seed=seed)
     if len(parts.order) < 2:
         raise ParameterError("`train` must hold at least two different structures to leave one out, got one.")
-    make = partial(default_model, seed=seed) if build is None else build
+    make = partial(default_model, seed=seed, baseline=baseline) if build is None else build
     scorer = Scorer(
         structures, parts, telling_kinds(labels), make, n_inducing, max_inducing, objective, n_folds, seed, keys
     )
-    journal = Journal(resume, _fingerprint(scorer, labels, build))
+    journal = Journal(resume, _fingerprint(scorer, labels, build, baseline))
     scorer.warm_up(queue[0])
     say(_plan(scorer, queue, budget))
     bench = Bench(scorer, budget, journal)
@@ -170,7 +177,9 @@ def _check(objective: str, n_inducing: int, max_inducing: int, n_folds: int, see
         raise ParameterError(f"`max_inducing` must be at least `n_inducing`, {n_inducing}, got {max_inducing}.")
 
 
-def _fingerprint(scorer: Scorer, labels: Labels, build: Callable[[Settings], SparseGP] | None) -> dict[str, Any]:
+def _fingerprint(
+    scorer: Scorer, labels: Labels, build: Callable[[Settings], SparseGP] | None, baseline: Baseline | None
+) -> dict[str, Any]:
     """Name what makes trials comparable."""
     digest = hashlib.blake2b(digest_size=16)
     for atoms, forces in zip(scorer.structures, labels.forces, strict=True):
@@ -179,9 +188,11 @@ def _fingerprint(scorer: Scorer, labels: Labels, build: Callable[[Settings], Spa
         digest.update(b"-" if forces is None else np.ascontiguousarray(forces).tobytes())
         digest.update(str(atoms.info.get("config_type", "")).encode())
     digest.update(np.ascontiguousarray(labels.energy).tobytes() + np.ascontiguousarray(labels.stress).tobytes())
+    difference = as_baseline(baseline)
     return {
         "data": digest.hexdigest(),
         "build": "default" if build is None else getattr(build, "__qualname__", type(build).__name__),
+        "baseline": None if difference is None else difference.settings(),
         "objective": scorer.objective,
         "n_inducing": int(scorer.n_inducing),
         "n_folds": int(scorer.n_folds),

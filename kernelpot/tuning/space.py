@@ -16,6 +16,7 @@ from kernelpot.descriptors.soap import SOAP
 from kernelpot.descriptors.two_body import TwoBody
 from kernelpot.errors import ParameterError
 from kernelpot.kernels import DotProduct
+from kernelpot.models.baselines.protocol import Baseline
 from kernelpot.models.sparse_gp import SparseGP
 from kernelpot.models.terms import Term
 from kernelpot.tuning.trial import Settings, key_of
@@ -91,7 +92,7 @@ def candidates(space: Space, *, seed: int) -> list[dict[str, Any]]:
     return list({key_of(settings): settings for settings in chosen}.values())
 
 
-def default_model(settings: Settings, *, seed: int = 0) -> SparseGP:
+def default_model(settings: Settings, *, seed: int = 0, baseline: Baseline | None = None) -> SparseGP:
     """Make the model of one candidate: SOAP, a dot product, noises by cross-validation.
 
     Parameters
@@ -101,6 +102,8 @@ def default_model(settings: Settings, *, seed: int = 0) -> SparseGP:
         None for no such term.
     seed
         Of the model.
+    baseline
+        What to learn the difference from.
 
     Raises
     ------
@@ -117,7 +120,7 @@ def default_model(settings: Settings, *, seed: int = 0) -> SparseGP:
         )
     soap = SOAP(**given)
     terms: list[Descriptor | Term] = [soap] if two_body is None else [TwoBody(cutoff=two_body), soap]
-    return SparseGP(terms, DotProduct(zeta), n_inducing=n_inducing, noise="cv", seed=seed)
+    return SparseGP(terms, DotProduct(zeta), n_inducing=n_inducing, noise="cv", seed=seed, baseline=baseline)
 
 
 def _axis(name: str | tuple[str, ...], values: Sequence[Any]) -> list[dict[str, Any]]:

@@ -187,6 +187,15 @@ def test_other_models_can_be_searched(train):
     assert found.best.tolerance in (1e-10, 1e-4)
 
 
+def test_models_may_learn_the_difference_from_a_baseline(train):
+    plain = kp.tune(train, max_fits=1, space=SPACE, **SIZES)
+    found = kp.tune(train, max_fits=1, space=SPACE, baseline=kp.ZBL(), **SIZES)
+    assert found.best.baseline == kp.ZBL()
+    assert found.best_trial.loss != plain.best_trial.loss
+    with pytest.raises(ParameterError, match="let `build` give its models one"):
+        kp.tune(train, max_fits=1, build=default_model, baseline=kp.ZBL(), **SIZES)
+
+
 def test_forces_that_vanish_by_symmetry_do_not_score():
     from ase.build import bulk
 
