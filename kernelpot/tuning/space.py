@@ -87,6 +87,8 @@ def candidates(space: Space, *, seed: int) -> list[dict[str, Any]]:
     sizes = np.array([len(axis) for axis in axes])
     # Two points for each combination reach nearly all; what they miss comes last.
     points = qmc.Halton(d=len(axes), scramble=True, seed=seed).random(2 * int(np.prod(sizes)))
+    # The smallest bases of the sequence spread best in few points: they go to the axes of fewest values.
+    points = points[:, np.argsort(np.argsort(sizes, kind="stable"))]
     order = [(0,) * len(axes), *map(tuple, (points * sizes).astype(int).tolist()), *np.ndindex(*sizes)]
     chosen = (dict(itertools.chain.from_iterable(axes[k][i].items() for k, i in enumerate(place))) for place in order)
     return list({key_of(settings): settings for settings in chosen}.values())
