@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kernelpot import __version__
 from kernelpot.data.check import validate
 from kernelpot.data.labels import Labels, resolve
 from kernelpot.descriptors.soap import SOAP
@@ -191,7 +190,6 @@ def _fingerprint(
     digest.update(np.ascontiguousarray(labels.energy).tobytes() + np.ascontiguousarray(labels.stress).tobytes())
     difference = as_baseline(baseline)
     return {
-        "kernelpot": __version__,
         "data": digest.hexdigest(),
         "build": "default" if build is None else getattr(build, "__qualname__", type(build).__name__),
         "baseline": None if difference is None else difference.settings(),
