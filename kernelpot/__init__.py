@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from kernelpot import design as design
     from kernelpot import goals as goals
     from kernelpot.calculator import Calculator as Calculator
+    from kernelpot.data.cutoffs import default_cutoff as default_cutoff
     from kernelpot.data.noise import Noise as Noise
     from kernelpot.data.read import read as read
     from kernelpot.descriptors.elements import ElementChannels as ElementChannels
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from kernelpot.models.screening import screen as screen
     from kernelpot.models.sparse_gp import SparseGP as SparseGP
     from kernelpot.models.terms import Term as Term
+    from kernelpot.tuning.search import tune as tune
 
 __version__ = "0.1.0"
 
@@ -48,11 +50,13 @@ _HOMES = {
     "SparseGP": "kernelpot.models.sparse_gp",
     "Term": "kernelpot.models.terms",
     "TwoBody": "kernelpot.descriptors.two_body",
+    "default_cutoff": "kernelpot.data.cutoffs",
     "evaluate": "kernelpot.models.scores",
     "forecast": "kernelpot.models.forecast",
     "load": "kernelpot.models.files",
     "read": "kernelpot.data.read",
     "screen": "kernelpot.models.screening",
+    "tune": "kernelpot.tuning.search",
 }
 
 _ROOMS = ("design", "goals")

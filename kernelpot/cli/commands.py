@@ -53,13 +53,17 @@ def assess(args: Namespace) -> None:
 
 def fit(args: Namespace) -> None:
     """Fit a model, save it, and score it where test files are given."""
+    from kernelpot.cli.tuning import check_tuning, settle
+
     inputs = [*args.train, *args.pool, *args.test]
-    check_outputs({"--out": args.out, "--json": args.json}, inputs)
+    check_outputs({"--out": args.out, "--json": args.json, **check_tuning(args)}, inputs)
     train = read(args, args.train)
     test = read(args, args.test) if args.test else []
     if test and not any(atoms.calc is not None and atoms.calc.results for atoms in test):
         raise LabelError(f"--test {' '.join(args.test)}: a test needs labels, found none; name them with --keys")
-    model = model_of(args, _fit_noise(args))
+    noise = _fit_noise(args)
+    tuned = settle(args, train)
+    model = model_of(args, noise) if tuned is None else tuned.best
     if args.pool:
         model = model.prepare([*read(args, args.pool), *train])
     model.fit(train)
@@ -69,7 +73,8 @@ def fit(args: Namespace) -> None:
     if scores is not None:
         show(f"\ntest: {len(test)} structures\n{scores}", args.json)
     show(f"\nwrote {args.out}", args.json)
-    write_json(args.json, _model_json(model, args) | {"test": scores.as_dict() if scores is not None else None})
+    tested = {"test": scores.as_dict() if scores is not None else None}
+    write_json(args.json, _model_json(model, args) | tested | ({"tuning": tuned.as_dict()} if tuned else {}))
 
 
 def evaluate(args: Namespace) -> None:
