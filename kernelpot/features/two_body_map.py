@@ -164,6 +164,25 @@ class TwoBodyMap:
         """Return zeros: the finite rank is the prior."""
         return np.zeros(len(white))
 
+    def energy_residual(
+        self,
+        left: TwoBodyDescribed,  # noqa: ARG002
+        right: TwoBodyDescribed,  # noqa: ARG002
+        white: tuple[Float[np.ndarray, "left d"], Float[np.ndarray, "right d"]],
+    ) -> Float[np.ndarray, "left right"]:
+        """Return zeros: the finite rank is the prior."""
+        return np.zeros((len(white[0]), len(white[1])))
+
+    def block_residual(
+        self,
+        described: TwoBodyDescribed,  # noqa: ARG002
+        kind: str,  # noqa: ARG002
+        number: int,  # noqa: ARG002
+        white: Float[np.ndarray, "c d"],
+    ) -> Float[np.ndarray, "c c"]:
+        """Return zeros: the finite rank is the prior."""
+        return np.zeros((len(white), len(white)))
+
     def weights_of(self, number: int) -> Bool[np.ndarray, " d"]:
         """Tell which features belong to pairs that hold an element."""
         a, b = np.triu_indices(len(self.species))
