@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from kernelpot import design as design
     from kernelpot import goals as goals
     from kernelpot.calculator import Calculator as Calculator
+    from kernelpot.calculator import StopOnExtrapolation as StopOnExtrapolation
     from kernelpot.data.noise import Noise as Noise
     from kernelpot.data.read import read as read
     from kernelpot.descriptors.elements import ElementChannels as ElementChannels
@@ -46,6 +47,7 @@ _HOMES = {
     "Prediction": "kernelpot.models.prediction",
     "SOAP": "kernelpot.descriptors.soap",
     "SparseGP": "kernelpot.models.sparse_gp",
+    "StopOnExtrapolation": "kernelpot.calculator",
     "Term": "kernelpot.models.terms",
     "TwoBody": "kernelpot.descriptors.two_body",
     "evaluate": "kernelpot.models.scores",

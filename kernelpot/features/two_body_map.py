@@ -14,6 +14,7 @@ from numba import njit
 from kernelpot.data.batch import Batch
 from kernelpot.descriptors.two_body import TwoBody
 from kernelpot.features.feature_map import Rows
+from kernelpot.features.finite_rank import FiniteRank
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +28,7 @@ class TwoBodyDescribed:
 
 
 @dataclass(frozen=True, eq=False)
-class TwoBodyMap:
+class TwoBodyMap(FiniteRank):
     """E = Σ_pairs e_ab(r), with e_ab = Σ_k w_k φ_k(r) and w ~ N(0, I); every atom owns half of its pairs.
 
     The prior of e_ab is f(r) f(r') exp(-(r - r')²/2ℓ²) seen from a grid of distances so dense that nothing is left out
@@ -163,25 +164,6 @@ class TwoBodyMap:
     ) -> Float[np.ndarray, " rows"]:
         """Return zeros: the finite rank is the prior."""
         return np.zeros(len(white))
-
-    def energy_residual(
-        self,
-        left: TwoBodyDescribed,  # noqa: ARG002
-        right: TwoBodyDescribed,  # noqa: ARG002
-        white: tuple[Float[np.ndarray, "left d"], Float[np.ndarray, "right d"]],
-    ) -> Float[np.ndarray, "left right"]:
-        """Return zeros: the finite rank is the prior."""
-        return np.zeros((len(white[0]), len(white[1])))
-
-    def block_residual(
-        self,
-        described: TwoBodyDescribed,  # noqa: ARG002
-        kind: str,  # noqa: ARG002
-        number: int,  # noqa: ARG002
-        white: Float[np.ndarray, "c d"],
-    ) -> Float[np.ndarray, "c c"]:
-        """Return zeros: the finite rank is the prior."""
-        return np.zeros((len(white), len(white)))
 
     def weights_of(self, number: int) -> Bool[np.ndarray, " d"]:
         """Tell which features belong to pairs that hold an element."""

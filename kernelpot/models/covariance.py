@@ -92,7 +92,9 @@ class JointEnergies:
             state.calibration,
         )
 
-    def covariance(self, coefficients: Float[np.ndarray, "q s"] | None = None, *, spread: str) -> Float[np.ndarray, "q q"]:
+    def covariance(
+        self, coefficients: Float[np.ndarray, "q s"] | None = None, *, spread: str
+    ) -> Float[np.ndarray, "q q"]:
         """Return the covariance of sums Σ_s coefficient · E_s, eV²; None means the energies themselves.
 
         The sums are taken before products, so that a small difference of large energies loses no digits.
@@ -207,7 +209,9 @@ def _block(
     return 0.5 * (result + result.T)
 
 
-def _with_constants(features: FeatureMap, rows: Float[np.ndarray, "rows d"]) -> Float[np.ndarray, "rows d_plus_species"]:
+def _with_constants(
+    features: FeatureMap, rows: Float[np.ndarray, "rows d"]
+) -> Float[np.ndarray, "rows d_plus_species"]:
     return np.concatenate([rows, np.zeros((len(rows), len(features.species)))], axis=1)
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float
 
+from kernelpot.data.batch import Batch
 from kernelpot.errors import NotFittedError
 from kernelpot.models import covariance, sampling
 from kernelpot.models.arguments import check_species, structure_list
@@ -158,3 +159,16 @@ class Posteriors:
             A number breaks its rule.
         """
         return sampling.sample(self._state(), n, seed=seed, scale=scale)
+
+    def extrapolation(self, batch: Batch) -> Float[np.ndarray, " atoms"]:
+        """Return every atom's extrapolation grade: 1 is the edge of what training saw. Costs what a local std does.
+
+        See `kernelpot.models.extrapolation.Seen` for its meaning.
+
+        Raises
+        ------
+        NotFittedError
+            The model was never fitted, or comes from a file without a record of what it saw.
+        """
+        state = self._state()
+        return state.extrapolation.grade(state.features.describe(batch))

@@ -270,6 +270,8 @@ class SparseGP(Planner, Posteriors):
 
         if uncertainty:
             state.uncertainty.prepare()
+            if state.seen is not None:
+                state.extrapolation.prepare()
         pieces = list(chunks(structures, ATOMS_PER_PREDICTION))
         return join(list(ordered(part, track(pieces, "predict"))))
 

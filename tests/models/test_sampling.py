@@ -52,6 +52,7 @@ def test_a_draw_is_linear_in_its_random_numbers(alloy):
     rows = alloy.linear_rows(TEST, ("energy",)).energy
     units_ = []
     for k in range(d):
+
         class Unit:
             @staticmethod
             def standard_normal(size, k=k):
@@ -109,7 +110,9 @@ def test_draws_are_repeatable_and_do_not_depend_on_their_number(alloy):
 
 def test_the_scale_widens_draws(alloy):
     mean = alloy.predict(TEST, uncertainty=False).energy
-    off = {s: alloy.sample(1, seed=1, scale=s)[0].predict(TEST).energy - mean for s in (0, 1.0, 2.0, "forces", "energy")}
+    off = {
+        s: alloy.sample(1, seed=1, scale=s)[0].predict(TEST).energy - mean for s in (0, 1.0, 2.0, "forces", "energy")
+    }
     np.testing.assert_allclose(off[0], 0.0, atol=1e-9)
     np.testing.assert_allclose(off[2.0], 2 * off[1.0], rtol=1e-6, atol=1e-9)
     for kind in ("forces", "energy"):
