@@ -65,15 +65,16 @@ class JointEnergies:
     def of(cls, state: Fitted, structures: Sequence[Atoms]) -> JointEnergies:
         """Compute them; N_structures · d² operations, and (Σ atoms)² · F for the residual, halved by symmetry."""
         features = state.features
-        described, white, energy_rows, sizes, composition = [], [], [], [], []
+        described, white, energy_rows, sizes, composition, known = [], [], [], [], [], []
         for start, stop in chunks(structures):
-            batch = Batch.from_structures(structures[start:stop], features.cutoff, start=start)
+            batch = Batch.from_structures(structures[start:stop], state.reach, start=start)
             part = features.describe(batch)
             counted = counts(batch, features.species)
             white.append(features.whiten(features.rows(part, ()).energy))
             described.append(part)
             energy_rows.append(np.concatenate([state.amplitude * white[-1], E0_PRIOR * counted], axis=1))
             composition.append(counted)
+            known.append(np.zeros(len(batch)) if state.reference is None else state.reference.evaluate(batch).energy)
             sizes.append(batch.sizes)
         rows = np.concatenate(energy_rows)
         residual = np.zeros((len(rows), len(rows)))
@@ -83,7 +84,7 @@ class JointEnergies:
                 part = features.energy_residual(described[i], described[j], (white[i], white[j]))
                 residual[ends[i] : ends[i + 1], ends[j] : ends[j + 1]] = part
                 residual[ends[j] : ends[j + 1], ends[i] : ends[i + 1]] = part.T
-        mean = rows @ state.posterior.mean + np.concatenate(composition) @ state.baseline
+        mean = rows @ state.posterior.mean + np.concatenate(composition) @ state.baseline + np.concatenate(known)
         return cls(
             mean,
             state.posterior.project(rows),
