@@ -121,6 +121,12 @@ class FeatureMap(Protocol):
     def form(self, weights: Float[np.ndarray, " m"], *, collapse: bool = True) -> Form:
         """Return the energy with these weights of raw columns, eV."""
 
+    def drawn_form(self, weights: Float[np.ndarray, " m"], rng: np.random.Generator, scale: float) -> Form:
+        """Return `form` plus scale times an energy drawn from the prior that the features leave out, eV.
+
+        Kernels without a finite form of their own (zeta above 2) add nothing.
+        """
+
     def local_values(
         self, described: Any
     ) -> Iterator[tuple[Int[np.ndarray, " a"], slice, Float[np.ndarray, "a columns"]]]:

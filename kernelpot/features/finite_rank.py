@@ -2,14 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from jaxtyping import Float
 
+from kernelpot.features.feature_map import Form
+
+
+class HasForm(Protocol):
+    """A map with energies."""
+
+    def form(self, weights: Float[np.ndarray, " m"], *, collapse: bool = True) -> Form:
+        """Return the energy with these weights of raw columns, eV."""
+
 
 class FiniteRank:
     """No residual covariance."""
+
+    def drawn_form(
+        self: HasForm,
+        weights: Float[np.ndarray, " m"],
+        rng: np.random.Generator,  # noqa: ARG002
+        scale: float,  # noqa: ARG002
+    ) -> Form:
+        """Return the map's `form`: its features leave nothing to be drawn."""
+        return self.form(weights)
 
     def energy_residual(
         self,

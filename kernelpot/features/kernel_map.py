@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int
 
 from kernelpot.descriptors.protocol import Descriptor
 from kernelpot.features.covariance import energy_covariance, force_covariance, stress_covariance
+from kernelpot.features.drawing import drawn_form
 from kernelpot.features.feature_map import Rows
 from kernelpot.features.gradients import EnergyForm
 from kernelpot.features.kernel_space import Described, KernelSpace
@@ -56,6 +57,10 @@ class KernelMap(KernelSpace):
     def form(self, weights: Float[np.ndarray, " m"], *, collapse: bool = True) -> EnergyForm:
         """Return the energy with these weights of kernel values."""
         return EnergyForm.from_weights(self, weights, collapse=collapse)
+
+    def drawn_form(self, weights: Float[np.ndarray, " m"], rng: np.random.Generator, scale: float) -> EnergyForm:
+        """Return the energy with these weights, plus scale times a draw of what inducing environments cannot see."""
+        return drawn_form(self, weights, rng, scale)
 
     def local_values(
         self, described: Described

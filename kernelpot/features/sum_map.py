@@ -157,6 +157,10 @@ class SumMap:
         """Return the energy with these weights of raw columns."""
         return SumForm(tuple(term.form(weights[raw], collapse=collapse) for term, _, raw, _ in self._columns()))
 
+    def drawn_form(self, weights: Float[np.ndarray, " m"], rng: np.random.Generator, scale: float) -> SumForm:
+        """Return the sum of the terms' drawn energies."""
+        return SumForm(tuple(term.drawn_form(weights[raw], rng, scale * own) for term, own, raw, _ in self._columns()))
+
     def local_values(
         self, described: SumDescribed
     ) -> Iterator[tuple[Int[np.ndarray, " a"], slice, Float[np.ndarray, "a columns"]]]:

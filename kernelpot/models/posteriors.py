@@ -135,11 +135,10 @@ class Posteriors:
         state, (structure,) = self._known([structure])
         return covariance.stress_covariance(state, structure, spread=spread)
 
-    def sample(self, n: int, *, seed: int = 0, scale: float | str = "forces") -> list[SampledModel]:
-        """Draw potentials from the posterior: a committee at the cost of a triangular solve for each member.
-
-        What inducing environments cannot see is not drawn: far from them the members agree too well, while
-        ``predict`` and ``extrapolation`` warn.
+    def sample(
+        self, n: int, *, seed: int = 0, scale: float | str = "forces", residual: bool = True
+    ) -> list[SampledModel]:
+        """Draw potentials from the posterior: a committee, each member at the cost of a triangular solve.
 
         Parameters
         ----------
@@ -150,6 +149,10 @@ class Posteriors:
         scale
             Factor of the deviation from the mean: that of the calibration of a kind of label, or a number; 1 is the
             bare posterior. One potential has one scale, so that only that kind is calibrated.
+        residual
+            Also draw what inducing environments cannot see, exact for zeta 1 and 2; other kernels have no draw of it,
+            and then members agree too well far from their inducing environments. It takes F² numbers (F components of
+            the descriptor) for each species and member.
 
         Raises
         ------
@@ -158,7 +161,7 @@ class Posteriors:
         ParameterError
             A number breaks its rule.
         """
-        return sampling.sample(self._state(), n, seed=seed, scale=scale)
+        return sampling.sample(self._state(), n, seed=seed, scale=scale, residual=residual)
 
     def extrapolation(self, batch: Batch) -> Float[np.ndarray, " atoms"]:
         """Return every atom's extrapolation grade: 1 is the edge of what training saw. Costs what a local std does.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy as np
 from kernelpot.data.batch import Batch
 from kernelpot.data.noise import KINDS
 from kernelpot.errors import ParameterError
+from kernelpot.features.feature_map import Form
 from kernelpot.features.inducing import chunks
 from kernelpot.models.arguments import check_species, structure_list
 from kernelpot.models.fitted import Fitted, Mean, join
@@ -22,6 +24,29 @@ if TYPE_CHECKING:
     from ase import Atoms
 
 ATOMS_PER_PREDICTION = 256
+
+
+@dataclass(frozen=True, eq=False)
+class DrawnState(Fitted):
+    """A fitted state whose weights are drawn, with a draw of what inducing environments cannot see beside them.
+
+    Attributes
+    ----------
+    entropy
+        Of the second draw, which is made when it is first used.
+    residual_scale
+        Its scale; 0 leaves it out.
+    """
+
+    entropy: tuple[int, ...] = ()
+    residual_scale: float = 0.0
+
+    @cached_property
+    def form(self) -> Form:
+        """Energy as a function of what structures are described by."""
+        weights = self.amplitude * self.features.unwhiten(self.posterior.mean[: self.features.n_weights])
+        rng = np.random.default_rng(self.entropy)
+        return self.features.drawn_form(weights, rng, self.residual_scale * self.amplitude)
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +66,7 @@ class SampledModel:
         Of the weights' deviation from the posterior mean.
     """
 
-    state: Fitted
+    state: DrawnState
     seed: int
     number: int
     scale: float
@@ -112,11 +137,11 @@ class SampledModel:
         return f"SampledModel(number={self.number}, seed={self.seed}, scale={self.scale:.4g})"
 
 
-def sample(state: Fitted, n: int, *, seed: int, scale: float | str) -> list[SampledModel]:
+def sample(state: Fitted, n: int, *, seed: int, scale: float | str, residual: bool) -> list[SampledModel]:
     """Draw n potentials; draw k of a seed is the same whatever n is.
 
-    With the triangular factor R of the precision and mean = R⁻¹z, a draw is R⁻¹(z + scale · ξ) (Rasmussen and Williams
-    (2006), section A.2, for a factor of the precision in place of the covariance).
+    With the triangular factor R of the precision and mean = R⁻¹z, a draw of the weights is R⁻¹(z + scale · ξ) (Rasmussen
+    and Williams (2006), section A.2, for a factor of the precision in place of the covariance).
 
     Raises
     ------
@@ -134,10 +159,15 @@ def sample(state: Fitted, n: int, *, seed: int, scale: float | str) -> list[Samp
         raise ParameterError(f"`scale` must be a number, 0 or more, or a kind of label, got {scale!r}.")
     else:
         factor = float(scale)
-    posterior = state.posterior
+    known = {field.name: getattr(state, field.name) for field in fields(Fitted)}
     draws = []
-    for number, child in enumerate(np.random.SeedSequence(int(seed)).spawn(int(n))):
-        xi = np.random.default_rng(child).standard_normal(len(posterior.target))
-        moved = replace(state, posterior=replace(posterior, target=posterior.target + factor * xi))
+    for number in range(int(n)):
+        xi = np.random.default_rng((int(seed), number, 0)).standard_normal(len(state.posterior.target))
+        posterior = replace(state.posterior, target=state.posterior.target + factor * xi)
+        moved = DrawnState(
+            **(known | {"posterior": posterior}),
+            entropy=(int(seed), number, 1),
+            residual_scale=factor if residual else 0.0,
+        )
         draws.append(SampledModel(moved, int(seed), number, factor))
     return draws

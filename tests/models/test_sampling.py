@@ -10,6 +10,7 @@ from ase.md.verlet import VelocityVerlet
 from scipy import stats
 
 import kernelpot as kp
+from kernelpot.data.batch import Batch
 from kernelpot.errors import NotFittedError, ParameterError, SpeciesError
 from kernelpot.features.feature_map import E0_PRIOR
 from tests import potentials
@@ -34,7 +35,7 @@ def seen(model, structures):
 def test_the_spread_of_draws_is_the_covariance_of_the_weights(alloy):
     n = 3000
     rows = alloy.linear_rows(TEST, ("energy",)).energy
-    draws = alloy.sample(n, seed=3, scale=1.0)
+    draws = alloy.sample(n, seed=3, scale=1.0, residual=False)
     mean = alloy.fitted_.posterior.mean
     energies = np.array([rows @ (draw.state.posterior.mean - mean) for draw in draws])
     whitened = np.linalg.solve(np.linalg.cholesky(seen(alloy, TEST)), energies.T)
@@ -59,7 +60,7 @@ def test_a_draw_is_linear_in_its_random_numbers(alloy):
                 return np.eye(size)[k]
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("kernelpot.models.sampling.np.random.default_rng", lambda child, unit=Unit: unit)
+            patch.setattr("kernelpot.models.sampling.np.random.default_rng", lambda entropy, unit=Unit: unit)
             (draw,) = alloy.sample(1, scale=1.0)
         units_.append(rows @ (draw.state.posterior.mean - alloy.fitted_.posterior.mean))
     found = np.array(units_).T @ np.array(units_)
@@ -69,7 +70,7 @@ def test_a_draw_is_linear_in_its_random_numbers(alloy):
 @pytest.mark.parametrize("make_model", [potentials.copper_gold, lambda: sum_model().fit(make.copper_gold_set(6))])
 def test_predictions_of_a_draw_are_its_rows_times_its_weights(make_model):
     model = make_model()
-    draw = model.sample(2, seed=5)[1]
+    draw = model.sample(2, seed=5, residual=False)[1]
     rows = model.linear_rows(TEST)
     w, n_weights = draw.state.posterior.mean, model.fitted_.features.n_weights
     constants = rows.energy[:, n_weights:] / E0_PRIOR @ model.fitted_.baseline
@@ -79,6 +80,71 @@ def test_predictions_of_a_draw_are_its_rows_times_its_weights(make_model):
         np.testing.assert_allclose(found.ravel(), block @ w, atol=1e-6)
     np.testing.assert_allclose(prediction.stress[:2], rows.stress[:2] @ w, atol=1e-7)
     assert not np.allclose(prediction.energy, model.predict(TEST, uncertainty=False).energy)
+
+
+class Fixed:
+    """Gives a fixed vector in place of random numbers."""
+
+    def __init__(self, vector):
+        self.vector = vector
+
+    def standard_normal(self, size):
+        result = np.zeros(size)
+        result[: len(self.vector)] = self.vector
+        return result
+
+
+@pytest.mark.parametrize("zeta", [1, 2])
+def test_a_draw_of_the_residual_has_the_covariance_that_features_leave_out(zeta):
+    # Linear in its random numbers: one unit vector after the other gives the covariance 1ᵀ(K - Q)1 without chance.
+    model = potentials.model(8, zeta).fit(make.labelled([make.copper(k) for k in range(4)]))
+    features, structures = model.fitted_.features, [make.copper(9), make.tiny_cell(3), make.copper(10)]
+    f = features.inducing[0].shape[1]
+    described = features.describe(Batch.from_structures(structures, features.cutoff))
+    found = []
+    for k in range(f**zeta):
+        unit = np.zeros(f**zeta)
+        unit[k] = 1.0
+        form = features.drawn_form(np.zeros(features.n_columns), Fixed(unit), 0.7)
+        found.append(described.batch.sum_per_structure(form.local_and_pairs(described)[0]))
+    white = features.whiten(features.rows(described, ()).energy)
+    expected = features.energy_residual(described, described, (white, white))
+    np.testing.assert_allclose(np.array(found).T @ np.array(found), 0.49 * expected, rtol=1e-8, atol=1e-10)
+
+
+def test_a_kernel_without_a_finite_form_leaves_the_residual_out():
+    model = potentials.copper_gold(3)
+    one, two = (model.sample(1, residual=r)[0].predict(TEST).energy for r in (True, False))
+    np.testing.assert_array_equal(one, two)
+
+
+@pytest.mark.parametrize("make_model", [potentials.copper_gold, lambda: two_terms().fit(make.copper_gold_set(6))])
+def test_draws_spread_as_the_whole_posterior_says(make_model):
+    model, n = make_model(), 400
+    draws = model.sample(n, seed=11, scale=1.0)
+    batch = Batch.from_structures(TEST, model.cutoff_)
+    described = model.fitted_.features.describe(batch)
+    mean = model.fitted_.mean_described(described)
+    drawn = [draw.state.mean_described(described) for draw in draws]
+    off = np.array([d.energy for d in drawn]) - mean.energy
+    root = np.linalg.cholesky(model.energy_covariance(TEST, spread="latent"))
+    total = np.sum(np.linalg.solve(root, off.T) ** 2)
+    assert 1e-3 < stats.chi2(off.size).sf(total) < 1 - 1e-3
+    # Force components, one by one; neighbours are correlated, so that only each is judged.
+    squares = np.mean((np.array([d.forces for d in drawn]) - mean.forces) ** 2, axis=0)
+    expected = np.concatenate(model.predict(TEST).latent.forces_std) ** 2
+    np.testing.assert_allclose(squares / expected, 1.0, atol=5 * np.sqrt(2 / n))
+    assert np.mean(squares) == pytest.approx(np.mean(expected), rel=0.15)
+
+
+def two_terms():
+    """Two SOAP terms of zeta 2 and 1, and pairs."""
+    terms = [
+        kp.Term(potentials.small_soap(), kp.DotProduct(2, 0.5)),
+        kp.TwoBody(cutoff=4.5, length=0.8, amplitude=0.7),
+        kp.Term(potentials.small_soap(2.9), kp.DotProduct(1, 0.5)),
+    ]
+    return kp.SparseGP(terms, n_inducing=16, noise=potentials.NOISE)
 
 
 def test_forces_of_a_draw_are_derivatives_of_its_energy(alloy):
