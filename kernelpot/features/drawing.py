@@ -22,14 +22,14 @@ def drawn_form(
     zeta = features.kernel.zeta
     if zeta > 2 or scale == 0.0:
         return EnergyForm.from_weights(features, weights)
-    forms = []
+    forms: list[np.ndarray | None] = []
     for a, (z, w) in enumerate(zip(features.inducing, features.whitening, strict=True)):
         f = z.shape[1]
         alpha = weights[features.starts[a] : features.starts[a + 1]]
         if zeta == 1:
-            drawn = rng.standard_normal(f)[:, None]
-            alpha = alpha - scale * (w @ (w.T @ (z @ drawn)[:, 0]))
-            forms.append(scale * drawn + (z.T @ alpha)[:, None])
+            line = rng.standard_normal(f)
+            alpha = alpha - scale * (w @ (w.T @ (z @ line)))
+            forms.append((scale * line + z.T @ alpha)[:, None])
             continue
         drawn = rng.standard_normal(f * f).reshape(f, f)
         drawn = 0.5 * (drawn + drawn.T)

@@ -140,8 +140,8 @@ class SampledModel:
 def sample(state: Fitted, n: int, *, seed: int, scale: float | str, residual: bool) -> list[SampledModel]:
     """Draw n potentials; draw k of a seed is the same whatever n is.
 
-    With the triangular factor R of the precision and mean = R⁻¹z, a draw of the weights is R⁻¹(z + scale · ξ) (Rasmussen
-    and Williams (2006), section A.2, for a factor of the precision in place of the covariance).
+    With the triangular factor R of the precision and mean = R⁻¹z, a draw of the weights is R⁻¹(z + scale · ξ)
+    (Rasmussen and Williams (2006), section A.2, for a factor of the precision in place of the covariance).
 
     Raises
     ------
