@@ -45,8 +45,8 @@ def run(settings: Settings) -> Report:
                 f"ethanol, {bond} at {stretch} of its largest", ours, rivals=dict(zip(KINDS[1:], rest, strict=True))
             )
     report.note(
-        f"Si: M = {found['n_inducing']}, fixed noises; grades relative to the 99th percentile of the training set (local"
-        " std and MaxVol: of the training set as it is, grade: left out one by one); errors are lengths of force errors"
+        f"Si: M = {found['n_inducing']}, fixed noises; grades relative to the training set's 99th percentile (ours: "
+        "each environment left out in turn); errors are lengths of force errors"
     )
     return report
 

@@ -51,6 +51,7 @@ def dense_std(model, train, test):
         potentials.copper_gold,
         lambda: sum_model().fit(TRAIN),
         lambda: kp.LinearModel(potentials.small_soap(), noise=potentials.NOISE).fit(TRAIN),
+        lambda: kp.LinearModel(kp.TwoBody(cutoff=4.5), noise=potentials.NOISE).fit(TRAIN),
     ],
 )
 def test_the_std_is_that_of_a_process_that_saw_every_environment(make_model):
