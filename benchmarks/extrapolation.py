@@ -145,7 +145,7 @@ def graders(model: SparseGP, train: Sequence[Atoms]) -> dict[str, Callable[[Sequ
         active[a] = columns, np.linalg.inv(own[square(own)])
 
     def maxvol(phi: np.ndarray, species: np.ndarray) -> np.ndarray:
-        # Podryabinkin and Shapeev (2017), eq. 8: the largest coefficient over the active set.
+        # Podryabinkin and Shapeev (2017): the largest coefficient over the active set.
         result = np.empty(len(phi))
         for a, (columns, inverse) in active.items():
             result[species == a] = np.abs(phi[species == a][:, columns] @ inverse).max(axis=1, initial=0.0)

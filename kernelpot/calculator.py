@@ -25,8 +25,8 @@ MEANS = ("energy", "free_energy", "energies", "forces", "stress")
 """Properties of the posterior mean."""
 
 STDS = ("energy_std", "energies_std", "forces_std", "stress_std", "extrapolation")
-"""Properties of the predictive distribution, made only when asked for: energies_std and extrapolation cost about as
-much again as the mean, the others some forty times as much."""
+"""Properties of the predictive distribution, made only when asked for: energies_std and extrapolation cost about twice
+the mean each, the others some forty times as much."""
 
 
 class Calculator(AseCalculator):
