@@ -16,8 +16,8 @@ def drawn_form(
 
     A prior draw is f(x) = a·x for zeta 1 and xᵀAx for zeta 2, with independent standard normal entries, as
     E[(xᵀAx)(yᵀAy)] = (x·y)². Its part outside the inducing environments is r(x) = f(x) - k(x, Z) K_ZZ⁻¹ f(Z), pathwise
-    (Matheron's rule; Wilson et al. (2020)), and collapses to one vector or matrix together with the weights. Higher powers add
-    nothing.
+    (Matheron's rule; Wilson et al. (2020)), and collapses to one vector or matrix together with the weights. Higher
+    powers add nothing.
     """
     zeta = features.kernel.zeta
     if zeta > 2 or scale == 0.0:

@@ -84,9 +84,7 @@ def fit_state(
     posterior = Posterior.prior(features.n_weights + len(features.species)).condition(blocks)
     n_labels = {kind: int(n.sum()) for kind, n in data.n_rows.items()}
     seen = Seen.of(features, structures, seed=seed)
-    return Fitted(
-        features, posterior, found, amplitude, baseline, e0_factor, calibration, scores, n_labels, seen=seen
-    )
+    return Fitted(features, posterior, found, amplitude, baseline, e0_factor, calibration, scores, n_labels, seen=seen)
 
 
 def require_labels(labels: Labels, noise: Noise | str) -> tuple[str, ...]:

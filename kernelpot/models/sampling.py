@@ -73,8 +73,8 @@ class SampledModel:
 
     @property
     def cutoff_(self) -> float:
-        """Reach, Å."""
-        return self.state.features.cutoff
+        """Distance up to which a batch needs neighbour pairs, Å."""
+        return self.state.reach
 
     @property
     def species_(self) -> tuple[int, ...]:

@@ -223,6 +223,32 @@ def test_errors_that_structures_share_cancel_in_a_difference():
     assert (same.value, same.std) == (pytest.approx(0, abs=1e-9), pytest.approx(0, abs=1e-4))
 
 
+def test_a_baseline_moves_values_and_no_spread():
+    zbl = kp.SparseGP(potentials.small_soap(2.4), n_inducing=12, noise=potentials.NOISE, baseline=kp.ZBL())
+    model = zbl.fit(make.labelled([make.copper(k) for k in range(4)]))
+    near = make.copper(5)
+    near.set_cell(near.cell.array * 0.6, scale_atoms=True)
+    structures = [near, make.copper(6)]
+    energy = model.predict(structures, uncertainty=False).energy
+    zbl_energy = model.fitted_.reference.evaluate(Batch.from_structures(structures, model.cutoff_)).energy
+    assert zbl_energy[0] > 1.0
+    found = model.energy_difference(structures, [1.0, -1.0])
+    assert found.value == pytest.approx(energy[0] - energy[1], abs=1e-8)
+    values, std = kp.goals.energy_difference(model, *structures[::-1]).predict(model, spread="calibrated")
+    assert (values[0], std[0]) == (pytest.approx(found.value, abs=1e-8), pytest.approx(found.std, rel=1e-6))
+    latent = model.predict(structures).latent
+    np.testing.assert_allclose(
+        np.diag(model.energy_covariance(structures, spread="latent")), latent.energy_std**2, rtol=1e-6
+    )
+    np.testing.assert_allclose(
+        np.diag(model.force_covariance(near, 2, spread="latent")), latent.forces_std[0][2] ** 2, rtol=1e-6
+    )
+    still = model.sample(1, scale=0.0)[0]
+    np.testing.assert_allclose(still.predict(structures).energy, energy, rtol=1e-8)
+    near.calc = kp.Calculator(still)
+    assert near.get_potential_energy() == pytest.approx(energy[0], rel=1e-8)
+
+
 def test_wrong_arguments_are_named(alloy):
     with pytest.raises(NotFittedError, match="never fitted"):
         potentials.model().energy_covariance(MIXED)
