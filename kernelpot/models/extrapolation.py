@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 from scipy.linalg import solve_triangular
 
 from kernelpot.data.batch import Batch
+from kernelpot.errors import ParameterError
 from kernelpot.features.feature_map import Described, FeatureMap, dense_local_values
 from kernelpot.features.inducing import chunks
 from kernelpot.linalg.factor import triangle
@@ -118,6 +119,23 @@ class Seen:
             phi, _, _ = _local(features, _described(features, structures, start, stop))
             factor = triangle(np.concatenate([factor, phi / self.noise]))
         return replace(self, factor=factor)
+
+    def without_structures(self, features: FeatureMap, structures: Sequence[Atoms]) -> Seen:
+        """Return the same with these structures, which were seen, forgotten; the reference stays.
+
+        Raises
+        ------
+        ParameterError
+            They were never seen: what is left is no sum of squares.
+        """
+        gram = self.factor.T @ self.factor
+        for start, stop, _ in _pieces(structures):
+            phi, _, _ = _local(features, _described(features, structures, start, stop))
+            gram -= phi.T @ phi / self.noise**2
+        # The prior's own I must be left in every direction; half of it allows for round-off.
+        if np.linalg.eigvalsh(gram)[0] < 0.5:
+            raise ParameterError("these structures cannot be forgotten: the model has not seen all of them")
+        return replace(self, factor=np.ascontiguousarray(np.linalg.cholesky(gram).T))
 
 
 @dataclass(frozen=True, eq=False)

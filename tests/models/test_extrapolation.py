@@ -141,6 +141,16 @@ def test_seeing_more_never_raises_a_grade_and_learns_what_inducing_environments_
         np.testing.assert_array_equal(more.fitted_.seen.reference, model.fitted_.seen.reference)
 
 
+def test_structures_can_be_forgotten(alloy):
+    features, seen = alloy.fitted_.features, alloy.fitted_.seen
+    left = seen.without_structures(features, TRAIN[5:])
+    expected = Seen.of(features, TRAIN[:5], seed=0)
+    np.testing.assert_allclose(left.factor, expected.factor, rtol=1e-6, atol=1e-6)
+    np.testing.assert_array_equal(left.reference, seen.reference)
+    with pytest.raises(ParameterError, match="has not seen"):
+        seen.without_structures(features, [make.copper_gold(77).repeat(2)])
+
+
 def test_environments_beyond_the_sample_still_count(alloy, monkeypatch):
     monkeypatch.setattr(extrapolation, "MOST", 5)
     features = alloy.fitted_.features
@@ -262,3 +272,27 @@ def test_silicon_without_surfaces_flags_surfaces():
         np.concatenate(prediction.forces) - np.concatenate([atoms.get_forces() for atoms in surfaces]), axis=1
     )
     assert np.sqrt(np.mean(errors[grades > 2.0] ** 2)) > 2.0 * np.sqrt(np.mean(errors[grades < 1.0] ** 2))
+
+
+@pytest.mark.slow
+def test_ethanol_at_500_kelvin_flags_stretched_bonds():
+    frames = kp.read(dataset("rmd17/ethanol_train.xyz.xz"))
+    train, held = frames[:150], frames[150:250]
+    soap = kp.SOAP(cutoff=4.0, n_max=6, l_max=4, sigma=0.4)
+    model = kp.SparseGP(soap, n_inducing=200, noise=kp.Noise(energy=0.003, forces=0.05)).fit(train)
+    assert (graded(model, held) > 1.0).mean() < 0.06
+    oxygen, hydrogen = 2, 8
+    longest = max(atoms.get_distance(oxygen, hydrogen) for atoms in train)
+    grades, stds = [], []
+    for stretch in (1.0, 1.1, 1.2, 1.4):
+        atoms = train[0].copy()
+        atoms.set_distance(oxygen, hydrogen, stretch * longest, fix=0)
+        prediction = model.predict([atoms])
+        grades.append(prediction.extrapolation[0][[oxygen, hydrogen]].max())
+        stds.append(prediction.latent.local_energy_std[0][oxygen])
+    assert grades[0] < 1.3
+    assert (np.diff(grades) > 0).all()
+    assert grades[2] > 2.0
+    assert grades[3] > 4.0
+    # What the grade is for: the standard deviation of the local energy hardly moves.
+    assert stds[3] / stds[0] < 1.1
