@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from kernelpot import design as design
     from kernelpot import goals as goals
     from kernelpot.calculator import Calculator as Calculator
+    from kernelpot.calculator import StopOnExtrapolation as StopOnExtrapolation
     from kernelpot.data.cutoffs import default_cutoff as default_cutoff
     from kernelpot.data.noise import Noise as Noise
     from kernelpot.data.read import read as read
@@ -48,6 +49,7 @@ _HOMES = {
     "Prediction": "kernelpot.models.prediction",
     "SOAP": "kernelpot.descriptors.soap",
     "SparseGP": "kernelpot.models.sparse_gp",
+    "StopOnExtrapolation": "kernelpot.calculator",
     "Term": "kernelpot.models.terms",
     "TwoBody": "kernelpot.descriptors.two_body",
     "default_cutoff": "kernelpot.data.cutoffs",

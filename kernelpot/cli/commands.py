@@ -110,11 +110,23 @@ def predict(args: Namespace) -> None:
             1000 * atoms.info["energy_std"] / len(atoms),
             float(np.abs(atoms.get_forces(apply_constraint=False)).max()),
             float(atoms.arrays["forces_std"].max()),
+            *_beyond(atoms),
         )
         for number, atoms in enumerate(predicted)
     ]
-    head = ("#", "source", "formula", "atoms", "energy eV", "std meV/atom", "max |F| eV/Å", "max std eV/Å")
-    show(shortened(head, rows) + f"\n\nwrote {args.out}", args.json)
+    head = (
+        "#",
+        "source",
+        "formula",
+        "atoms",
+        "energy eV",
+        "std meV/atom",
+        "max |F| eV/Å",
+        "max std eV/Å",
+        "grade",
+        "atoms > 1",
+    )
+    show(f"{shortened(head, rows)}\n\n{_grades(predicted)}wrote {args.out}", args.json)
     write_json(
         args.json,
         {
@@ -129,6 +141,8 @@ def predict(args: Namespace) -> None:
                     "energy_std_eV": row[5] * row[3] / 1000,
                     "largest_force_eV_per_A": row[6],
                     "largest_force_std_eV_per_A": row[7],
+                    "largest_extrapolation_grade": row[8],
+                    "atoms_beyond_training": row[9],
                 }
                 for row in rows
             ],
@@ -180,12 +194,33 @@ def _with_predictions(model: SparseGP, structures: Sequence[Atoms]) -> list[Atom
         copy.info["energy_std"] = float(prediction.energy_std[s])
         copy.arrays["forces_std"] = np.array(prediction.forces_std[s])
         copy.arrays["energies_std"] = np.array(prediction.local_energy_std[s])
+        if prediction.extrapolation is not None:
+            copy.arrays["extrapolation"] = np.array(prediction.extrapolation[s])
         if np.isfinite(prediction.stress[s]).all():
             results["stress"] = prediction.stress[s]
             copy.info["stress_std"] = np.array(prediction.stress_std[s])
         copy.calc = SinglePointCalculator(copy, **results)
         copies.append(copy)
     return copies
+
+
+def _beyond(atoms: Atoms) -> tuple[float, int]:
+    """Return the largest extrapolation grade and how many atoms are beyond 1; NaN and 0 for models without grades."""
+    grades = atoms.arrays.get("extrapolation", np.array([np.nan]))
+    return float(np.max(grades)), int(np.sum(grades > 1.0))
+
+
+def _grades(structures: Sequence[Atoms]) -> str:
+    """Say how many atoms lie outside what training saw."""
+    graded = [atoms.arrays["extrapolation"] for atoms in structures if "extrapolation" in atoms.arrays]
+    if not graded:
+        return ""
+    grades = np.concatenate(graded)
+    one, two = int(np.sum(grades > 1.0)), int(np.sum(grades > 2.0))
+    return (
+        f"extrapolation: {one} of {len(grades)} atoms beyond 1 (the 99th percentile of the training set), {two} beyond "
+        f"2, largest grade {grades.max():.2f}\n"
+    )
 
 
 def _model_json(model: SparseGP, args: Namespace) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,6 +19,7 @@ from kernelpot.linalg.factor import triangle
 from kernelpot.linalg.groups import equal_vectors
 from kernelpot.linalg.posterior import Posterior
 from kernelpot.models.calibration import calibrate, common_scale, noise_of
+from kernelpot.models.extrapolation import Seen
 from kernelpot.models.fitted import Calibration, Fitted
 from kernelpot.models.noise_search import FoldErrors
 from kernelpot.models.training import (
@@ -86,7 +88,8 @@ def fit_state(
     blocks = [data.scaled(kind, f, found.sigma(kind), amplitude) for kind in data.kinds for f in range(data.n_folds)]
     posterior = Posterior.prior(features.n_weights + len(features.species)).condition(blocks)
     n_labels = {kind: int(n.sum()) for kind, n in data.n_rows.items()}
-    return Fitted(features, posterior, found, amplitude, baseline, e0_factor, calibration, scores, n_labels)
+    seen = Seen.of(features, structures, seed=seed)
+    return Fitted(features, posterior, found, amplitude, baseline, e0_factor, calibration, scores, n_labels, seen=seen)
 
 
 def require_labels(labels: Labels, noise: Noise | str) -> tuple[str, ...]:
@@ -129,6 +132,8 @@ def condition_state(state: Fitted, structures: Sequence[Atoms], labels: Labels) 
         rows = labelled_rows(state.features, structures[start:stop], part, kinds=kinds, baseline=state.baseline)
         white = {kind: whiten_columns(state.features, block) for kind, block in rows.items()}
         state = state.condition(white, {kind: len(block) for kind, block in rows.items()})
+    if state.seen is not None:
+        state = replace(state, seen=state.seen.with_structures(state.features, structures))
     return state.rebased(e0_rows(labels, _composition(structures, state.features.species)))
 
 

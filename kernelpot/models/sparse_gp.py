@@ -26,6 +26,7 @@ from kernelpot.models.baselines.protocol import Baseline
 from kernelpot.models.fitted import Fitted, Mean, join
 from kernelpot.models.fitting import condition_state, fit_state, require_labels
 from kernelpot.models.planning import Planner
+from kernelpot.models.posteriors import Posteriors
 from kernelpot.models.prediction import Prediction
 from kernelpot.models.summary import summarise
 from kernelpot.models.terms import Term, build, check_n_inducing, leading, terms_of
@@ -41,7 +42,7 @@ SEARCHES = ("cv", "evidence", "tempered")
 INDUCING = ("fps", "cur", "random")
 
 
-class SparseGP(Planner):
+class SparseGP(Planner, Posteriors):
     """Sparse Gaussian process potential.
 
     Local energies are Gaussian-process functions of the unit environment vectors, seen through M inducing environments
@@ -262,13 +263,6 @@ class SparseGP(Planner):
 
     # ---- using
 
-    def _state(self) -> Fitted:
-        if self.fitted_ is None:
-            raise NotFittedError(
-                "this model was never fitted; call fit(structures) first, or kernelpot.load a fitted one."
-            )
-        return self.fitted_
-
     def predict(self, structures: Sequence[Atoms], *, uncertainty: bool = True) -> Prediction:
         """Predict energies, forces and stresses, with their standard deviations.
 
@@ -296,6 +290,8 @@ class SparseGP(Planner):
 
         if uncertainty:
             state.uncertainty.prepare()
+            if state.seen is not None:
+                state.extrapolation.prepare()
         pieces = list(chunks(structures, ATOMS_PER_PREDICTION))
         return join(list(ordered(part, track(pieces, "predict"))))
 
