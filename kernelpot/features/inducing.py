@@ -90,7 +90,7 @@ def choose_inducing(
         Makes the choice repeatable.
     """
     species = descriptor.species or ()
-    found = _environments(descriptor, structures, species, seed)
+    found = environments_of(descriptor, structures, species, seed)
     shares = share_out(n, np.array([len(x) for x in found]))
     return tuple(_subset(x, int(k), method, seed) for x, k in zip(found, shares, strict=True))
 
@@ -126,6 +126,26 @@ def given_inducing(
     return tuple(np.ascontiguousarray(x[z == species]) for species in descriptor.species or ())
 
 
+def more_inducing(
+    descriptor: Descriptor,
+    structures: Sequence[Atoms],
+    inducing: Sequence[Float[np.ndarray, "m f"]],
+    n: int,
+    *,
+    seed: int,
+) -> tuple[Float[np.ndarray, "m f"], ...]:
+    """Return the inducing environments with up to n more, each the farthest from all that are there."""
+    found = environments_of(descriptor, structures, descriptor.species or (), seed)
+    # Room for all that is new; those that coincide with what is there already drop out by their distance.
+    shares = share_out(n, np.array([len(x) for x in found]))
+    result = []
+    for z, x, k in zip(inducing, found, shares, strict=True):
+        both = np.concatenate([z, x])
+        order = farthest_points(both, min(len(both), len(z) + int(k)), first=np.arange(len(z)), tol=DISTINCT)
+        result.append(np.ascontiguousarray(both[order]))
+    return tuple(result)
+
+
 def _subset(x: Float[np.ndarray, "n f"], k: int, method: str, seed: int) -> Float[np.ndarray, "m f"]:
     if method == "fps":
         chosen = farthest_points(x, k, seed=seed, tol=DISTINCT)
@@ -136,7 +156,7 @@ def _subset(x: Float[np.ndarray, "n f"], k: int, method: str, seed: int) -> Floa
     return np.ascontiguousarray(x[chosen])
 
 
-def _environments(
+def environments_of(
     descriptor: Descriptor, structures: Sequence[Atoms], species: tuple[int, ...], seed: int
 ) -> list[Float[np.ndarray, "n f"]]:
     """Return the unit vectors of every species' environments, thinned where they would not fit in memory."""

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import numpy as np
 from jaxtyping import Float
-from scipy.linalg import lapack
+from scipy.linalg import lapack, solve_triangular
 
 
 def triangle(rows: Float[np.ndarray, "rows d"]) -> Float[np.ndarray, "rank d"]:
@@ -32,6 +32,27 @@ def triangle(rows: Float[np.ndarray, "rows d"]) -> Float[np.ndarray, "rank d"]:
 def stack(blocks: Iterable[Float[np.ndarray, "rows d"]]) -> Float[np.ndarray, "rank d"]:
     """Return the triangular factor of blocks stacked on top of each other."""
     return triangle(np.concatenate(list(blocks)))
+
+
+def downdated(
+    factor: Float[np.ndarray, "d d"], rows: Float[np.ndarray, "rows d"], *, least: float = 1e-7
+) -> Float[np.ndarray, "d d"]:
+    """Return R' with R'ᵀR' = RᵀR - rowsᵀ rows, for rows that RᵀR holds.
+
+    With P = R⁻ᵀ rowsᵀ, RᵀR - rowsᵀ rows = Rᵀ(I - PPᵀ)R. An eigenvalue of I - PPᵀ is the share of a direction's
+    information that is left; its inverse is what round-off grows by (Stewart, J. Inst. Maths Applics 23, 203 (1979)).
+
+    Raises
+    ------
+    numpy.linalg.LinAlgError
+        Less than `least` of some direction would be left: hardly anything else knows it, or the rows never were there.
+    """
+    p = solve_triangular(factor, rows.T, trans="T")
+    left = np.eye(len(factor)) - p @ p.T
+    smallest = float(np.linalg.eigvalsh(left)[0])
+    if smallest < least:
+        raise np.linalg.LinAlgError(f"of one direction only a share of {smallest:.1e} would be left")
+    return triangle(np.linalg.cholesky(left).T @ factor)
 
 
 class RowSink:

@@ -70,7 +70,7 @@ def fit_state(
     given_folds
         Fold of each structure, numbered from 0 without gaps; None: folds that keep duplicates and runs whole.
     """
-    e0_factor = triangle(e0_rows(labels, _composition(structures, features.species)))
+    e0_factor = triangle(e0_rows(labels, composition_of(structures, features.species)))
     baseline = least_squares_e0(e0_factor)
     groups = equal_vectors(mean_vectors(features.descriptor, structures), labels.n_atoms)
     n_folds = max(1, min(N_FOLDS, len(np.unique(groups))))
@@ -134,7 +134,7 @@ def condition_state(state: Fitted, structures: Sequence[Atoms], labels: Labels) 
         state = state.condition(white, {kind: len(block) for kind, block in rows.items()})
     if state.seen is not None:
         state = replace(state, seen=state.seen.with_structures(state.features, structures))
-    return state.rebased(e0_rows(labels, _composition(structures, state.features.species)))
+    return state.rebased(e0_rows(labels, composition_of(structures, state.features.species)))
 
 
 def _regularise(
@@ -163,7 +163,8 @@ def _regularise(
     return noise_of(ratio, found), found, scales, calibration, left.rmse
 
 
-def _composition(structures: Sequence[Atoms], species: Sequence[int]) -> Float[np.ndarray, "structures species"]:
+def composition_of(structures: Sequence[Atoms], species: Sequence[int]) -> Float[np.ndarray, "structures species"]:
+    """Return how many atoms of each species each structure has."""
     return np.array([[np.count_nonzero(atoms.numbers == z) for z in species] for atoms in structures], dtype=float)
 
 

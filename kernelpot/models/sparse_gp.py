@@ -11,7 +11,6 @@ import numpy as np
 from jaxtyping import Float
 
 from kernelpot.data.batch import Batch
-from kernelpot.data.check import validate
 from kernelpot.data.labels import resolve
 from kernelpot.data.noise import KINDS, Noise
 from kernelpot.descriptors.protocol import Descriptor
@@ -24,12 +23,12 @@ from kernelpot.models.arguments import check_species, fold_numbers, structure_li
 from kernelpot.models.baselines.given import as_baseline, less_baseline
 from kernelpot.models.baselines.protocol import Baseline
 from kernelpot.models.fitted import Fitted, Mean, join
-from kernelpot.models.fitting import condition_state, fit_state, require_labels
+from kernelpot.models.fitting import fit_state, require_labels
 from kernelpot.models.planning import Planner
-from kernelpot.models.posteriors import Posteriors
 from kernelpot.models.prediction import Prediction
 from kernelpot.models.summary import summarise
 from kernelpot.models.terms import Term, build, check_n_inducing, leading, terms_of
+from kernelpot.models.updating import Updates
 from kernelpot.progress import track
 from kernelpot.threads import ordered
 
@@ -42,7 +41,7 @@ SEARCHES = ("cv", "evidence", "tempered")
 INDUCING = ("fps", "cur", "random")
 
 
-class SparseGP(Planner, Posteriors):
+class SparseGP(Planner, Updates):
     """Sparse Gaussian process potential.
 
     Local energies are Gaussian-process functions of the unit environment vectors, seen through M inducing environments
@@ -237,29 +236,6 @@ class SparseGP(Planner, Posteriors):
         )
         self.fitted_ = replace(state, reference=self.baseline)
         return self
-
-    def condition(self, structures: Sequence[Atoms], *, keys: Mapping[str, str | None] | None = None) -> SparseGP:
-        """Return a new model that has also seen these labelled structures, with noises, amplitude and calibration kept.
-
-        Equal to fitting all structures at once with the same inducing environments, noises and amplitude; the cost does
-        not depend on what was seen before.
-
-        Raises
-        ------
-        NotFittedError
-            This model was never fitted.
-        LabelError
-            Labels are missing or broken.
-        """
-        state = self._state()
-        structures = structure_list(structures)
-        check_species(structures, state.features.species)
-        validate(structures)
-        labels = less_baseline(state.reference, structures, resolve(structures, keys), state.noise.kinds)
-        state = condition_state(state, structures, labels)
-        model = self._clone()
-        model.features_, model.fitted_ = self.features_, state
-        return model
 
     # ---- using
 
