@@ -1,0 +1,280 @@
+"""A feature map whose rows and energies are computed by PyTorch, on a CPU or a GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, cast
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+
+from kernelpot.data.batch import Batch
+from kernelpot.descriptors.arguments import species_places
+from kernelpot.descriptors.device_batch import DeviceBatch
+from kernelpot.descriptors.protocol import Descriptor
+from kernelpot.descriptors.soap import SOAP
+from kernelpot.errors import ParameterError
+from kernelpot.features.feature_map import FeatureMap, Rows
+from kernelpot.features.kernel_map import KernelMap
+from kernelpot.features.sum_map import SumMap
+from kernelpot.features.torch_kernel import DeviceRows, KernelEngine, KernelForm, KernelState
+from kernelpot.features.torch_pairs import PairEngine, PairForm, PairState
+from kernelpot.features.two_body_map import TwoBodyMap
+
+Engine = KernelEngine | PairEngine
+
+
+@dataclass(frozen=True, eq=False)
+class TorchDescribed:
+    """A batch as the engines of all terms describe it.
+
+    Attributes
+    ----------
+    batch
+        Structures with their pairs.
+    species
+        Place of every atom's element among the map's species.
+    parts
+        What each term's engine needs.
+    host
+        The map in compiled loops, for what the engines lack.
+    """
+
+    batch: Batch
+    species: Int[np.ndarray, " atoms"]
+    parts: tuple[KernelState | PairState, ...]
+    host: FeatureMap
+
+    @cached_property
+    def on_host(self) -> Any:
+        """The same batch as the map in compiled loops describes it; made when first asked for."""
+        return self.host.describe(self.batch)
+
+
+@dataclass(frozen=True, eq=False)
+class TorchForm:
+    """The sum of the terms' energies."""
+
+    forms: tuple[KernelForm | PairForm, ...]
+    paths: tuple[str, ...]
+
+    def local_and_pairs(
+        self, described: TorchDescribed
+    ) -> tuple[Float[np.ndarray, " atoms"], Float[np.ndarray, "pairs 3"]]:
+        """Return every atom's energy, eV, with the derivative of their sum by each pair vector, eV/Å."""
+        with torch.inference_mode():
+            found = [
+                form.local_and_pairs(part)  # type: ignore[arg-type]
+                for form, part in zip(self.forms, described.parts, strict=True)
+            ]
+            local, pairs = (sum(parts[1:], start=parts[0]) for parts in zip(*found, strict=True))
+            return local.cpu().numpy(), pairs.cpu().numpy()
+
+
+@dataclass(frozen=True, eq=False)
+class TorchMap:
+    """A feature map in NumPy's arrays whose work is done by PyTorch on a device.
+
+    Whitening and the residual variance stay with the map in compiled loops; files hold that map, never a device.
+
+    Attributes
+    ----------
+    host
+        The map in compiled loops.
+    device
+        PyTorch's name of the device.
+    precision
+        One of `kernelpot.linalg.devices.PRECISIONS`. Rows are float64 in either, since whitening multiplies their
+        round-off by up to 1/√tolerance; "mixed" computes energies and forces from densities in float32.
+    engines
+        One for each term, which other maps with the same terms share.
+    rough
+        The same in the precision of energies and forces.
+    """
+
+    host: FeatureMap
+    device: str
+    precision: str
+    engines: tuple[Engine, ...]
+    rough: tuple[Engine, ...]
+
+    @classmethod
+    def make(cls, host: FeatureMap, device: str, precision: str = "float64") -> TorchMap:
+        """Put a map on a device.
+
+        Raises
+        ------
+        ParameterError
+            A term has no engine.
+        """
+        terms = host.terms if isinstance(host, SumMap) else (host,)
+        engines = tuple(_engine(term, device, torch.float64) for term in terms)
+        rough = engines
+        if precision == "mixed":
+            rough = tuple(_engine(term, device, torch.float32) for term in terms)
+        return cls(host, device, precision, engines, rough)
+
+    # ---- what the host knows
+
+    @property
+    def species(self) -> tuple[int, ...]:
+        """Atomic numbers, sorted."""
+        return self.host.species
+
+    @property
+    def cutoff(self) -> float:
+        """Reach, Å."""
+        return self.host.cutoff
+
+    @property
+    def descriptor(self) -> Descriptor:
+        """The descriptor that structures are compared by, in compiled loops."""
+        return self.host.descriptor
+
+    @property
+    def n_columns(self) -> int:
+        """Raw columns, m."""
+        return self.host.n_columns
+
+    @property
+    def n_inducing(self) -> int:
+        """Inducing environments, M."""
+        return self.host.n_inducing
+
+    @property
+    def n_weights(self) -> int:
+        """Features, d, without the E0 columns."""
+        return self.host.n_weights
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Features of each term."""
+        return self.host.widths
+
+    @property
+    def scales(self) -> tuple[float, ...]:
+        """Prior standard deviation of each term, in units of the amplitude."""
+        return self.host.scales
+
+    def rescaled(self, scales: Sequence[float]) -> TorchMap:
+        """Return the same terms with other prior standard deviations; what is on the device is shared."""
+        return replace(self, host=self.host.rescaled(scales))
+
+    def whiten(self, rows: Float[np.ndarray, "rows m"]) -> Float[np.ndarray, "rows d"]:
+        """Turn rows over raw columns into rows over features."""
+        return self.host.whiten(rows)
+
+    def unwhiten(self, weights: Float[np.ndarray, "d ..."]) -> Float[np.ndarray, "m ..."]:
+        """Turn weights of features, or columns of them, into weights of raw columns."""
+        return self.host.unwhiten(weights)
+
+    def local_prior(self, described: TorchDescribed) -> Float[np.ndarray, " atoms"]:
+        """Return the prior variance of every atom's energy."""
+        if isinstance(self.host, KernelMap):
+            return np.ones(described.batch.n_atoms)
+        return self.host.local_prior(described.on_host)
+
+    def residual(
+        self, described: TorchDescribed, kind: str, white: Float[np.ndarray, "rows d"]
+    ) -> Float[np.ndarray, " rows"]:
+        """Return the prior variance of every label of a kind that its whitened row does not carry."""
+        return self.host.residual(described.on_host, kind, white)
+
+    def weights_of(self, number: int) -> Bool[np.ndarray, " d"]:
+        """Tell which features belong to environments of an element."""
+        return self.host.weights_of(number)
+
+    def settings(self) -> dict[str, Any]:
+        """Return what the arrays do not hold, as JSON values; there is no device in it."""
+        return self.host.settings()
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Return the arrays that make the map, by name."""
+        return self.host.arrays()
+
+    def shares(self) -> str:
+        """Describe for people how many raw columns belong to what."""
+        return self.host.shares()
+
+    # ---- what the device does
+
+    def describe(self, batch: Batch) -> TorchDescribed:
+        """Describe a batch on the device; terms that share a descriptor share the work.
+
+        Raises
+        ------
+        SpeciesError
+            The batch holds an element that the map does not know.
+        """
+        species = species_places(self.species, batch.numbers, "model")
+        with torch.inference_mode():
+            return TorchDescribed(batch, species, _describe(self.rough, batch, species, self.device), self.host)
+
+    def rows(self, described: TorchDescribed, kinds: Collection[str]) -> Rows:
+        """Return the rows of a batch; energies come whatever is asked for."""
+        batch, wanted = described.batch, {"forces", "stress"} & set(kinds)
+        with torch.inference_mode():
+            parts = described.parts
+            if self.engines is not self.rough:
+                parts = _describe(self.engines, batch, described.species, self.device)
+            there = parts[0].there
+            rows = DeviceRows.empty(there, self.n_columns, derivatives=bool(wanted), stress="stress" in wanted)
+            for engine, part, columns in zip(self.engines, parts, self._columns(), strict=True):
+                engine.add_rows(part, rows.columns(columns.start, columns.stop))  # type: ignore[arg-type]
+            energy = rows.energy.cpu().numpy()
+            forces = stress = None
+            if rows.forces is not None and "forces" in wanted:
+                forces = rows.forces.transpose(0, 1).reshape(-1, self.n_columns).cpu().numpy()
+            if rows.virial is not None:
+                volumes = torch.as_tensor(batch.volumes, device=self.device)[:, None, None]
+                stress = (rows.virial / volumes).reshape(-1, self.n_columns).cpu().numpy()
+        return Rows(energy, forces, stress)
+
+    def form(self, weights: Float[np.ndarray, " m"], *, collapse: bool = True) -> TorchForm:
+        """Return the energy with these weights of raw columns, eV."""
+        forms = [
+            engine.form(weights[columns], collapse=collapse)
+            for engine, columns in zip(self.rough, self._columns(), strict=True)
+        ]
+        paths = [path for form in forms for path in (form.form.paths if isinstance(form, KernelForm) else ("table",))]
+        return TorchForm(tuple(forms), tuple(paths))
+
+    def local_values(
+        self, described: TorchDescribed
+    ) -> Iterator[tuple[Int[np.ndarray, " a"], slice, Float[np.ndarray, "a columns"]]]:
+        """Yield atoms, raw columns and the atoms' values there; everything else is zero."""
+        for engine, part, columns in zip(self.rough, described.parts, self._columns(), strict=True):
+            with torch.inference_mode():
+                found = [(atoms, here, there.cpu().numpy()) for atoms, here, there in engine.values(part)]  # type: ignore[arg-type]
+            for atoms, here, values in found:
+                yield atoms, slice(columns.start + here.start, columns.start + here.stop), values
+
+    def _columns(self) -> list[slice]:
+        ends = np.cumsum([engine.features.n_columns for engine in self.engines]).tolist()
+        return [slice(a, b) for a, b in zip([0, *ends[:-1]], ends, strict=True)]
+
+
+def _engine(term: FeatureMap, device: str, dtype: torch.dtype) -> Engine:
+    if isinstance(term, KernelMap) and isinstance(term.descriptor, SOAP):
+        return KernelEngine.make(term, device, dtype)
+    if isinstance(term, TwoBodyMap):
+        return PairEngine(term, device)
+    name = type(term.descriptor).__name__
+    raise ParameterError(f"a term of {name} has no engine for PyTorch yet; leave `device` None, or take SOAP or TwoBody.")
+
+
+def _describe(
+    engines: Sequence[Engine], batch: Batch, species: Int[np.ndarray, " atoms"], device: str
+) -> tuple[KernelState | PairState, ...]:
+    there = DeviceBatch(batch, device, species)
+    seen: list[tuple[Descriptor, KernelState | PairState]] = []
+    parts = []
+    for engine in engines:
+        known = [part for descriptor, part in seen if descriptor == engine.features.descriptor]
+        part = known[0] if known else engine.describe(there)
+        seen.append((engine.features.descriptor, part))
+        parts.append(part)
+    return cast(tuple[KernelState | PairState, ...], tuple(parts))
