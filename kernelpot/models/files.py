@@ -12,13 +12,22 @@ from kernelpot.models.sparse_gp import SparseGP
 from kernelpot.models.terms import Term
 
 
-def load(path: str | Path) -> SparseGP:
+def load(path: str | Path, *, device: str | None = None, precision: str = "float64") -> SparseGP:
     """Read a model that `SparseGP.save` wrote; nothing in the file is ever run as code.
+
+    Parameters
+    ----------
+    path
+        The file.
+    device, precision
+        Where it shall compute, as in `SparseGP.to`; the file does not say.
 
     Raises
     ------
     ModelFileError
         There is no such file, or it is damaged, foreign, or of a version that this kernelpot cannot read.
+    ParameterError
+        There is no such device or precision.
     """
     settings, state = read_archive(path)
     try:
@@ -30,7 +39,7 @@ def load(path: str | Path) -> SparseGP:
         ) from None
     model.fitted_ = state
     model.features_ = state.features if prepared else None
-    return model
+    return model if device is None and precision == "float64" else model.to(device, precision=precision)
 
 
 def _specification(settings: dict[str, Any]) -> SparseGP:

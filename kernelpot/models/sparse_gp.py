@@ -17,11 +17,14 @@ from kernelpot.descriptors.protocol import Descriptor
 from kernelpot.errors import NotFittedError, ParameterError
 from kernelpot.features.feature_map import FeatureMap
 from kernelpot.features.inducing import chunks
+from kernelpot.features.placing import on_device
 from kernelpot.kernels import DotProduct
+from kernelpot.linalg.devices import check_device
 from kernelpot.models.archive import write_archive
 from kernelpot.models.arguments import check_species, structure_list
 from kernelpot.models.fitted import Fitted, Mean, join
 from kernelpot.models.fitting import condition_state, fit_state, require_labels
+from kernelpot.models.placed import Placed
 from kernelpot.models.planning import Planner
 from kernelpot.models.prediction import Prediction
 from kernelpot.models.summary import summarise
@@ -38,7 +41,7 @@ SEARCHES = ("cv", "evidence")
 INDUCING = ("fps", "cur", "random")
 
 
-class SparseGP(Planner):
+class SparseGP(Planner, Placed):
     """Sparse Gaussian process potential.
 
     Local energies are Gaussian-process functions of the unit environment vectors, seen through M inducing environments
@@ -65,6 +68,10 @@ class SparseGP(Planner):
         How inducing environments are chosen: "fps", "cur" or "random".
     tolerance
         Eigenvalues of K_ZZ below tolerance · λ_max are dropped.
+    device
+        None: compiled loops on the CPU. "cpu", "cuda" or "cuda:0": PyTorch there (`to` moves a model).
+    precision
+        "float64", or with a device "mixed": energies and forces from densities in float32.
 
     Raises
     ------
@@ -82,8 +89,11 @@ class SparseGP(Planner):
         seed: int = 0,
         inducing: str = "fps",
         tolerance: float = 1e-10,
+        device: str | None = None,
+        precision: str = "float64",
     ) -> None:
         check_n_inducing(n_inducing)
+        check_device(device, precision)
         if not isinstance(noise, Noise | None) and noise not in SEARCHES:
             raise ParameterError(f'`noise` must be a Noise, "cv" or "evidence", got {noise!r}.')
         if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed < 2**32:
@@ -98,6 +108,7 @@ class SparseGP(Planner):
         self.seed = int(seed)
         self.inducing = inducing
         self.tolerance = float(tolerance)
+        self.device, self.precision = device, precision
         self.features_: FeatureMap | None = None
         self.fitted_: Fitted | None = None
 
@@ -105,9 +116,10 @@ class SparseGP(Planner):
         """Return the call that makes an equal model, and what it was prepared with or fitted on, if it was."""
         done = [name for name, part in (("prepared", self.features_), ("fitted", self.fitted_)) if part is not None]
         state = f", {' and '.join(done)} with {self.n_inducing_} inducing environments" if done else ""
+        where = "" if self.device is None else f", device={self.device!r}, precision={self.precision!r}"
         return (
             f"SparseGP({self._described()}, n_inducing={self.n_inducing}, noise={self.noise!r}, "
-            f"seed={self.seed}, inducing={self.inducing!r}, tolerance={self.tolerance}{state})"
+            f"seed={self.seed}, inducing={self.inducing!r}, tolerance={self.tolerance}{where}{state})"
         )
 
     def _described(self) -> str:
@@ -135,7 +147,7 @@ class SparseGP(Planner):
     def _clone(self) -> SparseGP:
         return SparseGP(
             self.terms, n_inducing=self.n_inducing, noise=self.noise, seed=self.seed,
-            inducing=self.inducing, tolerance=self.tolerance,
+            inducing=self.inducing, tolerance=self.tolerance, device=self.device, precision=self.precision,
         )  # fmt: skip
 
     def prepare(
@@ -165,10 +177,11 @@ class SparseGP(Planner):
     def _choose_features(
         self, structures: Sequence[Atoms], environments: Sequence[tuple[int, int]] | None = None
     ) -> FeatureMap:
-        return build(
+        features = build(
             self.terms, structure_list(structures), n_inducing=self.n_inducing, environments=environments,
             method=self.inducing, seed=self.seed, tolerance=self.tolerance,
         )  # fmt: skip
+        return on_device(features, self.device, self.precision)
 
     # ---- fitting
 
