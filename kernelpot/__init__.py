@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from kernelpot import design as design
     from kernelpot import goals as goals
+    from kernelpot import gpytorch as gpytorch
     from kernelpot.calculator import Calculator as Calculator
     from kernelpot.data.noise import Noise as Noise
     from kernelpot.data.read import read as read
@@ -45,7 +46,7 @@ _HOMES = {
     "screen": "kernelpot.models.screening",
 }
 
-_ROOMS = ("design", "goals")
+_ROOMS = ("design", "goals", "gpytorch")
 
 __all__ = [*_HOMES, *_ROOMS]
 

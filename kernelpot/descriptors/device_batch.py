@@ -94,7 +94,9 @@ class DeviceTable:
     step: float
 
     @classmethod
-    def make(cls, nodes: Float[np.ndarray, "nodes 3 columns"], step: float, device: str, dtype: torch.dtype) -> DeviceTable:
+    def make(
+        cls, nodes: Float[np.ndarray, "nodes 3 columns"], step: float, device: str, dtype: torch.dtype
+    ) -> DeviceTable:
         """Put a table on a device."""
         flat = nodes.reshape(-1, nodes.shape[2])
         return cls(torch.as_tensor(flat, device=device, dtype=dtype), step)
@@ -105,7 +107,9 @@ class DeviceTable:
         k = x.long().clamp_(max=len(self.nodes) // 3 - 2)
         return (3 * k)[:, None] + torch.arange(6, device=r.device), x - k
 
-    def read(self, places: Int[Tensor, "points 6"], weights: Float[Tensor, "points 6"]) -> Float[Tensor, "points columns"]:
+    def read(
+        self, places: Int[Tensor, "points 6"], weights: Float[Tensor, "points 6"]
+    ) -> Float[Tensor, "points columns"]:
         """Return the weighted sums of the rows at those places, without copies of the rows."""
         weights = weights.to(self.nodes.dtype)
         return torch.nn.functional.embedding_bag(places, self.nodes, per_sample_weights=weights, mode="sum")

@@ -53,7 +53,7 @@ class SoapEngine:
 
     @cached_property
     def _triangle(self) -> tuple[Int[Tensor, " pairs"], Int[Tensor, " pairs"], Float[Tensor, " pairs"]]:
-        """k and k' of each component of one l, and √(2 - δ_kk')."""
+        """K and k' of each component of one l, and √(2 - δ_kk')."""
         rows, columns = np.triu_indices(self.size)
         weight = np.where(rows == columns, 1.0, sqrt(2.0))
         there = [torch.as_tensor(array, device=self.device) for array in (rows, columns)]
@@ -85,6 +85,10 @@ class SoapEngine:
     def _lm(self) -> int:
         return (self.soap.l_max + 1) ** 2
 
+    def _degrees(self) -> list[tuple[int, slice]]:
+        """Return every l with its places among the lm."""
+        return [(l, slice(l * l, (l + 1) ** 2)) for l in range(self.soap.l_max + 1)]  # noqa: E741
+
     def value_bytes(self, there: DeviceBatch) -> float:
         """Return the memory that one atom takes in `grid`, `coefficients`, `spectrum` and their transposes."""
         slots = there.most_neighbours * min(2, self.n_elements)
@@ -111,7 +115,7 @@ class SoapEngine:
         soap, n_lists = self.soap, grid.n_atoms * grid.n_elements
         radial = self._blocks(grid, grid.radial)
         angular = grid.angular.view(self._lm, n_lists, grid.width).transpose(0, 1)
-        parts = [torch.bmm(angular[:, l * l : (l + 1) ** 2], radial[:, :, l]) for l in range(soap.l_max + 1)]
+        parts = [torch.bmm(angular[:, here], radial[:, :, l]) for l, here in self._degrees()]
         c = torch.cat(parts, dim=1).view(grid.n_atoms, grid.n_elements, self._lm, soap.n_max)
         own = self._table.nodes[0, : soap.n_max] / sqrt(4.0 * pi)
         c[torch.arange(grid.n_atoms, device=self.device), elements, 0] += own
@@ -123,8 +127,8 @@ class SoapEngine:
         """Return p[i, (l, k ≤ k')] = f_l √(2 - δ_kk') Σ_m c[i, lm, k] c[i, lm, k'], f_l = π √(8/(2l+1))."""
         rows, columns, weight = self._triangle
         parts = []
-        for l in range(self.soap.l_max + 1):  # noqa: E741
-            block = c[:, l * l : (l + 1) ** 2]
+        for l, here in self._degrees():
+            block = c[:, here]
             square = torch.bmm(block.transpose(1, 2), block).flatten(1)
             parts.append(square[:, rows * self.size + columns] * (prefactor(l) * weight))
         return torch.cat(parts, dim=1)
@@ -133,9 +137,9 @@ class SoapEngine:
         """Return dE/dc, given dE/dp."""
         component, weight = self._square
         size, parts = len(self._triangle[0]), []
-        for l in range(self.soap.l_max + 1):  # noqa: E741
+        for l, here in self._degrees():
             square = gradient[:, l * size : (l + 1) * size][:, component] * (prefactor(l) * weight)
-            parts.append(torch.bmm(c[:, l * l : (l + 1) ** 2], square.view(-1, self.size, self.size)))
+            parts.append(torch.bmm(c[:, here], square.view(-1, self.size, self.size)))
         return torch.cat(parts, dim=1)
 
     def vjp(self, grid: NeighbourGrid, gradient: Float[Tensor, "n lm k"]) -> Float[Tensor, "inside 3"]:
@@ -148,10 +152,7 @@ class SoapEngine:
 
         def against(flat: Float[Tensor, "slots columns"]) -> Float[Tensor, "lm slots"]:
             radial = self._blocks(grid, flat)
-            parts = [
-                torch.bmm(apart[:, l * l : (l + 1) ** 2], radial[:, :, l].transpose(1, 2))
-                for l in range(soap.l_max + 1)
-            ]
+            parts = [torch.bmm(apart[:, here], radial[:, :, l].transpose(1, 2)) for l, here in self._degrees()]
             return torch.cat(parts, dim=1).transpose(0, 1).reshape(self._lm, -1)
 
         turn = grid.harmonics.contracted(grid.directions, grid.lengths, grid.angular, against(grid.radial))
@@ -172,8 +173,7 @@ class SoapEngine:
         rows, columns, weight = self._triangle
         size = len(rows)
         result = torch.empty((n, 3, slots, soap.n_features), device=self.device, dtype=self.dtype)
-        for l in range(soap.l_max + 1):  # noqa: E741
-            here = slice(l * l, (l + 1) ** 2)
+        for l, here in self._degrees():
             t = torch.matmul(turned[:, here].permute(2, 0, 3, 1), c[:, None, here])
             v = u * torch.matmul(angular[here].permute(1, 2, 0), c[:, here])[:, None]
             part = result[..., l * size : (l + 1) * size]

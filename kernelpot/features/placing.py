@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from kernelpot.features.feature_map import FeatureMap
 from kernelpot.linalg.devices import check_device
 
@@ -26,9 +24,9 @@ def on_device(features: FeatureMap, device: str | None, precision: str = "float6
         There is no such device or precision, or a term has no engine.
     """
     check_device(device, precision)
-    host: Any = getattr(features, "host", features)
+    host: FeatureMap = getattr(features, "host", features)
     if device is None:
-        return host  # type: ignore[no-any-return]
+        return host
     from kernelpot.features.torch_map import TorchMap
 
     return TorchMap.make(host, device, precision)

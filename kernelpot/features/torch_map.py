@@ -23,6 +23,7 @@ from kernelpot.features.sum_map import SumMap
 from kernelpot.features.torch_kernel import DeviceRows, KernelEngine, KernelForm, KernelState
 from kernelpot.features.torch_pairs import PairEngine, PairForm, PairState
 from kernelpot.features.two_body_map import TwoBodyMap
+from kernelpot.linalg.devices import computing
 
 Engine = KernelEngine | PairEngine
 
@@ -60,12 +61,13 @@ class TorchForm:
 
     forms: tuple[KernelForm | PairForm, ...]
     paths: tuple[str, ...]
+    device: str
 
     def local_and_pairs(
         self, described: TorchDescribed
     ) -> tuple[Float[np.ndarray, " atoms"], Float[np.ndarray, "pairs 3"]]:
         """Return every atom's energy, eV, with the derivative of their sum by each pair vector, eV/Å."""
-        with torch.inference_mode():
+        with computing(self.device):
             found = [
                 form.local_and_pairs(part)  # type: ignore[arg-type]
                 for form, part in zip(self.forms, described.parts, strict=True)
@@ -210,13 +212,13 @@ class TorchMap:
             The batch holds an element that the map does not know.
         """
         species = species_places(self.species, batch.numbers, "model")
-        with torch.inference_mode():
+        with computing(self.device):
             return TorchDescribed(batch, species, _describe(self.rough, batch, species, self.device), self.host)
 
     def rows(self, described: TorchDescribed, kinds: Collection[str]) -> Rows:
         """Return the rows of a batch; energies come whatever is asked for."""
         batch, wanted = described.batch, {"forces", "stress"} & set(kinds)
-        with torch.inference_mode():
+        with computing(self.device):
             parts = described.parts
             if self.engines is not self.rough:
                 parts = _describe(self.engines, batch, described.species, self.device)
@@ -240,14 +242,14 @@ class TorchMap:
             for engine, columns in zip(self.rough, self._columns(), strict=True)
         ]
         paths = [path for form in forms for path in (form.form.paths if isinstance(form, KernelForm) else ("table",))]
-        return TorchForm(tuple(forms), tuple(paths))
+        return TorchForm(tuple(forms), tuple(paths), self.device)
 
     def local_values(
         self, described: TorchDescribed
     ) -> Iterator[tuple[Int[np.ndarray, " a"], slice, Float[np.ndarray, "a columns"]]]:
         """Yield atoms, raw columns and the atoms' values there; everything else is zero."""
         for engine, part, columns in zip(self.rough, described.parts, self._columns(), strict=True):
-            with torch.inference_mode():
+            with computing(self.device):
                 found = [(atoms, here, there.cpu().numpy()) for atoms, here, there in engine.values(part)]  # type: ignore[arg-type]
             for atoms, here, values in found:
                 yield atoms, slice(columns.start + here.start, columns.start + here.stop), values
@@ -263,7 +265,9 @@ def _engine(term: FeatureMap, device: str, dtype: torch.dtype) -> Engine:
     if isinstance(term, TwoBodyMap):
         return PairEngine(term, device)
     name = type(term.descriptor).__name__
-    raise ParameterError(f"a term of {name} has no engine for PyTorch yet; leave `device` None, or take SOAP or TwoBody.")
+    raise ParameterError(
+        f"a term of {name} has no engine for PyTorch yet; leave `device` None, or take SOAP or TwoBody."
+    )
 
 
 def _describe(

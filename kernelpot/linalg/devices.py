@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Lock
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -44,7 +46,8 @@ def check_device(device: str | None, precision: str = "float64") -> None:
     """
     if precision not in PRECISIONS or (device is None and precision != "float64"):
         raise ParameterError(
-            f'`precision` must be "float64", or "mixed" together with a device, got {precision!r} with device={device!r}.'
+            '`precision` must be "float64", or "mixed" together with a device, '
+            f"got {precision!r} with device={device!r}."
         )
     if device is None or device == "cpu":
         return
@@ -64,6 +67,40 @@ def check_device(device: str | None, precision: str = "float64") -> None:
         )
 
 
+class _Threads:
+    """Who computes on the CPU now, and how many threads PyTorch had before the first of them came."""
+
+    lock = Lock()
+    inside = 0
+    before = 1
+
+
+@contextmanager
+def computing(device: str) -> Iterator[None]:
+    """Compute without gradients; on a CPU without threads of PyTorch's own.
+
+    Its threads wait for each other after every operation, which costs many times the work itself where cores are
+    shared; the sharing out is done by `kernelpot.threads`, batch by batch.
+    """
+    import torch
+
+    with torch.inference_mode():
+        if device != "cpu":
+            yield
+            return
+        with _Threads.lock:
+            if _Threads.inside == 0:
+                _Threads.before = torch.get_num_threads()
+            _Threads.inside += 1
+            torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            with _Threads.lock:
+                _Threads.inside -= 1
+                torch.set_num_threads(_Threads.before)
+
+
 def working_bytes(device: str, n_threads: int = 1) -> int:
     """Return how many bytes one piece of work may take on a device now, of as many at a time as there are threads."""
     if device == "cpu":
@@ -79,7 +116,7 @@ def working_bytes(device: str, n_threads: int = 1) -> int:
 
 def pieces(n: int, bytes_each: float, budget: int) -> Iterator[tuple[int, int]]:
     """Cut n items into equal runs ``start, stop`` of at most `budget` bytes, one item at the least."""
-    most = max(1, int(budget / bytes_each)) if bytes_each > 0 else max(1, n)
+    most = max(1, int(min(n, budget / max(bytes_each, 1.0))))
     number = -(-n // most)
     for k in range(number):
         yield k * n // number, (k + 1) * n // number
@@ -92,10 +129,11 @@ def triangle_on(device: str, rows: Float[np.ndarray, "rows d"]) -> Float[np.ndar
     n, d = rows.shape
     if n == 0:
         return np.zeros((0, d))
-    there: torch.Tensor = torch.as_tensor(np.ascontiguousarray(rows), device=device, dtype=torch.float64)
-    r = torch.linalg.qr(there, mode="r").R
-    sign = torch.where(torch.diagonal(r) < 0, -1.0, 1.0)
-    result: np.ndarray = (sign[:, None] * r).cpu().numpy()
+    with computing(device):
+        there: torch.Tensor = torch.as_tensor(np.ascontiguousarray(rows), device=device, dtype=torch.float64)
+        r = torch.linalg.qr(there, mode="r").R
+        sign = torch.where(torch.diagonal(r) < 0, -1.0, 1.0)
+        result: np.ndarray = (sign[:, None] * r).cpu().numpy()
     if not np.isfinite(result).all():
         raise np.linalg.LinAlgError("QR factorisation gave values that are not finite; are the rows finite?")
     return result

@@ -10,6 +10,7 @@ from scipy.linalg import lapack
 
 from kernelpot.linalg.devices import triangle_on
 
+
 def triangle(rows: Float[np.ndarray, "rows d"]) -> Float[np.ndarray, "rank d"]:
     """Return R with RᵀR = rowsᵀ rows, min(rows, d) rows, upper triangular with a diagonal that is not negative.
 

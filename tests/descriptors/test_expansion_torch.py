@@ -15,19 +15,10 @@ from tests.descriptors.test_derivatives import position_gradient, strain_gradien
 
 torch = pytest.importorskip("torch")
 from kernelpot.descriptors.expansion_torch import SoapTorch  # noqa: E402
+from tests.devices import DEVICES  # noqa: E402
 
 CUTOFF = 4.0
 BASES = {"power": PowerGaussian(), "gto": GTO(), "bessel": SphericalBessel()}
-DEVICES = [
-    "cpu",
-    pytest.param(
-        "cuda",
-        marks=[
-            pytest.mark.cuda,
-            pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch finds no CUDA device on this machine"),
-        ],
-    ),
-]
 
 
 @pytest.fixture(scope="module")
