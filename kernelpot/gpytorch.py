@@ -1,7 +1,7 @@
 """kernelpot's kernels for GPyTorch models: `gpytorch.kernels.Kernel` subclasses that compose with any other.
 
-A structure becomes one row of a tensor (`encode`); `StructureKernel` then sums any kernel of environments over the atoms
-of two structures. Amplitudes are left to `gpytorch.kernels.ScaleKernel`, sums to ``+``.
+A structure becomes one row of a tensor (`encode`); `StructureKernel` then sums any kernel of environments over the
+atoms of two structures. Amplitudes are left to `gpytorch.kernels.ScaleKernel`, sums to ``+``.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def encode(
 ) -> Float[Tensor, "structures atoms_times_f_plus_1"]:
     """Return structures as rows of a tensor, for `StructureKernel`.
 
-    A row holds, for each atom, its atomic number followed by its unit environment vector; rows are filled up with zeros.
+    A row holds, for each atom, its atomic number followed by its unit environment vector; zeros fill it up.
 
     Parameters
     ----------
@@ -79,7 +79,7 @@ def encode(
     return torch.as_tensor(rows, device=device).flatten(1)
 
 
-class DotProductKernel(Kernel):  # type: ignore[misc]
+class DotProductKernel(Kernel):
     """k(x, z) = (x·z / |x||z|)^zeta of environment vectors (Bartók et al., Phys. Rev. B 87, 184115 (2013), eq. 36).
 
     It has no parameters: wrap it in `gpytorch.kernels.ScaleKernel` for an amplitude.
@@ -112,7 +112,7 @@ class DotProductKernel(Kernel):  # type: ignore[misc]
         return dots**self.zeta
 
 
-class StructureKernel(Kernel):  # type: ignore[misc]
+class StructureKernel(Kernel):
     """K(s, s') = Σ_ij δ(Z_i, Z_j) k(x_i, x_j) over the atoms of two structures, as `encode` writes them.
 
     The covariance of total energies whose local energies are independent Gaussian processes for each element (Bartók
@@ -168,7 +168,7 @@ class StructureKernel(Kernel):  # type: ignore[misc]
                 f"a row must hold n_features + 1 = {self.n_features + 1} numbers for each atom, got rows of length "
                 f"{x.shape[-1]}; make them with kernelpot.gpytorch.encode and its descriptor's n_features."
             )
-        return x.unflatten(-1, (-1, self.n_features + 1))
+        return x.reshape(*x.shape[:-1], -1, self.n_features + 1)
 
     def _size(self, atoms: Tensor) -> Tensor:
         """Return what a structure's sums are divided by."""
@@ -180,10 +180,10 @@ class StructureKernel(Kernel):  # type: ignore[misc]
         first, second = one.flatten(-3, -2), two.flatten(-3, -2)
         values = self.base_kernel(first[..., 1:], second[..., 1:], **parameters).to_dense()
         values = values * _same(first[..., 0], second[..., 0])
-        return values.unflatten(-1, two.shape[-3:-1]).sum(-1).unflatten(-2, one.shape[-3:-1]).sum(-2)
+        return values.reshape(*values.shape[:-2], *one.shape[-3:-1], *two.shape[-3:-1]).sum((-3, -1))
 
     def _own(self, atoms: Tensor, **parameters: Any) -> Float[Tensor, "*batch n"]:
-        """Return K(s, s): structures become the outermost batch, which kernels with batches of their own broadcast to."""
+        """Return K(s, s); structures become the outermost batch, so that kernels with batches of their own broadcast."""
         apart = atoms.movedim(-3, 0)
         values = self.base_kernel(apart[..., 1:], apart[..., 1:], **parameters).to_dense()
         return (values * _same(apart[..., 0], apart[..., 0])).sum((-1, -2)).movedim(0, -1)

@@ -170,10 +170,9 @@ class Energies(gpytorch.models.ExactGP):
 @pytest.fixture
 def exact(soap):
     train = make.copper_gold_set(6)
-    sizes = [len(atoms) for atoms in train]
     y = torch.tensor([atoms.get_potential_energy() for atoms in train], dtype=torch.float64)
     test = [make.copper_gold(70), make.copper(71)]
-    x, x_test = (kp.gpytorch.encode(s, soap, n_atoms=max(sizes)) for s in (train, test))
+    x = kp.gpytorch.encode(train, soap)
     noise = torch.full((len(train),), 0.01**2, dtype=torch.float64)
     likelihood = gpytorch.likelihoods.FixedNoiseGaussianLikelihood(noise=noise)
     return Energies(x, y, likelihood, soap.n_features), likelihood, train, test, y.numpy()

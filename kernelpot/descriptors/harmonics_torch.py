@@ -100,7 +100,7 @@ class Harmonics:
 
 @lru_cache(maxsize=32)
 def ladder_of(l_max: int) -> Float[np.ndarray, "3 lm lower"]:
-    """Return D with ∇(r^l Y_lm) = r^(l-1) Σ_m' D[lm, m'] Y_(l-1)m': the gradient of a solid harmonic is one of degree l - 1.
+    """Return D with ∇(r^l Y_lm) = r^(l-1) Σ_m' D[lm, m'] Y_(l-1)m': gradients of solid harmonics are harmonics again.
 
     By projection, D = ∫ ∇(r^l Y_lm) Y_(l-1)m' dΩ on the unit sphere, with a product rule that is exact for the degree
     (Gauss-Legendre in z, equal steps in the angle).

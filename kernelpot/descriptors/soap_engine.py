@@ -115,7 +115,7 @@ class SoapEngine:
         soap, n_lists = self.soap, grid.n_atoms * grid.n_elements
         radial = self._blocks(grid, grid.radial)
         angular = grid.angular.view(self._lm, n_lists, grid.width).transpose(0, 1)
-        parts = [torch.bmm(angular[:, here], radial[:, :, l]) for l, here in self._degrees()]
+        parts = [torch.bmm(angular[:, here], radial[:, :, degree]) for degree, here in self._degrees()]
         c = torch.cat(parts, dim=1).view(grid.n_atoms, grid.n_elements, self._lm, soap.n_max)
         own = self._table.nodes[0, : soap.n_max] / sqrt(4.0 * pi)
         c[torch.arange(grid.n_atoms, device=self.device), elements, 0] += own
@@ -127,18 +127,18 @@ class SoapEngine:
         """Return p[i, (l, k ≤ k')] = f_l √(2 - δ_kk') Σ_m c[i, lm, k] c[i, lm, k'], f_l = π √(8/(2l+1))."""
         rows, columns, weight = self._triangle
         parts = []
-        for l, here in self._degrees():
+        for degree, here in self._degrees():
             block = c[:, here]
             square = torch.bmm(block.transpose(1, 2), block).flatten(1)
-            parts.append(square[:, rows * self.size + columns] * (prefactor(l) * weight))
+            parts.append(square[:, rows * self.size + columns] * (prefactor(degree) * weight))
         return torch.cat(parts, dim=1)
 
     def spectrum_vjp(self, c: Float[Tensor, "n lm k"], gradient: Float[Tensor, "n f"]) -> Float[Tensor, "n lm k"]:
         """Return dE/dc, given dE/dp."""
         component, weight = self._square
         size, parts = len(self._triangle[0]), []
-        for l, here in self._degrees():
-            square = gradient[:, l * size : (l + 1) * size][:, component] * (prefactor(l) * weight)
+        for degree, here in self._degrees():
+            square = gradient[:, degree * size : (degree + 1) * size][:, component] * (prefactor(degree) * weight)
             parts.append(torch.bmm(c[:, here], square.view(-1, self.size, self.size)))
         return torch.cat(parts, dim=1)
 
@@ -152,7 +152,9 @@ class SoapEngine:
 
         def against(flat: Float[Tensor, "slots columns"]) -> Float[Tensor, "lm slots"]:
             radial = self._blocks(grid, flat)
-            parts = [torch.bmm(apart[:, here], radial[:, :, l].transpose(1, 2)) for l, here in self._degrees()]
+            parts = [
+                torch.bmm(apart[:, here], radial[:, :, degree].transpose(1, 2)) for degree, here in self._degrees()
+            ]
             return torch.cat(parts, dim=1).transpose(0, 1).reshape(self._lm, -1)
 
         turn = grid.harmonics.contracted(grid.directions, grid.lengths, grid.angular, against(grid.radial))
@@ -173,15 +175,15 @@ class SoapEngine:
         rows, columns, weight = self._triangle
         size = len(rows)
         result = torch.empty((n, 3, slots, soap.n_features), device=self.device, dtype=self.dtype)
-        for l, here in self._degrees():
+        for degree, here in self._degrees():
             t = torch.matmul(turned[:, here].permute(2, 0, 3, 1), c[:, None, here])
             v = u * torch.matmul(angular[here].permute(1, 2, 0), c[:, here])[:, None]
-            part = result[..., l * size : (l + 1) * size]
-            scale = prefactor(l) * weight
-            torch.mul((value[:, :, l, rows] * scale)[:, None], t[..., columns], out=part)
-            part.addcmul_((value[:, :, l, columns] * scale)[:, None], t[..., rows])
-            part.addcmul_((slope[:, :, l, rows] * scale)[:, None], v[..., columns])
-            part.addcmul_((slope[:, :, l, columns] * scale)[:, None], v[..., rows])
+            part = result[..., degree * size : (degree + 1) * size]
+            scale = prefactor(degree) * weight
+            torch.mul((value[:, :, degree, rows] * scale)[:, None], t[..., columns], out=part)
+            part.addcmul_((value[:, :, degree, columns] * scale)[:, None], t[..., rows])
+            part.addcmul_((slope[:, :, degree, rows] * scale)[:, None], v[..., columns])
+            part.addcmul_((slope[:, :, degree, columns] * scale)[:, None], v[..., rows])
         return result
 
     def _in_channels(self, grid: NeighbourGrid, flat: Float[Tensor, "slots columns"]) -> Float[Tensor, "n slots l k"]:
