@@ -183,7 +183,7 @@ class StructureKernel(Kernel):
         return values.reshape(*values.shape[:-2], *one.shape[-3:-1], *two.shape[-3:-1]).sum((-3, -1))
 
     def _own(self, atoms: Tensor, **parameters: Any) -> Float[Tensor, "*batch n"]:
-        """Return K(s, s); structures become the outermost batch, so that kernels with batches of their own broadcast."""
+        """Return K(s, s); structures become the outermost batch, so that kernels of several batches broadcast."""
         apart = atoms.movedim(-3, 0)
         values = self.base_kernel(apart[..., 1:], apart[..., 1:], **parameters).to_dense()
         return (values * _same(apart[..., 0], apart[..., 0])).sum((-1, -2)).movedim(0, -1)
