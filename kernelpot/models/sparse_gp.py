@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,10 +19,12 @@ from kernelpot.errors import NotFittedError, ParameterError
 from kernelpot.features.feature_map import FeatureMap
 from kernelpot.features.inducing import chunks
 from kernelpot.features.placing import on_device
-from kernelpot.kernels import DotProduct
+from kernelpot.kernels import DotProduct, Linear
 from kernelpot.linalg.devices import check_device
 from kernelpot.models.archive import write_archive
 from kernelpot.models.arguments import check_species, structure_list
+from kernelpot.models.baselines.given import as_baseline, less_baseline
+from kernelpot.models.baselines.protocol import Baseline
 from kernelpot.models.fitted import Fitted, Mean, join
 from kernelpot.models.fitting import condition_state, fit_state, require_labels
 from kernelpot.models.placed import Placed
@@ -72,6 +75,10 @@ class SparseGP(Planner, Placed):
         None: compiled loops on the CPU. "cpu", "cuda" or "cuda:0": PyTorch there (`to` moves a model).
     precision
         "float64", or with a device "mixed": energies and forces from densities in float32.
+    baseline
+        A potential to learn the difference from: a `ZBL`, a `CalculatorBaseline` or an ASE calculator. Its energies,
+        forces and stresses are taken off the labels before anything else and added to every mean; it has no standard
+        deviation.
 
     Raises
     ------
@@ -82,7 +89,7 @@ class SparseGP(Planner, Placed):
     def __init__(
         self,
         descriptor: Descriptor | Term | Sequence[Descriptor | Term],
-        kernel: DotProduct | None = None,
+        kernel: DotProduct | Linear | None = None,
         *,
         n_inducing: int,
         noise: Noise | str | None = None,
@@ -91,6 +98,7 @@ class SparseGP(Planner, Placed):
         tolerance: float = 1e-10,
         device: str | None = None,
         precision: str = "float64",
+        baseline: Baseline | None = None,
     ) -> None:
         check_n_inducing(n_inducing)
         check_device(device, precision)
@@ -109,6 +117,7 @@ class SparseGP(Planner, Placed):
         self.inducing = inducing
         self.tolerance = float(tolerance)
         self.device, self.precision = device, precision
+        self.baseline = as_baseline(baseline)
         self.features_: FeatureMap | None = None
         self.fitted_: Fitted | None = None
 
@@ -117,6 +126,7 @@ class SparseGP(Planner, Placed):
         done = [name for name, part in (("prepared", self.features_), ("fitted", self.fitted_)) if part is not None]
         state = f", {' and '.join(done)} with {self.n_inducing_} inducing environments" if done else ""
         where = "" if self.device is None else f", device={self.device!r}, precision={self.precision!r}"
+        state = state if self.baseline is None else f", baseline={self.baseline!r}{state}"
         return (
             f"SparseGP({self._described()}, n_inducing={self.n_inducing}, noise={self.noise!r}, "
             f"seed={self.seed}, inducing={self.inducing!r}, tolerance={self.tolerance}{where}{state})"
@@ -133,21 +143,22 @@ class SparseGP(Planner, Placed):
         return leading(self.terms).descriptor
 
     @property
-    def kernel(self) -> DotProduct:
+    def kernel(self) -> DotProduct | Linear:
         """The kernel of the first term that has one; its amplitude is the term's prior standard deviation, eV."""
         return leading(self.terms).kernel or DotProduct(2, self.terms[0].amplitude)
 
     @property
     def cutoff_(self) -> float:
-        """Largest reach of all terms, Å."""
-        return max(term.descriptor.cutoff for term in self.terms)
+        """Distance up to which a batch needs neighbour pairs, Å: the largest reach of terms and fitted baseline."""
+        return max(term.descriptor.cutoff for term in self.terms) if self.fitted_ is None else self.fitted_.reach
 
     # ---- making models
 
     def _clone(self) -> SparseGP:
         return SparseGP(
             self.terms, n_inducing=self.n_inducing, noise=self.noise, seed=self.seed,
-            inducing=self.inducing, tolerance=self.tolerance, device=self.device, precision=self.precision,
+            inducing=self.inducing, tolerance=self.tolerance, baseline=self.baseline,
+            device=self.device, precision=self.precision,
         )  # fmt: skip
 
     def prepare(
@@ -212,10 +223,12 @@ class SparseGP(Planner, Placed):
         kinds = require_labels(labels, self.noise)
         if self.features_ is not None:
             check_species(structures, self.features_.species)
+        labels = less_baseline(self.baseline, structures, labels, kinds)
         features = self.features_ or self._choose_features(structures)
-        self.fitted_ = fit_state(
+        state = fit_state(
             features, structures, labels, self.noise, kinds=kinds, amplitude=self.terms[0].amplitude, seed=self.seed
         )
+        self.fitted_ = replace(state, reference=self.baseline)
         return self
 
     def condition(self, structures: Sequence[Atoms], *, keys: Mapping[str, str | None] | None = None) -> SparseGP:
@@ -235,7 +248,7 @@ class SparseGP(Planner, Placed):
         structures = structure_list(structures)
         check_species(structures, state.features.species)
         validate(structures)
-        labels = resolve(structures, keys)
+        labels = less_baseline(state.reference, structures, resolve(structures, keys), state.noise.kinds)
         state = condition_state(state, structures, labels)
         model = self._clone()
         model.features_, model.fitted_ = self.features_, state
@@ -272,7 +285,7 @@ class SparseGP(Planner, Placed):
         check_species(structures, state.features.species)
 
         def part(piece: tuple[int, int]) -> Prediction:
-            batch = Batch.from_structures(structures[slice(*piece)], state.features.cutoff, start=piece[0])
+            batch = Batch.from_structures(structures[slice(*piece)], state.reach, start=piece[0])
             return state.predict(batch, uncertainty=uncertainty)
 
         if uncertainty:
@@ -299,6 +312,7 @@ class SparseGP(Planner, Placed):
             "inducing": self.inducing,
             "tolerance": self.tolerance,
             "prepared": self.features_ is not None,
+            "baseline": None if self.baseline is None else self.baseline.settings(),
         }
 
     def save(self, path: str | Path) -> None:
@@ -347,7 +361,7 @@ class SparseGP(Planner, Placed):
 
     @property
     def baseline_(self) -> dict[int, float]:
-        """Energy constant of each species (by atomic number), eV."""
+        """Energy constant of each species (by atomic number), eV; not the potential `baseline`, which comes on top."""
         state = self._state()
         return dict(zip(state.features.species, state.e0.tolist(), strict=True))
 
