@@ -46,6 +46,7 @@ CASES = {
         for element in ("Si", "Ge", "Li", "Ni")
     },
     "predict": Case("time of energy, forces and standard deviations, 1000 Si atoms", "predict"),
+    "gpu": Case("PyTorch on CPU and CUDA beside compiled loops: predictions, rows, a fit, precision", "gpu"),
     "descriptor": Case("time and memory of SOAP and its gradients", "descriptor"),
     "fit": Case("time and memory of a fit, mlearn Si, M = 1000, 2 threads", "fit"),
     "design": Case("errors after choosing 10, 20 and 40 of mlearn Si by several ways", "design"),

@@ -16,16 +16,21 @@ from kernelpot.descriptors.arguments import species_places
 from kernelpot.descriptors.device_batch import DeviceBatch
 from kernelpot.descriptors.protocol import Descriptor
 from kernelpot.descriptors.soap import SOAP
+from kernelpot.descriptors.soap_engine import SoapEngine
 from kernelpot.errors import ParameterError
 from kernelpot.features.feature_map import FeatureMap, Rows
 from kernelpot.features.kernel_map import KernelMap
+from kernelpot.features.linear_map import LinearMap
 from kernelpot.features.sum_map import SumMap
-from kernelpot.features.torch_kernel import DeviceRows, KernelEngine, KernelForm, KernelState
+from kernelpot.features.torch_environments import DeviceRows, EnvironmentEngine, EnvironmentState
+from kernelpot.features.torch_kernel import KernelEngine, KernelForm, LinearDeviceForm, LinearEngine
 from kernelpot.features.torch_pairs import PairEngine, PairForm, PairState
 from kernelpot.features.two_body_map import TwoBodyMap
 from kernelpot.linalg.devices import computing
 
-Engine = KernelEngine | PairEngine
+Engine = KernelEngine | LinearEngine | PairEngine
+State = EnvironmentState | PairState
+DeviceForm = KernelForm | LinearDeviceForm | PairForm
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +51,7 @@ class TorchDescribed:
 
     batch: Batch
     species: Int[np.ndarray, " atoms"]
-    parts: tuple[KernelState | PairState, ...]
+    parts: tuple[State, ...]
     host: FeatureMap
 
     @cached_property
@@ -59,7 +64,7 @@ class TorchDescribed:
 class TorchForm:
     """The sum of the terms' energies."""
 
-    forms: tuple[KernelForm | PairForm, ...]
+    forms: tuple[DeviceForm, ...]
     paths: tuple[str, ...]
     device: str
 
@@ -241,8 +246,7 @@ class TorchMap:
             engine.form(weights[columns], collapse=collapse)
             for engine, columns in zip(self.rough, self._columns(), strict=True)
         ]
-        paths = [path for form in forms for path in (form.form.paths if isinstance(form, KernelForm) else ("table",))]
-        return TorchForm(tuple(forms), tuple(paths), self.device)
+        return TorchForm(tuple(forms), tuple(path for form in forms for path in form.paths), self.device)
 
     def local_values(
         self, described: TorchDescribed
@@ -260,10 +264,14 @@ class TorchMap:
 
 
 def _engine(term: FeatureMap, device: str, dtype: torch.dtype) -> Engine:
-    if isinstance(term, KernelMap) and isinstance(term.descriptor, SOAP):
-        return KernelEngine.make(term, device, dtype)
     if isinstance(term, TwoBodyMap):
         return PairEngine(term, device)
+    if isinstance(term.descriptor, SOAP):
+        environments = EnvironmentEngine(SoapEngine(term.descriptor, device, dtype))
+        if isinstance(term, KernelMap):
+            return KernelEngine(term, environments)
+        if isinstance(term, LinearMap):
+            return LinearEngine(term, environments)
     name = type(term.descriptor).__name__
     raise ParameterError(
         f"a term of {name} has no engine for PyTorch yet; leave `device` None, or take SOAP or TwoBody."
@@ -272,13 +280,13 @@ def _engine(term: FeatureMap, device: str, dtype: torch.dtype) -> Engine:
 
 def _describe(
     engines: Sequence[Engine], batch: Batch, species: Int[np.ndarray, " atoms"], device: str
-) -> tuple[KernelState | PairState, ...]:
+) -> tuple[State, ...]:
     there = DeviceBatch(batch, device, species)
-    seen: list[tuple[Descriptor, KernelState | PairState]] = []
+    seen: list[tuple[Descriptor, State]] = []
     parts = []
     for engine in engines:
         known = [part for descriptor, part in seen if descriptor == engine.features.descriptor]
         part = known[0] if known else engine.describe(there)
         seen.append((engine.features.descriptor, part))
         parts.append(part)
-    return cast(tuple[KernelState | PairState, ...], tuple(parts))
+    return cast(tuple[State, ...], tuple(parts))

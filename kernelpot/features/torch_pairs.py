@@ -13,7 +13,7 @@ from torch import Tensor
 
 from kernelpot.descriptors.device_batch import DeviceBatch, DeviceTable, hermite_slope
 from kernelpot.descriptors.expansion_torch import hermite
-from kernelpot.features.torch_kernel import VOIGT, DeviceRows
+from kernelpot.features.torch_environments import VOIGT, DeviceRows
 from kernelpot.features.two_body_map import TwoBodyMap
 from kernelpot.linalg.devices import pieces, working_bytes
 from kernelpot.threads import count
@@ -133,6 +133,11 @@ class PairForm:
 
     engine: PairEngine
     tables: Float[Tensor, "blocks nodes_times_3"]
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """One table."""
+        return ("table",)
 
     def local_and_pairs(self, state: PairState) -> tuple[Float[Tensor, " atoms"], Float[Tensor, "pairs 3"]]:
         """Return every atom's half of its pair energies, eV, with the derivative by each pair vector, eV/Å."""

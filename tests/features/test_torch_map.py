@@ -11,10 +11,11 @@ import torch
 import kernelpot as kp
 from kernelpot.data.batch import Batch
 from kernelpot.errors import ParameterError, SpeciesError
-from kernelpot.features import torch_kernel, torch_pairs
+from kernelpot.features import torch_environments, torch_pairs
 from kernelpot.features.feature_map import dense_local_values
 from kernelpot.features.inducing import choose_inducing
 from kernelpot.features.kernel_map import KernelMap
+from kernelpot.features.linear_map import LinearMap
 from kernelpot.features.placing import device_of, on_device
 from kernelpot.features.sum_map import SumMap
 from kernelpot.features.two_body_map import TwoBodyMap
@@ -91,6 +92,26 @@ def test_mixed_element_channels(device):
 
 
 @pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("normalise", [True, False])
+def test_linear_terms(normalise, device):
+    structures = [make.copper_gold(1), make.slab(3), make.isolated("Au")]
+    soap = potentials.small_soap().with_species((29, 79))
+    linear = LinearMap.from_structures(soap, structures, normalise=normalise)
+    host = SumMap((linear, feature_map(structures)), (1.0, 0.5))
+    there = on_device(host, device)
+    batch = batch_of(host, structures)
+    ours, theirs = there.describe(batch), host.describe(batch)
+    assert ours.parts[0] is ours.parts[1]
+    assert_same_rows(there.rows(ours, KINDS), host.rows(theirs, KINDS))
+    np.testing.assert_allclose(
+        dense_local_values(there, ours), dense_local_values(host, theirs), rtol=1e-11, atol=1e-12
+    )
+    weights = np.random.default_rng(0).normal(size=host.n_columns)
+    assert there.form(weights).paths == host.form(weights).paths
+    assert_same_energies(there.form(weights).local_and_pairs(ours), host.form(weights).local_and_pairs(theirs))
+
+
+@pytest.mark.parametrize("device", DEVICES)
 def test_force_rows_are_differences_of_energy_rows(device):
     structures = [make.copper_gold(1)]
     there = on_device(three_terms(structures), device)
@@ -119,7 +140,7 @@ def test_pieces_of_any_size_give_the_same(device, monkeypatch):
     rows, weights = there.rows(whole, KINDS), np.random.default_rng(0).normal(size=there.n_columns)
     energies = there.form(weights).local_and_pairs(whole)
     for size in (20_000, 500_000):
-        for module in (torch_kernel, torch_pairs):
+        for module in (torch_environments, torch_pairs):
             monkeypatch.setattr(module, "working_bytes", lambda device, n=1, size=size: size)
         cut = there.describe(batch)
         assert cut.parts[1].grid is None
