@@ -167,17 +167,56 @@ class SoapEngine:
         ∂c[lm, k]/∂x = R_k ∂_x Y_lm + u_x R'_k Y_lm has rank two in (m, k), so with T_k = Σ_m ∂_x Y_lm c[lm, k] and
         V_k = u_x Σ_m Y_lm c[lm, k]: ∂p[l, k, k']/∂x ∝ R_k T_k' + R_k' T_k + R'_k V_k' + R'_k' V_k.
         """
-        soap, n, slots = self.soap, grid.n_atoms, grid.slots
+        n, slots = grid.n_atoms, grid.slots
         turned = grid.harmonics.gradients(grid.directions, grid.lengths, grid.angular).view(3, self._lm, n, slots)
         angular = grid.angular.view(self._lm, n, slots)
-        u = grid.directions.view(3, n, slots).transpose(0, 1)[..., None]
+        turn = [torch.matmul(turned[:, here].permute(2, 0, 3, 1), c[:, None, here]) for _, here in self._degrees()]
+        stretch = [torch.matmul(angular[here].permute(1, 2, 0), c[:, here]) for _, here in self._degrees()]
         value, slope = (self._in_channels(grid, flat) for flat in (grid.radial, grid.radial_slope))
+        return self._outer(grid, value, slope, turn, stretch)
+
+    def jacobian_backwards(
+        self, grid: NeighbourGrid, c: Float[Tensor, "atoms lm k"], elements: Int[Tensor, " atoms"]
+    ) -> Float[Tensor, "n 3 slots f"]:
+        """Return ∂p_j/∂r_i for every neighbour j of the grid's atoms i, given the coefficients of all atoms.
+
+        The vector from j to i is that from i to j reversed, where Y_lm has the sign (-1)^l and its gradient (-1)^(l+1);
+        what counts in the channels is the element of i.
+        """
+        n, slots = grid.n_atoms, grid.slots
+        there = c[grid.target].view(n, slots, self._lm, self.size)
+        turned = grid.harmonics.gradients(grid.directions, grid.lengths, grid.angular).view(3, self._lm, n, slots)
+        angular = grid.angular.view(self._lm, n, slots)
+        turn, stretch = [], []
+        for degree, here in self._degrees():
+            sign = 1.0 if degree % 2 else -1.0
+            turn.append(sign * torch.einsum("xmns,nsmk->nxsk", turned[:, here], there[:, :, here]))
+            # -(-1)^l: the sign of the harmonic times that of the direction, which multiplies below.
+            stretch.append(sign * torch.einsum("mns,nsmk->nsk", angular[here], there[:, :, here]))
+        channels = self._mixing[:, elements[grid.start : grid.stop]].T[:, None, None, :, None]
+        shape = (n, slots, self.soap.l_max + 1, 1, self.soap.n_max)
+        value, slope = (
+            (channels * flat.view(shape)).reshape(n, slots, self.soap.l_max + 1, self.size)
+            for flat in (grid.radial, grid.radial_slope)
+        )
+        return self._outer(grid, value, slope, turn, stretch)
+
+    def _outer(
+        self,
+        grid: NeighbourGrid,
+        value: Float[Tensor, "n slots l k"],
+        slope: Float[Tensor, "n slots l k"],
+        turn: list[Float[Tensor, "n 3 slots k"]],
+        stretch: list[Float[Tensor, "n slots k"]],
+    ) -> Float[Tensor, "n 3 slots f"]:
+        """Return the symmetric products R_k T_k' + R_k' T_k + R'_k V_k' + R'_k' V_k of every degree."""
+        n, slots = grid.n_atoms, grid.slots
+        u = grid.directions.view(3, n, slots).transpose(0, 1)[..., None]
         rows, columns, weight = self._triangle
         size = len(rows)
-        result = torch.empty((n, 3, slots, soap.n_features), device=self.device, dtype=self.dtype)
-        for degree, here in self._degrees():
-            t = torch.matmul(turned[:, here].permute(2, 0, 3, 1), c[:, None, here])
-            v = u * torch.matmul(angular[here].permute(1, 2, 0), c[:, here])[:, None]
+        result = torch.empty((n, 3, slots, self.soap.n_features), device=self.device, dtype=self.dtype)
+        for degree, _ in self._degrees():
+            t, v = turn[degree], u * stretch[degree][:, None]
             part = result[..., degree * size : (degree + 1) * size]
             scale = prefactor(degree) * weight
             torch.mul((value[:, :, degree, rows] * scale)[:, None], t[..., columns], out=part)

@@ -40,6 +40,11 @@ class KernelEngine:
         return [torch.as_tensor(z, device=self.environments.device) for z in self.features.inducing]
 
     @cached_property
+    def whitening(self) -> list[Float[Tensor, "m d"]]:
+        """Whitening of each species."""
+        return [torch.as_tensor(w, device=self.environments.device) for w in self.features.whitening]
+
+    @cached_property
     def slices(self) -> list[slice]:
         """Columns of each species."""
         starts = self.features.starts.tolist()

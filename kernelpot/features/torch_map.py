@@ -25,6 +25,7 @@ from kernelpot.features.sum_map import SumMap
 from kernelpot.features.torch_environments import DeviceRows, EnvironmentEngine, EnvironmentState
 from kernelpot.features.torch_kernel import KernelEngine, KernelForm, LinearDeviceForm, LinearEngine
 from kernelpot.features.torch_pairs import PairEngine, PairForm, PairState
+from kernelpot.features.torch_variances import TorchVariances
 from kernelpot.features.two_body_map import TwoBodyMap
 from kernelpot.linalg.devices import computing
 
@@ -224,13 +225,7 @@ class TorchMap:
         """Return the rows of a batch; energies come whatever is asked for."""
         batch, wanted = described.batch, {"forces", "stress"} & set(kinds)
         with computing(self.device):
-            parts = described.parts
-            if self.engines is not self.rough:
-                parts = _describe(self.engines, batch, described.species, self.device)
-            there = parts[0].there
-            rows = DeviceRows.empty(there, self.n_columns, derivatives=bool(wanted), stress="stress" in wanted)
-            for engine, part, columns in zip(self.engines, parts, self._columns(), strict=True):
-                engine.add_rows(part, rows.columns(columns.start, columns.stop))  # type: ignore[arg-type]
+            _, rows = self.device_rows(described, derivatives=bool(wanted), stress="stress" in wanted)
             energy = rows.energy.cpu().numpy()
             forces = stress = None
             if rows.forces is not None and "forces" in wanted:
@@ -239,6 +234,32 @@ class TorchMap:
                 volumes = torch.as_tensor(batch.volumes, device=self.device)[:, None, None]
                 stress = (rows.virial / volumes).reshape(-1, self.n_columns).cpu().numpy()
         return Rows(energy, forces, stress)
+
+    def device_rows(
+        self, described: TorchDescribed, *, derivatives: bool, stress: bool
+    ) -> tuple[tuple[State, ...], DeviceRows]:
+        """Return the rows of a batch on the device, with what the engines in float64 made them from."""
+        parts = described.parts
+        if self.engines is not self.rough:
+            parts = _describe(self.engines, described.batch, described.species, self.device)
+        rows = DeviceRows.empty(parts[0].there, self.n_columns, derivatives=derivatives, stress=stress)
+        for engine, part, columns in zip(self.engines, parts, self._columns(), strict=True):
+            engine.add_rows(part, rows.columns(columns.start, columns.stop))  # type: ignore[arg-type]
+        return parts, rows
+
+    def variances(
+        self,
+        projection: Float[np.ndarray, "m_plus_species d"],
+        shrinkage: Float[np.ndarray, "m_plus_species d"],
+        amplitude: float,
+    ) -> TorchVariances:
+        """Return what computes posterior variances on the device; the matrices are those of `Uncertainty`."""
+        return TorchVariances.make(self, projection, shrinkage, amplitude)
+
+    @property
+    def starts(self) -> list[int]:
+        """First raw column of each term."""
+        return [columns.start for columns in self._columns()]
 
     def form(self, weights: Float[np.ndarray, " m"], *, collapse: bool = True) -> TorchForm:
         """Return the energy with these weights of raw columns, eV."""

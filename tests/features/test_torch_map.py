@@ -10,15 +10,18 @@ import torch
 
 import kernelpot as kp
 from kernelpot.data.batch import Batch
+from kernelpot.descriptors.device_batch import DeviceBatch
 from kernelpot.errors import ParameterError, SpeciesError
-from kernelpot.features import torch_environments, torch_pairs
+from kernelpot.features import torch_environments, torch_pairs, torch_residual
 from kernelpot.features.feature_map import dense_local_values
 from kernelpot.features.inducing import choose_inducing
 from kernelpot.features.kernel_map import KernelMap
 from kernelpot.features.linear_map import LinearMap
 from kernelpot.features.placing import device_of, on_device
+from kernelpot.features.residual import prior
 from kernelpot.features.sum_map import SumMap
 from kernelpot.features.two_body_map import TwoBodyMap
+from kernelpot.linalg.devices import computing
 from tests import potentials
 from tests import structures as make
 from tests.devices import DEVICES
@@ -173,6 +176,38 @@ def test_other_scales_share_what_is_on_the_device(device):
     assert other.engines is there.engines
     rows = there.rows(there.describe(batch_of(there, structures)), ("energy",)).energy
     np.testing.assert_allclose(other.whiten(rows), there.host.rescaled((1.0, 2.0, 4.0)).whiten(rows))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("zeta", [1, 2, 3])
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_prior_variances_are_those_of_compiled_loops(case, zeta, device, monkeypatch):
+    structures = case()
+    host = feature_map(structures, zeta=zeta)
+    engine = on_device(host, device).engines[0].environments
+    batch = batch_of(host, structures)
+    expected = {kind: prior(host, host.describe(batch), kind) for kind in KINDS}
+    for in_pieces in (False, True):
+        if in_pieces:
+            monkeypatch.setattr(torch_residual, "working_bytes", lambda device, n=1: 300_000)
+        with computing(device):
+            state = engine.describe(DeviceBatch(batch, device, host.describe(batch).species))
+            energy = torch_residual.energy_prior(engine, state, zeta).cpu().numpy()
+            forces = torch_residual.forces_prior(engine, state, zeta).T.cpu().numpy().ravel()
+            stress = torch_residual.stress_prior(engine, state, zeta).cpu().numpy() / batch.volumes[:, None] ** 2
+        np.testing.assert_allclose(energy, expected["energy"], rtol=1e-12)
+        np.testing.assert_allclose(forces, expected["forces"], atol=1e-12 * expected["forces"].max())
+        np.testing.assert_allclose(stress.ravel(), expected["stress"], rtol=1e-11)
+
+
+def test_derivatives_backwards_with_mixed_channels():
+    host = mixed_channels([make.four_metals(k) for k in range(2)])
+    batch = batch_of(host, [make.four_metals(3)])
+    expected = prior(host, host.describe(batch), "forces")
+    there = on_device(host, "cpu")
+    with computing("cpu"):
+        found = torch_residual.forces_prior(there.engines[0].environments, there.describe(batch).parts[0], 2)
+    np.testing.assert_allclose(found.T.numpy().ravel(), expected, atol=1e-12 * expected.max())
 
 
 def test_maps_move_to_a_device_and_back():

@@ -12,7 +12,9 @@ from ase.md.verlet import VelocityVerlet
 
 import kernelpot as kp
 from kernelpot.errors import ParameterError
+from kernelpot.features import torch_variances
 from kernelpot.features.placing import device_of
+from kernelpot.kernels import Linear
 from tests import potentials
 from tests import structures as make
 from tests.devices import DEVICES
@@ -55,6 +57,25 @@ def test_fit_and_predict(train, reference, device):
     bare = model.predict(TEST, uncertainty=False)
     np.testing.assert_allclose(bare.energy, reference.predict(TEST).energy, atol=1e-9)
     assert bare.label is None
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("kernels", ["two kernels and pairs", "linear", "one kernel"])
+def test_standard_deviations_of_every_sort_of_term(train, kernels, device, monkeypatch):
+    soap = potentials.small_soap()
+    terms = {
+        "two kernels and pairs": [kp.Term(soap, kp.DotProduct(1, 2.0)), kp.TwoBody(cutoff=4.5), kp.Term(soap)],
+        "linear": [kp.Term(soap, Linear(0.5, normalise=False)), kp.Term(soap, kp.DotProduct(3, 0.3))],
+        "one kernel": [kp.Term(soap, kp.DotProduct(2, 0.7))],
+    }[kernels]
+    model = kp.SparseGP(terms, n_inducing=16, noise=potentials.NOISE, tolerance=1e-8).fit(train)
+    expected = model.predict(TEST)
+    assert_same_predictions(model.to(device).predict(TEST), expected)
+    monkeypatch.setattr(torch_variances, "working_bytes", lambda device, n=1: 5_000)
+    assert_same_predictions(model.to(device).predict(TEST), expected)
+    # Nothing of the label variances is computed from densities in float32.
+    mixed = model.to(device, precision="mixed").predict(TEST)
+    np.testing.assert_allclose(mixed.energy_std, expected.energy_std, atol=1e-7)
 
 
 @pytest.mark.parametrize("device", DEVICES)
