@@ -16,7 +16,7 @@ def on_device(features: FeatureMap, device: str | None, precision: str = "float6
     device
         None, "cpu", "cuda" or "cuda:0".
     precision
-        "float64", or "mixed": energies and forces from densities in float32.
+        "float64"; "mixed": energies and forces from densities in float32; "float32": rows of a fit from these too.
 
     Raises
     ------

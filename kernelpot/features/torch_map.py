@@ -95,10 +95,9 @@ class TorchMap:
     device
         PyTorch's name of the device.
     precision
-        One of `kernelpot.linalg.devices.PRECISIONS`. Rows are float64 in either, since whitening multiplies their
-        round-off by up to 1/√tolerance; "mixed" computes energies and forces from densities in float32.
+        One of `kernelpot.linalg.devices.PRECISIONS`.
     engines
-        One for each term, which other maps with the same terms share.
+        One for each term in float64, which other maps with the same terms share.
     rough
         The same in the precision of energies and forces.
     """
@@ -121,7 +120,7 @@ class TorchMap:
         terms = host.terms if isinstance(host, SumMap) else (host,)
         engines = tuple(_engine(term, device, torch.float64) for term in terms)
         rough = engines
-        if precision == "mixed":
+        if precision != "float64":
             rough = tuple(_engine(term, device, torch.float32) for term in terms)
         return cls(host, device, precision, engines, rough)
 
@@ -225,7 +224,8 @@ class TorchMap:
         """Return the rows of a batch; energies come whatever is asked for."""
         batch, wanted = described.batch, {"forces", "stress"} & set(kinds)
         with computing(self.device):
-            _, rows = self.device_rows(described, derivatives=bool(wanted), stress="stress" in wanted)
+            exact = self.precision != "float32"
+            _, rows = self.device_rows(described, derivatives=bool(wanted), stress="stress" in wanted, exact=exact)
             energy = rows.energy.cpu().numpy()
             forces = stress = None
             if rows.forces is not None and "forces" in wanted:
@@ -236,14 +236,14 @@ class TorchMap:
         return Rows(energy, forces, stress)
 
     def device_rows(
-        self, described: TorchDescribed, *, derivatives: bool, stress: bool
+        self, described: TorchDescribed, *, derivatives: bool, stress: bool, exact: bool = True
     ) -> tuple[tuple[State, ...], DeviceRows]:
-        """Return the rows of a batch on the device, with what the engines in float64 made them from."""
-        parts = described.parts
-        if self.engines is not self.rough:
-            parts = _describe(self.engines, described.batch, described.species, self.device)
+        """Return the rows of a batch on the device, with what the engines made them from; `exact`: in float64."""
+        parts, engines = described.parts, self.engines if exact else self.rough
+        if engines is not self.rough:
+            parts = _describe(engines, described.batch, described.species, self.device)
         rows = DeviceRows.empty(parts[0].there, self.n_columns, derivatives=derivatives, stress=stress)
-        for engine, part, columns in zip(self.engines, parts, self._columns(), strict=True):
+        for engine, part, columns in zip(engines, parts, self._columns(), strict=True):
             engine.add_rows(part, rows.columns(columns.start, columns.stop))  # type: ignore[arg-type]
         return parts, rows
 

@@ -16,8 +16,11 @@ from kernelpot.errors import ParameterError
 if TYPE_CHECKING:
     import torch
 
-PRECISIONS = ("float64", "mixed")
-"""float64 throughout, or float32 for densities and derivatives of single environments and float64 for the rest."""
+PRECISIONS = ("float64", "mixed", "float32")
+"""What is computed in float32: nothing; densities behind energies and forces; those behind training rows too.
+
+Kernels, energies, sums over atoms, factorisations and variances are float64 in all three.
+"""
 
 CPU_BYTES = 32_000_000
 """Working set of one piece on a CPU: larger ones leave the cache."""
@@ -46,7 +49,7 @@ def check_device(device: str | None, precision: str = "float64") -> None:
     """
     if precision not in PRECISIONS or (device is None and precision != "float64"):
         raise ParameterError(
-            '`precision` must be "float64", or "mixed" together with a device, '
+            '`precision` must be "float64", or together with a device "mixed" or "float32", '
             f"got {precision!r} with device={device!r}."
         )
     if device is None or device == "cpu":

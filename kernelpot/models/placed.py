@@ -31,8 +31,8 @@ class Placed:
         device
             None: compiled loops on the CPU. "cpu": PyTorch on the CPU. "cuda" or "cuda:0": PyTorch on a GPU.
         precision
-            "float64", or with a device "mixed": energies, forces and stresses from densities in float32; whatever is
-            fitted or squared (rows, standard deviations of labels) stays in float64.
+            "float64", or with a device "mixed": energies, forces and stresses from densities in float32; or
+            "float32": the rows that a fit is made from, too. Standard deviations are float64 in all.
 
         Raises
         ------

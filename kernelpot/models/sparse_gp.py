@@ -74,7 +74,7 @@ class SparseGP(Planner, Placed):
     device
         None: compiled loops on the CPU. "cpu", "cuda" or "cuda:0": PyTorch there (`to` moves a model).
     precision
-        "float64", or with a device "mixed": energies and forces from densities in float32.
+        "float64", or with a device "mixed" or "float32" (see `to`).
     baseline
         A potential to learn the difference from: a `ZBL`, a `CalculatorBaseline` or an ASE calculator. Its energies,
         forces and stresses are taken off the labels before anything else and added to every mean; it has no standard

@@ -167,6 +167,17 @@ def test_mixed_precision_keeps_rows_and_blurs_energies_in_the_seventh_digit(devi
 
 
 @pytest.mark.parametrize("device", DEVICES)
+def test_single_precision_blurs_rows_in_the_seventh_digit_too(device):
+    structures = [make.copper_gold(5), make.slab(2)]
+    host = three_terms([make.copper_gold(1), make.copper_gold(2)])
+    there = on_device(host, device, "float32")
+    batch = batch_of(host, structures)
+    ours, expected = there.rows(there.describe(batch), KINDS), host.rows(host.describe(batch), KINDS)
+    assert_same_rows(ours, expected, 3e-6)
+    assert np.abs(ours.forces - expected.forces).max() > 1e-10 * np.abs(expected.forces).max()
+
+
+@pytest.mark.parametrize("device", DEVICES)
 def test_other_scales_share_what_is_on_the_device(device):
     structures = [make.copper_gold(1)]
     there = on_device(three_terms(structures), device)

@@ -31,7 +31,7 @@ def test_a_gpu_that_is_not_there_is_an_error(monkeypatch):
         devices.check_device("cuda:2")
 
 
-@pytest.mark.parametrize(("device", "precision"), [("cpu", "float32"), (None, "mixed"), ("cpu", "")])
+@pytest.mark.parametrize(("device", "precision"), [("cpu", "single"), (None, "mixed"), ("cpu", "")])
 def test_unknown_precisions_are_named(device, precision):
     with pytest.raises(ParameterError, match="`precision` must be"):
         devices.check_device(device, precision)

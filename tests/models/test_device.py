@@ -74,8 +74,17 @@ def test_standard_deviations_of_every_sort_of_term(train, kernels, device, monke
     monkeypatch.setattr(torch_variances, "working_bytes", lambda device, n=1: 5_000)
     assert_same_predictions(model.to(device).predict(TEST), expected)
     # Nothing of the label variances is computed from densities in float32.
-    mixed = model.to(device, precision="mixed").predict(TEST)
-    np.testing.assert_allclose(mixed.energy_std, expected.energy_std, atol=1e-7)
+    for precision in ("mixed", "float32"):
+        rough = model.to(device, precision=precision).predict(TEST)
+        np.testing.assert_allclose(rough.energy_std, expected.energy_std, atol=1e-7)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_fit_to_rows_in_single_precision(train, reference, device):
+    found = specification(device=device, precision="float32").fit(train).predict(TEST[:2])
+    expected = reference.predict(TEST[:2])
+    assert_same_predictions(found, expected, mean=2e-4, std=2e-4)
+    assert np.abs(found.energy - expected.energy).max() > 1e-9
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -158,7 +167,7 @@ def test_a_device_that_is_not_there_is_refused_at_once():
     with pytest.raises(ParameterError, match="`precision` must be"):
         specification(precision="mixed")
     with pytest.raises(ParameterError, match="`precision` must be"):
-        specification().to("cpu", precision="single")
+        specification().to("cpu", precision="half")
 
 
 def test_models_in_compiled_loops_do_not_import_pytorch():
