@@ -100,7 +100,7 @@ def ours(*, quick: bool) -> dict[str, Any]:
 
 
 def _errors(models: dict[str, Any], spec: Any, train: Any, test: Any) -> dict[str, dict[str, float]]:
-    """Compare the predictions of every model, and of one fitted to rows in float32 too, with those of compiled loops."""
+    """Compare the predictions of every model, and of one fitted in float32, with those of compiled loops."""
     device = "cuda" if "CUDA" in models else "cpu"
     rough = spec.to(device, precision="float32").fit(train)
     reference = models["compiled loops"].predict(test, uncertainty=False)

@@ -25,7 +25,7 @@ Kernels, energies, sums over atoms, factorisations and variances are float64 in 
 CPU_BYTES = 32_000_000
 """Working set of one piece on a CPU: larger ones leave the cache."""
 
-LARGEST_BYTES = 8_000_000_000
+LARGEST_BYTES = 4_000_000_000
 """Working set of one piece on any device: beyond it nothing gets faster."""
 
 FREE_SHARE = 0.3
