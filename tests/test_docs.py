@@ -31,7 +31,7 @@ def test_unbound_names_are_found():
     assert unbound("import numpy as np\nx = [np.sin(k) for k in y]\ndef f(a): return len(a) + b\n") == {"y", "b"}
 
 
-@pytest.mark.parametrize("name", ["assess.md", "baselines.md", "goals.md", "robustness.md", "scale.md"])
+@pytest.mark.parametrize("name", ["assess.md", "baselines.md", "goals.md", "gpu.md", "robustness.md", "scale.md"])
 def test_the_first_example_makes_what_it_uses(name):
     text = (DOCS / name).read_text(encoding="utf-8")
     code = text.split("```python\n")[1].split("```")[0]
@@ -43,3 +43,10 @@ def test_the_forecast_of_assess_runs(capsys):
     for example in Document.parse(str(DOCS / "assess.md"), PythonCodeBlockParser()):
         example.evaluate()
     assert "forecast from a pilot of 12 labelled structures" in capsys.readouterr().out
+
+
+def test_the_gaussian_process_of_the_gpu_page_runs(capsys):
+    pytest.importorskip("gpytorch")
+    code = (DOCS / "gpu.md").read_text(encoding="utf-8").split("```python\n")[2].split("```")[0]
+    exec(compile(code, "gpu.md", "exec"), {"__name__": "gpu"})
+    assert "tensor([" in capsys.readouterr().out

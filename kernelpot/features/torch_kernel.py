@@ -60,6 +60,10 @@ class KernelEngine:
             atoms, mine = self.environments.atoms_of(state.there, a)
             yield atoms, columns, (state.x[mine] @ self.inducing[a].T) ** self.features.kernel.zeta
 
+    def local_prior(self, state: EnvironmentState) -> Float[Tensor, " atoms"]:
+        """k(x, x) = 1 of unit vectors."""
+        return torch.ones_like(state.norm)
+
     def add_rows(self, state: EnvironmentState, rows: DeviceRows) -> None:
         """Add this term's rows to its columns.
 
@@ -159,6 +163,11 @@ class LinearEngine:
             atoms, mine = self.environments.atoms_of(state.there, a)
             x = state.x[mine]
             yield atoms, self._block(a), x if self.features.normalise else x * state.norm[mine, None]
+
+    def local_prior(self, state: EnvironmentState) -> Float[Tensor, " atoms"]:
+        """Squared length of every atom's features."""
+        lengths = torch.as_tensor(self.features.lengths, device=state.norm.device)[state.there.elements]
+        return ((1.0 if self.features.normalise else state.norm) / lengths).square()
 
     def add_rows(self, state: EnvironmentState, rows: DeviceRows) -> None:
         """Add this term's rows to its columns: vectors and their derivatives, summed."""

@@ -86,7 +86,7 @@ class TorchForm:
 class TorchMap:
     """A feature map in NumPy's arrays whose work is done by PyTorch on a device.
 
-    Whitening and the residual variance stay with the map in compiled loops; files hold that map, never a device.
+    Whitening of rows that are asked for as arrays stays on the host; files hold the host's map, never a device.
 
     Attributes
     ----------
@@ -180,9 +180,11 @@ class TorchMap:
 
     def local_prior(self, described: TorchDescribed) -> Float[np.ndarray, " atoms"]:
         """Return the prior variance of every atom's energy."""
-        if isinstance(self.host, KernelMap):
-            return np.ones(described.batch.n_atoms)
-        return self.host.local_prior(described.on_host)
+        total = np.zeros(described.batch.n_atoms)
+        with computing(self.device):
+            for engine, part, scale in zip(self.rough, described.parts, self.scales, strict=True):
+                total += scale**2 * engine.local_prior(part).cpu().numpy()  # type: ignore[arg-type]
+        return total
 
     def residual(
         self, described: TorchDescribed, kind: str, white: Float[np.ndarray, "rows d"]

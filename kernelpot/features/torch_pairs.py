@@ -86,6 +86,11 @@ class PairEngine:
             result[:, block * n : (block + 1) * n].index_add_(0, there.first[pair], half)
         yield np.arange(there.batch.n_atoms), slice(0, self.features.n_columns), result
 
+    def local_prior(self, state: PairState) -> Float[Tensor, " atoms"]:
+        """Squared length of every atom's features."""
+        ((_, _, local),) = self.values(state)
+        return local.square().sum(1)
+
     def add_rows(self, state: PairState, rows: DeviceRows) -> None:
         """Add this term's rows to its columns: half of every pair's functions, with their derivatives."""
         there, n = state.there, self.features.n_functions

@@ -7,6 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 import kernelpot as kp
 from kernelpot.data.batch import Batch
@@ -94,6 +96,19 @@ def test_mixed_element_channels(device):
     assert_same_energies(there.form(weights).local_and_pairs(ours), host.form(weights).local_and_pairs(theirs))
 
 
+@given(st.integers(0, 10**6), st.sampled_from([make.copper_gold, make.slab]))
+def test_rows_do_not_change_under_rotation_and_forces_turn_along(seed, kind):
+    atoms, matrix = kind(seed), make.rotation(seed)
+    there = on_device(three_terms([make.copper_gold(1)]), "cpu")
+    first, second = (
+        there.rows(there.describe(batch_of(there, [a])), KINDS) for a in (atoms, make.turned(atoms, matrix))
+    )
+    np.testing.assert_allclose(second.energy, first.energy, atol=1e-9)
+    turned = np.einsum("xy,iym->ixm", matrix, first.forces.reshape(-1, 3, there.n_columns))
+    np.testing.assert_allclose(second.forces.reshape(turned.shape), turned, atol=1e-9)
+    np.testing.assert_allclose(second.forces.reshape(turned.shape).sum(0), 0.0, atol=1e-10)
+
+
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("normalise", [True, False])
 def test_linear_terms(normalise, device):
@@ -109,6 +124,7 @@ def test_linear_terms(normalise, device):
     np.testing.assert_allclose(
         dense_local_values(there, ours), dense_local_values(host, theirs), rtol=1e-11, atol=1e-12
     )
+    np.testing.assert_allclose(there.local_prior(ours), host.local_prior(theirs), rtol=1e-12)
     weights = np.random.default_rng(0).normal(size=host.n_columns)
     assert there.form(weights).paths == host.form(weights).paths
     assert_same_energies(there.form(weights).local_and_pairs(ours), host.form(weights).local_and_pairs(theirs))
