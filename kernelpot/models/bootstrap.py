@@ -17,6 +17,7 @@ from kernelpot.linalg.factor import RowSink
 from kernelpot.linalg.groups import equal_vectors
 from kernelpot.linalg.posterior import Posterior
 from kernelpot.models.arguments import check_species, structure_list
+from kernelpot.models.baselines.given import less_baseline
 from kernelpot.models.fitted import Fitted, Mean
 from kernelpot.models.prediction import Prediction, Spread
 from kernelpot.models.sparse_gp import ATOMS_PER_PREDICTION, SparseGP
@@ -71,7 +72,7 @@ class Bootstrap:
     @one_blas()
     def _resample(self, structures: list[Atoms], keys: Mapping[str, str | None] | None) -> list[Fitted]:
         state = self.model._state()
-        labels = resolve(structures, keys)
+        labels = less_baseline(state.reference, structures, resolve(structures, keys), tuple(state.n_labels))
         groups = equal_vectors(mean_vectors(state.features.descriptor, structures), labels.n_atoms)
         weights = draws(groups, self.n_members, self.seed)
         features, kinds = state.features, tuple(state.n_labels)
@@ -97,7 +98,8 @@ class Bootstrap:
                     drawn = weight[owner] > 0.0
                     sink.append(np.sqrt(weight[owner][drawn])[:, None] * block[drawn])
         prior = Posterior.prior(d)
-        return [replace(state, posterior=prior.condition([sink.factor()])) for sink in sinks]
+        # A baseline is the same for all members: their spread does not need it.
+        return [replace(state, posterior=prior.condition([sink.factor()]), reference=None) for sink in sinks]
 
     def predict(self, structures: Sequence[Atoms], *, uncertainty: bool = True) -> Prediction:
         """Predict as the model does; standard deviations are the spread of the members.

@@ -41,7 +41,7 @@ def load(
     try:
         model = _specification(settings)
         prepared = bool(settings["prepared"])
-        found = recorded(settings.get("baseline"))
+        found = recorded(settings["baseline"])
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise ModelFileError(
             f"{path}: the model's settings were altered ({type(error).__name__}: {error}); fit again."

@@ -8,6 +8,7 @@ from kernelpot.data.noise import Noise
 from kernelpot.descriptors.protocol import Descriptor
 from kernelpot.descriptors.two_body import TwoBody
 from kernelpot.kernels import Linear
+from kernelpot.models.baselines.protocol import Baseline
 from kernelpot.models.sparse_gp import SparseGP
 from kernelpot.models.terms import Term
 
@@ -27,7 +28,7 @@ class LinearModel(SparseGP):
         Prior standard deviation of a typical local energy, eV.
     normalise
         Take unit vectors.
-    noise, seed
+    noise, seed, baseline
         As in `SparseGP`.
 
     Raises
@@ -44,8 +45,9 @@ class LinearModel(SparseGP):
         normalise: bool = False,
         noise: Noise | str | None = None,
         seed: int = 0,
+        baseline: Baseline | None = None,
     ) -> None:
         kernel = Linear(amplitude, normalise)
         given = list(descriptor) if isinstance(descriptor, Iterable) else [descriptor]
         terms = [Term(one) if isinstance(one, TwoBody) else Term(one, kernel) for one in given]
-        super().__init__(terms, n_inducing=1, noise=noise, seed=seed)
+        super().__init__(terms, n_inducing=1, noise=noise, seed=seed, baseline=baseline)
