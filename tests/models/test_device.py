@@ -88,6 +88,22 @@ def test_a_fit_to_rows_in_single_precision(train, reference, device):
 
 
 @pytest.mark.parametrize("device", DEVICES)
+def test_a_difference_from_a_baseline(train, device, tmp_path):
+    ours, theirs = (specification(baseline=kp.ZBL(), device=where).fit(train) for where in (device, None))
+    assert_same_predictions(ours.predict(TEST), theirs.predict(TEST))
+    ours.save(tmp_path / "model.kp")
+    assert_same_predictions(kp.load(tmp_path / "model.kp", device=device).predict(TEST), theirs.predict(TEST))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_linear_models_and_committees(train, device):
+    plain = kp.LinearModel([kp.TwoBody(cutoff=4.5), potentials.small_soap()], noise=potentials.NOISE).fit(train)
+    assert_same_predictions(plain.to(device).predict(TEST), plain.predict(TEST))
+    ours, theirs = (kp.Bootstrap(specification(device=where), n_members=3).fit(train) for where in (device, None))
+    np.testing.assert_allclose(ours.predict(TEST).energy_std, theirs.predict(TEST).energy_std, rtol=1e-4)
+
+
+@pytest.mark.parametrize("device", DEVICES)
 def test_cross_validation_finds_the_same_noises(train, device):
     ours, theirs = (specification(noise="cv", device=where).fit(train) for where in (device, None))
     for kind in ("energy", "forces", "stress"):
