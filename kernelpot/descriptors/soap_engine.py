@@ -130,7 +130,7 @@ class SoapEngine:
         for degree, here in self._degrees():
             block = c[:, here]
             square = torch.bmm(block.transpose(1, 2), block).flatten(1)
-            parts.append(square[:, rows * self.size + columns] * (prefactor(degree) * weight))
+            parts.append(square.index_select(1, rows * self.size + columns) * (prefactor(degree) * weight))
         return torch.cat(parts, dim=1)
 
     def spectrum_vjp(self, c: Float[Tensor, "n lm k"], gradient: Float[Tensor, "n f"]) -> Float[Tensor, "n lm k"]:
@@ -138,7 +138,9 @@ class SoapEngine:
         component, weight = self._square
         size, parts = len(self._triangle[0]), []
         for degree, here in self._degrees():
-            square = gradient[:, degree * size : (degree + 1) * size][:, component] * (prefactor(degree) * weight)
+            square = gradient[:, degree * size : (degree + 1) * size].index_select(1, component) * (
+                prefactor(degree) * weight
+            )
             parts.append(torch.bmm(c[:, here], square.view(-1, self.size, self.size)))
         return torch.cat(parts, dim=1)
 
@@ -219,10 +221,10 @@ class SoapEngine:
             t, v = turn[degree], u * stretch[degree][:, None]
             part = result[..., degree * size : (degree + 1) * size]
             scale = prefactor(degree) * weight
-            torch.mul((value[:, :, degree, rows] * scale)[:, None], t[..., columns], out=part)
-            part.addcmul_((value[:, :, degree, columns] * scale)[:, None], t[..., rows])
-            part.addcmul_((slope[:, :, degree, rows] * scale)[:, None], v[..., columns])
-            part.addcmul_((slope[:, :, degree, columns] * scale)[:, None], v[..., rows])
+            torch.mul((value[:, :, degree, rows] * scale)[:, None], t.index_select(-1, columns), out=part)
+            part.addcmul_((value[:, :, degree, columns] * scale)[:, None], t.index_select(-1, rows))
+            part.addcmul_((slope[:, :, degree, rows] * scale)[:, None], v.index_select(-1, columns))
+            part.addcmul_((slope[:, :, degree, columns] * scale)[:, None], v.index_select(-1, rows))
         return result
 
     def _in_channels(self, grid: NeighbourGrid, flat: Float[Tensor, "slots columns"]) -> Float[Tensor, "n slots l k"]:

@@ -135,14 +135,15 @@ class EnvironmentEngine:
         there = state.there
         budget = working_bytes(self.device, count())
         for start, stop in pieces(there.batch.n_atoms, self.soap.jacobian_bytes(there, columns), budget):
-            grid = self._grid(state, start, stop)
-            change = self.soap.jacobian(grid, state.c[start:stop])
-            if normalise:
-                x = state.x[start:stop].to(change.dtype)
-                along = torch.matmul(change, x[:, None, :, None])
-                change.addcmul_(along, x[:, None, None, :], value=-1.0)
-                change.div_(state.norm[start:stop, None, None, None].to(change.dtype))
-            yield grid, change
+            grid, c = self._grid(state, start, stop), state.c[start:stop]
+            if not normalise:
+                yield grid, self.soap.jacobian(grid, c)
+                continue
+            # Derivatives of a square are linear in what is squared: the length goes out before they are made.
+            change = self.soap.jacobian(grid, c / state.norm[start:stop, None, None].to(c.dtype))
+            x = state.x[start:stop].to(change.dtype)
+            along = torch.matmul(change.flatten(1, 2), x[:, :, None]).view(*change.shape[:3], 1)
+            yield grid, change.addcmul_(along, x[:, None, None, :], value=-1.0)
 
     def scatter(
         self,
@@ -157,11 +158,12 @@ class EnvironmentEngine:
             return
         product = product.to(torch.float64)
         centres = torch.arange(grid.start, grid.stop, device=self.device)[mine]
-        target = grid.target.view(grid.n_atoms, grid.slots)[mine].flatten()
-        own = product.sum(2)
-        for c in range(3):
-            rows.forces[c].index_add_(0, target, product[:, c].flatten(0, 1), alpha=-1.0)
-            rows.forces[c].index_add_(0, centres, own[:, c])
+        n_atoms, m = rows.forces.shape[1:]
+        forces = rows.forces.view(3 * n_atoms, m)
+        axis = n_atoms * torch.arange(3, device=self.device)
+        target = grid.target.view(grid.n_atoms, 1, grid.slots)[mine] + axis[:, None]
+        forces.index_add_(0, target.flatten(), product.flatten(0, 2), alpha=-1.0)
+        forces.index_add_(0, (centres[:, None] + axis).flatten(), product.sum(2).flatten(0, 1))
         if rows.virial is None:
             return
         r = (grid.u * grid.r).view(3, grid.n_atoms, grid.slots).transpose(0, 1)[mine]

@@ -22,8 +22,8 @@ PRECISIONS = ("float64", "mixed", "float32")
 Kernels, energies, sums over atoms, factorisations and variances are float64 in all three.
 """
 
-CPU_BYTES = 32_000_000
-"""Working set of one piece on a CPU: larger ones leave the cache."""
+CPU_BYTES = 64_000_000
+"""Working set of one piece on a CPU: larger ones gain nothing."""
 
 LARGEST_BYTES = 4_000_000_000
 """Working set of one piece on any device: beyond it nothing gets faster."""
