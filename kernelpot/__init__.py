@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from kernelpot import goals as goals
     from kernelpot import gpytorch as gpytorch
     from kernelpot.calculator import Calculator as Calculator
+    from kernelpot.calculator import StopOnExtrapolation as StopOnExtrapolation
+    from kernelpot.data.cutoffs import default_cutoff as default_cutoff
     from kernelpot.data.noise import Noise as Noise
     from kernelpot.data.read import read as read
     from kernelpot.descriptors.elements import ElementChannels as ElementChannels
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from kernelpot.models.screening import screen as screen
     from kernelpot.models.sparse_gp import SparseGP as SparseGP
     from kernelpot.models.terms import Term as Term
+    from kernelpot.tuning.search import tune as tune
 
 __version__ = "0.1.0"
 
@@ -47,13 +50,16 @@ _HOMES = {
     "Prediction": "kernelpot.models.prediction",
     "SOAP": "kernelpot.descriptors.soap",
     "SparseGP": "kernelpot.models.sparse_gp",
+    "StopOnExtrapolation": "kernelpot.calculator",
     "Term": "kernelpot.models.terms",
     "TwoBody": "kernelpot.descriptors.two_body",
+    "default_cutoff": "kernelpot.data.cutoffs",
     "evaluate": "kernelpot.models.scores",
     "forecast": "kernelpot.models.forecast",
     "load": "kernelpot.models.files",
     "read": "kernelpot.data.read",
     "screen": "kernelpot.models.screening",
+    "tune": "kernelpot.tuning.search",
 }
 
 _ROOMS = ("design", "goals", "gpytorch")

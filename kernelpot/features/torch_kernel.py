@@ -92,11 +92,17 @@ class KernelEngine:
 
     def form(self, weights: Float[np.ndarray, " m"], *, collapse: bool) -> KernelForm:
         """Return the energy with these weights of kernel values."""
-        form = EnergyForm.from_weights(self.features, weights, collapse=collapse)
+        return self._placed(EnergyForm.from_weights(self.features, weights, collapse=collapse))
+
+    def drawn_form(self, weights: Float[np.ndarray, " m"], rng: np.random.Generator, scale: float) -> KernelForm:
+        """Return the energy with these weights, plus scale times a draw of what inducing environments cannot see."""
+        return self._placed(self.features.drawn_form(weights, rng, scale))
+
+    def _placed(self, form: EnergyForm) -> KernelForm:
         device = self.environments.device
         collapsed = tuple(None if part is None else torch.as_tensor(part, device=device) for part in form.collapsed)
-        parts = tuple(torch.as_tensor(weights[columns], device=device) for columns in self.slices)
-        return KernelForm(self, form.paths, collapsed, parts)
+        weights = tuple(torch.as_tensor(form.weights[columns], device=device) for columns in self.slices)
+        return KernelForm(self, form.paths, collapsed, weights)
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,6 +192,15 @@ class LinearEngine:
         """Return the energy with these weights."""
         blocks = weights.reshape(len(self.features.species), self.features.n_features)
         return LinearDeviceForm(self, torch.as_tensor(blocks, device=self.environments.device))
+
+    def drawn_form(
+        self,
+        weights: Float[np.ndarray, " m"],
+        rng: np.random.Generator,  # noqa: ARG002
+        scale: float,  # noqa: ARG002
+    ) -> LinearDeviceForm:
+        """Return `form`: a linear map leaves nothing to be drawn."""
+        return self.form(weights, collapse=True)
 
 
 @dataclass(frozen=True, eq=False)

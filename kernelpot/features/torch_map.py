@@ -45,20 +45,29 @@ class TorchDescribed:
     species
         Place of every atom's element among the map's species.
     parts
-        What each term's engine needs.
-    host
-        The map in compiled loops, for what the engines lack.
+        What each term's engine needs, in the precision of energies and forces.
+    features
+        The map.
     """
 
     batch: Batch
     species: Int[np.ndarray, " atoms"]
     parts: tuple[State, ...]
-    host: FeatureMap
+    features: TorchMap
+
+    @cached_property
+    def exact(self) -> tuple[State, ...]:
+        """The same in float64; made when first asked for."""
+        features = self.features
+        if features.engines is features.rough:
+            return self.parts
+        with computing(features.device):
+            return _describe(features.engines, self.batch, self.species, features.device)
 
     @cached_property
     def on_host(self) -> Any:
         """The same batch as the map in compiled loops describes it; made when first asked for."""
-        return self.host.describe(self.batch)
+        return self.features.host.describe(self.batch)
 
 
 @dataclass(frozen=True, eq=False)
@@ -182,7 +191,7 @@ class TorchMap:
         """Return the prior variance of every atom's energy."""
         total = np.zeros(described.batch.n_atoms)
         with computing(self.device):
-            for engine, part, scale in zip(self.rough, described.parts, self.scales, strict=True):
+            for engine, part, scale in zip(self.engines, described.exact, self.scales, strict=True):
                 total += scale**2 * engine.local_prior(part).cpu().numpy()  # type: ignore[arg-type]
         return total
 
@@ -191,6 +200,21 @@ class TorchMap:
     ) -> Float[np.ndarray, " rows"]:
         """Return the prior variance of every label of a kind that its whitened row does not carry."""
         return self.host.residual(described.on_host, kind, white)
+
+    def energy_residual(
+        self,
+        left: TorchDescribed,
+        right: TorchDescribed,
+        white: tuple[Float[np.ndarray, "left d"], Float[np.ndarray, "right d"]],
+    ) -> Float[np.ndarray, "left right"]:
+        """Return the prior covariance of two batches' total energies that their whitened rows do not carry."""
+        return self.host.energy_residual(left.on_host, right.on_host, white)
+
+    def block_residual(
+        self, described: TorchDescribed, kind: str, number: int, white: Float[np.ndarray, "c d"]
+    ) -> Float[np.ndarray, "c c"]:
+        """Return the prior covariance that whitened rows leave out of an atom's force or of a structure's stress."""
+        return self.host.block_residual(described.on_host, kind, number, white)
 
     def weights_of(self, number: int) -> Bool[np.ndarray, " d"]:
         """Tell which features belong to environments of an element."""
@@ -220,7 +244,7 @@ class TorchMap:
         """
         species = species_places(self.species, batch.numbers, "model")
         with computing(self.device):
-            return TorchDescribed(batch, species, _describe(self.rough, batch, species, self.device), self.host)
+            return TorchDescribed(batch, species, _describe(self.rough, batch, species, self.device), self)
 
     def rows(self, described: TorchDescribed, kinds: Collection[str]) -> Rows:
         """Return the rows of a batch; energies come whatever is asked for."""
@@ -241,9 +265,7 @@ class TorchMap:
         self, described: TorchDescribed, *, derivatives: bool, stress: bool, exact: bool = True
     ) -> tuple[tuple[State, ...], DeviceRows]:
         """Return the rows of a batch on the device, with what the engines made them from; `exact`: in float64."""
-        parts, engines = described.parts, self.engines if exact else self.rough
-        if engines is not self.rough:
-            parts = _describe(engines, described.batch, described.species, self.device)
+        parts, engines = (described.exact, self.engines) if exact else (described.parts, self.rough)
         rows = DeviceRows.empty(parts[0].there, self.n_columns, derivatives=derivatives, stress=stress)
         for engine, part, columns in zip(engines, parts, self._columns(), strict=True):
             engine.add_rows(part, rows.columns(columns.start, columns.stop))  # type: ignore[arg-type]
@@ -265,17 +287,22 @@ class TorchMap:
 
     def form(self, weights: Float[np.ndarray, " m"], *, collapse: bool = True) -> TorchForm:
         """Return the energy with these weights of raw columns, eV."""
-        forms = [
-            engine.form(weights[columns], collapse=collapse)
-            for engine, columns in zip(self.rough, self._columns(), strict=True)
-        ]
+        parts = zip(self.rough, self._columns(), strict=True)
+        return self._form([engine.form(weights[columns], collapse=collapse) for engine, columns in parts])
+
+    def drawn_form(self, weights: Float[np.ndarray, " m"], rng: np.random.Generator, scale: float) -> TorchForm:
+        """Return `form` plus scale times an energy drawn from the prior that the features leave out, eV."""
+        parts = zip(self.rough, self._columns(), self.scales, strict=True)
+        return self._form([engine.drawn_form(weights[columns], rng, scale * own) for engine, columns, own in parts])
+
+    def _form(self, forms: Sequence[DeviceForm]) -> TorchForm:
         return TorchForm(tuple(forms), tuple(path for form in forms for path in form.paths), self.device)
 
     def local_values(
         self, described: TorchDescribed
     ) -> Iterator[tuple[Int[np.ndarray, " a"], slice, Float[np.ndarray, "a columns"]]]:
         """Yield atoms, raw columns and the atoms' values there; everything else is zero."""
-        for engine, part, columns in zip(self.rough, described.parts, self._columns(), strict=True):
+        for engine, part, columns in zip(self.engines, described.exact, self._columns(), strict=True):
             with computing(self.device):
                 found = [(atoms, here, there.cpu().numpy()) for atoms, here, there in engine.values(part)]  # type: ignore[arg-type]
             for atoms, here, values in found:

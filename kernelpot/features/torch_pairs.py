@@ -123,6 +123,15 @@ class PairEngine:
         tables = torch.as_tensor(form.tables, device=self.device)
         return PairForm(self, tables.reshape(len(tables), -1))
 
+    def drawn_form(
+        self,
+        weights: Float[np.ndarray, " m"],
+        rng: np.random.Generator,  # noqa: ARG002
+        scale: float,  # noqa: ARG002
+    ) -> PairForm:
+        """Return `form`: pair functions leave nothing to be drawn."""
+        return self.form(weights, collapse=True)
+
 
 @dataclass(frozen=True, eq=False)
 class PairForm:

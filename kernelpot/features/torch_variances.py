@@ -45,10 +45,6 @@ class DeviceMap(Protocol):
     def engines(self) -> tuple[Any, ...]:
         """One for each term, in float64."""
 
-    @property
-    def rough(self) -> tuple[Any, ...]:
-        """One for each term, in the precision of energies and forces."""
-
     def device_rows(self, described: Any, *, derivatives: bool, stress: bool) -> tuple[tuple[Any, ...], DeviceRows]:
         """Return rows on the device, with what the engines made them from."""
 
@@ -90,8 +86,8 @@ class TorchVariances:
         """Return what the data took off the prior variance of every atom's energy."""
         features = self.features
         with computing(features.device):
-            seen = self.shrinkage[features.n_columns + described.parts[0].there.elements]
-            for engine, part, start in zip(features.rough, described.parts, features.starts, strict=True):
+            seen = self.shrinkage[features.n_columns + described.exact[0].there.elements]
+            for engine, part, start in zip(features.engines, described.exact, features.starts, strict=True):
                 for atoms, here, values in engine.values(part):
                     mine = torch.as_tensor(atoms, device=features.device)
                     seen.index_add_(0, mine, values @ self.shrinkage[start + here.start : start + here.stop])

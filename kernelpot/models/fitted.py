@@ -11,11 +11,13 @@ from jaxtyping import Float
 
 from kernelpot.data.batch import Batch
 from kernelpot.data.noise import Noise
+from kernelpot.errors import NotFittedError
 from kernelpot.features.feature_map import E0_PRIOR, Described, FeatureMap, Form
 from kernelpot.features.gradients import gather_pairs
 from kernelpot.linalg.factor import stack
 from kernelpot.linalg.posterior import Posterior
 from kernelpot.models.baselines.protocol import Baseline, Contribution
+from kernelpot.models.extrapolation import Extrapolation, Seen
 from kernelpot.models.prediction import Prediction, Spread
 from kernelpot.models.training import least_squares_e0, scale_rows
 from kernelpot.models.uncertainty import Uncertainty
@@ -106,6 +108,8 @@ class Fitted:
         Labels of each kind behind the posterior.
     reference
         Baseline potential that was taken off the labels, and is added to every mean.
+    seen
+        Environments behind it, for extrapolation grades; None where nobody kept them.
     """
 
     features: FeatureMap
@@ -118,6 +122,7 @@ class Fitted:
     cross_validation: Mapping[str, float]
     n_labels: Mapping[str, int]
     reference: Baseline | None = None
+    seen: Seen | None = None
 
     @property
     def reach(self) -> float:
@@ -142,6 +147,16 @@ class Fitted:
         """Variances of the latent posterior."""
         return Uncertainty(self.features, self.posterior, self.amplitude)
 
+    @cached_property
+    def extrapolation(self) -> Extrapolation:
+        """Grades of environments against those behind the posterior."""
+        if self.seen is None:
+            raise NotFittedError(
+                "this model holds no record of the environments it was trained on; fit again to have extrapolation "
+                "grades."
+            )
+        return Extrapolation(self.features, self.seen)
+
     def mean(self, batch: Batch) -> Mean:
         """Return energies, forces and stresses of a batch."""
         return self.mean_described(self.features.describe(batch))
@@ -164,8 +179,10 @@ class Fitted:
         described = self.features.describe(batch)
         mean = self.mean_described(described)
         cuts = batch.offsets[1:-1]
-        latent = label = None
+        latent = label = extrapolation = None
         if uncertainty:
+            if self.seen is not None:
+                extrapolation = np.split(self.extrapolation.grade(described), cuts)
             energy, forces, stress = (np.sqrt(v) for v in self.uncertainty.labelled(described))
             local = np.sqrt(self.uncertainty.local_energy(described))
             latent = Spread(energy, np.split(forces, cuts), stress, np.split(local, cuts))
@@ -183,6 +200,7 @@ class Fitted:
             np.split(mean.local_energy, cuts),
             latent,
             label,
+            extrapolation,
         )
 
     def rebased(self, rows: Float[np.ndarray, "energies species_plus_1"]) -> Fitted:
@@ -222,4 +240,5 @@ def join(parts: list[Prediction]) -> Prediction:
         [e for p in parts for e in p.local_energy],
         spreads("latent"),
         spreads("label"),
+        [g for p in parts for g in p.extrapolation or ()] if parts[0].extrapolation is not None else None,
     )

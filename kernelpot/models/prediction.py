@@ -54,6 +54,9 @@ class Prediction:
     label
         Standard deviations of a label: posterior times calibration factor, plus noise; None where they were not
         asked for.
+    extrapolation
+        Grade of every atom, one array per structure: 1 is the edge of what training saw; None where standard deviations
+        were not asked for, or the model holds no record of what it saw.
     """
 
     energy: Float[np.ndarray, " structures"]
@@ -62,6 +65,7 @@ class Prediction:
     local_energy: list[Float[np.ndarray, " atoms"]]
     latent: Spread | None = None
     label: Spread | None = None
+    extrapolation: list[Float[np.ndarray, " atoms"]] | None = None
 
     def _spread(self) -> Spread:
         if self.label is None:

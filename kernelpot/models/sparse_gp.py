@@ -22,13 +22,14 @@ from kernelpot.features.placing import on_device
 from kernelpot.kernels import DotProduct, Linear
 from kernelpot.linalg.devices import check_device
 from kernelpot.models.archive import write_archive
-from kernelpot.models.arguments import check_species, structure_list
+from kernelpot.models.arguments import check_species, fold_numbers, structure_list
 from kernelpot.models.baselines.given import as_baseline, less_baseline
 from kernelpot.models.baselines.protocol import Baseline
 from kernelpot.models.fitted import Fitted, Mean, join
 from kernelpot.models.fitting import condition_state, fit_state, require_labels
 from kernelpot.models.placed import Placed
 from kernelpot.models.planning import Planner
+from kernelpot.models.posteriors import Posteriors
 from kernelpot.models.prediction import Prediction
 from kernelpot.models.summary import summarise
 from kernelpot.models.terms import Term, build, check_n_inducing, leading, terms_of
@@ -40,11 +41,11 @@ if TYPE_CHECKING:
 
 N_FOLDS = 8
 ATOMS_PER_PREDICTION = 256
-SEARCHES = ("cv", "evidence")
+SEARCHES = ("cv", "evidence", "tempered")
 INDUCING = ("fps", "cur", "random")
 
 
-class SparseGP(Planner, Placed):
+class SparseGP(Planner, Placed, Posteriors):
     """Sparse Gaussian process potential.
 
     Local energies are Gaussian-process functions of the unit environment vectors, seen through M inducing environments
@@ -64,7 +65,8 @@ class SparseGP(Planner, Placed):
     noise
         A `Noise` stays as given, with the amplitudes. "cv": noises and amplitudes minimise Σ_kind log(RMSE of left-out
         folds). "evidence": they maximise the marginal likelihood, which lets thousands of correlated force rows outvote
-        the energies; for comparison.
+        the energies; for comparison. "tempered": the same, the likelihood of forces and stresses raised to a power
+        below 1 that makes up for their correlations.
     seed
         Makes the choice of inducing environments and of folds repeatable.
     inducing
@@ -103,7 +105,7 @@ class SparseGP(Planner, Placed):
         check_n_inducing(n_inducing)
         check_device(device, precision)
         if not isinstance(noise, Noise | None) and noise not in SEARCHES:
-            raise ParameterError(f'`noise` must be a Noise, "cv" or "evidence", got {noise!r}.')
+            raise ParameterError(f'`noise` must be a Noise, "cv", "evidence" or "tempered", got {noise!r}.')
         if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed < 2**32:
             raise ParameterError(f"`seed` must be a whole number of 32 bits, 0 or more, got {seed!r}.")
         if inducing not in INDUCING:
@@ -196,7 +198,13 @@ class SparseGP(Planner, Placed):
 
     # ---- fitting
 
-    def fit(self, structures: Sequence[Atoms], *, keys: Mapping[str, str | None] | None = None) -> SparseGP:
+    def fit(
+        self,
+        structures: Sequence[Atoms],
+        *,
+        keys: Mapping[str, str | None] | None = None,
+        folds: Sequence[int] | Sequence[str] | None = None,
+    ) -> SparseGP:
         """Fit the labels of structures; every fit starts from the prior.
 
         Parameters
@@ -205,6 +213,9 @@ class SparseGP(Planner, Placed):
             With labels: whatever energies, forces and stresses are there and have a noise are used.
         keys
             Names of labels, as in `kernelpot.read`.
+        folds
+            What each structure is left out with in cross-validation: a number or a name, at least two different ones.
+            None: 8 folds that keep duplicates and runs of neighbouring frames whole.
 
         Returns
         -------
@@ -213,6 +224,8 @@ class SparseGP(Planner, Placed):
 
         Raises
         ------
+        ParameterError
+            `folds` has another length than the structures, or a single fold.
         LabelError
             No energy is there, or labels are broken.
         SpeciesError
@@ -221,12 +234,20 @@ class SparseGP(Planner, Placed):
         structures = structure_list(structures)
         labels = resolve(structures, keys)
         kinds = require_labels(labels, self.noise)
+        fold = None if folds is None else fold_numbers(folds, len(structures))
         if self.features_ is not None:
             check_species(structures, self.features_.species)
         labels = less_baseline(self.baseline, structures, labels, kinds)
         features = self.features_ or self._choose_features(structures)
         state = fit_state(
-            features, structures, labels, self.noise, kinds=kinds, amplitude=self.terms[0].amplitude, seed=self.seed
+            features,
+            structures,
+            labels,
+            self.noise,
+            kinds=kinds,
+            amplitude=self.terms[0].amplitude,
+            seed=self.seed,
+            given_folds=fold,
         )
         self.fitted_ = replace(state, reference=self.baseline)
         return self
@@ -256,13 +277,6 @@ class SparseGP(Planner, Placed):
 
     # ---- using
 
-    def _state(self) -> Fitted:
-        if self.fitted_ is None:
-            raise NotFittedError(
-                "this model was never fitted; call fit(structures) first, or kernelpot.load a fitted one."
-            )
-        return self.fitted_
-
     def predict(self, structures: Sequence[Atoms], *, uncertainty: bool = True) -> Prediction:
         """Predict energies, forces and stresses, with their standard deviations.
 
@@ -290,6 +304,8 @@ class SparseGP(Planner, Placed):
 
         if uncertainty:
             state.uncertainty.prepare()
+            if state.seen is not None:
+                state.extrapolation.prepare()
         pieces = list(chunks(structures, ATOMS_PER_PREDICTION))
         return join(list(ordered(part, track(pieces, "predict"))))
 

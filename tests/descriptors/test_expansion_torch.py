@@ -18,7 +18,12 @@ from kernelpot.descriptors.expansion_torch import SoapTorch  # noqa: E402
 from tests.devices import DEVICES  # noqa: E402
 
 CUTOFF = 4.0
-BASES = {"power": PowerGaussian(), "gto": GTO(), "bessel": SphericalBessel()}
+BASES = {
+    "power": PowerGaussian(),
+    "gto": GTO(),
+    "bessel": SphericalBessel(),
+    "compressed": SOAP(CUTOFF, 6, 3, 0.5, fade=0.8).compressed(4).basis,
+}
 
 
 @pytest.fixture(scope="module")
