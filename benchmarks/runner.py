@@ -45,6 +45,12 @@ CASES = {
         f"accuracy-{element}": Case(f'test errors on mlearn {element}, noise="cv"', "accuracy", {"element": element})
         for element in ("Si", "Ge", "Li", "Ni")
     },
+    **{
+        f"molecules-{name}": Case(
+            f"test errors on rMD17 {name}, 1,000 training molecules", "molecules", {"molecule": name}
+        )
+        for name in ("ethanol", "malonaldehyde", "toluene")
+    },
     "predict": Case("time of energy, forces and standard deviations, 1000 Si atoms", "predict"),
     "gpu": Case("PyTorch on CPU and CUDA beside compiled loops: predictions, rows, a fit, precision", "gpu"),
     "descriptor": Case("time and memory of SOAP and its gradients", "descriptor"),
