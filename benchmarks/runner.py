@@ -52,6 +52,7 @@ CASES = {
         for name in ("ethanol", "malonaldehyde", "toluene")
     },
     "predict": Case("time of energy, forces and standard deviations, 1000 Si atoms", "predict"),
+    "gpu": Case("PyTorch on CPU and CUDA beside compiled loops: predictions, rows, a fit, precision", "gpu"),
     "descriptor": Case("time and memory of SOAP and its gradients", "descriptor"),
     "elements": Case("time, memory and errors by number of species and element channels", "elements"),
     "fit": Case("time and memory of a fit, mlearn Si, M = 1000, 2 threads", "fit"),

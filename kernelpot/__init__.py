@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from kernelpot import design as design
     from kernelpot import goals as goals
+    from kernelpot import gpytorch as gpytorch
     from kernelpot.calculator import Calculator as Calculator
     from kernelpot.calculator import StopOnExtrapolation as StopOnExtrapolation
     from kernelpot.data.cutoffs import default_cutoff as default_cutoff
@@ -61,7 +62,7 @@ _HOMES = {
     "tune": "kernelpot.tuning.search",
 }
 
-_ROOMS = ("design", "goals")
+_ROOMS = ("design", "goals", "gpytorch")
 
 __all__ = [*_HOMES, *_ROOMS]
 

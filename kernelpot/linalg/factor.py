@@ -8,6 +8,8 @@ import numpy as np
 from jaxtyping import Float
 from scipy.linalg import lapack, solve_triangular
 
+from kernelpot.linalg.devices import triangle_on
+
 
 def triangle(rows: Float[np.ndarray, "rows d"]) -> Float[np.ndarray, "rank d"]:
     """Return R with RᵀR = rowsᵀ rows, min(rows, d) rows, upper triangular with a diagonal that is not negative.
@@ -64,9 +66,12 @@ class RowSink:
         Columns.
     buffer
         Rows to collect before each factorisation; three times d wastes a third of the work and no more.
+    device
+        Device of PyTorch to factorise on; None: LAPACK.
     """
 
-    def __init__(self, d: int, buffer: int | None = None) -> None:
+    def __init__(self, d: int, buffer: int | None = None, device: str | None = None) -> None:
+        self._device = device
         height = max(1, buffer or 3 * d)
         self._work = np.empty((d + height, d), order="F")
         self._filled = 0
@@ -85,7 +90,7 @@ class RowSink:
         self.n_rows += len(rows)
 
     def _compress(self) -> None:
-        r = triangle(self._work[: self._filled])
+        r = self.factor()
         self._work[: len(r)] = r
         self._filled = len(r)
 
@@ -95,4 +100,5 @@ class RowSink:
 
     def factor(self) -> Float[np.ndarray, "rank d"]:
         """Return the triangular factor of all rows taken so far."""
-        return triangle(self._work[: self._filled])
+        rows = self._work[: self._filled]
+        return triangle(rows) if self._device is None else triangle_on(self._device, rows)

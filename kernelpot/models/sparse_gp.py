@@ -17,13 +17,16 @@ from kernelpot.descriptors.protocol import Descriptor
 from kernelpot.errors import NotFittedError, ParameterError
 from kernelpot.features.feature_map import FeatureMap
 from kernelpot.features.inducing import chunks
+from kernelpot.features.placing import on_device
 from kernelpot.kernels import DotProduct, Linear
+from kernelpot.linalg.devices import check_device
 from kernelpot.models.archive import write_archive
 from kernelpot.models.arguments import check_species, fold_numbers, structure_list
 from kernelpot.models.baselines.given import as_baseline, less_baseline
 from kernelpot.models.baselines.protocol import Baseline
 from kernelpot.models.fitted import Fitted, Mean, join
 from kernelpot.models.fitting import fit_state, require_labels
+from kernelpot.models.placed import Placed
 from kernelpot.models.planning import Planner
 from kernelpot.models.prediction import Prediction
 from kernelpot.models.summary import summarise
@@ -41,7 +44,7 @@ SEARCHES = ("cv", "evidence", "tempered")
 INDUCING = ("fps", "cur", "random")
 
 
-class SparseGP(Planner, Updates):
+class SparseGP(Planner, Placed, Updates):
     """Sparse Gaussian process potential.
 
     Local energies are Gaussian-process functions of the unit environment vectors, seen through M inducing environments
@@ -69,6 +72,10 @@ class SparseGP(Planner, Updates):
         How inducing environments are chosen: "fps", "cur" or "random".
     tolerance
         Eigenvalues of K_ZZ below tolerance · λ_max are dropped.
+    device
+        None: compiled loops on the CPU. "cpu", "cuda" or "cuda:0": PyTorch there (`to` moves a model).
+    precision
+        "float64", or with a device "mixed" or "float32" (see `to`).
     baseline
         A potential to learn the difference from: a `ZBL`, a `CalculatorBaseline` or an ASE calculator. Its energies,
         forces and stresses are taken off the labels before anything else and added to every mean; it has no standard
@@ -90,9 +97,12 @@ class SparseGP(Planner, Updates):
         seed: int = 0,
         inducing: str = "fps",
         tolerance: float = 1e-10,
+        device: str | None = None,
+        precision: str = "float64",
         baseline: Baseline | None = None,
     ) -> None:
         check_n_inducing(n_inducing)
+        check_device(device, precision)
         if not isinstance(noise, Noise | None) and noise not in SEARCHES:
             raise ParameterError(f'`noise` must be a Noise, "cv", "evidence" or "tempered", got {noise!r}.')
         if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed < 2**32:
@@ -107,6 +117,7 @@ class SparseGP(Planner, Updates):
         self.seed = int(seed)
         self.inducing = inducing
         self.tolerance = float(tolerance)
+        self.device, self.precision = device, precision
         self.baseline = as_baseline(baseline)
         self.features_: FeatureMap | None = None
         self.fitted_: Fitted | None = None
@@ -115,10 +126,11 @@ class SparseGP(Planner, Updates):
         """Return the call that makes an equal model, and what it was prepared with or fitted on, if it was."""
         done = [name for name, part in (("prepared", self.features_), ("fitted", self.fitted_)) if part is not None]
         state = f", {' and '.join(done)} with {self.n_inducing_} inducing environments" if done else ""
+        where = "" if self.device is None else f", device={self.device!r}, precision={self.precision!r}"
         state = state if self.baseline is None else f", baseline={self.baseline!r}{state}"
         return (
             f"SparseGP({self._described()}, n_inducing={self.n_inducing}, noise={self.noise!r}, "
-            f"seed={self.seed}, inducing={self.inducing!r}, tolerance={self.tolerance}{state})"
+            f"seed={self.seed}, inducing={self.inducing!r}, tolerance={self.tolerance}{where}{state})"
         )
 
     def _described(self) -> str:
@@ -147,6 +159,7 @@ class SparseGP(Planner, Updates):
         return SparseGP(
             self.terms, n_inducing=self.n_inducing, noise=self.noise, seed=self.seed,
             inducing=self.inducing, tolerance=self.tolerance, baseline=self.baseline,
+            device=self.device, precision=self.precision,
         )  # fmt: skip
 
     def prepare(
@@ -176,10 +189,11 @@ class SparseGP(Planner, Updates):
     def _choose_features(
         self, structures: Sequence[Atoms], environments: Sequence[tuple[int, int]] | None = None
     ) -> FeatureMap:
-        return build(
+        features = build(
             self.terms, structure_list(structures), n_inducing=self.n_inducing, environments=environments,
             method=self.inducing, seed=self.seed, tolerance=self.tolerance,
         )  # fmt: skip
+        return on_device(features, self.device, self.precision)
 
     # ---- fitting
 

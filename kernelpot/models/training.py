@@ -13,6 +13,7 @@ from kernelpot.data.batch import Batch, cell_volumes
 from kernelpot.data.labels import Labels
 from kernelpot.features.feature_map import E0_PRIOR, FeatureMap, counts
 from kernelpot.features.inducing import chunks
+from kernelpot.features.placing import device_of
 from kernelpot.linalg.factor import RowSink
 from kernelpot.progress import track
 from kernelpot.threads import ordered
@@ -136,7 +137,7 @@ def fold_factors(
     for (f, _), blocks in zip(track(work, "rows"), ordered(rows_of, work), strict=True):
         if f != current:
             _close(features, sinks, factors, n_rows)
-            sinks = {kind: RowSink(columns, _height(kind, columns)) for kind in kinds}
+            sinks = {kind: RowSink(columns, _height(kind, columns), device_of(features)) for kind in kinds}
             current = f
         for kind, block in blocks.items():
             sinks[kind].append(block)

@@ -14,6 +14,7 @@ from kernelpot.errors import LabelError, ParameterError
 from kernelpot.features.feature_map import FeatureMap
 from kernelpot.features.inducing import chunks, more_inducing
 from kernelpot.features.kernel_map import KernelMap
+from kernelpot.features.placing import device_of, on_device
 from kernelpot.features.sum_map import SumMap
 from kernelpot.linalg.factor import RowSink
 from kernelpot.models.arguments import check_species, structure_list
@@ -120,7 +121,9 @@ class Updates(Posteriors):
         if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1:
             raise ParameterError(f"`n` must be a positive whole number of inducing environments, got {n!r}.")
         state, structures, labels = self._labelled(structures, keys)
-        features = grown(state.features, structures, int(n), seed=self.seed)
+        plain = grown(on_device(state.features, None), structures, int(n), seed=self.seed)
+        precision = getattr(state.features, "precision", "float64")
+        features = on_device(plain, device_of(state.features), precision)
         new = fit_state(
             features, structures, labels, state.noise,
             kinds=tuple(kind for kind in state.noise.kinds if labels.present(kind).any()),
