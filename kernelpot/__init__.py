@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from kernelpot.data.cutoffs import default_cutoff as default_cutoff
     from kernelpot.data.noise import Noise as Noise
     from kernelpot.data.read import read as read
+    from kernelpot.data.stream import stream as stream
     from kernelpot.descriptors.elements import ElementChannels as ElementChannels
     from kernelpot.descriptors.soap import SOAP as SOAP
     from kernelpot.descriptors.two_body import TwoBody as TwoBody
@@ -59,6 +60,7 @@ _HOMES = {
     "load": "kernelpot.models.files",
     "read": "kernelpot.data.read",
     "screen": "kernelpot.models.screening",
+    "stream": "kernelpot.data.stream",
     "tune": "kernelpot.tuning.search",
 }
 

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from kernelpot.data.batch import Batch
+from kernelpot.data.stream import sizes_of
 from kernelpot.descriptors.protocol import Descriptor
 from kernelpot.errors import ParameterError
 from kernelpot.features.normalise import unit
@@ -34,14 +35,19 @@ def species_of(structures: Sequence[Atoms]) -> tuple[int, ...]:
 
 def chunks(structures: Sequence[Atoms], n_atoms: int = ATOMS_PER_CHUNK) -> Iterator[tuple[int, int]]:
     """Cut a list of structures into runs ``start, stop`` of about n_atoms atoms each."""
+    yield from runs_of(sizes_of(structures), n_atoms)
+
+
+def runs_of(sizes: Int[np.ndarray, " structures"], n_atoms: int) -> Iterator[tuple[int, int]]:
+    """Cut structures of these sizes into runs ``start, stop`` of about n_atoms atoms each."""
     start, filled = 0, 0
-    for stop, atoms in enumerate(structures):
-        if filled and filled + len(atoms) > n_atoms:
+    for stop, size in enumerate(sizes.tolist()):
+        if filled and filled + size > n_atoms:
             yield start, stop
             start, filled = stop, 0
-        filled += len(atoms)
-    if start < len(structures):
-        yield start, len(structures)
+        filled += size
+    if start < len(sizes):
+        yield start, len(sizes)
 
 
 def share_out(n: int, available: Int[np.ndarray, " species"]) -> Int[np.ndarray, " species"]:
@@ -161,7 +167,7 @@ def environments_of(
 ) -> list[Float[np.ndarray, "n f"]]:
     """Return the unit vectors of every species' environments, thinned where they would not fit in memory."""
     rng = np.random.default_rng(seed)
-    total = sum(len(atoms) for atoms in structures)
+    total = int(sizes_of(structures).sum())
     parts: list[list[np.ndarray]] = [[] for _ in species]
     pieces = list(chunks(structures))
 

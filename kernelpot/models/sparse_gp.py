@@ -20,10 +20,12 @@ from kernelpot.features.inducing import chunks
 from kernelpot.features.placing import on_device
 from kernelpot.kernels import DotProduct, Linear
 from kernelpot.linalg.devices import check_device
+from kernelpot.linalg.workers import number_of
 from kernelpot.models.archive import write_archive
 from kernelpot.models.arguments import check_species, fold_numbers, structure_list
 from kernelpot.models.baselines.given import as_baseline, less_baseline
 from kernelpot.models.baselines.protocol import Baseline
+from kernelpot.models.distributed import Workers
 from kernelpot.models.fitted import Fitted, Mean, join
 from kernelpot.models.fitting import fit_state, require_labels
 from kernelpot.models.placed import Placed
@@ -203,18 +205,26 @@ class SparseGP(Planner, Placed, Updates):
         *,
         keys: Mapping[str, str | None] | None = None,
         folds: Sequence[int] | Sequence[str] | None = None,
+        workers: int = 0,
+        scheduler: str | None = None,
     ) -> SparseGP:
         """Fit the labels of structures; every fit starts from the prior.
 
         Parameters
         ----------
         structures
-            With labels: whatever energies, forces and stresses are there and have a noise are used.
+            With labels: whatever energies, forces and stresses are there and have a noise are used. A
+            `kernelpot.stream` stays on disk.
         keys
             Names of labels, as in `kernelpot.read`.
         folds
             What each structure is left out with in cross-validation: a number or a name, at least two different ones.
             None: 8 folds that keep duplicates and runs of neighbouring frames whole.
+        workers
+            Local Dask processes, of one thread each, that make and factorise the rows; 0: this process with its
+            threads. The answer is the same to round-off.
+        scheduler
+            Address of a running Dask cluster instead, such as "tcp://host:8786".
 
         Returns
         -------
@@ -247,6 +257,7 @@ class SparseGP(Planner, Placed, Updates):
             amplitude=self.terms[0].amplitude,
             seed=self.seed,
             given_folds=fold,
+            workers=None if not number_of(workers, scheduler) and scheduler is None else Workers(workers, scheduler),
         )
         self.fitted_ = replace(state, reference=self.baseline)
         return self
