@@ -70,6 +70,7 @@ CASES = {
     "extrapolation": Case(
         "what extrapolation grades flag: groups of mlearn Si left out, bonds of ethanol", "extrapolation"
     ),
+    "growth": Case("time and memory of a fit against structures and inducing environments; streams", "growth"),
     "drift": Case("energy drift of 64 Si atoms at 600 K", "drift"),
 }
 
