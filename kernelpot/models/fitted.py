@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -16,8 +16,9 @@ from kernelpot.features.gradients import gather_pairs
 from kernelpot.linalg.factor import stack
 from kernelpot.linalg.posterior import Posterior
 from kernelpot.models.prediction import Prediction, Spread
+from kernelpot.models.shape import NORMAL, Shape
 from kernelpot.models.training import least_squares_e0, scale_rows
-from kernelpot.models.uncertainty import Uncertainty
+from kernelpot.models.uncertainty import Uncertainty, scarcity
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,17 +54,24 @@ class Calibration:
     noise
         Of a label: eV/atom, eV/Å, eV/Å³; a kind that was not fitted has the largest factor of
         those that were (nothing measured its own: rather too cautious than too bold), and noise 0.
+    shape
+        Of the kinds that `SparseGP.calibrate` measured: how the latent standard deviation is bent, and the tails.
     """
 
     factor: Mapping[str, float]
     noise: Mapping[str, float]
+    shape: Mapping[str, Shape] = field(default_factory=dict)
 
     def label(
-        self, kind: str, latent: Float[np.ndarray, "..."], scale: float | np.ndarray = 1.0
+        self,
+        kind: str,
+        latent: Float[np.ndarray, "..."],
+        scale: float | np.ndarray = 1.0,
+        scarcity: Float[np.ndarray, "..."] | None = None,
     ) -> Float[np.ndarray, "..."]:
         """Return the label's standard deviation, where the noise is `scale` times that of the kind."""
         noise = self.noise.get(kind, 0.0) * np.asarray(scale)
-        return np.hypot(self.scale(kind) * latent, noise)
+        return np.hypot(self.scale(kind) * self.shape.get(kind, NORMAL).bend(latent, scarcity), noise)
 
     def scale(self, kind: str) -> float:
         """Return the factor of a kind's posterior standard deviation."""
@@ -144,15 +152,16 @@ class Fitted:
         described = self.features.describe(batch)
         mean = self.mean_described(described)
         cuts = batch.offsets[1:-1]
-        latent = label = None
+        latent = label = around = None
         if uncertainty:
             energy, forces, stress = (np.sqrt(v) for v in self.uncertainty.labelled(described))
             local = np.sqrt(self.uncertainty.local_energy(described))
             latent = Spread(energy, np.split(forces, cuts), stress, np.split(local, cuts))
             calibration = self.calibration
+            around = scarcity(local, batch)
             label = Spread(
                 calibration.label("energy", energy, batch.sizes),
-                np.split(calibration.label("forces", forces), cuts),
+                np.split(calibration.label("forces", forces, scarcity=around[:, None]), cuts),
                 calibration.label("stress", stress),
                 np.split(calibration.scale("energy") * local, cuts),
             )
@@ -163,6 +172,8 @@ class Fitted:
             np.split(mean.local_energy, cuts),
             latent,
             label,
+            None if around is None else np.split(around, cuts),
+            self.calibration.shape,
         )
 
     def rebased(self, rows: Float[np.ndarray, "energies species_plus_1"]) -> Fitted:
@@ -202,4 +213,6 @@ def join(parts: list[Prediction]) -> Prediction:
         [e for p in parts for e in p.local_energy],
         spreads("latent"),
         spreads("label"),
+        None if parts[0].scarcity is None else [u for p in parts for u in p.scarcity or []],
+        parts[0].shape,
     )

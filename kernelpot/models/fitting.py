@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Float
 
 from kernelpot.data.labels import Labels
 from kernelpot.data.noise import KINDS, Noise
@@ -22,6 +21,7 @@ from kernelpot.models.fitted import Calibration, Fitted
 from kernelpot.models.noise_search import FoldErrors
 from kernelpot.models.training import (
     FoldFactors,
+    composition_of,
     e0_rows,
     fold_factors,
     labelled_rows,
@@ -65,7 +65,7 @@ def fit_state(
     seed
         Makes the folds repeatable.
     """
-    e0_factor = triangle(e0_rows(labels, _composition(structures, features.species)))
+    e0_factor = triangle(e0_rows(labels, composition_of(structures, features.species)))
     baseline = least_squares_e0(e0_factor)
     groups = equal_vectors(mean_vectors(features.descriptor, structures), labels.n_atoms)
     n_folds = max(1, min(N_FOLDS, len(np.unique(groups))))
@@ -124,7 +124,7 @@ def condition_state(state: Fitted, structures: Sequence[Atoms], labels: Labels) 
         rows = labelled_rows(state.features, structures[start:stop], part, kinds=kinds, baseline=state.baseline)
         white = {kind: whiten_columns(state.features, block) for kind, block in rows.items()}
         state = state.condition(white, {kind: len(block) for kind, block in rows.items()})
-    return state.rebased(e0_rows(labels, _composition(structures, state.features.species)))
+    return state.rebased(e0_rows(labels, composition_of(structures, state.features.species)))
 
 
 def _regularise(
@@ -148,10 +148,6 @@ def _regularise(
     found = errors.log_evidence(ratio)[1] if noise == "evidence" else common_scale(ratio, left, errors.telling)
     calibration = calibrate(errors.residual_noise(ratio), ratio, found, left)
     return noise_of(ratio, found), found, scales, calibration, left.rmse
-
-
-def _composition(structures: Sequence[Atoms], species: Sequence[int]) -> Float[np.ndarray, "structures species"]:
-    return np.array([[np.count_nonzero(atoms.numbers == z) for z in species] for atoms in structures], dtype=float)
 
 
 def _memory_plan(features: FeatureMap, kinds: Sequence[str], n_folds: int) -> str:

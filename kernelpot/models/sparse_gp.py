@@ -20,8 +20,10 @@ from kernelpot.features.inducing import chunks
 from kernelpot.kernels import DotProduct
 from kernelpot.models.archive import write_archive
 from kernelpot.models.arguments import check_species, structure_list
+from kernelpot.models.calibrating import Calibrating
 from kernelpot.models.fitted import Fitted, Mean, join
 from kernelpot.models.fitting import condition_state, fit_state, require_labels
+from kernelpot.models.left_out import TrainingSet
 from kernelpot.models.planning import Planner
 from kernelpot.models.prediction import Prediction
 from kernelpot.models.summary import summarise
@@ -38,7 +40,7 @@ SEARCHES = ("cv", "evidence")
 INDUCING = ("fps", "cur", "random")
 
 
-class SparseGP(Planner):
+class SparseGP(Planner, Calibrating):
     """Sparse Gaussian process potential.
 
     Local energies are Gaussian-process functions of the unit environment vectors, seen through M inducing environments
@@ -100,6 +102,7 @@ class SparseGP(Planner):
         self.tolerance = float(tolerance)
         self.features_: FeatureMap | None = None
         self.fitted_: Fitted | None = None
+        self.training_: TrainingSet | None = None
 
     def __repr__(self) -> str:
         """Return the call that makes an equal model, and what it was prepared with or fitted on, if it was."""
@@ -203,6 +206,7 @@ class SparseGP(Planner):
         self.fitted_ = fit_state(
             features, structures, labels, self.noise, kinds=kinds, amplitude=self.terms[0].amplitude, seed=self.seed
         )
+        self.training_ = TrainingSet(tuple(structures), labels)
         return self
 
     def condition(self, structures: Sequence[Atoms], *, keys: Mapping[str, str | None] | None = None) -> SparseGP:
@@ -226,16 +230,10 @@ class SparseGP(Planner):
         state = condition_state(state, structures, labels)
         model = self._clone()
         model.features_, model.fitted_ = self.features_, state
+        model.training_ = None if self.training_ is None else self.training_.and_also(structures, labels)
         return model
 
     # ---- using
-
-    def _state(self) -> Fitted:
-        if self.fitted_ is None:
-            raise NotFittedError(
-                "this model was never fitted; call fit(structures) first, or kernelpot.load a fitted one."
-            )
-        return self.fitted_
 
     def predict(self, structures: Sequence[Atoms], *, uncertainty: bool = True) -> Prediction:
         """Predict energies, forces and stresses, with their standard deviations.

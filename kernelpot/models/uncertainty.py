@@ -8,6 +8,7 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Float
 
+from kernelpot.data.batch import Batch
 from kernelpot.features.feature_map import E0_PRIOR, Described, FeatureMap, counts
 from kernelpot.linalg.posterior import Posterior
 
@@ -93,6 +94,17 @@ class Uncertainty:
         e0 = np.broadcast_to(E0_PRIOR * composition, (len(rows), composition.shape[1]))
         seen = self.posterior.variance(np.concatenate([self.amplitude * white, e0], axis=1))
         return seen + self.amplitude**2 * residual
+
+
+def scarcity(local_std: Float[np.ndarray, " atoms"], batch: Batch) -> Float[np.ndarray, " atoms"]:
+    """Return the root mean square of the local energies' standard deviations over each atom with its neighbours, eV.
+
+    Large where training environments are scarce: the error of a force comes from the energies of all atoms around.
+    """
+    squared = local_std**2
+    total = squared + np.bincount(batch.first, squared[batch.second], batch.n_atoms)
+    result: np.ndarray = np.sqrt(total / (1.0 + np.bincount(batch.first, minlength=batch.n_atoms)))
+    return result
 
 
 def _known(rows: np.ndarray | None) -> np.ndarray:
