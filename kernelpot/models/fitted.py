@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from kernelpot.data.batch import Batch
 from kernelpot.data.noise import Noise
@@ -15,7 +15,7 @@ from kernelpot.features.feature_map import E0_PRIOR, Described, FeatureMap, Form
 from kernelpot.features.gradients import gather_pairs
 from kernelpot.linalg.factor import stack
 from kernelpot.linalg.posterior import Posterior
-from kernelpot.models.prediction import Prediction, Spread
+from kernelpot.models.prediction import Around, Prediction, Spread
 from kernelpot.models.shape import NORMAL, Shape
 from kernelpot.models.training import least_squares_e0, scale_rows
 from kernelpot.models.uncertainty import Uncertainty, scarcity
@@ -68,10 +68,11 @@ class Calibration:
         latent: Float[np.ndarray, "..."],
         scale: float | np.ndarray = 1.0,
         scarcity: Float[np.ndarray, "..."] | None = None,
+        element: Int[np.ndarray, "..."] | None = None,
     ) -> Float[np.ndarray, "..."]:
         """Return the label's standard deviation, where the noise is `scale` times that of the kind."""
         noise = self.noise.get(kind, 0.0) * np.asarray(scale)
-        return np.hypot(self.scale(kind) * self.shape.get(kind, NORMAL).bend(latent, scarcity), noise)
+        return np.hypot(self.scale(kind) * self.shape.get(kind, NORMAL).bend(latent, scarcity, element), noise)
 
     def scale(self, kind: str) -> float:
         """Return the factor of a kind's posterior standard deviation."""
@@ -158,10 +159,11 @@ class Fitted:
             local = np.sqrt(self.uncertainty.local_energy(described))
             latent = Spread(energy, np.split(forces, cuts), stress, np.split(local, cuts))
             calibration = self.calibration
-            around = scarcity(local, batch)
+            scarce = scarcity(local, batch)
+            around = list(map(Around, np.split(scarce, cuts), np.split(batch.numbers, cuts)))
             label = Spread(
                 calibration.label("energy", energy, batch.sizes),
-                np.split(calibration.label("forces", forces, scarcity=around[:, None]), cuts),
+                np.split(calibration.label("forces", forces, 1.0, scarce[:, None], batch.numbers[:, None]), cuts),
                 calibration.label("stress", stress),
                 np.split(calibration.scale("energy") * local, cuts),
             )
@@ -172,7 +174,7 @@ class Fitted:
             np.split(mean.local_energy, cuts),
             latent,
             label,
-            None if around is None else np.split(around, cuts),
+            around,
             self.calibration.shape,
         )
 
@@ -213,6 +215,6 @@ def join(parts: list[Prediction]) -> Prediction:
         [e for p in parts for e in p.local_energy],
         spreads("latent"),
         spreads("label"),
-        None if parts[0].scarcity is None else [u for p in parts for u in p.scarcity or []],
+        None if parts[0].around is None else [a for p in parts for a in p.around or []],
         parts[0].shape,
     )

@@ -37,6 +37,23 @@ class Spread:
 
 
 @dataclass(frozen=True, eq=False)
+class Around:
+    """What the errors of a structure's forces depend on besides the posterior.
+
+    Attributes
+    ----------
+    scarcity
+        Root mean square of the bare posterior's standard deviations of the local energies around every atom, eV: large
+        where training environments are scarce.
+    element
+        Atomic numbers.
+    """
+
+    scarcity: Float[np.ndarray, " atoms"]
+    element: Int[np.ndarray, " atoms"]
+
+
+@dataclass(frozen=True, eq=False)
 class Prediction:
     """Predictions for a list of structures.
 
@@ -56,9 +73,8 @@ class Prediction:
     label
         Standard deviations of a label: posterior times calibration factor, plus noise; None where they were not
         asked for.
-    scarcity
-        Root mean square of the bare posterior's standard deviations of the local energies around every atom, eV: large
-        where training environments are scarce.
+    around
+        What the standard deviations of forces depend on besides the posterior; None where they were not asked for.
     shape
         Bends and tails of the kinds that were calibrated by `SparseGP.calibrate`.
     """
@@ -69,7 +85,7 @@ class Prediction:
     local_energy: list[Float[np.ndarray, " atoms"]]
     latent: Spread | None = None
     label: Spread | None = None
-    scarcity: list[Float[np.ndarray, " atoms"]] | None = None
+    around: list[Around] | None = None
     shape: Mapping[str, Shape] = field(default_factory=dict)
 
     def require_spread(self) -> Spread:
@@ -161,7 +177,7 @@ class Prediction:
             [self.local_energy[k] for k in chosen],
             spread(self.latent),
             spread(self.label),
-            None if self.scarcity is None else [self.scarcity[k] for k in chosen],
+            None if self.around is None else [self.around[k] for k in chosen],
             self.shape,
         )
 

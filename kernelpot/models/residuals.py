@@ -28,6 +28,8 @@ class Residuals:
         Standard deviation of the bare posterior, and that of the label; NaN where they were not asked for.
     scarcity
         Of the atom that a force acts on, eV; None for other kinds.
+    element
+        Atomic number of that atom; None for other kinds.
     structure
         Place of the structure that each label belongs to.
     """
@@ -36,6 +38,7 @@ class Residuals:
     latent: Float[np.ndarray, " n"]
     std: Float[np.ndarray, " n"]
     scarcity: Float[np.ndarray, " n"] | None
+    element: Int[np.ndarray, " n"] | None
     structure: Int[np.ndarray, " n"]
 
     @property
@@ -46,8 +49,10 @@ class Residuals:
 
     def take(self, which: Bool[np.ndarray, " n"] | Int[np.ndarray, " chosen"]) -> Residuals:
         """Return some of the labels."""
-        scarcity = None if self.scarcity is None else self.scarcity[which]
-        return Residuals(self.error[which], self.latent[which], self.std[which], scarcity, self.structure[which])
+        scarcity, element = (None if v is None else v[which] for v in (self.scarcity, self.element))
+        return Residuals(
+            self.error[which], self.latent[which], self.std[which], scarcity, element, self.structure[which]
+        )
 
 
 def residuals_of(prediction: Prediction, labels: Labels) -> dict[str, Residuals]:
@@ -65,11 +70,12 @@ def _of_kind(kind: str, prediction: Prediction, labels: Labels) -> Residuals:
         np.full(len(error), np.nan) if s is None else np.concatenate(_values(kind, _stds(s), members, labels))
         for s in (prediction.latent, prediction.label)
     )
-    scarcity = None
-    if kind == "forces" and prediction.scarcity is not None:
-        scarcity = np.concatenate([np.repeat(prediction.scarcity[s], 3) for s in members])
+    scarcity = element = None
+    if kind == "forces" and prediction.around is not None:
+        scarcity = np.concatenate([np.repeat(prediction.around[s].scarcity, 3) for s in members])
+        element = np.concatenate([np.repeat(prediction.around[s].element, 3) for s in members])
     structure = np.repeat(members, [len(v) for v in labelled])
-    return Residuals(error, latent, std, scarcity, structure).take(np.isfinite(error))
+    return Residuals(error, latent, std, scarcity, element, structure).take(np.isfinite(error))
 
 
 def _stds(spread: Spread) -> tuple[np.ndarray, list[np.ndarray], np.ndarray]:

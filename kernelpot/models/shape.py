@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from scipy.optimize import brentq
 from scipy.stats import norm, t
 
+from kernelpot.data.check import HEAVIEST
 from kernelpot.errors import ParameterError
 
 ONE = float(norm.cdf(1.0) - norm.cdf(-1.0))
@@ -28,9 +29,9 @@ FEWEST_DEGREES, NORMAL_DEGREES = 1.5, 1e4
 class Shape:
     """Spread of one kind's errors, measured on labels that the model did not see.
 
-    The latent standard deviation l of a label is bent before it is multiplied: l (l/l₀)^(α-1) (u/u₀)^β, where the
-    scarcity u is the root mean square standard deviation of the local energies around the atom. α = 1 and β = 0 leave
-    it as it is.
+    The latent standard deviation l of a label is bent before it is multiplied: l (l/l₀)^(α-1) (u/u₀)^β γ_Z, where the
+    scarcity u is the root mean square standard deviation of the local energies around the atom, and Z its element.
+    α = 1, β = 0 and γ = 1 leave it as it is.
 
     Attributes
     ----------
@@ -38,6 +39,8 @@ class Shape:
         α and β.
     latent, scarcity
         Typical values l₀ (unit of the kind) and u₀ (eV).
+    elements
+        γ of each element, by atomic number; 1 for the others.
     quantiles
         |error|/std that the share `LEVELS` of labels stays below; that at 68.27 % is one. Empty: a normal distribution.
     """
@@ -47,16 +50,24 @@ class Shape:
     latent: float = 1.0
     scarcity: float = 1.0
     quantiles: tuple[float, ...] = ()
+    elements: Mapping[int, float] = field(default_factory=dict)
 
     def bend(
-        self, latent: Float[np.ndarray, "..."], scarcity: Float[np.ndarray, "..."] | None = None
+        self,
+        latent: Float[np.ndarray, "..."],
+        scarcity: Float[np.ndarray, "..."] | None = None,
+        element: Int[np.ndarray, "..."] | None = None,
     ) -> Float[np.ndarray, "..."]:
-        """Return the bent latent standard deviation; `scarcity` broadcasts against it."""
+        """Return the bent latent standard deviation; `scarcity` and `element` broadcast against it."""
         result: np.ndarray = np.asarray(latent, dtype=float)
         if self.latent_power != 1.0:
             result = result**self.latent_power * self.latent ** (1.0 - self.latent_power)
         if self.scarcity_power != 0.0 and scarcity is not None:
             result = result * (scarcity / self.scarcity) ** self.scarcity_power
+        if self.elements and element is not None:
+            factor = np.ones(1 + max(int(np.max(element)), *self.elements))
+            factor[list(self.elements)] = list(self.elements.values())
+            result = result * factor[element]
         return result
 
     def quantile(self, level: float) -> float:
@@ -104,6 +115,7 @@ class Shape:
             "powers": [self.latent_power, self.scarcity_power],
             "typical": [self.latent, self.scarcity],
             "quantiles": list(self.quantiles),
+            "elements": {str(z): factor for z, factor in self.elements.items()},
         }
 
     @classmethod
@@ -123,9 +135,12 @@ class Shape:
             raise ValueError(f"a calibration needs {len(LEVELS)} quantiles or none, found {len(quantiles)}")
         if not np.isfinite(quantiles).all() or (np.diff(quantiles, prepend=0.0) < 0.0).any():
             raise ValueError("the quantiles of a calibration must be finite, and must not fall")
+        elements = {int(z): float(factor) for z, factor in settings["elements"].items()}
+        if any(not 0 < z <= HEAVIEST or not 0.0 < factor < np.inf for z, factor in elements.items()):
+            raise ValueError("the elements of a calibration must exist and have positive factors")
         alpha, beta = powers
         latent, scarcity = typical
-        return cls(alpha, beta, latent, scarcity, tuple(quantiles.tolist()))
+        return cls(alpha, beta, latent, scarcity, tuple(quantiles.tolist()), elements)
 
 
 NORMAL = Shape()

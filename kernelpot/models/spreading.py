@@ -23,14 +23,20 @@ MOST = 40_000
 FLOOR = 1e-3
 """Smallest floor, as a share of the median error."""
 
+TINY = 1e-300
+"""Keeps a logarithm finite."""
+
 ROUNDING = 1e-10
 """Round-off of a label, in its unit."""
 
-PRIOR = (0.5, 1.0)
-"""Width of the normal priors of the two powers, about 1 and 0: what few structures leave open."""
+PRIOR = (0.5, 1.0, 0.5)
+"""Widths of the normal priors of the two powers, about 1 and 0, and of the logarithms of the elements' factors."""
 
-POWERS = ((0.2, 2.0), (0.0, 2.0))
-"""Ranges of the two powers."""
+POWERS = ((0.5, 2.0), (0.0, 2.0))
+"""Ranges of the two powers: strange atoms must look strange, whatever little the errors among usual ones say."""
+
+KEPT = 0.5
+"""Least share of the factor without floor that is left beside one, for the same reason."""
 
 
 @dataclass(frozen=True)
@@ -53,15 +59,16 @@ class Spreading:
 
     def std(self, residuals: Residuals) -> Float[np.ndarray, " n"]:
         """Return the standard deviations of labels."""
-        return np.hypot(self.factor * self.shape.bend(residuals.latent, residuals.scarcity), self.floor)
+        bent = self.shape.bend(residuals.latent, residuals.scarcity, residuals.element)
+        return np.hypot(self.factor * bent, self.floor)
 
 
 def fit_spreading(residuals: Residuals, *, method: str, witnesses: int) -> Spreading:
     """Fit the standard deviations to errors; labels that are zero by symmetry only bound the floor.
 
     "scale" finds the likeliest factor, "floor" factor and floor, both of normal errors. "conformal" finds factor, floor
-    and, where there is a scarcity, the powers, for Student's t with four degrees of freedom, and then takes quantiles
-    as they are: 68.27 % of the errors lie within one standard deviation.
+    and, for forces, powers and the elements' factors, for Student's t with four degrees of freedom, and then takes
+    quantiles as they are: 68.27 % of the errors lie within one standard deviation.
 
     Parameters
     ----------
@@ -89,62 +96,89 @@ def fit_spreading(residuals: Residuals, *, method: str, witnesses: int) -> Sprea
     return Spreading(found.factor * one, found.floor * one, shape)
 
 
+@dataclass(frozen=True, eq=False)
+class _Likelihood:
+    """Negative log likelihood by [log factor, α, β, log floor, log γ of each element], with its gradient.
+
+    Attributes
+    ----------
+    squared
+        Errors.
+    design
+        Derivatives of the log multiplied latent standard deviation by the parameters; 0 for the floor's.
+    log_latent
+        Log typical latent standard deviation.
+    witnesses
+        That the likelihood counts for, against the priors.
+    student
+        Student's t in place of a normal distribution.
+    """
+
+    squared: Float[np.ndarray, " n"]
+    design: Float[np.ndarray, "n parameters"]
+    log_latent: float
+    witnesses: int
+    student: bool
+
+    def __call__(self, x: Float[np.ndarray, " parameters"]) -> tuple[float, Float[np.ndarray, " parameters"]]:
+        multiplied = np.exp(2.0 * (self.log_latent + self.design @ x))
+        variance = multiplied + np.exp(2.0 * x[3])
+        ratio, log_std = self.squared / variance, 0.5 * np.log(variance)
+        if self.student:
+            value = log_std + 0.5 * (DEGREES + 1.0) * np.log1p(ratio / DEGREES)
+            slope = 1.0 - (DEGREES + 1.0) * ratio / (DEGREES + ratio)
+        else:
+            value, slope = log_std + 0.5 * ratio, 1.0 - ratio
+        share = slope * multiplied / variance
+        gradient = self.design.T @ share / len(share)
+        gradient[3] = np.mean(slope - share)
+        width = np.array([np.inf, PRIOR[0], PRIOR[1], np.inf, *np.full(len(x) - 4, PRIOR[2])])
+        centre = np.array([0.0, 1.0, *np.zeros(len(x) - 2)])
+        away = (x - centre) / width
+        return float(np.mean(value) + away @ away / (2 * self.witnesses)), gradient + away / width / self.witnesses
+
+
 def _likeliest(residuals: Residuals, method: str, lowest: float, witnesses: int) -> Spreading:
     step = -(-len(residuals.error) // MOST)
-    some = residuals.take(np.arange(len(residuals.error)) % step == 0)
-    bending = method == "conformal" and some.scarcity is not None
-    typical = (_typical(some.latent), _typical(some.scarcity) if some.scarcity is not None else 1.0)
-    log_l = np.log(np.maximum(some.latent, 1e-300) / typical[0])
-    log_u = np.log(np.maximum(some.scarcity, 1e-300) / typical[1]) if some.scarcity is not None else 0.0 * log_l
+    some = residuals.take(np.arange(0, len(residuals.error), step))
     root = float(np.sqrt(np.mean(some.error**2))) + lowest
-    start = np.log(root / typical[0])
-    student = method == "conformal"
-
-    def loss(x: Float[np.ndarray, " 4"]) -> tuple[float, Float[np.ndarray, " 4"]]:
-        log_f, alpha, beta, log_floor = x
-        multiplied = np.exp(2.0 * (log_f + np.log(typical[0]) + alpha * log_l + beta * log_u))
-        variance = multiplied + np.exp(2.0 * log_floor)
-        value, slope = _cost(some.error**2 / variance, 0.5 * np.log(variance), student=student)
-        by_log = slope * multiplied / variance
-        prior = np.array([0.0, (alpha - 1.0) / PRIOR[0], beta / PRIOR[1], 0.0])
-        gradient = (
-            np.array([by_log.mean(), np.mean(by_log * log_l), np.mean(by_log * log_u), np.mean(slope - by_log)])
-            + prior / np.array([1.0, PRIOR[0], PRIOR[1], 1.0]) / witnesses
-        )
-        return value + float(prior @ prior) / (2 * witnesses), gradient
-
-    free = [(start - 12.0, start + 12.0), *(POWERS if bending else ((1.0, 1.0), (0.0, 0.0)))]
-    ends = (float(np.log(lowest)), float(np.log(max(10.0 * root, 2.0 * lowest))))
-    multiplied = _descend(loss, np.array([start, 1.0, 0.0, ends[0]]), [*free, (ends[0], ends[0])])
-    best = multiplied
+    log_l = np.log(np.maximum(some.latent, TINY))
+    log_typical = float(log_l.mean())
+    columns = [np.ones(len(log_l)), log_l - log_typical, np.zeros(len(log_l)), np.zeros(len(log_l))]
+    bounds = [(-60.0, 60.0), (1.0, 1.0), (0.0, 0.0), (float(np.log(lowest)), float(np.log(10.0 * root)))]
+    elements: list[int] = []
+    typical_u = 1.0
+    if method == "conformal" and some.scarcity is not None and some.element is not None:
+        log_u = np.log(np.maximum(some.scarcity, TINY))
+        typical_u = float(np.exp(log_u.mean()))
+        columns[2] = log_u - log_u.mean()
+        bounds[1:3] = POWERS
+        found = np.unique(some.element)
+        elements = found.tolist() if len(found) > 1 else []
+        columns += [(some.element == z).astype(float) for z in elements]
+        bounds += [(-3.0, 3.0)] * len(elements)
+    loss = _Likelihood(some.error**2, np.stack(columns, axis=1), log_typical, witnesses, method == "conformal")
+    start = np.array([np.log(root) - log_typical, 1.0, 0.0, bounds[3][0], *np.zeros(len(elements))])
+    tied = [*bounds[:3], (bounds[3][0], bounds[3][0]), *bounds[4:]]
+    value, best = _descend(loss, start, tied)
     if method != "scale":
-        from_half = multiplied[1] * [1, 1, 1, 0] + np.array([0, 0, 0, min(max(np.log(0.5 * root), ends[0]), ends[1])])
-        floored = _descend(loss, from_half, [*free, ends])
-        best = min(multiplied, floored, key=lambda result: result[0])
-    log_f, alpha, beta, log_floor = best[1]
-    shape = Shape(float(alpha), float(beta), *typical) if bending else NORMAL
-    return Spreading(float(np.exp(log_f)), float(np.exp(log_floor)), shape)
-
-
-def _cost(
-    ratio: Float[np.ndarray, " n"], log_std: Float[np.ndarray, " n"], *, student: bool
-) -> tuple[float, Float[np.ndarray, " n"]]:
-    """Mean negative log likelihood of error²/std², with each label's slope by log std."""
-    if student:
-        value = float(np.mean(log_std + 0.5 * (DEGREES + 1.0) * np.log1p(ratio / DEGREES)))
-        return value, 1.0 - (DEGREES + 1.0) * ratio / (DEGREES + ratio)
-    return float(np.mean(log_std + 0.5 * ratio)), 1.0 - ratio
+        start = best.copy()
+        start[3] = np.clip(np.log(0.5 * root), *bounds[3])
+        bounds[0] = (float(best[0] + np.log(KEPT)), bounds[0][1])
+        floored = _descend(loss, start, bounds)
+        best = floored[1] if floored[0] < value else best
+    factor, floor = (float(np.exp(best[k])) for k in (0, 3))
+    if len(columns) == 4 and bounds[1] == (1.0, 1.0):
+        return Spreading(factor, floor, NORMAL)
+    factors = dict(zip(elements, np.exp(best[4:]).tolist(), strict=True))
+    shape = Shape(float(best[1]), float(best[2]), float(np.exp(log_typical)), typical_u, elements=factors)
+    return Spreading(factor, floor, shape)
 
 
 def _descend(
-    loss: Callable[[Float[np.ndarray, " 4"]], tuple[float, Float[np.ndarray, " 4"]]],
-    start: Float[np.ndarray, " 4"],
+    loss: Callable[[Float[np.ndarray, " parameters"]], tuple[float, Float[np.ndarray, " parameters"]]],
+    start: Float[np.ndarray, " parameters"],
     bounds: list[tuple[float, float]],
-) -> tuple[float, Float[np.ndarray, " 4"]]:
+) -> tuple[float, Float[np.ndarray, " parameters"]]:
     found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds)
     return float(found.fun), np.asarray(found.x)
-
-
-def _typical(values: Float[np.ndarray, " n"]) -> float:
-    """Geometric mean, so that powers and factor are fitted almost independently."""
-    return float(np.exp(np.mean(np.log(np.maximum(values, 1e-300)))))
