@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
     import kernelpot as kp
     from kernelpot.models.reliability import KindReliability, Measured, Reliability
+    from kernelpot.models.residuals import Residuals
 
 ENOUGH = 500
 """Test energies below which energies are judged by pooled folds alone."""
@@ -24,6 +26,9 @@ POOLED = 5
 
 TARGETS = {"68": (68.27, 4.0), "95": (95.0, 2.0)}
 """Coverage, and how far from it a set may be, %; twice the standard error over structures where that is larger."""
+
+FEW = 100
+"""Test structures that the model as fitted is judged on."""
 
 RANK = 0.8
 """Least share of its ceiling that the rank correlation should reach."""
@@ -56,15 +61,15 @@ class CalibrationSet:
 
 SETS = {
     "Si": CalibrationSet(("mlearn/Si_train",), ("mlearn/Si_test",), 5.0),
-    "Ge": CalibrationSet(("mlearn/Ge_train",), ("mlearn/Ge_test",), 5.4),
-    "Li": CalibrationSet(("mlearn/Li_train",), ("mlearn/Li_test",), 5.5, at_most=160, n_inducing=300),
-    "Ni": CalibrationSet(("mlearn/Ni_train",), ("mlearn/Ni_test",), 4.2, at_most=130, n_inducing=300),
-    "ethanol": CalibrationSet(("rmd17/ethanol_train",), ("rmd17/ethanol_test",), 4.0, 500, l_max=5, at_most=400),
+    "Ge": CalibrationSet(("mlearn/Ge_train",), ("mlearn/Ge_test",), 5.4, 300, at_most=160),
+    "Li": CalibrationSet(("mlearn/Li_train",), ("mlearn/Li_test",), 5.5, 300, at_most=130),
+    "Ni": CalibrationSet(("mlearn/Ni_train",), ("mlearn/Ni_test",), 4.2, 300, at_most=110),
+    "ethanol": CalibrationSet(("rmd17/ethanol_train",), ("rmd17/ethanol_test",), 4.0, 400, l_max=5, at_most=400),
     "acac": CalibrationSet(
-        ("acac/train_300K",), ("acac/test_300K",), 4.0, 500, l_max=5, at_most=400, other=("acac/test_600K",)
+        ("acac/train_300K",), ("acac/test_300K",), 4.0, 400, l_max=5, at_most=400, other=("acac/test_600K",)
     ),
     "AgPd": CalibrationSet(
-        ("agpd/AgPd_bulk_master", "agpd/AgPd_slab_334"), (), 5.0, n_max=6, l_max=5, at_most=400,
+        ("agpd/AgPd_bulk_master", "agpd/AgPd_slab_334"), (), 5.0, n_max=6, l_max=5, at_most=400, n_test=300,
         other=("agpd/AgPd_slab_225",),
     ),
 }  # fmt: skip
@@ -81,12 +86,12 @@ def run(settings: Settings, *, name: str) -> Report:
     soap = kp.SOAP(cutoff=chosen.cutoff, n_max=n_max, l_max=l_max)
     model = kp.SparseGP(soap, kp.DotProduct(2), n_inducing=n_inducing, noise="cv")
     model.fit(train, keys={"stress": None})
-    calibrated = model.calibrate()
-    before = kp.reliability(model, test, keys={"stress": None})
+    residuals, calibrated = _calibrated(model)
+    before = kp.reliability(model, test[:: 1 + len(test) // FEW], keys={"stress": None})
     after = kp.reliability(calibrated, test, keys={"stress": None})
     report = Report()
     _judge(report, name, after, len(test))
-    pooled = _pooled_energies(model)
+    pooled = _pooled_energies(residuals["energy"])
     _judge_coverage(report, f"{name} energy, {POOLED} pooled folds", pooled, judged=len(train) >= 100)
     scales = calibrated.fitted_.calibration
     shape = scales.shape["forces"]
@@ -162,14 +167,24 @@ def _judge_coverage(report: Report, what: str, found: dict[str, Measured], *, ju
         )  # fmt: skip
 
 
-def _pooled_energies(model: kp.SparseGP) -> dict[str, Measured]:
+def _calibrated(model: kp.SparseGP) -> tuple[dict[str, Residuals], kp.SparseGP]:
+    """Do what `model.calibrate()` does, and keep the left-out residuals."""
+    from kernelpot.models.recalibrate import left_out, recalibrated
+    from kernelpot.models.residuals import residuals_of
+
+    state, train = model.fitted_, model.training_
+    prediction, witness = left_out(state, train, n_folds=8, groups=False, seed=model.seed)
+    residuals = residuals_of(prediction, train.labels)
+    calibrated = copy(model)
+    calibrated.fitted_ = recalibrated(state, residuals, witness, "conformal")
+    return residuals, calibrated
+
+
+def _pooled_energies(residuals: Residuals) -> dict[str, Measured]:
     """Coverage of left-out energies, each part by the spreading fitted to the other parts."""
     from kernelpot.models.reliability import Measured
-    from kernelpot.models.residuals import residuals_of
     from kernelpot.models.spreading import fit_spreading
 
-    prediction, train = model.left_out()
-    residuals = residuals_of(prediction, train.labels)["energy"]
     part = np.random.default_rng(0).permutation(len(residuals.error)) % POOLED
     inside = {level: np.zeros(len(part)) for level in TARGETS}
     for k in range(POOLED):

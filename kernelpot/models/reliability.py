@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy.stats import rankdata
 
 from kernelpot.data.labels import Labels, resolve
 from kernelpot.errors import LabelError
@@ -215,7 +214,8 @@ def rank_and_ceiling(
 
 
 def _standard_ranks(values: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
-    ranks: np.ndarray = rankdata(values)
+    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(counts) - 0.5 * (counts - 1))[place]  # ties share their mean rank
     spread = ranks.std()
     result: np.ndarray = (ranks - ranks.mean()) / (spread if spread > 0.0 else 1.0)
     return result

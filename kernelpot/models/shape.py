@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 from scipy.optimize import brentq
-from scipy.stats import norm, t
+from scipy.special import gammaln, ndtr, ndtri, stdtrit
 
 from kernelpot.data.check import HEAVIEST
 from kernelpot.errors import ParameterError
 
-ONE = float(norm.cdf(1.0) - norm.cdf(-1.0))
+ONE = float(ndtr(1.0) - ndtr(-1.0))
 """68.27 %: the share of a normal distribution within one standard deviation."""
 
 LEVELS = tuple(sorted([*(round(0.02 * k, 2) for k in range(1, 50)), ONE, 0.95, 0.99, 0.995, 0.999]))
@@ -85,10 +85,9 @@ class Shape:
         x = normal_quantile(float(level))
         if not self.quantiles:
             return x
-        grid = [0.0, *map(normal_quantile, LEVELS)]
-        if x > grid[-1]:
-            return self.quantiles[-1] * x / grid[-1]
-        return float(np.interp(x, grid, [0.0, *self.quantiles]))
+        if x > _NORMAL[-1]:
+            return self.quantiles[-1] * x / _NORMAL[-1]
+        return float(np.interp(x, _NORMAL, [0.0, *self.quantiles]))
 
     @cached_property
     def degrees_of_freedom(self) -> float:
@@ -98,15 +97,18 @@ class Shape:
             return float("inf")
         if ratio >= _tail_ratio(FEWEST_DEGREES):
             return FEWEST_DEGREES
-        return float(brentq(lambda v: _tail_ratio(float(np.exp(v))) - ratio, np.log(FEWEST_DEGREES), np.log(1e4)))
+        ends = np.log([FEWEST_DEGREES, NORMAL_DEGREES])
+        return float(np.exp(brentq(lambda log_nu: _tail_ratio(float(np.exp(log_nu))) - ratio, *ends)))
 
     def log_density(self, error: Float[np.ndarray, " n"], std: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
         """Return the log density of errors, nats: Student's t with the 68 % and 95 % quantiles of the intervals."""
         nu = self.degrees_of_freedom
         if np.isinf(nu):
-            normal: np.ndarray = np.asarray(norm.logpdf(error, scale=std))
+            normal: np.ndarray = -0.5 * (error / std) ** 2 - np.log(std) - 0.5 * np.log(2.0 * np.pi)
             return normal
-        result: np.ndarray = np.asarray(t.logpdf(error, nu, scale=std / t.ppf(0.5 + 0.5 * ONE, nu)))
+        scale = std / stdtrit(nu, 0.5 + 0.5 * ONE)
+        height = gammaln(0.5 * (nu + 1.0)) - gammaln(0.5 * nu) - 0.5 * np.log(nu * np.pi)
+        result: np.ndarray = height - 0.5 * (nu + 1.0) * np.log1p((error / scale) ** 2 / nu) - np.log(scale)
         return result
 
     def settings(self) -> dict[str, Any]:
@@ -149,11 +151,14 @@ NORMAL = Shape()
 
 def normal_quantile(level: float) -> float:
     """Half width of the interval that holds this share of a normal distribution, in standard deviations."""
-    return float(norm.ppf(0.5 + 0.5 * level))
+    return float(ndtri(0.5 + 0.5 * level))
 
 
 def _tail_ratio(nu: float) -> float:
-    return float(t.ppf(0.975, nu) / t.ppf(0.5 + 0.5 * ONE, nu))
+    return float(stdtrit(nu, 0.975) / stdtrit(nu, 0.5 + 0.5 * ONE))
+
+
+_NORMAL = (0.0, *map(normal_quantile, LEVELS))
 
 
 def conformal_quantiles(sizes: Float[np.ndarray, " n"], witnesses: int) -> tuple[float, ...]:
@@ -177,7 +182,8 @@ def conformal_quantiles(sizes: Float[np.ndarray, " n"], witnesses: int) -> tuple
     for level in LEVELS:
         share = level * (witnesses + 1) / witnesses
         if share <= 1.0:
-            last, at = float(ordered[max(0, int(np.ceil(share * len(ordered))) - 1)]), level
+            place = int(np.ceil(share * len(ordered) - 1e-9))
+            last, at = float(ordered[max(0, place - 1)]), level
             found.append(last)
         else:
             grown = last * normal_quantile(level) / normal_quantile(at) if at else 0.0
