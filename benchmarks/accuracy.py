@@ -24,23 +24,34 @@ class Potential:
 
     cutoff: float
     n_inducing: int
-    n_max: int = 8
+    n_max: int = 12
     l_max: int = 6
     sigma: float = 0.5
     zeta: int = 2
+    scaling: tuple[float, float] | None = None
 
+
+REACH = {"Si": 5.0, "Ge": 5.4, "Li": 5.5, "Ni": 4.2}
+"""Best cutoff without distance weights, by cross-validation on the training sets, Å."""
 
 POTENTIALS = {
-    "Si": Potential(cutoff=5.0, n_inducing=1500),
-    "Ge": Potential(cutoff=5.4, n_inducing=1500),
-    "Li": Potential(cutoff=5.5, n_inducing=1000),
-    "Ni": Potential(cutoff=4.2, n_inducing=1000),
+    element: Potential(cutoff=round(1.4 * reach, 2), n_inducing=2000, scaling=(round(0.6 * reach, 2), 6.0))
+    for element, reach in REACH.items()
 }
-"""The one place where accuracy settings stand; cutoffs by cross-validation on the training sets."""
+"""The one place where accuracy settings stand: one recipe, found by cross-validation on the training set of Si."""
+
+SHARE = 0.95
+"""Of the better of GAP and MTP: what a test MAE has to reach."""
+
+ROUNDING = 5.0
+"""Published forces are rounded to 10 meV/Å: the unrounded figure is guessed to be this much smaller."""
 
 TARGETS = {
-    "Si": (2.6, 66.0),
-    **{element: (1.25 * MLEARN[element]["GAP"][0], MLEARN[element]["GAP"][1] + 5.0) for element in ("Ge", "Li", "Ni")},
+    element: (
+        SHARE * min(MLEARN[element][name][0] for name in ("GAP", "MTP")),
+        SHARE * (min(MLEARN[element][name][1] for name in ("GAP", "MTP")) - ROUNDING),
+    )
+    for element in REACH
 }
 """Largest test MAE, meV/atom and meV/Å."""
 
@@ -79,7 +90,11 @@ def run(settings: Settings, *, element: str) -> Report:
         f"fit {found['fit']['wall_s']:.0f} s wall, {found['fit']['cpu_s']:.0f} s CPU, "
         f"{settings.threads} thread(s), peak {outcome.peak:.0f} MiB"
     )
-    report.note("rivals as published; GAP and MTP forces there are rounded to 10 meV/Å")
+    report.note(
+        "rivals as published; GAP and MTP forces there are rounded to 10 meV/Å: the target takes 5 off before its "
+        f"{SHARE}; from the rounded figure it is "
+        f"{SHARE * min(rivals[name][1] for name in ('GAP', 'MTP')):.1f} meV/Å"
+    )
     return report
 
 
@@ -91,7 +106,10 @@ def fit_and_score(element: str, *, quick: bool) -> dict[str, Any]:
     potential = QUICK if quick else POTENTIALS[element]
     if quick:
         train, test = train[::8], test[::3]
-    soap = kp.SOAP(cutoff=potential.cutoff, n_max=potential.n_max, l_max=potential.l_max, sigma=potential.sigma)
+    soap = kp.SOAP(
+        cutoff=potential.cutoff, n_max=potential.n_max, l_max=potential.l_max, sigma=potential.sigma,
+        scaling=potential.scaling,
+    )  # fmt: skip
     model = kp.SparseGP(soap, kp.DotProduct(potential.zeta), n_inducing=potential.n_inducing, noise="cv")
     with Stopwatch() as watch:
         model.fit(train, keys={"stress": None})  # the published tables compare energies and forces

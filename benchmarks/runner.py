@@ -64,6 +64,7 @@ CASES = {
     "certificates": Case("proven efficiencies of choices from mlearn Si, and what choosing costs", "certificates"),
     "rows": Case("choices of plain regression rows beside AlgDesign, pivoted QR, greedy", "rows"),
     "scale": Case("1,000 of 200,000 blocks in chunks within 4 GiB, killed and resumed; loss by distribution", "scale"),
+    "baseline": Case("held-out errors with and without the repulsion of nuclei, compressed Ta first", "baseline"),
     "drift": Case("energy drift of 64 Si atoms at 600 K", "drift"),
 }
 

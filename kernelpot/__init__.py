@@ -18,8 +18,13 @@ if TYPE_CHECKING:
     from kernelpot.descriptors.soap import SOAP as SOAP
     from kernelpot.descriptors.two_body import TwoBody as TwoBody
     from kernelpot.kernels import DotProduct as DotProduct
+    from kernelpot.kernels import Linear as Linear
+    from kernelpot.models.baselines.calculator import CalculatorBaseline as CalculatorBaseline
+    from kernelpot.models.baselines.zbl import ZBL as ZBL
+    from kernelpot.models.bootstrap import Bootstrap as Bootstrap
     from kernelpot.models.files import load as load
     from kernelpot.models.forecast import forecast as forecast
+    from kernelpot.models.linear import LinearModel as LinearModel
     from kernelpot.models.prediction import Prediction as Prediction
     from kernelpot.models.reliability import reliability as reliability
     from kernelpot.models.scores import evaluate as evaluate
@@ -31,9 +36,14 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Bootstrap": "kernelpot.models.bootstrap",
+    "ZBL": "kernelpot.models.baselines.zbl",
     "Calculator": "kernelpot.calculator",
+    "CalculatorBaseline": "kernelpot.models.baselines.calculator",
     "DotProduct": "kernelpot.kernels",
     "ElementChannels": "kernelpot.descriptors.elements",
+    "Linear": "kernelpot.kernels",
+    "LinearModel": "kernelpot.models.linear",
     "Noise": "kernelpot.data.noise",
     "Prediction": "kernelpot.models.prediction",
     "SOAP": "kernelpot.descriptors.soap",

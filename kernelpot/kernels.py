@@ -1,4 +1,4 @@
-"""Kernels of two normalised environment vectors, as functions of their dot product."""
+"""Kernels of two environment vectors, as functions of their dot product."""
 
 from __future__ import annotations
 
@@ -68,3 +68,41 @@ class DotProduct:
     def from_settings(cls, settings: dict[str, Any]) -> DotProduct:
         """Make the kernel that `settings` describes."""
         return cls(int(settings["zeta"]), float(settings["amplitude"]))
+
+
+@dataclass(frozen=True)
+class Linear:
+    """k(x, z) = amplitude² x·z of the vectors themselves: a Bayesian linear model, at finite rank without inducing.
+
+    Vectors are divided by the root mean square length of those that the model is prepared with, one number for each
+    centre species, so that the amplitude keeps its meaning (Rasmussen and Williams (2006), section 2.1.1).
+
+    Parameters
+    ----------
+    amplitude
+        Prior standard deviation of a typical local energy, eV.
+    normalise
+        Take unit vectors instead, as `DotProduct` does: energies then no longer grow with the density of neighbours.
+
+    Raises
+    ------
+    ParameterError
+        The amplitude is not positive.
+    """
+
+    amplitude: float = 1.0
+    normalise: bool = False
+
+    def __post_init__(self) -> None:
+        DotProduct(1, self.amplitude)
+        if not isinstance(self.normalise, bool):
+            raise ParameterError(f"`normalise` must be True or False, got {self.normalise!r}.")
+
+    def settings(self) -> dict[str, Any]:
+        """Return the settings as JSON values."""
+        return {"name": "Linear", "amplitude": float(self.amplitude), "normalise": self.normalise}
+
+    @classmethod
+    def from_settings(cls, settings: dict[str, Any]) -> Linear:
+        """Make the kernel that `settings` describes."""
+        return cls(float(settings["amplitude"]), bool(settings["normalise"]))

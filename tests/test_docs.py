@@ -31,7 +31,7 @@ def test_unbound_names_are_found():
     assert unbound("import numpy as np\nx = [np.sin(k) for k in y]\ndef f(a): return len(a) + b\n") == {"y", "b"}
 
 
-@pytest.mark.parametrize("name", ["assess.md", "goals.md", "robustness.md", "scale.md"])
+@pytest.mark.parametrize("name", ["assess.md", "baselines.md", "goals.md", "robustness.md", "scale.md"])
 def test_the_first_example_makes_what_it_uses(name):
     text = (DOCS / name).read_text(encoding="utf-8")
     code = text.split("```python\n")[1].split("```")[0]

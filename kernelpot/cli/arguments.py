@@ -302,6 +302,11 @@ def _fit(commands: argparse._SubParsersAction[Parser]) -> None:
         help="choose the inducing environments from these too: unlabelled structures, such as the pool of `select`",
     )
     command.add_argument("--test", nargs="+", metavar="FILE", default=[], help="also score the model on these")
+    command.add_argument(
+        "--zbl",
+        action="store_true",
+        help="learn the difference from the repulsion of nuclei, which keeps atoms apart where no label says so",
+    )
     _settings(command)
     _keys(command)
 

@@ -194,5 +194,6 @@ def _model_json(model: SparseGP, args: Namespace) -> dict[str, Any]:
         "cross_validation": dict(model.cross_validation_ or {}),
         "n_inducing": model.n_inducing_,
         "species": [int(z) for z in model.species_],
+        "baseline_potential": model.settings()["baseline"],
         "baseline": {str(key): value for key, value in dict(model.baseline_).items()},
     }

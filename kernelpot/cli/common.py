@@ -29,7 +29,10 @@ def model_of(args: Namespace, noise: kp.Noise | str) -> SparseGP:
     """Make the model that the settings describe."""
     descriptor = kp.SOAP(cutoff=args.cutoff, n_max=args.n_max, l_max=args.l_max, sigma=args.sigma)
     kernel = kp.DotProduct(zeta=args.zeta, amplitude=args.amplitude)
-    return kp.SparseGP(descriptor, kernel, n_inducing=args.n_inducing, noise=noise, seed=args.seed)
+    baseline = kp.ZBL() if getattr(args, "zbl", False) else None
+    return kp.SparseGP(
+        descriptor, kernel, n_inducing=args.n_inducing, noise=noise, seed=args.seed, baseline=baseline
+    )  # fmt: skip
 
 
 def given_noise(args: Namespace, defaults: dict[str, float | None]) -> dict[str, float | None]:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from vesin import NeighborList
 
 from kernelpot.data.check import check_structure, place
+from kernelpot.data.neighbours import neighbour_list_class
 from kernelpot.errors import ParameterError
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ class Batch:
         if not np.isfinite(skin) or skin < 0:
             raise ParameterError(f"`skin` must be zero or positive and in Å, got {skin}; 0.5 is usual in dynamics.")
         reach = float(cutoff) + float(skin)
-        search = NeighborList(cutoff=reach, full_list=True, sorted=True)
+        search = neighbour_list_class()(cutoff=reach, full_list=True, sorted=True)
         sizes, first, second, shifts = [], [], [], []
         n_atoms = 0
         for number, atoms in enumerate(structures, start):
@@ -148,10 +148,7 @@ class Batch:
     @cached_property
     def volumes(self) -> Float[np.ndarray, " structures"]:
         """Cell volume, Å³; NaN where the three lattice vectors span none."""
-        volume = np.abs(np.linalg.det(self.cells))
-        # The determinant of a flat cell is round-off, not zero.
-        box = np.prod(np.linalg.norm(self.cells, axis=2), axis=1)
-        return np.where(volume > FLAT * box, volume, np.nan)
+        return cell_volumes(self.cells)
 
     def moved(self, positions: Float[np.ndarray, "atoms 3"]) -> Batch:
         """Return the same pairs at new positions (cells unchanged).
@@ -190,3 +187,11 @@ class Batch:
     def sum_per_structure(self, per_atom: Float[np.ndarray, " atoms"]) -> Float[np.ndarray, " structures"]:
         """Add up a per-atom quantity over each structure."""
         return np.bincount(self.structure, weights=per_atom, minlength=len(self))
+
+
+def cell_volumes(cells: Float[np.ndarray, "structures 3 3"]) -> Float[np.ndarray, " structures"]:
+    """Return the volumes of cells, Å³; NaN where the three lattice vectors span none."""
+    volume = np.abs(np.linalg.det(cells))
+    # The determinant of a flat cell is round-off, not zero.
+    box = np.prod(np.linalg.norm(cells, axis=2), axis=1)
+    return np.where(volume > FLAT * box, volume, np.nan)

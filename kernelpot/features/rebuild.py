@@ -12,6 +12,7 @@ from kernelpot.descriptors.soap import SOAP
 from kernelpot.descriptors.two_body import TwoBody
 from kernelpot.features.feature_map import FeatureMap
 from kernelpot.features.kernel_map import KernelMap
+from kernelpot.features.linear_map import LinearMap
 from kernelpot.features.sum_map import SumMap
 from kernelpot.features.two_body_map import TwoBodyMap
 from kernelpot.kernels import DotProduct
@@ -38,11 +39,16 @@ def feature_map_of(settings: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
         pairs = TwoBody.from_settings(settings["descriptor"])
         _check_species(settings["descriptor"]["species"])
         return TwoBodyMap(pairs)
-    if name != "KernelMap":
+    if name not in ("KernelMap", "LinearMap"):
         raise ValueError(f"there is no feature map of the name {name!r}")
     # As written, not as sorted by the descriptor: the arrays stand in this order.
     _check_species(settings["descriptor"]["species"])
     soap = SOAP.from_settings(settings["descriptor"])
+    if name == "LinearMap":
+        check_array("lengths", arrays["lengths"], (len(soap.species or ()),))
+        if not (arrays["lengths"] > 0.0).all():
+            raise ValueError("the lengths of vectors must be positive")
+        return LinearMap(soap, bool(settings["normalise"]), arrays["lengths"], soap.n_features)
     features = KernelMap.from_arrays(soap, DotProduct(int(settings["zeta"])), dict(arrays))
     _check_arrays(features, soap.n_features)
     return features

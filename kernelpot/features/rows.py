@@ -47,11 +47,11 @@ def make_rows(features: KernelSpace, described: Described, kinds: Collection[str
             mine = np.flatnonzero(species == a)
             ours = np.flatnonzero(species[moved.centre] == a)
             first, last = int(features.starts[a]), int(features.starts[a + 1])
-            _scatter(
+            scatter(
                 _product(moved.rows, ours, z), moved.centre[ours], moved.target[ours],
                 slopes[start:stop, : len(z)], -1.0, forces[:, :, first:last],
             )  # fmt: skip
-            _scatter(
+            scatter(
                 _product(moved.virial, mine, z), mine, batch.structure[start:stop][mine],
                 slopes[start:stop, : len(z)], 1.0, stress[:, :, first:last],
             )  # fmt: skip
@@ -85,7 +85,7 @@ def _product(rows: Float[np.ndarray, "rows c f"], chosen: np.ndarray, z: Float[n
 
 
 @njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "arcp", "nsz"})
-def _scatter(product: Any, centre: Any, target: Any, slopes: Any, sign: Any, result: Any) -> Any:
+def scatter(product: Any, centre: Any, target: Any, slopes: Any, sign: Any, result: Any) -> Any:
     """Add sign · slopes[centre, m] · product[row, c, m] to result[target, c, m]."""
     for r in range(product.shape[0]):
         i, j = centre[r], target[r]

@@ -14,6 +14,7 @@ from kernelpot.data.batch import Batch
 from kernelpot.descriptors.protocol import Descriptor, Environments
 from kernelpot.features.feature_map import FeatureMap, Form, Rows
 from kernelpot.features.kernel_map import KernelMap
+from kernelpot.features.linear_map import LinearMap
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,8 +69,8 @@ class SumMap:
 
     @cached_property
     def _leading(self) -> FeatureMap:
-        """The term that structures are compared by: the first with inducing environments, else the first."""
-        return next((term for term in self.terms if isinstance(term, KernelMap)), self.terms[0])
+        """The term that structures are compared by: the first of a vector descriptor, else the first."""
+        return next((term for term in self.terms if isinstance(term, KernelMap | LinearMap)), self.terms[0])
 
     @property
     def species(self) -> tuple[int, ...]:
@@ -122,7 +123,7 @@ class SumMap:
         seen: list[tuple[Descriptor, Environments]] = []
         parts = []
         for term in self.terms:
-            if not isinstance(term, KernelMap):
+            if not isinstance(term, KernelMap | LinearMap):
                 parts.append(term.describe(batch))
                 continue
             known = [environments for descriptor, environments in seen if descriptor == term.descriptor]

@@ -71,7 +71,8 @@ def energies(
         )
     rows = factors @ space.linear_rows(structures, ("energy",)).energy
     scales = np.broadcast_to(np.asarray(scale, dtype=np.float64), (len(names),))
-    return Goal(tuple(names), (units,) * len(names), rows, scales, Origin.of(space))
+    known = factors @ space.baseline_share(structures).energy
+    return Goal(tuple(names), (units,) * len(names), rows, scales, Origin.of(space), known)
 
 
 def total_energy(space: SparseGP, atoms: Atoms, *, name: str = "E", scale: float | None = None) -> Goal:
@@ -208,7 +209,8 @@ def forces_on(
     rows = space.linear_rows([atoms], ("forces",)).forces[0].reshape(len(atoms), 3, -1)[chosen]
     names = [f"F_{axis} of {atoms.symbols[i]} {i}" for i in chosen for axis in "xyz"]
     flat = rows.reshape(len(names), -1)
-    return Goal(tuple(names), ("eV/Å",) * len(names), flat, np.full(len(names), scale), Origin.of(space))
+    known = space.baseline_share([atoms]).forces[chosen].ravel()
+    return Goal(tuple(names), ("eV/Å",) * len(names), flat, np.full(len(names), scale), Origin.of(space), known)
 
 
 def _same_atoms(structures: Sequence[Atoms]) -> None:

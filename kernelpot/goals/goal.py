@@ -64,7 +64,8 @@ class Origin:
         """
         features = _features(model)
         amplitude = model.plan()[2]
-        digest = hashlib.blake2b(repr((features.settings(), features.species)).encode(), digest_size=16)
+        baseline = None if model.baseline is None else model.baseline.settings()
+        digest = hashlib.blake2b(repr((features.settings(), features.species, baseline)).encode(), digest_size=16)
         for array in features.arrays().values():
             digest.update(np.ascontiguousarray(array).tobytes())
         return cls(digest.hexdigest(), float(amplitude), len(features.species))
@@ -87,6 +88,8 @@ class Goal:
         Accuracy that is wanted of each quantity, in its unit; the criterion is Σ variance/scale².
     origin
         The weights that the rows speak about; None where they were made by hand.
+    known
+        Share of the model's baseline in each quantity, in its unit; None is zero.
 
     Raises
     ------
@@ -101,12 +104,15 @@ class Goal:
     rows: Float[np.ndarray, "q d"]
     scales: Float[np.ndarray, " q"]
     origin: Origin | None = None
+    known: Float[np.ndarray, " q"] | None = None
 
     def __post_init__(self) -> None:
         """Store read-only arrays and check them."""
         object.__setattr__(self, "names", tuple(self.names))
         object.__setattr__(self, "units", tuple(self.units))
-        for name in ("rows", "scales"):
+        if self.known is None:
+            object.__setattr__(self, "known", np.zeros(len(self.names)))
+        for name in ("rows", "scales", "known"):
             array = np.array(getattr(self, name), dtype=np.float64)
             array.flags.writeable = False
             object.__setattr__(self, name, array)
@@ -116,6 +122,8 @@ class Goal:
                 f"a goal of {q} quantities needs at least one of them, {q} units, rows of the shape ({q}, d) and {q} "
                 f"scales; got {len(self.units)} units, {self.rows.shape} and {self.scales.shape}"
             )
+        if self._share.shape != (q,):
+            raise ParameterError(f"`known` must hold {q} numbers, one for each quantity, got {self._share.shape}")
         if not (np.isfinite(self.scales) & (self.scales > 0)).all():
             raise ParameterError(f"`scales` must be positive and finite, got {self.scales.tolist()}")
         bad = np.flatnonzero(~np.isfinite(self.rows).all(axis=1))
@@ -150,7 +158,12 @@ class Goal:
             np.concatenate([self.rows, other.rows]),
             np.concatenate([self.scales, other.scales]),
             self.origin or other.origin,
+            np.concatenate([self._share, other._share]),
         )
+
+    @property
+    def _share(self) -> Float[np.ndarray, " q"]:
+        return np.zeros(len(self)) if self.known is None else self.known
 
     def with_scales(self, scales: Sequence[float] | Float[np.ndarray, " q"] | float) -> Goal:
         """Return the same quantities with other accuracies wanted, in their units."""
@@ -216,14 +229,19 @@ class Goal:
             The model was never fitted.
         ParameterError
             It has other features, or its fit found another amplitude: make the goal again with the fitted model.
+        DataError
+            The model's baseline has no stress, and the goal needs one.
         """
         if model.fitted_ is None:
             raise NotFittedError("this model was never fitted; `expected` tells what labels would do, `predict` is for "
                                  "models that have them.")  # fmt: skip
         self._check_model(model)
+        if not np.isfinite(self._share).all():
+            lost = ", ".join(np.array(self.names)[~np.isfinite(self._share)])
+            raise DataError(f"the model's baseline says nothing of {lost}: it has no stress; use one that has")
         posterior, state = model.fitted_.posterior, model.fitted_
         composition = self.rows[:, state.features.n_weights :] / E0_PRIOR
-        mean = self.rows @ posterior.mean + composition @ state.baseline
+        mean = self.rows @ posterior.mean + composition @ state.baseline + self._share
         return Quantities(self.names, mean, np.sqrt(posterior.variance(self.rows)), self.units)
 
     def table(self, **columns: Float[np.ndarray, " q"]) -> str:
@@ -278,7 +296,7 @@ class Goal:
             why = (
                 f"its amplitude is {found.amplitude:g} eV and the goal's {self.origin.amplitude:g}"
                 if found.space == self.origin.space
-                else "its inducing environments or its descriptor differ"
+                else "its baseline, its inducing environments or its descriptor differ"
             )
             raise ParameterError(f"the goal was made with another model: {why}; make the goal again with this model")
         features = _features(model)

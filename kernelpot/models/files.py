@@ -2,32 +2,48 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from kernelpot.data.noise import Noise
 from kernelpot.errors import ModelFileError
 from kernelpot.models.archive import read_archive
+from kernelpot.models.baselines.given import matched, recorded
 from kernelpot.models.sparse_gp import SparseGP
 from kernelpot.models.terms import Term
 
 
-def load(path: str | Path) -> SparseGP:
+def load(path: str | Path, *, baseline: object = None) -> SparseGP:
     """Read a model that `SparseGP.save` wrote; nothing in the file is ever run as code.
+
+    Parameters
+    ----------
+    path
+        Of the file.
+    baseline
+        Calculator (or `CalculatorBaseline`) that the model was fitted to the difference from: a file holds its name
+        only. A `ZBL` is in the file.
 
     Raises
     ------
     ModelFileError
-        There is no such file, or it is damaged, foreign, or of a version that this kernelpot cannot read.
+        There is no such file; it is damaged, foreign, or of a version that this kernelpot cannot read; or its baseline
+        was not given, or one of another name.
+    ParameterError
+        A baseline was given that the file has no use for.
     """
     settings, state = read_archive(path)
     try:
         model = _specification(settings)
         prepared = bool(settings["prepared"])
+        found = recorded(settings["baseline"])
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise ModelFileError(
             f"{path}: the model's settings were altered ({type(error).__name__}: {error}); fit again."
         ) from None
+    model.baseline = matched(found, baseline, path)
+    state = replace(state, reference=model.baseline)
     model.fitted_ = state
     model.features_ = state.features if prepared else None
     return model

@@ -15,6 +15,7 @@ from kernelpot.features.feature_map import E0_PRIOR, Described, FeatureMap, Form
 from kernelpot.features.gradients import gather_pairs
 from kernelpot.linalg.factor import stack
 from kernelpot.linalg.posterior import Posterior
+from kernelpot.models.baselines.protocol import Baseline, Contribution
 from kernelpot.models.prediction import Around, Prediction, Spread
 from kernelpot.models.shape import NORMAL, Shape
 from kernelpot.models.training import least_squares_e0, scale_rows
@@ -41,6 +42,15 @@ class Mean:
     local_energy: Float[np.ndarray, " atoms"]
     forces: Float[np.ndarray, "atoms 3"]
     stress: Float[np.ndarray, "structures 6"]
+
+    def plus(self, part: Contribution) -> Mean:
+        """Add what a baseline says."""
+        return Mean(
+            self.energy + part.energy,
+            self.local_energy + part.local_energy,
+            self.forces + part.forces,
+            self.stress + part.stress,
+        )
 
 
 @dataclass(frozen=True)
@@ -103,6 +113,8 @@ class Fitted:
         RMSE of left-out folds for each kind: eV/atom, eV/Å, eV/Å³; empty where there were none.
     n_labels
         Labels of each kind behind the posterior.
+    reference
+        Baseline potential that was taken off the labels, and is added to every mean.
     """
 
     features: FeatureMap
@@ -114,6 +126,13 @@ class Fitted:
     calibration: Calibration
     cross_validation: Mapping[str, float]
     n_labels: Mapping[str, int]
+    reference: Baseline | None = None
+
+    @property
+    def reach(self) -> float:
+        """Distance up to which a batch needs neighbour pairs, Å."""
+        cutoff = self.features.cutoff
+        return cutoff if self.reference is None else max(cutoff, self.reference.reach(self.features.species))
 
     @cached_property
     def form(self) -> Form:
@@ -141,7 +160,8 @@ class Fitted:
         local, pairs = self.form.local_and_pairs(described)
         local = local + self.e0[described.species]
         forces, stress = gather_pairs(described.batch, pairs)
-        return Mean(described.batch.sum_per_structure(local), local, forces, stress)
+        mean = Mean(described.batch.sum_per_structure(local), local, forces, stress)
+        return mean if self.reference is None else mean.plus(self.reference.evaluate(described.batch))
 
     def local_energy_std(self, batch: Batch) -> Float[np.ndarray, " atoms"]:
         """Return the calibrated standard deviation of every atom's energy, eV: the one that is cheap."""
@@ -159,7 +179,7 @@ class Fitted:
             local = np.sqrt(self.uncertainty.local_energy(described))
             latent = Spread(energy, np.split(forces, cuts), stress, np.split(local, cuts))
             calibration = self.calibration
-            scarce = scarcity(local, batch)
+            scarce = scarcity(local, batch, self.features.cutoff)
             around = list(map(Around, np.split(scarce, cuts), np.split(batch.numbers, cuts)))
             label = Spread(
                 calibration.label("energy", energy, batch.sizes),

@@ -20,6 +20,7 @@ from kernelpot.design.select import select
 from kernelpot.errors import LabelError, ParameterError
 from kernelpot.features.information import make_information
 from kernelpot.models.arguments import check_species, structure_list
+from kernelpot.models.baselines.given import less_baseline
 from kernelpot.models.fitting import require_labels
 from kernelpot.models.pilot import Pilot, leave_out, read_blocks, without_baseline
 
@@ -178,6 +179,7 @@ def forecast(
         check_species(structures, features.species)
     labels = resolve(pilot, keys)
     kinds = require_labels(labels, noise)
+    labels = less_baseline(space.baseline, pilot, labels, kinds)
     planned = space.information(pool)
     existing = space.information(pilot, labels="present", truncate=0.0, keys=keys)
     groups = duplicates(existing)

@@ -14,6 +14,7 @@ from kernelpot.data.labels import Labels
 from kernelpot.data.noise import KINDS
 from kernelpot.features.inducing import chunks
 from kernelpot.linalg.posterior import Posterior
+from kernelpot.models.baselines.given import less_baseline
 from kernelpot.models.fitted import Fitted, join
 from kernelpot.models.prediction import Prediction
 from kernelpot.models.training import FoldFactors, composition_of, e0_rows, fold_factors
@@ -73,6 +74,7 @@ def predict_left_out(state: Fitted, train: TrainingSet, fold: Int[np.ndarray, " 
     structures, labels = train.structures, train.labels
     with one_blas():
         kinds = tuple(kind for kind in state.noise.kinds if labels.present(kind).any())
+        labels = less_baseline(state.reference, structures, labels, kinds)
         data = fold_factors(state.features, structures, labels, fold, kinds=kinds, baseline=state.baseline)
         rows = e0_rows(labels, composition_of(structures, state.features.species))
         fold_of_row = fold[labels.present("energy")]
@@ -105,7 +107,7 @@ def predict_by(state: Fitted, structures: Sequence[Atoms]) -> Prediction:
     state.uncertainty.prepare()
 
     def part(piece: tuple[int, int]) -> Prediction:
-        batch = Batch.from_structures(structures[slice(*piece)], state.features.cutoff, start=piece[0])
+        batch = Batch.from_structures(structures[slice(*piece)], state.reach, start=piece[0])
         return state.predict(batch, uncertainty=True)
 
     return join(list(ordered(part, chunks(structures, ATOMS_PER_PREDICTION))))

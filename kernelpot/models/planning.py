@@ -17,6 +17,8 @@ from kernelpot.features.functionals import LinearRows, all_linear_rows
 from kernelpot.features.information import make_information
 from kernelpot.kernels import DotProduct
 from kernelpot.models.arguments import check_species, structure_list
+from kernelpot.models.baselines.given import evaluated
+from kernelpot.models.baselines.protocol import Baseline, Contribution
 from kernelpot.models.fitted import Fitted
 from kernelpot.models.terms import Term
 
@@ -36,6 +38,7 @@ class Planner:
 
     terms: tuple[Term, ...]
     noise: Noise | str
+    baseline: Baseline | None
     features_: FeatureMap | None
     fitted_: Fitted | None
 
@@ -113,6 +116,11 @@ class Planner:
         """
         features, structures = self._prepared(structures)
         return all_linear_rows(features, structures, self.plan()[2], kinds)
+
+    def baseline_share(self, structures: Sequence[Atoms]) -> Contribution:
+        """Return what the baseline adds to these structures, to go with `linear_rows`; zeros where there is none."""
+        reference = self.baseline if self.fitted_ is None else self.fitted_.reference
+        return evaluated(reference, structure_list(structures))
 
     def weights_of(self, *elements: str) -> Int[np.ndarray, " some"]:
         """Return the numbers of the weights that belong to some elements, for the criterion "Ds".

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,9 +18,11 @@ from kernelpot.descriptors.protocol import Descriptor
 from kernelpot.errors import NotFittedError, ParameterError
 from kernelpot.features.feature_map import FeatureMap
 from kernelpot.features.inducing import chunks
-from kernelpot.kernels import DotProduct
+from kernelpot.kernels import DotProduct, Linear
 from kernelpot.models.archive import write_archive
 from kernelpot.models.arguments import check_species, structure_list
+from kernelpot.models.baselines.given import as_baseline, less_baseline
+from kernelpot.models.baselines.protocol import Baseline
 from kernelpot.models.calibrating import Calibrating
 from kernelpot.models.fitted import Fitted, Mean, join
 from kernelpot.models.fitting import condition_state, fit_state, require_labels
@@ -67,6 +70,10 @@ class SparseGP(Planner, Calibrating):
         How inducing environments are chosen: "fps", "cur" or "random".
     tolerance
         Eigenvalues of K_ZZ below tolerance · λ_max are dropped.
+    baseline
+        A potential to learn the difference from: a `ZBL`, a `CalculatorBaseline` or an ASE calculator. Its energies,
+        forces and stresses are taken off the labels before anything else and added to every mean; it has no standard
+        deviation.
 
     Raises
     ------
@@ -77,13 +84,14 @@ class SparseGP(Planner, Calibrating):
     def __init__(
         self,
         descriptor: Descriptor | Term | Sequence[Descriptor | Term],
-        kernel: DotProduct | None = None,
+        kernel: DotProduct | Linear | None = None,
         *,
         n_inducing: int,
         noise: Noise | str | None = None,
         seed: int = 0,
         inducing: str = "fps",
         tolerance: float = 1e-10,
+        baseline: Baseline | None = None,
     ) -> None:
         check_n_inducing(n_inducing)
         if not isinstance(noise, Noise | None) and noise not in SEARCHES:
@@ -100,6 +108,7 @@ class SparseGP(Planner, Calibrating):
         self.seed = int(seed)
         self.inducing = inducing
         self.tolerance = float(tolerance)
+        self.baseline = as_baseline(baseline)
         self.features_: FeatureMap | None = None
         self.fitted_: Fitted | None = None
         self.training_: TrainingSet | None = None
@@ -108,6 +117,7 @@ class SparseGP(Planner, Calibrating):
         """Return the call that makes an equal model, and what it was prepared with or fitted on, if it was."""
         done = [name for name, part in (("prepared", self.features_), ("fitted", self.fitted_)) if part is not None]
         state = f", {' and '.join(done)} with {self.n_inducing_} inducing environments" if done else ""
+        state = state if self.baseline is None else f", baseline={self.baseline!r}{state}"
         return (
             f"SparseGP({self._described()}, n_inducing={self.n_inducing}, noise={self.noise!r}, "
             f"seed={self.seed}, inducing={self.inducing!r}, tolerance={self.tolerance}{state})"
@@ -124,21 +134,21 @@ class SparseGP(Planner, Calibrating):
         return leading(self.terms).descriptor
 
     @property
-    def kernel(self) -> DotProduct:
+    def kernel(self) -> DotProduct | Linear:
         """The kernel of the first term that has one; its amplitude is the term's prior standard deviation, eV."""
         return leading(self.terms).kernel or DotProduct(2, self.terms[0].amplitude)
 
     @property
     def cutoff_(self) -> float:
-        """Largest reach of all terms, Å."""
-        return max(term.descriptor.cutoff for term in self.terms)
+        """Distance up to which a batch needs neighbour pairs, Å: the largest reach of terms and fitted baseline."""
+        return max(term.descriptor.cutoff for term in self.terms) if self.fitted_ is None else self.fitted_.reach
 
     # ---- making models
 
     def _clone(self) -> SparseGP:
         return SparseGP(
             self.terms, n_inducing=self.n_inducing, noise=self.noise, seed=self.seed,
-            inducing=self.inducing, tolerance=self.tolerance,
+            inducing=self.inducing, tolerance=self.tolerance, baseline=self.baseline,
         )  # fmt: skip
 
     def prepare(
@@ -202,11 +212,13 @@ class SparseGP(Planner, Calibrating):
         kinds = require_labels(labels, self.noise)
         if self.features_ is not None:
             check_species(structures, self.features_.species)
+        known, labels = labels, less_baseline(self.baseline, structures, labels, kinds)
         features = self.features_ or self._choose_features(structures)
-        self.fitted_ = fit_state(
+        state = fit_state(
             features, structures, labels, self.noise, kinds=kinds, amplitude=self.terms[0].amplitude, seed=self.seed
         )
-        self.training_ = TrainingSet(tuple(structures), labels)
+        self.training_ = TrainingSet(tuple(structures), known)
+        self.fitted_ = replace(state, reference=self.baseline)
         return self
 
     def condition(self, structures: Sequence[Atoms], *, keys: Mapping[str, str | None] | None = None) -> SparseGP:
@@ -226,11 +238,12 @@ class SparseGP(Planner, Calibrating):
         structures = structure_list(structures)
         check_species(structures, state.features.species)
         validate(structures)
-        labels = resolve(structures, keys)
+        known = resolve(structures, keys)
+        labels = less_baseline(state.reference, structures, known, state.noise.kinds)
         state = condition_state(state, structures, labels)
         model = self._clone()
         model.features_, model.fitted_ = self.features_, state
-        model.training_ = None if self.training_ is None else self.training_.and_also(structures, labels)
+        model.training_ = None if self.training_ is None else self.training_.and_also(structures, known)
         return model
 
     # ---- using
@@ -257,7 +270,7 @@ class SparseGP(Planner, Calibrating):
         check_species(structures, state.features.species)
 
         def part(piece: tuple[int, int]) -> Prediction:
-            batch = Batch.from_structures(structures[slice(*piece)], state.features.cutoff, start=piece[0])
+            batch = Batch.from_structures(structures[slice(*piece)], state.reach, start=piece[0])
             return state.predict(batch, uncertainty=uncertainty)
 
         if uncertainty:
@@ -284,6 +297,7 @@ class SparseGP(Planner, Calibrating):
             "inducing": self.inducing,
             "tolerance": self.tolerance,
             "prepared": self.features_ is not None,
+            "baseline": None if self.baseline is None else self.baseline.settings(),
         }
 
     def save(self, path: str | Path) -> None:
@@ -332,7 +346,7 @@ class SparseGP(Planner, Calibrating):
 
     @property
     def baseline_(self) -> dict[int, float]:
-        """Energy constant of each species (by atomic number), eV."""
+        """Energy constant of each species (by atomic number), eV; not the potential `baseline`, which comes on top."""
         state = self._state()
         return dict(zip(state.features.species, state.e0.tolist(), strict=True))
 

@@ -39,6 +39,8 @@ def summarise(state: Fitted) -> str:
     n = state.n_labels.get("energy", FEW)
     if n < FEW:
         lines.append(f"note                standard deviations rest on {n} structures; trust them from about {FEW} on")
+    if state.reference is not None:
+        lines.append(f"baseline            {state.reference.describe(features.species)}")
     e0 = ", ".join(f"{name} {value:.4f} eV" for name, value in zip(names, state.e0, strict=True))
     lines.append(f"energy constants    {e0}")
     return "\n".join(lines)

@@ -15,9 +15,10 @@ from kernelpot.errors import ParameterError
 from kernelpot.features.feature_map import FeatureMap
 from kernelpot.features.inducing import choose_inducing, given_inducing, species_of
 from kernelpot.features.kernel_map import KernelMap
+from kernelpot.features.linear_map import LinearMap
 from kernelpot.features.sum_map import SumMap
 from kernelpot.features.two_body_map import TwoBodyMap
-from kernelpot.kernels import DotProduct
+from kernelpot.kernels import DotProduct, Linear
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -33,7 +34,8 @@ class Term:
         Such as `SOAP`, or `TwoBody`, which is a term by itself.
     kernel
         Of two unit vectors; its amplitude is the term's prior standard deviation of a local energy, eV (of a pair
-        energy for `TwoBody`, which carries its own and takes no kernel). None: `DotProduct(2)`.
+        energy for `TwoBody`, which carries its own and takes no kernel). None: `DotProduct(2)`. `Linear` makes the term
+        linear in the descriptor, without inducing environments.
     n_inducing
         Inducing environments of this term; None: an equal share of what the model has left.
 
@@ -44,19 +46,23 @@ class Term:
     """
 
     descriptor: Descriptor
-    kernel: DotProduct | None = None
+    kernel: DotProduct | Linear | None = None
     n_inducing: int | None = None
 
     def __post_init__(self) -> None:
         if not hasattr(self.descriptor, "environments"):
             raise ParameterError(f"a term needs a descriptor such as SOAP() or TwoBody(), got {self.descriptor!r}.")
-        if not isinstance(self.kernel, DotProduct | None):
-            raise ParameterError(f"`kernel` must be a DotProduct such as DotProduct(2), got {self.kernel!r}.")
+        if not isinstance(self.kernel, DotProduct | Linear | None):
+            raise ParameterError(
+                f"`kernel` must be a DotProduct such as DotProduct(2), or Linear(), got {self.kernel!r}."
+            )
         if isinstance(self.descriptor, TwoBody):
             if self.kernel is not None or self.n_inducing is not None:
                 raise ParameterError(
                     "TwoBody takes no kernel and no inducing environments; give it alone, TwoBody(amplitude=...)."
                 )
+        elif isinstance(self.kernel, Linear) and self.n_inducing is not None:
+            raise ParameterError("a Linear term takes no inducing environments; leave `n_inducing` out.")
         elif self.kernel is None:
             object.__setattr__(self, "kernel", DotProduct(2))
         if self.n_inducing is not None:
@@ -71,10 +77,10 @@ class Term:
         """Return the same term with another prior standard deviation, eV."""
         if isinstance(self.descriptor, TwoBody):
             return replace(self, descriptor=replace(self.descriptor, amplitude=amplitude))
-        return replace(self, kernel=DotProduct(self._kernel.zeta, amplitude))
+        return replace(self, kernel=replace(self._kernel, amplitude=amplitude))
 
     @property
-    def _kernel(self) -> DotProduct:
+    def _kernel(self) -> DotProduct | Linear:
         return self.kernel or DotProduct(2)
 
     def features(
@@ -93,6 +99,8 @@ class Term:
             descriptor = descriptor.with_species(species_of(structures))
         if isinstance(descriptor, TwoBody):
             return TwoBodyMap(descriptor)
+        if isinstance(self._kernel, Linear):
+            return LinearMap.from_structures(descriptor, structures, normalise=self._kernel.normalise)
         if environments is not None:
             z = given_inducing(descriptor, structures, environments)
         else:
@@ -115,7 +123,7 @@ class Term:
         kernel, n = settings["kernel"], settings["n_inducing"]
         return cls(
             kind.from_settings(described),
-            None if kernel is None else DotProduct.from_settings(kernel),
+            None if kernel is None else _KERNELS[kernel["name"]].from_settings(kernel),
             None if n is None else int(n),
         )
 
@@ -123,7 +131,10 @@ class Term:
 _DESCRIPTORS: dict[str, type[SOAP] | type[TwoBody]] = {"SOAP": SOAP, "TwoBody": TwoBody}
 
 
-def terms_of(descriptor: Any, kernel: DotProduct | None) -> tuple[Term, ...]:
+_KERNELS: dict[str, type[DotProduct] | type[Linear]] = {"DotProduct": DotProduct, "Linear": Linear}
+
+
+def terms_of(descriptor: Any, kernel: DotProduct | Linear | None) -> tuple[Term, ...]:
     """Return the terms that the first arguments of a model stand for.
 
     Raises
@@ -167,7 +178,7 @@ def build(
     Amplitudes are taken in units of the first term's, which is the model's.
     """
     rest = n_inducing - sum(term.n_inducing or 0 for term in terms)
-    sharing = [term for term in terms if term.kernel is not None and term.n_inducing is None]
+    sharing = [term for term in terms if isinstance(term.kernel, DotProduct) and term.n_inducing is None]
     if sharing and rest < len(sharing):
         raise ParameterError(
             f"`n_inducing` must leave at least one inducing environment for each of {len(sharing)} terms, "

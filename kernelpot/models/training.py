@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float, Int
 
-from kernelpot.data.batch import Batch
+from kernelpot.data.batch import Batch, cell_volumes
 from kernelpot.data.labels import Labels
 from kernelpot.features.feature_map import E0_PRIOR, FeatureMap, counts
 from kernelpot.features.inducing import chunks
@@ -203,6 +203,19 @@ def labelled_rows(
         here = np.isfinite(y) & np.repeat(np.isfinite(batch.volumes), 6)
         result["stress"] = _without_e0(rows.stress[here], y[here], n_species)
     return result
+
+
+def owners(structures: Sequence[Atoms], labels: Labels, kind: str) -> Int[np.ndarray, " rows"]:
+    """Return the structure, counted from 0, that each row of `labelled_rows` belongs to."""
+    every = np.arange(len(structures))
+    if kind == "energy":
+        return every[labels.present("energy")]
+    if kind == "forces":
+        here = labels.present("forces")
+        return np.repeat(every[here], 3 * labels.n_atoms[here])
+    solid = np.isfinite(cell_volumes(np.stack([atoms.cell.array for atoms in structures])))
+    here = np.isfinite(labels.stress).ravel() & np.repeat(solid, 6)
+    return np.repeat(every, 6)[here]
 
 
 def _without_e0(

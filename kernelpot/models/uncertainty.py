@@ -96,14 +96,16 @@ class Uncertainty:
         return seen + self.amplitude**2 * residual
 
 
-def scarcity(local_std: Float[np.ndarray, " atoms"], batch: Batch) -> Float[np.ndarray, " atoms"]:
+def scarcity(local_std: Float[np.ndarray, " atoms"], batch: Batch, cutoff: float) -> Float[np.ndarray, " atoms"]:
     """Return the root mean square of the local energies' standard deviations over each atom with its neighbours, eV.
 
     Large where training environments are scarce: the error of a force comes from the energies of all atoms around.
     """
     squared = local_std**2
-    total = squared + np.bincount(batch.first, squared[batch.second], batch.n_atoms)
-    result: np.ndarray = np.sqrt(total / (1.0 + np.bincount(batch.first, minlength=batch.n_atoms)))
+    near = np.einsum("px,px->p", batch.vectors, batch.vectors) <= cutoff**2
+    first, second = batch.first[near], batch.second[near]
+    total = squared + np.bincount(first, squared[second], batch.n_atoms)
+    result: np.ndarray = np.sqrt(total / (1.0 + np.bincount(first, minlength=batch.n_atoms)))
     return result
 
 

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from ase import Atoms
@@ -166,3 +169,22 @@ def test_a_flat_cell_has_no_volume_for_all_its_round_off():
 def test_messages_count_from_the_start_of_the_whole_list():
     with pytest.raises(DataError, match="structure 57 "):
         Batch.from_structures([Atoms("Cu", positions=[[np.nan, 0, 0]])], 5.0, start=57)
+
+
+@pytest.mark.parametrize("first", ["", "import vesin", "import torch"])
+def test_pairs_do_not_import_pytorch_and_leave_vesin_whole(first):
+    program = f"""
+import sys
+{first}
+before = "torch" in sys.modules
+from ase.build import bulk
+from kernelpot.data.batch import Batch
+pairs = len(Batch.from_structures([bulk("Cu")], 3.0).first)
+assert pairs == 12, pairs
+assert ("torch" in sys.modules) == before
+import vesin
+from vesin._neighbors import HAS_TORCH
+assert HAS_TORCH
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

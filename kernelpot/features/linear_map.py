@@ -1,0 +1,220 @@
+"""Descriptor vectors as features: a linear model of the local energy, one block of weights per centre species."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from kernelpot.data.batch import Batch
+from kernelpot.descriptors.protocol import Descriptor, Environments
+from kernelpot.features.feature_map import Rows
+from kernelpot.features.inducing import chunks
+from kernelpot.features.kernel_space import Described
+from kernelpot.features.normalise import unit, unit_jacobian, unit_vjp
+from kernelpot.features.rows import add_runs, scatter
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+CENTRES = 64
+"""Centres whose derivatives are made at a time."""
+
+
+@dataclass(frozen=True, eq=False)
+class LinearMap:
+    """φ(x) = x / s of the centre's species: finite rank is the prior itself, and there is no residual variance.
+
+    Attributes
+    ----------
+    descriptor
+        With its species set.
+    normalise
+        Take unit vectors.
+    lengths
+        s, root mean square length of the vectors of each species' environments.
+    """
+
+    descriptor: Descriptor
+    normalise: bool
+    lengths: Float[np.ndarray, " species"]
+    n_features: int
+
+    @classmethod
+    def from_structures(cls, descriptor: Descriptor, structures: Sequence[Atoms], *, normalise: bool) -> LinearMap:
+        """Measure the vectors' lengths on structures."""
+        species = descriptor.species or ()
+        squares, number = np.zeros(len(species)), np.zeros(len(species))
+        width = 0
+        for start, stop in chunks(structures):
+            batch = Batch.from_structures(structures[start:stop], descriptor.cutoff, start=start)
+            vectors = descriptor.environments(batch).vectors
+            place, width = np.searchsorted(species, batch.numbers), vectors.shape[1]
+            squares += np.bincount(place, np.einsum("if,if->i", vectors, vectors), len(species))
+            number += np.bincount(place, minlength=len(species))
+        lengths = np.ones(len(species)) if normalise else np.sqrt(squares / np.maximum(number, 1.0))
+        return cls(descriptor, normalise, np.where(lengths > 0.0, lengths, 1.0), width)
+
+    @property
+    def species(self) -> tuple[int, ...]:
+        """Atomic numbers, in the order of the blocks."""
+        return self.descriptor.species or ()
+
+    @property
+    def cutoff(self) -> float:
+        """Reach of the descriptor, Å."""
+        return self.descriptor.cutoff
+
+    @property
+    def n_columns(self) -> int:
+        """Components of the vectors of all species."""
+        return len(self.species) * self.n_features
+
+    @property
+    def n_inducing(self) -> int:
+        """A linear model needs none."""
+        return 0
+
+    @property
+    def n_weights(self) -> int:
+        """One weight for each component."""
+        return self.n_columns
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """A single map is a single term."""
+        return (self.n_weights,)
+
+    @property
+    def scales(self) -> tuple[float, ...]:
+        """A single term is the unit."""
+        return (1.0,)
+
+    def rescaled(self, scales: Sequence[float]) -> LinearMap:
+        """Return the map itself: it has no other to be scaled against."""
+        if tuple(scales) != (1.0,):
+            raise ValueError(f"a single term has the scale 1, got {tuple(scales)}")
+        return self
+
+    def describe(self, batch: Batch) -> Described:
+        """Describe the environments of a batch."""
+        return self.describe_again(batch, self.descriptor.environments(batch))
+
+    def describe_again(self, batch: Batch, environments: Environments) -> Described:
+        """Take environments that another map of the same descriptor has described."""
+        x, norm = unit(environments.vectors)
+        x = x if self.normalise else environments.vectors
+        return Described(batch, environments, x, norm, np.searchsorted(self.species, batch.numbers))
+
+    def _block(self, a: int) -> slice:
+        return slice(a * self.n_features, (a + 1) * self.n_features)
+
+    def rows(self, described: Described, kinds: Collection[str]) -> Rows:
+        """Return the rows of a batch: vectors and their derivatives, summed."""
+        batch = described.batch
+        energy = np.zeros((len(batch), self.n_columns))
+        for atoms, columns, values in self.local_values(described):
+            add_runs(energy[:, columns], batch.structure[atoms], values)
+        if not {"forces", "stress"} & set(kinds):
+            return Rows(energy, None, None)
+        forces = np.zeros((batch.n_atoms, 3, self.n_columns))
+        stress = np.zeros((len(batch), 6, self.n_columns))
+        ones = np.ones((CENTRES, self.n_features))
+        for start in range(0, batch.n_atoms, CENTRES):
+            stop = min(batch.n_atoms, start + CENTRES)
+            moved = described.environments.displacements(start, stop)
+            everyone = np.arange(stop - start)
+            if self.normalise:
+                x, norm = described.x[start:stop], described.norm[start:stop]
+                unit_jacobian(moved.rows, moved.centre, x, norm)
+                unit_jacobian(moved.virial, everyone, x, norm)
+            species = described.species[start:stop]
+            for a in np.unique(species):
+                columns, mine = self._block(int(a)), np.flatnonzero(species == a)
+                ours = np.flatnonzero(species[moved.centre] == a)
+                scatter(moved.rows[ours], moved.centre[ours], moved.target[ours], ones, -1.0, forces[:, :, columns])
+                scatter(moved.virial[mine], mine, batch.structure[start:stop][mine], ones, 1.0, stress[:, :, columns])
+        stress /= batch.volumes[:, None, None]
+        return Rows(
+            energy,
+            forces.reshape(-1, self.n_columns) if "forces" in kinds else None,
+            stress.reshape(-1, self.n_columns) if "stress" in kinds else None,
+        )
+
+    @property
+    def _scale(self) -> Float[np.ndarray, " m"]:
+        return np.repeat(1.0 / self.lengths, self.n_features)
+
+    def whiten(self, rows: Float[np.ndarray, "rows m"]) -> Float[np.ndarray, "rows d"]:
+        """Divide every species' block by its length."""
+        return rows * self._scale
+
+    def unwhiten(self, weights: Float[np.ndarray, "d ..."]) -> Float[np.ndarray, "m ..."]:
+        """Divide every species' block by its length."""
+        result: np.ndarray = (weights.T * self._scale).T
+        return result
+
+    def form(self, weights: Float[np.ndarray, " m"], *, collapse: bool = True) -> LinearForm:  # noqa: ARG002
+        """Return the energy with these weights."""
+        return LinearForm(self.normalise, weights.reshape(len(self.species), self.n_features))
+
+    def local_values(
+        self, described: Described
+    ) -> Iterator[tuple[Int[np.ndarray, " a"], slice, Float[np.ndarray, "a columns"]]]:
+        """Yield the atoms of each species, its columns, and their vectors."""
+        for a in range(len(self.species)):
+            atoms = np.flatnonzero(described.species == a)
+            yield atoms, self._block(a), described.x[atoms]
+
+    def local_prior(self, described: Described) -> Float[np.ndarray, " atoms"]:
+        """Squared length of every atom's features."""
+        return np.einsum("if,if->i", described.x, described.x) / self.lengths[described.species] ** 2
+
+    def residual(
+        self,
+        described: Described,  # noqa: ARG002
+        kind: str,  # noqa: ARG002
+        white: Float[np.ndarray, "rows d"],
+    ) -> Float[np.ndarray, " rows"]:
+        """Return zeros: the finite rank is the prior."""
+        return np.zeros(len(white))
+
+    def weights_of(self, number: int) -> Bool[np.ndarray, " d"]:
+        """Tell which features belong to environments centred on an element."""
+        return np.repeat(np.asarray(self.species) == number, self.n_features)
+
+    def settings(self) -> dict[str, Any]:
+        """Return the descriptor as JSON values."""
+        return {"name": "LinearMap", "descriptor": self.descriptor.settings(), "normalise": self.normalise}
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Return the lengths."""
+        return {"lengths": self.lengths}
+
+    def shares(self) -> str:
+        """Say how many components there are."""
+        return f"linear in {self.n_features} components of {len(self.species)} centre species"
+
+
+@dataclass(frozen=True, eq=False)
+class LinearForm:
+    """E_i = w_a·x_i, a the species of atom i."""
+
+    normalise: bool
+    weights: Float[np.ndarray, "species f"]
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """One product for each species."""
+        return ("linear",) * len(self.weights)
+
+    def local_and_pairs(self, described: Described) -> tuple[Float[np.ndarray, " atoms"], Float[np.ndarray, "pairs 3"]]:
+        """Return every atom's energy, eV, with the derivative of their sum by each pair vector, eV/Å."""
+        gradient = self.weights[described.species]
+        local = np.einsum("if,if->i", gradient, described.x)
+        if self.normalise:
+            gradient = unit_vjp(gradient, described.x, described.norm)
+        return local, described.environments.vjp(gradient)

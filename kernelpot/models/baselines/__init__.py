@@ -1,0 +1,1 @@
+"""Potentials that a model learns the difference from."""
