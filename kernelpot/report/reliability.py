@@ -46,7 +46,7 @@ def plot_reliability(found: Reliability, *, title: str | None = None) -> Figure:
         raise ParameterError("`found` must hold at least one kind of label, got none; give what reliability returned.")
     kinds = dict(found.overall)
     with mpl.rc_context(STYLE | {"figure.facecolor": "white"}):
-        figure = Figure(figsize=(4.0 + 3.6 * len(kinds), 3.9), layout="constrained")
+        figure = Figure(figsize=(4.0 * (1 + len(kinds)), 4.5 if title else 4.1), layout="constrained")
         FigureCanvasAgg(figure)
         axes = figure.subplots(1, 1 + len(kinds), squeeze=False)[0]
         _coverage(axes[0], kinds)
@@ -67,15 +67,15 @@ def _coverage(axes: Axes, kinds: dict[str, KindReliability]) -> None:
         axes.fill_between(expected, observed - 2 * error, observed + 2 * error, color=colour, alpha=0.15, linewidth=0)
         axes.plot(expected, observed, "o-", color=colour, markersize=4, linewidth=1.4, label=f"{kind}, n = {known.n:,}")
     axes.set(xlim=(0, 101), ylim=(0, 101), xlabel="interval, %", ylabel="labels inside, %", title="Coverage")
-    axes.set_aspect("equal")
-    axes.legend(loc="upper left")
-    axes.annotate(
-        "band: two standard errors\nover structures", (98, 4), ha="right", va="bottom", color=QUIET, fontsize=8.5
-    )
+    axes.set_box_aspect(1)
+    axes.legend(loc="best", title="band: two standard errors", title_fontsize=8.5, alignment="left")
 
 
 def _growth(axes: Axes, kind: str, known: KindReliability) -> None:
     unit, scale = UNITS[kind]
+    title = kind.capitalize()
+    if np.isfinite(known.rank):
+        title += f": rank {known.rank:.2f}, ceiling {known.ceiling:.2f}"
     std = scale * np.array(known.bin_std)
     rmse, error = (scale * np.array([getattr(m, name) for m in known.bin_rmse]) for name in ("value", "error"))
     shown = (std > 0.0) & (rmse > 0.0)
@@ -88,12 +88,7 @@ def _growth(axes: Axes, kind: str, known: KindReliability) -> None:
         axes.set(xlim=(low, high), ylim=(low, high))
     plain_log(axes, "x")
     plain_log(axes, "y")
-    axes.set_aspect("equal")
+    axes.set_box_aspect(1)
     axes.tick_params(length=0)
     axes.grid(visible=True, color=HAIR)
-    axes.set(xlabel=f"predicted std, {unit}", ylabel=f"RMSE of a tenth of the labels, {unit}", title=kind.capitalize())
-    if np.isfinite(known.rank):
-        axes.annotate(
-            f"rank {known.rank:.2f}\nceiling {known.ceiling:.2f}", (0.97, 0.04), xycoords="axes fraction", ha="right",
-            va="bottom", color=QUIET, fontsize=9,
-        )  # fmt: skip
+    axes.set(xlabel=f"predicted std, {unit}", ylabel=f"RMSE of a tenth of the labels, {unit}", title=title)
