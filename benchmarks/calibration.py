@@ -110,9 +110,12 @@ def run(settings: Settings, *, name: str) -> Report:
         f"{len(train)} training structures, {len(test)} test structures, {model.n_inducing_} inducing environments; "
         f"factors {_short(scales.factor)}, floors {_short(scales.noise)}; "
         f"forces: power of the latent std {shape.latent_power:.2f}, of the scarcity {shape.scarcity_power:.2f}, "
+        f"of the strangeness {shape.strangeness_power:.2f}, "
         f"95 % interval {shape.quantile(0.95):.2f} std"
     )
     for group, kinds in after.groups.items():
+        if "forces" not in kinds:
+            continue
         known = kinds["forces"]
         report.add(f"{name} forces, {group}: {RANK} × ceiling - rank", RANK * known.ceiling - known.rank, target=0.0,
                    note=_sentence(known))  # fmt: skip

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from kernelpot.data.batch import Batch
 from kernelpot.data.noise import Noise
@@ -77,12 +77,14 @@ class Calibration:
         kind: str,
         latent: Float[np.ndarray, "..."],
         scale: float | np.ndarray = 1.0,
-        scarcity: Float[np.ndarray, "..."] | None = None,
-        element: Int[np.ndarray, "..."] | None = None,
+        **around: Float[np.ndarray, "..."],
     ) -> Float[np.ndarray, "..."]:
-        """Return the label's standard deviation, where the noise is `scale` times that of the kind."""
+        """Return the label's standard deviation, where the noise is `scale` times that of the kind.
+
+        `around` are the further arguments of `Shape.bend`; energies that come with them are per atom.
+        """
         noise = self.noise.get(kind, 0.0) * np.asarray(scale)
-        return np.hypot(self.scale(kind) * self.shape.get(kind, NORMAL).bend(latent, scarcity, element), noise)
+        return np.hypot(self.scale(kind) * self.shape.get(kind, NORMAL).bend(latent, **around), noise)
 
     def scale(self, kind: str) -> float:
         """Return the factor of a kind's posterior standard deviation."""
@@ -179,11 +181,18 @@ class Fitted:
             local = np.sqrt(self.uncertainty.local_energy(described))
             latent = Spread(energy, np.split(forces, cuts), stress, np.split(local, cuts))
             calibration = self.calibration
-            scarce = scarcity(local, batch, self.features.cutoff)
-            around = list(map(Around, np.split(scarce, cuts), np.split(batch.numbers, cuts)))
+            n, scarce = batch.sizes, scarcity(local, batch, self.features.cutoff)
+            strange = energy / np.sqrt(n)
+            around = list(map(Around, np.split(scarce, cuts), strange.tolist(), np.split(batch.numbers, cuts)))
+            on_atoms = {
+                "scarcity": scarce[:, None],
+                "strangeness": np.repeat(strange, n)[:, None],
+                "element": batch.numbers[:, None],
+            }
+            on_structures = {"scarcity": np.array([a.mean_scarcity for a in around])}
             label = Spread(
-                calibration.label("energy", energy, batch.sizes),
-                np.split(calibration.label("forces", forces, 1.0, scarce[:, None], batch.numbers[:, None]), cuts),
+                n * calibration.label("energy", energy / n, **on_structures),
+                np.split(calibration.label("forces", forces, **on_atoms), cuts),
                 calibration.label("stress", stress),
                 np.split(calibration.scale("energy") * local, cuts),
             )

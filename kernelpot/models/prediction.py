@@ -38,19 +38,27 @@ class Spread:
 
 @dataclass(frozen=True, eq=False)
 class Around:
-    """What the errors of a structure's forces depend on besides the posterior.
+    """What the errors of a structure's labels depend on besides their own standard deviations of the posterior.
 
     Attributes
     ----------
     scarcity
         Root mean square of the bare posterior's standard deviations of the local energies around every atom, eV: large
         where training environments are scarce.
+    strangeness
+        The bare posterior's standard deviation of the total energy over √N, eV.
     element
         Atomic numbers.
     """
 
     scarcity: Float[np.ndarray, " atoms"]
+    strangeness: float
     element: Int[np.ndarray, " atoms"]
+
+    @property
+    def mean_scarcity(self) -> float:
+        """Root mean square over the atoms, eV."""
+        return float(np.sqrt(np.mean(self.scarcity**2)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +82,7 @@ class Prediction:
         Standard deviations of a label: posterior times calibration factor, plus noise; None where they were not
         asked for.
     around
-        What the standard deviations of forces depend on besides the posterior; None where they were not asked for.
+        What the labels' standard deviations depend on besides the posterior's; None where they were not asked for.
     shape
         Bends and tails of the kinds that were calibrated by `SparseGP.calibrate`.
     """

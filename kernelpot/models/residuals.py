@@ -26,8 +26,9 @@ class Residuals:
         Predicted minus labelled: eV/atom, eV/Å, eV/Å³.
     latent, std
         Standard deviation of the bare posterior, and that of the label; NaN where they were not asked for.
-    scarcity
-        Of the atom that a force acts on, eV; None for other kinds.
+    scarcity, strangeness
+        Of the atom that a force acts on, or of the structure that an energy belongs to, eV (`Around`); None where the
+        standard deviation does not depend on it.
     element
         Atomic number of that atom; None for other kinds.
     structure
@@ -38,6 +39,7 @@ class Residuals:
     latent: Float[np.ndarray, " n"]
     std: Float[np.ndarray, " n"]
     scarcity: Float[np.ndarray, " n"] | None
+    strangeness: Float[np.ndarray, " n"] | None
     element: Int[np.ndarray, " n"] | None
     structure: Int[np.ndarray, " n"]
 
@@ -49,9 +51,12 @@ class Residuals:
 
     def take(self, which: Bool[np.ndarray, " n"] | Int[np.ndarray, " chosen"]) -> Residuals:
         """Return some of the labels."""
-        scarcity, element = (None if v is None else v[which] for v in (self.scarcity, self.element))
+        scarcity, strangeness, element = (
+            None if v is None else v[which] for v in (self.scarcity, self.strangeness, self.element)
+        )
+        structure = self.structure[which]
         return Residuals(
-            self.error[which], self.latent[which], self.std[which], scarcity, element, self.structure[which]
+            self.error[which], self.latent[which], self.std[which], scarcity, strangeness, element, structure
         )
 
 
@@ -70,12 +75,16 @@ def _of_kind(kind: str, prediction: Prediction, labels: Labels) -> Residuals:
         np.full(len(error), np.nan) if s is None else np.concatenate(_values(kind, _stds(s), members, labels))
         for s in (prediction.latent, prediction.label)
     )
-    scarcity = element = None
-    if kind == "forces" and prediction.around is not None:
-        scarcity = np.concatenate([np.repeat(prediction.around[s].scarcity, 3) for s in members])
-        element = np.concatenate([np.repeat(prediction.around[s].element, 3) for s in members])
+    scarcity = strangeness = element = None
+    around = [] if prediction.around is None else [prediction.around[s] for s in members]
+    if kind == "energy" and around:
+        scarcity = np.array([a.mean_scarcity for a in around])
+    elif kind == "forces" and around:
+        scarcity = np.concatenate([np.repeat(a.scarcity, 3) for a in around])
+        strangeness = np.concatenate([np.full(3 * len(a.element), a.strangeness) for a in around])
+        element = np.concatenate([np.repeat(a.element, 3) for a in around])
     structure = np.repeat(members, [len(v) for v in labelled])
-    return Residuals(error, latent, std, scarcity, element, structure).take(np.isfinite(error))
+    return Residuals(error, latent, std, scarcity, strangeness, element, structure).take(np.isfinite(error))
 
 
 def _stds(spread: Spread) -> tuple[np.ndarray, list[np.ndarray], np.ndarray]:

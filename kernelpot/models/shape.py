@@ -29,16 +29,17 @@ FEWEST_DEGREES, NORMAL_DEGREES = 1.5, 1e4
 class Shape:
     """Spread of one kind's errors, measured on labels that the model did not see.
 
-    The latent standard deviation l of a label is bent before it is multiplied: l (l/l₀)^(α-1) (u/u₀)^β γ_Z, where the
-    scarcity u is the root mean square standard deviation of the local energies around the atom, and Z its element.
-    α = 1, β = 0 and γ = 1 leave it as it is.
+    The latent standard deviation l of a label is bent before it is multiplied: l (l/l₀)^(α-1) (u/u₀)^β (v/v₀)^δ γ_Z.
+    The scarcity u is the root mean square standard deviation of the local energies around the atom (for an energy, of
+    all atoms), the strangeness v of the structure is the standard deviation of its energy over √N, and Z is the atom's
+    element. α = 1, β = δ = 0 and γ = 1 leave it as it is.
 
     Attributes
     ----------
-    latent_power, scarcity_power
-        α and β.
-    latent, scarcity
-        Typical values l₀ (unit of the kind) and u₀ (eV).
+    latent_power, scarcity_power, strangeness_power
+        α, β and δ.
+    latent, scarcity, strangeness
+        Typical values l₀ (unit of the kind), u₀ and v₀ (eV).
     elements
         γ of each element, by atomic number; 1 for the others.
     quantiles
@@ -47,8 +48,10 @@ class Shape:
 
     latent_power: float = 1.0
     scarcity_power: float = 0.0
+    strangeness_power: float = 0.0
     latent: float = 1.0
     scarcity: float = 1.0
+    strangeness: float = 1.0
     quantiles: tuple[float, ...] = ()
     elements: Mapping[int, float] = field(default_factory=dict)
 
@@ -56,14 +59,17 @@ class Shape:
         self,
         latent: Float[np.ndarray, "..."],
         scarcity: Float[np.ndarray, "..."] | None = None,
+        strangeness: Float[np.ndarray, "..."] | None = None,
         element: Int[np.ndarray, "..."] | None = None,
     ) -> Float[np.ndarray, "..."]:
-        """Return the bent latent standard deviation; `scarcity` and `element` broadcast against it."""
+        """Return the bent latent standard deviation; the other arrays broadcast against it."""
         result: np.ndarray = np.asarray(latent, dtype=float)
         if self.latent_power != 1.0:
             result = result**self.latent_power * self.latent ** (1.0 - self.latent_power)
         if self.scarcity_power != 0.0 and scarcity is not None:
             result = result * (scarcity / self.scarcity) ** self.scarcity_power
+        if self.strangeness_power != 0.0 and strangeness is not None:
+            result = result * (strangeness / self.strangeness) ** self.strangeness_power
         if self.elements and element is not None:
             factor = np.ones(1 + max(int(np.max(element)), *self.elements))
             factor[list(self.elements)] = list(self.elements.values())
@@ -114,8 +120,8 @@ class Shape:
     def settings(self) -> dict[str, Any]:
         """Return everything as JSON values."""
         return {
-            "powers": [self.latent_power, self.scarcity_power],
-            "typical": [self.latent, self.scarcity],
+            "powers": [self.latent_power, self.scarcity_power, self.strangeness_power],
+            "typical": [self.latent, self.scarcity, self.strangeness],
             "quantiles": list(self.quantiles),
             "elements": {str(z): factor for z, factor in self.elements.items()},
         }
@@ -140,9 +146,9 @@ class Shape:
         elements = {int(z): float(factor) for z, factor in settings["elements"].items()}
         if any(not 0 < z <= HEAVIEST or not 0.0 < factor < np.inf for z, factor in elements.items()):
             raise ValueError("the elements of a calibration must exist and have positive factors")
-        alpha, beta = powers
-        latent, scarcity = typical
-        return cls(alpha, beta, latent, scarcity, tuple(quantiles.tolist()), elements)
+        alpha, beta, delta = powers
+        latent, scarcity, strangeness = typical
+        return cls(alpha, beta, delta, latent, scarcity, strangeness, tuple(quantiles.tolist()), elements)
 
 
 NORMAL = Shape()

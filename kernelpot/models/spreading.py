@@ -29,11 +29,12 @@ TINY = 1e-300
 ROUNDING = 1e-10
 """Round-off of a label, in its unit."""
 
-PRIOR = (0.5, 1.0, 0.5)
-"""Widths of the normal priors of the two powers, about 1 and 0, and of the logarithms of the elements' factors."""
+PRIOR = (0.5, 1.0, 1.0, 0.5)
+"""Widths of the normal priors of the powers, about 1, 0 and 0, and of the logarithms of the elements' factors."""
 
-POWERS = ((0.5, 2.0), (0.0, 2.0))
-"""Ranges of the two powers: strange atoms must look strange, whatever little the errors among usual ones say."""
+POWERS = ((0.5, 2.0), (0.0, 2.0), (0.0, 0.5))
+"""Ranges of the powers: strange atoms must look strange, whatever little the errors among usual ones say, and mostly by
+themselves, not by the company they keep."""
 
 KEPT = 0.5
 """Least share of the factor without floor that is left beside one, for the same reason."""
@@ -59,7 +60,7 @@ class Spreading:
 
     def std(self, residuals: Residuals) -> Float[np.ndarray, " n"]:
         """Return the standard deviations of labels."""
-        bent = self.shape.bend(residuals.latent, residuals.scarcity, residuals.element)
+        bent = self.shape.bend(residuals.latent, residuals.scarcity, residuals.strangeness, residuals.element)
         return np.hypot(self.factor * bent, self.floor)
 
 
@@ -67,8 +68,8 @@ def fit_spreading(residuals: Residuals, *, method: str, witnesses: int) -> Sprea
     """Fit the standard deviations to errors; labels that are zero by symmetry only bound the floor.
 
     "scale" finds the likeliest factor, "floor" factor and floor, both of normal errors. "conformal" finds factor, floor
-    and, for forces, powers and the elements' factors, for Student's t with four degrees of freedom, and then takes
-    quantiles as they are: 68.27 % of the errors lie within one standard deviation.
+    and, for energies and forces, powers and the elements' factors, for Student's t with four degrees of freedom, and
+    then takes quantiles as they are: 68.27 % of the errors lie within one standard deviation.
 
     Parameters
     ----------
@@ -98,7 +99,7 @@ def fit_spreading(residuals: Residuals, *, method: str, witnesses: int) -> Sprea
 
 @dataclass(frozen=True, eq=False)
 class _Likelihood:
-    """Negative log likelihood by [log factor, α, β, log floor, log γ of each element], with its gradient.
+    """Negative log likelihood by [log floor, log factor, α, β, δ, log γ of each element], with its gradient.
 
     Attributes
     ----------
@@ -122,7 +123,7 @@ class _Likelihood:
 
     def __call__(self, x: Float[np.ndarray, " parameters"]) -> tuple[float, Float[np.ndarray, " parameters"]]:
         multiplied = np.exp(2.0 * (self.log_latent + self.design @ x))
-        variance = multiplied + np.exp(2.0 * x[3])
+        variance = multiplied + np.exp(2.0 * x[0])
         ratio, log_std = self.squared / variance, 0.5 * np.log(variance)
         if self.student:
             value = log_std + 0.5 * (DEGREES + 1.0) * np.log1p(ratio / DEGREES)
@@ -131,9 +132,9 @@ class _Likelihood:
             value, slope = log_std + 0.5 * ratio, 1.0 - ratio
         share = slope * multiplied / variance
         gradient = self.design.T @ share / len(share)
-        gradient[3] = np.mean(slope - share)
-        width = np.array([np.inf, PRIOR[0], PRIOR[1], np.inf, *np.full(len(x) - 4, PRIOR[2])])
-        centre = np.array([0.0, 1.0, *np.zeros(len(x) - 2)])
+        gradient[0] = np.mean(slope - share)
+        width = np.array([np.inf, np.inf, *PRIOR[:3], *np.full(len(x) - 5, PRIOR[3])])
+        centre = np.array([0.0, 0.0, 1.0, *np.zeros(len(x) - 3)])
         away = (x - centre) / width
         return float(np.mean(value) + away @ away / (2 * self.witnesses)), gradient + away / width / self.witnesses
 
@@ -142,36 +143,38 @@ def _likeliest(residuals: Residuals, method: str, lowest: float, witnesses: int)
     step = -(-len(residuals.error) // MOST)
     some = residuals.take(np.arange(0, len(residuals.error), step))
     root = float(np.sqrt(np.mean(some.error**2))) + lowest
-    log_l = np.log(np.maximum(some.latent, TINY))
-    log_typical = float(log_l.mean())
-    columns = [np.ones(len(log_l)), log_l - log_typical, np.zeros(len(log_l)), np.zeros(len(log_l))]
-    bounds = [(-60.0, 60.0), (1.0, 1.0), (0.0, 0.0), (float(np.log(lowest)), float(np.log(10.0 * root)))]
-    elements: list[int] = []
-    typical_u = 1.0
-    if method == "conformal" and some.scarcity is not None and some.element is not None:
-        log_u = np.log(np.maximum(some.scarcity, TINY))
-        typical_u = float(np.exp(log_u.mean()))
-        columns[2] = log_u - log_u.mean()
-        bounds[1:3] = POWERS
-        found = np.unique(some.element)
+    latent = np.log(np.maximum(some.latent, TINY))
+    centre = float(latent.mean())
+    still = np.zeros(len(latent))
+    columns = [still, np.ones(len(latent)), latent - centre, still, still]
+    bounds = [(float(np.log(lowest)), float(np.log(10.0 * root))), (-60.0, 60.0), (1.0, 1.0), (0.0, 0.0), (0.0, 0.0)]
+    typical, elements = [float(np.exp(centre)), 1.0, 1.0], list[int]()
+    if method == "conformal" and some.scarcity is not None:
+        bounds[2] = POWERS[0]
+        for k, values in enumerate((some.scarcity, some.strangeness)):
+            if values is not None:
+                logarithm = np.log(np.maximum(values, TINY))
+                typical[1 + k] = float(np.exp(logarithm.mean()))
+                columns[3 + k], bounds[3 + k] = logarithm - logarithm.mean(), POWERS[1 + k]
+        found = np.unique(some.element) if some.element is not None else np.zeros(0, dtype=np.int64)
         elements = found.tolist() if len(found) > 1 else []
         columns += [(some.element == z).astype(float) for z in elements]
         bounds += [(-3.0, 3.0)] * len(elements)
-    loss = _Likelihood(some.error**2, np.stack(columns, axis=1), log_typical, witnesses, method == "conformal")
-    start = np.array([np.log(root) - log_typical, 1.0, 0.0, bounds[3][0], *np.zeros(len(elements))])
-    tied = [*bounds[:3], (bounds[3][0], bounds[3][0]), *bounds[4:]]
-    value, best = _descend(loss, start, tied)
+    loss = _Likelihood(some.error**2, np.stack(columns, axis=1), centre, witnesses, method == "conformal")
+    start = np.array([bounds[0][0], np.log(root) - centre, 1.0, 0.0, 0.0, *np.zeros(len(elements))])
+    value, best = _descend(loss, start, [(bounds[0][0], bounds[0][0]), *bounds[1:]])
     if method != "scale":
         start = best.copy()
-        start[3] = np.clip(np.log(0.5 * root), *bounds[3])
-        bounds[0] = (float(best[0] + np.log(KEPT)), bounds[0][1])
+        start[0] = np.clip(np.log(0.5 * root), *bounds[0])
+        bounds[1] = (float(best[1] + np.log(KEPT)), bounds[1][1])
         floored = _descend(loss, start, bounds)
         best = floored[1] if floored[0] < value else best
-    factor, floor = (float(np.exp(best[k])) for k in (0, 3))
-    if len(columns) == 4 and bounds[1] == (1.0, 1.0):
+    floor, factor = (float(np.exp(best[k])) for k in (0, 1))
+    if bounds[2] == (1.0, 1.0):
         return Spreading(factor, floor, NORMAL)
-    factors = dict(zip(elements, np.exp(best[4:]).tolist(), strict=True))
-    shape = Shape(float(best[1]), float(best[2]), float(np.exp(log_typical)), typical_u, elements=factors)
+    factors = dict(zip(elements, np.exp(best[5:]).tolist(), strict=True))
+    alpha, beta, delta = (float(best[k]) for k in (2, 3, 4))
+    shape = Shape(alpha, beta, delta, typical[0], typical[1], typical[2], elements=factors)
     return Spreading(factor, floor, shape)
 
 

@@ -6,6 +6,7 @@ from functools import cache
 
 import numpy as np
 import pytest
+from ase.neighborlist import neighbor_list
 
 import kernelpot as kp
 from kernelpot.data.labels import resolve
@@ -33,16 +34,21 @@ def calibrated():
     return fitted().calibrate(folds=4)
 
 
-@pytest.mark.parametrize("n_folds", [2, 5])
-def test_left_out_predictions_are_those_of_refits_without_the_fold(n_folds):
+ZBL = kp.ZBL(pairs={("Cu", "Cu"): (1.0, 3.0), ("Cu", "Au"): (1.0, 3.2), ("Au", "Au"): (1.0, 3.4)})
+"""A baseline that reaches ordinary structures."""
+
+
+@pytest.mark.parametrize(("n_folds", "baseline"), [(2, ZBL), (5, None)])
+def test_left_out_predictions_are_those_of_refits_without_the_fold(n_folds, baseline):
     train = training()
     labels = resolve(train)
     fold = folds(np.arange(len(train)), n_folds, seed=1, run=1)
-    state = fitted().fitted_
+    spec = potentials.model(20, baseline=baseline).prepare(train)
+    state = spec.fit(train).fitted_
     found = predict_left_out(state, TrainingSet(tuple(train), labels), fold)
     for f in range(n_folds):
         members = np.flatnonzero(fold == f)
-        refit = potentials.model(20).prepare(train).fit([train[k] for k in np.flatnonzero(fold != f)])
+        refit = spec.fit([train[k] for k in np.flatnonzero(fold != f)])
         exact = refit.predict([train[k] for k in members])
         for j, k in enumerate(members):
             assert found.energy[k] == pytest.approx(exact.energy[j], abs=1e-7)
@@ -51,6 +57,7 @@ def test_left_out_predictions_are_those_of_refits_without_the_fold(n_folds):
             assert found.latent.energy_std[k] == pytest.approx(exact.latent.energy_std[j], rel=1e-5)
             assert found.latent.forces_std[k] == pytest.approx(exact.latent.forces_std[j], rel=1e-4, abs=1e-6)
             assert found.around[k].scarcity == pytest.approx(exact.around[j].scarcity, rel=1e-5)
+            assert found.around[k].strangeness == pytest.approx(exact.around[j].strangeness, rel=1e-5)
 
 
 def test_predictions_stay_and_only_their_spread_changes():
@@ -200,3 +207,25 @@ def test_labels_and_a_fit_are_needed():
         fitted().predict([make.copper_gold(1)]).interval("force")
     with pytest.raises(NotFittedError, match="uncertainty=False"):
         fitted().predict([make.copper_gold(1)], uncertainty=False).interval("forces")
+
+
+def test_scarcity_is_the_mean_over_neighbours_and_strangeness_that_of_the_energy():
+    atoms = make.slab(2)
+    prediction = fitted().predict([make.copper_gold(3), atoms])
+    local, around = prediction.latent.local_energy_std[1], prediction.around[1]
+    cutoff = fitted().cutoff_
+    first, second = neighbor_list("ij", atoms, cutoff)
+    for i in range(len(atoms)):
+        with_neighbours = np.append(local[second[first == i]], local[i])
+        assert around.scarcity[i] == pytest.approx(np.sqrt(np.mean(with_neighbours**2)))
+    assert around.strangeness == pytest.approx(prediction.latent.energy_std[1] / np.sqrt(len(atoms)))
+    assert around.mean_scarcity == pytest.approx(np.sqrt(np.mean(around.scarcity**2)))
+    assert around.element.tolist() == atoms.numbers.tolist()
+
+
+def test_stds_of_a_crystal_and_its_supercell_agree():
+    """Energies per atom, forces and scarcities of equal atoms do not depend on the cell they are written in."""
+    atoms = make.copper_gold(7)
+    one, eight = (calibrated().predict([a]) for a in (atoms, atoms.repeat(2)))
+    assert eight.energy_std / 32 == pytest.approx(one.energy_std / 4, rel=1e-6)
+    assert eight.around[0].scarcity[:4] == pytest.approx(one.around[0].scarcity, rel=1e-6)

@@ -74,12 +74,14 @@ def test_quantiles_never_fall(sizes, witnesses):
 
 
 def test_bends_are_as_written():
-    shape = Shape(0.5, 2.0, latent=4.0, scarcity=3.0, elements={6: 2.0})
+    shape = Shape(0.5, 2.0, 1.5, latent=4.0, scarcity=3.0, strangeness=2.0, elements={6: 2.0})
     latent, scarcity = np.array([[1.0, 9.0], [4.0, 0.0]]), np.array([[6.0], [3.0]])
     expected = latent * np.sqrt(4.0 / np.maximum(latent, 1e-300)) * (scarcity / 3.0) ** 2
     assert shape.bend(latent, scarcity) == pytest.approx(expected)
-    assert shape.bend(latent, scarcity, np.array([[6], [1]])) == pytest.approx(expected * [[2.0], [1.0]])
-    assert NORMAL.bend(latent, scarcity, np.array([[6], [1]])) == pytest.approx(latent)
+    strangeness, element = np.array([[8.0], [0.5]]), np.array([[6], [1]])
+    assert shape.bend(latent, scarcity, strangeness) == pytest.approx(expected * [[8.0], [0.125]])
+    assert shape.bend(latent, scarcity, element=element) == pytest.approx(expected * [[2.0], [1.0]])
+    assert NORMAL.bend(latent, scarcity, strangeness, element) == pytest.approx(latent)
 
 
 @pytest.mark.parametrize("level", [0.0, 1.0, -0.1, 95, True, "0.95", float("nan")])
@@ -89,16 +91,19 @@ def test_levels_lie_between_zero_and_one(level):
 
 
 def test_a_shape_survives_json():
-    shape = of_sizes(np.arange(50.0), 50, latent_power=0.7, scarcity_power=1.1, elements={29: 1.5, 79: 0.5})
+    shape = of_sizes(
+        np.arange(50.0), 50, latent_power=0.7, scarcity_power=1.1, strangeness_power=0.2, elements={29: 1.5, 79: 0.5}
+    )
     assert Shape.from_settings(json.loads(json.dumps(shape.settings()))) == shape
 
 
 @pytest.mark.parametrize(
     "change",
     [
-        {"powers": [-1.0, 0.0]},
-        {"powers": [float("nan"), 0.0]},
-        {"typical": [0.0, 1.0]},
+        {"powers": [-1.0, 0.0, 0.0]},
+        {"powers": [float("nan"), 0.0, 0.0]},
+        {"powers": [1.0, 0.0]},
+        {"typical": [0.0, 1.0, 1.0]},
         {"quantiles": [1.0, 2.0]},
         {"quantiles": list(range(len(LEVELS), 0, -1))},
         {"elements": {"0": 1.0}},
