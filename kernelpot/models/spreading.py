@@ -156,9 +156,9 @@ def _likeliest(residuals: Residuals, method: str, lowest: float, witnesses: int)
                 logarithm = np.log(np.maximum(values, TINY))
                 typical[1 + k] = float(np.exp(logarithm.mean()))
                 columns[3 + k], bounds[3 + k] = logarithm - logarithm.mean(), POWERS[1 + k]
-        found = np.unique(some.element) if some.element is not None else np.zeros(0, dtype=np.int64)
-        elements = found.tolist() if len(found) > 1 else []
-        columns += [(some.element == z).astype(float) for z in elements]
+        element = np.zeros(len(latent), np.int64) if some.element is None else some.element
+        elements = np.unique(element).tolist() if np.ptp(element) > 0 else []
+        columns += [np.where(element == z, 1.0, 0.0) for z in elements]
         bounds += [(-3.0, 3.0)] * len(elements)
     loss = _Likelihood(some.error**2, np.stack(columns, axis=1), centre, witnesses, method == "conformal")
     start = np.array([bounds[0][0], np.log(root) - centre, 1.0, 0.0, 0.0, *np.zeros(len(elements))])

@@ -66,7 +66,7 @@ def test_labels_that_are_zero_by_symmetry_do_not_widen_or_narrow_anything():
     r = residuals(0.5, 0.1)
     quiet = Residuals(
         np.concatenate([r.error, np.full(N, 1e-8)]), np.concatenate([r.latent, np.full(N, 1e-14)]),
-        np.tile(r.std, 2), np.tile(r.scarcity, 2), np.tile(r.strangeness, 2), np.tile(r.element, 2), np.tile(r.structure, 2),
+        *(np.tile(v, 2) for v in (r.std, r.scarcity, r.strangeness, r.element, r.structure)),
     )  # fmt: skip
     assert quiet.silent.sum() == N
     alone, both = (fit_spreading(x, method="conformal", witnesses=STRUCTURES) for x in (r, quiet))
