@@ -47,6 +47,7 @@ CASES = {
     },
     "predict": Case("time of energy, forces and standard deviations, 1000 Si atoms", "predict"),
     "descriptor": Case("time and memory of SOAP and its gradients", "descriptor"),
+    "elements": Case("time, memory and errors by number of species and element channels", "elements"),
     "fit": Case("time and memory of a fit, mlearn Si, M = 1000, 2 threads", "fit"),
     "design": Case("errors after choosing 10, 20 and 40 of mlearn Si by several ways", "design"),
     **{
@@ -65,6 +66,9 @@ CASES = {
     "rows": Case("choices of plain regression rows beside AlgDesign, pivoted QR, greedy", "rows"),
     "scale": Case("1,000 of 200,000 blocks in chunks within 4 GiB, killed and resumed; loss by distribution", "scale"),
     "baseline": Case("held-out errors with and without the repulsion of nuclei, compressed Ta first", "baseline"),
+    "extrapolation": Case(
+        "what extrapolation grades flag: groups of mlearn Si left out, bonds of ethanol", "extrapolation"
+    ),
     "drift": Case("energy drift of 64 Si atoms at 600 K", "drift"),
 }
 

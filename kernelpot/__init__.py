@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from kernelpot import design as design
     from kernelpot import goals as goals
     from kernelpot.calculator import Calculator as Calculator
+    from kernelpot.calculator import StopOnExtrapolation as StopOnExtrapolation
+    from kernelpot.data.cutoffs import default_cutoff as default_cutoff
     from kernelpot.data.noise import Noise as Noise
     from kernelpot.data.read import read as read
     from kernelpot.descriptors.elements import ElementChannels as ElementChannels
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from kernelpot.models.sparse_gp import SparseGP as SparseGP
     from kernelpot.models.terms import Term as Term
     from kernelpot.report.reliability import plot_reliability as plot_reliability
+    from kernelpot.tuning.search import tune as tune
 
 __version__ = "0.1.0"
 
@@ -48,8 +51,10 @@ _HOMES = {
     "Prediction": "kernelpot.models.prediction",
     "SOAP": "kernelpot.descriptors.soap",
     "SparseGP": "kernelpot.models.sparse_gp",
+    "StopOnExtrapolation": "kernelpot.calculator",
     "Term": "kernelpot.models.terms",
     "TwoBody": "kernelpot.descriptors.two_body",
+    "default_cutoff": "kernelpot.data.cutoffs",
     "evaluate": "kernelpot.models.scores",
     "forecast": "kernelpot.models.forecast",
     "load": "kernelpot.models.files",
@@ -57,6 +62,7 @@ _HOMES = {
     "read": "kernelpot.data.read",
     "reliability": "kernelpot.models.reliability",
     "screen": "kernelpot.models.screening",
+    "tune": "kernelpot.tuning.search",
 }
 
 _ROOMS = ("design", "goals")

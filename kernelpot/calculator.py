@@ -13,17 +13,20 @@ from ase.outputs import Properties, all_outputs
 from jaxtyping import Float
 
 from kernelpot.data.batch import Batch
-from kernelpot.errors import ParameterError
+from kernelpot.errors import ExtrapolationError, ParameterError
+from kernelpot.models.sampling import SampledModel
 
 if TYPE_CHECKING:
+    from ase.optimize.optimize import Dynamics
+
     from kernelpot.models.sparse_gp import SparseGP
 
 MEANS = ("energy", "free_energy", "energies", "forces", "stress")
 """Properties of the posterior mean."""
 
-STDS = ("energy_std", "energies_std", "forces_std", "stress_std")
-"""Properties of the predictive distribution, made only when asked for: energies_std costs about twice the mean, the
-others some forty times as much."""
+STDS = ("energy_std", "energies_std", "forces_std", "stress_std", "extrapolation")
+"""Properties of the predictive distribution, made only when asked for: energies_std and extrapolation cost about twice
+the mean each, the others some forty times as much."""
 
 
 class Calculator(AseCalculator):
@@ -33,6 +36,7 @@ class Calculator(AseCalculator):
     never pay for uncertainties. Ask for those by name: ``calc.get_property("forces_std", atoms)``. The names
     are ``energy_std`` (eV), ``energies_std`` (eV, one per atom), ``forces_std`` (eV/Å) and ``stress_std``
     (eV/Å³); each is the standard deviation of a label around the prediction (posterior, calibrated, noise).
+    ``"extrapolation"`` is every atom's grade: 1 is the edge of what training saw.
 
     The list of neighbour pairs reaches `skin` beyond the model's cutoff. It serves until an atom has moved by
     more than half the skin, or cell, species or periodicity change.
@@ -40,7 +44,8 @@ class Calculator(AseCalculator):
     Parameters
     ----------
     model
-        A fitted :class:`kernelpot.SparseGP`.
+        A fitted :class:`kernelpot.SparseGP`, or a potential drawn from one (`SparseGP.sample`), which has no standard
+        deviations.
     skin
         Extra reach of the neighbour list, Å; 0 rebuilds it at every step.
 
@@ -54,7 +59,7 @@ class Calculator(AseCalculator):
     # The model knows neither charges nor magnetic moments, so a change of these keeps the results.
     ignored_changes: ClassVar[set[str]] = {"initial_charges", "initial_magmoms"}
 
-    def __init__(self, model: SparseGP, *, skin: float = 0.5) -> None:
+    def __init__(self, model: SparseGP | SampledModel, *, skin: float = 0.5) -> None:
         if not (np.isfinite(skin) and skin >= 0):
             raise ParameterError(
                 f"`skin` must be zero or positive and in Å, got {skin!r}; 0.5 serves molecular dynamics"
@@ -87,7 +92,8 @@ class Calculator(AseCalculator):
         SpeciesError
             An element that the model has not seen.
         PropertyNotImplementedError
-            A stress was asked for, and the structure has no cell.
+            A stress was asked for, and the structure has no cell; or a standard deviation of a potential drawn from a
+            posterior.
         """
         if system_changes:
             # An error below must not leave the last structure's results behind.
@@ -101,9 +107,15 @@ class Calculator(AseCalculator):
         if "energy" not in self.results:
             self.results = self._mean(self.atoms)
         wanted = set(STDS) & set(properties) - set(self.results)
-        if wanted == {"energies_std"}:
-            self.results["energies_std"] = np.asarray(self.model.local_energy_std(self._neighbours(self.atoms)))
-        elif wanted:
+        if wanted and isinstance(self.model, SampledModel):
+            raise PropertyNotImplementedError(
+                f"{', '.join(sorted(wanted))}: a potential drawn from a posterior has none; ask the model that it was "
+                "drawn from"
+            )
+        for name, cheap in (("energies_std", "local_energy_std"), ("extrapolation", "extrapolation")):
+            if name in wanted:
+                self.results[name] = np.asarray(getattr(self.model, cheap)(self._neighbours(self.atoms)))
+        if wanted - set(self.results):
             self.results |= self._stds(self.atoms)
 
     def export_properties(self) -> Properties:
@@ -153,3 +165,78 @@ def _moved_by(before: Atoms, after: Atoms) -> Float[np.ndarray, " atoms"]:
     """Return the distance each atom moved, Å; a jump across a periodic boundary counts in full."""
     distances: Float[np.ndarray, " atoms"] = np.linalg.norm(after.positions - before.positions, axis=1)
     return distances
+
+
+class StopOnExtrapolation:
+    """Observer that stops ASE dynamics where an atom's environment lies outside what training saw.
+
+    ``dyn.attach(StopOnExtrapolation(dyn, threshold=2.0), interval=10)``; ``dyn.run`` then raises `ExtrapolationError`,
+    which holds the structure, so that it can be labelled and learnt from.
+
+    Parameters
+    ----------
+    dynamics
+        ASE dynamics or optimiser whose atoms carry a `Calculator`.
+    threshold
+        Grade above which to stop: 1 is the 99th percentile of the training set's own environments, so that one atom
+        in a hundred of what was seen exceeds it; 2 leaves few.
+    keep
+        Also collect structures above this grade in `met`, at most one per call; None keeps none.
+
+    Attributes
+    ----------
+    met
+        Structures above `keep`, each with its grades as ``atoms.arrays["extrapolation"]``.
+    largest
+        The largest grade so far.
+
+    Raises
+    ------
+    ParameterError
+        A threshold is not positive, or the atoms do not carry a `Calculator`.
+    """
+
+    def __init__(self, dynamics: Dynamics, *, threshold: float = 2.0, keep: float | None = None) -> None:
+        for name, value in (("threshold", threshold), ("keep", keep)):
+            if value is not None and not (isinstance(value, int | float | np.number) and value > 0):
+                raise ParameterError(f"`{name}` must be a positive grade, got {value!r}; 2 is usual")
+        found = getattr(getattr(dynamics, "atoms", None), "calc", None)
+        if not isinstance(found, Calculator) or isinstance(found.model, SampledModel):
+            raise ParameterError(
+                "`dynamics` must move atoms that carry a kernelpot.Calculator of a fitted model, found "
+                f"{type(found).__name__}; set `atoms.calc` first"
+            )
+        self.dynamics = dynamics
+        self.threshold = float(threshold)
+        self.keep = None if keep is None else float(keep)
+        self.met: list[Atoms] = []
+        self.largest = 0.0
+
+    def __call__(self) -> None:
+        """Grade the atoms as they are now.
+
+        Raises
+        ------
+        ExtrapolationError
+            A grade exceeds the threshold, or is no number.
+        """
+        atoms = self.dynamics.atoms
+        grades = np.asarray(atoms.calc.get_property("extrapolation", atoms))
+        # A structure that has blown up has grades that are not numbers.
+        worst = int(np.argmax(np.where(np.isfinite(grades), grades, np.inf)))
+        grade = float(grades[worst])
+        beyond = not grade <= self.threshold
+        self.largest = max(self.largest, grade)
+        if not beyond and (self.keep is None or grade <= self.keep):
+            return
+        copy = atoms.copy()
+        copy.arrays["extrapolation"] = grades
+        if self.keep is not None:
+            self.met.append(copy)
+        if beyond:
+            step = getattr(self.dynamics, "nsteps", None)
+            raise ExtrapolationError(
+                f"step {step}: atom {worst} ({atoms.symbols[worst]}) has an extrapolation grade of {grade:.2f}, above "
+                f"{self.threshold:g}; label the structure (`error.atoms`) and fit with it",
+                copy, grade, worst,
+            )  # fmt: skip

@@ -1,5 +1,9 @@
 """The errors kernelpot raises on purpose."""
 
+from __future__ import annotations
+
+from typing import Any
+
 
 class KernelpotError(Exception):
     """Base of every error that kernelpot raises on purpose; the command line prints it as one line."""
@@ -31,3 +35,23 @@ class NotFittedError(KernelpotError, RuntimeError):
 
 class StoreError(KernelpotError, ValueError):
     """A folder of chunks is damaged, foreign, of another version, or made with other settings."""
+
+
+class ExtrapolationError(KernelpotError, RuntimeError):
+    """Dynamics met an environment far from the training set; it holds the structure, so that it can be labelled.
+
+    Attributes
+    ----------
+    atoms
+        Copy of the structure, with its grades as ``atoms.arrays["extrapolation"]``.
+    grade
+        The largest grade.
+    atom
+        Number of the atom that has it.
+    """
+
+    def __init__(self, message: str, atoms: Any, grade: float, atom: int) -> None:
+        super().__init__(message)
+        self.atoms = atoms
+        self.grade = grade
+        self.atom = atom

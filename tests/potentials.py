@@ -52,8 +52,8 @@ def four_metals() -> kp.SparseGP:
 
 
 def mixed_soap() -> kp.SOAP:
-    """Two channels for any number of elements, near neighbours first."""
-    return replace(small_soap(), channels=kp.ElementChannels.modes(2), scaling=(2.5, 3.0))
+    """Two channels for any number of elements, near neighbours first, combinations of six radial functions."""
+    return replace(small_soap(), n_max=6, channels=kp.ElementChannels.modes(2), scaling=(2.5, 3.0)).compressed(4)
 
 
 @cache

@@ -285,9 +285,13 @@ def test_fit_calibrates_where_asked(files, tmp_path, capsys):
 def test_predict_writes_predictions_with_stds(files, tmp_path, capsys):
     out = tmp_path / "predicted.xyz"
     assert main(["predict", str(files / "model.kp"), str(files / "test.xyz"), "--out", str(out), "--quiet"]) == 0
-    assert "std meV/atom" in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert "std meV/atom" in text
     model, test = kernelpot.load(files / "model.kp"), read(files / "test.xyz", ":")
     prediction = model.predict(test)
+    grades = np.concatenate(prediction.extrapolation)
+    assert f"extrapolation: {(grades > 1).sum()} of {len(grades)} atoms beyond 1" in text
+    np.testing.assert_allclose(read(out, 0).arrays["extrapolation"], prediction.extrapolation[0], atol=1e-6)
     for s, atoms in enumerate(read(out, ":")):
         assert atoms.get_potential_energy() == pytest.approx(prediction.energy[s], abs=1e-6)
         np.testing.assert_allclose(atoms.get_forces(), prediction.forces[s], atol=1e-6)

@@ -22,6 +22,8 @@ def unbound(code: str) -> set[str]:
     for node in ast.walk(ast.parse(code)):
         if isinstance(node, (ast.Import, ast.ImportFrom)):
             made |= {(alias.asname or alias.name).split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ExceptHandler) and node.name:
+            made.add(node.name)
         elif isinstance(node, ast.FunctionDef):
             made |= {node.name, *(argument.arg for argument in node.args.args)}
     return {node.id for node in names} - made - set(vars(builtins))
@@ -31,7 +33,13 @@ def test_unbound_names_are_found():
     assert unbound("import numpy as np\nx = [np.sin(k) for k in y]\ndef f(a): return len(a) + b\n") == {"y", "b"}
 
 
-@pytest.mark.parametrize("name", ["assess.md", "baselines.md", "goals.md", "robustness.md", "scale.md"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "assess.md", "baselines.md", "elements.md", "goals.md", "robustness.md", "samples.md", "scale.md", "terms.md",
+        "tune.md",
+    ],
+)  # fmt: skip
 def test_the_first_example_makes_what_it_uses(name):
     text = (DOCS / name).read_text(encoding="utf-8")
     code = text.split("```python\n")[1].split("```")[0]
@@ -43,3 +51,10 @@ def test_the_forecast_of_assess_runs(capsys):
     for example in Document.parse(str(DOCS / "assess.md"), PythonCodeBlockParser()):
         example.evaluate()
     assert "forecast from a pilot of 12 labelled structures" in capsys.readouterr().out
+
+
+def test_the_example_of_samples_runs(capsys):
+    next(iter(Document.parse(str(DOCS / "samples.md"), PythonCodeBlockParser()))).evaluate()
+    said = capsys.readouterr().out
+    assert "independent errors would give" in said
+    assert "has an extrapolation grade of" in said

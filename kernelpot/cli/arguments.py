@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import textwrap
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from kernelpot import __version__
 from kernelpot.cli.values import (
@@ -58,6 +58,7 @@ examples:
   kernelpot assess train.xyz --pool pool.xyz
   kernelpot curate huge.xyz.xz --blocks huge.blocks -n 1000 --workers 4 --out chosen.xyz
   kernelpot fit labelled.xyz --out si.kp --test test.xyz
+  kernelpot fit labelled.xyz --out si.kp --tune 10 --tune-table trials.csv
   kernelpot evaluate si.kp test.xyz --json scores.json
   kernelpot predict si.kp new.xyz --out predicted.xyz
 """
@@ -288,10 +289,10 @@ def _fit(commands: argparse._SubParsersAction[Parser]) -> None:
     command.add_argument(
         "--noise",
         type=noise,
-        metavar="cv|evidence|E,F[,S]",
+        metavar="cv|evidence|tempered|E,F[,S]",
         help=(
-            "cv (default): find noises and amplitude by cross-validation; evidence: by marginal likelihood,"
-            " for comparison; or fixed: eV/atom, eV/Å and eV/Å³ ('none' leaves a kind out)"
+            "cv (default): find noises and amplitude by cross-validation; evidence, tempered: by marginal"
+            " likelihood, for comparison; or fixed: eV/atom, eV/Å and eV/Å³ ('none' leaves a kind out)"
         ),
     )
     command.add_argument(
@@ -312,7 +313,8 @@ def _fit(commands: argparse._SubParsersAction[Parser]) -> None:
         action="store_true",
         help="learn the difference from the repulsion of nuclei, which keeps atoms apart where no label says so",
     )
-    _settings(command)
+    _settings(command, cutoff=None)
+    _tuning(command)
     _keys(command)
 
 
@@ -363,15 +365,62 @@ def _demo(commands: argparse._SubParsersAction[Parser]) -> None:
     command.add_argument("--seed", type=seed, default=0, help="seed of everything random (default: 0)")
 
 
-def _settings(command: Parser) -> None:
-    group = command.add_argument_group("model")
-    group.add_argument("--cutoff", type=positive, default=5.0, help="reach of an environment, Å (default: 5)")
-    group.add_argument("--n-max", type=positive_int, default=8, help="radial functions (default: 8)")
-    group.add_argument("--l-max", type=natural, default=6, help="largest angular momentum (default: 6)")
-    group.add_argument("--sigma", type=positive, default=0.5, help="width of an atom's density, Å (default: 0.5)")
-    group.add_argument("--zeta", type=positive_int, default=2, help="power of the kernel (default: 2)")
+class _Given(argparse.Action):
+    """Keeps a value, with the fact that the user gave it."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,  # noqa: ARG002
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,  # noqa: ARG002
+    ) -> None:
+        setattr(namespace, self.dest, values)
+        namespace.given = (*getattr(namespace, "given", ()), self.dest)
+
+
+def _tuning(command: Parser) -> None:
+    group = command.add_argument_group(
+        "tuning",
+        "Settings that are given stay as given; the others of cutoff, n-max, l-max, sigma and zeta are searched.",
+    )
     group.add_argument(
-        "--n-inducing", type=positive_int, default=500, help="inducing environments at most (default: 500)"
+        "--tune",
+        type=positive,
+        nargs="?",
+        const=10.0,
+        metavar="MINUTES",
+        help="search the settings by left-out errors for so long first (10 where no number follows)",
+    )
+    group.add_argument("--tune-fits", type=positive_int, metavar="N", help="at most N fits: alone, exactly repeatable")
+    group.add_argument(
+        "--tune-groups", action="store_true", help="leave out each config_type in turn, instead of folds of frames"
+    )
+    group.add_argument("--tune-table", metavar="FILE", help="write the table of all trials, as CSV")
+    group.add_argument("--tune-resume", metavar="FILE", help="keep trials here; an interrupted search goes on from it")
+
+
+def _settings(command: Parser, *, cutoff: float | None = 5.0) -> None:
+    group = command.add_argument_group("model")
+    group.add_argument(
+        "--cutoff",
+        type=positive,
+        default=cutoff,
+        action=_Given,
+        help=f"reach of an environment, Å (default: {cutoff or 'from the distances between atoms in the data'})",
+    )
+    group.add_argument("--n-max", type=positive_int, default=8, action=_Given, help="radial functions (default: 8)")
+    group.add_argument("--l-max", type=natural, default=6, action=_Given, help="largest angular momentum (default: 6)")
+    group.add_argument(
+        "--sigma", type=positive, default=0.5, action=_Given, help="width of an atom's density, Å (default: 0.5)"
+    )
+    group.add_argument("--zeta", type=positive_int, default=2, action=_Given, help="power of the kernel (default: 2)")
+    group.add_argument(
+        "--n-inducing",
+        type=positive_int,
+        default=500,
+        action=_Given,
+        help="inducing environments at most (default: 500)",
     )
     group.add_argument("--amplitude", type=positive, default=1.0, help="prior std of a local energy, eV (default: 1)")
     for kind, unit in (("energy", "eV/atom"), ("forces", "eV/Å"), ("stress", "eV/Å³")):

@@ -53,13 +53,17 @@ def assess(args: Namespace) -> None:
 
 def fit(args: Namespace) -> None:
     """Fit a model, save it, and score it where test files are given."""
+    from kernelpot.cli.tuning import check_tuning, settle
+
     inputs = [*args.train, *args.pool, *args.test]
-    check_outputs({"--out": args.out, "--json": args.json}, inputs)
+    check_outputs({"--out": args.out, "--json": args.json, **check_tuning(args)}, inputs)
     train = read(args, args.train)
     test = read(args, args.test) if args.test else []
     if test and not any(atoms.calc is not None and atoms.calc.results for atoms in test):
         raise LabelError(f"--test {' '.join(args.test)}: a test needs labels, found none; name them with --keys")
-    model = model_of(args, _fit_noise(args))
+    noise = _fit_noise(args)
+    tuned = settle(args, train)
+    model = model_of(args, noise) if tuned is None else tuned.best
     if args.pool:
         model = model.prepare([*read(args, args.pool), *train])
     model.fit(train)
@@ -71,7 +75,8 @@ def fit(args: Namespace) -> None:
     if scores is not None:
         show(f"\ntest: {len(test)} structures\n{scores}", args.json)
     show(f"\nwrote {args.out}", args.json)
-    write_json(args.json, _model_json(model, args) | {"test": scores.as_dict() if scores is not None else None})
+    tested = {"test": scores.as_dict() if scores is not None else None}
+    write_json(args.json, _model_json(model, args) | tested | ({"tuning": tuned.as_dict()} if tuned else {}))
 
 
 def evaluate(args: Namespace) -> None:
@@ -107,11 +112,23 @@ def predict(args: Namespace) -> None:
             1000 * atoms.info["energy_std"] / len(atoms),
             float(np.abs(atoms.get_forces(apply_constraint=False)).max()),
             float(atoms.arrays["forces_std"].max()),
+            *_beyond(atoms),
         )
         for number, atoms in enumerate(predicted)
     ]
-    head = ("#", "source", "formula", "atoms", "energy eV", "std meV/atom", "max |F| eV/Å", "max std eV/Å")
-    show(shortened(head, rows) + f"\n\nwrote {args.out}", args.json)
+    head = (
+        "#",
+        "source",
+        "formula",
+        "atoms",
+        "energy eV",
+        "std meV/atom",
+        "max |F| eV/Å",
+        "max std eV/Å",
+        "grade",
+        "atoms > 1",
+    )
+    show(f"{shortened(head, rows)}\n\n{_grades(predicted)}wrote {args.out}", args.json)
     write_json(
         args.json,
         {
@@ -126,6 +143,8 @@ def predict(args: Namespace) -> None:
                     "energy_std_eV": row[5] * row[3] / 1000,
                     "largest_force_eV_per_A": row[6],
                     "largest_force_std_eV_per_A": row[7],
+                    "largest_extrapolation_grade": row[8],
+                    "atoms_beyond_training": row[9],
                 }
                 for row in rows
             ],
@@ -177,12 +196,33 @@ def _with_predictions(model: SparseGP, structures: Sequence[Atoms]) -> list[Atom
         copy.info["energy_std"] = float(prediction.energy_std[s])
         copy.arrays["forces_std"] = np.array(prediction.forces_std[s])
         copy.arrays["energies_std"] = np.array(prediction.local_energy_std[s])
+        if prediction.extrapolation is not None:
+            copy.arrays["extrapolation"] = np.array(prediction.extrapolation[s])
         if np.isfinite(prediction.stress[s]).all():
             results["stress"] = prediction.stress[s]
             copy.info["stress_std"] = np.array(prediction.stress_std[s])
         copy.calc = SinglePointCalculator(copy, **results)
         copies.append(copy)
     return copies
+
+
+def _beyond(atoms: Atoms) -> tuple[float, int]:
+    """Return the largest extrapolation grade and how many atoms are beyond 1; NaN and 0 for models without grades."""
+    grades = atoms.arrays.get("extrapolation", np.array([np.nan]))
+    return float(np.max(grades)), int(np.sum(grades > 1.0))
+
+
+def _grades(structures: Sequence[Atoms]) -> str:
+    """Say how many atoms lie outside what training saw."""
+    graded = [atoms.arrays["extrapolation"] for atoms in structures if "extrapolation" in atoms.arrays]
+    if not graded:
+        return ""
+    grades = np.concatenate(graded)
+    one, two = int(np.sum(grades > 1.0)), int(np.sum(grades > 2.0))
+    return (
+        f"extrapolation: {one} of {len(grades)} atoms beyond 1 (the 99th percentile of the training set), {two} beyond "
+        f"2, largest grade {grades.max():.2f}\n"
+    )
 
 
 def _model_json(model: SparseGP, args: Namespace) -> dict[str, Any]:

@@ -47,12 +47,12 @@ def seed(text: str) -> int:
 
 
 def noise(text: str) -> str | tuple[float | None, ...]:
-    """Parse the argument of ``fit --noise``: cv, evidence, or two to three numbers."""
-    if text in ("cv", "evidence"):
+    """Parse the argument of ``fit --noise``: cv, evidence, tempered, or two to three numbers."""
+    if text in ("cv", "evidence", "tempered"):
         return text
     parts = text.split(",")
     if len(parts) not in (2, 3):
-        raise argparse.ArgumentTypeError(f"must be cv, evidence or ENERGY,FORCES[,STRESS], got {text!r}")
+        raise argparse.ArgumentTypeError(f"must be cv, evidence, tempered or ENERGY,FORCES[,STRESS], got {text!r}")
     return tuple(positive_or_none(part.strip()) for part in parts)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Int
 
+from kernelpot.descriptors.elements import ElementChannels
 from kernelpot.errors import ParameterError, SpeciesError
 
 
@@ -47,3 +48,31 @@ def species_places(
             f"element {names} was never seen by this model (it knows {usable}); fit with structures that contain it."
         )
     return place.astype(np.int64)
+
+
+def checked_scaling(scaling: tuple[float, float], cutoff: float) -> tuple[float, float]:
+    """Return (r0, m) as numbers within their limits."""
+    try:
+        r0, m = (float(value) for value in scaling)
+    except (TypeError, ValueError):
+        raise ParameterError(f"`scaling` must be a pair (r0 in Å, m), got {scaling!r}; (2.0, 4) is one.") from None
+    if not cutoff / 1000.0 <= r0 <= 1000.0 * cutoff:
+        raise ParameterError(
+            f"`scaling`: r0 must lie between cutoff/1000 and 1000 · cutoff (cutoff {cutoff} Å), got {r0}; "
+            "a bond length or two is usual."
+        )
+    # Below 2 the weight has no second derivative at the centre.
+    if not 2.0 <= m <= 32.0:
+        raise ParameterError(f"`scaling`: m must lie between 2 and 32, got {m}; 2 to 8 is usual.")
+    return r0, m
+
+
+def settled(channels: ElementChannels, species: tuple[int, ...] | None) -> ElementChannels | None:
+    """Give channels their matrix where the species are known; the identity is what the loops do anyway."""
+    if not isinstance(channels, ElementChannels):
+        raise ParameterError(
+            f"`channels` must be ElementChannels or None, got {channels!r}; ElementChannels.modes(2) is one."
+        )
+    if channels.kind == "identity":
+        return None
+    return channels if species is None else channels.for_species(species)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -13,30 +13,32 @@ from kernelpot.descriptors.periodic_table import properties, symbol_of, symbols_
 from kernelpot.errors import ParameterError
 
 Vector = tuple[float, ...]
-KINDS = ("identity", "given", "modes", "random")
+KINDS = ("identity", "weighted", "given", "modes", "random")
 RANK_TOLERANCE = 1e-8
 """Smallest singular value of U, relative to its largest, that still counts as a channel of its own."""
+LEAST = 0.5
+"""Smallest weight of an element in a single mode; the largest is 1."""
 
 
 @dataclass(frozen=True)
 class ElementChannels:
     """What the densities of the elements are mixed into: c_k = Σ_a U_ka c_a, k = 1 … K channels.
 
-    Made by `identity`, `given`, `modes` or `random`. The matrix is settled once the species are known (`for_species`),
-    then stored with the descriptor's settings, so that a model file needs neither tables nor random numbers.
+    Made by `identity`, `weighted`, `given`, `modes` or `random`. The matrix is settled once the species are known
+    (`for_species`), then stored with the descriptor's settings: a model file needs neither tables nor random numbers.
 
     Attributes
     ----------
     kind
-        "identity", "given", "modes" or "random".
+        "identity", "weighted", "given", "modes" or "random".
     n
-        Number K of channels; 0 for identity, which has one for each species.
+        Number K of channels; 0 for one for each species.
     seed
         Of random channels.
     width
         Of the similarity of elements, for modes.
     table
-        (atomic number, vector) of each element, for given channels or modes.
+        (atomic number, vector) of each element: its weight, its column of U or its properties.
     species
         Atomic numbers that `matrix` is for, one column each; None until they are known.
     matrix
@@ -47,14 +49,37 @@ class ElementChannels:
     n: int = 0
     seed: int = 0
     width: float = 1.0
-    table: tuple[tuple[int, Vector], ...] | None = None
+    table: tuple[tuple[int, Vector], ...] | None = field(default=None, repr=False)
     species: tuple[int, ...] | None = None
-    matrix: tuple[Vector, ...] | None = None
+    matrix: tuple[Vector, ...] | None = field(default=None, repr=False)
 
     @classmethod
     def identity(cls) -> ElementChannels:
         """One channel for each element, as without `channels`."""
         return cls("identity")
+
+    @classmethod
+    def weighted(cls, weights: Mapping[str, float]) -> ElementChannels:
+        """One channel for each element, with a weight: U is diagonal.
+
+        Parameters
+        ----------
+        weights
+            Chemical symbol -> weight of its density, above 0; 1 for elements that are not named.
+
+        Raises
+        ------
+        ParameterError
+            A symbol is unknown, or a weight is not a positive number.
+        """
+        rows = _checked_table(weights)
+        for number, vector in rows:
+            if len(vector) != 1 or vector[0] <= 0:
+                raise ParameterError(
+                    f"element channels: the weight of {symbol_of(number)} must be a number above 0, got "
+                    f"{weights[symbol_of(number)]!r}."
+                )
+        return cls("weighted", table=rows)
 
     @classmethod
     def given(cls, table: Mapping[str, Sequence[float]]) -> ElementChannels:
@@ -88,7 +113,8 @@ class ElementChannels:
         κ_ab = exp(-d_ab²/2(width · d)²) with d_ab the distance of the elements' properties (each standardised over the
         table) and d its root mean square over the pairs of species present. U holds the n leading eigenvectors of
         κ = UᵀU (Willatt, Musil and Ceriotti, Phys. Chem. Chem. Phys. 20, 29661 (2018)), every element then scaled to
-        weight 1. One mode sees all elements alike.
+        weight 1. A single mode would see all elements alike: their weights run from ½ to 1 along the second instead,
+        heavy elements last.
 
         Parameters
         ----------
@@ -167,11 +193,12 @@ class ElementChannels:
             u = np.array(self._rows(species)).T
         elif self.kind == "modes":
             rows = properties(species) if self.table is None else _standardised(self.table, self._rows(species))
-            u = _modes(np.array(rows), self.n, self.width)
+            u = _modes(np.array(rows), species, self.n, self.width)
         elif self.kind == "random":
             u = np.linalg.qr(np.random.default_rng(self.seed).normal(size=(self.n, len(species))).T)[0].T
         else:
-            u = np.eye(len(species))
+            weights = dict(self.table or ())
+            u = np.diag([weights.get(z, (1.0,))[0] for z in species])
         return self._settled(species, u)
 
     def _settled(self, species: tuple[int, ...], u: Float[np.ndarray, "k species"]) -> ElementChannels:
@@ -244,7 +271,7 @@ def _check_count(n: int) -> None:
         raise ParameterError(f"`n`, the number of element channels, must be a whole number from 1 on, got {n!r}.")
 
 
-def _checked_table(table: Mapping[str, Sequence[float]]) -> tuple[tuple[int, Vector], ...]:
+def _checked_table(table: Mapping[str, Sequence[float] | float]) -> tuple[tuple[int, Vector], ...]:
     """Sort a table by atomic number, after looking at every row."""
     if not isinstance(table, Mapping) or not table:
         raise ParameterError(
@@ -275,14 +302,22 @@ def _standardised(table: tuple[tuple[int, Vector], ...], rows: list[Vector]) -> 
     return (np.array(rows) - everything.mean(axis=0))[:, varies] / spread[varies]
 
 
-def _modes(rows: Float[np.ndarray, "species p"], n: int, width: float) -> Float[np.ndarray, "k species"]:
+def _modes(
+    rows: Float[np.ndarray, "species p"], species: tuple[int, ...], n: int, width: float
+) -> Float[np.ndarray, "k species"]:
     """Leading eigenvectors of the similarity of the rows, with columns of length 1."""
     square = ((rows[:, None, :] - rows[None, :, :]) ** 2).sum(axis=2)
     pairs = square[np.triu_indices(len(rows), 1)]
     # Elements with the same row are the same element; one species alone has no distance.
     scale = pairs.mean() if pairs.any() else 1.0
     values, vectors = np.linalg.eigh(np.exp(-0.5 * square / (width**2 * scale)))
-    u = (vectors[:, ::-1] * np.sqrt(np.maximum(values[::-1], 0.0)))[:, :n].T
-    u = u * np.sign(u[np.arange(n), np.abs(u).argmax(axis=1)])[:, None]
-    length = np.linalg.norm(u, axis=0)
-    return u / np.where(length > RANK_TOLERANCE, length, 1.0)
+    modes = (vectors[:, ::-1] * np.sqrt(np.maximum(values[::-1], 0.0))).T
+    # The largest entry is positive; rounded, so that of equal ones it is the first on every machine.
+    modes = modes * np.sign(np.take_along_axis(modes, np.abs(modes).round(9).argmax(axis=1)[:, None], axis=1))
+    if n == 1 and len(rows) > 1:
+        heavier = np.asarray(species) - np.mean(species)
+        contrast = modes[1] * (np.sign((modes[1] @ heavier).round(9)) or 1.0)
+        low, high = contrast.min(), contrast.max()
+        return LEAST + (1.0 - LEAST) * (contrast[None, :] - low) / (high - low or 1.0)
+    length = np.linalg.norm(modes[:n], axis=0)
+    return modes[:n] / np.where(length > RANK_TOLERANCE, length, 1.0)

@@ -252,6 +252,14 @@ def radial_scaling(r: Float[np.ndarray, " points"], r0: float, m: float) -> Floa
     return 1.0 / (1.0 + (r / r0) ** m)
 
 
+def fading(r: Float[np.ndarray, " points"], cutoff: float, fade: float) -> Float[np.ndarray, " points"]:
+    """Weight of a neighbour up to the cutoff: 1, falling to 0 over the last `fade` Å as 1 - 10t³ + 15t⁴ - 6t⁵."""
+    if fade == 0.0:
+        return np.ones_like(r)
+    t = np.clip((r - cutoff) / fade + 1.0, 0.0, 1.0)
+    return 1.0 - t**3 * (10.0 - t * (15.0 - 6.0 * t))
+
+
 def _scaling_derivatives(r: Float[np.ndarray, " points"], step: float, r0: float, m: float) -> list[np.ndarray]:
     """u, h u', h² u'' at distances r, with step h; by formula, so that r = 0 and odd m need no care."""
     t = r / r0

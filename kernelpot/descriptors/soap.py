@@ -2,31 +2,37 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from kernelpot.data.batch import Batch
-from kernelpot.descriptors.arguments import positive, species_places
+from kernelpot.descriptors.arguments import checked_scaling, positive, settled, species_places
+from kernelpot.descriptors.compression import (
+    Compressed,
+    basis_from_settings,
+    basis_settings,
+    coefficient_moments,
+    principal_components,
+    volume_moments,
+)
 from kernelpot.descriptors.elements import ElementChannels
 from kernelpot.descriptors.expansion import ATOMS_PER_TASK, Expansion
 from kernelpot.descriptors.power import displacement_rows, slots, spectrum, spectrum_vjp
 from kernelpot.descriptors.protocol import Displacements
-from kernelpot.descriptors.radial import GTO, PowerGaussian, RadialBasis, RadialTable, SphericalBessel
+from kernelpot.descriptors.radial import PowerGaussian, RadialBasis, RadialTable
 from kernelpot.errors import ParameterError
 from kernelpot.threads import share
 
+if TYPE_CHECKING:
+    from ase import Atoms
+
 CENTRES_PER_TASK = 8
 """Fewest centres worth a thread when derivatives are made."""
-
-BASES: dict[str, type[GTO] | type[PowerGaussian] | type[SphericalBessel]] = {
-    "GTO": GTO,
-    "PowerGaussian": PowerGaussian,
-    "SphericalBessel": SphericalBessel,
-}
 
 
 @dataclass(frozen=True)
@@ -95,9 +101,9 @@ class SOAP:
                 "None takes 0.4 of the cutoff."
             )
         if self.scaling is not None:
-            object.__setattr__(self, "scaling", _checked_scaling(self.scaling, self.cutoff))
+            object.__setattr__(self, "scaling", checked_scaling(self.scaling, self.cutoff))
         if self.channels is not None:
-            object.__setattr__(self, "channels", _settled(self.channels, self.species))
+            object.__setattr__(self, "channels", settled(self.channels, self.species))
 
     @property
     def fade_width(self) -> float:
@@ -110,7 +116,6 @@ class SOAP:
 
     def settings(self) -> dict[str, Any]:
         """Return the settings as JSON values."""
-        basis = {"name": type(self.basis).__name__, **asdict(self.basis)}  # type: ignore[call-overload]
         # NumPy's numbers are accepted as settings, yet JSON knows only Python's.
         settings: dict[str, Any] = {
             "name": "SOAP",
@@ -119,7 +124,7 @@ class SOAP:
             "l_max": int(self.l_max),
             "sigma": float(self.sigma),
             "fade": None if self.fade is None else float(self.fade),
-            "basis": basis,
+            "basis": basis_settings(self.basis),
             "species": self.species,
         }
         # Only where it is used, so that files and hashes of before stay as they are.
@@ -132,7 +137,6 @@ class SOAP:
     @classmethod
     def from_settings(cls, settings: dict[str, Any]) -> SOAP:
         """Make the descriptor that `settings` describes."""
-        basis = dict(settings["basis"])
         species, scaling = settings["species"], settings.get("scaling")
         channels = settings.get("channels")
         return cls(
@@ -141,11 +145,50 @@ class SOAP:
             l_max=int(settings["l_max"]),
             sigma=float(settings["sigma"]),
             fade=None if settings["fade"] is None else float(settings["fade"]),
-            basis=BASES[basis.pop("name")](**basis),
+            basis=basis_from_settings(settings["basis"]),
             species=None if species is None else tuple(int(z) for z in species),
             scaling=None if scaling is None else tuple(scaling),
             channels=None if channels is None else ElementChannels.from_settings(channels),
         )
+
+    def compressed(self, n_max: int, structures: Sequence[Atoms] | None = None) -> SOAP:
+        """Return this descriptor with its radial functions combined into n_max principal components for each l.
+
+        Vectors shrink by the square of the ratio; the loops over pairs see n_max functions only.
+
+        Parameters
+        ----------
+        n_max
+            Number of radial functions left.
+        structures
+            Structures whose density coefficients decide (Goscinski et al., J. Chem. Phys. 155, 104106 (2021)); None:
+            one neighbour anywhere in the sphere with equal chance.
+
+        Raises
+        ------
+        ParameterError
+            `n_max` is not between 1 and the number of functions there are, or there are no structures.
+        """
+        if not isinstance(n_max, int | np.integer) or not 1 <= n_max <= self.n_max:
+            raise ParameterError(
+                f"`n_max` of the compressed basis must be a whole number from 1 to {self.n_max}, got {n_max!r}; "
+                "start from a descriptor with more functions."
+            )
+        size = {"n_max": self.n_max, "l_max": self.l_max}
+        if structures is None:
+            moments = volume_moments(self._table, cutoff=self.cutoff, fade=self.fade_width, **size)
+        elif len(structures) == 0:
+            raise ParameterError("`structures` must hold at least one structure, got none; None takes no structures.")
+        else:
+            species = tuple(sorted({int(z) for atoms in structures for z in atoms.numbers}))
+            plain = replace(self, species=species, channels=None)
+            moments = np.zeros((self.l_max + 1, self.n_max, self.n_max))
+            for k, atoms in enumerate(structures):
+                batch = Batch.from_structures([atoms], self.cutoff, start=k)
+                c = plain.expansion.expand(batch, plain.species_index(batch.numbers))
+                moments += coefficient_moments(c, **size)
+        basis = Compressed(self.basis, principal_components(moments, int(n_max)))
+        return replace(self, basis=basis, n_max=int(n_max))
 
     @property
     def n_features(self) -> int:
@@ -156,7 +199,8 @@ class SOAP:
     @property
     def n_channels(self) -> int:
         """Number of element channels: one for each species, or what `channels` says."""
-        return len(self._known_species) if self.channels is None else self.channels.n
+        mixed = 0 if self.channels is None else self.channels.n
+        return mixed or len(self._known_species)
 
     @property
     def _known_species(self) -> tuple[int, ...]:
@@ -164,14 +208,17 @@ class SOAP:
             raise ParameterError("this SOAP has no `species` yet; pass species=(14,) or call with_species first.")
         return self.species
 
+    @property
+    def _table(self) -> RadialTable:
+        size = float(self.cutoff), int(self.n_max), int(self.l_max), float(self.sigma)
+        return _tabulated(self.basis, *size, self.scaling)
+
     @cached_property
     def expansion(self) -> Expansion:
         """The engine with its radial table."""
-        size = float(self.cutoff), int(self.n_max), int(self.l_max), float(self.sigma)
-        table = _tabulated(self.basis, *size, self.scaling)
         mixing = None if self.channels is None else self.channels.array
         n_species = len(self._known_species)
-        return Expansion(table, self.l_max, self.n_max, n_species, self.cutoff, self.fade_width, mixing)
+        return Expansion(self._table, self.l_max, self.n_max, n_species, self.cutoff, self.fade_width, mixing)
 
     def species_index(self, numbers: Int[np.ndarray, " atoms"]) -> Int[np.ndarray, " atoms"]:
         """Return each atom's place in `species`.
@@ -269,30 +316,3 @@ def _tabulated(
 ) -> RadialTable:
     """Make a radial table once for all descriptors that share it; a basis is hashable."""
     return RadialTable.from_basis(basis, cutoff=cutoff, n_max=n_max, l_max=l_max, sigma=sigma, scaling=scaling)
-
-
-def _checked_scaling(scaling: tuple[float, float], cutoff: float) -> tuple[float, float]:
-    try:
-        r0, m = (float(value) for value in scaling)
-    except (TypeError, ValueError):
-        raise ParameterError(f"`scaling` must be a pair (r0 in Å, m), got {scaling!r}; (2.0, 4) is one.") from None
-    if not cutoff / 1000.0 <= r0 <= 1000.0 * cutoff:
-        raise ParameterError(
-            f"`scaling`: r0 must lie between cutoff/1000 and 1000 · cutoff (cutoff {cutoff} Å), got {r0}; "
-            "a bond length or two is usual."
-        )
-    # Below 2 the weight has no second derivative at the centre.
-    if not 2.0 <= m <= 32.0:
-        raise ParameterError(f"`scaling`: m must lie between 2 and 32, got {m}; 2 to 8 is usual.")
-    return r0, m
-
-
-def _settled(channels: ElementChannels, species: tuple[int, ...] | None) -> ElementChannels | None:
-    """Give channels their matrix where the species are known; the identity is what the loops do anyway."""
-    if not isinstance(channels, ElementChannels):
-        raise ParameterError(
-            f"`channels` must be ElementChannels or None, got {channels!r}; ElementChannels.modes(2) is one."
-        )
-    if channels.kind == "identity":
-        return None
-    return channels if species is None else channels.for_species(species)

@@ -121,6 +121,12 @@ class FeatureMap(Protocol):
     def form(self, weights: Float[np.ndarray, " m"], *, collapse: bool = True) -> Form:
         """Return the energy with these weights of raw columns, eV."""
 
+    def drawn_form(self, weights: Float[np.ndarray, " m"], rng: np.random.Generator, scale: float) -> Form:
+        """Return `form` plus scale times an energy drawn from the prior that the features leave out, eV.
+
+        Kernels without a finite form of their own (zeta above 2) add nothing.
+        """
+
     def local_values(
         self, described: Any
     ) -> Iterator[tuple[Int[np.ndarray, " a"], slice, Float[np.ndarray, "a columns"]]]:
@@ -131,6 +137,16 @@ class FeatureMap(Protocol):
 
     def residual(self, described: Any, kind: str, white: Float[np.ndarray, "rows d"]) -> Float[np.ndarray, " rows"]:
         """Return the prior variance of every label of a kind that its whitened row does not carry."""
+
+    def energy_residual(
+        self, left: Any, right: Any, white: tuple[Float[np.ndarray, "left d"], Float[np.ndarray, "right d"]]
+    ) -> Float[np.ndarray, "left right"]:
+        """Return the prior covariance of two batches' total energies that their whitened rows do not carry."""
+
+    def block_residual(
+        self, described: Any, kind: str, number: int, white: Float[np.ndarray, "c d"]
+    ) -> Float[np.ndarray, "c c"]:
+        """Return the prior covariance that whitened rows leave out of an atom's force or of a structure's stress."""
 
     def weights_of(self, number: int) -> Bool[np.ndarray, " d"]:
         """Tell which features belong to environments of an element."""

@@ -10,6 +10,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from kernelpot.descriptors.protocol import Descriptor
+from kernelpot.features.covariance import energy_covariance, force_covariance, stress_covariance
+from kernelpot.features.drawing import drawn_form
 from kernelpot.features.feature_map import Rows
 from kernelpot.features.gradients import EnergyForm
 from kernelpot.features.kernel_space import Described, KernelSpace
@@ -56,6 +58,10 @@ class KernelMap(KernelSpace):
         """Return the energy with these weights of kernel values."""
         return EnergyForm.from_weights(self, weights, collapse=collapse)
 
+    def drawn_form(self, weights: Float[np.ndarray, " m"], rng: np.random.Generator, scale: float) -> EnergyForm:
+        """Return the energy with these weights, plus scale times a draw of what inducing environments cannot see."""
+        return drawn_form(self, weights, rng, scale)
+
     def local_values(
         self, described: Described
     ) -> Iterator[tuple[Int[np.ndarray, " a"], slice, Float[np.ndarray, "a columns"]]]:
@@ -72,6 +78,22 @@ class KernelMap(KernelSpace):
     ) -> Float[np.ndarray, " rows"]:
         """Prior variance under the full kernel minus the squared features."""
         return np.maximum(prior(self, described, kind) - np.einsum("rd,rd->r", white, white), 0.0)
+
+    def energy_residual(
+        self,
+        left: Described,
+        right: Described,
+        white: tuple[Float[np.ndarray, "left d"], Float[np.ndarray, "right d"]],
+    ) -> Float[np.ndarray, "left right"]:
+        """Prior covariance under the full kernel minus the features' products."""
+        return energy_covariance(self, left, right) - white[0] @ white[1].T
+
+    def block_residual(
+        self, described: Described, kind: str, number: int, white: Float[np.ndarray, "c d"]
+    ) -> Float[np.ndarray, "c c"]:
+        """Prior covariance of an atom's force, or a structure's stress, minus the features' products."""
+        of_kind = {"forces": force_covariance, "stress": stress_covariance}[kind]
+        return of_kind(self, described, number) - white @ white.T
 
     def weights_of(self, number: int) -> Bool[np.ndarray, " d"]:
         """Tell which features belong to environments centred on an element."""

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 from kernelpot.data.batch import Batch
 from kernelpot.descriptors.protocol import Descriptor, Environments
 from kernelpot.features.feature_map import Rows
+from kernelpot.features.finite_rank import FiniteRank
 from kernelpot.features.inducing import chunks
 from kernelpot.features.kernel_space import Described
 from kernelpot.features.normalise import unit, unit_jacobian, unit_vjp
@@ -25,7 +26,7 @@ CENTRES = 64
 
 
 @dataclass(frozen=True, eq=False)
-class LinearMap:
+class LinearMap(FiniteRank):
     """φ(x) = x / s of the centre's species: finite rank is the prior itself, and there is no residual variance.
 
     Attributes

@@ -157,6 +157,10 @@ class SumMap:
         """Return the energy with these weights of raw columns."""
         return SumForm(tuple(term.form(weights[raw], collapse=collapse) for term, _, raw, _ in self._columns()))
 
+    def drawn_form(self, weights: Float[np.ndarray, " m"], rng: np.random.Generator, scale: float) -> SumForm:
+        """Return the sum of the terms' drawn energies."""
+        return SumForm(tuple(term.drawn_form(weights[raw], rng, scale * own) for term, own, raw, _ in self._columns()))
+
     def local_values(
         self, described: SumDescribed
     ) -> Iterator[tuple[Int[np.ndarray, " a"], slice, Float[np.ndarray, "a columns"]]]:
@@ -177,6 +181,28 @@ class SumMap:
         result = np.zeros(len(white))
         for (term, scale, _, columns), part in zip(self._columns(), described.parts, strict=True):
             result += scale**2 * term.residual(part, kind, white[:, columns] / scale)
+        return result
+
+    def energy_residual(
+        self,
+        left: SumDescribed,
+        right: SumDescribed,
+        white: tuple[Float[np.ndarray, "left d"], Float[np.ndarray, "right d"]],
+    ) -> Float[np.ndarray, "left right"]:
+        """Residual covariances of independent terms add up."""
+        result = np.zeros((len(white[0]), len(white[1])))
+        for (term, scale, _, own), one, two in zip(self._columns(), left.parts, right.parts, strict=True):
+            pair = (white[0][:, own] / scale, white[1][:, own] / scale)
+            result += scale**2 * term.energy_residual(one, two, pair)
+        return result
+
+    def block_residual(
+        self, described: SumDescribed, kind: str, number: int, white: Float[np.ndarray, "c d"]
+    ) -> Float[np.ndarray, "c c"]:
+        """Residual covariances of independent terms add up."""
+        result = np.zeros((len(white), len(white)))
+        for (term, scale, _, own), part in zip(self._columns(), described.parts, strict=True):
+            result += scale**2 * term.block_residual(part, kind, number, white[:, own] / scale)
         return result
 
     def weights_of(self, number: int) -> Bool[np.ndarray, " d"]:

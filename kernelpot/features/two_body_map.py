@@ -14,6 +14,7 @@ from numba import njit
 from kernelpot.data.batch import Batch
 from kernelpot.descriptors.two_body import TwoBody
 from kernelpot.features.feature_map import Rows
+from kernelpot.features.finite_rank import FiniteRank
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +28,7 @@ class TwoBodyDescribed:
 
 
 @dataclass(frozen=True, eq=False)
-class TwoBodyMap:
+class TwoBodyMap(FiniteRank):
     """E = Σ_pairs e_ab(r), with e_ab = Σ_k w_k φ_k(r) and w ~ N(0, I); every atom owns half of its pairs.
 
     The prior of e_ab is f(r) f(r') exp(-(r - r')²/2ℓ²) seen from a grid of distances so dense that nothing is left out

@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from kernelpot.errors import DataError, ParameterError
 from kernelpot.goals import cells
-from kernelpot.goals.goal import Goal, Origin
+from kernelpot.goals.goal import EnergySums, Goal, Origin
 from kernelpot.units import GPA
 
 if TYPE_CHECKING:
@@ -72,7 +72,8 @@ def energies(
     rows = factors @ space.linear_rows(structures, ("energy",)).energy
     scales = np.broadcast_to(np.asarray(scale, dtype=np.float64), (len(names),))
     known = factors @ space.baseline_share(structures).energy
-    return Goal(tuple(names), (units,) * len(names), rows, scales, Origin.of(space), known)
+    sums = EnergySums(tuple(structures), factors)
+    return Goal(tuple(names), (units,) * len(names), rows, scales, Origin.of(space), known, sums)
 
 
 def total_energy(space: SparseGP, atoms: Atoms, *, name: str = "E", scale: float | None = None) -> Goal:

@@ -16,6 +16,7 @@ from kernelpot.design.precision import Precision
 from kernelpot.errors import DataError, NotFittedError, ParameterError
 from kernelpot.features.feature_map import E0_PRIOR, FeatureMap
 from kernelpot.goals.quantities import Quantities
+from kernelpot.models.covariance import JointEnergies
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -72,6 +73,29 @@ class Origin:
 
 
 @dataclass(frozen=True, eq=False)
+class EnergySums:
+    """Sums of total energies.
+
+    Attributes
+    ----------
+    structures
+        Whose energies are added up.
+    coefficients
+        One for each structure, one row for each sum.
+    """
+
+    structures: tuple[Atoms, ...]
+    coefficients: Float[np.ndarray, "q s"]
+
+    def append(self, other: EnergySums) -> EnergySums:
+        """Put other sums behind these."""
+        (q, s), (r, t) = self.coefficients.shape, other.coefficients.shape
+        joined = np.zeros((q + r, s + t))
+        joined[:q, :s], joined[q:, s:] = self.coefficients, other.coefficients
+        return EnergySums(self.structures + other.structures, joined)
+
+
+@dataclass(frozen=True, eq=False)
 class Goal:
     """Quantities to be known, each a linear functional of the weights.
 
@@ -90,6 +114,8 @@ class Goal:
         The weights that the rows speak about; None where they were made by hand.
     known
         Share of the model's baseline in each quantity, in its unit; None is zero.
+    sums
+        What the quantities are where all of them are sums of energies; None otherwise.
 
     Raises
     ------
@@ -105,6 +131,7 @@ class Goal:
     scales: Float[np.ndarray, " q"]
     origin: Origin | None = None
     known: Float[np.ndarray, " q"] | None = None
+    sums: EnergySums | None = None
 
     def __post_init__(self) -> None:
         """Store read-only arrays and check them."""
@@ -159,6 +186,7 @@ class Goal:
             np.concatenate([self.scales, other.scales]),
             self.origin or other.origin,
             np.concatenate([self._share, other._share]),
+            self.sums.append(other.sums) if self.sums is not None and other.sums is not None else None,
         )
 
     @property
@@ -211,7 +239,7 @@ class Goal:
         self._check_model(space)
         return self.std(space.information(structures, truncate=0.0))
 
-    def predict(self, model: SparseGP) -> Quantities:
+    def predict(self, model: SparseGP, *, spread: str = "weights") -> Quantities:
         """Return each quantity's posterior mean and standard deviation under a fitted model.
 
         The standard deviations are those of the bare posterior: without calibration, and without what inducing
@@ -222,13 +250,17 @@ class Goal:
         ----------
         model
             Fitted on the feature map and with the amplitude that made this goal.
+        spread
+            "weights": as above. Quantities that are sums of energies also have "calibrated", "latent" and "label", with
+            what inducing environments cannot see: see `kernelpot.SparseGP.energy_covariance`.
 
         Raises
         ------
         NotFittedError
             The model was never fitted.
         ParameterError
-            It has other features, or its fit found another amplitude: make the goal again with the fitted model.
+            It has other features, or its fit found another amplitude: make the goal again with the fitted model. Or
+            `spread` is not offered.
         DataError
             The model's baseline has no stress, and the goal needs one.
         """
@@ -240,6 +272,16 @@ class Goal:
             lost = ", ".join(np.array(self.names)[~np.isfinite(self._share)])
             raise DataError(f"the model's baseline says nothing of {lost}: it has no stress; use one that has")
         posterior, state = model.fitted_.posterior, model.fitted_
+        if spread != "weights":
+            if self.sums is None:
+                raise ParameterError(
+                    f'`spread` must be "weights" unless all quantities are sums of energies, got {spread!r}; predict '
+                    "those in a goal of their own."
+                )
+            joint = JointEnergies.of(state, self.sums.structures)
+            covariance = joint.covariance(self.sums.coefficients, spread=spread)
+            std = np.sqrt(np.maximum(np.diag(covariance), 0.0))
+            return Quantities(self.names, self.sums.coefficients @ joint.mean, std, self.units)
         composition = self.rows[:, state.features.n_weights :] / E0_PRIOR
         mean = self.rows @ posterior.mean + composition @ state.baseline + self._share
         return Quantities(self.names, mean, np.sqrt(posterior.variance(self.rows)), self.units)

@@ -14,6 +14,7 @@ from kernelpot.errors import KernelpotError, ModelFileError
 from kernelpot.features.feature_map import FeatureMap
 from kernelpot.features.rebuild import check_array, feature_map_of
 from kernelpot.linalg.posterior import Posterior
+from kernelpot.models.extrapolation import Seen
 from kernelpot.models.fitted import Calibration, Fitted
 from kernelpot.models.shape import Shape
 from kernelpot.replacing import replacing
@@ -104,6 +105,7 @@ def _facts(state: Fitted) -> dict[str, Any]:
         "shape": {kind: shape.settings() for kind, shape in state.calibration.shape.items()},
         "cross_validation": dict(state.cross_validation),
         "n_labels": dict(state.n_labels),
+        "seen_noise": None if state.seen is None else state.seen.noise,
     }
 
 
@@ -114,6 +116,8 @@ def _arrays(state: Fitted) -> dict[str, np.ndarray]:
         "baseline": state.baseline,
         "e0_factor": state.e0_factor,
     }
+    if state.seen is not None:
+        arrays |= {"seen_factor": state.seen.factor, "seen_reference": state.seen.reference}
     arrays |= state.features.arrays()
     return {name: np.ascontiguousarray(array) for name, array in arrays.items()}
 
@@ -135,8 +139,23 @@ def _rebuild(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> tuple[dic
         calibration,
         _numbers(facts["cross_validation"]),
         n_labels,
+        seen=_seen(facts, arrays, features),
     )
     return settings, state
+
+
+def _seen(facts: Mapping[str, Any], arrays: Mapping[str, np.ndarray], features: FeatureMap) -> Seen | None:
+    """Return the record of training environments; files of before there was one have none."""
+    if facts.get("seen_noise") is None:
+        return None
+    seen = Seen(
+        arrays["seen_factor"], arrays["seen_reference"], _number("seen_noise", facts["seen_noise"], positive=True)
+    )
+    check_array("seen_factor", seen.factor, (features.n_weights, features.n_weights))
+    check_array("seen_reference", seen.reference, (len(features.species),))
+    if not (np.diag(seen.factor) > 0).all() or not (seen.reference > 0).all():
+        raise ValueError("the record of training environments is not one")
+    return seen
 
 
 def _numbers(table: Mapping[str, Any]) -> dict[str, float]:

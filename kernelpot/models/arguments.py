@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+from jaxtyping import Int
+
 from kernelpot.data.check import HEAVIEST, place
 from kernelpot.errors import ParameterError, SpeciesError
 
@@ -55,3 +58,20 @@ def check_species(structures: Sequence[Atoms], known: Sequence[int]) -> None:
                 f"{place(atoms, number)}: element {names} was never seen by this model (it knows {usable}); "
                 "fit with structures that contain it."
             )
+
+
+def fold_numbers(folds: Sequence[int] | Sequence[str], n: int) -> Int[np.ndarray, " structures"]:
+    """Return the fold of each of n structures, numbered from 0 in order of their names.
+
+    Raises
+    ------
+    ParameterError
+        There is not one for each structure, or they are all the same.
+    """
+    names, numbers = np.unique(np.asarray(folds), return_inverse=True)
+    if np.ndim(folds) != 1 or len(folds) != n:
+        raise ParameterError(f"`folds` must name one fold for each of {n} structures, got shape {np.shape(folds)}.")
+    if len(names) < 2:
+        raise ParameterError(f"`folds` must name at least two different folds, got only {names[0]!r}.")
+    result: np.ndarray = numbers.astype(np.int64)
+    return result

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 
 from kernelpot.data.labels import resolve
-from kernelpot.errors import NotFittedError
 from kernelpot.models.arguments import check_species, structure_list
-from kernelpot.models.fitted import Fitted
 from kernelpot.models.left_out import TrainingSet, predict_by
+from kernelpot.models.posteriors import Posteriors
 from kernelpot.models.prediction import Prediction
 from kernelpot.models.recalibrate import (
     check_method,
@@ -28,19 +27,11 @@ if TYPE_CHECKING:
     from ase import Atoms
 
 
-class Calibrating:
+class Calibrating(Posteriors):
     """Calibration of a fitted model, by folds of its training structures or by structures it has not seen."""
 
     seed: int
-    fitted_: Fitted | None
     training_: TrainingSet | None
-
-    def _state(self) -> Fitted:
-        if self.fitted_ is None:
-            raise NotFittedError(
-                "this model was never fitted; call fit(structures) first, or kernelpot.load a fitted one."
-            )
-        return self.fitted_
 
     def calibrate(
         self,

@@ -11,11 +11,13 @@ from jaxtyping import Float
 
 from kernelpot.data.batch import Batch
 from kernelpot.data.noise import Noise
+from kernelpot.errors import NotFittedError
 from kernelpot.features.feature_map import E0_PRIOR, Described, FeatureMap, Form
 from kernelpot.features.gradients import gather_pairs
 from kernelpot.linalg.factor import stack
 from kernelpot.linalg.posterior import Posterior
 from kernelpot.models.baselines.protocol import Baseline, Contribution
+from kernelpot.models.extrapolation import Extrapolation, Seen
 from kernelpot.models.prediction import Around, Prediction, Spread
 from kernelpot.models.shape import NORMAL, Shape
 from kernelpot.models.training import least_squares_e0, scale_rows
@@ -117,6 +119,8 @@ class Fitted:
         Labels of each kind behind the posterior.
     reference
         Baseline potential that was taken off the labels, and is added to every mean.
+    seen
+        Environments behind it, for extrapolation grades; None where nobody kept them.
     """
 
     features: FeatureMap
@@ -129,6 +133,7 @@ class Fitted:
     cross_validation: Mapping[str, float]
     n_labels: Mapping[str, int]
     reference: Baseline | None = None
+    seen: Seen | None = None
 
     @property
     def reach(self) -> float:
@@ -153,6 +158,16 @@ class Fitted:
         """Variances of the latent posterior."""
         return Uncertainty(self.features, self.posterior, self.amplitude)
 
+    @cached_property
+    def extrapolation(self) -> Extrapolation:
+        """Grades of environments against those behind the posterior."""
+        if self.seen is None:
+            raise NotFittedError(
+                "this model holds no record of the environments it was trained on; fit again to have extrapolation "
+                "grades."
+            )
+        return Extrapolation(self.features, self.seen)
+
     def mean(self, batch: Batch) -> Mean:
         """Return energies, forces and stresses of a batch."""
         return self.mean_described(self.features.describe(batch))
@@ -175,8 +190,10 @@ class Fitted:
         described = self.features.describe(batch)
         mean = self.mean_described(described)
         cuts = batch.offsets[1:-1]
-        latent = label = around = None
+        latent = label = around = extrapolation = None
         if uncertainty:
+            if self.seen is not None:
+                extrapolation = np.split(self.extrapolation.grade(described), cuts)
             energy, forces, stress = (np.sqrt(v) for v in self.uncertainty.labelled(described))
             local = np.sqrt(self.uncertainty.local_energy(described))
             latent = Spread(energy, np.split(forces, cuts), stress, np.split(local, cuts))
@@ -205,6 +222,7 @@ class Fitted:
             label,
             around,
             self.calibration.shape,
+            extrapolation,
         )
 
     def rebased(self, rows: Float[np.ndarray, "energies species_plus_1"]) -> Fitted:
@@ -246,4 +264,5 @@ def join(parts: list[Prediction]) -> Prediction:
         spreads("label"),
         None if parts[0].around is None else [a for p in parts for a in p.around or []],
         parts[0].shape,
+        [g for p in parts for g in p.extrapolation or ()] if parts[0].extrapolation is not None else None,
     )

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+from jaxtyping import Int
 
 from kernelpot.data.labels import Labels
 from kernelpot.data.noise import KINDS, Noise
@@ -17,6 +19,7 @@ from kernelpot.linalg.factor import triangle
 from kernelpot.linalg.groups import equal_vectors
 from kernelpot.linalg.posterior import Posterior
 from kernelpot.models.calibration import calibrate, common_scale, noise_of
+from kernelpot.models.extrapolation import Seen
 from kernelpot.models.fitted import Calibration, Fitted
 from kernelpot.models.noise_search import FoldErrors
 from kernelpot.models.training import (
@@ -47,6 +50,7 @@ def fit_state(
     kinds: Sequence[str],
     amplitude: float,
     seed: int,
+    given_folds: Int[np.ndarray, " structures"] | None = None,
 ) -> Fitted:
     """Fit the labels from the prior.
 
@@ -57,19 +61,23 @@ def fit_state(
     structures, labels
         Structures with their labels, in one order.
     noise
-        Noises, or how to find them: "cv" or "evidence".
+        Noises, or how to find them: "cv", "evidence" or "tempered".
     kinds
         Kinds of labels to fit, from `require_labels`.
     amplitude
         Prior standard deviation of a local energy where the noise is given, eV.
     seed
         Makes the folds repeatable.
+    given_folds
+        Fold of each structure, numbered from 0 without gaps; None: folds that keep duplicates and runs whole.
     """
     e0_factor = triangle(e0_rows(labels, composition_of(structures, features.species)))
     baseline = least_squares_e0(e0_factor)
     groups = equal_vectors(mean_vectors(features.descriptor, structures), labels.n_atoms)
     n_folds = max(1, min(N_FOLDS, len(np.unique(groups))))
     fold = folds(groups, n_folds, seed=seed) if n_folds > 1 else np.zeros(len(groups), dtype=np.int64)
+    if given_folds is not None:
+        fold, n_folds = given_folds, int(given_folds.max()) + 1
     say(_memory_plan(features, kinds, n_folds))
     data = fold_factors(
         features.rescaled((1.0,) * len(features.widths)), structures, labels, fold, kinds=kinds, baseline=baseline
@@ -81,7 +89,8 @@ def fit_state(
     blocks = [data.scaled(kind, f, found.sigma(kind), amplitude) for kind in data.kinds for f in range(data.n_folds)]
     posterior = Posterior.prior(features.n_weights + len(features.species)).condition(blocks)
     n_labels = {kind: int(n.sum()) for kind, n in data.n_rows.items()}
-    return Fitted(features, posterior, found, amplitude, baseline, e0_factor, calibration, scores, n_labels)
+    seen = Seen.of(features, structures, seed=seed)
+    return Fitted(features, posterior, found, amplitude, baseline, e0_factor, calibration, scores, n_labels, seen=seen)
 
 
 def require_labels(labels: Labels, noise: Noise | str) -> tuple[str, ...]:
@@ -124,6 +133,8 @@ def condition_state(state: Fitted, structures: Sequence[Atoms], labels: Labels) 
         rows = labelled_rows(state.features, structures[start:stop], part, kinds=kinds, baseline=state.baseline)
         white = {kind: whiten_columns(state.features, block) for kind, block in rows.items()}
         state = state.condition(white, {kind: len(block) for kind, block in rows.items()})
+    if state.seen is not None:
+        state = replace(state, seen=state.seen.with_structures(state.features, structures))
     return state.rebased(e0_rows(labels, composition_of(structures, state.features.species)))
 
 
@@ -145,7 +156,10 @@ def _regularise(
     ratio, scales = errors.search(noise, independent=independent)
     errors = errors.at(scales)
     left = errors.left_out(ratio, variance=True)
-    found = errors.log_evidence(ratio)[1] if noise == "evidence" else common_scale(ratio, left, errors.telling)
+    if noise == "cv":
+        found = common_scale(ratio, left, errors.telling)
+    else:
+        found = errors.log_evidence(ratio, errors.powers if noise == "tempered" else None)[1]
     calibration = calibrate(errors.residual_noise(ratio), ratio, found, left)
     return noise_of(ratio, found), found, scales, calibration, left.rmse
 

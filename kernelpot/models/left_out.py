@@ -98,7 +98,7 @@ def _without(state: Fitted, data: FoldFactors, fold: int, rows: Float[np.ndarray
     ]
     n_species = len(state.features.species)
     posterior = Posterior.prior(state.features.n_weights + n_species).condition(blocks)
-    blank = replace(state, posterior=posterior, e0_factor=np.zeros((0, n_species + 1)))
+    blank = replace(state, posterior=posterior, e0_factor=np.zeros((0, n_species + 1)), seen=None)
     return blank.rebased(rows) if len(rows) else blank
 
 

@@ -165,20 +165,24 @@ class FoldErrors:
         r = triangle(np.concatenate([np.eye(d, d + 1), *blocks]))
         return r[:d, :d], solve_triangular(r[:d, :d], r[:d, d])
 
-    def log_evidence(self, ratio: Mapping[str, float]) -> tuple[float, float]:
+    def log_evidence(self, ratio: Mapping[str, float], power: Mapping[str, float] | None = None) -> tuple[float, float]:
         """Return the log marginal likelihood at the best amplitude for these ratios, and that amplitude, eV.
 
         With Λ = I + BᵀB and misfit ρ², log p = -n/2 log(2π e ρ²/n) - ½ log det Λ - Σ n_k log r_k (Rasmussen and
-        Williams (2006), eq. 2.30, maximised over a common scale).
+        Williams (2006), eq. 2.30, maximised over a common scale). Where the likelihood of kind k is raised to the
+        power η_k (`power`, 1 where absent), r_k is the ratio that weights its rows, that of its labels is √η_k r_k, and
+        n_k becomes η_k n_k throughout.
         """
+        power = power or {}
         data, columns = self.data, self._columns[:-1]
         factor, weights = self._solve_without(None, ratio)
         misfit = float(weights @ weights)
-        n, log_ratio = 0, 0.0
+        n, log_ratio = 0.0, 0.0
         for kind in self.telling:
             rows = int(data.n_rows[kind].sum())
-            n += rows
-            log_ratio += rows * float(np.log(ratio[kind]))
+            eta = power.get(kind, 1.0)
+            n += eta * rows
+            log_ratio += eta * rows * float(np.log(np.sqrt(eta) * ratio[kind]))
             for block in data.factors[kind]:
                 misfit += float(np.sum(_squares(block, columns * weights))) / ratio[kind] ** 2
             misfit += rows * (ROUNDING / ratio[kind]) ** 2
@@ -186,16 +190,40 @@ class FoldErrors:
         value = -0.5 * n * (np.log(2.0 * np.pi * np.e) + np.log(misfit / n)) - 0.5 * log_determinant - log_ratio
         return float(value), float(np.sqrt(misfit / n))
 
+    @cached_property
+    def powers(self) -> dict[str, float]:
+        """Power η_k ≤ 1 of each kind's likelihood, from how much its misfits agree within a fold; 1 for energies.
+
+        A composite likelihood overstates what its labels know by tr(H⁻¹J_k)/tr(H⁻¹H_k): H_k = B_kᵀB_k/σ² is the
+        information, J_k = Σ_f u_f u_fᵀ with u_f = B_fᵀe_f/σ² the variance of the score over folds, whose labels may
+        depend on each other as they like (Pauli, Racugno and Ventura (2011); Ribatet, Cooley and Davison (2012), the
+        magnitude adjustment). Here e_f are the left-out misfits, H the precision at `START`, σ² from `residual_noise`.
+        """
+        data, columns = self.data, self._columns[:-1]
+        ratio = {kind: START[kind] for kind in data.kinds}
+        factor, noise = self._solve_without(None, ratio)[0], self.residual_noise(ratio)
+        weights = [self._solve_without(fold, ratio)[1] for fold in range(data.n_folds)]
+        found = dict.fromkeys(data.kinds, 1.0)
+        for kind in set(self.telling) - {"energy"}:
+            information = score = 0.0
+            for block, w in zip(data.factors[kind], weights, strict=True):
+                gradient = columns * (block[:, :-1].T @ (block[:, :-1] @ (columns * w) - block[:, -1]))
+                score += float(np.sum(solve_triangular(factor, gradient, trans="T") ** 2))
+                information += float(np.sum(_variances(block, factor, columns)))
+            found[kind] = min(1.0, noise[kind] ** 2 * information / score) if score > 0.0 else 1.0
+        return found
+
     def search(self, how: str, *, independent: int) -> tuple[dict[str, float], tuple[float, ...]]:
         """Return the ratios, and the scales of the terms.
 
-        They minimise Σ_kind log RMSE of left-out folds ("cv") or maximise the "evidence".
+        They minimise Σ_kind log RMSE of left-out folds ("cv"), or maximise the "evidence" ("tempered": with `powers`).
 
         A log RMSE is itself a draw from as many independent witnesses as there are runs of frames: to "cv" is added
         what a log-normal prior one decade wide about `START` would, Σ (Δ log10 ratio)²/2n for n runs. It settles what
         few structures, or a flat valley, leave open. The same holds for the scales of a sum's further terms, about
         where they stand; the first term's is the unit.
         """
+        power = self.powers if how == "tempered" else None
         kinds = self.telling
         start = {kind: START[kind] for kind in self.data.kinds}
         given = np.array(self.scales) / self.scales[0]
@@ -208,8 +236,8 @@ class FoldErrors:
         def loss(x: Float[np.ndarray, " unknowns"]) -> float:
             ratio, scales = setting(x)
             errors = self.at(scales)
-            if how == "evidence":
-                return -errors.log_evidence(ratio)[0]
+            if how != "cv":
+                return -errors.log_evidence(ratio, power)[0]
             rmse = errors.left_out(ratio).rmse
             prior = float(np.sum((x - centre) ** 2)) / (2 * independent)
             return float(sum(np.log(rmse[kind]) for kind in kinds)) + prior

@@ -85,6 +85,9 @@ class Prediction:
         What the labels' standard deviations depend on besides the posterior's; None where they were not asked for.
     shape
         Bends and tails of the kinds that were calibrated by `SparseGP.calibrate`.
+    extrapolation
+        Grade of every atom, one array per structure: 1 is the edge of what training saw; None where standard deviations
+        were not asked for, or the model holds no record of what it saw.
     """
 
     energy: Float[np.ndarray, " structures"]
@@ -95,6 +98,7 @@ class Prediction:
     label: Spread | None = None
     around: list[Around] | None = None
     shape: Mapping[str, Shape] = field(default_factory=dict)
+    extrapolation: list[Float[np.ndarray, " atoms"]] | None = None
 
     def require_spread(self) -> Spread:
         """Return the labels' standard deviations.
@@ -187,6 +191,7 @@ class Prediction:
             spread(self.label),
             None if self.around is None else [self.around[k] for k in chosen],
             self.shape,
+            None if self.extrapolation is None else [self.extrapolation[k] for k in chosen],
         )
 
     def __len__(self) -> int:

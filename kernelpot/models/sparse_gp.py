@@ -20,7 +20,7 @@ from kernelpot.features.feature_map import FeatureMap
 from kernelpot.features.inducing import chunks
 from kernelpot.kernels import DotProduct, Linear
 from kernelpot.models.archive import write_archive
-from kernelpot.models.arguments import check_species, structure_list
+from kernelpot.models.arguments import check_species, fold_numbers, structure_list
 from kernelpot.models.baselines.given import as_baseline, less_baseline
 from kernelpot.models.baselines.protocol import Baseline
 from kernelpot.models.calibrating import Calibrating
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 N_FOLDS = 8
 ATOMS_PER_PREDICTION = 256
-SEARCHES = ("cv", "evidence")
+SEARCHES = ("cv", "evidence", "tempered")
 INDUCING = ("fps", "cur", "random")
 
 
@@ -63,7 +63,8 @@ class SparseGP(Planner, Calibrating):
     noise
         A `Noise` stays as given, with the amplitudes. "cv": noises and amplitudes minimise Σ_kind log(RMSE of left-out
         folds). "evidence": they maximise the marginal likelihood, which lets thousands of correlated force rows outvote
-        the energies; for comparison.
+        the energies; for comparison. "tempered": the same, the likelihood of forces and stresses raised to a power
+        below 1 that makes up for their correlations.
     seed
         Makes the choice of inducing environments and of folds repeatable.
     inducing
@@ -95,7 +96,7 @@ class SparseGP(Planner, Calibrating):
     ) -> None:
         check_n_inducing(n_inducing)
         if not isinstance(noise, Noise | None) and noise not in SEARCHES:
-            raise ParameterError(f'`noise` must be a Noise, "cv" or "evidence", got {noise!r}.')
+            raise ParameterError(f'`noise` must be a Noise, "cv", "evidence" or "tempered", got {noise!r}.')
         if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed < 2**32:
             raise ParameterError(f"`seed` must be a whole number of 32 bits, 0 or more, got {seed!r}.")
         if inducing not in INDUCING:
@@ -185,7 +186,13 @@ class SparseGP(Planner, Calibrating):
 
     # ---- fitting
 
-    def fit(self, structures: Sequence[Atoms], *, keys: Mapping[str, str | None] | None = None) -> SparseGP:
+    def fit(
+        self,
+        structures: Sequence[Atoms],
+        *,
+        keys: Mapping[str, str | None] | None = None,
+        folds: Sequence[int] | Sequence[str] | None = None,
+    ) -> SparseGP:
         """Fit the labels of structures; every fit starts from the prior.
 
         Parameters
@@ -194,6 +201,9 @@ class SparseGP(Planner, Calibrating):
             With labels: whatever energies, forces and stresses are there and have a noise are used.
         keys
             Names of labels, as in `kernelpot.read`.
+        folds
+            What each structure is left out with in cross-validation: a number or a name, at least two different ones.
+            None: 8 folds that keep duplicates and runs of neighbouring frames whole.
 
         Returns
         -------
@@ -202,6 +212,8 @@ class SparseGP(Planner, Calibrating):
 
         Raises
         ------
+        ParameterError
+            `folds` has another length than the structures, or a single fold.
         LabelError
             No energy is there, or labels are broken.
         SpeciesError
@@ -210,12 +222,20 @@ class SparseGP(Planner, Calibrating):
         structures = structure_list(structures)
         labels = resolve(structures, keys)
         kinds = require_labels(labels, self.noise)
+        fold = None if folds is None else fold_numbers(folds, len(structures))
         if self.features_ is not None:
             check_species(structures, self.features_.species)
         known, labels = labels, less_baseline(self.baseline, structures, labels, kinds)
         features = self.features_ or self._choose_features(structures)
         state = fit_state(
-            features, structures, labels, self.noise, kinds=kinds, amplitude=self.terms[0].amplitude, seed=self.seed
+            features,
+            structures,
+            labels,
+            self.noise,
+            kinds=kinds,
+            amplitude=self.terms[0].amplitude,
+            seed=self.seed,
+            given_folds=fold,
         )
         self.training_ = TrainingSet(tuple(structures), known)
         self.fitted_ = replace(state, reference=self.baseline)
@@ -275,6 +295,8 @@ class SparseGP(Planner, Calibrating):
 
         if uncertainty:
             state.uncertainty.prepare()
+            if state.seen is not None:
+                state.extrapolation.prepare()
         pieces = list(chunks(structures, ATOMS_PER_PREDICTION))
         return join(list(ordered(part, track(pieces, "predict"))))
 

@@ -26,6 +26,7 @@ DESCRIPTORS = {
     "gto, shorter radius": SOAP(basis=GTO(radius=3.0), **SIZE),
     "bessel": SOAP(basis=SphericalBessel(), **SIZE),
     "scaled": SOAP(basis=PowerGaussian(), scaling=(2.0, 3.0), **SIZE),
+    "compressed": SOAP(**SIZE | {"n_max": 7}).compressed(4),
     "one channel": SOAP(channels=ElementChannels.random(1, 5), **SIZE),
     "smallest": SOAP(**SIZE | {"n_max": 1, "l_max": 0, "fade": None}),
 }

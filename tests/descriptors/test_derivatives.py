@@ -22,7 +22,14 @@ SYSTEMS = {
     "slab": make.slab,
     "cell below the cutoff": make.tiny_cell,
 }
-BASES = {"power": PowerGaussian(), "gto": GTO(), "scaled": PowerGaussian(), "mixed": PowerGaussian()}
+COMPRESSED = {l_max: SOAP(CUTOFF, 6, l_max, 0.5, fade=0.8).compressed(4).basis for l_max in (0, 3)}
+BASES = {
+    "power": PowerGaussian(),
+    "gto": GTO(),
+    "scaled": PowerGaussian(),
+    "mixed": PowerGaussian(),
+    "compressed": COMPRESSED,
+}
 STEPS = (1e-2, 3e-3, 1e-3, 3e-4, 1e-4)  # Å, or a strain
 VOIGT = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
 
@@ -34,7 +41,8 @@ def described(system, basis, l_max=3):
     species = tuple(sorted(set(atoms.numbers.tolist())))
     scaling = (1.5, 3.0) if basis == "scaled" else None
     channels = ElementChannels.random(min(len(species), 3), seed=1) if basis == "mixed" else None
-    soap = SOAP(CUTOFF, 4, l_max, 0.5, BASES[basis], 0.8, species, scaling, channels)
+    functions = COMPRESSED[l_max] if basis == "compressed" else BASES[basis]
+    soap = SOAP(CUTOFF, 4, l_max, 0.5, functions, 0.8, species, scaling, channels)
     found = soap.environments(Batch.from_structures([atoms], CUTOFF, skin=SKIN))
     return found, np.random.default_rng(0).normal(size=found.vectors.shape)
 

@@ -90,9 +90,23 @@ def test_elements_with_equal_vectors_are_indistinguishable():
     assert np.abs(apart.values(batch_of(swapped)) - apart.values(batch_of(atoms))).max() > 0.1
 
 
-def test_one_mode_sees_all_elements_alike():
-    one = ElementChannels.modes(1).for_species(METALS).array
-    np.testing.assert_allclose(one, np.ones((1, 4)), rtol=1e-14)
+def test_one_mode_tells_the_elements_apart_by_weights_from_a_half_to_one():
+    """In the order of the second of two modes, of which the first has one sign."""
+    one, two = (ElementChannels.modes(n).for_species(METALS).array for n in (1, 2))
+    assert (one.min(), one.max()) == (0.5, pytest.approx(1.0, abs=1e-15))
+    assert (two[0] > 0).all()
+    np.testing.assert_array_equal(np.argsort(one[0]), np.argsort(two[1]))
+    hydrogen, carbon, oxygen = ElementChannels.modes(1).for_species((1, 6, 8)).matrix[0]
+    assert hydrogen == 0.5
+    assert min(carbon, oxygen) > 0.9
+    assert ElementChannels.modes(1).for_species((29,)).matrix == ((1.0,),)
+
+
+def test_weights_scale_the_density_of_an_element(metals):
+    soap = mixed(ElementChannels.weighted({"Ag": 0.3, "Si": 5.0}))
+    whole, found = (s.environments(metals).coefficients.reshape(12, -1, 4, 4) for s in (mixed(None), soap))
+    np.testing.assert_allclose(found, whole * np.array([1, 1, 0.3, 1])[:, None], rtol=1e-15)
+    assert soap.n_features == mixed(None).n_features
 
 
 @pytest.mark.parametrize("system", SYSTEMS.values(), ids=SYSTEMS.keys())
@@ -169,6 +183,7 @@ def test_unknown_properties_are_left_out():
         ElementChannels.modes(2),
         ElementChannels.modes(2, {"Cu": [1.9, 3], "Pd": [2.2, 1], "Ag": [1.9, 2], "Au": [2.5, 4]}, width=0.5),
         ElementChannels.random(3, seed=7),
+        ElementChannels.weighted({"Cu": 0.4}),
         ElementChannels.given({"Cu": [1, 0], "Pd": [0.1, 1 / 3], "Ag": [0.5, 1], "Au": [0, 1]}),
     ],
 )
@@ -207,6 +222,8 @@ def test_channels_follow_the_species():
         (lambda: ElementChannels.given({"Cu": [[1.0], [2.0]]}), "finite numbers for Cu"),
         (lambda: ElementChannels.given({"Cu": [1.0], "Au": [1.0, 2.0]}), r"one length, got \[1, 2\]"),
         (lambda: ElementChannels.given({"Cu": [1.0, 0.0], "Au": [0.0, 0.0]}), "vector of Au is all zero"),
+        (lambda: ElementChannels.weighted({"Cu": 0.0}), "the weight of Cu must be a number above 0, got 0.0"),
+        (lambda: ElementChannels.weighted({"Cu": [1, 2]}), r"the weight of Cu must be a number above 0, got \[1, 2\]"),
         (lambda: mixed(2), "`channels` must be ElementChannels or None, got 2"),
         (lambda: mixed(ElementChannels.modes(3), (29, 79)), r"3 element channels for 2 species \(Cu, Au\)"),
         (lambda: mixed(ElementChannels.given({"Cu": [1.0], "Au": [2.0]})), r"no row for Pd, Ag \(it has Cu, Au\)"),
@@ -230,7 +247,7 @@ def test_what_cannot_be_is_refused(make_channels, message):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"kind": "learned"}, "one of identity, given, modes, random, got 'learned'"),
+        ({"kind": "learned"}, "one of identity, weighted, given, modes, random, got 'learned'"),
         ({"matrix": [[1.0, 0.0]]}, "must be finite with 1 rows and a column for each of Cu, Pd, Ag, Au, got shape"),
         ({"matrix": [[1.0, 0.0, float("inf"), 1.0]]}, "must be finite"),
         ({"matrix": [[1.0, 0.5, 0.0, 1.0]]}, "Ag has no weight in any channel"),

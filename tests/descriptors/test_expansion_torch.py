@@ -17,7 +17,12 @@ torch = pytest.importorskip("torch")
 from kernelpot.descriptors.expansion_torch import SoapTorch  # noqa: E402
 
 CUTOFF = 4.0
-BASES = {"power": PowerGaussian(), "gto": GTO(), "bessel": SphericalBessel()}
+BASES = {
+    "power": PowerGaussian(),
+    "gto": GTO(),
+    "bessel": SphericalBessel(),
+    "compressed": SOAP(CUTOFF, 6, 3, 0.5, fade=0.8).compressed(4).basis,
+}
 DEVICES = [
     "cpu",
     pytest.param(

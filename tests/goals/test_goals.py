@@ -311,3 +311,23 @@ def test_broken_positions_are_refused(copper):
 def test_an_unprepared_model_is_refused():
     with pytest.raises(NotFittedError, match="call prepare"):
         goals.total_energy(potentials.model(), crystal())
+
+
+def test_sums_of_energies_have_calibrated_spreads(copper):
+    cell = crystal().repeat((2, 1, 1))
+    a, b = make.copper(21), make.copper(22)
+    goal = goals.vacancy_energy(copper, cell, site=3) + goals.energy_difference(copper, a, b)
+    missing = cell.copy()
+    del missing[3]
+    one = copper.energy_difference([missing, cell], [1.0, -7 / 8])
+    two = copper.energy_difference([a, b], [-1.0, 1.0])
+    values, std = goal.predict(copper, spread="calibrated")
+    np.testing.assert_allclose(values, goal.predict(copper)[0], atol=1e-8)
+    np.testing.assert_allclose(values, [one.value, two.value], atol=1e-8)
+    np.testing.assert_allclose(std, [one.std, two.std], rtol=1e-6)
+    assert (goal.predict(copper, spread="latent")[1] >= goal.predict(copper)[1] * (1 - 1e-9)).all()
+    mixed = goal + goals.bulk_modulus(copper, crystal())
+    with pytest.raises(ParameterError, match="sums of energies"):
+        mixed.predict(copper, spread="label")
+    with pytest.raises(ParameterError, match="spread"):
+        goal.predict(copper, spread="bare")

@@ -128,6 +128,55 @@ def test_log_evidence_is_the_density_of_all_labels_at_the_best_scale(problem):
     assert value > max(density(0.95 * amplitude), density(1.05 * amplitude))
 
 
+def test_tempered_evidence_is_the_integral_of_the_powered_likelihood(problem):
+    """The likelihood of each kind to a power, integrated over the weights in dense algebra.
+
+    N(y; Bw, σ²)^η = N(y; Bw, σ²/η) · (2πσ²)^((1-η)n/2) η^(-n/2), so that it is a density times what normalises it.
+    """
+    data, rows = problem
+    power = {"energy": 1.0, "forces": 0.1, "stress": 0.4}
+    members = range(len(FOLD))
+    blocks = [stacked(rows, members, kind) for kind in KINDS]
+    b, y = (np.concatenate([part[:, cut] for part in blocks]) for cut in (slice(None, -1), -1))
+    weighting = np.concatenate([np.full(len(part), RATIO[kind]) for part, kind in zip(blocks, KINDS, strict=True)])
+    eta = np.concatenate([np.full(len(part), power[kind]) for part, kind in zip(blocks, KINDS, strict=True)])
+
+    def integral(amplitude):
+        covariance = amplitude**2 * (b @ b.T + np.diag(weighting**2))
+        sigma2 = amplitude**2 * eta * weighting**2  # of a label: the weighting noise is σ/√η
+        extra = 0.5 * np.sum((1.0 - eta) * np.log(2.0 * np.pi * sigma2) - np.log(eta))
+        return multivariate_normal(np.zeros(len(y)), covariance).logpdf(y) + extra
+
+    value, amplitude = FoldErrors(data).log_evidence(RATIO, power)
+    assert value == pytest.approx(integral(amplitude), rel=1e-6)
+    assert value > max(integral(0.95 * amplitude), integral(1.05 * amplitude))
+
+
+def powers_of(rng, shared, *, n=60, m=30, d=12):
+    """Return the powers for labels whose errors in a fold agree to the share `shared`, of variance one altogether."""
+    weights = rng.standard_normal(d)
+    factors = {"energy": [], "forces": []}
+    for _ in range(8):
+        b = rng.standard_normal((n, d))
+        factors["energy"].append(np.column_stack([b, b @ weights + 0.01 * rng.standard_normal(n)]))
+        b = np.repeat(rng.standard_normal((n, d)), m, axis=0)  # m labels of one direction
+        error = np.sqrt(shared) * np.repeat(rng.standard_normal(n), m) + np.sqrt(1 - shared) * rng.standard_normal(
+            n * m
+        )
+        factors["forces"].append(np.column_stack([b, b @ weights + 0.1 * error]))
+    rows = {kind: np.array([len(block) for block in blocks]) for kind, blocks in factors.items()}
+    return FoldErrors(FoldFactors(factors, rows, (d,))).powers
+
+
+@pytest.mark.parametrize("shared", [0.0, 0.1, 0.5, 1.0])
+def test_powers_count_labels_whose_errors_agree_as_fewer(shared):
+    """Of m labels with correlation ρ, m / (1 + (m - 1) ρ) are independent (Kish (1965), the design effect)."""
+    found = [powers_of(np.random.default_rng(seed), shared) for seed in range(6)]
+    assert all(one["energy"] == 1.0 for one in found)
+    assert np.mean([one["forces"] for one in found]) == pytest.approx(1 / (1 + 29 * shared), rel=0.3)
+    assert all(0.0 < one["forces"] <= 1.0 for one in found)
+
+
 def test_search_finds_a_setting_better_than_its_start(problem):
     errors = FoldErrors(problem[0])
 
@@ -135,11 +184,12 @@ def test_search_finds_a_setting_better_than_its_start(problem):
         return sum(np.log(v) for v in errors.left_out(ratio).rmse.values())
 
     assert loss(errors.search("cv", independent=12)[0]) <= loss(noise_search.START)
-    best, _ = errors.search("evidence", independent=12)
-    assert errors.log_evidence(best)[0] >= errors.log_evidence(noise_search.START)[0]
+    for how, power in (("evidence", None), ("tempered", errors.powers)):
+        best, _ = errors.search(how, independent=12)
+        assert errors.log_evidence(best, power)[0] >= errors.log_evidence(noise_search.START, power)[0]
 
 
-@pytest.mark.parametrize("how", ["cv", "evidence"])
+@pytest.mark.parametrize("how", ["cv", "evidence", "tempered"])
 def test_searched_noise_is_repeatable_and_predicts(how):
     structures, test = make.copper_gold_set(12), make.copper_gold_set(3, seed=1)
     first, second = (potentials.model(20, noise=how, seed=4).fit(structures) for _ in range(2))
@@ -161,13 +211,13 @@ def test_given_noise_stays_as_given():
     assert set(model.cross_validation_) == {"energy", "forces"}
 
 
-@pytest.mark.parametrize("how", ["cv", "evidence"])
+@pytest.mark.parametrize("how", ["cv", "evidence", "tempered"])
 def test_search_with_one_structure_is_refused(how):
     with pytest.raises(LabelError, match="needs at least two different structures, got one"):
         potentials.model(4, noise=how).fit(make.copper_gold_set(1))
 
 
-@pytest.mark.parametrize("noise", [potentials.NOISE, "cv", "evidence"])
+@pytest.mark.parametrize("noise", [potentials.NOISE, "cv", "evidence", "tempered"])
 def test_forces_that_vanish_by_symmetry_settle_nothing(noise):
     # An equation of state: every force is zero whatever the weights, so its tiny error must not rule the search.
     crystals = [bulk("Cu", "fcc", a=a, cubic=True) for a in np.linspace(3.4, 3.9, 12)]
@@ -181,7 +231,7 @@ def test_forces_that_vanish_by_symmetry_settle_nothing(noise):
     assert min(model.predict([rattled]).forces_std[0].ravel()) > 1e-3
 
 
-@pytest.mark.parametrize("noise", ["cv", "evidence"])
+@pytest.mark.parametrize("noise", ["cv", "evidence", "tempered"])
 @pytest.mark.parametrize("slope", [0.0, -3.0])
 def test_labels_that_are_exactly_explained_leave_a_finite_model(noise, slope):
     from ase.calculators.singlepoint import SinglePointCalculator

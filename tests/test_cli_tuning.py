@@ -1,0 +1,129 @@
+"""``kernelpot fit --tune``, run as a user would."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import pytest
+from ase.io import write
+
+import kernelpot as kp
+from kernelpot.cli import main
+from kernelpot.tuning.scoring import Scorer
+from tests import structures as make
+
+FIXED = ["--n-max", "4", "--l-max", "3", "--sigma", "0.6", "--n-inducing", "20", "--keys", "stress=none"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A training set of EMT labels."""
+    folder = tmp_path_factory.mktemp("tuned")
+    write(folder / "train.xyz", make.copper_gold_set(10))
+    return folder
+
+
+def fit(folder, *args):
+    """Fit `train.xyz` of a folder."""
+    return main(["fit", str(folder / "train.xyz"), "--out", str(folder / "model.kp"), *FIXED, *map(str, args)])
+
+
+def test_tuned_settings_are_those_of_the_model(folder, capsys):
+    table, out = folder / "trials.csv", folder / "fit.json"
+    assert fit(folder, "--tune-fits", 4, "--tune-table", table, "--json", out) == 0
+    printed = capsys.readouterr()
+    content = json.loads(out.read_text())
+    best = content["tuning"]["best_settings"]
+    model = kp.load(folder / "model.kp")
+    assert model.descriptor.cutoff == best["cutoff"] == content["settings"]["cutoff"]
+    assert model.kernel.zeta == best["zeta"] == content["settings"]["zeta"]
+    # What was given stays as given.
+    trials = content["tuning"]["table"]
+    assert {tuple(t["settings"][name] for name in ("n_max", "l_max", "sigma")) for t in trials} == {(4, 3, 0.6)}
+    assert model.n_inducing == best["n_inducing"] <= 20
+    assert len(list(csv.DictReader(table.read_text().splitlines()))) == len(trials)
+    assert "best: cutoff" in printed.out
+    assert "tune: rung 0, cutoff" in printed.err
+    assert not list(folder.glob(".kernelpot-*"))
+
+
+def test_the_same_fits_give_the_same_settings(folder, capsys):
+    tables = []
+    for name in ("one.json", "two.json"):
+        assert fit(folder, "--tune-fits", 4, "--json", folder / name, "--quiet") == 0
+        trials = json.loads((folder / name).read_text())["tuning"]["table"]
+        tables.append([(t["settings"], t["rung"], t["loss"]) for t in trials])
+    assert tables[0] == tables[1]
+    assert "tune:" not in capsys.readouterr().err
+
+
+def test_a_few_seconds_are_enough(folder):
+    assert (
+        fit(folder, "--tune", "0.02", "--zbl", "--quiet", "--cutoff", "4", "--zeta", "2", "--json", folder / "t.json")
+        == 0
+    )
+    content = json.loads((folder / "t.json").read_text())
+    assert {t["settings"]["cutoff"] for t in content["tuning"]["table"]} == {4.0}
+    assert kp.load(folder / "model.kp").baseline == kp.ZBL()
+
+
+def test_an_interrupted_search_keeps_its_table_and_goes_on(folder, monkeypatch, capsys):
+    plain, made = Scorer.__call__, []
+
+    def stops(self, settings, rung):
+        if len(made) == 2:
+            raise KeyboardInterrupt
+        made.append(rung)
+        return plain(self, settings, rung)
+
+    table, kept = folder / "part.csv", folder / "trials.jsonl"
+    args = ["--tune-fits", 4, "--tune-table", table, "--tune-resume", kept, "--quiet"]
+    model = folder / "model.kp"
+    model.unlink(missing_ok=True)
+    monkeypatch.setattr(Scorer, "__call__", stops)
+    assert fit(folder, *args) == 130
+    assert "interrupted" in capsys.readouterr().err
+    assert len(table.read_text().splitlines()) == 3
+    assert not model.exists()
+    monkeypatch.setattr(Scorer, "__call__", lambda self, s, r: made.append(r) or plain(self, s, r))
+    assert fit(folder, *args) == 0
+    assert len(table.read_text().splitlines()) == 1 + len(made)
+    assert model.exists()
+
+
+def test_the_cutoff_comes_from_the_data_where_none_is_given(folder, capsys):
+    assert fit(folder, "--noise", "0.002,0.1") == 0
+    train = kp.read(folder / "train.xyz", verbose=False)
+    assert kp.load(folder / "model.kp").descriptor.cutoff == kp.default_cutoff(train)
+    assert f"cutoff {kp.default_cutoff(train):g} Å, from the distances" in capsys.readouterr().err
+    assert fit(folder, "--noise", "0.002,0.1", "--cutoff", "4.2", "--quiet") == 0
+    assert kp.load(folder / "model.kp").descriptor.cutoff == 4.2
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--tune-table", "t.csv"], "`--tune-table` needs a search: add --tune MINUTES or --tune-fits N"),
+        (["--tune-groups"], "`--tune-groups` needs a search"),
+        (["--tune-resume", "t.jsonl"], "`--tune-resume` needs a search"),
+        (["--tune-fits", "2", "--tune-table", "absent/t.csv"], "`--tune-table` must be in a directory that exists"),
+        (["--tune-fits", "2", "--tune-groups"], "at least two groups"),
+        (["--tune-fits", "2", "--noise", "evidence"], "leave --noise out"),
+        (["--tune", "1", "--noise-energy", "0.1"], "leave --noise out"),
+    ],
+)
+def test_bad_options_are_one_line(folder, args, message, capsys, monkeypatch):
+    monkeypatch.chdir(folder)
+    assert fit(folder, "--quiet", *args) == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
+    assert len(lines) == 1
+    assert message in lines[0]
+
+
+@pytest.mark.parametrize("value", ["-3", "soon", "0"])
+def test_bad_minutes_are_refused(folder, value, capsys):
+    with pytest.raises(SystemExit) as stop:
+        fit(folder, "--tune", value)
+    assert stop.value.code == 2
+    assert "--tune" in capsys.readouterr().err
