@@ -13,6 +13,7 @@ from kernelpot.data.batch import Batch
 from kernelpot.data.labels import Labels
 from kernelpot.data.noise import KINDS
 from kernelpot.features.inducing import chunks
+from kernelpot.features.thinned import Owners, owners, without_fold
 from kernelpot.linalg.posterior import Posterior
 from kernelpot.models.baselines.given import less_baseline
 from kernelpot.models.fitted import Fitted, join
@@ -57,8 +58,9 @@ class TrainingSet:
 def predict_left_out(state: Fitted, train: TrainingSet, fold: Int[np.ndarray, " structures"]) -> Prediction:
     """Predict every structure by the model given all folds but its own.
 
-    Noises, amplitude, scales and inducing environments are kept, so that each prediction is that of a refit without the
-    fold: posterior and E0 are made from the prior and the other folds' factors, nothing is subtracted. Rows are made
+    Noises, amplitude and scales are kept, so that each prediction is that of a refit without the fold: posterior and E0
+    are made from the prior and the other folds' factors, nothing is subtracted, and the inducing environments that only
+    this fold holds are left out with it: new structures have none of their own either. Rows are made
     twice, once for the factors and once for the standard deviations. Memory: folds · kinds · M² for the factors, and
     one posterior at a time.
 
@@ -77,29 +79,40 @@ def predict_left_out(state: Fitted, train: TrainingSet, fold: Int[np.ndarray, " 
         labels = less_baseline(state.reference, structures, labels, kinds)
         data = fold_factors(state.features, structures, labels, fold, kinds=kinds, baseline=state.baseline)
         rows = e0_rows(labels, composition_of(structures, state.features.species))
+        own = owners(state.features, structures, fold)
         fold_of_row = fold[labels.present("energy")]
         parts: list[Prediction] = []
         order: list[Int[np.ndarray, " members"]] = []
         for f in track(range(data.n_folds), "folds"):
             members = np.flatnonzero(fold == f)
-            others = _without(state, data, f, rows[fold_of_row != f])
+            others = _without(state, data, own, f, rows[fold_of_row != f])
             parts.append(predict_by(others, [structures[k] for k in members]))
             order.append(members)
     return join(parts).take(np.argsort(np.concatenate(order)))
 
 
-def _without(state: Fitted, data: FoldFactors, fold: int, rows: Float[np.ndarray, "energies species_plus_1"]) -> Fitted:
+def _without(
+    state: Fitted, data: FoldFactors, own: Owners, fold: int, rows: Float[np.ndarray, "energies species_plus_1"]
+) -> Fitted:
     """Return the state given all folds but one; `rows` are the `e0_rows` of the others."""
+    d = state.features.n_weights
+    features, basis = without_fold(state.features, own, fold)
     blocks = [
-        data.scaled(kind, f, state.noise.sigma(kind), state.amplitude)
+        _projected(data.scaled(kind, f, state.noise.sigma(kind), state.amplitude), d, basis)
         for kind in data.kinds
         for f in range(data.n_folds)
         if f != fold
     ]
     n_species = len(state.features.species)
-    posterior = Posterior.prior(state.features.n_weights + n_species).condition(blocks)
-    blank = replace(state, posterior=posterior, e0_factor=np.zeros((0, n_species + 1)), seen=None)
+    posterior = Posterior.prior(features.n_weights + n_species).condition(blocks)
+    blank = replace(state, features=features, posterior=posterior, e0_factor=np.zeros((0, n_species + 1)), seen=None)
     return blank.rebased(rows) if len(rows) else blank
+
+
+def _projected(
+    block: Float[np.ndarray, "rows columns"], d: int, basis: Float[np.ndarray, "d e"]
+) -> Float[np.ndarray, "rows fewer"]:
+    return np.concatenate([block[:, :d] @ basis, block[:, d:]], axis=1)
 
 
 def predict_by(state: Fitted, structures: Sequence[Atoms]) -> Prediction:
