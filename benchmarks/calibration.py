@@ -187,7 +187,7 @@ def _calibrated(model: kp.SparseGP) -> tuple[dict[str, Residuals], kp.SparseGP]:
     from kernelpot.models.residuals import residuals_of
 
     state, train = model.fitted_, model.training_
-    prediction, witness = left_out(state, train, n_folds=8, groups=False, seed=model.seed)
+    prediction, witness = left_out(state, train, n_folds=16, groups=False, seed=model.seed)
     residuals = residuals_of(prediction, train.labels)
     calibrated = copy(model)
     calibrated.fitted_ = recalibrated(state, residuals, witness, "conformal")

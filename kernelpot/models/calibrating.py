@@ -38,7 +38,7 @@ class Calibrating(Posteriors):
         held_out: Sequence[Atoms] | None = None,
         *,
         training: Sequence[Atoms] | None = None,
-        folds: int = 8,
+        folds: int = 16,
         groups: bool = False,
         method: str = "conformal",
         keys: Mapping[str, str | None] | None = None,
@@ -96,7 +96,7 @@ class Calibrating(Posteriors):
         self,
         *,
         training: Sequence[Atoms] | None = None,
-        folds: int = 8,
+        folds: int = 16,
         groups: bool = False,
         keys: Mapping[str, str | None] | None = None,
     ) -> tuple[Prediction, TrainingSet]:

@@ -156,7 +156,7 @@ def refuse_known(held_out: Sequence[Atoms], train: TrainingSet | None) -> None:
 
 def _checked(n_folds: int, most: int) -> int:
     if isinstance(n_folds, bool) or not isinstance(n_folds, int | np.integer) or n_folds < 2:
-        raise ParameterError(f"`folds` must be a whole number of at least 2, got {n_folds!r}; 8 is usual.")
+        raise ParameterError(f"`folds` must be a whole number of at least 2, got {n_folds!r}; 16 is usual.")
     if most < 2:
         raise ParameterError("calibrate needs at least two different training structures, found one; give `held_out`.")
     return min(int(n_folds), most)

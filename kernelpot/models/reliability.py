@@ -133,7 +133,7 @@ def reliability(
     model: SparseGP,
     structures: Sequence[Atoms] | None = None,
     *,
-    folds: int = 8,
+    folds: int = 16,
     groups: bool = False,
     keys: Mapping[str, str | None] | None = None,
     seed: int = 0,
