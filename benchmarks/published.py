@@ -12,6 +12,9 @@ MLEARN: dict[str, dict[str, tuple[float, float]]] = {
 
 Forces of GAP and MTP were printed rounded to 10 meV/Å."""
 
+RMD17: dict[str, tuple[float, float]] = {"ethanol": (0.4, 2.1), "malonaldehyde": (0.8, 5.0), "toluene": (0.5, 1.5)}
+"""Test MAE of MACE, meV and meV/Å, 1,000 training molecules: Batatia et al., NeurIPS (2022)."""
+
 GAP_FIT = {"wall_s": 215.0, "peak_mib": 3.1 * 1024}
 """gap_fit of quippy-ase 0.10.3 on mlearn Si, 500 inducing environments (n_max 8, l_max 8, zeta 4), one core."""
 

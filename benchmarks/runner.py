@@ -45,7 +45,14 @@ CASES = {
         f"accuracy-{element}": Case(f'test errors on mlearn {element}, noise="cv"', "accuracy", {"element": element})
         for element in ("Si", "Ge", "Li", "Ni")
     },
+    **{
+        f"molecules-{name}": Case(
+            f"test errors on rMD17 {name}, 1,000 training molecules", "molecules", {"molecule": name}
+        )
+        for name in ("ethanol", "malonaldehyde", "toluene")
+    },
     "predict": Case("time of energy, forces and standard deviations, 1000 Si atoms", "predict"),
+    "gpu": Case("PyTorch on CPU and CUDA beside compiled loops: predictions, rows, a fit, precision", "gpu"),
     "descriptor": Case("time and memory of SOAP and its gradients", "descriptor"),
     "elements": Case("time, memory and errors by number of species and element channels", "elements"),
     "fit": Case("time and memory of a fit, mlearn Si, M = 1000, 2 threads", "fit"),
@@ -69,6 +76,7 @@ CASES = {
     "extrapolation": Case(
         "what extrapolation grades flag: groups of mlearn Si left out, bonds of ethanol", "extrapolation"
     ),
+    "growth": Case("time and memory of a fit against structures and inducing environments; streams", "growth"),
     "drift": Case("energy drift of 64 Si atoms at 600 K", "drift"),
 }
 

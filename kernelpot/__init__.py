@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from kernelpot import design as design
     from kernelpot import goals as goals
+    from kernelpot import gpytorch as gpytorch
     from kernelpot.calculator import Calculator as Calculator
     from kernelpot.calculator import StopOnExtrapolation as StopOnExtrapolation
     from kernelpot.data.cutoffs import default_cutoff as default_cutoff
     from kernelpot.data.noise import Noise as Noise
     from kernelpot.data.read import read as read
+    from kernelpot.data.stream import stream as stream
     from kernelpot.descriptors.elements import ElementChannels as ElementChannels
     from kernelpot.descriptors.soap import SOAP as SOAP
     from kernelpot.descriptors.two_body import TwoBody as TwoBody
@@ -62,10 +64,11 @@ _HOMES = {
     "read": "kernelpot.data.read",
     "reliability": "kernelpot.models.reliability",
     "screen": "kernelpot.models.screening",
+    "stream": "kernelpot.data.stream",
     "tune": "kernelpot.tuning.search",
 }
 
-_ROOMS = ("design", "goals")
+_ROOMS = ("design", "goals", "gpytorch")
 
 __all__ = [*_HOMES, *_ROOMS]
 

@@ -36,8 +36,8 @@ def test_unbound_names_are_found():
 @pytest.mark.parametrize(
     "name",
     [
-        "assess.md", "baselines.md", "elements.md", "goals.md", "robustness.md", "samples.md", "scale.md", "terms.md",
-        "tune.md",
+        "assess.md", "baselines.md", "elements.md", "goals.md", "gpu.md", "robustness.md", "samples.md", "scale.md",
+        "terms.md", "tune.md",
     ],
 )  # fmt: skip
 def test_the_first_example_makes_what_it_uses(name):
@@ -51,6 +51,13 @@ def test_the_forecast_of_assess_runs(capsys):
     for example in Document.parse(str(DOCS / "assess.md"), PythonCodeBlockParser()):
         example.evaluate()
     assert "forecast from a pilot of 12 labelled structures" in capsys.readouterr().out
+
+
+def test_the_gaussian_process_of_the_gpu_page_runs(capsys):
+    pytest.importorskip("gpytorch")
+    code = (DOCS / "gpu.md").read_text(encoding="utf-8").split("```python\n")[2].split("```")[0]
+    exec(compile(code, "gpu.md", "exec"), {"__name__": "gpu"})
+    assert "tensor([" in capsys.readouterr().out
 
 
 def test_the_example_of_samples_runs(capsys):

@@ -13,12 +13,12 @@ from kernelpot.curate.job import Job
 from kernelpot.curate.parts import divide, weights
 from kernelpot.curate.sampled import sampled_greedy
 from kernelpot.curate.target import opened
-from kernelpot.curate.workers import spread
 from kernelpot.design.criteria import Criterion
 from kernelpot.design.precision import Precision
 from kernelpot.design.search import Rules, greedy
 from kernelpot.errors import ParameterError
 from kernelpot.linalg.chunks import ChunkStore, digest
+from kernelpot.linalg.workers import spread
 from kernelpot.progress import say, track
 
 

@@ -10,7 +10,6 @@ from kernelpot.curate.distributed import distributed
 from kernelpot.curate.job import Job
 from kernelpot.curate.stochastic import stochastic
 from kernelpot.curate.target import keep_open, target_root
-from kernelpot.curate.workers import number_of
 from kernelpot.design.checks import KINDS
 from kernelpot.design.chunks import BlockStore, marks
 from kernelpot.design.criteria import IV, Criterion
@@ -20,6 +19,7 @@ from kernelpot.design.precision import Precision
 from kernelpot.design.problem import balanced_of, make_criterion
 from kernelpot.errors import ParameterError
 from kernelpot.linalg.groups import equal_vectors
+from kernelpot.linalg.workers import number_of
 from kernelpot.progress import say
 from kernelpot.threads import one_blas
 

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 import numpy as np
 from jaxtyping import Float, Int
 
-from kernelpot.curate.workers import spread
 from kernelpot.design.checks import KINDS
 from kernelpot.design.chunks import BlockStore
 from kernelpot.errors import ParameterError, StoreError
 from kernelpot.linalg.chunks import ChunkStore, digest
 from kernelpot.linalg.factor import RowSink, stack
+from kernelpot.linalg.workers import spread
 from kernelpot.progress import track
 
 GROUPS = 16

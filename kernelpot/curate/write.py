@@ -13,12 +13,12 @@ import numpy as np
 
 from kernelpot.curate.source import Frame, Source, describe, frames
 from kernelpot.curate.space import features_of, fingerprint, load_space, save_space, settings_of
-from kernelpot.curate.workers import number_of, spread
 from kernelpot.design.chunks import BlockStore
 from kernelpot.design.given import real, whole
 from kernelpot.design.information import Information
 from kernelpot.design.manifest import DTYPES
 from kernelpot.errors import DataError, ParameterError, StoreError
+from kernelpot.linalg.workers import number_of, spread
 from kernelpot.models.arguments import check_species
 from kernelpot.models.sparse_gp import SparseGP
 from kernelpot.progress import say, shown, track

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from kernelpot.data.batch import Batch
+from kernelpot.data.stream import sizes_of
 from kernelpot.descriptors.protocol import Descriptor
 from kernelpot.errors import ParameterError
 from kernelpot.features.normalise import unit
@@ -34,14 +35,19 @@ def species_of(structures: Sequence[Atoms]) -> tuple[int, ...]:
 
 def chunks(structures: Sequence[Atoms], n_atoms: int = ATOMS_PER_CHUNK) -> Iterator[tuple[int, int]]:
     """Cut a list of structures into runs ``start, stop`` of about n_atoms atoms each."""
+    yield from runs_of(sizes_of(structures), n_atoms)
+
+
+def runs_of(sizes: Int[np.ndarray, " structures"], n_atoms: int) -> Iterator[tuple[int, int]]:
+    """Cut structures of these sizes into runs ``start, stop`` of about n_atoms atoms each."""
     start, filled = 0, 0
-    for stop, atoms in enumerate(structures):
-        if filled and filled + len(atoms) > n_atoms:
+    for stop, size in enumerate(sizes.tolist()):
+        if filled and filled + size > n_atoms:
             yield start, stop
             start, filled = stop, 0
-        filled += len(atoms)
-    if start < len(structures):
-        yield start, len(structures)
+        filled += size
+    if start < len(sizes):
+        yield start, len(sizes)
 
 
 def share_out(n: int, available: Int[np.ndarray, " species"]) -> Int[np.ndarray, " species"]:
@@ -90,7 +96,7 @@ def choose_inducing(
         Makes the choice repeatable.
     """
     species = descriptor.species or ()
-    found = _environments(descriptor, structures, species, seed)
+    found = environments_of(descriptor, structures, species, seed)
     shares = share_out(n, np.array([len(x) for x in found]))
     return tuple(_subset(x, int(k), method, seed) for x, k in zip(found, shares, strict=True))
 
@@ -126,6 +132,26 @@ def given_inducing(
     return tuple(np.ascontiguousarray(x[z == species]) for species in descriptor.species or ())
 
 
+def more_inducing(
+    descriptor: Descriptor,
+    structures: Sequence[Atoms],
+    inducing: Sequence[Float[np.ndarray, "m f"]],
+    n: int,
+    *,
+    seed: int,
+) -> tuple[Float[np.ndarray, "m f"], ...]:
+    """Return the inducing environments with up to n more, each the farthest from all that are there."""
+    found = environments_of(descriptor, structures, descriptor.species or (), seed)
+    # Room for all that is new; those that coincide with what is there already drop out by their distance.
+    shares = share_out(n, np.array([len(x) for x in found]))
+    result = []
+    for z, x, k in zip(inducing, found, shares, strict=True):
+        both = np.concatenate([z, x])
+        order = farthest_points(both, min(len(both), len(z) + int(k)), first=np.arange(len(z)), tol=DISTINCT)
+        result.append(np.ascontiguousarray(both[order]))
+    return tuple(result)
+
+
 def _subset(x: Float[np.ndarray, "n f"], k: int, method: str, seed: int) -> Float[np.ndarray, "m f"]:
     if method == "fps":
         chosen = farthest_points(x, k, seed=seed, tol=DISTINCT)
@@ -136,12 +162,12 @@ def _subset(x: Float[np.ndarray, "n f"], k: int, method: str, seed: int) -> Floa
     return np.ascontiguousarray(x[chosen])
 
 
-def _environments(
+def environments_of(
     descriptor: Descriptor, structures: Sequence[Atoms], species: tuple[int, ...], seed: int
 ) -> list[Float[np.ndarray, "n f"]]:
     """Return the unit vectors of every species' environments, thinned where they would not fit in memory."""
     rng = np.random.default_rng(seed)
-    total = sum(len(atoms) for atoms in structures)
+    total = int(sizes_of(structures).sum())
     parts: list[list[np.ndarray]] = [[] for _ in species]
     pieces = list(chunks(structures))
 

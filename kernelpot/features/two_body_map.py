@@ -90,7 +90,7 @@ class TwoBodyMap(FiniteRank):
         return self
 
     @cached_property
-    def _blocks(self) -> Int[np.ndarray, "species species"]:
+    def blocks(self) -> Int[np.ndarray, "species species"]:
         """Number of the block of every unordered pair of elements."""
         n = len(self.species)
         blocks = np.zeros((n, n), np.int64)
@@ -100,7 +100,7 @@ class TwoBodyMap(FiniteRank):
     def describe(self, batch: Batch) -> TwoBodyDescribed:
         """Find every pair's elements and distance."""
         species = self.descriptor.channels(batch.numbers)
-        block = self._blocks[species[batch.first], species[batch.second]]
+        block = self.blocks[species[batch.first], species[batch.second]]
         return TwoBodyDescribed(batch, species, block, np.linalg.norm(batch.vectors, axis=1))
 
     def rows(self, described: TwoBodyDescribed, kinds: Collection[str]) -> Rows:

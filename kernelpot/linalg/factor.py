@@ -6,7 +6,9 @@ from collections.abc import Iterable
 
 import numpy as np
 from jaxtyping import Float
-from scipy.linalg import lapack
+from scipy.linalg import lapack, solve_triangular
+
+from kernelpot.linalg.devices import triangle_on
 
 
 def triangle(rows: Float[np.ndarray, "rows d"]) -> Float[np.ndarray, "rank d"]:
@@ -34,6 +36,27 @@ def stack(blocks: Iterable[Float[np.ndarray, "rows d"]]) -> Float[np.ndarray, "r
     return triangle(np.concatenate(list(blocks)))
 
 
+def downdated(
+    factor: Float[np.ndarray, "d d"], rows: Float[np.ndarray, "rows d"], *, least: float = 1e-7
+) -> Float[np.ndarray, "d d"]:
+    """Return R' with R'ᵀR' = RᵀR - rowsᵀ rows, for rows that RᵀR holds.
+
+    With P = R⁻ᵀ rowsᵀ, RᵀR - rowsᵀ rows = Rᵀ(I - PPᵀ)R. An eigenvalue of I - PPᵀ is the share of a direction's
+    information that is left; its inverse is what round-off grows by (Stewart, J. Inst. Maths Applics 23, 203 (1979)).
+
+    Raises
+    ------
+    numpy.linalg.LinAlgError
+        Less than `least` of some direction would be left: hardly anything else knows it, or the rows never were there.
+    """
+    p = solve_triangular(factor, rows.T, trans="T")
+    left = np.eye(len(factor)) - p @ p.T
+    smallest = float(np.linalg.eigvalsh(left)[0])
+    if smallest < least:
+        raise np.linalg.LinAlgError(f"of one direction only a share of {smallest:.1e} would be left")
+    return triangle(np.linalg.cholesky(left).T @ factor)
+
+
 class RowSink:
     """Takes rows in pieces of any height and keeps no more than one buffer and one triangle of them.
 
@@ -43,9 +66,12 @@ class RowSink:
         Columns.
     buffer
         Rows to collect before each factorisation; three times d wastes a third of the work and no more.
+    device
+        Device of PyTorch to factorise on; None: LAPACK.
     """
 
-    def __init__(self, d: int, buffer: int | None = None) -> None:
+    def __init__(self, d: int, buffer: int | None = None, device: str | None = None) -> None:
+        self._device = device
         height = max(1, buffer or 3 * d)
         self._work = np.empty((d + height, d), order="F")
         self._filled = 0
@@ -64,7 +90,7 @@ class RowSink:
         self.n_rows += len(rows)
 
     def _compress(self) -> None:
-        r = triangle(self._work[: self._filled])
+        r = self.factor()
         self._work[: len(r)] = r
         self._filled = len(r)
 
@@ -74,4 +100,5 @@ class RowSink:
 
     def factor(self) -> Float[np.ndarray, "rank d"]:
         """Return the triangular factor of all rows taken so far."""
-        return triangle(self._work[: self._filled])
+        rows = self._work[: self._filled]
+        return triangle(rows) if self._device is None else triangle_on(self._device, rows)

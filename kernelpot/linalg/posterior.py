@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy.linalg import solve_triangular
 
-from kernelpot.linalg.factor import triangle
+from kernelpot.linalg.factor import downdated, triangle
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,10 +40,28 @@ class Posterior:
 
     def condition(self, blocks: Sequence[Float[np.ndarray, "rows d_plus_1"]]) -> Posterior:
         """Return the posterior given more blocks [B | y], each divided by its noise; their own factors do as well."""
+        return self._from_augmented(triangle(np.concatenate([self._augmented, *blocks])))
+
+    def without(self, rows: Float[np.ndarray, "rows d_plus_1"]) -> Posterior:
+        """Return the posterior that never saw these rows [B | y], each divided by its noise.
+
+        Raises
+        ------
+        numpy.linalg.LinAlgError
+            Hardly anything else tells of some direction, so that digits would be lost.
+        """
+        return self._from_augmented(downdated(self._augmented, rows))
+
+    @property
+    def _augmented(self) -> Float[np.ndarray, "d_plus_1 d_plus_1"]:
         d = len(self.target)
         own = np.zeros((d + 1, d + 1))
         own[:d, :d], own[:d, d], own[d, d] = self.factor, self.target, self.misfit
-        r = triangle(np.concatenate([own, *blocks]))
+        return own
+
+    @staticmethod
+    def _from_augmented(r: Float[np.ndarray, "d_plus_1 d_plus_1"]) -> Posterior:
+        d = len(r) - 1
         return Posterior(np.ascontiguousarray(r[:d, :d]), r[:d, d].copy(), float(r[d, d]))
 
     def recentred(self, shift: Float[np.ndarray, " d"]) -> Posterior:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from jaxtyping import Int
 
 from kernelpot.data.check import HEAVIEST, place
+from kernelpot.data.stream import Stream
 from kernelpot.errors import ParameterError, SpeciesError
 
 if TYPE_CHECKING:
@@ -25,6 +26,9 @@ def structure_list(structures: Sequence[Atoms]) -> list[Atoms]:
     """
     if hasattr(structures, "positions"):
         raise ParameterError("`structures` must be a list of ase.Atoms, got a single one; write [atoms].")
+    if isinstance(structures, Stream):
+        # Read when it is used; every batch is checked then.
+        return cast("list[Atoms]", structures)
     result = list(structures)
     if not result:
         raise ParameterError(

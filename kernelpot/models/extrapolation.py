@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 from scipy.linalg import solve_triangular
 
 from kernelpot.data.batch import Batch
+from kernelpot.data.stream import sizes_of
 from kernelpot.errors import ParameterError
 from kernelpot.features.feature_map import Described, FeatureMap, dense_local_values
 from kernelpot.features.inducing import chunks
@@ -194,7 +195,7 @@ def _sampled(species: Sequence[int], structures: Sequence[Atoms], seed: int) -> 
 
 def _pieces(structures: Sequence[Atoms]) -> list[tuple[int, int, int]]:
     """Cut into runs of structures, each with the number of their first environment."""
-    first = np.concatenate([[0], np.cumsum([len(atoms) for atoms in structures])]).tolist()
+    first = np.concatenate([[0], np.cumsum(sizes_of(structures))]).tolist()
     return [(start, stop, first[start]) for start, stop in chunks(structures)]
 
 

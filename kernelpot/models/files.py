@@ -14,7 +14,9 @@ from kernelpot.models.sparse_gp import SparseGP
 from kernelpot.models.terms import Term
 
 
-def load(path: str | Path, *, baseline: object = None) -> SparseGP:
+def load(
+    path: str | Path, *, baseline: object = None, device: str | None = None, precision: str = "float64"
+) -> SparseGP:
     """Read a model that `SparseGP.save` wrote; nothing in the file is ever run as code.
 
     Parameters
@@ -24,6 +26,8 @@ def load(path: str | Path, *, baseline: object = None) -> SparseGP:
     baseline
         Calculator (or `CalculatorBaseline`) that the model was fitted to the difference from: a file holds its name
         only. A `ZBL` is in the file.
+    device, precision
+        Where it shall compute, as in `SparseGP.to`; the file does not say.
 
     Raises
     ------
@@ -31,7 +35,7 @@ def load(path: str | Path, *, baseline: object = None) -> SparseGP:
         There is no such file; it is damaged, foreign, or of a version that this kernelpot cannot read; or its baseline
         was not given, or one of another name.
     ParameterError
-        A baseline was given that the file has no use for.
+        A baseline was given that the file has no use for, or there is no such device or precision.
     """
     settings, state = read_archive(path)
     try:
@@ -46,7 +50,7 @@ def load(path: str | Path, *, baseline: object = None) -> SparseGP:
     state = replace(state, reference=model.baseline)
     model.fitted_ = state
     model.features_ = state.features if prepared else None
-    return model
+    return model if device is None and precision == "float64" else model.to(device, precision=precision)
 
 
 def _specification(settings: dict[str, Any]) -> SparseGP:

@@ -227,7 +227,10 @@ class Fitted:
 
     def rebased(self, rows: Float[np.ndarray, "energies species_plus_1"]) -> Fitted:
         """Return the state whose prior of E0 is centred on the least squares of these energies (`e0_rows`) too."""
-        factor = stack([self.e0_factor, rows])
+        return self.with_e0(stack([self.e0_factor, rows]))
+
+    def with_e0(self, factor: Float[np.ndarray, "rank species_plus_1"]) -> Fitted:
+        """Return the state whose prior of E0 is centred on the least squares of energies with this factor."""
         baseline = least_squares_e0(factor)
         shift = np.zeros_like(self.posterior.target)
         shift[self.features.n_weights :] = (baseline - self.baseline) / E0_PRIOR

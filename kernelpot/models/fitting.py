@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,6 +20,7 @@ from kernelpot.linalg.factor import triangle
 from kernelpot.linalg.groups import equal_vectors
 from kernelpot.linalg.posterior import Posterior
 from kernelpot.models.calibration import calibrate, common_scale, noise_of
+from kernelpot.models.distributed import Workers, distributed_factors
 from kernelpot.models.extrapolation import Seen
 from kernelpot.models.fitted import Calibration, Fitted
 from kernelpot.models.noise_search import FoldErrors
@@ -51,6 +53,7 @@ def fit_state(
     amplitude: float,
     seed: int,
     given_folds: Int[np.ndarray, " structures"] | None = None,
+    workers: Workers | None = None,
 ) -> Fitted:
     """Fit the labels from the prior.
 
@@ -70,6 +73,8 @@ def fit_state(
         Makes the folds repeatable.
     given_folds
         Fold of each structure, numbered from 0 without gaps; None: folds that keep duplicates and runs whole.
+    workers
+        Processes that make the rows; None: this one.
     """
     e0_factor = triangle(e0_rows(labels, composition_of(structures, features.species)))
     baseline = least_squares_e0(e0_factor)
@@ -79,9 +84,9 @@ def fit_state(
     if given_folds is not None:
         fold, n_folds = given_folds, int(given_folds.max()) + 1
     say(_memory_plan(features, kinds, n_folds))
-    data = fold_factors(
-        features.rescaled((1.0,) * len(features.widths)), structures, labels, fold, kinds=kinds, baseline=baseline
-    )
+    plain = features.rescaled((1.0,) * len(features.widths))
+    make_factors = fold_factors if workers is None else partial(distributed_factors, workers=workers)
+    data = make_factors(plain, structures, labels, fold, kinds=kinds, baseline=baseline)
     found, amplitude, scales, calibration, scores = _regularise(
         data, features.scales, noise, amplitude, independent=len(np.unique(runs(groups, n_folds)))
     )

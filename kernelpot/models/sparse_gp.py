@@ -11,26 +11,31 @@ import numpy as np
 from jaxtyping import Float
 
 from kernelpot.data.batch import Batch
-from kernelpot.data.check import validate
 from kernelpot.data.labels import resolve
 from kernelpot.data.noise import KINDS, Noise
 from kernelpot.descriptors.protocol import Descriptor
 from kernelpot.errors import NotFittedError, ParameterError
 from kernelpot.features.feature_map import FeatureMap
 from kernelpot.features.inducing import chunks
+from kernelpot.features.placing import on_device
 from kernelpot.kernels import DotProduct, Linear
+from kernelpot.linalg.devices import check_device
+from kernelpot.linalg.workers import number_of
 from kernelpot.models.archive import write_archive
 from kernelpot.models.arguments import check_species, fold_numbers, structure_list
 from kernelpot.models.baselines.given import as_baseline, less_baseline
 from kernelpot.models.baselines.protocol import Baseline
 from kernelpot.models.calibrating import Calibrating
+from kernelpot.models.distributed import Workers
 from kernelpot.models.fitted import Fitted, Mean, join
-from kernelpot.models.fitting import condition_state, fit_state, require_labels
+from kernelpot.models.fitting import fit_state, require_labels
 from kernelpot.models.left_out import TrainingSet
+from kernelpot.models.placed import Placed
 from kernelpot.models.planning import Planner
 from kernelpot.models.prediction import Prediction
 from kernelpot.models.summary import summarise
 from kernelpot.models.terms import Term, build, check_n_inducing, leading, terms_of
+from kernelpot.models.updating import Updates
 from kernelpot.progress import track
 from kernelpot.threads import ordered
 
@@ -43,7 +48,7 @@ SEARCHES = ("cv", "evidence", "tempered")
 INDUCING = ("fps", "cur", "random")
 
 
-class SparseGP(Planner, Calibrating):
+class SparseGP(Planner, Placed, Updates, Calibrating):
     """Sparse Gaussian process potential.
 
     Local energies are Gaussian-process functions of the unit environment vectors, seen through M inducing environments
@@ -71,6 +76,10 @@ class SparseGP(Planner, Calibrating):
         How inducing environments are chosen: "fps", "cur" or "random".
     tolerance
         Eigenvalues of K_ZZ below tolerance · λ_max are dropped.
+    device
+        None: compiled loops on the CPU. "cpu", "cuda" or "cuda:0": PyTorch there (`to` moves a model).
+    precision
+        "float64", or with a device "mixed" or "float32" (see `to`).
     baseline
         A potential to learn the difference from: a `ZBL`, a `CalculatorBaseline` or an ASE calculator. Its energies,
         forces and stresses are taken off the labels before anything else and added to every mean; it has no standard
@@ -92,9 +101,12 @@ class SparseGP(Planner, Calibrating):
         seed: int = 0,
         inducing: str = "fps",
         tolerance: float = 1e-10,
+        device: str | None = None,
+        precision: str = "float64",
         baseline: Baseline | None = None,
     ) -> None:
         check_n_inducing(n_inducing)
+        check_device(device, precision)
         if not isinstance(noise, Noise | None) and noise not in SEARCHES:
             raise ParameterError(f'`noise` must be a Noise, "cv", "evidence" or "tempered", got {noise!r}.')
         if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed < 2**32:
@@ -109,6 +121,7 @@ class SparseGP(Planner, Calibrating):
         self.seed = int(seed)
         self.inducing = inducing
         self.tolerance = float(tolerance)
+        self.device, self.precision = device, precision
         self.baseline = as_baseline(baseline)
         self.features_: FeatureMap | None = None
         self.fitted_: Fitted | None = None
@@ -118,10 +131,11 @@ class SparseGP(Planner, Calibrating):
         """Return the call that makes an equal model, and what it was prepared with or fitted on, if it was."""
         done = [name for name, part in (("prepared", self.features_), ("fitted", self.fitted_)) if part is not None]
         state = f", {' and '.join(done)} with {self.n_inducing_} inducing environments" if done else ""
+        where = "" if self.device is None else f", device={self.device!r}, precision={self.precision!r}"
         state = state if self.baseline is None else f", baseline={self.baseline!r}{state}"
         return (
             f"SparseGP({self._described()}, n_inducing={self.n_inducing}, noise={self.noise!r}, "
-            f"seed={self.seed}, inducing={self.inducing!r}, tolerance={self.tolerance}{state})"
+            f"seed={self.seed}, inducing={self.inducing!r}, tolerance={self.tolerance}{where}{state})"
         )
 
     def _described(self) -> str:
@@ -150,6 +164,7 @@ class SparseGP(Planner, Calibrating):
         return SparseGP(
             self.terms, n_inducing=self.n_inducing, noise=self.noise, seed=self.seed,
             inducing=self.inducing, tolerance=self.tolerance, baseline=self.baseline,
+            device=self.device, precision=self.precision,
         )  # fmt: skip
 
     def prepare(
@@ -179,10 +194,11 @@ class SparseGP(Planner, Calibrating):
     def _choose_features(
         self, structures: Sequence[Atoms], environments: Sequence[tuple[int, int]] | None = None
     ) -> FeatureMap:
-        return build(
+        features = build(
             self.terms, structure_list(structures), n_inducing=self.n_inducing, environments=environments,
             method=self.inducing, seed=self.seed, tolerance=self.tolerance,
         )  # fmt: skip
+        return on_device(features, self.device, self.precision)
 
     # ---- fitting
 
@@ -192,18 +208,26 @@ class SparseGP(Planner, Calibrating):
         *,
         keys: Mapping[str, str | None] | None = None,
         folds: Sequence[int] | Sequence[str] | None = None,
+        workers: int = 0,
+        scheduler: str | None = None,
     ) -> SparseGP:
         """Fit the labels of structures; every fit starts from the prior.
 
         Parameters
         ----------
         structures
-            With labels: whatever energies, forces and stresses are there and have a noise are used.
+            With labels: whatever energies, forces and stresses are there and have a noise are used. A
+            `kernelpot.stream` stays on disk.
         keys
             Names of labels, as in `kernelpot.read`.
         folds
             What each structure is left out with in cross-validation: a number or a name, at least two different ones.
             None: 8 folds that keep duplicates and runs of neighbouring frames whole.
+        workers
+            Local Dask processes, of one thread each, that make and factorise the rows; 0: this process with its
+            threads. The answer is the same to round-off.
+        scheduler
+            Address of a running Dask cluster instead, such as "tcp://host:8786".
 
         Returns
         -------
@@ -236,35 +260,11 @@ class SparseGP(Planner, Calibrating):
             amplitude=self.terms[0].amplitude,
             seed=self.seed,
             given_folds=fold,
+            workers=None if not number_of(workers, scheduler) and scheduler is None else Workers(workers, scheduler),
         )
-        self.training_ = TrainingSet(tuple(structures), known)
+        self.training_ = TrainingSet(structures, known)
         self.fitted_ = replace(state, reference=self.baseline)
         return self
-
-    def condition(self, structures: Sequence[Atoms], *, keys: Mapping[str, str | None] | None = None) -> SparseGP:
-        """Return a new model that has also seen these labelled structures, with noises, amplitude and calibration kept.
-
-        Equal to fitting all structures at once with the same inducing environments, noises and amplitude; the cost does
-        not depend on what was seen before.
-
-        Raises
-        ------
-        NotFittedError
-            This model was never fitted.
-        LabelError
-            Labels are missing or broken.
-        """
-        state = self._state()
-        structures = structure_list(structures)
-        check_species(structures, state.features.species)
-        validate(structures)
-        known = resolve(structures, keys)
-        labels = less_baseline(state.reference, structures, known, state.noise.kinds)
-        state = condition_state(state, structures, labels)
-        model = self._clone()
-        model.features_, model.fitted_ = self.features_, state
-        model.training_ = None if self.training_ is None else self.training_.and_also(structures, known)
-        return model
 
     # ---- using
 

@@ -11,8 +11,10 @@ from jaxtyping import Float, Int
 
 from kernelpot.data.batch import Batch, cell_volumes
 from kernelpot.data.labels import Labels
+from kernelpot.data.stream import sizes_of, taken
 from kernelpot.features.feature_map import E0_PRIOR, FeatureMap, counts
-from kernelpot.features.inducing import chunks
+from kernelpot.features.inducing import runs_of
+from kernelpot.features.placing import device_of
 from kernelpot.linalg.factor import RowSink
 from kernelpot.progress import track
 from kernelpot.threads import ordered
@@ -125,28 +127,32 @@ def fold_factors(
     factors: dict[str, list[np.ndarray]] = {kind: [] for kind in kinds}
     n_rows: dict[str, list[int]] = {kind: [] for kind in kinds}
     columns = features.n_columns + len(features.species) + 1
-    pieces = [(f, np.flatnonzero(fold == f).tolist()) for f in range(int(fold.max()) + 1)]
-    work = [
-        (f, members[a:b]) for f, members in pieces for a, b in chunks([structures[k] for k in members], ATOMS_PER_BATCH)
-    ]
+    work = pieces_of_folds(structures, fold, ATOMS_PER_BATCH)
 
     def rows_of(piece: tuple[int, list[int]]) -> dict[str, Float[np.ndarray, "rows m_plus"]]:
         members = piece[1]
-        return labelled_rows(
-            features, [structures[k] for k in members], labels.take(members), kinds=kinds, baseline=baseline
-        )
+        return labelled_rows(features, taken(structures, members), labels.take(members), kinds=kinds, baseline=baseline)
 
     sinks: dict[str, RowSink] = {}
     current = -1
     for (f, _), blocks in zip(track(work, "rows"), ordered(rows_of, work), strict=True):
         if f != current:
             _close(features, sinks, factors, n_rows)
-            sinks = {kind: RowSink(columns, _height(kind, columns)) for kind in kinds}
+            sinks = {kind: RowSink(columns, _height(kind, columns), device_of(features)) for kind in kinds}
             current = f
         for kind, block in blocks.items():
             sinks[kind].append(block)
     _close(features, sinks, factors, n_rows)
     return FoldFactors(factors, {kind: np.array(n) for kind, n in n_rows.items()}, features.widths)
+
+
+def pieces_of_folds(
+    structures: Sequence[Atoms], fold: Int[np.ndarray, " structures"], n_atoms: int
+) -> list[tuple[int, list[int]]]:
+    """Cut every fold into lists of structures of about n_atoms atoms each."""
+    sizes = sizes_of(structures)
+    members = [(f, np.flatnonzero(fold == f)) for f in range(int(fold.max()) + 1)]
+    return [(f, mine[a:b].tolist()) for f, mine in members for a, b in runs_of(sizes[mine], n_atoms)]
 
 
 def _height(kind: str, columns: int) -> int:

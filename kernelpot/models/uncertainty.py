@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -34,6 +35,16 @@ class Uncertainty:
     amplitude: float
 
     @cached_property
+    def _there(self) -> Any:
+        """The same on the device of the features, where they have one."""
+        make = getattr(self.features, "variances", None)
+        if make is None:
+            return None
+        inverse, n_weights = self.posterior.project(np.eye(len(self.posterior.target))), self.features.n_weights
+        weights = self.amplitude * self.features.unwhiten(inverse[:n_weights])
+        return make(np.concatenate([weights, E0_PRIOR * inverse[n_weights:]]), self._shrinkage, self.amplitude)
+
+    @cached_property
     def _shrinkage(self) -> Float[np.ndarray, "m_plus_species d"]:
         """V with |Vᵀ[k; e]|² = prior minus posterior variance of a local energy, so that one product gives it.
 
@@ -49,11 +60,14 @@ class Uncertainty:
 
     def prepare(self) -> None:
         """Compute what all structures share, once, before threads ask for it."""
-        _ = self._shrinkage
+        _ = self._shrinkage, self._there
 
     def local_energy(self, described: Described) -> Float[np.ndarray, " atoms"]:
         """Return the variance of every atom's energy, eV²."""
         features, v = self.features, self._shrinkage
+        prior = self.amplitude**2 * features.local_prior(described) + E0_PRIOR**2
+        if self._there is not None:
+            return np.maximum(prior - self._there.local_seen(described), 0.0)
         seen = v[features.n_columns + described.species]
         for atoms, columns, values in features.local_values(described):
             part = values @ v[columns]
@@ -61,13 +75,14 @@ class Uncertainty:
                 seen += part
             else:
                 seen[atoms] += part
-        prior = self.amplitude**2 * features.local_prior(described) + E0_PRIOR**2
         return np.maximum(prior - np.einsum("id,id->i", seen, seen), 0.0)
 
     def labelled(
         self, described: Described
     ) -> tuple[Float[np.ndarray, " structures"], Float[np.ndarray, "atoms 3"], Float[np.ndarray, "structures 6"]]:
         """Return the variances of total energies (eV²), force components and stress components."""
+        if self._there is not None:
+            return self._there.labelled(described)
         batch = described.batch
         rows = self.features.rows(described, LABELLED)
         composition = counts(batch, self.features.species)

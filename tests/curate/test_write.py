@@ -299,7 +299,7 @@ def test_dask_workers_write_the_same_store(tmp_path):
 def test_a_cluster_that_is_not_there_is_a_clear_error(tmp_path):
     distributed = pytest.importorskip("distributed", reason="dask[distributed] is not installed (kernelpot[scale])")
     assert distributed
-    from kernelpot.curate import workers
+    from kernelpot.linalg import workers
 
     with pytest.raises(StoreError, match="no cluster answers"):
         list(workers.spread(len, [[1]], scheduler="tcp://127.0.0.1:9", patience="1s"))
@@ -330,7 +330,7 @@ def test_a_running_cluster_does_the_work(tmp_path):
 @pytest.mark.slow
 def test_workers_have_one_thread_and_their_errors_come_back():
     pytest.importorskip("distributed", reason="dask[distributed] is not installed (kernelpot[scale])")
-    from kernelpot.curate.workers import spread
+    from kernelpot.linalg.workers import spread
 
     assert list(spread(os.getenv, ["NUMBA_NUM_THREADS", "OMP_NUM_THREADS"], workers=1)) == ["1", "1"]
     with pytest.raises(ValueError, match="invalid literal"):

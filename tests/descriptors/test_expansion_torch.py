@@ -15,6 +15,7 @@ from tests.descriptors.test_derivatives import position_gradient, strain_gradien
 
 torch = pytest.importorskip("torch")
 from kernelpot.descriptors.expansion_torch import SoapTorch  # noqa: E402
+from tests.devices import DEVICES  # noqa: E402
 
 CUTOFF = 4.0
 BASES = {
@@ -23,16 +24,6 @@ BASES = {
     "bessel": SphericalBessel(),
     "compressed": SOAP(CUTOFF, 6, 3, 0.5, fade=0.8).compressed(4).basis,
 }
-DEVICES = [
-    "cpu",
-    pytest.param(
-        "cuda",
-        marks=[
-            pytest.mark.cuda,
-            pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch finds no CUDA device on this machine"),
-        ],
-    ),
-]
 
 
 @pytest.fixture(scope="module")

@@ -43,7 +43,7 @@ def test_chosen_are_environments_of_their_species(method):
     structures = [make.copper_gold(k) for k in range(6)]
     soap = small_soap().with_species(species_of(structures))
     first, again = (choose_inducing(soap, structures, 12, method=method, seed=3) for _ in range(2))
-    pools = inducing._environments(soap, structures, soap.species, 0)
+    pools = inducing.environments_of(soap, structures, soap.species, 0)
     assert sum(len(z) for z in first) == 12
     for z, same, pool in zip(first, again, pools, strict=True):
         np.testing.assert_array_equal(z, same)
@@ -80,9 +80,9 @@ def test_mean_vectors_are_means_of_unit_vectors():
 def test_thinned_pools_keep_every_species(monkeypatch):
     structures = [make.copper_gold(k) for k in range(40)]
     soap = small_soap().with_species((29, 79))
-    whole = inducing._environments(soap, structures, soap.species, 0)
+    whole = inducing.environments_of(soap, structures, soap.species, 0)
     monkeypatch.setattr(inducing, "POOL_BYTES", sum(x.nbytes for x in whole) // 2)
-    thin = inducing._environments(soap, structures, soap.species, 0)
+    thin = inducing.environments_of(soap, structures, soap.species, 0)
     assert 0.2 < sum(map(len, thin)) / sum(map(len, whole)) < 0.8
     assert min(map(len, thin)) > 0
 

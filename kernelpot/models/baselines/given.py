@@ -12,6 +12,7 @@ import numpy as np
 from kernelpot.data.batch import Batch
 from kernelpot.data.check import place
 from kernelpot.data.labels import Labels
+from kernelpot.data.stream import sizes_of
 from kernelpot.errors import LabelError, ModelFileError, ParameterError
 from kernelpot.features.inducing import chunks, species_of
 from kernelpot.models.baselines.calculator import CalculatorBaseline
@@ -116,7 +117,7 @@ def evaluated(baseline: Baseline | None, structures: Sequence[Atoms]) -> Contrib
         A structure is unusable, or the baseline failed.
     """
     if baseline is None:
-        n, n_atoms = len(structures), sum(len(atoms) for atoms in structures)
+        n, n_atoms = len(structures), int(sizes_of(structures).sum())
         return Contribution(np.zeros(n), np.zeros(n_atoms), np.zeros((n_atoms, 3)), np.zeros((n, 6)))
     cutoff = max(baseline.reach(species_of(structures)), LEAST_REACH)
     parts = []

@@ -1,0 +1,215 @@
+"""Structures that stay in their files: a list in all but memory."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
+from jaxtyping import Int
+
+from kernelpot.data.check import SOURCE
+from kernelpot.errors import DataError, ParameterError
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+XYZ = (".xyz", ".extxyz")
+MOST_ATOMS = 10**8
+
+
+class Stream(Sequence["Atoms"]):
+    """Structures of extended XYZ files or ASE databases, read anew whenever they are asked for.
+
+    Kept in memory are the place and the number of atoms of each, 24 bytes a structure. Every pass of a fit reads the
+    files again: about 0.2 ms a small structure.
+
+    Parameters
+    ----------
+    files
+        One file or several: extended XYZ (`.xyz`, `.extxyz`, not compressed) or ASE databases (`.db`).
+
+    Raises
+    ------
+    DataError
+        A file is absent, empty, cut off or none of these.
+    ParameterError
+        There is no file, or one is of a kind that cannot be read from the middle.
+    """
+
+    def __init__(self, files: str | Path | Sequence[str | Path]) -> None:
+        given = [files] if isinstance(files, str | Path) else list(files)
+        if not given:
+            raise ParameterError("`files` must name at least one file, got none.")
+        self.files = tuple(Path(str(file)).expanduser() for file in given)
+        places, sizes, owners = [], [], []
+        for number, path in enumerate(self.files):
+            if not path.is_file():
+                raise DataError(f"{path}: file must exist, found none; check the name and the directory.")
+            found = _index_xyz(path) if path.suffix.lower() in XYZ else _index_db(path)
+            places.append(found[:, 0])
+            sizes.append(found[:, 1])
+            owners.append(np.full(len(found), number))
+        self._place, self._owner = np.concatenate(places), np.concatenate(owners)
+        self.sizes: Int[np.ndarray, " structures"] = np.concatenate(sizes)
+
+    def __len__(self) -> int:
+        """Count the structures."""
+        return len(self.sizes)
+
+    def __repr__(self) -> str:
+        """Name the files."""
+        names = ", ".join(str(path) for path in self.files[:3]) + (", …" if len(self.files) > 3 else "")
+        return f"Stream({names}: {len(self)} structures, {int(self.sizes.sum())} atoms)"
+
+    @overload
+    def __getitem__(self, index: int) -> Atoms: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Atoms]: ...
+
+    def __getitem__(self, index: int | slice) -> Atoms | list[Atoms]:
+        """Read one structure, or those of a slice, as a list."""
+        if isinstance(index, slice):
+            return self.take(range(*index.indices(len(self))))
+        k = range(len(self))[index]
+        return self.take([k])[0]
+
+    def __iter__(self) -> Iterator[Atoms]:
+        """Read all structures, one after another."""
+        for start in range(0, len(self), 256):
+            yield from self.take(range(start, min(len(self), start + 256)))
+
+    def take(self, indices: Sequence[int]) -> list[Atoms]:
+        """Read some structures, in the order given.
+
+        Raises
+        ------
+        DataError
+            One cannot be read; the file was changed since it was indexed.
+        """
+        result: list[Any] = [None] * len(indices)
+        by_file: dict[int, list[tuple[int, int]]] = {}
+        for slot, k in enumerate(indices):
+            by_file.setdefault(int(self._owner[k]), []).append((slot, int(k)))
+        for number, wanted in by_file.items():
+            path = self.files[number]
+            first = int(np.searchsorted(self._owner, number))
+            read = _read_xyz if path.suffix.lower() in XYZ else _read_db
+            for (slot, k), atoms in zip(wanted, read(path, [int(self._place[k]) for _, k in wanted]), strict=True):
+                where = f"{path}@{k - first}"
+                if atoms is None or len(atoms) != self.sizes[k]:
+                    raise DataError(f"{where}: cannot be read as it was; was the file changed meanwhile?")
+                atoms.info.setdefault(SOURCE, where)
+                result[slot] = atoms
+        return result
+
+
+def stream(files: str | Path | Sequence[str | Path]) -> Stream:
+    """Return the structures of files as a list that stays on disk; see `Stream`.
+
+    Models take it wherever they take a list: `prepare` and `fit` then need memory for their factors and for the labels,
+    not for the structures.
+    """
+    return Stream(files)
+
+
+def sizes_of(structures: Sequence[Atoms]) -> Int[np.ndarray, " structures"]:
+    """Return the number of atoms of each structure, without reading any that stays on disk."""
+    if isinstance(structures, Stream):
+        return structures.sizes
+    return np.array([len(atoms) for atoms in structures], dtype=np.int64)
+
+
+def taken(structures: Sequence[Atoms], indices: Sequence[int]) -> list[Atoms]:
+    """Return some structures as a list, in the order given."""
+    return structures.take(indices) if isinstance(structures, Stream) else [structures[k] for k in indices]
+
+
+def _index_xyz(path: Path) -> Int[np.ndarray, "structures 2"]:
+    """Find where every structure of an XYZ file begins, and its number of atoms."""
+    found: list[tuple[int, int]] = []
+    with path.open("rb") as file:
+        line_number = 0
+        while True:
+            place = file.tell()
+            line = file.readline()
+            line_number += 1
+            if not line:
+                break
+            if not line.strip():
+                continue
+            if not line.strip().isdigit() or int(line) > MOST_ATOMS:
+                raise DataError(
+                    f"{path}: line {line_number} must be a structure's number of atoms, found "
+                    f"{line.strip()[:60].decode(errors='replace')!r}; is the file whole, and not compressed?"
+                )
+            n = int(line)
+            for _ in range(n + 1):
+                if not file.readline():
+                    raise DataError(
+                        f"{path}: the file ends within structure {len(found)} of {n} atoms; was it cut off?"
+                    )
+            line_number += n + 1
+            found.append((place, n))
+    if not found:
+        raise DataError(f"{path}: file must hold structures, found none.")
+    return np.array(found, dtype=np.int64)
+
+
+def _read_xyz(path: Path, places: Sequence[int]) -> Iterator[Atoms | None]:
+    import ase.io
+
+    with path.open("rb") as file:
+        for place in places:
+            file.seek(place)
+            head = file.readline()
+            if not head.strip().isdigit():
+                yield None
+                continue
+            text = b"".join([head, *(file.readline() for _ in range(int(head) + 1))]).decode(errors="replace")
+            try:
+                atoms: Atoms = ase.io.read(io.StringIO(text), index=0, format="extxyz")
+            except MemoryError:
+                raise
+            except Exception as error:  # ASE's reader raises whatever a broken structure makes it trip over
+                message = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+                raise DataError(
+                    f"{path}, at byte {place}: must be extended XYZ, ASE failed on it ({message})"
+                ) from None
+            yield atoms
+
+
+def _index_db(path: Path) -> Int[np.ndarray, "structures 2"]:
+    """List the rows of an ASE database with their numbers of atoms."""
+    import sqlite3
+
+    if path.suffix.lower() != ".db":
+        raise ParameterError(
+            f"{path}: a stream reads extended XYZ ({', '.join(XYZ)}, not compressed) or ASE databases (.db); "
+            "unpack or convert the file, or read it whole with kernelpot.read."
+        )
+    try:
+        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
+            rows = connection.execute("select id, natoms from systems order by id").fetchall()
+    except sqlite3.Error as error:
+        raise DataError(f"{path}: must be an ASE database, SQLite failed on it ({error}).") from None
+    if not rows:
+        raise DataError(f"{path}: file must hold structures, found none.")
+    return np.array(rows, dtype=np.int64)
+
+
+def _read_db(path: Path, rows: Sequence[int]) -> Iterator[Atoms | None]:
+    from ase.db import connect
+
+    with connect(path) as database:
+        for row in rows:
+            try:
+                atoms: Atoms = database.get_atoms(id=row)
+            except KeyError:
+                yield None
+                continue
+            yield atoms
