@@ -54,7 +54,7 @@ class Calibrating(Posteriors):
             Structures with labels that the model has not seen. None: the training structures are left out by folds,
             duplicates together, and predicted by the model given the others, which costs about two more fits.
         training
-            The training structures; needed for a model that was loaded from a file.
+            The training structures; needed for a model from a file, or from `condition`, `to` and their like.
         folds
             Number of folds.
         groups
@@ -70,7 +70,7 @@ class Calibrating(Posteriors):
         Raises
         ------
         NotFittedError
-            The model was never fitted, or comes from a file and neither list was given.
+            The model was never fitted, or holds no training structures and neither list was given.
         LabelError
             There is no label in `held_out`.
         ParameterError
@@ -124,5 +124,5 @@ class Calibrating(Posteriors):
         known = self.training_
         if training is not None:
             structures = structure_list(training)
-            known = TrainingSet(tuple(structures), resolve(structures, keys))
+            known = TrainingSet(structures, resolve(structures, keys))
         return check_training(self._state(), known)

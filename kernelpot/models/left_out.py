@@ -11,10 +11,8 @@ from jaxtyping import Float, Int
 
 from kernelpot.data.batch import Batch
 from kernelpot.data.labels import Labels
-from kernelpot.data.noise import KINDS
-from kernelpot.data.stream import Stream, taken
 from kernelpot.features.inducing import chunks
-from kernelpot.features.placing import on_device
+from kernelpot.features.placing import device_of, on_device
 from kernelpot.features.thinned import Owners, owners, without_fold
 from kernelpot.linalg.posterior import Posterior
 from kernelpot.models.baselines.given import less_baseline
@@ -43,23 +41,8 @@ class TrainingSet:
     structures: Sequence[Atoms]
     labels: Labels
 
-    @classmethod
-    def of(cls, structures: Sequence[Atoms], labels: Labels) -> TrainingSet:
-        """Keep structures as they are now; those of a stream stay on disk."""
-        return cls(structures if isinstance(structures, Stream) else tuple(structures), labels)
-
     def __len__(self) -> int:
         return len(self.structures)
-
-    def and_also(self, structures: Sequence[Atoms], labels: Labels) -> TrainingSet:
-        """Return the set with more structures at its end."""
-        mine = self.labels
-        origins = {kind: (*mine.origins[kind], *labels.origins[kind]) for kind in KINDS}
-        both = Labels(
-            np.concatenate([mine.energy, labels.energy]), (*mine.forces, *labels.forces),
-            np.concatenate([mine.stress, labels.stress]), np.concatenate([mine.n_atoms, labels.n_atoms]), origins,
-        )  # fmt: skip
-        return TrainingSet((*self.structures, *structures), both)
 
 
 def predict_left_out(state: Fitted, train: TrainingSet, fold: Int[np.ndarray, " structures"]) -> Prediction:
@@ -81,20 +64,19 @@ def predict_left_out(state: Fitted, train: TrainingSet, fold: Int[np.ndarray, " 
         Fold of each structure, 0 to the number of folds less one.
     """
     structures, labels = train.structures, train.labels
-    state = replace(state, features=on_device(state.features, None))
     with one_blas():
         kinds = tuple(kind for kind in state.noise.kinds if labels.present(kind).any())
         labels = less_baseline(state.reference, structures, labels, kinds)
         data = fold_factors(state.features, structures, labels, fold, kinds=kinds, baseline=state.baseline)
         rows = e0_rows(labels, composition_of(structures, state.features.species))
-        own = owners(state.features, structures, fold)
+        own = owners(on_device(state.features, None), structures, fold)
         fold_of_row = fold[labels.present("energy")]
         parts: list[Prediction] = []
         order: list[Int[np.ndarray, " members"]] = []
         for f in track(range(data.n_folds), "folds"):
             members = np.flatnonzero(fold == f)
             others = _without(state, data, own, f, rows[fold_of_row != f])
-            parts.append(predict_by(others, taken(structures, members.tolist())))
+            parts.append(predict_by(others, [structures[int(k)] for k in members]))
             order.append(members)
     return join(parts).take(np.argsort(np.concatenate(order)))
 
@@ -104,7 +86,8 @@ def _without(
 ) -> Fitted:
     """Return the state given all folds but one; `rows` are the `e0_rows` of the others."""
     d = state.features.n_weights
-    features, basis = without_fold(state.features, own, fold)
+    thinned, basis = without_fold(on_device(state.features, None), own, fold)
+    features = on_device(thinned, device_of(state.features), getattr(state.features, "precision", "float64"))
     blocks = [
         _projected(data.scaled(kind, f, state.noise.sigma(kind), state.amplitude), d, basis)
         for kind in data.kinds

@@ -98,8 +98,8 @@ def check_training(state: Fitted, train: TrainingSet | None) -> TrainingSet:
     """
     if train is None:
         raise NotFittedError(
-            "a model from a file does not hold its training structures; give them as training=[...], or "
-            "held-out structures that have labels."
+            "only a model that was fitted here holds its training structures, not one from a file or from condition; "
+            "give them as training=[...], or held-out structures that have labels."
         )
     expected = {kind: n for kind, n in state.n_labels.items() if n}
     found = {kind: n for kind, n in _count(train.labels).items() if kind in state.noise.kinds and n}

@@ -25,6 +25,7 @@ from kernelpot.models.archive import write_archive
 from kernelpot.models.arguments import check_species, fold_numbers, structure_list
 from kernelpot.models.baselines.given import as_baseline, less_baseline
 from kernelpot.models.baselines.protocol import Baseline
+from kernelpot.models.calibrating import Calibrating
 from kernelpot.models.distributed import Workers
 from kernelpot.models.fitted import Fitted, Mean, join
 from kernelpot.models.fitting import fit_state, require_labels
@@ -47,7 +48,7 @@ SEARCHES = ("cv", "evidence", "tempered")
 INDUCING = ("fps", "cur", "random")
 
 
-class SparseGP(Planner, Placed, Updates):
+class SparseGP(Planner, Placed, Updates, Calibrating):
     """Sparse Gaussian process potential.
 
     Local energies are Gaussian-process functions of the unit environment vectors, seen through M inducing environments
@@ -261,7 +262,7 @@ class SparseGP(Planner, Placed, Updates):
             given_folds=fold,
             workers=None if not number_of(workers, scheduler) and scheduler is None else Workers(workers, scheduler),
         )
-        self.training_ = TrainingSet.of(structures, known)
+        self.training_ = TrainingSet(structures, known)
         self.fitted_ = replace(state, reference=self.baseline)
         return self
 

@@ -19,10 +19,9 @@ from kernelpot.features.sum_map import SumMap
 from kernelpot.linalg.factor import RowSink
 from kernelpot.models.arguments import check_species, structure_list
 from kernelpot.models.baselines.given import less_baseline
-from kernelpot.models.calibrating import Calibrating
 from kernelpot.models.fitted import Fitted
 from kernelpot.models.fitting import condition_state, fit_state
-from kernelpot.models.left_out import TrainingSet
+from kernelpot.models.posteriors import Posteriors
 from kernelpot.models.training import composition_of, e0_rows, labelled_rows, scale_rows, whiten_columns
 
 if TYPE_CHECKING:
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
 FEWER = "too little would be left of what they told ({}); fit again without them."
 
 
-class Updates(Calibrating):
+class Updates(Posteriors):
     """The part of a model that changes a fit without starting from the prior."""
 
     features_: FeatureMap | None
@@ -40,21 +39,21 @@ class Updates(Calibrating):
 
     _clone: Callable[..., Any]
 
-    def _updated(self, state: Fitted, features: FeatureMap | None, training: TrainingSet | None) -> Self:
+    def _updated(self, state: Fitted, features: FeatureMap | None) -> Self:
         model: Self = self._clone()
-        model.features_, model.fitted_, model.training_ = features, state, training
+        model.features_, model.fitted_ = features, state
         return model
 
     def _labelled(
         self, structures: Sequence[Atoms], keys: Mapping[str, str | None] | None
-    ) -> tuple[Fitted, list[Atoms], Labels, Labels]:
-        """Return the state with structures it can take, and their labels, less the baseline and as they are."""
+    ) -> tuple[Fitted, list[Atoms], Labels]:
+        """Return the state with structures it can take, and their labels less the baseline."""
         state = self._state()
         structures = structure_list(structures)
         check_species(structures, state.features.species)
         validate(structures)
-        known = resolve(structures, keys)
-        return state, structures, less_baseline(state.reference, structures, known, state.noise.kinds), known
+        labels = less_baseline(state.reference, structures, resolve(structures, keys), state.noise.kinds)
+        return state, structures, labels
 
     def condition(self, structures: Sequence[Atoms], *, keys: Mapping[str, str | None] | None = None) -> Self:
         """Return a new model that has also seen these labelled structures, with noises, amplitude and calibration kept.
@@ -69,16 +68,13 @@ class Updates(Calibrating):
         LabelError
             Labels are missing or broken.
         """
-        state, structures, labels, known = self._labelled(structures, keys)
-        training = None if self.training_ is None else self.training_.and_also(structures, known)
-        return self._updated(condition_state(state, structures, labels), self.features_, training)
+        return self._updated(condition_state(*self._labelled(structures, keys)), self.features_)
 
     def remove(self, structures: Sequence[Atoms], *, keys: Mapping[str, str | None] | None = None) -> Self:
         """Return a new model that never saw these structures, with noises, amplitude and calibration kept.
 
         The triangular factor is downdated (Stewart 1979): the cost does not depend on the rest. What only these
-        structures told cannot be taken out of a factor without losing digits; then it is refused. `calibrate` needs
-        to be given the training structures that are left.
+        structures told cannot be taken out of a factor without losing digits; then it is refused.
 
         Parameters
         ----------
@@ -96,8 +92,7 @@ class Updates(Calibrating):
         ParameterError
             The structures were never seen, or hardly anything else tells what they told: fit again without them.
         """
-        state, structures, labels, _ = self._labelled(structures, keys)
-        return self._updated(removed_state(state, structures, labels), self.features_, None)
+        return self._updated(removed_state(*self._labelled(structures, keys)), self.features_)
 
     def add_inducing(
         self, structures: Sequence[Atoms], n: int, *, keys: Mapping[str, str | None] | None = None
@@ -125,7 +120,7 @@ class Updates(Calibrating):
         """
         if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1:
             raise ParameterError(f"`n` must be a positive whole number of inducing environments, got {n!r}.")
-        state, structures, labels, known = self._labelled(structures, keys)
+        state, structures, labels = self._labelled(structures, keys)
         plain = grown(on_device(state.features, None), structures, int(n), seed=self.seed)
         precision = getattr(state.features, "precision", "float64")
         features = on_device(plain, device_of(state.features), precision)
@@ -134,7 +129,7 @@ class Updates(Calibrating):
             kinds=tuple(kind for kind in state.noise.kinds if labels.present(kind).any()),
             amplitude=state.amplitude, seed=self.seed,
         )  # fmt: skip
-        return self._updated(replace(new, reference=state.reference), features, TrainingSet.of(structures, known))
+        return self._updated(replace(new, reference=state.reference), features)
 
 
 def removed_state(state: Fitted, structures: list[Atoms], labels: Labels) -> Fitted:

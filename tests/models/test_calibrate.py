@@ -6,6 +6,7 @@ from functools import cache
 
 import numpy as np
 import pytest
+from ase.io import write
 from ase.neighborlist import neighbor_list
 
 import kernelpot as kp
@@ -139,8 +140,10 @@ def test_save_and_condition_keep_the_calibration(tmp_path):
     )
     more = calibrated().condition(make.copper_gold_set(2, seed=8))
     assert more.fitted_.calibration == calibrated().fitted_.calibration
-    assert len(more.training_) == len(training()) + 2
-    assert kp.reliability(more, folds=3).overall["energy"].n == len(training()) + 2
+    with pytest.raises(NotFittedError, match="give them as training="):
+        more.calibrate()
+    again = more.calibrate(training=[*training(), *make.copper_gold_set(2, seed=8)], folds=4)
+    assert again.fitted_.calibration != more.fitted_.calibration
 
 
 def test_a_loaded_model_calibrates_with_its_training_structures(tmp_path):
@@ -232,3 +235,20 @@ def test_stds_of_a_crystal_and_its_supercell_agree():
     one, eight = (calibrated().predict([a]) for a in (atoms, atoms.repeat(2)))
     assert eight.energy_std / 32 == pytest.approx(one.energy_std / 4, rel=1e-6)
     assert eight.around[0].scarcity[:4] == pytest.approx(one.around[0].scarcity, rel=1e-6)
+
+
+def test_a_model_on_a_device_calibrates_as_one_that_is_not():
+    pytest.importorskip("torch")
+    there = fitted().to("cpu").calibrate(training=training(), folds=4).fitted_.calibration
+    here = calibrated().fitted_.calibration
+    assert there.factor == pytest.approx(here.factor, rel=1e-3)
+    assert there.shape["forces"].quantiles == pytest.approx(here.shape["forces"].quantiles, rel=1e-3)
+
+
+def test_a_stream_of_structures_stays_one(tmp_path):
+    train = make.copper_gold_set(8)
+    write(tmp_path / "train.xyz", train)
+    model = potentials.model(12).fit(kp.stream(tmp_path / "train.xyz"))
+    assert isinstance(model.training_.structures, kp.data.stream.Stream)
+    whole = potentials.model(12).fit(train).calibrate(folds=3).fitted_.calibration
+    assert model.calibrate(folds=3).fitted_.calibration.factor == pytest.approx(whole.factor, rel=1e-2)
