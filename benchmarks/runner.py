@@ -61,6 +61,12 @@ CASES = {
         f"labels-{name}": Case(f"label efficiency on {name}: every criterion and rival", "labels", {"name": name})
         for name in ("Si", "Ge", "Li", "Ni", "ethanol", "acac", "AgPd", "Ta")
     },
+    **{
+        f"calibration-{name}": Case(
+            f"coverage, log score and rank of standard deviations on {name}", "calibration", {"name": name}
+        )
+        for name in ("Si", "Ge", "Li", "Ni", "ethanol", "acac", "AgPd")
+    },
     "forecast": Case("errors forecast from a pilot of 10 against a constant and N^(-1/2), seven sets", "forecast"),
     "goals": Case("errors of elastic constants and vacancy energies after choosing for them, EMT metals", "goals"),
     "certificates": Case("proven efficiencies of choices from mlearn Si, and what choosing costs", "certificates"),

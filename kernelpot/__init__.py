@@ -30,10 +30,12 @@ if TYPE_CHECKING:
     from kernelpot.models.forecast import forecast as forecast
     from kernelpot.models.linear import LinearModel as LinearModel
     from kernelpot.models.prediction import Prediction as Prediction
+    from kernelpot.models.reliability import reliability as reliability
     from kernelpot.models.scores import evaluate as evaluate
     from kernelpot.models.screening import screen as screen
     from kernelpot.models.sparse_gp import SparseGP as SparseGP
     from kernelpot.models.terms import Term as Term
+    from kernelpot.report.reliability import plot_reliability as plot_reliability
     from kernelpot.tuning.search import tune as tune
 
 __version__ = "0.1.0"
@@ -58,7 +60,9 @@ _HOMES = {
     "evaluate": "kernelpot.models.scores",
     "forecast": "kernelpot.models.forecast",
     "load": "kernelpot.models.files",
+    "plot_reliability": "kernelpot.report.reliability",
     "read": "kernelpot.data.read",
+    "reliability": "kernelpot.models.reliability",
     "screen": "kernelpot.models.screening",
     "stream": "kernelpot.data.stream",
     "tune": "kernelpot.tuning.search",

@@ -269,6 +269,19 @@ def test_evaluate_prints_and_writes_scores(files, tmp_path, capsys):
         assert score == pytest.approx(first[kind], rel=1e-6)
 
 
+def test_fit_calibrates_where_asked(files, tmp_path, capsys):
+    fitted, calibrated = kernelpot.load(files / "model.kp"), tmp_path / "calibrated.kp"
+    assert main(["fit", str(files / "train.xyz"), "--out", str(calibrated), "--calibrate", *SMALL, "--quiet"]) == 0
+    capsys.readouterr()
+    model = kernelpot.load(calibrated)
+    assert fitted.fitted_.calibration.shape == {}
+    assert set(model.fitted_.calibration.shape) == set(model.calibration_)
+    assert main(["evaluate", str(calibrated), str(files / "test.xyz"), "--quiet"]) == 0
+    out = capsys.readouterr().out
+    for column in ("in 68%", "in 95%", "log score", "rank", "ceiling"):
+        assert column in out
+
+
 def test_predict_writes_predictions_with_stds(files, tmp_path, capsys):
     out = tmp_path / "predicted.xyz"
     assert main(["predict", str(files / "model.kp"), str(files / "test.xyz"), "--out", str(out), "--quiet"]) == 0

@@ -304,6 +304,11 @@ def _fit(commands: argparse._SubParsersAction[Parser]) -> None:
     )
     command.add_argument("--test", nargs="+", metavar="FILE", default=[], help="also score the model on these")
     command.add_argument(
+        "--calibrate",
+        action="store_true",
+        help="measure standard deviations on training structures left out by folds (about two more fits)",
+    )
+    command.add_argument(
         "--zbl",
         action="store_true",
         help="learn the difference from the repulsion of nuclei, which keeps atoms apart where no label says so",

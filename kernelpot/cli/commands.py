@@ -67,6 +67,8 @@ def fit(args: Namespace) -> None:
     if args.pool:
         model = model.prepare([*read(args, args.pool), *train])
     model.fit(train)
+    if args.calibrate:
+        model = model.calibrate()
     model.save(args.out)
     scores = kp.evaluate(model, test) if test else None
     show(model.summary(), args.json)

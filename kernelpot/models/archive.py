@@ -16,6 +16,7 @@ from kernelpot.features.rebuild import check_array, feature_map_of
 from kernelpot.linalg.posterior import Posterior
 from kernelpot.models.extrapolation import Seen
 from kernelpot.models.fitted import Calibration, Fitted
+from kernelpot.models.shape import Shape
 from kernelpot.replacing import replacing
 
 FORMAT = "kernelpot-sparse-gp"
@@ -101,6 +102,7 @@ def _facts(state: Fitted) -> dict[str, Any]:
         "misfit": state.posterior.misfit,
         "factor": dict(state.calibration.factor),
         "label_noise": dict(state.calibration.noise),
+        "shape": {kind: shape.settings() for kind, shape in state.calibration.shape.items()},
         "cross_validation": dict(state.cross_validation),
         "n_labels": dict(state.n_labels),
         "seen_noise": None if state.seen is None else state.seen.noise,
@@ -125,7 +127,7 @@ def _rebuild(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> tuple[dic
     features = feature_map_of(facts["features"], arrays)
     posterior = Posterior(arrays["factor"], arrays["target"], _number("misfit", facts["misfit"]))
     _check_arrays(features, posterior, arrays["baseline"], arrays["e0_factor"])
-    calibration = Calibration(_numbers(facts["factor"]), _numbers(facts["label_noise"]))
+    calibration = Calibration(_numbers(facts["factor"]), _numbers(facts["label_noise"]), _shapes(facts["shape"]))
     n_labels = {kind: int(v) for kind, v in _numbers(facts["n_labels"]).items()}
     state = Fitted(
         features,
@@ -160,6 +162,12 @@ def _numbers(table: Mapping[str, Any]) -> dict[str, float]:
     if not set(table) <= set(KINDS):
         raise ValueError(f"the header names kinds of labels other than {', '.join(KINDS)}")
     return {kind: _number(kind, v) for kind, v in table.items()}
+
+
+def _shapes(table: Mapping[str, Any]) -> dict[str, Shape]:
+    if not set(table) <= set(KINDS):
+        raise ValueError(f"the header names kinds of labels other than {', '.join(KINDS)}")
+    return {kind: Shape.from_settings(settings) for kind, settings in table.items()}
 
 
 def _number(name: str, value: Any, *, positive: bool = False) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -18,9 +18,10 @@ from kernelpot.linalg.factor import stack
 from kernelpot.linalg.posterior import Posterior
 from kernelpot.models.baselines.protocol import Baseline, Contribution
 from kernelpot.models.extrapolation import Extrapolation, Seen
-from kernelpot.models.prediction import Prediction, Spread
+from kernelpot.models.prediction import Around, Prediction, Spread
+from kernelpot.models.shape import NORMAL, Shape
 from kernelpot.models.training import least_squares_e0, scale_rows
-from kernelpot.models.uncertainty import Uncertainty
+from kernelpot.models.uncertainty import Uncertainty, scarcity
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,17 +66,27 @@ class Calibration:
     noise
         Of a label: eV/atom, eV/Å, eV/Å³; a kind that was not fitted has the largest factor of
         those that were (nothing measured its own: rather too cautious than too bold), and noise 0.
+    shape
+        Of the kinds that `SparseGP.calibrate` measured: how the latent standard deviation is bent, and the tails.
     """
 
     factor: Mapping[str, float]
     noise: Mapping[str, float]
+    shape: Mapping[str, Shape] = field(default_factory=dict)
 
     def label(
-        self, kind: str, latent: Float[np.ndarray, "..."], scale: float | np.ndarray = 1.0
+        self,
+        kind: str,
+        latent: Float[np.ndarray, "..."],
+        scale: float | np.ndarray = 1.0,
+        **around: Float[np.ndarray, "..."],
     ) -> Float[np.ndarray, "..."]:
-        """Return the label's standard deviation, where the noise is `scale` times that of the kind."""
+        """Return the label's standard deviation, where the noise is `scale` times that of the kind.
+
+        `around` are the further arguments of `Shape.bend`; energies that come with them are per atom.
+        """
         noise = self.noise.get(kind, 0.0) * np.asarray(scale)
-        return np.hypot(self.scale(kind) * latent, noise)
+        return np.hypot(self.scale(kind) * self.shape.get(kind, NORMAL).bend(latent, **around), noise)
 
     def scale(self, kind: str) -> float:
         """Return the factor of a kind's posterior standard deviation."""
@@ -179,7 +190,7 @@ class Fitted:
         described = self.features.describe(batch)
         mean = self.mean_described(described)
         cuts = batch.offsets[1:-1]
-        latent = label = extrapolation = None
+        latent = label = around = extrapolation = None
         if uncertainty:
             if self.seen is not None:
                 extrapolation = np.split(self.extrapolation.grade(described), cuts)
@@ -187,9 +198,18 @@ class Fitted:
             local = np.sqrt(self.uncertainty.local_energy(described))
             latent = Spread(energy, np.split(forces, cuts), stress, np.split(local, cuts))
             calibration = self.calibration
+            n, scarce = batch.sizes, scarcity(local, batch, self.features.cutoff)
+            strange = energy / np.sqrt(n)
+            around = list(map(Around, np.split(scarce, cuts), strange.tolist(), np.split(batch.numbers, cuts)))
+            on_atoms = {
+                "scarcity": scarce[:, None],
+                "strangeness": np.repeat(strange, n)[:, None],
+                "element": batch.numbers[:, None],
+            }
+            on_structures = {"scarcity": np.array([a.mean_scarcity for a in around])}
             label = Spread(
-                calibration.label("energy", energy, batch.sizes),
-                np.split(calibration.label("forces", forces), cuts),
+                n * calibration.label("energy", energy / n, **on_structures),
+                np.split(calibration.label("forces", forces, **on_atoms), cuts),
                 calibration.label("stress", stress),
                 np.split(calibration.scale("energy") * local, cuts),
             )
@@ -200,6 +220,8 @@ class Fitted:
             np.split(mean.local_energy, cuts),
             latent,
             label,
+            around,
+            self.calibration.shape,
             extrapolation,
         )
 
@@ -243,5 +265,7 @@ def join(parts: list[Prediction]) -> Prediction:
         [e for p in parts for e in p.local_energy],
         spreads("latent"),
         spreads("label"),
+        None if parts[0].around is None else [a for p in parts for a in p.around or []],
+        parts[0].shape,
         [g for p in parts for g in p.extrapolation or ()] if parts[0].extrapolation is not None else None,
     )

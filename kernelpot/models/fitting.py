@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Int
 
 from kernelpot.data.labels import Labels
 from kernelpot.data.noise import KINDS, Noise
@@ -26,6 +26,7 @@ from kernelpot.models.fitted import Calibration, Fitted
 from kernelpot.models.noise_search import FoldErrors
 from kernelpot.models.training import (
     FoldFactors,
+    composition_of,
     e0_rows,
     fold_factors,
     labelled_rows,
@@ -166,11 +167,6 @@ def _regularise(
         found = errors.log_evidence(ratio, errors.powers if noise == "tempered" else None)[1]
     calibration = calibrate(errors.residual_noise(ratio), ratio, found, left)
     return noise_of(ratio, found), found, scales, calibration, left.rmse
-
-
-def composition_of(structures: Sequence[Atoms], species: Sequence[int]) -> Float[np.ndarray, "structures species"]:
-    """Return how many atoms of each species each structure has."""
-    return np.array([[np.count_nonzero(atoms.numbers == z) for z in species] for atoms in structures], dtype=float)
 
 
 def _memory_plan(features: FeatureMap, kinds: Sequence[str], n_folds: int) -> str:

@@ -9,6 +9,7 @@ from kernelpot.features.feature_map import FeatureMap
 from kernelpot.features.placing import on_device
 from kernelpot.linalg.devices import check_device
 from kernelpot.models.fitted import Fitted
+from kernelpot.models.left_out import TrainingSet
 
 
 class Placed:
@@ -18,6 +19,7 @@ class Placed:
     precision: str
     features_: FeatureMap | None
     fitted_: Fitted | None
+    training_: TrainingSet | None
 
     def _clone(self) -> Self:
         """Return a model of the same settings that has seen nothing."""
@@ -41,7 +43,7 @@ class Placed:
         """
         check_device(device, precision)
         model = self._clone()
-        model.device, model.precision = device, precision
+        model.device, model.precision, model.training_ = device, precision, self.training_
         if self.fitted_ is not None:
             model.fitted_ = replace(self.fitted_, features=on_device(self.fitted_.features, device, precision))
         if self.features_ is not None:

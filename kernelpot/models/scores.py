@@ -7,13 +7,16 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool
 
 from kernelpot.data.check import place
 from kernelpot.data.labels import Labels, resolve
 from kernelpot.errors import LabelError
 from kernelpot.models.arguments import structure_list
 from kernelpot.models.prediction import Prediction, Predictor
+from kernelpot.models.reliability import names_of, rank_and_ceiling
+from kernelpot.models.residuals import Residuals, residuals_of
+from kernelpot.models.shape import NORMAL, ONE, Shape
 from kernelpot.models.summary import UNITS
 
 if TYPE_CHECKING:
@@ -31,10 +34,14 @@ class KindScore:
     mae, rmse, worst
         eV/atom, eV/Å or eV/Å³.
     coverage_68, coverage_95
-        Share of labels inside ±1.00 and ±1.96 predicted standard deviations (68.3 % and 95.0 % if Gaussian); NaN
-        without them.
+        Share of labels inside the intervals for 68.27 % and 95 %: ±1.00 and ±1.96 predicted standard deviations, or
+        conformal quantiles after `SparseGP.calibrate`; NaN without them. Labels that are zero by symmetry, which the
+        model knows for certain, do not count here or below.
     log_score
         Mean log predictive density of a label in nats; larger is better; NaN without standard deviations.
+    rank, ceiling
+        Spearman correlation of standard deviation and absolute error, and what it would be if the errors were drawn
+        from the predicted normal distributions; NaN without standard deviations.
     """
 
     n: int
@@ -44,6 +51,8 @@ class KindScore:
     coverage_68: float
     coverage_95: float
     log_score: float
+    rank: float = float("nan")
+    ceiling: float = float("nan")
 
 
 @dataclass(frozen=True)
@@ -79,6 +88,8 @@ class Scores:
     def __str__(self) -> str:
         """Return a table for people, in meV."""
         head = f"{'':<16}{'kind':<8}{'n':>8}{'MAE':>10}{'RMSE':>10}{'worst':>10}  {'unit':<9}{'in 68%':>8}{'in 95%':>8}"
+        known = any(not np.isnan(s.coverage_68) for s in self.overall.values())
+        head += f"{'log score':>11}{'rank':>7}{'ceiling':>9}" if known else ""
         lines = [head]
         for name, kinds in [("all", self.overall), *self.groups.items()]:
             for kind, s in kinds.items():
@@ -87,10 +98,13 @@ class Scores:
                 inside = "".join(
                     "        " if np.isnan(v) else f"{100 * v:>7.1f}%" for v in (s.coverage_68, s.coverage_95)
                 )
-                lines.append(f"{name[:15]:<16}{kind:<8}{s.n:>8}{numbers}  {unit:<9}{inside}")
+                rest = "" if np.isnan(s.log_score) else f"{s.log_score:>11.3f}"
+                rest += "" if np.isnan(s.rank) else f"{s.rank:>7.2f}{s.ceiling:>9.2f}"
+                lines.append(f"{name[:15]:<16}{kind:<8}{s.n:>8}{numbers}  {unit:<9}{inside}{rest}".rstrip())
         lines += [f"worst {kind}: {where}" for kind, where in self.worst_at.items()]
-        if any(not np.isnan(s.coverage_68) for s in self.overall.values()):
-            lines.append("in 68%, in 95%: labels within 1 and 1.96 predicted std; more is cautious, less is bold")
+        if known:
+            lines.append("in 68%, in 95%: labels inside those intervals; more is cautious, less is bold")
+            lines.append("rank: Spearman correlation of std and |error|; ceiling: were the errors drawn from the stds")
         return "\n".join(lines)
 
 
@@ -126,68 +140,50 @@ def evaluate(
     if not any(labels.present(kind).any() for kind in UNITS):
         raise LabelError("evaluate needs labels, found none; name them with keys={'energy': ..., 'forces': ...}.")
     names = [place(atoms, number) for number, atoms in enumerate(structures)]
-    return score(model.predict(structures, uncertainty=uncertainty), labels, _groups(structures), names)
+    return score(model.predict(structures, uncertainty=uncertainty), labels, names_of(structures), names)
 
 
 def score(prediction: Prediction, labels: Labels, groups: Sequence[str], names: Sequence[str] | None = None) -> Scores:
     """Compare predictions with labels; `groups` names each structure's group, "" for none, and `names` itself."""
     names = [f"structure {s} (from 0)" for s in range(len(labels))] if names is None else names
-    residuals = {kind: _residuals(kind, prediction, labels) for kind in UNITS}
-    overall = {k: _score(*_joined(r, range(len(labels)))) for k, r in residuals.items() if r}
+    residuals = residuals_of(prediction, labels)
+    silent = {kind: r.silent for kind, r in residuals.items()}
+    shapes = {kind: prediction.shape.get(kind, NORMAL) for kind in residuals}
+    overall = {kind: _score(r, silent[kind], shapes[kind]) for kind, r in residuals.items()}
     named = {}
     for group in sorted({g for g in groups if g}):
-        members = [s for s, g in enumerate(groups) if g == group]
-        here = {k: _joined(r, members) for k, r in residuals.items() if r}
-        named[group] = {k: _score(*pair) for k, pair in here.items() if len(pair[0])}
-    worst = {k: names[max(r, key=lambda s: float(np.abs(r[s][0]).max()))] for k, r in residuals.items() if r}
+        member = np.array([g == group for g in groups])
+        here = {kind: member[r.structure] for kind, r in residuals.items()}
+        named[group] = {
+            kind: _score(r.take(here[kind]), silent[kind][here[kind]], shapes[kind])
+            for kind, r in residuals.items()
+            if here[kind].any()
+        }
+    worst = {kind: names[int(r.structure[np.abs(r.error).argmax()])] for kind, r in residuals.items()}
     return Scores(overall, named if len(named) > 1 else {}, len(labels), worst)
 
 
-Pair = tuple[Float[np.ndarray, "n"], Float[np.ndarray, "n"]]
-
-
-def _residuals(kind: str, prediction: Prediction, labels: Labels) -> dict[int, Pair]:
-    """Return residuals and standard deviations of every structure that has this kind of label."""
-    result = {}
-    for s in np.flatnonzero(labels.present(kind)):
-        n = labels.n_atoms[s]
-        if kind == "energy":
-            error = np.array([(prediction.energy[s] - labels.energy[s]) / n])
-            std = None if prediction.label is None else np.array([prediction.label.energy_std[s] / n])
-        elif kind == "forces":
-            error = (prediction.forces[s] - labels.forces[s]).ravel()
-            std = None if prediction.label is None else prediction.label.forces_std[s].ravel()
-        else:
-            error = prediction.stress[s] - labels.stress[s]
-            std = None if prediction.label is None else prediction.label.stress_std[s]
-        result[int(s)] = (error, np.full(len(error), np.nan) if std is None else std)
-    return result
-
-
-def _joined(residuals: Mapping[int, Pair], members: Sequence[int] | range) -> Pair:
-    parts = [residuals[s] for s in members if s in residuals]
-    if not parts:
-        return np.empty(0), np.empty(0)
-    return np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])
-
-
-def _score(error: Float[np.ndarray, " n"], std: Float[np.ndarray, " n"]) -> KindScore:
-    size = np.abs(error)
-    known = bool(np.isfinite(std).all() and (std > 0).all())
-    z = size / std if known else np.full(len(size), np.nan)
+def _score(r: Residuals, silent: Bool[np.ndarray, " n"], shape: Shape) -> KindScore:
+    size = np.abs(r.error)
+    told = r.take(~silent)
+    known = bool(len(told.error) and np.isfinite(told.std).all() and (told.std > 0).all())
+    inside_68 = inside_95 = log_score = rank = ceiling = float("nan")
+    if known:
+        z = np.abs(told.error) / told.std
+        inside_68, inside_95 = (float(np.mean(z <= shape.quantile(level))) for level in (ONE, 0.95))
+        log_score = float(np.mean(shape.log_density(told.error, told.std)))
+        rank, ceiling = rank_and_ceiling(told.error, told.std)
     return KindScore(
-        n=len(error),
+        n=len(size),
         mae=float(size.mean()),
-        rmse=float(np.sqrt(np.mean(error**2))),
+        rmse=float(np.sqrt(np.mean(r.error**2))),
         worst=float(size.max()),
-        coverage_68=float(np.mean(z <= 1.0)) if known else float("nan"),
-        coverage_95=float(np.mean(z <= 1.959964)) if known else float("nan"),
-        log_score=float(np.mean(-0.5 * z**2 - np.log(std) - 0.5 * np.log(2 * np.pi))) if known else float("nan"),
+        coverage_68=inside_68,
+        coverage_95=inside_95,
+        log_score=log_score,
+        rank=rank,
+        ceiling=ceiling,
     )
-
-
-def _groups(structures: Sequence[Atoms]) -> list[str]:
-    return [str(atoms.info.get("config_type", "")) for atoms in structures]
 
 
 def _plain(score: KindScore) -> dict[str, float | int | None]:

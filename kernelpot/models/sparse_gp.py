@@ -28,6 +28,7 @@ from kernelpot.models.baselines.protocol import Baseline
 from kernelpot.models.distributed import Workers
 from kernelpot.models.fitted import Fitted, Mean, join
 from kernelpot.models.fitting import fit_state, require_labels
+from kernelpot.models.left_out import TrainingSet
 from kernelpot.models.placed import Placed
 from kernelpot.models.planning import Planner
 from kernelpot.models.prediction import Prediction
@@ -123,6 +124,7 @@ class SparseGP(Planner, Placed, Updates):
         self.baseline = as_baseline(baseline)
         self.features_: FeatureMap | None = None
         self.fitted_: Fitted | None = None
+        self.training_: TrainingSet | None = None
 
     def __repr__(self) -> str:
         """Return the call that makes an equal model, and what it was prepared with or fitted on, if it was."""
@@ -246,7 +248,7 @@ class SparseGP(Planner, Placed, Updates):
         fold = None if folds is None else fold_numbers(folds, len(structures))
         if self.features_ is not None:
             check_species(structures, self.features_.species)
-        labels = less_baseline(self.baseline, structures, labels, kinds)
+        known, labels = labels, less_baseline(self.baseline, structures, labels, kinds)
         features = self.features_ or self._choose_features(structures)
         state = fit_state(
             features,
@@ -259,6 +261,7 @@ class SparseGP(Planner, Placed, Updates):
             given_folds=fold,
             workers=None if not number_of(workers, scheduler) and scheduler is None else Workers(workers, scheduler),
         )
+        self.training_ = TrainingSet.of(structures, known)
         self.fitted_ = replace(state, reference=self.baseline)
         return self
 

@@ -91,6 +91,11 @@ def scale_rows(
     return scaled
 
 
+def composition_of(structures: Sequence[Atoms], species: Sequence[int]) -> Float[np.ndarray, "structures species"]:
+    """Count the atoms of each species in each structure."""
+    return np.array([[np.count_nonzero(atoms.numbers == z) for z in species] for atoms in structures], dtype=float)
+
+
 def e0_rows(
     labels: Labels, composition: Float[np.ndarray, "structures species"]
 ) -> Float[np.ndarray, "energies species_plus_1"]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from kernelpot.data.batch import Batch
 from kernelpot.features.feature_map import E0_PRIOR, Described, FeatureMap, counts
 from kernelpot.linalg.posterior import Posterior
 
@@ -108,6 +109,19 @@ class Uncertainty:
         e0 = np.broadcast_to(E0_PRIOR * composition, (len(rows), composition.shape[1]))
         seen = self.posterior.variance(np.concatenate([self.amplitude * white, e0], axis=1))
         return seen + self.amplitude**2 * residual
+
+
+def scarcity(local_std: Float[np.ndarray, " atoms"], batch: Batch, cutoff: float) -> Float[np.ndarray, " atoms"]:
+    """Return the root mean square of the local energies' standard deviations over each atom with its neighbours, eV.
+
+    Large where training environments are scarce: the error of a force comes from the energies of all atoms around.
+    """
+    squared = local_std**2
+    near = np.einsum("px,px->p", batch.vectors, batch.vectors) <= cutoff**2
+    first, second = batch.first[near], batch.second[near]
+    total = squared + np.bincount(first, squared[second], batch.n_atoms)
+    result: np.ndarray = np.sqrt(total / (1.0 + np.bincount(first, minlength=batch.n_atoms)))
+    return result
 
 
 def _known(rows: np.ndarray | None) -> np.ndarray:

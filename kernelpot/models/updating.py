@@ -20,10 +20,11 @@ from kernelpot.features.sum_map import SumMap
 from kernelpot.linalg.factor import RowSink
 from kernelpot.models.arguments import check_species, structure_list
 from kernelpot.models.baselines.given import less_baseline
+from kernelpot.models.calibrating import Calibrating
 from kernelpot.models.fitted import Fitted
-from kernelpot.models.fitting import composition_of, condition_state, fit_state
-from kernelpot.models.posteriors import Posteriors
-from kernelpot.models.training import e0_rows, labelled_rows, scale_rows, whiten_columns
+from kernelpot.models.fitting import condition_state, fit_state
+from kernelpot.models.left_out import TrainingSet
+from kernelpot.models.training import composition_of, e0_rows, labelled_rows, scale_rows, whiten_columns
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -34,7 +35,7 @@ ROUND_OFF = 1e-13
 FEWER = "too little would be left of what they told ({}); fit again without them."
 
 
-class Updates(Posteriors):
+class Updates(Calibrating):
     """The part of a model that changes a fit without starting from the prior."""
 
     features_: FeatureMap | None
@@ -44,21 +45,21 @@ class Updates(Posteriors):
 
     _clone: Callable[..., Any]
 
-    def _updated(self, state: Fitted, features: FeatureMap | None) -> Self:
+    def _updated(self, state: Fitted, features: FeatureMap | None, training: TrainingSet | None) -> Self:
         model: Self = self._clone()
-        model.features_, model.fitted_ = features, state
+        model.features_, model.fitted_, model.training_ = features, state, training
         return model
 
     def _labelled(
         self, structures: Sequence[Atoms], keys: Mapping[str, str | None] | None
-    ) -> tuple[Fitted, list[Atoms], Labels]:
-        """Return the state with structures it can take, and their labels less the baseline."""
+    ) -> tuple[Fitted, list[Atoms], Labels, Labels]:
+        """Return the state with structures it can take, and their labels, less the baseline and as they are."""
         state = self._state()
         structures = structure_list(structures)
         check_species(structures, state.features.species)
         validate(structures)
-        labels = less_baseline(state.reference, structures, resolve(structures, keys), state.noise.kinds)
-        return state, structures, labels
+        known = resolve(structures, keys)
+        return state, structures, less_baseline(state.reference, structures, known, state.noise.kinds), known
 
     def condition(self, structures: Sequence[Atoms], *, keys: Mapping[str, str | None] | None = None) -> Self:
         """Return a new model that has also seen these labelled structures, with noises, amplitude and calibration kept.
@@ -73,13 +74,16 @@ class Updates(Posteriors):
         LabelError
             Labels are missing or broken.
         """
-        return self._updated(condition_state(*self._labelled(structures, keys)), self.features_)
+        state, structures, labels, known = self._labelled(structures, keys)
+        training = None if self.training_ is None else self.training_.and_also(structures, known)
+        return self._updated(condition_state(state, structures, labels), self.features_, training)
 
     def remove(self, structures: Sequence[Atoms], *, keys: Mapping[str, str | None] | None = None) -> Self:
         """Return a new model that never saw these structures, with noises, amplitude and calibration kept.
 
         The triangular factor is downdated (Stewart 1979): the cost does not depend on the rest. What only these
-        structures told cannot be taken out of a factor without losing digits; then it is refused.
+        structures told cannot be taken out of a factor without losing digits; then it is refused. `calibrate` needs
+        to be given the training structures that are left.
 
         Parameters
         ----------
@@ -97,7 +101,8 @@ class Updates(Posteriors):
         ParameterError
             The structures were never seen, or hardly anything else tells what they told: fit again without them.
         """
-        return self._updated(removed_state(*self._labelled(structures, keys)), self.features_)
+        state, structures, labels, _ = self._labelled(structures, keys)
+        return self._updated(removed_state(state, structures, labels), self.features_, None)
 
     def add_inducing(
         self, structures: Sequence[Atoms], n: int, *, keys: Mapping[str, str | None] | None = None
@@ -125,7 +130,7 @@ class Updates(Posteriors):
         """
         if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1:
             raise ParameterError(f"`n` must be a positive whole number of inducing environments, got {n!r}.")
-        state, structures, labels = self._labelled(structures, keys)
+        state, structures, labels, known = self._labelled(structures, keys)
         plain = grown(on_device(state.features, None), structures, int(n), seed=self.seed, tolerance=self.tolerance)
         precision = getattr(state.features, "precision", "float64")
         features = on_device(plain, device_of(state.features), precision)
@@ -134,7 +139,7 @@ class Updates(Posteriors):
             kinds=tuple(kind for kind in state.noise.kinds if labels.present(kind).any()),
             amplitude=state.amplitude, seed=self.seed,
         )  # fmt: skip
-        return self._updated(replace(new, reference=state.reference), features)
+        return self._updated(replace(new, reference=state.reference), features, TrainingSet.of(structures, known))
 
 
 def removed_state(state: Fitted, structures: list[Atoms], labels: Labels) -> Fitted:
