@@ -208,8 +208,11 @@ def _read_db(path: Path, rows: Sequence[int]) -> Iterator[Atoms | None]:
     with connect(path) as database:
         for row in rows:
             try:
-                atoms: Atoms = database.get_atoms(id=row)
+                found = database.get(id=row)
             except KeyError:
                 yield None
                 continue
+            # Keys and data of rows may hold labels: the same as `kernelpot.read` makes of them.
+            atoms: Atoms = found.toatoms()
+            atoms.info.update({**found.data, **found.key_value_pairs})
             yield atoms

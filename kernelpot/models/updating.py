@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
+from jaxtyping import Float
 
 from kernelpot.data.check import validate
 from kernelpot.data.labels import Labels, resolve
@@ -27,6 +28,9 @@ from kernelpot.models.training import composition_of, e0_rows, labelled_rows, sc
 if TYPE_CHECKING:
     from ase import Atoms
 
+ROUND_OFF = 1e-13
+"""Eigenvalues of a Gram matrix of unit columns that tell nothing."""
+
 FEWER = "too little would be left of what they told ({}); fit again without them."
 
 
@@ -36,6 +40,7 @@ class Updates(Posteriors):
     features_: FeatureMap | None
     fitted_: Fitted | None
     seed: int
+    tolerance: float
 
     _clone: Callable[..., Any]
 
@@ -121,7 +126,7 @@ class Updates(Posteriors):
         if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1:
             raise ParameterError(f"`n` must be a positive whole number of inducing environments, got {n!r}.")
         state, structures, labels = self._labelled(structures, keys)
-        plain = grown(on_device(state.features, None), structures, int(n), seed=self.seed)
+        plain = grown(on_device(state.features, None), structures, int(n), seed=self.seed, tolerance=self.tolerance)
         precision = getattr(state.features, "precision", "float64")
         features = on_device(plain, device_of(state.features), precision)
         new = fit_state(
@@ -162,19 +167,32 @@ def removed_state(state: Fitted, structures: list[Atoms], labels: Labels) -> Fit
         seen = None if state.seen is None else state.seen.without_structures(features, structures)
     except (np.linalg.LinAlgError, ParameterError) as error:
         raise ParameterError(f"these structures cannot be removed: {FEWER.format(error)}") from None
-    gram = state.e0_factor.T @ state.e0_factor
     energies = e0_rows(labels, composition_of(structures, features.species))
-    factor = _root(gram - energies.T @ energies, scale=float(np.trace(gram)))
+    factor = _fewer_energies(state.e0_factor, energies, state.baseline)
     return replace(state, posterior=posterior, seen=seen, n_labels=n_labels).with_e0(factor)
 
 
-def _root(gram: Any, *, scale: float) -> Any:
-    """Return F with FᵀF = gram, clipped to positive semidefinite at round-off."""
-    eigenvalues, vectors = np.linalg.eigh(gram)
-    return np.sqrt(np.where(eigenvalues > 1e-14 * scale, eigenvalues, 0.0))[:, None] * vectors.T
+def _fewer_energies(
+    factor: Float[np.ndarray, "rank n"], rows: Float[np.ndarray, "energies n"], baseline: Float[np.ndarray, " species"]
+) -> Float[np.ndarray, "n n"]:
+    """Return F with FᵀF = factorᵀ factor - rowsᵀ rows, what is below round-off left out.
+
+    Energies are taken relative to the baseline meanwhile: all-electron ones of 1e5 eV per atom, once squared, would
+    leave no digits for the species' shares.
+    """
+    relative = np.eye(factor.shape[1])
+    relative[:-1, -1] = -baseline
+    kept, gone = factor @ relative, rows @ relative
+    scale = np.linalg.norm(kept, axis=0)
+    scale[scale == 0.0] = 1.0
+    eigenvalues, vectors = np.linalg.eigh((kept.T @ kept - gone.T @ gone) / np.outer(scale, scale))
+    root = np.sqrt(np.where(eigenvalues > ROUND_OFF, eigenvalues, 0.0))[:, None] * vectors.T * scale
+    root[:, -1] += root[:, :-1] @ baseline
+    result: np.ndarray = root
+    return result
 
 
-def grown(features: FeatureMap, structures: Sequence[Atoms], n: int, *, seed: int) -> FeatureMap:
+def grown(features: FeatureMap, structures: Sequence[Atoms], n: int, *, seed: int, tolerance: float) -> FeatureMap:
     """Return the feature map with up to n more inducing environments.
 
     Raises
@@ -184,13 +202,13 @@ def grown(features: FeatureMap, structures: Sequence[Atoms], n: int, *, seed: in
     """
     if isinstance(features, KernelMap):
         z = more_inducing(features.descriptor, structures, features.inducing, n, seed=seed)
-        return KernelMap.from_inducing(features.descriptor, features.kernel, z)
+        return KernelMap.from_inducing(features.descriptor, features.kernel, z, tolerance)
     if isinstance(features, SumMap):
         kernels = [t for t, term in enumerate(features.terms) if isinstance(term, KernelMap)]
         if kernels:
             shares = {t: n // len(kernels) + (k < n % len(kernels)) for k, t in enumerate(kernels)}
             terms = [
-                grown(term, structures, shares[t], seed=seed) if shares.get(t) else term
+                grown(term, structures, shares[t], seed=seed, tolerance=tolerance) if shares.get(t) else term
                 for t, term in enumerate(features.terms)
             ]
             return replace(features, terms=tuple(terms))

@@ -8,6 +8,7 @@ from ase.db import connect
 from ase.io import write
 
 import kernelpot as kp
+from kernelpot.data.labels import resolve
 from kernelpot.data.noise import Noise
 from kernelpot.errors import DataError, ParameterError
 from kernelpot.models import distributed
@@ -45,6 +46,20 @@ def test_a_stream_is_a_list(files):
     assert "b.extxyz" in repr(stream)
     with pytest.raises(IndexError):
         _ = stream[len(TRAIN)]
+
+
+def test_labels_in_the_keys_and_data_of_a_database_are_found(tmp_path):
+    path = tmp_path / "keys.db"
+    with connect(path) as database:
+        for atoms in TRAIN[:4]:
+            bare = atoms.copy()
+            database.write(bare, my_energy=atoms.get_potential_energy(), data={"my_forces": atoms.get_forces()})
+    keys = {"energy": "my_energy", "forces": "my_forces"}
+    labels = resolve(kp.stream(path), keys)
+    whole = resolve(kp.read(path, keys=keys, verbose=False))
+    np.testing.assert_array_equal(labels.energy, whole.energy)
+    for one, two in zip(labels.forces, whole.forces, strict=True):
+        np.testing.assert_array_equal(one, two)
 
 
 @pytest.mark.parametrize("noise", [NOISE, "cv"], ids=["given", "cv"])

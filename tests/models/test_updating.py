@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from ase.calculators.singlepoint import SinglePointCalculator
 
 import kernelpot as kp
 from kernelpot.errors import LabelError, NotFittedError, ParameterError
+from kernelpot.features.kernel_map import KernelMap
 from kernelpot.linalg.factor import downdated, triangle
 from tests import structures as make
 from tests.potentials import NOISE, small_soap
@@ -101,3 +103,38 @@ def test_downdating_a_triangle():
     np.testing.assert_allclose(downdated(triangle(rows), rows[30:]), triangle(rows[:30]), atol=1e-12)
     with pytest.raises(np.linalg.LinAlgError, match="share"):
         downdated(triangle(rows), 2.0 * rows)
+
+
+def all_electron(structures):
+    """Move energies to where all-electron codes have them: -45,000 eV for Cu, -535,000 eV for Au."""
+    result = []
+    for atoms in structures:
+        copy, values = atoms.copy(), dict(atoms.calc.results)
+        values["energy"] += float(np.where(atoms.numbers == 79, -535_000.0, -45_000.0).sum())
+        copy.calc = SinglePointCalculator(copy, **values)
+        result.append(copy)
+    return result
+
+
+def test_removal_keeps_its_digits_on_the_scale_of_all_electron_energies():
+    train = all_electron(ALLOY)
+    prepared = kp.SparseGP(small_soap(), n_inducing=14, noise=NOISE).prepare(train)
+    features = prepared.features_
+    fewer = prepared.fit(train).remove([train[1], train[4]])
+    again = kp.SparseGP(small_soap(), n_inducing=14, noise=NOISE)
+    again.features_ = features
+    again.fit([atoms for k, atoms in enumerate(train) if k not in (1, 4)])
+    for z, energy in again.baseline_.items():
+        assert fewer.baseline_[z] == pytest.approx(energy, abs=1e-8)
+    test = make.copper_gold(77)
+    a, b = fewer.predict([test]), again.predict([test])
+    np.testing.assert_allclose(a.forces[0], b.forces[0], atol=1e-8)
+    np.testing.assert_allclose(a.energy, b.energy, atol=1e-8)
+
+
+def test_added_environments_are_whitened_with_the_models_own_tolerance():
+    model = kp.SparseGP(small_soap(), n_inducing=12, noise=NOISE, tolerance=1e-3).fit(ALLOY)
+    more = model.add_inducing(ALLOY, 4).fitted_.features
+    fresh = KernelMap.from_inducing(more.descriptor, more.kernel, more.inducing, 1e-3)
+    loose = KernelMap.from_inducing(more.descriptor, more.kernel, more.inducing)
+    assert more.n_weights == fresh.n_weights < loose.n_weights
