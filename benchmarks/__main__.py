@@ -28,7 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     if options.list:
         for name, case in CASES.items():
-            print(f"{name:<21}{case.what}")
+            print(f"{name:<25}{case.what}")
         return 0
     names = matching(options.cases)
     if not names:
