@@ -29,6 +29,15 @@ class FiniteRank:
         """Return the map's `form`: its features leave nothing to be drawn."""
         return self.form(weights)
 
+    def residual(
+        self,
+        described: Any,  # noqa: ARG002
+        kind: str,  # noqa: ARG002
+        white: Float[np.ndarray, "rows d"],
+    ) -> Float[np.ndarray, " rows"]:
+        """Return zeros: the finite rank is the prior."""
+        return np.zeros(len(white))
+
     def energy_residual(
         self,
         left: Any,  # noqa: ARG002

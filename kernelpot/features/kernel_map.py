@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,11 +17,12 @@ from kernelpot.features.gradients import EnergyForm
 from kernelpot.features.kernel_space import Described, KernelSpace
 from kernelpot.features.residual import prior
 from kernelpot.features.rows import make_rows
+from kernelpot.features.single import Single
 from kernelpot.kernels import DotProduct
 
 
 @dataclass(frozen=True, eq=False)
-class KernelMap(KernelSpace):
+class KernelMap(KernelSpace, Single):
     """`KernelSpace` as a feature map: a model of its own, or one term of a sum."""
 
     @property
@@ -33,22 +34,6 @@ class KernelMap(KernelSpace):
     def cutoff(self) -> float:
         """Reach of the descriptor, Å."""
         return self.descriptor.cutoff
-
-    @property
-    def widths(self) -> tuple[int, ...]:
-        """A single map is a single term."""
-        return (self.n_weights,)
-
-    @property
-    def scales(self) -> tuple[float, ...]:
-        """A single term is the unit."""
-        return (1.0,)
-
-    def rescaled(self, scales: Sequence[float]) -> KernelMap:
-        """Return the map itself: it has no other to be scaled against."""
-        if tuple(scales) != (1.0,):
-            raise ValueError(f"a single term has the scale 1, got {tuple(scales)}")
-        return self
 
     def rows(self, described: Described, kinds: Collection[str]) -> Rows:
         """Return the rows of a batch."""

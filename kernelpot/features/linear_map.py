@@ -17,6 +17,7 @@ from kernelpot.features.inducing import chunks
 from kernelpot.features.kernel_space import Described
 from kernelpot.features.normalise import unit, unit_jacobian, unit_vjp
 from kernelpot.features.rows import add_runs, scatter
+from kernelpot.features.single import Single
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -26,7 +27,7 @@ CENTRES = 64
 
 
 @dataclass(frozen=True, eq=False)
-class LinearMap(FiniteRank):
+class LinearMap(FiniteRank, Single):
     """φ(x) = x / s of the centre's species: finite rank is the prior itself, and there is no residual variance.
 
     Attributes
@@ -83,22 +84,6 @@ class LinearMap(FiniteRank):
     def n_weights(self) -> int:
         """One weight for each component."""
         return self.n_columns
-
-    @property
-    def widths(self) -> tuple[int, ...]:
-        """A single map is a single term."""
-        return (self.n_weights,)
-
-    @property
-    def scales(self) -> tuple[float, ...]:
-        """A single term is the unit."""
-        return (1.0,)
-
-    def rescaled(self, scales: Sequence[float]) -> LinearMap:
-        """Return the map itself: it has no other to be scaled against."""
-        if tuple(scales) != (1.0,):
-            raise ValueError(f"a single term has the scale 1, got {tuple(scales)}")
-        return self
 
     def describe(self, batch: Batch) -> Described:
         """Describe the environments of a batch."""
@@ -173,15 +158,6 @@ class LinearMap(FiniteRank):
     def local_prior(self, described: Described) -> Float[np.ndarray, " atoms"]:
         """Squared length of every atom's features."""
         return np.einsum("if,if->i", described.x, described.x) / self.lengths[described.species] ** 2
-
-    def residual(
-        self,
-        described: Described,  # noqa: ARG002
-        kind: str,  # noqa: ARG002
-        white: Float[np.ndarray, "rows d"],
-    ) -> Float[np.ndarray, " rows"]:
-        """Return zeros: the finite rank is the prior."""
-        return np.zeros(len(white))
 
     def weights_of(self, number: int) -> Bool[np.ndarray, " d"]:
         """Tell which features belong to environments centred on an element."""

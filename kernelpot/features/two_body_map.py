@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -15,6 +15,7 @@ from kernelpot.data.batch import Batch
 from kernelpot.descriptors.two_body import TwoBody
 from kernelpot.features.feature_map import Rows
 from kernelpot.features.finite_rank import FiniteRank
+from kernelpot.features.single import Single
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +29,7 @@ class TwoBodyDescribed:
 
 
 @dataclass(frozen=True, eq=False)
-class TwoBodyMap(FiniteRank):
+class TwoBodyMap(FiniteRank, Single):
     """E = Σ_pairs e_ab(r), with e_ab = Σ_k w_k φ_k(r) and w ~ N(0, I); every atom owns half of its pairs.
 
     The prior of e_ab is f(r) f(r') exp(-(r - r')²/2ℓ²) seen from a grid of distances so dense that nothing is left out
@@ -72,22 +73,6 @@ class TwoBodyMap(FiniteRank):
     def n_weights(self) -> int:
         """The columns are features already."""
         return self.n_columns
-
-    @property
-    def widths(self) -> tuple[int, ...]:
-        """A single map is a single term."""
-        return (self.n_weights,)
-
-    @property
-    def scales(self) -> tuple[float, ...]:
-        """A single term is the unit."""
-        return (1.0,)
-
-    def rescaled(self, scales: Sequence[float]) -> TwoBodyMap:
-        """Return the map itself: it has no other to be scaled against."""
-        if tuple(scales) != (1.0,):
-            raise ValueError(f"a single term has the scale 1, got {tuple(scales)}")
-        return self
 
     @cached_property
     def blocks(self) -> Int[np.ndarray, "species species"]:
@@ -155,15 +140,6 @@ class TwoBodyMap(FiniteRank):
         """Squared length of every atom's features."""
         ((_, _, values),) = self.local_values(described)
         return np.einsum("id,id->i", values, values)
-
-    def residual(
-        self,
-        described: TwoBodyDescribed,  # noqa: ARG002
-        kind: str,  # noqa: ARG002
-        white: Float[np.ndarray, "rows d"],
-    ) -> Float[np.ndarray, " rows"]:
-        """Return zeros: the finite rank is the prior."""
-        return np.zeros(len(white))
 
     def weights_of(self, number: int) -> Bool[np.ndarray, " d"]:
         """Tell which features belong to pairs that hold an element."""
