@@ -94,7 +94,7 @@ class Updates(Calibrating):
         LabelError
             Labels are missing, or more than there were.
         ParameterError
-            The structures were never seen, or hardly anything else tells what they told: fit again without them.
+            The structures tell more than the model knows, or hardly anything else tells what they told: fit again.
         """
         state, structures, labels, _ = self._labelled(structures, keys)
         return self._updated(removed_state(state, structures, labels), self.features_, None)
