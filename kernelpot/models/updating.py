@@ -77,8 +77,9 @@ class Updates(Calibrating):
         """Return a new model that never saw these structures, with noises, amplitude and calibration kept.
 
         The triangular factor is downdated (Stewart 1979): the cost does not depend on the rest. What only these
-        structures told cannot be taken out of a factor without losing digits; then it is refused. `calibrate` needs
-        to be given the training structures that are left.
+        structures told cannot be taken out of a factor without losing digits; then it is refused. Structures
+        that were never seen are noticed only where they tell more than the factor holds. `calibrate` needs to be given
+        the training structures that are left.
 
         Parameters
         ----------
