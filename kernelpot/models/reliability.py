@@ -121,12 +121,19 @@ class Reliability:
         for name, kinds in [("all", self.overall), *self.groups.items()]:
             for kind, r in kinds.items():
                 inside = "".join(
-                    f"{f'{100 * m.value:.1f} ± {100 * m.error:.1f}':>14}" for m in (r.coverage_68, r.coverage_95)
+                    f"{_with_error(100 * m.value, 100 * m.error, 1, 1):>14}" for m in (r.coverage_68, r.coverage_95)
                 )
-                score = f"{r.log_score.value:.3f} ± {r.log_score.error:.2f}"
-                lines.append(f"{name[:15]:<16}{kind:<8}{r.n:>8}{inside}{score:>14}{r.rank:>8.2f}{r.ceiling:>9.2f}")
-        lines.append("± is the standard error over structures; rank: Spearman correlation of std and |error|")
+                score = _with_error(r.log_score.value, r.log_score.error, 3, 2)
+                ranks = "".join(f"{x:>{w}.2f}" if x == x else " " * w for x, w in ((r.rank, 8), (r.ceiling, 9)))
+                lines.append(f"{name[:15]:<16}{kind:<8}{r.n:>8}{inside}{score:>14}{ranks}".rstrip())
+        lines.append("n leaves out labels that are zero by symmetry; ± is the standard error over structures")
+        lines.append("rank: Spearman correlation of std and |error|; ceiling: were the errors drawn from the stds")
         return "\n".join(lines)
+
+
+def _with_error(value: float, error: float, digits: int, error_digits: int) -> str:
+    """Return "value ± error", without an error where a single structure has none."""
+    return f"{value:.{digits}f}" + (f" ± {error:.{error_digits}f}" if np.isfinite(error) else "")
 
 
 def reliability(

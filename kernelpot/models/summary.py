@@ -26,7 +26,7 @@ def summarise(state: Fitted) -> str:
         f"species             {' '.join(names)}",
         f"inducing            {features.n_inducing} ({features.shares()}); {features.n_weights} independent",
         f"evaluation          {', '.join(paths)}",
-        f"amplitude           {state.amplitude:.4g} eV",
+        f"amplitude           {', '.join(f'{state.amplitude * scale:.4g} eV' for scale in features.scales)}",
     ]
     for kind, count in state.n_labels.items():
         unit, scale = UNITS[kind]
@@ -34,7 +34,9 @@ def summarise(state: Fitted) -> str:
         if kind in state.cross_validation:
             text += f", left-out RMSE {scale * state.cross_validation[kind]:.4g} {unit}"
         noise, factor = scale * state.calibration.noise[kind], state.calibration.factor[kind]
-        text += f", label noise {noise:.4g}, std factor {factor:.3g}"
+        # A calibrated std is bent and has a floor, which is no noise: the misfit is in the bent part.
+        what = "calibrated: floor of the std" if kind in state.calibration.shape else "label noise"
+        text += f", {what} {noise:.4g}, std factor {factor:.3g}"
         lines.append(text)
     n = state.n_labels.get("energy", FEW)
     if n < FEW:

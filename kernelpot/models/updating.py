@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from jaxtyping import Float
 
-from kernelpot.data.check import validate
+from kernelpot.data.check import place, validate
 from kernelpot.data.labels import Labels, resolve
 from kernelpot.errors import LabelError, ParameterError
 from kernelpot.features.feature_map import FeatureMap
@@ -22,6 +22,7 @@ from kernelpot.models.arguments import check_species, structure_list
 from kernelpot.models.baselines.given import less_baseline
 from kernelpot.models.fitted import Fitted
 from kernelpot.models.fitting import condition_state, fit_state
+from kernelpot.models.left_out import TrainingSet
 from kernelpot.models.posteriors import Posteriors
 from kernelpot.models.training import composition_of, e0_rows, labelled_rows, scale_rows, whiten_columns
 
@@ -41,6 +42,7 @@ class Updates(Posteriors):
     fitted_: Fitted | None
     seed: int
     tolerance: float
+    training_: TrainingSet | None
 
     _clone: Callable[..., Any]
 
@@ -79,7 +81,9 @@ class Updates(Posteriors):
         """Return a new model that never saw these structures, with noises, amplitude and calibration kept.
 
         The triangular factor is downdated (Stewart 1979): the cost does not depend on the rest. What only these
-        structures told cannot be taken out of a factor without losing digits; then it is refused.
+        structures told cannot be taken out of a factor without losing digits; then it is refused. A model from a file
+        does not know its training structures: then strangers are noticed only where they tell more than the
+        factor holds. `calibrate` needs to be given the training structures that are left.
 
         Parameters
         ----------
@@ -95,9 +99,12 @@ class Updates(Posteriors):
         LabelError
             Labels are missing, or more than there were.
         ParameterError
-            The structures were never seen, or hardly anything else tells what they told: fit again without them.
+            The structures tell more than the model knows, or hardly anything else tells what they told: fit again.
         """
-        return self._updated(removed_state(*self._labelled(structures, keys)), self.features_)
+        state, structures, labels = self._labelled(structures, keys)
+        if self.training_ is not None:
+            refuse_strangers(structures, self.training_)
+        return self._updated(removed_state(state, structures, labels), self.features_)
 
     def add_inducing(
         self, structures: Sequence[Atoms], n: int, *, keys: Mapping[str, str | None] | None = None
@@ -135,6 +142,26 @@ class Updates(Posteriors):
             amplitude=state.amplitude, seed=self.seed,
         )  # fmt: skip
         return self._updated(replace(new, reference=state.reference), features)
+
+
+def refuse_strangers(structures: Sequence[Atoms], training: TrainingSet) -> None:
+    """Refuse structures that are none of the training set's.
+
+    Raises
+    ------
+    ParameterError
+        One is not.
+    """
+    known = {_mark(atoms) for atoms in training.structures}
+    for number, atoms in enumerate(structures):
+        if _mark(atoms) not in known:
+            raise ParameterError(
+                f"{place(atoms, number)} cannot be removed: it is none of the structures that the model was fitted to."
+            )
+
+
+def _mark(atoms: Atoms) -> tuple[bytes, bytes, bytes]:
+    return atoms.numbers.tobytes(), atoms.positions.tobytes(), np.asarray(atoms.cell.array).tobytes()
 
 
 def removed_state(state: Fitted, structures: list[Atoms], labels: Labels) -> Fitted:

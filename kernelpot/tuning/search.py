@@ -144,7 +144,7 @@ def tune(
     climbs = math.ceil(math.log2(max_inducing / n_inducing))
     kept = 0 if max_fits is None else min(climbs, max_fits // FITS_PER_CLIMB)
     search = halve(queue, bench, scorer.costs, reserve=CLIMB_SHARE if climbs else 0.0, kept_fits=kept)
-    climb(search, bench, CLIMB_COST, limit=max_inducing, gain=WORTH)
+    climb(search, bench, CLIMB_COST, limit=min(max_inducing, sum(map(len, structures))), gain=WORTH)
     return TuneResult(
         table=search.trials,
         best_trial=search.best,

@@ -133,3 +133,10 @@ def test_bad_input_is_named():
     prediction = potentials.copper_gold().predict(make.copper_gold_set(1), uncertainty=False)
     with pytest.raises(NotFittedError, match="uncertainty=False"):
         reliability_of(prediction, resolve(make.copper_gold_set(1)), [""])
+
+
+def test_a_single_structure_has_no_error_in_the_table():
+    prediction, labels, _, _ = drawn()
+    text = str(reliability_of(prediction, labels, ["alone"] + ["rest"] * (N - 1)))
+    assert "nan" not in text
+    assert any(line.startswith("alone") and "±" not in line for line in text.splitlines())

@@ -348,6 +348,18 @@ def test_summary_names_what_the_fit_found():
         assert part in text
 
 
+def test_summary_has_the_amplitude_of_every_term_and_says_what_was_calibrated():
+    train = make.copper_gold_set(12)
+    model = kp.SparseGP([kp.TwoBody(cutoff=4.5), potentials.small_soap()], n_inducing=12, noise="cv").fit(train)
+    amplitudes = ", ".join(f"{value:.4g} eV" for value in model.amplitudes_)
+    assert len(model.amplitudes_) == 2
+    assert f"amplitude           {amplitudes}\n" in model.summary()
+    assert "calibrated" not in model.summary()
+    text = model.calibrate().summary()
+    assert "calibrated: floor of the std" in text
+    assert "label noise" not in text
+
+
 # ---- misuse
 
 

@@ -207,6 +207,13 @@ def test_forces_that_vanish_by_symmetry_do_not_score():
     assert found.best_trial.loss == pytest.approx(sum(np.log(found.best_trial.rmse[k]) for k in found.kinds))
 
 
+def test_no_budget_is_blamed_where_every_environment_is_inducing(train):
+    atoms = sum(map(len, train))
+    found = kp.tune(train, max_fits=3, space=SPACE, **(SIZES | {"n_inducing": atoms, "max_inducing": 4 * atoms}))
+    assert found.best_trial.n_inducing <= atoms
+    assert not any("inducing" in note for note in found.notes)
+
+
 @pytest.mark.parametrize(
     ("given", "error", "message"),
     [
