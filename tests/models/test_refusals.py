@@ -45,3 +45,10 @@ def test_pairs_alone_learn_from_isolated_atoms() -> None:
     assert grades[0][0] == 0.0
     assert np.isfinite(grades[1]).all()
     assert grades[1].min() > 1.0
+
+
+def test_a_summary_names_a_kind_that_only_condition_brought() -> None:
+    first = structures.labelled([structures.copper(k) for k in range(3)], ("energy", "forces"))
+    more = structures.labelled([structures.copper(k) for k in range(3, 5)])
+    model = potentials.model(5).fit(first).condition(more)
+    assert "stress              12 labels" in model.summary()
