@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -41,6 +41,8 @@ class Stream(Sequence["Atoms"]):
     """
 
     def __init__(self, files: str | Path | Sequence[str | Path]) -> None:
+        if not isinstance(files, str | Path | Iterable):
+            raise ParameterError(f"`files` must be one file name or several, got {files!r}.")
         given = [files] if isinstance(files, str | Path) else list(files)
         if not given:
             raise ParameterError("`files` must name at least one file, got none.")
@@ -99,7 +101,8 @@ class Stream(Sequence["Atoms"]):
             path = self.files[number]
             first = int(np.searchsorted(self._owner, number))
             read = _read_xyz if path.suffix.lower() in XYZ else _read_db
-            for (slot, k), atoms in zip(wanted, read(path, [int(self._place[k]) for _, k in wanted]), strict=True):
+            found = _noting_changes(path, read(path, [int(self._place[k]) for _, k in wanted]))
+            for (slot, k), atoms in zip(wanted, found, strict=True):
                 where = f"{path}@{k - first}"
                 if atoms is None or len(atoms) != self.sizes[k]:
                     raise DataError(f"{where}: cannot be read as it was; was the file changed meanwhile?")
@@ -181,6 +184,16 @@ def _read_xyz(path: Path, places: Sequence[int]) -> Iterator[Atoms | None]:
                     f"{path}, at byte {place}: must be extended XYZ, ASE failed on it ({message})"
                 ) from None
             yield atoms
+
+
+def _noting_changes(path: Path, structures: Iterator[Atoms | None]) -> Iterator[Atoms | None]:
+    """Pass structures on; a file that is gone or is no such file any more is named."""
+    import sqlite3
+
+    try:
+        yield from structures
+    except (OSError, sqlite3.Error) as error:
+        raise DataError(f"{path}: cannot be read any more ({error}); was the file changed meanwhile?") from None
 
 
 def _index_db(path: Path) -> Int[np.ndarray, "structures 2"]:

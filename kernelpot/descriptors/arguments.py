@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 from jaxtyping import Int
 
+from kernelpot.data.check import HEAVIEST
 from kernelpot.descriptors.elements import ElementChannels
 from kernelpot.errors import ParameterError, SpeciesError
 
@@ -18,8 +21,27 @@ def positive(name: str, value: float, usual: str) -> None:
         It is not a number, or not positive, or not finite.
     """
     real = not isinstance(value, bool) and isinstance(value, int | float | np.number)
-    if not real or not np.isfinite(value) or value <= 0:
+    # Not by numpy, which does not know whole numbers of more than 64 bits.
+    if not real or not 0 < value < np.inf:
         raise ParameterError(f"`{name}` must be positive and in {usual}, got {value!r}.")
+
+
+def sorted_species(species: Iterable[int]) -> tuple[int, ...]:
+    """Return atomic numbers in rising order, each once.
+
+    Raises
+    ------
+    ParameterError
+        They are no atomic numbers, or there is none.
+    """
+    try:
+        given = [] if isinstance(species, str | bytes) else list(species)
+    except TypeError:
+        given = []
+    known = [isinstance(z, int | np.integer) and not isinstance(z, bool) and 1 <= z <= HEAVIEST for z in given]
+    if not known or not all(known):
+        raise ParameterError(f"`species` must be atomic numbers from 1 to {HEAVIEST}, such as (14,), got {species!r}.")
+    return tuple(sorted({int(z) for z in given}))
 
 
 def species_places(

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from kernelpot.data.batch import Batch
-from kernelpot.descriptors.arguments import checked_scaling, positive, settled, species_places
+from kernelpot.descriptors.arguments import checked_scaling, positive, settled, sorted_species, species_places
 from kernelpot.descriptors.compression import (
     Compressed,
     basis_from_settings,
@@ -90,7 +90,7 @@ class SOAP:
             )
         if self.species is not None:
             # `species_index` searches in rising order.
-            object.__setattr__(self, "species", tuple(sorted({int(z) for z in self.species})))
+            object.__setattr__(self, "species", sorted_species(self.species))
         if not isinstance(self.n_max, int | np.integer) or not 1 <= self.n_max <= 32:
             raise ParameterError(f"`n_max` must be a whole number from 1 to 32, got {self.n_max!r}; 8 is usual.")
         if not isinstance(self.l_max, int | np.integer) or not 0 <= self.l_max <= 16:

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from kernelpot.data.batch import Batch
-from kernelpot.descriptors.arguments import positive, species_places
+from kernelpot.descriptors.arguments import positive, sorted_species, species_places
 from kernelpot.descriptors.protocol import Displacements
 from kernelpot.descriptors.radial import RadialTable
 from kernelpot.errors import ParameterError
@@ -96,6 +96,10 @@ class TwoBody:
         positive("cutoff", self.cutoff, "Å; 5 to 8 is usual")
         positive("length", self.length, "Å; 0.4 to 1 is usual")
         positive("amplitude", self.amplitude, "eV; 1.0 is usual")
+        if not 1e-20 <= self.amplitude <= 1e20:
+            raise ParameterError(
+                f"`amplitude` must be positive and in eV, 1e-20 to 1e20, got {self.amplitude!r}; 1.0 is usual."
+            )
         if not 0.01 <= self.cutoff <= 100.0:
             raise ParameterError(f"`cutoff` must lie between 0.01 and 100 Å, got {self.cutoff}; 5 to 8 is usual.")
         if not self.cutoff / 100.0 <= self.length <= self.cutoff:
@@ -104,7 +108,7 @@ class TwoBody:
                 "0.4 to 1 is usual."
             )
         if self.species is not None:
-            object.__setattr__(self, "species", tuple(sorted({int(z) for z in self.species})))
+            object.__setattr__(self, "species", sorted_species(self.species))
 
     @property
     def table(self) -> RadialTable:

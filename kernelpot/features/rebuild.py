@@ -17,6 +17,9 @@ from kernelpot.features.sum_map import SumMap
 from kernelpot.features.two_body_map import TwoBodyMap
 from kernelpot.kernels import DotProduct
 
+LARGEST_SCALE = 1e60
+"""Of a term's amplitude to the first one's; far beyond what searches reach, and its square is still a number."""
+
 
 def feature_map_of(settings: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> FeatureMap:
     """Make the feature map that `settings` and `arrays` of another describe.
@@ -32,8 +35,8 @@ def feature_map_of(settings: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
         scales = tuple(float(scale) for scale in settings["scales"])
         if not terms or len(scales) != len(terms) or len({term.species for term in terms}) != 1:
             raise ValueError("the terms of a sum must have one scale each and the same species")
-        if not all(np.isfinite(scale) and scale > 0.0 for scale in scales):
-            raise ValueError(f"scales must be positive, found {scales}")
+        if not all(1.0 / LARGEST_SCALE <= scale <= LARGEST_SCALE for scale in scales):
+            raise ValueError(f"scales must be positive, and not huge, found {scales}")
         return SumMap(tuple(terms), scales)
     if name == "TwoBodyMap":
         pairs = TwoBody.from_settings(settings["descriptor"])
@@ -44,6 +47,9 @@ def feature_map_of(settings: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
     # As written, not as sorted by the descriptor: the arrays stand in this order.
     _check_species(settings["descriptor"]["species"])
     soap = SOAP.from_settings(settings["descriptor"])
+    with np.errstate(all="ignore"):
+        if not np.isfinite(soap.expansion.table.nodes).all():
+            raise ValueError("the radial basis is not finite")
     if name == "LinearMap":
         check_array("lengths", arrays["lengths"], (len(soap.species or ()),))
         if not (arrays["lengths"] > 0.0).all():

@@ -128,6 +128,8 @@ def _rebuild(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> tuple[dic
     posterior = Posterior(arrays["factor"], arrays["target"], _number("misfit", facts["misfit"]))
     _check_arrays(features, posterior, arrays["baseline"], arrays["e0_factor"])
     calibration = Calibration(_numbers(facts["factor"]), _numbers(facts["label_noise"]), _shapes(facts["shape"]))
+    if set(calibration.factor) != set(calibration.noise):
+        raise ValueError("factors and noises of labels must be of the same kinds")
     n_labels = {kind: int(v) for kind, v in _numbers(facts["n_labels"]).items()}
     state = Fitted(
         features,
@@ -172,8 +174,9 @@ def _shapes(table: Mapping[str, Any]) -> dict[str, Shape]:
 
 def _number(name: str, value: Any, *, positive: bool = False) -> float:
     result = float(value)
-    if not np.isfinite(result) or result < 0.0 or (positive and result == 0.0):
-        raise ValueError(f"{name} in the header must be finite and not negative, found {result}")
+    # A square of it must still be a number.
+    if not 0.0 <= result <= 1e150 or (positive and result == 0.0):
+        raise ValueError(f"{name} in the header must be finite, not negative and not huge, found {result}")
     return result
 
 

@@ -98,7 +98,8 @@ class Seen:
             species.append(a)
             priors.append(prior)
         phi, a = np.concatenate(phis), np.concatenate(species)
-        size = float(np.sqrt(np.mean(np.concatenate(priors))))
+        # Atoms without neighbours have nothing that pairs could tell apart: any unit does.
+        size = float(np.sqrt(np.mean(np.concatenate(priors)))) or 1.0
         noise = SHARE * size
         factor = np.linalg.cholesky(np.eye(len(gram)) + gram / noise**2).T
         inner = _squares(phi, factor)

@@ -137,7 +137,12 @@ class Shape:
         """
         powers, typical = ([float(v) for v in settings[name]] for name in ("powers", "typical"))
         quantiles = np.array([float(v) for v in settings["quantiles"]])
-        if not np.isfinite([*powers, *typical]).all() or min(powers) < 0.0 or min(typical) <= 0.0:
+        if (
+            not np.isfinite([*powers, *typical]).all()
+            or min(powers) < 0.0
+            or max(powers) > 100.0
+            or min(typical) <= 0.0
+        ):
             raise ValueError("the powers and typical values of a calibration must be finite, and not negative")
         if len(quantiles) not in (0, len(LEVELS)):
             raise ValueError(f"a calibration needs {len(LEVELS)} quantiles or none, found {len(quantiles)}")

@@ -113,8 +113,8 @@ class SparseGP(Planner, Placed, Updates, Calibrating):
             raise ParameterError(f"`seed` must be a whole number of 32 bits, 0 or more, got {seed!r}.")
         if inducing not in INDUCING:
             raise ParameterError(f"`inducing` must be one of {', '.join(INDUCING)}, got {inducing!r}.")
-        if not 0.0 < tolerance < 1.0:
-            raise ParameterError(f"`tolerance` must lie between 0 and 1, got {tolerance}; 1e-10 is usual.")
+        if not isinstance(tolerance, float | np.floating) or not 0.0 < tolerance < 1.0:
+            raise ParameterError(f"`tolerance` must lie between 0 and 1, got {tolerance!r}; 1e-10 is usual.")
         self.terms = terms_of(descriptor, kernel)
         self.n_inducing = int(n_inducing)
         self.noise: Noise | str = Noise() if noise is None else noise

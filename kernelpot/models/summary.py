@@ -33,7 +33,8 @@ def summarise(state: Fitted) -> str:
         text = f"{kind:<19} {count} labels, weighted by noise {scale * state.noise.sigma(kind):.4g} {unit}"
         if kind in state.cross_validation:
             text += f", left-out RMSE {scale * state.cross_validation[kind]:.4g} {unit}"
-        noise, factor = scale * state.calibration.noise[kind], state.calibration.factor[kind]
+        # A kind that only `condition` brought was never calibrated.
+        noise, factor = scale * state.calibration.noise.get(kind, 0.0), state.calibration.scale(kind)
         # A calibrated std is bent and has a floor, which is no noise: the misfit is in the bent part.
         what = "calibrated: floor of the std" if kind in state.calibration.shape else "label noise"
         text += f", {what} {noise:.4g}, std factor {factor:.3g}"

@@ -317,3 +317,34 @@ def test_altered_descriptors(path, section, name, value):
     rewrite(path, header, arrays)
     with pytest.raises(ModelFileError, match=r"damaged|altered"):
         kp.load(path)
+
+
+@pytest.fixture(scope="module")
+def sum_file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("sums") / "sum.kp"
+    spec = kp.SparseGP([kp.TwoBody(cutoff=4.0), potentials.mixed_soap()], n_inducing=6, noise=potentials.NOISE)
+    spec.fit(make.copper_gold_set(6)).save(path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("keys", "value"),
+    [
+        *[(("features", "terms", 1, "descriptor", "basis", "basis", "radius"), v) for v in ("x", 0, [], {}, 1e308)],
+        *[(("features", "terms", 1, "descriptor", "basis", "matrix", 0, 0, 0), v) for v in (None, float("nan"))],
+        (("features", "terms", 1, "descriptor", "basis", "matrix"), []),
+        *[(("features", "scales", 0), v) for v in (1e308, 0.0, -1.0)],
+        (("amplitude",), 1e308),
+        (("factor",), {}),
+        (("label_noise",), {}),
+    ],
+)
+def test_altered_sums_are_refused_when_they_are_read(sum_file, tmp_path, keys, value):
+    header, arrays = parts(sum_file)
+    place = header["fit"]
+    for key in keys[:-1]:
+        place = place[key]
+    place[keys[-1]] = value
+    rewrite(tmp_path / "altered.kp", header, arrays)
+    with pytest.raises(ModelFileError, match="altered"):
+        kp.load(tmp_path / "altered.kp")
