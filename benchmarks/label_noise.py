@@ -41,7 +41,8 @@ class GramErrors(FoldErrors):
         self._without = {kind: [self._all[kind] - g for g in grams] for kind, grams in self._own.items()}
         count = {"energy": np.ones(len(chosen)), "forces": 3.0 * rows.n_atoms[chosen]}
         n_rows = {kind: np.bincount(fold, count[kind], n_folds).astype(np.int64) for kind in KINDS}
-        self.data = FoldFactors({kind: [] for kind in KINDS}, n_rows, rows.d - rows.n_e0)
+        self.data = FoldFactors({kind: [] for kind in KINDS}, n_rows, (rows.d - rows.n_e0,))
+        self.scales = (1.0,)
 
     def left_out(self, ratio: Mapping[str, float], *, variance: bool = False) -> LeftOut:  # noqa: ARG002
         """Fit without each fold in turn, and score it on that fold; no witnesses are kept."""
