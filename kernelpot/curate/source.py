@@ -13,6 +13,7 @@ import numpy as np
 
 from kernelpot.data.check import SOURCE, check_structure
 from kernelpot.data.read import OPENERS, plain_copy
+from kernelpot.data.stream import parse_xyz
 from kernelpot.design.given import MOST_SEED, whole
 from kernelpot.errors import DataError, ParameterError
 from kernelpot.linalg.chunks import digest
@@ -250,15 +251,7 @@ def _stray(lines: Sequence[str], following: int) -> str:
 
 
 def _parse(text: str, where: str) -> Atoms:
-    import ase.io
-
-    try:
-        atoms: Atoms = ase.io.read(io.StringIO(text), index=0, format="extxyz")
-    except MemoryError:
-        raise
-    except Exception as error:  # ASE's reader raises whatever a broken structure makes it trip over
-        message = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-        raise DataError(f"{where}: must be extended XYZ, ASE failed on it ({message})") from error
+    atoms = parse_xyz(text, where)
     atoms.info.setdefault(SOURCE, where)
     return atoms
 

@@ -163,9 +163,27 @@ def _index_xyz(path: Path) -> Int[np.ndarray, "structures 2"]:
     return np.array(found, dtype=np.int64)
 
 
-def _read_xyz(path: Path, places: Sequence[int]) -> Iterator[Atoms | None]:
+def parse_xyz(text: str, where: str) -> Atoms:
+    """Parse one structure of extended XYZ.
+
+    Raises
+    ------
+    DataError
+        ASE cannot read it.
+    """
     import ase.io
 
+    try:
+        atoms: Atoms = ase.io.read(io.StringIO(text), index=0, format="extxyz")
+    except MemoryError:
+        raise
+    except Exception as error:  # ASE's reader raises whatever a broken structure makes it trip over
+        message = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise DataError(f"{where}: must be extended XYZ, ASE failed on it ({message})") from error
+    return atoms
+
+
+def _read_xyz(path: Path, places: Sequence[int]) -> Iterator[Atoms | None]:
     with path.open("rb") as file:
         for place in places:
             file.seek(place)
@@ -174,16 +192,7 @@ def _read_xyz(path: Path, places: Sequence[int]) -> Iterator[Atoms | None]:
                 yield None
                 continue
             text = b"".join([head, *(file.readline() for _ in range(int(head) + 1))]).decode(errors="replace")
-            try:
-                atoms: Atoms = ase.io.read(io.StringIO(text), index=0, format="extxyz")
-            except MemoryError:
-                raise
-            except Exception as error:  # ASE's reader raises whatever a broken structure makes it trip over
-                message = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-                raise DataError(
-                    f"{path}, at byte {place}: must be extended XYZ, ASE failed on it ({message})"
-                ) from None
-            yield atoms
+            yield parse_xyz(text, f"{path}, at byte {place}")
 
 
 def _noting_changes(path: Path, structures: Iterator[Atoms | None]) -> Iterator[Atoms | None]:

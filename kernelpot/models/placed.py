@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Self
+from typing import Any, Self
 
 from kernelpot.features.feature_map import FeatureMap
 from kernelpot.features.placing import on_device
@@ -21,9 +22,7 @@ class Placed:
     fitted_: Fitted | None
     training_: TrainingSet | None
 
-    def _clone(self) -> Self:
-        """Return a model of the same settings that has seen nothing."""
-        raise NotImplementedError
+    _clone: Callable[..., Any]
 
     def to(self, device: str | None, *, precision: str = "float64") -> Self:
         """Return the same model, prepared or fitted as this one is, computing elsewhere.
@@ -42,7 +41,7 @@ class Placed:
             There is no such device, or a term has no engine for PyTorch.
         """
         check_device(device, precision)
-        model = self._clone()
+        model: Self = self._clone()
         model.device, model.precision, model.training_ = device, precision, self.training_
         if self.fitted_ is not None:
             model.fitted_ = replace(self.fitted_, features=on_device(self.fitted_.features, device, precision))
