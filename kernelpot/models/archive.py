@@ -1,29 +1,27 @@
-"""Model files: arrays as safetensors with a JSON header, so that reading one never runs code."""
+"""Files of sparse models: what a fitted state is as a header with arrays."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from kernelpot.archive import DAMAGE, Archive, damaged, write_archive
 from kernelpot.data.noise import KINDS, Noise
-from kernelpot.errors import KernelpotError, ModelFileError
 from kernelpot.features.feature_map import FeatureMap
 from kernelpot.features.rebuild import check_array, feature_map_of
 from kernelpot.linalg.posterior import Posterior
 from kernelpot.models.extrapolation import Seen
 from kernelpot.models.fitted import Calibration, Fitted
 from kernelpot.models.shape import Shape
-from kernelpot.replacing import replacing
 
 FORMAT = "kernelpot-sparse-gp"
 VERSION = 2
 
 
-def write_archive(path: str | Path, settings: dict[str, Any], state: Fitted) -> None:
+def write_model(path: str | Path, settings: dict[str, Any], state: Fitted) -> None:
     """Write a model's settings with its fitted state; the file appears whole or not at all.
 
     Raises
@@ -31,67 +29,22 @@ def write_archive(path: str | Path, settings: dict[str, Any], state: Fitted) -> 
     ModelFileError
         The file cannot be written.
     """
-    from safetensors.numpy import save as to_bytes
-
-    header = json.dumps({"format": FORMAT, "version": VERSION, "model": settings, "fit": _facts(state)})
-    content = to_bytes(_arrays(state), metadata={"kernelpot": header})
-    try:
-        with replacing(path) as temporary:
-            temporary.write_bytes(content)
-    except OSError as error:
-        raise ModelFileError(
-            f"{path}: cannot be written ({error.strerror}); choose a folder that exists and is yours."
-        ) from None
+    write_archive(path, FORMAT, VERSION, {"model": settings, "fit": _facts(state)}, _arrays(state))
 
 
-def read_archive(path: str | Path) -> tuple[dict[str, Any], Fitted]:
+def read_model(archive: Archive) -> tuple[dict[str, Any], Fitted]:
     """Return the settings and the fitted state of a model file.
 
     Raises
     ------
     ModelFileError
-        There is no such file, or it is damaged, foreign, or of a version that this kernelpot cannot read.
+        It is damaged, foreign, or of a version that this kernelpot cannot read.
     """
-    from safetensors import SafetensorError, safe_open
-
-    path = Path(path)
-    if not path.is_file():
-        raise ModelFileError(f"{path}: no such model file; `kernelpot fit` or `model.save(path)` makes one.")
+    archive.require(FORMAT, VERSION)
     try:
-        with safe_open(str(path), framework="numpy") as file:
-            metadata = file.metadata() or {}
-            header = _header(path, metadata)
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError) as error:
-        if isinstance(error, KernelpotError):
-            raise
-        raise ModelFileError(
-            f"{path}: not a complete kernelpot model file ({error}); was it cut off or is it something else?"
-        ) from None
-    try:
-        return _rebuild(header, arrays)
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
-        raise ModelFileError(
-            f"{path}: the model file is damaged or was altered ({type(error).__name__}: {error}); fit again."
-        ) from None
-
-
-def _header(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
-    if "kernelpot" not in metadata:
-        raise ModelFileError(
-            f"{path}: a safetensors file, but not one of kernelpot's; `kernelpot fit` makes model files."
-        )
-    try:
-        header = json.loads(metadata["kernelpot"])
-        name, version = header["format"], header["version"]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        raise ModelFileError(f"{path}: the header is damaged; fit again.") from None
-    if name != FORMAT or version != VERSION:
-        raise ModelFileError(
-            f"{path}: this kernelpot reads {FORMAT} version {VERSION}, found {name} version {version}; "
-            "use the kernelpot that wrote it, or fit again."
-        )
-    return dict(header)
+        return _rebuild(archive.header, archive.arrays)
+    except DAMAGE as error:
+        raise damaged(archive.path, error) from None
 
 
 def _facts(state: Fitted) -> dict[str, Any]:
@@ -118,8 +71,7 @@ def _arrays(state: Fitted) -> dict[str, np.ndarray]:
     }
     if state.seen is not None:
         arrays |= {"seen_factor": state.seen.factor, "seen_reference": state.seen.reference}
-    arrays |= state.features.arrays()
-    return {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    return arrays | state.features.arrays()
 
 
 def _rebuild(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> tuple[dict[str, Any], Fitted]:

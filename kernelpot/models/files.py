@@ -6,9 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from kernelpot.archive import read_archive
 from kernelpot.data.noise import Noise
 from kernelpot.errors import ModelFileError
-from kernelpot.models.archive import read_archive
+from kernelpot.models.archive import read_model
 from kernelpot.models.baselines.given import matched, recorded
 from kernelpot.models.sparse_gp import SparseGP
 from kernelpot.models.terms import Term
@@ -37,7 +38,7 @@ def load(
     ParameterError
         A baseline was given that the file has no use for, or there is no such device or precision.
     """
-    settings, state = read_archive(path)
+    settings, state = read_model(read_archive(path))
     try:
         model = _specification(settings)
         prepared = bool(settings["prepared"])

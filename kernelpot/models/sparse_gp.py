@@ -21,7 +21,7 @@ from kernelpot.features.placing import on_device
 from kernelpot.kernels import DotProduct, Linear
 from kernelpot.linalg.devices import check_device
 from kernelpot.linalg.workers import number_of
-from kernelpot.models.archive import write_archive
+from kernelpot.models.archive import write_model
 from kernelpot.models.arguments import check_species, fold_numbers, structure_list
 from kernelpot.models.baselines.given import as_baseline, less_baseline
 from kernelpot.models.baselines.protocol import Baseline
@@ -332,7 +332,7 @@ class SparseGP(Planner, Placed, Updates, Calibrating):
         ModelFileError
             The file cannot be written; a file that was there stays as it was.
         """
-        write_archive(path, self.settings(), self._state())
+        write_model(path, self.settings(), self._state())
 
     # ---- what the fit found
 

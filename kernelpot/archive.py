@@ -1,0 +1,125 @@
+"""Files of arrays with a JSON header, as safetensors, so that reading one never runs code."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kernelpot.errors import KernelpotError, ModelFileError
+from kernelpot.replacing import replacing
+
+DAMAGE = (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError)
+"""What rebuilding a model from an altered file may raise."""
+
+
+@dataclass(frozen=True, eq=False)
+class Archive:
+    """What a file holds.
+
+    Attributes
+    ----------
+    path
+        Of the file, for messages.
+    header
+        JSON values; ``header["format"]`` and ``header["version"]`` say who wrote it.
+    arrays
+        By name.
+    """
+
+    path: Path
+    header: dict[str, Any]
+    arrays: dict[str, np.ndarray]
+
+    @property
+    def format(self) -> str:
+        """Name of the format."""
+        return str(self.header["format"])
+
+    def require(self, name: str, version: int) -> None:
+        """Refuse a file of another format or version.
+
+        Raises
+        ------
+        ModelFileError
+            It is one.
+        """
+        found, its = self.header["format"], self.header["version"]
+        if found != name or its != version:
+            raise ModelFileError(
+                f"{self.path}: this kernelpot reads {name} version {version}, found {found} version {its}; "
+                "use the kernelpot that wrote it, or fit again."
+            )
+
+
+def write_archive(
+    path: str | Path, name: str, version: int, header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
+) -> None:
+    """Write a header with arrays; the file appears whole or not at all.
+
+    Raises
+    ------
+    ModelFileError
+        The file cannot be written.
+    """
+    from safetensors.numpy import save as to_bytes
+
+    text = json.dumps({"format": name, "version": version, **header})
+    content = to_bytes({k: np.ascontiguousarray(a) for k, a in arrays.items()}, metadata={"kernelpot": text})
+    try:
+        with replacing(path) as temporary:
+            temporary.write_bytes(content)
+    except OSError as error:
+        raise ModelFileError(
+            f"{path}: cannot be written ({error.strerror}); choose a folder that exists and is yours."
+        ) from None
+
+
+def read_archive(path: str | Path) -> Archive:
+    """Return what a file holds, whatever its format and version.
+
+    Raises
+    ------
+    ModelFileError
+        There is no such file, or it is damaged or foreign.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    path = Path(path)
+    if not path.is_file():
+        raise ModelFileError(f"{path}: no such model file; `kernelpot fit` or `model.save(path)` makes one.")
+    try:
+        with safe_open(str(path), framework="numpy") as file:
+            metadata = file.metadata() or {}
+            header = _header(path, metadata)
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError) as error:
+        if isinstance(error, KernelpotError):
+            raise
+        raise ModelFileError(
+            f"{path}: not a complete kernelpot model file ({error}); was it cut off or is it something else?"
+        ) from None
+    return Archive(path, header, arrays)
+
+
+def damaged(path: str | Path, error: Exception) -> ModelFileError:
+    """Return the error for a file whose content does not fit together."""
+    return ModelFileError(
+        f"{path}: the model file is damaged or was altered ({type(error).__name__}: {error}); fit again."
+    )
+
+
+def _header(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
+    if "kernelpot" not in metadata:
+        raise ModelFileError(
+            f"{path}: a safetensors file, but not one of kernelpot's; `kernelpot fit` makes model files."
+        )
+    try:
+        header = json.loads(metadata["kernelpot"])
+        return {**header, "format": header["format"], "version": header["version"]}
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise ModelFileError(f"{path}: the header is damaged; fit again.") from None

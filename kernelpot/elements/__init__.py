@@ -1,0 +1,1 @@
+"""Elements as vectors of numbers: tables of properties, modes of these, compositions."""

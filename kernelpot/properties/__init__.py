@@ -1,0 +1,1 @@
+"""Models of one property of a structure: kernels between structures, ridge regression, Gaussian processes, classes."""
