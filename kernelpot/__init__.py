@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from kernelpot.descriptors.soap import SOAP as SOAP
     from kernelpot.descriptors.two_body import TwoBody as TwoBody
     from kernelpot.kernels import DotProduct as DotProduct
+    from kernelpot.kernels import Gaussian as Gaussian
     from kernelpot.kernels import Linear as Linear
     from kernelpot.models.baselines.calculator import CalculatorBaseline as CalculatorBaseline
     from kernelpot.models.baselines.zbl import ZBL as ZBL
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
     from kernelpot.models.screening import screen as screen
     from kernelpot.models.sparse_gp import SparseGP as SparseGP
     from kernelpot.models.terms import Term as Term
+    from kernelpot.properties.ridge import KernelRidge as KernelRidge
+    from kernelpot.properties.structure_kernel import StructureKernel as StructureKernel
+    from kernelpot.properties.vector_kernel import VectorKernel as VectorKernel
     from kernelpot.report.reliability import plot_reliability as plot_reliability
     from kernelpot.tuning.search import tune as tune
 
@@ -47,6 +51,8 @@ _HOMES = {
     "CalculatorBaseline": "kernelpot.models.baselines.calculator",
     "DotProduct": "kernelpot.kernels",
     "ElementChannels": "kernelpot.descriptors.elements",
+    "Gaussian": "kernelpot.kernels",
+    "KernelRidge": "kernelpot.properties.ridge",
     "Linear": "kernelpot.kernels",
     "LinearModel": "kernelpot.models.linear",
     "Noise": "kernelpot.data.noise",
@@ -54,8 +60,10 @@ _HOMES = {
     "SOAP": "kernelpot.descriptors.soap",
     "SparseGP": "kernelpot.models.sparse_gp",
     "StopOnExtrapolation": "kernelpot.calculator",
+    "StructureKernel": "kernelpot.properties.structure_kernel",
     "Term": "kernelpot.models.terms",
     "TwoBody": "kernelpot.descriptors.two_body",
+    "VectorKernel": "kernelpot.properties.vector_kernel",
     "default_cutoff": "kernelpot.data.cutoffs",
     "evaluate": "kernelpot.models.scores",
     "forecast": "kernelpot.models.forecast",
