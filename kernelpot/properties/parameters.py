@@ -11,7 +11,7 @@ from sklearn.base import BaseEstimator
 class Parameterised(BaseEstimator):
     """Names parameters of frozen dataclasses as it does those of estimators: ``kernel__length``."""
 
-    def get_params(self, deep: bool = True) -> dict[str, Any]:  # noqa: FBT001, FBT002
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
         """Return parameters by name; with `deep` those of the parameters as well."""
         params: dict[str, Any] = super().get_params(deep=deep)
         if deep:

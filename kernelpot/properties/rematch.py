@@ -20,6 +20,7 @@ COARSEST = 16.0
 ROUNDS = 500
 SWEEPS = 10
 STEPS = 20
+FREE = 1e-12
 SAFE = 200.0
 """Range of costs, in units of gamma, within which exponentials stay numbers."""
 
@@ -119,9 +120,7 @@ def _solve(g: Any, safe: Any, tolerance: Any, u: Any, v: Any, plan: Any) -> Any:
         for _ in range(STEPS):
             if error <= tolerance:
                 return True
-            step, found = _newton(plan, rest)
-            if not found:
-                break
+            step = _newton(plan, rest)
             ahead, behind = u + step, v.copy()
             new_size, new_error = _plan(g, ahead, behind, plan, rest)
             if not new_size < size:
@@ -170,7 +169,10 @@ def _newton(plan: Any, rest: Any) -> Any:
 
 @njit(cache=True, nogil=True)
 def _solved(a: Any, b: Any) -> Any:
-    """Return a⁻¹b by Cholesky's factor, in place of `a`, and whether `a` is positive definite."""
+    """Return a⁻¹b by Cholesky's factor, in place of `a`.
+
+    A direction that round-off cannot tell from a free one, as that between elements that do not mix, is not moved.
+    """
     n = len(b)
     x = b.copy()
     for i in range(n):
@@ -180,10 +182,8 @@ def _solved(a: Any, b: Any) -> Any:
                 total -= a[i, j] * a[k, j]
             if k < i:
                 a[i, k] = total / a[k, k]
-            elif total <= 1e-13 * a[i, i]:
-                return x, False
             else:
-                a[i, i] = np.sqrt(total)
+                a[i, i] = np.sqrt(total) if total > FREE * a[i, i] else 1e150
         for j in range(i):
             x[i] -= a[i, j] * x[j]
         x[i] /= a[i, i]
@@ -191,7 +191,7 @@ def _solved(a: Any, b: Any) -> Any:
         for j in range(i + 1, n):
             x[i] -= a[j, i] * x[j]
         x[i] /= a[i, i]
-    return x, True
+    return x
 
 
 @njit(cache=True, nogil=True)
