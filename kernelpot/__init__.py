@@ -36,7 +36,9 @@ if TYPE_CHECKING:
     from kernelpot.models.screening import screen as screen
     from kernelpot.models.sparse_gp import SparseGP as SparseGP
     from kernelpot.models.terms import Term as Term
+    from kernelpot.properties.dscribe import DScribe as DScribe
     from kernelpot.properties.ridge import KernelRidge as KernelRidge
+    from kernelpot.properties.structure_features import StructureFeatures as StructureFeatures
     from kernelpot.properties.structure_kernel import StructureKernel as StructureKernel
     from kernelpot.properties.vector_kernel import VectorKernel as VectorKernel
     from kernelpot.report.reliability import plot_reliability as plot_reliability
@@ -49,6 +51,7 @@ _HOMES = {
     "ZBL": "kernelpot.models.baselines.zbl",
     "Calculator": "kernelpot.calculator",
     "CalculatorBaseline": "kernelpot.models.baselines.calculator",
+    "DScribe": "kernelpot.properties.dscribe",
     "DotProduct": "kernelpot.kernels",
     "ElementChannels": "kernelpot.descriptors.elements",
     "Gaussian": "kernelpot.kernels",
@@ -60,6 +63,7 @@ _HOMES = {
     "SOAP": "kernelpot.descriptors.soap",
     "SparseGP": "kernelpot.models.sparse_gp",
     "StopOnExtrapolation": "kernelpot.calculator",
+    "StructureFeatures": "kernelpot.properties.structure_features",
     "StructureKernel": "kernelpot.properties.structure_kernel",
     "Term": "kernelpot.models.terms",
     "TwoBody": "kernelpot.descriptors.two_body",

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from kernelpot.errors import ParameterError, SpeciesError
-from kernelpot.properties.composites import EncodedPair
+from kernelpot.properties.composites import structures_of
 from kernelpot.properties.encoded import Encoded
 
 KINDS = ("mean", "composition", None)
@@ -45,7 +45,7 @@ class Baseline:
         if kind == "mean":
             return cls(kind, (weights @ y / weights.sum())[None])
         structures = _structures(encoded)
-        species = tuple(np.unique(structures.numbers).tolist())
+        species = tuple(np.unique(structures.all_numbers).tolist())
         root = np.sqrt(weights)[:, None]
         values = np.linalg.lstsq(root * structures.counts(species), root * y, rcond=None)[0]
         return cls(kind, values, species)
@@ -60,7 +60,7 @@ class Baseline:
         """
         if self.kind == "composition":
             structures = _structures(encoded)
-            strange = set(np.unique(structures.numbers).tolist()) - set(self.species)
+            strange = set(np.unique(structures.all_numbers).tolist()) - set(self.species)
             if strange:
                 from ase.data import chemical_symbols
 
@@ -76,8 +76,7 @@ class Baseline:
 
 def _structures(encoded: Any) -> Encoded:
     """Return the structures behind what a kernel encoded."""
-    while isinstance(encoded, EncodedPair):
-        encoded = encoded.first
-    if not isinstance(encoded, Encoded):
+    structures = structures_of(encoded)
+    if structures is None:
         raise ParameterError('`baseline` "composition" needs structures, got rows of features; "mean" takes these.')
-    return encoded
+    return structures

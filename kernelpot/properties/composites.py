@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +10,7 @@ from jaxtyping import Float
 
 from kernelpot.design.given import real
 from kernelpot.errors import ParameterError
+from kernelpot.properties.encoded import Encoded
 from kernelpot.properties.parameters import Parameterised
 from kernelpot.properties.protocol import Kernel
 
@@ -58,6 +58,13 @@ class EncodedPair:
             part = self.first[chosen]
             return EncodedPair(part, part)
         return EncodedPair(self.first[chosen], self.second[chosen])
+
+
+def structures_of(encoded: Any) -> Encoded | None:
+    """Return the structures behind what a kernel encoded, or None where there are rows of features."""
+    while isinstance(encoded, EncodedPair):
+        encoded = encoded.first
+    return encoded if isinstance(encoded, Encoded) else None
 
 
 class _Pair(Composable):
@@ -202,6 +209,8 @@ def distance(kernel: Kernel, a: Any, b: Any | None = None) -> Float[np.ndarray, 
     a, b
         Items; without `b` distances within `a`.
     """
+    if hasattr(kernel, "prepared"):
+        kernel = kernel.prepared(a)
     result = -2.0 * kernel.matrix(a, b)
     own = kernel.diagonal(a)
     result += own[:, None]
@@ -211,11 +220,6 @@ def distance(kernel: Kernel, a: Any, b: Any | None = None) -> Float[np.ndarray, 
     if b is None:
         np.fill_diagonal(result, 0.0)
     return np.sqrt(result, out=result)
-
-
-def kernel_settings(settings: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Return the settings of the kernels inside a composite."""
-    return [settings["kernel"]] if settings["name"] == "Scaled" else [settings["first"], settings["second"]]
 
 
 def _kernel(other: Any) -> Composable:

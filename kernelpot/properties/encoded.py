@@ -39,6 +39,9 @@ class Encoded:
         Atoms of structure s are ``offsets[s]:offsets[s + 1]``.
     groups
         ``config_type`` of each structure, empty where there is none.
+    elements, ends
+        Of a descriptor with one vector for each structure, which stands as the only environment there: atomic numbers
+        of all atoms, those of structure s in ``elements[ends[s]:ends[s + 1]]``. None: `numbers` and `offsets` say it.
     """
 
     descriptor: Descriptor
@@ -46,6 +49,8 @@ class Encoded:
     numbers: Int[np.ndarray, " atoms"]
     offsets: Int[np.ndarray, " structures_plus_1"]
     groups: tuple[str, ...]
+    elements: Int[np.ndarray, " all_atoms"] | None = None
+    ends: Int[np.ndarray, " structures_plus_1"] | None = None
 
     def __len__(self) -> int:
         """Count the structures."""
@@ -71,21 +76,41 @@ class Encoded:
         if isinstance(key, tuple):
             key = key[0]
         chosen = np.atleast_1d(np.arange(len(self))[key])
-        lengths = self.sizes[chosen]
-        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-        atoms = np.repeat(self.offsets[chosen] - offsets[:-1], lengths) + np.arange(offsets[-1])
-        groups = tuple(self.groups[s] for s in chosen)
-        return replace(self, vectors=self.vectors[atoms], numbers=self.numbers[atoms], offsets=offsets, groups=groups)
+        places, offsets = _places(self.offsets, chosen)
+        part = replace(
+            self,
+            vectors=self.vectors[places],
+            numbers=self.numbers[places],
+            offsets=offsets,
+            groups=tuple(self.groups[s] for s in chosen),
+        )
+        if self.elements is None or self.ends is None:
+            return part
+        atoms, ends = _places(self.ends, chosen)
+        return replace(part, elements=self.elements[atoms], ends=ends)
+
+    @property
+    def all_numbers(self) -> Int[np.ndarray, " all_atoms"]:
+        """Atomic numbers of all atoms, structure by structure."""
+        return self.numbers if self.elements is None else self.elements
+
+    @property
+    def n_atoms(self) -> Int[np.ndarray, " structures"]:
+        """Atoms of each structure, however many vectors it has."""
+        return self.sizes if self.ends is None else np.diff(self.ends)
 
     def counts(self, species: Sequence[int]) -> Float[np.ndarray, "structures species"]:
         """Count the atoms of each element; elements that are not asked for are left out."""
+        structure = np.repeat(np.arange(len(self)), self.n_atoms)
         result = np.zeros((len(self), len(species)))
         for a, z in enumerate(species):
-            result[:, a] = np.bincount(self.structure[self.numbers == z], minlength=len(self))
+            result[:, a] = np.bincount(structure[self.all_numbers == z], minlength=len(self))
         return result
 
     def means(self) -> Float[np.ndarray, "structures f"]:
-        """Return each structure's mean unit vector."""
+        """Return each structure's mean unit vector, or the one vector it has."""
+        if self.elements is not None:
+            return self.vectors
         x = unit_or_zero(self.vectors)
         return np.add.reduceat(x, self.offsets[:-1], axis=0) / self.sizes[:, None]
 
@@ -142,6 +167,13 @@ def encode(descriptor: Descriptor, structures: Sequence[Atoms]) -> Encoded:
     if len(structures) == 0:
         raise ParameterError("`structures` must hold at least one structure, got none; check the selection.")
     descriptor = settled(descriptor, structures)
+    elements = np.concatenate([atoms.numbers for atoms in structures]).astype(np.int64)
+    offsets = np.concatenate([[0], np.cumsum([len(atoms) for atoms in structures])]).astype(np.int64)
+    groups = tuple(str(atoms.info.get("config_type", "")) for atoms in structures)
+    if getattr(descriptor, "per_structure", False):
+        features = descriptor.transform(structures)  # type: ignore[attr-defined]
+        n = len(structures)
+        return Encoded(descriptor, features, np.zeros(n, np.int64), np.arange(n + 1), groups, elements, offsets)
 
     def described(piece: tuple[int, int]) -> np.ndarray:
         batch = Batch.from_structures(structures[slice(*piece)], descriptor.cutoff, start=piece[0])
@@ -149,19 +181,22 @@ def encode(descriptor: Descriptor, structures: Sequence[Atoms]) -> Encoded:
 
     pieces = list(chunks(structures))
     vectors: np.ndarray | None = None
-    filled, total = 0, sum(len(atoms) for atoms in structures)
+    filled = 0
     for part in ordered(described, track(pieces, "environments")):
         # Filled as it comes, as pieces beside their whole would double the memory.
-        vectors = np.empty((total, part.shape[1])) if vectors is None else vectors
+        vectors = np.empty((len(elements), part.shape[1])) if vectors is None else vectors
         vectors[filled : filled + len(part)] = part
         filled += len(part)
-    return Encoded(
-        descriptor,
-        np.empty((0, 0)) if vectors is None else vectors,
-        np.concatenate([atoms.numbers for atoms in structures]).astype(np.int64),
-        np.concatenate([[0], np.cumsum([len(atoms) for atoms in structures])]).astype(np.int64),
-        tuple(str(atoms.info.get("config_type", "")) for atoms in structures),
-    )
+    return Encoded(descriptor, np.empty((0, 0)) if vectors is None else vectors, elements, offsets, groups)
+
+
+def _places(
+    offsets: Int[np.ndarray, " n_plus_1"], chosen: Int[np.ndarray, " k"]
+) -> tuple[Int[np.ndarray, " m"], Int[np.ndarray, " k_plus_1"]]:
+    """Return the places of what belongs to the chosen, and their offsets among themselves."""
+    lengths = np.diff(offsets)[chosen]
+    short = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    return np.repeat(offsets[chosen] - short[:-1], lengths) + np.arange(short[-1]), short
 
 
 def unit_or_zero(vectors: Float[np.ndarray, "atoms f"]) -> Float[np.ndarray, "atoms f"]:

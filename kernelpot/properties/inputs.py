@@ -12,8 +12,7 @@ from sklearn.utils.validation import check_array, check_consistent_length, colum
 
 from kernelpot.errors import NotFittedError, ParameterError
 from kernelpot.linalg.subsets import farthest_points, kmeans_medoids
-from kernelpot.properties.composites import EncodedPair, Product, Scaled, Sum
-from kernelpot.properties.encoded import Encoded
+from kernelpot.properties.composites import EncodedPair, Product, Scaled, Sum, structures_of
 from kernelpot.properties.structure_kernel import StructureKernel
 from kernelpot.properties.vector_kernel import KINDS, VectorKernel
 
@@ -224,9 +223,10 @@ def choose_items(encoded: Any, n: int, method: str, seed: int) -> Int[np.ndarray
 
 def means_of(encoded: Any) -> Float[np.ndarray, "n f"]:
     """Return a vector for each item: the mean unit vector of its environments, or its features."""
+    structures = structures_of(encoded)
+    if structures is not None:
+        return structures.means()
     while isinstance(encoded, EncodedPair):
         encoded = encoded.first
-    if isinstance(encoded, Encoded):
-        return encoded.means()
     result: np.ndarray = np.asarray(encoded, dtype=np.float64)
     return result

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -13,6 +14,7 @@ from sklearn.base import BaseEstimator, RegressorMixin
 from kernelpot.design.given import real, whole
 from kernelpot.errors import ParameterError
 from kernelpot.properties.baseline import Baseline
+from kernelpot.properties.information import PropertySpace, property_space
 from kernelpot.properties.inputs import (
     KernelRows,
     Precomputed,
@@ -187,6 +189,25 @@ class KernelRidge(RegressorMixin, BaseEstimator):
         variance = np.concatenate(parts) + float(self.alpha)
         return self._shaped(np.sqrt(variance)[:, None] * self.amplitude())
 
+    def prepare(self, X: Any, *, n_inducing: int | None = None) -> PropertySpace:
+        """Return the space of this kernel and alpha on a pool, whose `information` the design room chooses by.
+
+        Parameters
+        ----------
+        X
+            The pool: structures or features. No label is looked at.
+        n_inducing
+            So many of its items, farthest points, make the space; None: all, for which variances are exact.
+
+        Raises
+        ------
+        ParameterError
+            A parameter breaks its rule, or the kernel is precomputed.
+        """
+        kernel = self.kernel_ if hasattr(self, "kernel_") else as_kernel(self.kernel)
+        noise = float(np.sqrt(real(self.alpha, "alpha", above=True)))
+        return property_space(kernel, X, noise=noise, n_inducing=n_inducing, seed=self.seed)
+
     def amplitude(self) -> Float[np.ndarray, " outputs"]:
         """Return the prior standard deviation of each output in units of the kernel's, from leave-one-out errors."""
         errors, variance = self._left_out()
@@ -230,6 +251,26 @@ class KernelRidge(RegressorMixin, BaseEstimator):
                 f"`folds` must hold a number for each of {len(self.state_.dual)} items, got shape {labels.shape}."
             )
         return self._shaped(self.state_.left_out_folds(np.flatnonzero(labels == f) for f in np.unique(labels)))
+
+    def save(self, path: str | Path) -> None:
+        """Write the fitted model, with its items as vectors, to a file that `kernelpot.load` reads.
+
+        Parameters
+        ----------
+        path
+            Of the file, which appears whole or not at all.
+
+        Raises
+        ------
+        NotFittedError
+            The model is not fitted.
+        ModelFileError
+            The file cannot be written.
+        """
+        from kernelpot.properties.files import write_ridge
+
+        require_fitted(self)
+        write_ridge(path, self)
 
     def _left_out(self) -> tuple[Float[np.ndarray, "n outputs"], Float[np.ndarray, " n"]]:
         require_fitted(self)

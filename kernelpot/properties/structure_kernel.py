@@ -33,7 +33,8 @@ class StructureKernel(Composable):
     Parameters
     ----------
     descriptor
-        Of environments: `SOAP`, or any other with the same methods.
+        Of environments: `SOAP`, or any other with the same methods, such as `DScribe`. One of whole structures (a
+        Coulomb matrix, MBTR) counts as a single environment.
     kernel
         Of two environments. `DotProduct` and `Gaussian` take unit vectors; a `VectorKernel` takes them as they are.
     combine
