@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -157,8 +158,10 @@ class DScribe(TransformerMixin, BaseEstimator):
         # A ValleOganov is an MBTR with arguments of its own, which it does not keep.
         name = type(self.descriptor).__name__.replace("ValleOganov", "MBTR")
         names = [p for p in inspect.signature(_class(name).__init__).parameters if p != "self"]
-        values = {p: getattr(self.descriptor, p, getattr(self.descriptor, f"_{p}", None)) for p in names}
-        return {"name": "DScribe", "class": name, "arguments": {p: _plain(v) for p, v in values.items()}}
+        values = {p: _plain(getattr(self.descriptor, p, getattr(self.descriptor, f"_{p}", None))) for p in names}
+        # What was not given is kept as an empty list, which is not taken back.
+        given = {p: v for p, v in values.items() if v is not None and v != [] and v != {}}
+        return {"name": "DScribe", "class": name, "arguments": given}
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> DScribe:
@@ -179,25 +182,14 @@ class DScribe(TransformerMixin, BaseEstimator):
     def _create(self, atoms: Atoms, where: str) -> Float[np.ndarray, "..."]:
         """Return what DScribe makes of one structure."""
         check_structure(atoms, where)
+        _repair()
         try:
-            result = np.asarray(self.descriptor.create(_Plain.of(atoms)), dtype=np.float64)
+            result = np.asarray(self.descriptor.create(atoms), dtype=np.float64)
         except (ValueError, TypeError, RuntimeError, IndexError, KeyError) as error:
             raise DataError(f"{where}: DScribe's {type(self.descriptor).__name__} refuses it: {error}") from None
         if not np.isfinite(result).all():
             raise DataError(f"{where}: DScribe's {type(self.descriptor).__name__} is not finite; set it aside.")
         return result
-
-
-class _Plain(Atoms):
-    """A structure without a calculator, which some descriptors ask for in a way that ASE warns of."""
-
-    @classmethod
-    def of(cls, atoms: Atoms) -> _Plain:
-        """Copy what a descriptor looks at."""
-        return cls(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
-
-    def get_calculator(self) -> None:
-        """Return none."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -228,6 +220,35 @@ class DScribeEnvironments:
 
 
 _ONLY_VALUES = "descriptors of DScribe have no derivatives here; forces need kp.SOAP."
+
+
+@cache
+def _repair() -> None:
+    """Give DScribe's `System` a way to be made that ASE understands.
+
+    DScribe 2.1 hands ASE the calculator by position, which ASE 3.29 takes for `info`: of eight descriptors four then
+    fail on every structure.
+    """
+    from dscribe.core import System
+
+    calculator = inspect.signature(Atoms.__init__).parameters["calculator"]
+    if calculator.kind is not inspect.Parameter.KEYWORD_ONLY:
+        return
+
+    def from_atoms(atoms: Atoms) -> Any:
+        """Return a System with everything that a descriptor looks at."""
+        return System(
+            symbols=atoms.get_chemical_symbols(),
+            positions=atoms.get_positions(),
+            tags=atoms.get_tags(),
+            masses=atoms.get_masses(),
+            magmoms=atoms.get_initial_magnetic_moments(),
+            charges=atoms.get_initial_charges(),
+            cell=atoms.get_cell(),
+            pbc=atoms.get_pbc(),
+        )
+
+    System.from_atoms = staticmethod(from_atoms)
 
 
 def _class(name: str) -> Any:

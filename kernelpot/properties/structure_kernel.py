@@ -16,7 +16,7 @@ from kernelpot.properties.composites import Composable, distance
 from kernelpot.properties.encoded import Encoded, encode, settled
 from kernelpot.properties.environments import EnvironmentKernel, OfUnitVectors, own_sums, sums
 from kernelpot.properties.rematch import own_rematch, rematch
-from kernelpot.properties.vector_kernel import VectorKernel
+from kernelpot.properties.vector_kernel import VectorKernel, mirrored
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -171,7 +171,8 @@ class StructureKernel(Composable):
         own = np.sqrt(np.diagonal(result).copy() if y is None else kernel._own(x))
         _divide(result, own, own if y is None else np.sqrt(kernel._own(y)))
         if y is None:
-            # The square root's square may miss by a bit.
+            # Two divisions in turn round differently on either side, and miss 1 by a bit.
+            mirrored(result)
             np.fill_diagonal(result, np.where(own > 0.0, 1.0, 0.0))
         return result
 
