@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy.linalg import LinAlgError, cho_factor, cho_solve, solve_triangular
+from scipy.linalg import LinAlgError, cho_factor, cho_solve, lapack, solve_triangular
 
 from kernelpot.errors import ParameterError
 from kernelpot.linalg.factor import RowSink
+from kernelpot.properties.vector_kernel import mirrored
 
 ROUND_OFF = 1e-10
 """Jitter, as a share of the kernel's mean variance and for each sample, that round-off may ask for."""
@@ -61,13 +62,13 @@ class Exact:
         np.fill_diagonal(kernel, own + noise)
         jitter = 0.0
         try:
-            factor = cho_factor(kernel, lower=True, check_finite=False)[0]
+            factor = _cholesky(kernel)
         except LinAlgError:
             np.fill_diagonal(kernel, own)
-            jitter = _jitter(kernel, noise, definite=definite)
+            jitter = _jitter(mirrored(kernel), noise, definite=definite)
             np.fill_diagonal(kernel, own + noise + jitter)
             try:
-                factor = cho_factor(kernel, lower=True, check_finite=False)[0]
+                factor = _cholesky(kernel)
             except LinAlgError:
                 raise ParameterError(
                     "the kernel matrix with `alpha` is singular to round-off; raise `alpha`."
@@ -85,13 +86,17 @@ class Exact:
 
     def inverse(self) -> Float[np.ndarray, "n n"]:
         """Return (K + diag(noise))⁻¹."""
-        half = solve_triangular(self.factor, np.eye(len(self.factor)), lower=True, check_finite=False)
+        half = self._half()
         result: np.ndarray = half.T @ half
         return result
 
+    def _half(self) -> Float[np.ndarray, "n n"]:
+        """Return the inverse of the factor."""
+        return np.tril(lapack.dtrtri(self.factor, lower=1)[0])
+
     def left_out(self) -> tuple[Float[np.ndarray, "n outputs"], Float[np.ndarray, " n"]]:
         """Return y_i minus its prediction without i, and that prediction's variance with noise (eq. 5.12)."""
-        half = solve_triangular(self.factor, np.eye(len(self.factor)), lower=True, check_finite=False)
+        half = self._half()
         precision = np.einsum("ij,ij->j", half, half)
         return self.dual / precision[:, None], 1.0 / precision
 
@@ -200,6 +205,13 @@ def whitened(own: Float[np.ndarray, "m m"]) -> Float[np.ndarray, "m d"]:
     return np.ascontiguousarray(vectors[:, kept] / np.sqrt(eigenvalues[kept]))
 
 
+def _cholesky(kernel: Float[np.ndarray, "n n"]) -> Float[np.ndarray, "n n"]:
+    """Return the lower factor, in the memory of the kernel matrix, whose lower triangle survives a failure."""
+    # LAPACK sees rows as columns: it writes to what NumPy calls the upper triangle.
+    factor: np.ndarray = cho_factor(kernel.T, lower=True, overwrite_a=True, check_finite=False)[0]
+    return factor
+
+
 def _jitter(kernel: Float[np.ndarray, "n n"], noise: Float[np.ndarray, " n"], *, definite: bool) -> float:
     """Return what to add to the diagonal so that the smallest eigenvalue is that of round-off above zero.
 
@@ -209,8 +221,7 @@ def _jitter(kernel: Float[np.ndarray, "n n"], noise: Float[np.ndarray, " n"], *,
         It is more than round-off, or than `INDEFINITE`, explains.
     """
     scale = float(kernel.diagonal().mean())
-    lower = np.tril(kernel)
-    smallest = float(np.linalg.eigvalsh(lower)[0])
+    smallest = float(np.linalg.eigvalsh(kernel)[0])
     jitter = max(0.0, -smallest - float(noise.min())) + 1e-14 * len(kernel) * scale
     most = scale * (ROUND_OFF * len(kernel) if definite else INDEFINITE)
     if jitter > most:

@@ -115,7 +115,11 @@ class VectorKernel(Composable):
 
         for _ in ordered(fill, starts):
             pass
-        return mirrored(result) if b is None else result
+        if b is None:
+            mirrored(result)
+            if kernel.stationary:
+                np.fill_diagonal(result, 1.0)
+        return result
 
     def diagonal(self, a: Any) -> Float[np.ndarray, " n"]:
         """Return k(a_i, a_i)."""
