@@ -29,6 +29,7 @@ CASES = {
     "shared": (kp.KernelRidge(0.3 * ONE + TWO * ONE, alpha=1e-4), CRYSTALS, ENERGIES),
     "apart": (kp.KernelRidge(ONE + OTHER, alpha=1e-4, baseline=None), CRYSTALS, np.stack([ENERGIES, -ENERGIES], 1)),
     "features": (kp.KernelRidge("matern52"), X, Y),
+    "alphas": (kp.KernelRidge("matern52", alpha=[1e-6, 1e-2]), X, Y),
     "lengths": (kp.KernelRidge(kp.VectorKernel("polynomial", length=[1.0, 2.0, 3.0], degree=2)), X, Y),
 }
 
@@ -41,7 +42,7 @@ def test_what_is_read_equals_what_was_written(name, tmp_path):
     np.testing.assert_array_equal(again.predict(items), model.predict(items))
     np.testing.assert_array_equal(again.std(items), model.std(items))
     np.testing.assert_array_equal(again.leave_one_out(), model.leave_one_out())
-    assert again.jitter_ == model.jitter_
+    assert (again.jitter_, again.alpha_) == (model.jitter_, model.alpha_)
     again.save(tmp_path / "n.kp")
     assert (tmp_path / "n.kp").read_bytes() == (tmp_path / "m.kp").read_bytes()
     np.testing.assert_allclose(again.fit(items, y).predict(items), model.predict(items), rtol=1e-9)

@@ -90,7 +90,7 @@ def test_different_elements_do_not_match():
 
 def test_a_plan_that_does_not_converge_is_an_error(monkeypatch):
     monkeypatch.setattr("kernelpot.properties.rematch._plans", lambda *_: False)
-    with pytest.raises(ParameterError, match="`gamma` 0.1 is too small"):
+    with pytest.raises(ParameterError, match=r"`gamma` 0\.1 is too small"):
         kp.StructureKernel(SOAP, combine="rematch").matrix(MOLECULES)
 
 

@@ -148,6 +148,28 @@ def test_stds_do_not_grow_with_more_items(seed, n):
     assert (after <= before * (1 + 1e-9)).all()
 
 
+@pytest.mark.parametrize("settings", [{}, {"n_inducing": 20}])
+def test_the_best_of_several_alphas_is_that_of_left_out_errors(settings):
+    y = Y + 0.3 * np.random.default_rng(1).normal(size=40)
+    alphas = np.geomspace(1e-6, 10.0, 8)
+    weights = RNG.uniform(0.5, 2.0, 40)
+    each = [ridge(alpha=a, **settings).fit(X, y, weights) for a in alphas]
+    best = each[int(np.argmin([np.average(m.leave_one_out() ** 2, weights=weights) for m in each]))]
+    model = ridge(alpha=alphas, **settings).fit(X, y, weights)
+    assert model.alpha_ == best.alpha_
+    np.testing.assert_allclose(model.predict(TEST), best.predict(TEST), rtol=1e-9)
+    assert model.prepare(X).noise == pytest.approx(np.sqrt(model.alpha_))
+
+
+def test_alphas_that_are_too_small_drop_out():
+    indefinite = np.diag(np.r_[-0.5, np.ones(9)])
+    assert kp.KernelRidge("precomputed", alpha=[1e-6, 1.0]).fit(indefinite, np.arange(10.0)).alpha_ == 1.0
+    with pytest.raises(ParameterError, match="positive semidefinite"):
+        kp.KernelRidge("precomputed", alpha=[1e-6, 1e-3]).fit(indefinite, np.arange(10.0))
+    with pytest.raises(ParameterError, match="one number before a fit"):
+        ridge(alpha=[1e-6, 1.0]).prepare(X)
+
+
 def test_weights_of_zero_leave_items_out():
     weights = np.ones(40)
     weights[[3, 7]] = 0.0
@@ -245,6 +267,26 @@ def test_a_kernel_that_is_singular_to_round_off_gets_a_stated_jitter():
     np.testing.assert_allclose(model.predict(x), y, atol=1e-4)
 
 
+def test_features_too_large_for_a_kernel_are_refused():
+    for settings in ({}, {"n_inducing": 10}):
+        with pytest.raises(ParameterError, match="not finite"):
+            kp.KernelRidge(kp.VectorKernel(length=1.0), **settings).fit(1e200 * X, Y)
+
+
+def test_sums_and_products_of_kernels_of_features():
+    one, two = kp.VectorKernel("linear", length=1.0), kp.VectorKernel("rbf", length=2.0)
+    kernel = 0.1 * one + one * two
+    expected = kp.KernelRidge("precomputed", alpha=ALPHA).fit(kernel.matrix(X), Y).predict(kernel.matrix(TEST, X))
+    model = kp.KernelRidge(kernel, alpha=ALPHA)
+    np.testing.assert_allclose(model.fit(X, Y).predict(TEST), expected, atol=1e-9)
+    assert np.isfinite(model.set_params(n_inducing=9, inducing="fps").fit(X, Y).std(TEST)).all()
+    with pytest.raises(ParameterError, match="X has 2 features"):
+        model.predict(TEST[:, :2])
+    own, cross = np.diag(kernel.matrix(X)), kernel.matrix(X, TEST)
+    squares = own[:, None] + np.diag(kernel.matrix(TEST)) - 2 * cross
+    np.testing.assert_allclose(kernel.distance(X, TEST), np.sqrt(squares), atol=1e-6)
+
+
 def test_one_structure_is_enough():
     model = kp.KernelRidge(kp.StructureKernel(SOAP)).fit(CRYSTALS[:1], ENERGIES[:1])
     np.testing.assert_allclose(model.predict(CRYSTALS[:1]), ENERGIES[:1])
@@ -256,6 +298,9 @@ def test_one_structure_is_enough():
         ({"alpha": 0.0}, "`alpha`"),
         ({"alpha": True}, "`alpha`"),
         ({"alpha": np.nan}, "`alpha`"),
+        ({"alpha": []}, "`alpha` must hold at least one"),
+        ({"alpha": [1.0, -1.0]}, "`alpha`"),
+        ({"alpha": "1"}, "`alpha`"),
         ({"kernel": "cubic"}, "`kernel` must be a StructureKernel"),
         ({"kernel": kp.DotProduct(2)}, "`kernel` must be a StructureKernel"),
         ({"baseline": "median"}, "`baseline` must be"),
@@ -293,7 +338,7 @@ def test_bad_data_is_named(x, y, weights, message):
 
 
 def test_structures_and_features_are_told_apart():
-    with pytest.raises(ParameterError, match="must be ase.Atoms"):
+    with pytest.raises(ParameterError, match=r"must be ase\.Atoms"):
         kp.KernelRidge(kp.StructureKernel(SOAP)).fit(X, Y)
     with pytest.raises(ParameterError, match="`y` cannot be used"):
         kp.KernelRidge(kp.StructureKernel(SOAP)).fit(CRYSTALS, ENERGIES[:3])

@@ -263,9 +263,9 @@ def test_bad_structures_are_named():
         kernel.matrix([])
     with pytest.raises(ParameterError, match=r"item 1 is a str"):
         kernel.matrix([MOLECULES[0], "Cu"])
-    with pytest.raises(ParameterError, match="must be ase.Atoms"):
+    with pytest.raises(ParameterError, match=r"must be ase\.Atoms"):
         kernel.matrix(np.zeros((3, 2)))
-    with pytest.raises(ParameterError, match="must be ase.Atoms"):
+    with pytest.raises(ParameterError, match=r"must be ase\.Atoms"):
         kernel.matrix(None)
     broken = make.ethanol(0)
     broken.positions[0] = np.nan
