@@ -149,12 +149,12 @@ class ACSF:
         """
         for name, number in (("n_radial", n_radial), ("n_angular", n_angular)):
             if isinstance(number, bool) or not isinstance(number, int | np.integer) or not 1 <= number <= 64:
-                raise ParameterError(f"`{name}` must be a whole number from 1 to 64, got {number!r}; 8 and 2 are usual.")
+                raise ParameterError(
+                    f"`{name}` must be a whole number from 1 to 64, got {number!r}; 8 and 2 are usual."
+                )
         positive("cutoff", cutoff, "Å; 4 to 8 is usual")
         radial, angular = spaced_parameters(float(cutoff), int(n_radial), int(n_angular))
-        return cls(
-            cutoff, g2=radial, g4=angular, channels=channels, cutoff_function=cutoff_function, centre=centre
-        )
+        return cls(cutoff, g2=radial, g4=angular, channels=channels, cutoff_function=cutoff_function, centre=centre)
 
     @cached_property
     def functions(self) -> SymmetryFunctions:
@@ -167,6 +167,10 @@ class ACSF:
     def _g3(self) -> Rows:
         rows: Any = self.g3
         return rows or ()
+
+    def is_finite(self) -> bool:
+        """Tell whether the tabulated functions are finite, which settings from a file need not make them."""
+        return bool(np.isfinite(self.functions.table[0]).all())
 
     @property
     def n_channels(self) -> int:
@@ -235,7 +239,9 @@ class ACSF:
             There is no structure.
         """
         if hasattr(structures, "positions") or len(structures) == 0:
-            raise ParameterError("`structures` must be a list of at least one ase.Atoms; write [atoms] for a single one.")
+            raise ParameterError(
+                "`structures` must be a list of at least one ase.Atoms; write [atoms] for a single one."
+            )
         species = self.species or tuple(sorted({int(z) for atoms in structures for z in atoms.numbers}))
         plain = replace(self, species=species, standard=None)
         values, places = [], []
@@ -383,9 +389,7 @@ class AcsfEnvironments:
         virial = np.empty((stop - start, 6, self.acsf.n_features))
         pairs = pairs_of(self.batch, self.species)
         share(
-            lambda begin, end: symmetry_rows(
-                begin, end, *self.acsf.engine, *pairs, slot, offsets, start, rows, virial
-            ),
+            lambda begin, end: symmetry_rows(begin, end, *self.acsf.engine, *pairs, slot, offsets, start, rows, virial),
             stop - start,
             CENTRES_PER_TASK,
         )

@@ -29,9 +29,7 @@ from kernelpot.descriptors.harmonics import FASTMATH
 
 
 @njit(cache=True, fastmath=FASTMATH)
-def _gather_weights(
-    gradient: Any, first: Any, identity: Any, weights: Any, a: Any, b: Any, result: Any
-) -> Any:
+def _gather_weights(gradient: Any, first: Any, identity: Any, weights: Any, a: Any, b: Any, result: Any) -> Any:
     """Sum gradient[first of channel …] over channels, each times the weights of both elements (b < 0: of a alone)."""
     size = len(result)
     if identity:
@@ -127,10 +125,9 @@ def symmetry_vjp(
             for b in range(a + 1 if n_angular > 0 else 0):
                 if begins[b] == begins[b + 1]:
                     continue
+                first = 1 + n_channels * n_radial
                 if identity:
                     first = angular_start(a, b, n_radial, n_angular, n_elements)
-                else:
-                    first = 1 + n_channels * n_radial
                 _gather_weights(gradient[i], first, identity, weights, a, b, w)
                 for kind in range(2):
                     if angular[kind, 0, 0] < 0:

@@ -40,9 +40,7 @@ class Standard:
             raise ParameterError("shifts must be finite, and scales positive and finite.")
 
     @classmethod
-    def of(
-        cls, values: Float[np.ndarray, "atoms f"], species: Int[np.ndarray, " atoms"], n_species: int
-    ) -> Standard:
+    def of(cls, values: Float[np.ndarray, "atoms f"], species: Int[np.ndarray, " atoms"], n_species: int) -> Standard:
         """Take means and standard deviations of the atoms of each species; those that are absent stay as they are."""
         size = values.shape[1]
         shift, scale = np.zeros((n_species, size)), np.full((n_species, size), 1.0 / np.sqrt(size))
