@@ -79,47 +79,48 @@ def radial_functions(name: Any, cutoff: Any, radial: Any, r: Any, value: Any, sl
 @njit(cache=True, fastmath=FASTMATH)
 def fill(kind: Any, cutoff: Any, near: Any, j: Any, k: Any, stop: Any, n: Any, js: Any, ks: Any, scratch: Any) -> Any:
     """Add triples of j with k … stop to the buffer until it is full: c and s = r_jk². G4 leaves out those too long."""
-    c2 = cutoff * cutoff
+    c2 = cutoff * cutoff if kind == 0 else np.inf
     x, y, z, square, inverse = near[X, j], near[Y, j], near[Z, j], near[SQUARE, j], near[INVERSE, j]
+    c, s = scratch[0], scratch[1]
     while k < stop and n < BUFFER:
-        dot = x * near[X, k] + y * near[Y, k] + z * near[Z, k]
-        s = square + near[SQUARE, k] - 2.0 * dot
-        if k != j and (kind == 1 or s < c2):
-            js[n], ks[n] = j, k
-            scratch[0, n] = min(1.0, max(-1.0, dot * inverse * near[INVERSE, k]))
-            scratch[1, n] = s
-            n += 1
-        k += 1
+        # As many as surely fit, without a branch: what is not kept is written over by the next.
+        last = min(stop, k + BUFFER - n)
+        for m in range(k, last):
+            dot = x * near[X, m] + y * near[Y, m] + z * near[Z, m]
+            js[n], ks[n] = j, m
+            c[n] = dot * inverse * near[INVERSE, m]
+            s[n] = square + near[SQUARE, m] - 2.0 * dot
+            n += (m != j) & (s[n] < c2)
+        k = last
     return k, n
 
 
 @njit(cache=True, fastmath=FASTMATH)
-def third_side(kind: Any, table: Any, step: Any, n: Any, s: Any, value: Any, slope: Any) -> Any:
-    """Fill exp(-ηs) f(√s) and its slope by s of the buffered triples for every η; 1 and 0 for G5."""
-    count = value.shape[0]
-    if kind == 1:
-        value[:, :n] = 1.0
-        slope[:, :n] = 0.0
-        return
-    last = table.shape[0] - 2
+def third_side(table: Any, step: Any, n: Any, js: Any, ks: Any, near: Any, s: Any, value: Any) -> Any:
+    """Fill e_j e_k exp(-ηs) f(√s) of the buffered triples for every η."""
+    last, inverse = table.shape[0] - 1, 1.0 / step
     for m in range(n):
-        x = s[m] / step
-        node = min(max(int(x), 0), last)
+        x = max(s[m], 0.0) * inverse
+        node = min(int(x), last)
         t = x - node
-        t2, u = t * t, 1.0 - t
-        t3 = t2 * t
-        h1 = t3 * (10.0 - t * (15.0 - 6.0 * t))
-        w1, w2 = t - t3 * (6.0 - t * (8.0 - 3.0 * t)), 0.5 * t2 * u * u * u
-        w4, w5 = -t3 * (4.0 - t * (7.0 - 3.0 * t)), 0.5 * t3 * u * u
-        dh = 30.0 * t2 * u * u / step
-        d1, d2 = (1.0 - t2 * (18.0 - t * (32.0 - 15.0 * t))) / step, 0.5 * t * u * u * (2.0 - 5.0 * t) / step
-        d4, d5 = -t2 * (12.0 - t * (28.0 - 15.0 * t)) / step, 0.5 * t2 * u * (3.0 - 5.0 * t) / step
-        a, b = table[node], table[node + 1]
-        for e in range(count):
-            a0, a1, a2 = a[e], a[count + e], a[2 * count + e]
-            b0, b1, b2 = b[e], b[count + e], b[2 * count + e]
-            value[e, m] = a0 + h1 * (b0 - a0) + w1 * a1 + w2 * a2 + w4 * b1 + w5 * b2
-            slope[e, m] = dh * (b0 - a0) + d1 * a1 + d2 * a2 + d4 * b1 + d5 * b2
+        for e in range(value.shape[0]):
+            a = table[node, e]
+            f = a[0] + t * (a[1] + t * (a[2] + t * (a[3] + t * (a[4] + t * a[5]))))
+            value[e, m] = f * near[FIRST + 2 * e, js[m]] * near[FIRST + 2 * e, ks[m]]
+
+
+@njit(cache=True, fastmath=FASTMATH)
+def third_side_slope(table: Any, step: Any, n: Any, s: Any, value: Any, slope: Any) -> Any:
+    """Fill exp(-ηs) f(√s) and its slope by s of the buffered triples for every η."""
+    last, inverse = table.shape[0] - 1, 1.0 / step
+    for m in range(n):
+        x = max(s[m], 0.0) * inverse
+        node = min(int(x), last)
+        t = x - node
+        for e in range(value.shape[0]):
+            a = table[node, e]
+            value[e, m] = a[0] + t * (a[1] + t * (a[2] + t * (a[3] + t * (a[4] + t * a[5]))))
+            slope[e, m] = inverse * (a[1] + t * (2.0 * a[2] + t * (3.0 * a[3] + t * (4.0 * a[4] + t * 5.0 * a[5]))))
 
 
 @njit(cache=True, fastmath=FASTMATH)
@@ -148,14 +149,16 @@ def power(zeta: Any, weight: Any, n: Any, c: Any, base: Any, square: Any, low: A
 @njit(cache=True, fastmath=FASTMATH)
 def _sum_buffer(
     kind: Any, angular: Any, powers: Any, table: Any, step: Any, n: Any, js: Any, ks: Any, near: Any, scratch: Any,
-    value: Any, slope: Any, total: Any,
+    value: Any, total: Any,
 ) -> Any:  # fmt: skip
     """Add the angular functions of the buffered triples to total."""
-    third_side(kind, table, step, n, scratch[1], value, slope)
-    for e in range(value.shape[0]):
-        own = near[FIRST + 2 * e]
-        for m in range(n):
-            value[e, m] *= own[js[m]] * own[ks[m]]
+    if kind == 0:
+        third_side(table, step, n, js, ks, near, scratch[1], value)
+    else:
+        for e in range(value.shape[0]):
+            own = near[FIRST + 2 * e]
+            for m in range(n):
+                value[e, m] = own[js[m]] * own[ks[m]]
     done = -1
     base, square, low, whole = scratch[2], scratch[3], scratch[4], scratch[5]
     f = 0
@@ -193,7 +196,7 @@ def symmetry_functions(
     begins = np.empty(n_elements + 1, np.int64)
     js, ks = np.empty(BUFFER, np.int64), np.empty(BUFFER, np.int64)
     scratch = np.empty((6, BUFFER))
-    value, slope = np.empty((len(etas), BUFFER)), np.empty((len(etas), BUFFER))
+    value = np.empty((len(etas), BUFFER))
     g, dg, total = np.empty(n_radial), np.empty(n_radial), np.empty(n_angular)
     sums = np.empty(n_radial)
     for i in range(begin, end):
@@ -227,14 +230,11 @@ def symmetry_functions(
                             k, n = fill(kind, cutoff, near, j, k, stop, n, js, ks, scratch)
                             if n == BUFFER:
                                 _sum_buffer(
-                                    kind, angular[kind], powers, table, step, n, js, ks, near, scratch, value, slope,
-                                    total,
+                                    kind, angular[kind], powers, table, step, n, js, ks, near, scratch, value, total,
                                 )  # fmt: skip
                                 n = 0
                     if n > 0:
-                        _sum_buffer(
-                            kind, angular[kind], powers, table, step, n, js, ks, near, scratch, value, slope, total
-                        )
+                        _sum_buffer(kind, angular[kind], powers, table, step, n, js, ks, near, scratch, value, total)
                 if identity:
                     start = angular_start(a, b, n_radial, n_angular, n_elements)
                     result[i, start : start + n_angular] += total

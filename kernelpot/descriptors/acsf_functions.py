@@ -139,8 +139,8 @@ class SymmetryFunctions:
         return result
 
     @property
-    def table(self) -> tuple[Float[np.ndarray, "nodes 3_times_etas"], float]:
-        """exp(-ηs) f(√s) of every η on nodes of s = r², with their distance, Å²; cut off where s reaches cutoff²."""
+    def table(self) -> tuple[Float[np.ndarray, "intervals etas 6"], float]:
+        """exp(-ηs) f(√s) of every η for s = r² up to cutoff²: polynomials in equal intervals of s, with their step."""
         return _tabulated(float(self.cutoff), self.cutoff_function, tuple(self.etas.tolist()) if self.g4 else ())
 
 
@@ -169,10 +169,10 @@ def cutoff_series(
 
 
 @lru_cache(maxsize=16)
-def _tabulated(cutoff: float, name: str, etas: Row) -> tuple[Float[np.ndarray, "nodes 3_times_etas"], float]:
-    """Double the nodes until quintic Hermite interpolation is good to `TABLE_ERROR` halfway between them."""
+def _tabulated(cutoff: float, name: str, etas: Row) -> tuple[Float[np.ndarray, "intervals etas 6"], float]:
+    """Double the nodes until quintic Hermite interpolation (C²) is good to `TABLE_ERROR` halfway between them."""
     if not etas:
-        return np.zeros((2, 0)), 1.0
+        return np.zeros((1, 0, 6)), 1.0
     eta = np.array(etas)
 
     def functions(s: Float[np.ndarray, " points"]) -> tuple[Float[np.ndarray, "points etas"], ...]:
@@ -190,5 +190,24 @@ def _tabulated(cutoff: float, name: str, etas: Row) -> tuple[Float[np.ndarray, "
         middle += (curvature[:-1] + curvature[1:]) / 64.0
         error = np.abs(middle - functions(s[:-1] + 0.5 * h)[0]).max()
         if error < TABLE_ERROR or n >= MOST_NODES:
-            return np.ascontiguousarray(np.concatenate([value, slope, curvature], axis=1)), float(h)
+            return _polynomials(value, slope, curvature), float(h)
         n *= 2
+
+
+def _polynomials(
+    value: Float[np.ndarray, "nodes etas"],
+    slope: Float[np.ndarray, "nodes etas"],
+    curvature: Float[np.ndarray, "nodes etas"],
+) -> Float[np.ndarray, "intervals etas 6"]:
+    """Return the coefficients of 1, t … t⁵ between nodes, from values and derivatives by t at both ends."""
+    rise, before, after = value[1:] - value[:-1], slope[:-1], slope[1:]
+    bend, bent = 0.5 * curvature[:-1], 0.5 * curvature[1:]
+    parts = [
+        value[:-1],
+        before,
+        bend,
+        10.0 * rise - 6.0 * before - 4.0 * after - 3.0 * bend + bent,
+        -15.0 * rise + 8.0 * before + 7.0 * after + 3.0 * bend - 2.0 * bent,
+        6.0 * rise - 3.0 * before - 3.0 * after - bend + bent,
+    ]
+    return np.ascontiguousarray(np.stack(parts, axis=-1))

@@ -20,7 +20,7 @@ from kernelpot.descriptors.acsf_engine import (
     neighbours,
     power,
     radial_functions,
-    third_side,
+    third_side_slope,
 )
 from kernelpot.descriptors.harmonics import FASTMATH
 
@@ -49,7 +49,11 @@ def _push_buffer(
     value: Any, slope: Any, whole: Any, turn: Any, w: Any, pushed: Any,
 ) -> Any:  # fmt: skip
     """Add dE/dr of the buffered triples to the neighbours' `pushed`, given dE/dG of every angular function in w."""
-    third_side(kind, table, step, n, scratch[1], value, slope)
+    if kind == 0:
+        third_side_slope(table, step, n, scratch[1], value, slope)
+    else:
+        value[:, :n] = 1.0
+        slope[:, :n] = 0.0
     c = scratch[0]
     base, square, low = scratch[2], scratch[3], scratch[4]
     whole[:, :n] = 0.0
@@ -159,7 +163,11 @@ def _turn_buffer(
     value: Any, slope: Any, row: Any,
 ) -> Any:  # fmt: skip
     """Add ∂G/∂r_j of the buffered triples, all with the same j, to row[x, function]."""
-    third_side(kind, table, step, n, scratch[1], value, slope)
+    if kind == 0:
+        third_side_slope(table, step, n, scratch[1], value, slope)
+    else:
+        value[:, :n] = 1.0
+        slope[:, :n] = 0.0
     base, square, low = scratch[2], scratch[3], scratch[4]
     c, xk, yk, zk, both, along = scratch[0], scratch[5], scratch[6], scratch[7], scratch[8], scratch[9]
     inverse = near[INVERSE, j]
