@@ -18,10 +18,12 @@ if TYPE_CHECKING:
     from kernelpot.data.noise import Noise as Noise
     from kernelpot.data.read import read as read
     from kernelpot.data.stream import stream as stream
+    from kernelpot.descriptors.acsf import ACSF as ACSF
     from kernelpot.descriptors.elements import ElementChannels as ElementChannels
     from kernelpot.descriptors.soap import SOAP as SOAP
     from kernelpot.descriptors.two_body import TwoBody as TwoBody
     from kernelpot.kernels import DotProduct as DotProduct
+    from kernelpot.kernels import Gaussian as Gaussian
     from kernelpot.kernels import Linear as Linear
     from kernelpot.models.baselines.calculator import CalculatorBaseline as CalculatorBaseline
     from kernelpot.models.baselines.zbl import ZBL as ZBL
@@ -41,12 +43,14 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "ACSF": "kernelpot.descriptors.acsf",
     "Bootstrap": "kernelpot.models.bootstrap",
     "ZBL": "kernelpot.models.baselines.zbl",
     "Calculator": "kernelpot.calculator",
     "CalculatorBaseline": "kernelpot.models.baselines.calculator",
     "DotProduct": "kernelpot.kernels",
     "ElementChannels": "kernelpot.descriptors.elements",
+    "Gaussian": "kernelpot.kernels",
     "Linear": "kernelpot.kernels",
     "LinearModel": "kernelpot.models.linear",
     "Noise": "kernelpot.data.noise",
