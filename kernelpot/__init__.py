@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from kernelpot.descriptors.elements import ElementChannels as ElementChannels
     from kernelpot.descriptors.soap import SOAP as SOAP
     from kernelpot.descriptors.two_body import TwoBody as TwoBody
+    from kernelpot.elements.compositions import CompositionFeatures as CompositionFeatures
+    from kernelpot.elements.modes import ElementalModes as ElementalModes
     from kernelpot.kernels import DotProduct as DotProduct
     from kernelpot.kernels import Gaussian as Gaussian
     from kernelpot.kernels import Linear as Linear
@@ -48,8 +50,10 @@ _HOMES = {
     "ZBL": "kernelpot.models.baselines.zbl",
     "Calculator": "kernelpot.calculator",
     "CalculatorBaseline": "kernelpot.models.baselines.calculator",
+    "CompositionFeatures": "kernelpot.elements.compositions",
     "DotProduct": "kernelpot.kernels",
     "ElementChannels": "kernelpot.descriptors.elements",
+    "ElementalModes": "kernelpot.elements.modes",
     "Gaussian": "kernelpot.kernels",
     "Linear": "kernelpot.kernels",
     "LinearModel": "kernelpot.models.linear",
