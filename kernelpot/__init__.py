@@ -39,6 +39,11 @@ if TYPE_CHECKING:
     from kernelpot.models.screening import screen as screen
     from kernelpot.models.sparse_gp import SparseGP as SparseGP
     from kernelpot.models.terms import Term as Term
+    from kernelpot.properties.dscribe import DScribe as DScribe
+    from kernelpot.properties.ridge import KernelRidge as KernelRidge
+    from kernelpot.properties.structure_features import StructureFeatures as StructureFeatures
+    from kernelpot.properties.structure_kernel import StructureKernel as StructureKernel
+    from kernelpot.properties.vector_kernel import VectorKernel as VectorKernel
     from kernelpot.report.reliability import plot_reliability as plot_reliability
     from kernelpot.tuning.search import tune as tune
 
@@ -51,10 +56,12 @@ _HOMES = {
     "Calculator": "kernelpot.calculator",
     "CalculatorBaseline": "kernelpot.models.baselines.calculator",
     "CompositionFeatures": "kernelpot.elements.compositions",
+    "DScribe": "kernelpot.properties.dscribe",
     "DotProduct": "kernelpot.kernels",
     "ElementChannels": "kernelpot.descriptors.elements",
     "ElementalModes": "kernelpot.elements.modes",
     "Gaussian": "kernelpot.kernels",
+    "KernelRidge": "kernelpot.properties.ridge",
     "Linear": "kernelpot.kernels",
     "LinearModel": "kernelpot.models.linear",
     "Noise": "kernelpot.data.noise",
@@ -62,8 +69,11 @@ _HOMES = {
     "SOAP": "kernelpot.descriptors.soap",
     "SparseGP": "kernelpot.models.sparse_gp",
     "StopOnExtrapolation": "kernelpot.calculator",
+    "StructureFeatures": "kernelpot.properties.structure_features",
+    "StructureKernel": "kernelpot.properties.structure_kernel",
     "Term": "kernelpot.models.terms",
     "TwoBody": "kernelpot.descriptors.two_body",
+    "VectorKernel": "kernelpot.properties.vector_kernel",
     "default_cutoff": "kernelpot.data.cutoffs",
     "evaluate": "kernelpot.models.scores",
     "forecast": "kernelpot.models.forecast",
