@@ -16,8 +16,8 @@ from torch import Tensor
 from kernelpot.properties.gp_parameters import Parameters, Prior
 from kernelpot.properties.protocol import Kernel
 
-ENTRIES = 4_000_000
-"""Kernel values with a gradient at a time."""
+ENTRIES = 500_000
+"""Kernel values at a time: few enough to stay in a cache through all their operations."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,9 +108,13 @@ class Covariance(ABC):
         """Return every item's prior variance."""
         return self._own() + self.items.trend.square().sum(1)
 
+    def between(self, a: Items, b: Items) -> Float[Tensor, "a b"]:
+        """Return the covariance of any items with any others."""
+        return self._between(a, b) + a.trend @ b.trend.T
+
     def cross(self, new: Items) -> Float[Tensor, "m n"]:
         """Return the covariance of new items with the training items."""
-        return self._between(new, self.items) + new.trend @ self.items.trend.T
+        return self.between(new, self.items)
 
     def square(self, new: Items) -> Float[Tensor, "m m"]:
         """Return the covariance of new items among themselves."""
