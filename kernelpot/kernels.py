@@ -71,6 +71,55 @@ class DotProduct:
 
 
 @dataclass(frozen=True)
+class Gaussian:
+    """k(x, z) = amplitude² exp((x·z - 1) / length²): for unit vectors exp(-|x - z|² / (2 length²)).
+
+    Parameters
+    ----------
+    length
+        Distance of unit vectors over which local energies change; small lengths bend more.
+    amplitude
+        Prior standard deviation of a local energy, eV.
+
+    Raises
+    ------
+    ParameterError
+        The length or the amplitude is not positive.
+    """
+
+    length: float = 0.5
+    amplitude: float = 1.0
+
+    def __post_init__(self) -> None:
+        DotProduct(1, self.amplitude)
+        real = not isinstance(self.length, bool) and isinstance(self.length, int | float | np.number)
+        if not real or not 1e-4 <= self.length <= 1e4:
+            raise ParameterError(f"`length` must be positive, 1e-4 to 1e4, got {self.length!r}; 0.5 is usual.")
+
+    def value(self, s: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
+        """Return the kernel at amplitude 1 for dot products s."""
+        result: np.ndarray = np.exp((s - 1.0) / self.length**2)
+        return result
+
+    def slope(self, s: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
+        """First derivative with respect to s, at amplitude 1."""
+        return self.value(s) / self.length**2
+
+    def curvature(self, s: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
+        """Second derivative with respect to s, at amplitude 1."""
+        return self.value(s) / self.length**4
+
+    def settings(self) -> dict[str, Any]:
+        """Return the settings as JSON values."""
+        return {"name": "Gaussian", "length": float(self.length), "amplitude": float(self.amplitude)}
+
+    @classmethod
+    def from_settings(cls, settings: dict[str, Any]) -> Gaussian:
+        """Make the kernel that `settings` describes."""
+        return cls(float(settings["length"]), float(settings["amplitude"]))
+
+
+@dataclass(frozen=True)
 class Linear:
     """k(x, z) = amplitude² x·z of the vectors themselves: a Bayesian linear model, at finite rank without inducing.
 
