@@ -22,11 +22,13 @@ if TYPE_CHECKING:
     from kernelpot.descriptors.soap import SOAP as SOAP
     from kernelpot.descriptors.two_body import TwoBody as TwoBody
     from kernelpot.kernels import DotProduct as DotProduct
+    from kernelpot.kernels import Gaussian as Gaussian
     from kernelpot.kernels import Linear as Linear
     from kernelpot.models.baselines.calculator import CalculatorBaseline as CalculatorBaseline
     from kernelpot.models.baselines.zbl import ZBL as ZBL
     from kernelpot.models.bootstrap import Bootstrap as Bootstrap
     from kernelpot.models.files import load as load
+    from kernelpot.models.force_ridge import ForceRidge as ForceRidge
     from kernelpot.models.forecast import forecast as forecast
     from kernelpot.models.linear import LinearModel as LinearModel
     from kernelpot.models.prediction import Prediction as Prediction
@@ -47,6 +49,8 @@ _HOMES = {
     "CalculatorBaseline": "kernelpot.models.baselines.calculator",
     "DotProduct": "kernelpot.kernels",
     "ElementChannels": "kernelpot.descriptors.elements",
+    "ForceRidge": "kernelpot.models.force_ridge",
+    "Gaussian": "kernelpot.kernels",
     "Linear": "kernelpot.kernels",
     "LinearModel": "kernelpot.models.linear",
     "Noise": "kernelpot.data.noise",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from kernelpot.data.batch import Batch
 from kernelpot.descriptors.protocol import Descriptor, Environments
@@ -74,6 +74,10 @@ class DerivativeMap:
         """Atomic numbers, sorted."""
         return self.descriptor.species or ()
 
+    def settings(self) -> dict[str, Any]:
+        """Return what the arrays do not hold, as JSON values."""
+        return {"descriptor": self.descriptor.settings(), "kernel": self.kernel.settings()}
+
     def describe(self, batch: Batch) -> Reduced:
         """Describe a batch."""
         environments = self.descriptor.environments(batch)
@@ -88,7 +92,8 @@ class DerivativeMap:
 
         def part(piece: tuple[int, int]) -> Frames:
             begin, end = piece
-            return self._frames(structures[begin:end], np.asarray(index[begin:end]))
+            batch = Batch.from_structures(structures[begin:end], self.descriptor.cutoff)
+            return self.frames_of(batch, np.asarray(index[begin:end]))
 
         parts = list(ordered(part, track(list(chunks(structures, ATOMS_PER_BATCH)), "derivatives")))
         return Frames(
@@ -97,8 +102,8 @@ class DerivativeMap:
             tuple(np.concatenate(j) for j in zip(*(p.j for p in parts), strict=True)),
         )
 
-    def _frames(self, structures: Sequence[Atoms], index: np.ndarray) -> Frames:
-        batch = Batch.from_structures(structures, self.descriptor.cutoff)
+    def frames_of(self, batch: Batch, index: Int[np.ndarray, " structures"]) -> Frames:
+        """Describe a batch of structures of one composition with all derivatives."""
         reduced = self.describe(batch)
         moved = reduced.environments.displacements(0, batch.n_atoms)
         unit_jacobian(moved.rows, moved.centre, reduced.unit, reduced.norm)

@@ -41,7 +41,7 @@ class Layout:
         has_forces: np.ndarray,
         coordinates: Int[np.ndarray, " structures"],
     ) -> Layout:
-        """Number the labels that are there, structures in this order."""
+        """Give numbers to the labels that are there, structures in this order."""
         energy, forces = np.full(len(order), -1), np.full(len(order), -1)
         with_energy, with_forces = order[has_energy[order]], order[has_forces[order]]
         energy[with_energy] = np.arange(len(with_energy))

@@ -71,8 +71,8 @@ class TrainingForm:
                 weights[a].append(np.repeat(energies, n))
                 # One structure at a time: (1, coordinates) @ (n, coordinates, q).
                 directions[a].append(-(forces[:, None, None, :] @ j)[:, :, 0].reshape(-1, q))
-        gathered = [tuple(np.concatenate(part) for part in parts) for parts in (points, weights, directions)]
-        return cls(term, *gathered, device)
+        x, alpha_e, v = (tuple(np.concatenate(part) for part in parts) for parts in (points, weights, directions))
+        return cls(term, x, alpha_e, v, device)
 
     def local_and_pairs(self, batch: Batch) -> tuple[Float[np.ndarray, " atoms"], Float[np.ndarray, "pairs 3"]]:
         """Return every atom's energy, eV, with the derivative of their sum by each pair vector, eV/Å."""

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from kernelpot.archive import read_archive
+from kernelpot.archive import Archive, read_archive
 from kernelpot.data.noise import Noise
-from kernelpot.errors import ModelFileError
+from kernelpot.errors import ModelFileError, ParameterError
+from kernelpot.linalg.devices import check_device
 from kernelpot.models.archive import read_model
 from kernelpot.models.baselines.given import matched, recorded
+from kernelpot.models.force_archive import FORMAT as FORCE_FORMAT
+from kernelpot.models.force_archive import force_model
+from kernelpot.models.force_ridge import ForceRidge
 from kernelpot.models.sparse_gp import SparseGP
 from kernelpot.models.terms import Term
 
@@ -19,6 +23,8 @@ def load(
     path: str | Path, *, baseline: object = None, device: str | None = None, precision: str = "float64"
 ) -> SparseGP:
     """Read a model that `SparseGP.save` wrote; nothing in the file is ever run as code.
+
+    A file of another model, such as `ForceRidge.save` wrote, gives that model.
 
     Parameters
     ----------
@@ -38,7 +44,10 @@ def load(
     ParameterError
         A baseline was given that the file has no use for, or there is no such device or precision.
     """
-    settings, state = read_model(read_archive(path))
+    archive = read_archive(path)
+    if archive.format == FORCE_FORMAT:
+        return cast("SparseGP", _forces(archive, baseline, device, precision))
+    settings, state = read_model(archive)
     try:
         model = _specification(settings)
         prepared = bool(settings["prepared"])
@@ -52,6 +61,15 @@ def load(
     model.fitted_ = state
     model.features_ = state.features if prepared else None
     return model if device is None and precision == "float64" else model.to(device, precision=precision)
+
+
+def _forces(archive: Archive, baseline: object, device: str | None, precision: str) -> ForceRidge:
+    check_device(device, precision)
+    if baseline is not None or precision != "float64":
+        raise ParameterError(
+            f"{archive.path} holds a ForceRidge, which takes no `baseline` and computes in float64; leave them out."
+        )
+    return force_model(archive, device)
 
 
 def _specification(settings: dict[str, Any]) -> SparseGP:

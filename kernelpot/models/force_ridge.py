@@ -174,12 +174,16 @@ class ForceRidge:
         if not uncertainty or self.factored_ is None:
             return found
         spread = ForceSpread(self.factored_)
-        latent = _gathered([spread.latent(atoms) for atoms in track(list(structures), "standard deviations")])
-        label = self._label(latent, np.array([len(atoms) for atoms in structures]))
+        work = track(range(len(structures)), "standard deviations")
+        latent = _gathered([spread.latent(self._batch([structures[k]])) for k in work])
+        label = self._label(latent, np.array([len(atoms) for atoms in structures]), self.factored_.scale)
         return Prediction(found.energy, found.forces, found.stress, found.local_energy, latent, label)
 
-    def _label(self, latent: Spread, n_atoms: np.ndarray) -> Spread:
-        energy, forces = self.noise.energy or 0.0, self.noise.forces or 0.0
+    def _batch(self, structures: Sequence[Atoms]) -> Batch:
+        return Batch.from_structures(structures, self._state().reach)
+
+    def _label(self, latent: Spread, n_atoms: np.ndarray, scale: float) -> Spread:
+        energy, forces = scale * (self.noise.energy or 0.0), scale * (self.noise.forces or 0.0)
         return Spread(
             np.hypot(latent.energy_std, energy * n_atoms),
             [np.hypot(f, forces) for f in latent.forces_std],
@@ -192,7 +196,23 @@ class ForceRidge:
         return self._state().mean(batch)
 
     def local_energy_std(self, batch: Batch) -> Float[np.ndarray, " atoms"]:
-        """Refuse: this model has no cheap standard deviation.
+        """Return the standard deviation of every atom's energy, eV.
+
+        Raises
+        ------
+        NotFittedError
+            The model does not keep its factor.
+        """
+        if self.factored_ is None:
+            raise NotFittedError(
+                "this model keeps no factor of its labels' covariance; fit with keep_factor=True to have standard "
+                "deviations."
+            )
+        spread = ForceSpread(self.factored_)
+        return np.concatenate([spread.latent(batch.take(s, s + 1)).local_energy_std[0] for s in range(len(batch))])
+
+    def extrapolation(self, batch: Batch) -> Float[np.ndarray, " atoms"]:
+        """Refuse: there are no extrapolation grades; `local_energy_std` tells what is strange.
 
         Raises
         ------
@@ -200,10 +220,9 @@ class ForceRidge:
             Always.
         """
         raise NotFittedError(
-            "a ForceRidge has no cheap standard deviations; ask predict(structures) of one with keep_factor=True."
+            f"a ForceRidge has no extrapolation grades (asked for {batch.n_atoms} atoms); `local_energy_std` of one "
+            "with keep_factor=True tells which atoms are strange."
         )
-
-    extrapolation = local_energy_std
 
     @property
     def cutoff_(self) -> float:
@@ -259,7 +278,7 @@ class ForceRidge:
 
 
 def _descriptors(given: Descriptor | Sequence[Descriptor]) -> tuple[Descriptor, ...]:
-    found = tuple(given) if isinstance(given, Sequence) and not isinstance(given, str) else (given,)
+    found = tuple(given) if isinstance(given, Sequence) else (given,)
     for descriptor in found:
         if not hasattr(descriptor, "environments"):
             raise ParameterError(f"`descriptor` must be one such as SOAP(), or a list of them, got {descriptor!r}.")
@@ -271,9 +290,7 @@ def _descriptors(given: Descriptor | Sequence[Descriptor]) -> tuple[Descriptor, 
 def _kernels(
     given: DotProduct | Gaussian | Sequence[DotProduct | Gaussian] | None, n: int
 ) -> tuple[DotProduct | Gaussian, ...]:
-    found = (
-        tuple(given) if isinstance(given, Sequence) and not isinstance(given, str) else (given or DotProduct(4),) * n
-    )
+    found = tuple(given) if isinstance(given, Sequence) else (given or DotProduct(4),) * n
     if len(found) != n:
         raise ParameterError(f"`kernel` must be one, or one for each of {n} descriptors, got {len(found)}.")
     for kernel in found:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
+from kernelpot.data.batch import Batch
 from kernelpot.features.derivative_kernel import Block, Frames, block
 from kernelpot.features.derivative_map import DerivativeMap
 from kernelpot.features.feature_map import E0_PRIOR
@@ -16,13 +17,10 @@ from kernelpot.features.label_kernel import chunk_length
 from kernelpot.models.force_state import Factored
 from kernelpot.models.prediction import Spread
 
-if TYPE_CHECKING:
-    from ase import Atoms
-
 
 @dataclass(frozen=True, eq=False)
 class ForceSpread:
-    """Posterior variances: prior less the squared length of L⁻¹ k, E0 included.
+    """Posterior variances: prior less the squared length of L⁻¹ k, E0 included, times the fit's common scale squared.
 
     One triangular solve of 1 + 4 N columns for each structure of N atoms, at n² operations a column for n labels.
 
@@ -34,15 +32,15 @@ class ForceSpread:
 
     factored: Factored
 
-    def latent(self, atoms: Atoms) -> Spread:
-        """Return the bare posterior's standard deviations for one structure; stresses have none."""
+    def latent(self, batch: Batch) -> Spread:
+        """Return the bare posterior's standard deviations for a batch of one structure; stresses have none."""
         maps = [term for term, _ in self.factored.terms]
-        whole = [self._placed(term.frames([atoms], [0])) for term in maps]
-        counted = np.array([np.count_nonzero(atoms.numbers == z) for z in maps[0].species], dtype=float)
+        whole = [self._placed(term.frames_of(batch, np.zeros(1, dtype=np.int64))) for term in maps]
+        counted = np.array([np.count_nonzero(batch.numbers == z) for z in maps[0].species], dtype=float)
         own = _sum_blocks(maps, whole, whole)
         rows = [self._rows(maps, whole, counted)]
         prior = [_host(own.value) + E0_PRIOR**2 * counted @ counted, np.diag(_host(own.d_d)[:, 0])]
-        places = _places(atoms.numbers, maps[0].species)
+        places = _places(batch.numbers, maps[0].species)
         for a, k in places:
             alone = [_environment(frames, a, k) for frames in whole]
             one = np.zeros(len(counted))
@@ -51,8 +49,8 @@ class ForceSpread:
             prior.append(_host(_sum_blocks(maps, alone, alone).value) + E0_PRIOR**2)
         half = self.factored.cholesky.half_solve(np.concatenate(rows).T)
         variance = np.concatenate(prior) - np.einsum("nk,nk->k", half, half)
-        std = np.sqrt(np.maximum(variance, 0.0))
-        n = 3 * len(atoms)
+        std = self.factored.scale * np.sqrt(np.maximum(variance, 0.0))
+        n = 3 * batch.n_atoms
         return Spread(std[:1], [std[1 : n + 1].reshape(-1, 3)], np.full((1, 6), np.nan), [std[n + 1 :]])
 
     def _placed(self, frames: Frames) -> Frames:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -82,12 +82,16 @@ class Factored:
         Places of the labels.
     composition
         Atoms of each species in each training structure.
+    scale
+        √(yᵀK⁻¹y / n): by what number amplitude and noises together reach the largest marginal likelihood, which leaves
+        the mean as it is (Rasmussen and Williams (2006), eq. 5.8, in closed form for a common factor).
     """
 
     cholesky: Cholesky
     terms: Terms
     layout: Layout
     composition: Float[np.ndarray, "structures species"]
+    scale: float
 
 
 def fit_forces(
@@ -136,7 +140,8 @@ def fit_forces(
     if device is not None:
         terms = [(term, [frames.on(device) for frames in found]) for term, found in terms]
     cholesky = _factor(terms, layout, noise, composition, labels.n_atoms, device)
-    alpha = cholesky.solve(_targets(layout, labels, composition @ baseline))
+    y = _targets(layout, labels, composition @ baseline)
+    alpha = cholesky.solve(y)
     forms = tuple(TrainingForm.from_weights(term, found, layout, alpha, device) for term, found in terms)
     here = layout.energy >= 0
     e0 = baseline + E0_PRIOR**2 * composition[here].T @ alpha[layout.energy[here]]
@@ -144,7 +149,7 @@ def fit_forces(
     state = ForceState(forms, species, e0, noise, {kind: n for kind, n in n_labels.items() if n})
     if noise.energy is None:
         state = _integrated(state, structures, labels, composition)
-    return state, Factored(cholesky, terms, layout, composition)
+    return state, Factored(cholesky, terms, layout, composition, float(np.sqrt(y @ alpha / len(y))))
 
 
 def check_memory(
@@ -162,9 +167,8 @@ def check_memory(
     derivatives = 0.0
     for term in maps:
         width = dict(zip(term.species, (c.shape[1] for c in term.columns), strict=True))
-        derivatives += 8.0 * sum(
-            (3 * len(atoms) + 1) * sum(width[int(z)] for z in atoms.numbers) for atoms in structures
-        )
+        widths = np.array([sum(width[int(z)] for z in atoms.numbers) for atoms in structures])
+        derivatives += 8.0 * float(widths @ np.array([3 * len(atoms) + 1 for atoms in structures]))
     total = (matrix + derivatives) / 1e9
     plan = f"{n_rows:,} labels: {matrix / 1e9:.2f} GB for their covariance, {derivatives / 1e9:.2f} GB for derivatives"
     say(f"fit: {plan}")
@@ -228,12 +232,11 @@ def _integrated(
     state: ForceState, structures: Sequence[Atoms], labels: Labels, composition: Float[np.ndarray, "structures species"]
 ) -> ForceState:
     """Return the state with the energy constants that fit the energies best; zeros where there is no energy."""
-    from dataclasses import replace
-
     here = np.flatnonzero(labels.present("energy"))
     if not len(here):
         return replace(state, e0=np.zeros(len(state.species)))
     flat = replace(state, e0=np.zeros(len(state.species)))
-    predicted = np.concatenate([flat.mean(Batch.from_structures([structures[k]], flat.reach)).energy for k in here])
+    parts = [flat.mean(Batch.from_structures([structures[k]], flat.reach)) for k in here.tolist()]
+    predicted = np.concatenate([part.energy for part in parts])
     left = replace(labels.take(here), energy=labels.energy[here] - predicted)
     return replace(state, e0=least_squares_e0(e0_rows(left, composition[here])))
