@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from kernelpot.models.baselines.zbl import ZBL as ZBL
     from kernelpot.models.bootstrap import Bootstrap as Bootstrap
     from kernelpot.models.files import load as load
+    from kernelpot.models.force_ridge import ForceRidge as ForceRidge
     from kernelpot.models.forecast import forecast as forecast
     from kernelpot.models.linear import LinearModel as LinearModel
     from kernelpot.models.prediction import Prediction as Prediction
@@ -60,6 +61,7 @@ _HOMES = {
     "DotProduct": "kernelpot.kernels",
     "ElementChannels": "kernelpot.descriptors.elements",
     "ElementalModes": "kernelpot.elements.modes",
+    "ForceRidge": "kernelpot.models.force_ridge",
     "Gaussian": "kernelpot.kernels",
     "KernelRidge": "kernelpot.properties.ridge",
     "Linear": "kernelpot.kernels",

@@ -40,12 +40,12 @@ def feature_map_of(settings: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
         return SumMap(tuple(terms), scales)
     if name == "TwoBodyMap":
         pairs = TwoBody.from_settings(settings["descriptor"])
-        _check_species(settings["descriptor"]["species"])
+        check_species_list(settings["descriptor"]["species"])
         return TwoBodyMap(pairs)
     if name not in ("KernelMap", "LinearMap"):
         raise ValueError(f"there is no feature map of the name {name!r}")
     # As written, not as sorted by the descriptor: the arrays stand in this order.
-    _check_species(settings["descriptor"]["species"])
+    check_species_list(settings["descriptor"]["species"])
     descriptor = descriptor_of(settings["descriptor"])
     if isinstance(descriptor, TwoBody):
         raise ValueError("pair energies have a feature map of their own")
@@ -76,10 +76,18 @@ def _prefixed(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.nda
     return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
 
 
-def _check_species(given: Any) -> None:
+def check_species_list(given: Any) -> tuple[int, ...]:
+    """Return the atomic numbers that a header names.
+
+    Raises
+    ------
+    ValueError
+        They are none, or not in rising order.
+    """
     species = tuple(int(z) for z in given or ())
     if not species or list(species) != sorted(set(species)) or species[0] < 1 or species[-1] > HEAVIEST:
         raise ValueError(f"the species must be atomic numbers in rising order, found {species}")
+    return species
 
 
 def _check_arrays(features: KernelMap, n_features: int) -> None:
