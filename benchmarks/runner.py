@@ -77,6 +77,7 @@ CASES = {
         "what extrapolation grades flag: groups of mlearn Si left out, bonds of ethanol", "extrapolation"
     ),
     "growth": Case("time and memory of a fit against structures and inducing environments; streams", "growth"),
+    "qm7": Case("atomization energies of QM7: learning curves by kernel, chosen training sets", "qm7"),
     "drift": Case("energy drift of 64 Si atoms at 600 K", "drift"),
 }
 
