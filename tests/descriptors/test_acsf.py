@@ -372,6 +372,9 @@ def test_scaling_belongs_to_its_species():
     acsf = kp.ACSF.spaced(CUTOFF).scaled([make.copper(1)])
     with pytest.raises(ParameterError, match="call scaled again"):
         acsf.with_species((29, 79))
+    with pytest.raises(ParameterError, match=r"scaled for the species \(29,\), not for \(79,\)"):
+        acsf.with_species((79,))
+    assert acsf.with_species((29,)) == acsf
     with pytest.raises(ParameterError, match="at least one"):
         kp.ACSF().scaled([])
 
