@@ -81,8 +81,10 @@ def fit(args: Namespace) -> None:
 
 def evaluate(args: Namespace) -> None:
     """Score a saved model on labelled structures."""
+    from kernelpot.models.files import load_potential
+
     check_outputs({"--json": args.json}, [args.model, *args.files])
-    model = kp.load(args.model)
+    model = load_potential(args.model)
     structures = read(args, args.files)
     scores = kp.evaluate(model, structures)
     show(f"{args.model} on {len(structures)} structures\n{scores}", args.json)
@@ -91,9 +93,11 @@ def evaluate(args: Namespace) -> None:
 
 def predict(args: Namespace) -> None:
     """Write structures with predictions and their standard deviations."""
+    from kernelpot.models.files import load_potential
+
     inputs = [args.model, *args.files]
     check_outputs({"--out": args.out, "--json": args.json}, inputs)
-    model = kp.load(args.model)
+    model = load_potential(args.model)
     structures = read(args, args.files)
     starts = range(0, len(structures), CHUNK)
     predicted = [

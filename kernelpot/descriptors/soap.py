@@ -192,6 +192,10 @@ class SOAP:
         basis = Compressed(self.basis, principal_components(moments, int(n_max)))
         return replace(self, basis=basis, n_max=int(n_max))
 
+    def is_finite(self) -> bool:
+        """Tell whether the radial basis is finite, which settings from a file need not make it."""
+        return bool(np.isfinite(self.expansion.table.nodes).all())
+
     @property
     def n_features(self) -> int:
         """Length of a vector: k(k+1)/2 · (l_max + 1), with k = channels · n_max."""

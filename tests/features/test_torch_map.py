@@ -219,9 +219,12 @@ def test_prior_variances_are_those_of_compiled_loops(case, zeta, device, monkeyp
             monkeypatch.setattr(torch_residual, "working_bytes", lambda device, n=1: 300_000)
         with computing(device):
             state = engine.describe(DeviceBatch(batch, device, host.describe(batch).species))
-            energy = torch_residual.energy_prior(engine, state, zeta).cpu().numpy()
-            forces = torch_residual.forces_prior(engine, state, zeta).T.cpu().numpy().ravel()
-            stress = torch_residual.stress_prior(engine, state, zeta).cpu().numpy() / batch.volumes[:, None] ** 2
+            energy = torch_residual.energy_prior(engine, state, kp.DotProduct(zeta)).cpu().numpy()
+            forces = torch_residual.forces_prior(engine, state, kp.DotProduct(zeta)).T.cpu().numpy().ravel()
+            stress = (
+                torch_residual.stress_prior(engine, state, kp.DotProduct(zeta)).cpu().numpy()
+                / batch.volumes[:, None] ** 2
+            )
         np.testing.assert_allclose(energy, expected["energy"], rtol=1e-12)
         np.testing.assert_allclose(forces, expected["forces"], atol=1e-12 * expected["forces"].max())
         np.testing.assert_allclose(stress.ravel(), expected["stress"], rtol=1e-11)
@@ -233,7 +236,9 @@ def test_derivatives_backwards_with_mixed_channels():
     expected = prior(host, host.describe(batch), "forces")
     there = on_device(host, "cpu")
     with computing("cpu"):
-        found = torch_residual.forces_prior(there.engines[0].environments, there.describe(batch).parts[0], 2)
+        found = torch_residual.forces_prior(
+            there.engines[0].environments, there.describe(batch).parts[0], kp.DotProduct(2)
+        )
     np.testing.assert_allclose(found.T.numpy().ravel(), expected, atol=1e-12 * expected.max())
 
 
