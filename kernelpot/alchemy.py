@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Int
 from kernelpot.data.batch import Batch
 from kernelpot.data.check import HEAVIEST
 from kernelpot.descriptors.elements import ElementChannels
+from kernelpot.descriptors.soap import SOAP
 from kernelpot.elements.periodic_table import symbols_to_numbers
 from kernelpot.errors import ParameterError
 from kernelpot.features.gradients import EnergyForm, gather_pairs
@@ -101,7 +102,7 @@ class Alchemy:
         final.numbers = self._numbers[1]
         check_species([self.atoms, final], self._state.features.species)
         for features, _ in self._terms:
-            if isinstance(features, KernelMap | LinearMap) and not hasattr(features.descriptor, "channels"):
+            if isinstance(features, KernelMap | LinearMap) and not _has_channels(features.descriptor):
                 raise ParameterError(
                     f"alchemical atoms need descriptors with element channels, such as SOAP, got "
                     f"{features.descriptor!r}."
@@ -237,8 +238,12 @@ class Alchemy:
         changing[list(self.change)] = True
         return changing
 
-    def _descriptor(self, descriptor: Any, lam: float) -> Any:
-        """Return a descriptor that knows the stand-ins as well, with I(λ) as their columns of U."""
+    def _descriptor(self, descriptor: Any, lam: float, end: int = 0) -> Any:
+        """Return a descriptor that knows the stand-ins as well, with I(λ) as their columns of U.
+
+        Where vectors are standardised by the centre's species, the stand-ins have the standard of their element at
+        λ = `end`.
+        """
         known = list(descriptor.species)
         u = np.eye(len(known)) if descriptor.channels is None else descriptor.channels.array
         columns = dict(zip(known, u.T, strict=True))
@@ -247,7 +252,13 @@ class Alchemy:
         species = tuple(sorted(columns))
         matrix = tuple(tuple(row) for row in np.array([columns[z] for z in species]).T.tolist())
         channels = ElementChannels("given", len(u), species=species, matrix=matrix)
-        return replace(descriptor, species=species, channels=channels)
+        standard = getattr(descriptor, "standard", None)
+        if standard is None:
+            return replace(descriptor, species=species, channels=channels)
+        owners = {number: pair[end] for pair, number in self._stand_ins.items()}
+        rows = [known.index(owners.get(z, z)) for z in species]
+        tables = {name: tuple(getattr(standard, name)[row] for row in rows) for name in ("shift", "scale")}
+        return replace(descriptor, species=species, channels=channels, standard=replace(standard, **tables))
 
 
 @dataclass(frozen=True, eq=False)
@@ -282,31 +293,31 @@ class _Point:
         self, features: KernelMap | LinearMap, form: EnergyForm | LinearForm
     ) -> tuple[float, Float[np.ndarray, "pairs 3"], float]:
         """Return the same for a function of vectors, one for each centre species."""
-        lam, changing = self.lam, self.alchemy._changing
-        environments = self.alchemy._descriptor(features.descriptor, lam).environments(self.between)
-        x, norm = unit(environments.vectors)
-        normalise = isinstance(features, KernelMap) or features.normalise
-        x = x if normalise else environments.vectors
+        changing = self.alchemy._changing
+        share = np.where(changing, self.lam, 0.0)
+        energy, slope, pairs = 0.0, 0.0, np.zeros((len(self.batch.second), 3))
+        for end, weight in enumerate((1.0 - share, share)):
+            environments = self._environments(features.descriptor, end)
+            x, norm = unit(environments.vectors)
+            normalise = isinstance(features, KernelMap) or features.normalise
+            x = x if normalise else environments.vectors
+            species = np.searchsorted(features.species, self.alchemy._numbers[end])
+            local, gradient = form.evaluate(Described(self.batch, environments, x, norm, species))
+            gradient = weight[:, None] * (unit_vjp(gradient, x, norm) if normalise else gradient)
+            energy += float(weight @ local)
+            pairs += environments.vjp(gradient)
+            if self.derivative:
+                sign = 1.0 if end else -1.0
+                slope += float(sign * local[changing].sum() + (gradient * self._rate(features.descriptor, end)).sum())
+        return energy, pairs, slope
 
-        def evaluated(number: int) -> tuple[Float[np.ndarray, " atoms"], Float[np.ndarray, "atoms f"]]:
-            species = np.searchsorted(features.species, self.alchemy._numbers[number])
-            return form.evaluate(Described(self.batch, environments, x, norm, species))
+    def _environments(self, descriptor: Any, end: int, lam: float | None = None) -> Any:
+        """Describe the atoms between the ends."""
+        return self.alchemy._descriptor(descriptor, self.lam if lam is None else lam, end).environments(self.between)
 
-        (first, start), (last, end) = evaluated(0), evaluated(1)
-        share = np.where(changing, lam, 0.0)
-        energy = float(((1.0 - share) * first + share * last).sum())
-        gradient = (1.0 - share)[:, None] * start + share[:, None] * end
-        gradient = unit_vjp(gradient, x, norm) if normalise else gradient
-        slope = 0.0
-        if self.derivative:
-            slope = float((last - first)[changing].sum() + (gradient * self._rate(features.descriptor)).sum())
-        return energy, environments.vjp(gradient), slope
-
-    def _rate(self, descriptor: Any) -> Float[np.ndarray, "atoms f"]:
+    def _rate(self, descriptor: Any, end: int) -> Float[np.ndarray, "atoms f"]:
         """Return the derivative of every vector by λ, from its values at λ = 0, ½ and 1."""
-        first, middle, last = (
-            self.alchemy._descriptor(descriptor, lam).environments(self.between).vectors for lam in ENDS
-        )
+        first, middle, last = (self._environments(descriptor, end, lam).vectors for lam in ENDS)
         rate: np.ndarray = (4.0 * middle - 3.0 * first - last) + 4.0 * self.lam * (first - 2.0 * middle + last)
         return rate
 
@@ -343,6 +354,12 @@ class AlchemicalCalculator(AseCalculator):
     def dE_dlambda(self, atoms: Atoms) -> float:  # noqa: N802
         """Return dE/dλ of the atoms where they are, eV."""
         return float(self.alchemy.evaluate(self.lam, atoms, derivative=True).dE_dlambda or 0.0)
+
+
+def _has_channels(descriptor: Any) -> bool:
+    """Tell whether neighbours count in the vectors by their columns of U alone."""
+    # Without channels, SOAP is that with U = I; ACSF keeps a block for every pair of elements, which U does not give.
+    return isinstance(descriptor, SOAP) or getattr(descriptor, "channels", None) is not None
 
 
 def _checked_lambda(lam: float) -> float:

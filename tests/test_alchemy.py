@@ -29,6 +29,11 @@ MODELS = {
         mixed(kp.ElementChannels.weighted({"Ag": 0.4})), noise=kp.Noise(energy=0.01, forces=0.1)
     ),
     "linear, unit": lambda: kp.LinearModel(SOAP, normalise=True, noise=kp.Noise(energy=0.01, forces=0.1)),
+    "symmetry functions": lambda: kp.SparseGP(
+        kp.ACSF.spaced(4.0, n_radial=4, n_angular=1, channels=MODES).scaled([four_metals(seed) for seed in range(8)]),
+        n_inducing=40,
+        noise=kp.Noise(energy=0.01, forces=0.1),
+    ),
     "sum": lambda: kp.SparseGP(
         [kp.TwoBody(cutoff=5.0), mixed(kp.ElementChannels.modes(2)), kp.SOAP(cutoff=3.5, n_max=2, l_max=0)],
         n_inducing=40,
@@ -181,6 +186,12 @@ def test_lambda_lies_between_the_ends(fitted, atoms, lam):
 def test_changes_that_cannot_be_are_refused(fitted, atoms, change, error, message):
     with pytest.raises(error, match=message):
         kp.Alchemy(fitted, atoms, change)
+
+
+def test_symmetry_functions_need_channels(train, atoms):
+    plain = kp.LinearModel(kp.ACSF.spaced(4.0, n_radial=2, n_angular=1), noise=kp.Noise(energy=0.01)).fit(train)
+    with pytest.raises(ParameterError, match="need descriptors with element channels"):
+        kp.Alchemy(plain, atoms, CHANGE)
 
 
 def test_what_cannot_be_is_refused(fitted, atoms):
