@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from kernelpot import design as design
     from kernelpot import goals as goals
     from kernelpot import gpytorch as gpytorch
+    from kernelpot.alchemy import Alchemy as Alchemy
     from kernelpot.calculator import Calculator as Calculator
     from kernelpot.calculator import StopOnExtrapolation as StopOnExtrapolation
     from kernelpot.data.cutoffs import default_cutoff as default_cutoff
@@ -52,6 +53,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "ACSF": "kernelpot.descriptors.acsf",
+    "Alchemy": "kernelpot.alchemy",
     "Bootstrap": "kernelpot.models.bootstrap",
     "ZBL": "kernelpot.models.baselines.zbl",
     "Calculator": "kernelpot.calculator",
