@@ -13,9 +13,8 @@ from torch import Tensor
 
 from kernelpot.errors import ParameterError
 from kernelpot.linalg.devices import check_device
-from kernelpot.properties.gp_covariance import Covariance, FeatureCovariance, Items, MatrixCovariance
+from kernelpot.properties.gp_covariance import Items, covariance_of
 from kernelpot.properties.gp_inputs import UnfittedError, features, items, structure_kernels, targets
-from kernelpot.properties.gp_kernels import feature_kernel
 from kernelpot.properties.gp_evidence import NoiseModel
 from kernelpot.properties.gp_posterior import ExactPosterior
 from kernelpot.properties.gp_scaling import Scaling
@@ -56,7 +55,7 @@ class GP(RegressorMixin, BaseEstimator):
         So many inducing items instead of an exact process (Titsias (2009)).
     solver
         "cholesky", or "cg": conjugate gradients of GPyTorch with a pivoted Cholesky preconditioner (Gardner et al.
-        (2018)), stochastic in the search; for kernel matrices whose factor takes too long.
+        (2018)), for kernel matrices whose factor takes too long; hyper-parameters are then those of `n_warm` items.
     optimise
         False keeps the hyper-parameters of `kernel`, and 3 % noise where none is given.
     starts
@@ -124,7 +123,9 @@ class GP(RegressorMixin, BaseEstimator):
         noise = NoiseModel(self._fixed_noise(), float(np.mean(np.square(z))) or 1.0)
         self._freedom = FREEDOM * float(np.sqrt(noise.unit))
         self._scaling = None if kernels else Scaling.of(values, normalise=self.normalise)
-        prior = self._prior(values, columns, kernels, noise.unit)
+        prior = covariance_of(
+            self.kernel, kernels, self._items(values, columns), ard=self.ard, device=self._place, unit=noise.unit
+        )
         outcome = train(plan, prior, torch.as_tensor(z, device=self._place), noise)
         self.posterior_ = outcome.posterior
         self.n_evaluations_ = outcome.evaluations
@@ -187,10 +188,7 @@ class GP(RegressorMixin, BaseEstimator):
     def kernel_(self) -> Any:
         """The kernel with its hyper-parameters, of scaled features, or a list of (variance, structure kernel)."""
         self._check_fitted()
-        prior = self.posterior_.prior
-        if isinstance(prior, FeatureCovariance):
-            return prior.kernel
-        return list(zip(prior.variances.tolist(), prior.kernels, strict=True))
+        return self.posterior_.prior.described
 
     @property
     def log_marginal_likelihood_(self) -> float:
@@ -228,16 +226,6 @@ class GP(RegressorMixin, BaseEstimator):
                 "normalise=False and give outputs of one unit."
             )
         return float((self.noise / scale[0]) ** 2)
-
-    def _prior(
-        self, values: Any, columns: Float[np.ndarray, "n q"], kernels: Sequence[Kernel], unit: float
-    ) -> Covariance:
-        items = self._items(values, columns)
-        if kernels:
-            return MatrixCovariance.of(kernels, items, self._place, unit)
-        x = items.values.cpu().numpy()
-        kernel, parameters = feature_kernel(self.kernel, x, ard=self.ard, device=self._place, unit=unit)
-        return FeatureCovariance(items, parameters, kernel)
 
     def _items(self, values: Any, columns: Float[np.ndarray, "n q"]) -> Items:
         if self._scaling is not None:

@@ -19,9 +19,7 @@ def choose(prior: Covariance, n: int) -> Int[np.ndarray, " m"]:
 
     It is a Cholesky factorisation with pivots, which ends early where nothing is left.
     """
-    with torch.no_grad():
-        matrix = prior.matrix()
-        matrix = (matrix + torch.tril(matrix, -1).T).cpu().numpy()
+    matrix = prior.full().cpu().numpy()
     left = matrix.diagonal().copy()
     least = 1e-12 * left.max()
     columns = np.zeros((n, len(left)))

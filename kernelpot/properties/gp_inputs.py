@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import NotFittedError as SklearnNotFittedError
-from sklearn.utils.validation import check_array, check_consistent_length, validate_data
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_array, check_consistent_length, column_or_1d, validate_data
 
 from kernelpot.errors import DataError, NotFittedError, ParameterError
 from kernelpot.properties.protocol import Kernel
@@ -91,3 +92,25 @@ def targets(y: Any, n: int) -> Float[np.ndarray, "n T"]:
     except ValueError as error:
         raise DataError(f"targets: {error}; one row of `y` for each item.") from None
     return found.reshape(n, -1)
+
+
+def labels_of(y: Any, n: int) -> tuple[np.ndarray, Int[np.ndarray, " n"]]:
+    """Return the classes, sorted, and the number of every item's class.
+
+    Raises
+    ------
+    DataError
+        They are no classes, not as many as items, or all the same.
+    """
+    if y is None:
+        raise DataError("`y` is needed: this estimator requires y to be passed, but the target y is None.")
+    try:
+        column = column_or_1d(y, warn=True)
+        check_classification_targets(column)
+        check_consistent_length(range(n), column)
+        classes, numbers = np.unique(column, return_inverse=True)
+    except (ValueError, TypeError) as error:
+        raise DataError(f"classes: {error}") from None
+    if len(classes) < 2:
+        raise DataError(f"at least two classes are needed, got {len(classes)} class.")
+    return classes, numbers
