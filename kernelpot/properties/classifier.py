@@ -132,7 +132,7 @@ class Classifier(ClassifierMixin, BaseEstimator):
         check_whole(starts=(self.starts, 1), n_warm=(self.n_warm, 2), seed=(self.seed, 0))
         _check_theta(self.reject, none=True)
         kernels = structure_kernels(self.kernel)
-        values = items(X, least=2) if kernels else features(self, X, reset=True, least=2)
+        values: Any = items(X, least=2) if kernels else features(self, X, reset=True, least=2)
         self.classes_, numbers = labels_of(y, len(values))
         columns = (numbers[:, None] == np.arange(len(self.classes_))).astype(float)
         columns = columns[:, 1:] if len(self.classes_) == 2 else columns
@@ -192,9 +192,7 @@ class Classifier(ClassifierMixin, BaseEstimator):
             There is no θ, or it lies outside 0 to 1.
         """
         probabilities = self.predict_proba(X)
-        return np.ma.masked_array(
-            self.classes_of(probabilities), mask=probabilities.max(axis=1) < self._theta(theta)
-        )
+        return np.ma.masked_array(self.classes_of(probabilities), mask=probabilities.max(axis=1) < self._theta(theta))
 
     def risk_coverage(self, X: Any, y: Any) -> RiskCoverage:
         """Return how accuracy grows while the least certain answers are refused, one after another."""

@@ -26,7 +26,9 @@ class LaplaceEvidence:
         split_assign(self, theta)
         kernel = matrix(self.covariance)
         found = modes(kernel, self.labels)
-        summed = torch.as_tensor(sum(mode.cotangent(kernel) for mode in found), device=self.covariance.items.trend.device)
+        summed = torch.as_tensor(
+            sum(mode.cotangent(kernel) for mode in found), device=self.covariance.items.trend.device
+        )
 
         def cotangent(rows: slice, cols: slice) -> Tensor:
             return -summed[rows, cols]

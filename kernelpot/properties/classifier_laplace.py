@@ -95,7 +95,13 @@ def find_mode(kernel: Float[np.ndarray, "n n"], labels: Float[np.ndarray, " n"])
     probability = expit(f)
     root = np.sqrt(probability * (1.0 - probability))
     lower = _factor(kernel, root)
-    return Mode(labels - probability, root**2 * (2.0 * probability - 1.0), root, lower, value - float(np.log(lower.diagonal()).sum()))
+    return Mode(
+        labels - probability,
+        root**2 * (2.0 * probability - 1.0),
+        root,
+        lower,
+        value - float(np.log(lower.diagonal()).sum()),
+    )
 
 
 def averaged(mean: Float[np.ndarray, " m"], variance: Float[np.ndarray, " m"]) -> Float[np.ndarray, " m"]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,12 +12,14 @@ from jaxtyping import Float
 from sklearn.base import BaseEstimator, RegressorMixin
 from torch import Tensor
 
+from kernelpot.archive import Archive
 from kernelpot.errors import ParameterError
 from kernelpot.linalg.devices import check_device
 from kernelpot.properties.gp_covariance import Items, covariance_of
-from kernelpot.properties.gp_inputs import UnfittedError, features, items, structure_kernels, targets
 from kernelpot.properties.gp_evidence import NoiseModel
-from kernelpot.properties.gp_posterior import ExactPosterior
+from kernelpot.properties.gp_files import read_gp, write_gp
+from kernelpot.properties.gp_inputs import UnfittedError, features, items, structure_kernels, targets
+from kernelpot.properties.gp_posterior import ExactPosterior, Posterior
 from kernelpot.properties.gp_scaling import Scaling
 from kernelpot.properties.gp_targets import FREEDOM, Targets, Trend
 from kernelpot.properties.gp_training import Plan, train
@@ -113,9 +116,8 @@ class GP(RegressorMixin, BaseEstimator):
         """
         plan = self._plan()
         kernels = structure_kernels(self.kernel)
-        values = items(X, least=2) if kernels else features(self, X, reset=True, least=2)
-        labels = targets(y, len(values))
-        self._single = np.ndim(y) == 1
+        values: Any = items(X, least=2) if kernels else features(self, X, reset=True, least=2)
+        labels, self._single = targets(y, len(values))
         trend = Trend.of(self.mean, values)
         columns = trend.columns(values)
         self._targets = Targets.of(trend, columns, labels, normalise=self.normalise)
@@ -127,9 +129,10 @@ class GP(RegressorMixin, BaseEstimator):
             self.kernel, kernels, self._items(values, columns), ard=self.ard, device=self._place, unit=noise.unit
         )
         outcome = train(plan, prior, torch.as_tensor(z, device=self._place), noise)
-        self.posterior_ = outcome.posterior
+        self.posterior_: Posterior = outcome.posterior
         self.n_evaluations_ = outcome.evaluations
         self._columns = columns
+        self._evidence: float | None = None
         return self
 
     def predict(self, X: Any) -> Float[np.ndarray, "m *T"]:
@@ -182,6 +185,28 @@ class GP(RegressorMixin, BaseEstimator):
         mean, variance = self.posterior_.left_out()
         return self._shaped(self._targets.restored(self._columns, mean.cpu().numpy())), self._scaled(variance)
 
+    # ---- files
+
+    def save(self, path: str | Path) -> None:
+        """Write the fitted process to one file (safetensors with a JSON header; it holds no code).
+
+        A kernel by name is in the file. Of another kernel only its hyper-parameters are: it is given again to read it.
+
+        Raises
+        ------
+        NotFittedError
+            The process was never fitted.
+        ModelFileError
+            The file cannot be written.
+        """
+        self._check_fitted()
+        write_gp(self, path)
+
+    @classmethod
+    def _from_archive(cls, archive: Archive, *, kernel: Any = None) -> GP:
+        """Return the process that `save` wrote."""
+        return read_gp(cls, archive, kernel)
+
     # ---- what the fit found
 
     @property
@@ -194,7 +219,10 @@ class GP(RegressorMixin, BaseEstimator):
     def log_marginal_likelihood_(self) -> float:
         """Of the training targets in their own units, all outputs together; with inducing items a lower bound."""
         self._check_fitted()
-        return self.posterior_.log_likelihood - len(self._columns) * float(np.log(self._targets.scale).sum())
+        if self._evidence is None:
+            scales = len(self._columns) * float(np.log(self._targets.scale).sum())
+            self._evidence = self.posterior_.log_likelihood - scales
+        return self._evidence
 
     @property
     def noise_(self) -> Any:
@@ -211,9 +239,7 @@ class GP(RegressorMixin, BaseEstimator):
 
     def _plan(self) -> Plan:
         check_device(self.device)
-        return Plan(
-            self.n_inducing, self.solver, self.optimise, self.starts, self.n_warm, self.full_steps, self.seed
-        )
+        return Plan(self.n_inducing, self.solver, self.optimise, self.starts, self.n_warm, self.full_steps, self.seed)
 
     def _fixed_noise(self) -> float | None:
         """Return the variance of given noise in units of the standardised targets."""
@@ -234,7 +260,7 @@ class GP(RegressorMixin, BaseEstimator):
 
     def _new(self, X: Any) -> tuple[Items, Float[np.ndarray, "m q"]]:
         self._check_fitted()
-        values = features(self, X, reset=False) if self._scaling is not None else items(X)
+        values: Any = features(self, X, reset=False) if self._scaling is not None else items(X)
         columns = self._targets.trend.columns(values)
         return self._items(values, columns), columns
 

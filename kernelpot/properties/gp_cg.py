@@ -56,8 +56,8 @@ class Solver:
             left = float((self.operator @ found - rhs).norm() / rhs.norm().clamp_min(1e-300))
         if not left <= 1e-3:
             raise DataError(
-                f"conjugate gradients left a residual of {left:.1e} after {ITERATIONS} iterations; the noise is too small "
-                'for them: take solver="cholesky", or set a larger `noise`.'
+                f"conjugate gradients left a residual of {left:.1e} after {ITERATIONS} iterations; the noise is too "
+                'small for them: take solver="cholesky", or set a larger `noise`.'
             )
         return found
 

@@ -249,7 +249,7 @@ class MatrixCovariance(Covariance):
 
     @property
     def _weights(self) -> Tensor:
-        return torch.exp(self.parameters.module.log_variance)
+        return torch.exp(self.parameters.module.get_parameter("log_variance"))
 
     def _kernel(self, rows: slice, cols: slice) -> Tensor:
         return torch.einsum("p,pij->ij", self._weights, self.grams[:, rows, cols])

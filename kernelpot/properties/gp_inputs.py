@@ -20,6 +20,10 @@ class UnfittedError(NotFittedError, SklearnNotFittedError):
     """The estimator was asked for something that only a fitted one has."""
 
 
+class WrongTypeError(DataError, TypeError):
+    """Features or targets are no numbers."""
+
+
 def structure_kernels(kernel: Any) -> tuple[Kernel, ...]:
     """Return the kernels between structures that were given, none where the kernel is one of features.
 
@@ -32,8 +36,8 @@ def structure_kernels(kernel: Any) -> tuple[Kernel, ...]:
     fits = [callable(getattr(k, "matrix", None)) and callable(getattr(k, "diagonal", None)) for k in given]
     if isinstance(kernel, list | tuple) and (not given or not all(fits)):
         raise ParameterError(
-            f"a list of kernels must hold kernels between structures alone, with `matrix` and `diagonal`, got {kernel!r}; "
-            "kernels of features are added by +."
+            f"a list of kernels must hold kernels between structures alone, with `matrix` and `diagonal`, got "
+            f"{kernel!r}; kernels of features are added by +."
         )
     return tuple(given) if all(fits) else ()
 
@@ -50,7 +54,9 @@ def features(estimator: BaseEstimator, X: Any, *, reset: bool, least: int = 1) -
         found: np.ndarray = validate_data(
             estimator, X, reset=reset, dtype=np.float64, ensure_min_samples=least, ensure_all_finite=True
         )
-    except (ValueError, TypeError) as error:
+    except TypeError as error:
+        raise WrongTypeError(f"features: {error}") from None
+    except ValueError as error:
         raise DataError(f"features: {error}") from None
     return found
 
@@ -71,8 +77,8 @@ def items(X: Any, *, least: int = 1) -> list[Any]:
     return found
 
 
-def targets(y: Any, n: int) -> Float[np.ndarray, "n T"]:
-    """Return targets as columns of float64.
+def targets(y: Any, n: int) -> tuple[Float[np.ndarray, "n T"], bool]:
+    """Return targets as columns of float64, and whether they came as a plain vector.
 
     Raises
     ------
@@ -91,7 +97,7 @@ def targets(y: Any, n: int) -> Float[np.ndarray, "n T"]:
         check_consistent_length(range(n), found)
     except ValueError as error:
         raise DataError(f"targets: {error}; one row of `y` for each item.") from None
-    return found.reshape(n, -1)
+    return found.reshape(n, -1), found.ndim == 1
 
 
 def labels_of(y: Any, n: int) -> tuple[np.ndarray, Int[np.ndarray, " n"]]:

@@ -41,7 +41,9 @@ class Plan:
     seed: int
 
     def __post_init__(self) -> None:
-        names = {"starts": 1, "n_warm": 2, "full_steps": 0, "seed": 0} | ({} if self.n_inducing is None else {"n_inducing": 1})
+        names = {"starts": 1, "n_warm": 2, "full_steps": 0, "seed": 0} | (
+            {} if self.n_inducing is None else {"n_inducing": 1}
+        )
         check_whole(**{name: (getattr(self, name), least) for name, least in names.items()})
         if self.solver not in SOLVERS:
             raise ParameterError(f"`solver` must be one of {', '.join(SOLVERS)}, got {self.solver!r}.")
@@ -120,4 +122,4 @@ def _inducing(
         found = polish(Bound(prior, panel, targets, noise), found, scale=scale, evaluations=4 * plan.full_steps)
         theta, counts = found.theta, (counts[0], found.evaluations)
         _settle(prior, theta, noise)
-    return Trained(InducingPosterior(prior, panel, targets, noise.variance(theta)), counts)
+    return Trained(InducingPosterior.of(prior, panel, targets, noise.variance(theta)), counts)
