@@ -51,6 +51,7 @@ CASES = {
         )
         for name in ("ethanol", "malonaldehyde", "toluene")
     },
+    "force-ridge": Case("rMD17 ethanol with every force a basis function, beside sGDML and SparseGP", "force_ridge"),
     "predict": Case("time of energy, forces and standard deviations, 1000 Si atoms", "predict"),
     "gpu": Case("PyTorch on CPU and CUDA beside compiled loops: predictions, rows, a fit, precision", "gpu"),
     "descriptor": Case("time and memory of SOAP and its gradients", "descriptor"),
