@@ -12,15 +12,19 @@ if TYPE_CHECKING:
     from kernelpot import design as design
     from kernelpot import goals as goals
     from kernelpot import gpytorch as gpytorch
+    from kernelpot.alchemy import Alchemy as Alchemy
     from kernelpot.calculator import Calculator as Calculator
     from kernelpot.calculator import StopOnExtrapolation as StopOnExtrapolation
     from kernelpot.data.cutoffs import default_cutoff as default_cutoff
     from kernelpot.data.noise import Noise as Noise
     from kernelpot.data.read import read as read
     from kernelpot.data.stream import stream as stream
+    from kernelpot.descriptors.acsf import ACSF as ACSF
     from kernelpot.descriptors.elements import ElementChannels as ElementChannels
     from kernelpot.descriptors.soap import SOAP as SOAP
     from kernelpot.descriptors.two_body import TwoBody as TwoBody
+    from kernelpot.elements.compositions import CompositionFeatures as CompositionFeatures
+    from kernelpot.elements.modes import ElementalModes as ElementalModes
     from kernelpot.kernels import DotProduct as DotProduct
     from kernelpot.kernels import Gaussian as Gaussian
     from kernelpot.kernels import Linear as Linear
@@ -28,6 +32,7 @@ if TYPE_CHECKING:
     from kernelpot.models.baselines.zbl import ZBL as ZBL
     from kernelpot.models.bootstrap import Bootstrap as Bootstrap
     from kernelpot.models.files import load as load
+    from kernelpot.models.force_ridge import ForceRidge as ForceRidge
     from kernelpot.models.forecast import forecast as forecast
     from kernelpot.models.linear import LinearModel as LinearModel
     from kernelpot.models.prediction import Prediction as Prediction
@@ -47,13 +52,18 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "ACSF": "kernelpot.descriptors.acsf",
+    "Alchemy": "kernelpot.alchemy",
     "Bootstrap": "kernelpot.models.bootstrap",
     "ZBL": "kernelpot.models.baselines.zbl",
     "Calculator": "kernelpot.calculator",
     "CalculatorBaseline": "kernelpot.models.baselines.calculator",
+    "CompositionFeatures": "kernelpot.elements.compositions",
     "DScribe": "kernelpot.properties.dscribe",
     "DotProduct": "kernelpot.kernels",
     "ElementChannels": "kernelpot.descriptors.elements",
+    "ElementalModes": "kernelpot.elements.modes",
+    "ForceRidge": "kernelpot.models.force_ridge",
     "Gaussian": "kernelpot.kernels",
     "KernelRidge": "kernelpot.properties.ridge",
     "Linear": "kernelpot.kernels",

@@ -19,6 +19,7 @@ from kernelpot.models.sampling import SampledModel
 if TYPE_CHECKING:
     from ase.optimize.optimize import Dynamics
 
+    from kernelpot.models.force_ridge import ForceRidge
     from kernelpot.models.sparse_gp import SparseGP
 
 MEANS = ("energy", "free_energy", "energies", "forces", "stress")
@@ -44,7 +45,8 @@ class Calculator(AseCalculator):
     Parameters
     ----------
     model
-        A fitted :class:`kernelpot.SparseGP`, or a potential drawn from one (`SparseGP.sample`), which has no standard
+        A fitted :class:`kernelpot.SparseGP` or :class:`kernelpot.ForceRidge` (standard deviations where it keeps its
+        factor), or a potential drawn from one (`SparseGP.sample`), which has no standard
         deviations.
     skin
         Extra reach of the neighbour list, Å; 0 rebuilds it at every step.
@@ -59,7 +61,7 @@ class Calculator(AseCalculator):
     # The model knows neither charges nor magnetic moments, so a change of these keeps the results.
     ignored_changes: ClassVar[set[str]] = {"initial_charges", "initial_magmoms"}
 
-    def __init__(self, model: SparseGP | SampledModel, *, skin: float = 0.5) -> None:
+    def __init__(self, model: SparseGP | ForceRidge | SampledModel, *, skin: float = 0.5) -> None:
         if not (np.isfinite(skin) and skin >= 0):
             raise ParameterError(
                 f"`skin` must be zero or positive and in Å, got {skin!r}; 0.5 serves molecular dynamics"

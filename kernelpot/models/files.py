@@ -5,13 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from kernelpot.archive import Archive, read_archive
 from kernelpot.data.noise import Noise
 from kernelpot.errors import ModelFileError, ParameterError
+from kernelpot.linalg.devices import check_device
 from kernelpot.models.archive import read_model
 from kernelpot.models.baselines.given import matched, recorded
+from kernelpot.models.force_archive import FORMAT as FORCE_FORMAT
+from kernelpot.models.force_archive import force_model
+from kernelpot.models.force_ridge import ForceRidge
 from kernelpot.models.sparse_gp import SparseGP
 from kernelpot.models.terms import Term
 
@@ -50,6 +54,8 @@ def load_potential(
 ) -> SparseGP:
     """Read a potential that `SparseGP.save` wrote.
 
+    A file of another model, such as `ForceRidge.save` wrote, gives that model.
+
     Parameters
     ----------
     path
@@ -76,6 +82,8 @@ def load_potential(
 
 def _potential(archive: Archive, baseline: object, device: str | None, precision: str) -> SparseGP:
     path = archive.path
+    if archive.format == FORCE_FORMAT:
+        return cast("SparseGP", _forces(archive, baseline, device, precision))
     settings, state = read_model(archive)
     try:
         model = _specification(settings)
@@ -90,6 +98,15 @@ def _potential(archive: Archive, baseline: object, device: str | None, precision
     model.fitted_ = state
     model.features_ = state.features if prepared else None
     return model if device is None and precision == "float64" else model.to(device, precision=precision)
+
+
+def _forces(archive: Archive, baseline: object, device: str | None, precision: str) -> ForceRidge:
+    check_device(device, precision)
+    if baseline is not None or precision != "float64":
+        raise ParameterError(
+            f"{archive.path} holds a ForceRidge, which takes no `baseline` and computes in float64; leave them out."
+        )
+    return force_model(archive, device)
 
 
 def _specification(settings: dict[str, Any]) -> SparseGP:

@@ -1,0 +1,144 @@
+"""The kernel matrix of all labels of a training set."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from kernelpot.features.derivative_kernel import CHUNK_BYTES, Block, Frames, block
+from kernelpot.features.derivative_map import DerivativeMap
+from kernelpot.progress import track
+from kernelpot.threads import ordered
+
+
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """Which row of the matrix is which label: energies first, then forces, structure by structure.
+
+    Attributes
+    ----------
+    energy
+        Row of each structure's energy; -1 where it is none of the labels.
+    forces
+        First row of each structure's forces, atoms first, then x, y, z; -1 where they are none of the labels.
+    coordinates
+        Force components of each structure.
+    """
+
+    energy: Int[np.ndarray, " structures"]
+    forces: Int[np.ndarray, " structures"]
+    coordinates: Int[np.ndarray, " structures"]
+
+    @classmethod
+    def of(
+        cls,
+        order: Int[np.ndarray, " structures"],
+        has_energy: np.ndarray,
+        has_forces: np.ndarray,
+        coordinates: Int[np.ndarray, " structures"],
+    ) -> Layout:
+        """Give numbers to the labels that are there, structures in this order."""
+        energy, forces = np.full(len(order), -1), np.full(len(order), -1)
+        with_energy, with_forces = order[has_energy[order]], order[has_forces[order]]
+        energy[with_energy] = np.arange(len(with_energy))
+        sizes = coordinates[with_forces]
+        forces[with_forces] = len(with_energy) + np.cumsum(sizes) - sizes
+        return cls(energy, forces, coordinates)
+
+    @property
+    def n_energies(self) -> int:
+        """Rows of energies."""
+        return int((self.energy >= 0).sum())
+
+    @property
+    def n_rows(self) -> int:
+        """Rows in all."""
+        return self.n_energies + int(self.coordinates[self.forces >= 0].sum())
+
+    def force_rows(self, structure: int) -> slice:
+        """Rows of a structure's forces."""
+        start = int(self.forces[structure])
+        return slice(start, start + int(self.coordinates[structure]))
+
+
+Terms = Sequence[tuple[DerivativeMap, Sequence[Frames]]]
+"""Each term with its structures, in groups of one composition; the groups of all terms are the same."""
+
+
+def fill_lower(matrix: Float[Any, "rows rows"], terms: Terms, layout: Layout) -> None:
+    """Write the lower triangle of the labels' prior covariance, E0 and noise left out.
+
+    Nothing larger than one block, of one structure with some of those before it, is held beside the matrix. What is
+    above the diagonal is partly written too, and means nothing.
+
+    Parameters
+    ----------
+    matrix
+        Zeros, of a NumPy array or of a tensor where the frames are.
+    terms
+        The order of structures, group by group, must be that of the layout.
+    layout
+        Places of the labels.
+    """
+    work = [(g, s) for g, group in enumerate(terms[0][1]) for s in range(len(group))]
+
+    def row(piece: tuple[int, int]) -> None:
+        g, s = piece
+        for h in range(g + 1):
+            _fill_row(matrix, terms, layout, (g, s), (h, s + 1 if h == g else len(terms[0][1][h])))
+
+    for _ in track(ordered(row, work), "kernel", total=len(work)):
+        pass
+
+
+def _fill_row(matrix: Any, terms: Terms, layout: Layout, left: tuple[int, int], right: tuple[int, int]) -> None:
+    """Write the blocks of one structure with the first `right[1]` of a group."""
+    (g, s), (h, end) = left, right
+    step = chunk_length([(maps, groups[h]) for maps, groups in terms], terms[0][1][g])
+    for start in range(0, end, step):
+        chosen = slice(start, min(start + step, end))
+        total: Block | None = None
+        for part, groups in terms:
+            found = block(part.kernel, groups[g].take(slice(s, s + 1)), groups[h].take(chosen))
+            found = found.times(part.kernel.amplitude**2)
+            total = found if total is None else total.plus(found)
+        if total is not None:
+            _write(matrix, layout, int(terms[0][1][g].index[s]), terms[0][1][h].index[chosen], total)
+
+
+def chunk_length(terms: Sequence[tuple[DerivativeMap, Frames]], left: Frames) -> int:
+    """Return how many structures of a group one block may hold."""
+    each = max(
+        x.shape[1] * own.shape[1] * group.n_coordinates + x.shape[1] * group.n_coordinates * own.shape[2]
+        for _, group in terms
+        for x, own in zip(left.x, group.x, strict=True)
+    )
+    return max(1, CHUNK_BYTES // max(8 * each, 1))
+
+
+def _write(matrix: Any, layout: Layout, one: int, others: Int[np.ndarray, " t"], found: Block) -> None:
+    row, rows = int(layout.energy[one]), layout.energy[others]
+    mine = layout.force_rows(one) if layout.forces[one] >= 0 else None
+    for k in np.flatnonzero(rows >= 0):
+        if row >= 0:
+            matrix[row, int(rows[k])] = found.value[k]
+        if mine is not None:
+            matrix[mine, int(rows[k])] = -found.d_value[:, k]
+    for k in np.flatnonzero(layout.forces[others] >= 0):
+        theirs = layout.force_rows(int(others[k]))
+        if row >= 0:
+            matrix[theirs, row] = -found.value_d[k]
+        if mine is not None:
+            matrix[mine, theirs] = found.d_d[:, k]
+
+
+def group_by_composition(numbers: Sequence[np.ndarray], species: Sequence[int]) -> list[list[int]]:
+    """Return places of structures, those of one composition together, in order of first appearance."""
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for k, z in enumerate(numbers):
+        groups.setdefault(tuple(int(np.count_nonzero(z == a)) for a in species), []).append(k)
+    return list(groups.values())
