@@ -45,10 +45,11 @@ def run(settings: Settings) -> Report:
         note = f"validation {one['validation']:.1f}; {one['cpu_s']:.0f} s CPU"
         report.add(f"{way}, {short:,} rows: test MAE", one["test"], "meV/atom", note=note)
     best = min((way for way in validated if way.split()[0] in ("pca", "autoencoder")), key=lambda way: validated[way])
-    whole = [scored(way=best, seed=seed, n_train=short if settings.quick else 0) for seed in range(SEEDS)]
+    seeds = range(1 if settings.quick else SEEDS)
+    whole = [scored(way=best, seed=seed, n_train=short if settings.quick else 0) for seed in seeds]
     test = np.array([one["test"] for one in whole])
     report.add(
-        f"{best}, 80 %, mean of {SEEDS} splits: test MAE", test.mean(), "meV/atom", target=67.0,
+        f"{best}, 80 %, mean of {len(seeds)} split(s): test MAE", test.mean(), "meV/atom", target=67.0,
         rivals={"Herr et al.": PUBLISHED, "Faber et al.": FABER},
         note=f"{', '.join(f'{value:.1f}' for value in test)}; {whole[0]['cpu_s']:.0f} s CPU",
     )  # fmt: skip
@@ -56,7 +57,7 @@ def run(settings: Settings) -> Report:
     plain = scored(way=best, seed=0, n_train=short, kernel="matern52")
     report.add(f"{best}, {short:,} rows, Matérn 5/2 with ARD: test MAE", plain["test"], "meV/atom")
     for element in ABSENT[:1] if settings.quick else ABSENT:
-        for way in (best, "onehot"):
+        for way in (best,) if settings.quick else (best, "onehot"):
             how = {"way": way, "element": element, "n_train": 200 if settings.quick else TRANSFER}
             found = measure(
                 "benchmarks.elpasolite:transfer", threads=settings.threads, quick=settings.quick, **how
