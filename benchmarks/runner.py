@@ -51,10 +51,12 @@ CASES = {
         )
         for name in ("ethanol", "malonaldehyde", "toluene")
     },
+    "force-ridge": Case("rMD17 ethanol with every force a basis function, beside sGDML and SparseGP", "force_ridge"),
     "predict": Case("time of energy, forces and standard deviations, 1000 Si atoms", "predict"),
     "gpu": Case("PyTorch on CPU and CUDA beside compiled loops: predictions, rows, a fit, precision", "gpu"),
     "descriptor": Case("time and memory of SOAP and its gradients", "descriptor"),
     "elements": Case("time, memory and errors by number of species and element channels", "elements"),
+    "acsf": Case("symmetry functions: time beside DScribe, errors beside SOAP on AgPd and ethanol", "symmetry"),
     "fit": Case("time and memory of a fit, mlearn Si, M = 1000, 2 threads", "fit"),
     "design": Case("errors after choosing 10, 20 and 40 of mlearn Si by several ways", "design"),
     **{
@@ -81,6 +83,7 @@ CASES = {
         "what extrapolation grades flag: groups of mlearn Si left out, bonds of ethanol", "extrapolation"
     ),
     "growth": Case("time and memory of a fit against structures and inducing environments; streams", "growth"),
+    "qm7": Case("atomization energies of QM7: learning curves by kernel, chosen training sets", "qm7"),
     "drift": Case("energy drift of 64 Si atoms at 600 K", "drift"),
 }
 

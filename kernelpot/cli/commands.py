@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import kernelpot as kp
-from kernelpot.cli.arguments import NOISE_DEFAULTS
 from kernelpot.cli.common import given_noise, model_of, read, settings_json, shortened, source_of, write_structures
 from kernelpot.cli.curation import curate as curate
+from kernelpot.cli.options import NOISE_DEFAULTS
 from kernelpot.cli.output import check_outputs, show, write_json
 from kernelpot.errors import LabelError, ParameterError
 from kernelpot.progress import track
@@ -38,8 +38,8 @@ def assess(args: Namespace) -> None:
     from kernelpot.cli.advice import advise
 
     check_outputs({"--json": args.json}, [*args.train, *args.pool, *args.target])
-    spec = model_of(args, kp.Noise(**given_noise(args, NOISE_DEFAULTS)))
     train = read(args, args.train)
+    spec = model_of(args, kp.Noise(**given_noise(args, NOISE_DEFAULTS)), train)
     pool = read(args, args.pool) if args.pool else []
     target = read(args, args.target) if args.target else []
     text, content = advise(
@@ -63,7 +63,7 @@ def fit(args: Namespace) -> None:
         raise LabelError(f"--test {' '.join(args.test)}: a test needs labels, found none; name them with --keys")
     noise = _fit_noise(args)
     tuned = settle(args, train)
-    model = model_of(args, noise) if tuned is None else tuned.best
+    model = model_of(args, noise, train) if tuned is None else tuned.best
     if args.pool:
         model = model.prepare([*read(args, args.pool), *train])
     model.fit(train)

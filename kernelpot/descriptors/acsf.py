@@ -219,6 +219,10 @@ class ACSF:
         ParameterError
             It was scaled for other species.
         """
+        if self.standard is not None and sorted_species(species) != self.species:
+            raise ParameterError(
+                f"this ACSF was scaled for the species {self.species}, not for {tuple(species)}; call scaled again."
+            )
         return replace(self, species=tuple(species))
 
     def scaled(self, structures: Sequence[Atoms]) -> ACSF:

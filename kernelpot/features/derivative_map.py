@@ -112,12 +112,13 @@ class DerivativeMap:
         js: list[Any] = []
         for z, columns in zip(self.species, self.columns, strict=True):
             mine = np.flatnonzero(batch.numbers == z)
-            xs.append((reduced.unit[mine] @ columns).reshape(n_structures, -1, columns.shape[1]))
+            shape = (n_structures, len(mine) // n_structures)
+            xs.append((reduced.unit[mine] @ columns).reshape(*shape, columns.shape[1]))
             place = np.zeros(batch.n_atoms, dtype=np.int64)
             place[mine] = np.arange(len(mine))
             rows = np.flatnonzero(batch.numbers[moved.centre] == z)
             j = np.zeros((len(mine), n_atoms, 3, columns.shape[1]))
             # One row for each centre with each atom that moves it.
             j[place[moved.centre[rows]], moved.target[rows] % n_atoms] = moved.rows[rows] @ columns
-            js.append(j.reshape(n_structures, len(mine) // n_structures, 3 * n_atoms, -1))
+            js.append(j.reshape(*shape, 3 * n_atoms, columns.shape[1]))
         return Frames(index, tuple(xs), tuple(js))

@@ -67,10 +67,10 @@ class TrainingForm:
             for a, (x, j) in enumerate(zip(group.x, group.j, strict=True)):
                 x, j = _host(x), _host(j)
                 n, q = x.shape[1:]
-                points[a].append(x.reshape(-1, q))
+                points[a].append(x.reshape(len(x) * n, q))
                 weights[a].append(np.repeat(energies, n))
                 # One structure at a time: (1, coordinates) @ (n, coordinates, q).
-                directions[a].append(-(forces[:, None, None, :] @ j)[:, :, 0].reshape(-1, q))
+                directions[a].append(-(forces[:, None, None, :] @ j)[:, :, 0].reshape(len(x) * n, q))
         x, alpha_e, v = (tuple(np.concatenate(part) for part in parts) for parts in (points, weights, directions))
         return cls(term, x, alpha_e, v, device)
 

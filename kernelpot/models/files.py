@@ -19,7 +19,7 @@ from kernelpot.models.force_ridge import ForceRidge
 from kernelpot.models.sparse_gp import SparseGP
 from kernelpot.models.terms import Term
 
-_PROPERTIES = {"kernelpot-kernel-ridge": ("kernelpot.properties.files", "read_ridge")}
+_PROPERTIES = {"kernelpot-kernel-ridge": ("kernelpot.properties.reading", "read_ridge")}
 """Readers of property models by the format of their files."""
 
 

@@ -13,6 +13,7 @@ from kernelpot.data.batch import Batch
 from kernelpot.data.labels import resolve
 from kernelpot.data.noise import KINDS, Noise
 from kernelpot.descriptors.protocol import Descriptor
+from kernelpot.descriptors.two_body import TwoBody
 from kernelpot.errors import NotFittedError, ParameterError
 from kernelpot.features.derivative_map import DerivativeMap
 from kernelpot.features.inducing import chunks, species_of
@@ -280,8 +281,10 @@ class ForceRidge:
 def _descriptors(given: Descriptor | Sequence[Descriptor]) -> tuple[Descriptor, ...]:
     found = tuple(given) if isinstance(given, Sequence) else (given,)
     for descriptor in found:
-        if not hasattr(descriptor, "environments"):
-            raise ParameterError(f"`descriptor` must be one such as SOAP(), or a list of them, got {descriptor!r}.")
+        if isinstance(descriptor, TwoBody) or not hasattr(descriptor, "environments"):
+            raise ParameterError(
+                f"`descriptor` must be one of environments such as SOAP(), or a list of them, got {descriptor!r}."
+            )
     if not found:
         raise ParameterError("`descriptor` must hold at least one descriptor, got an empty list.")
     return found

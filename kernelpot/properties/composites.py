@@ -32,6 +32,16 @@ class Composable(Parameterised):
         """Return this kernel times a positive number."""
         return Scaled(self, real(other, "factor", above=True))
 
+    def distance(self, a: Any, b: Any | None = None) -> Float[np.ndarray, "n m"]:
+        """Return √(k(a_i, a_i) + k(b_j, b_j) - 2k(a_i, b_j)).
+
+        Parameters
+        ----------
+        a, b
+            Items, or what `encode` made of them; without `b` distances within `a`.
+        """
+        return distance(self, a, b)
+
 
 @dataclass(frozen=True, eq=False)
 class EncodedPair:

@@ -68,7 +68,7 @@ class DScribe(TransformerMixin, BaseEstimator):
     @property
     def cutoff(self) -> float:
         """Reach of an environment, Å; of descriptors that have none a nominal 1 Å."""
-        reach = getattr(self.descriptor, "_r_cut", None)
+        reach = getattr(self.descriptor, "_r_cut", getattr(self.descriptor, "r_cut", None))
         return float(reach) if reach is not None else NO_CUTOFF
 
     @property

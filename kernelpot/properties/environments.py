@@ -10,12 +10,13 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from kernelpot.features.inducing import runs_of
+from kernelpot.kernels import Gaussian
 from kernelpot.properties.encoded import Encoded, unit_or_zero
 from kernelpot.properties.vector_kernel import mirrored
 from kernelpot.threads import ordered
 
-ATOMS = 1024
-"""Atoms of a run of structures: a tile of two runs, 8 MB, stays in cache, and one for each thread in memory."""
+ATOMS = 2048
+"""Atoms of a run of structures: a tile of two runs has 32 MB at most, one for each thread; most are of one element."""
 
 
 class EnvironmentKernel(Protocol):
@@ -55,7 +56,13 @@ class OfUnitVectors:
 
     def values(self, x: Float[np.ndarray, "n f"], z: Float[np.ndarray, "m f"]) -> Float[np.ndarray, "n m"]:
         """Return the kernel of unit vectors."""
-        result: np.ndarray = self.kernel.value(x @ z.T)
+        s: np.ndarray = x @ z.T
+        if isinstance(self.kernel, Gaussian):
+            # In place, as passes over a tile cost as much as the exponential itself.
+            s -= 1.0
+            s /= self.kernel.length**2
+            return np.exp(s, out=s)
+        result: np.ndarray = self.kernel.value(s)
         return result
 
 

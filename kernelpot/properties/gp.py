@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,13 +12,14 @@ from jaxtyping import Float
 from sklearn.base import BaseEstimator, RegressorMixin
 from torch import Tensor
 
+from kernelpot.archive import Archive
 from kernelpot.errors import ParameterError
 from kernelpot.linalg.devices import check_device
-from kernelpot.properties.gp_covariance import Covariance, FeatureCovariance, Items, MatrixCovariance
-from kernelpot.properties.gp_inputs import UnfittedError, features, items, structure_kernels, targets
-from kernelpot.properties.gp_kernels import feature_kernel
+from kernelpot.properties.gp_covariance import Items, covariance_of
 from kernelpot.properties.gp_evidence import NoiseModel
-from kernelpot.properties.gp_posterior import ExactPosterior
+from kernelpot.properties.gp_files import read_gp, write_gp
+from kernelpot.properties.gp_inputs import UnfittedError, features, items, structure_kernels, targets
+from kernelpot.properties.gp_posterior import ExactPosterior, Posterior
 from kernelpot.properties.gp_scaling import Scaling
 from kernelpot.properties.gp_targets import FREEDOM, Targets, Trend
 from kernelpot.properties.gp_training import Plan, train
@@ -56,7 +58,7 @@ class GP(RegressorMixin, BaseEstimator):
         So many inducing items instead of an exact process (Titsias (2009)).
     solver
         "cholesky", or "cg": conjugate gradients of GPyTorch with a pivoted Cholesky preconditioner (Gardner et al.
-        (2018)), stochastic in the search; for kernel matrices whose factor takes too long.
+        (2018)), for kernel matrices whose factor takes too long; hyper-parameters are then those of `n_warm` items.
     optimise
         False keeps the hyper-parameters of `kernel`, and 3 % noise where none is given.
     starts
@@ -114,9 +116,8 @@ class GP(RegressorMixin, BaseEstimator):
         """
         plan = self._plan()
         kernels = structure_kernels(self.kernel)
-        values = items(X, least=2) if kernels else features(self, X, reset=True, least=2)
-        labels = targets(y, len(values))
-        self._single = np.ndim(y) == 1
+        values: Any = items(X, least=2) if kernels else features(self, X, reset=True, least=2)
+        labels, self._single = targets(y, len(values))
         trend = Trend.of(self.mean, values)
         columns = trend.columns(values)
         self._targets = Targets.of(trend, columns, labels, normalise=self.normalise)
@@ -124,11 +125,14 @@ class GP(RegressorMixin, BaseEstimator):
         noise = NoiseModel(self._fixed_noise(), float(np.mean(np.square(z))) or 1.0)
         self._freedom = FREEDOM * float(np.sqrt(noise.unit))
         self._scaling = None if kernels else Scaling.of(values, normalise=self.normalise)
-        prior = self._prior(values, columns, kernels, noise.unit)
+        prior = covariance_of(
+            self.kernel, kernels, self._items(values, columns), ard=self.ard, device=self._place, unit=noise.unit
+        )
         outcome = train(plan, prior, torch.as_tensor(z, device=self._place), noise)
-        self.posterior_ = outcome.posterior
+        self.posterior_: Posterior = outcome.posterior
         self.n_evaluations_ = outcome.evaluations
         self._columns = columns
+        self._evidence: float | None = None
         return self
 
     def predict(self, X: Any) -> Float[np.ndarray, "m *T"]:
@@ -181,22 +185,44 @@ class GP(RegressorMixin, BaseEstimator):
         mean, variance = self.posterior_.left_out()
         return self._shaped(self._targets.restored(self._columns, mean.cpu().numpy())), self._scaled(variance)
 
+    # ---- files
+
+    def save(self, path: str | Path) -> None:
+        """Write the fitted process to one file (safetensors with a JSON header; it holds no code).
+
+        A kernel by name is in the file. Of another kernel only its hyper-parameters are: it is given again to read it.
+
+        Raises
+        ------
+        NotFittedError
+            The process was never fitted.
+        ModelFileError
+            The file cannot be written.
+        """
+        self._check_fitted()
+        write_gp(self, path)
+
+    @classmethod
+    def _from_archive(cls, archive: Archive, *, kernel: Any = None) -> GP:
+        """Return the process that `save` wrote."""
+        return read_gp(cls, archive, kernel)
+
     # ---- what the fit found
 
     @property
     def kernel_(self) -> Any:
         """The kernel with its hyper-parameters, of scaled features, or a list of (variance, structure kernel)."""
         self._check_fitted()
-        prior = self.posterior_.prior
-        if isinstance(prior, FeatureCovariance):
-            return prior.kernel
-        return list(zip(prior.variances.tolist(), prior.kernels, strict=True))
+        return self.posterior_.prior.described
 
     @property
     def log_marginal_likelihood_(self) -> float:
         """Of the training targets in their own units, all outputs together; with inducing items a lower bound."""
         self._check_fitted()
-        return self.posterior_.log_likelihood - len(self._columns) * float(np.log(self._targets.scale).sum())
+        if self._evidence is None:
+            scales = len(self._columns) * float(np.log(self._targets.scale).sum())
+            self._evidence = self.posterior_.log_likelihood - scales
+        return self._evidence
 
     @property
     def noise_(self) -> Any:
@@ -213,9 +239,7 @@ class GP(RegressorMixin, BaseEstimator):
 
     def _plan(self) -> Plan:
         check_device(self.device)
-        return Plan(
-            self.n_inducing, self.solver, self.optimise, self.starts, self.n_warm, self.full_steps, self.seed
-        )
+        return Plan(self.n_inducing, self.solver, self.optimise, self.starts, self.n_warm, self.full_steps, self.seed)
 
     def _fixed_noise(self) -> float | None:
         """Return the variance of given noise in units of the standardised targets."""
@@ -229,16 +253,6 @@ class GP(RegressorMixin, BaseEstimator):
             )
         return float((self.noise / scale[0]) ** 2)
 
-    def _prior(
-        self, values: Any, columns: Float[np.ndarray, "n q"], kernels: Sequence[Kernel], unit: float
-    ) -> Covariance:
-        items = self._items(values, columns)
-        if kernels:
-            return MatrixCovariance.of(kernels, items, self._place, unit)
-        x = items.values.cpu().numpy()
-        kernel, parameters = feature_kernel(self.kernel, x, ard=self.ard, device=self._place, unit=unit)
-        return FeatureCovariance(items, parameters, kernel)
-
     def _items(self, values: Any, columns: Float[np.ndarray, "n q"]) -> Items:
         if self._scaling is not None:
             values = torch.as_tensor(self._scaling.apply(values), device=self._place)
@@ -246,7 +260,7 @@ class GP(RegressorMixin, BaseEstimator):
 
     def _new(self, X: Any) -> tuple[Items, Float[np.ndarray, "m q"]]:
         self._check_fitted()
-        values = features(self, X, reset=False) if self._scaling is not None else items(X)
+        values: Any = features(self, X, reset=False) if self._scaling is not None else items(X)
         columns = self._targets.trend.columns(values)
         return self._items(values, columns), columns
 

@@ -13,6 +13,7 @@ from gpytorch.kernels import Kernel as FeatureKernel
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from kernelpot.properties.gp_kernels import feature_kernel
 from kernelpot.properties.gp_parameters import Parameters, Prior
 from kernelpot.properties.protocol import Kernel
 
@@ -87,6 +88,11 @@ class Covariance(ABC):
     def panel(self, index: Int[np.ndarray, " m"]) -> Panel:
         """Return the covariance of some items with all."""
 
+    @property
+    @abstractmethod
+    def described(self) -> Any:
+        """The kernel of features, or pairs of a variance and a structure kernel."""
+
     @abstractmethod
     def _kernel(self, rows: slice, cols: slice) -> Tensor: ...
 
@@ -125,7 +131,7 @@ class Covariance(ABC):
         return self._own_of(new) + new.trend.square().sum(1)
 
     def matrix(self, noise: float = 0.0) -> Float[Tensor, "n n"]:
-        """Return the lower triangle, with a variance of noise on the diagonal; the rest is zero."""
+        """Return a matrix whose lower triangle is the covariance, with a variance of noise on the diagonal."""
         n = len(self)
         result = torch.zeros((n, n), dtype=torch.float64, device=self.items.trend.device)
         with torch.no_grad():
@@ -134,6 +140,11 @@ class Covariance(ABC):
             result.diagonal().add_(noise)
         return result
 
+    def full(self) -> Float[Tensor, "n n"]:
+        """Return the whole covariance, symmetric to the last bit."""
+        matrix = self.matrix().tril_()
+        return matrix + matrix.tril(-1).T
+
 
 class FeatureCovariance(Covariance):
     """Covariance by a kernel of GPyTorch."""
@@ -141,6 +152,11 @@ class FeatureCovariance(Covariance):
     def __init__(self, items: Items, parameters: Parameters, kernel: FeatureKernel) -> None:
         super().__init__(items, parameters)
         self.kernel = kernel
+
+    @property
+    def described(self) -> FeatureKernel:
+        """The kernel."""
+        return self.kernel
 
     def subset(self, index: Int[np.ndarray, " k"]) -> FeatureCovariance:
         """Return the covariance of some of the items."""
@@ -226,13 +242,14 @@ class MatrixCovariance(Covariance):
         )
 
     @property
-    def variances(self) -> Float[np.ndarray, " kernels"]:
-        """What each kernel is multiplied by."""
-        return np.exp(self.parameters.values()) / self.units
+    def described(self) -> list[tuple[float, Kernel]]:
+        """What each kernel is multiplied by, with the kernel."""
+        variances = np.exp(self.parameters.values()) / self.units
+        return list(zip(variances.tolist(), self.kernels, strict=True))
 
     @property
     def _weights(self) -> Tensor:
-        return torch.exp(self.parameters.module.log_variance)
+        return torch.exp(self.parameters.module.get_parameter("log_variance"))
 
     def _kernel(self, rows: slice, cols: slice) -> Tensor:
         return torch.einsum("p,pij->ij", self._weights, self.grams[:, rows, cols])
@@ -254,6 +271,16 @@ class MatrixCovariance(Covariance):
         other = None if b is None else b.values
         each = [kernel.matrix(a.values, other) / unit for kernel, unit in zip(self.kernels, self.units, strict=True)]
         return torch.as_tensor(np.array(each), device=a.trend.device)
+
+
+def covariance_of(
+    kernel: Any, kernels: Sequence[Kernel], items: Items, *, ard: bool, device: str, unit: float
+) -> Covariance:
+    """Return the covariance of training items by a kernel of features, or by those between structures."""
+    if kernels:
+        return MatrixCovariance.of(kernels, items, device, unit)
+    own, parameters = feature_kernel(kernel, items.values.cpu().numpy(), ard=ard, device=device, unit=unit)
+    return FeatureCovariance(items, parameters, own)
 
 
 def pieces(n: int, width: int | None = None) -> list[slice]:

@@ -72,9 +72,9 @@ class Objective(Protocol):
 class Evidence:
     """Minus the log marginal likelihood, minus the log prior of θ, summed over outputs that share the kernel.
 
-    With A = K⁻¹Z, T outputs and S = ½ (T K⁻¹ - A Aᵀ), the gradient is Σ_ij S_ij ∂K_ij/∂θ (Rasmussen and Williams (2006),
-    eq. 5.9). S is made from the factor; K is differentiated in blocks of rows, so that nothing but one matrix is ever
-    of n² numbers.
+    With A = K⁻¹Z, T outputs and S = ½ (T K⁻¹ - A Aᵀ), the gradient is Σ_ij S_ij ∂K_ij/∂θ (Rasmussen and Williams
+    (2006), eq. 5.9). S is made from the factor; K is differentiated in blocks of rows, so that nothing but one matrix
+    is ever of n² numbers.
 
     Parameters
     ----------
@@ -126,7 +126,7 @@ def pull_back(covariance: Covariance, cotangent: Callable[[slice, slice], Tensor
         weight[:, : rows.start] *= 2.0
         square = weight[:, rows.start :]
         square.copy_(torch.tril(square) + torch.tril(square, -1).T)
-        (covariance.block(rows, slice(0, rows.stop)) * weight).sum().backward()
+        torch.autograd.backward((covariance.block(rows, slice(0, rows.stop)) * weight).sum())
     return parameters.gradient()
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from jaxtyping import Float, Int
@@ -19,9 +21,7 @@ def choose(prior: Covariance, n: int) -> Int[np.ndarray, " m"]:
 
     It is a Cholesky factorisation with pivots, which ends early where nothing is left.
     """
-    with torch.no_grad():
-        matrix = prior.matrix()
-        matrix = (matrix + torch.tril(matrix, -1).T).cpu().numpy()
+    matrix = prior.full().cpu().numpy()
     left = matrix.diagonal().copy()
     least = 1e-12 * left.max()
     columns = np.zeros((n, len(left)))
@@ -55,7 +55,7 @@ class Bound:
         variance.requires_grad_(self.noise.n > 0)
         value = -Projection(self.prior, self.panel, self.targets, variance).bound()
         if value.requires_grad:
-            value.backward()
+            torch.autograd.backward(value)
         traced = 0.0 if variance.grad is None else float(variance.grad)
         return penalised(self, theta, float(value.detach()), self.parameters.gradient(), traced)
 
@@ -85,16 +85,39 @@ class Projection:
         return fit - count * (volume + unseen)
 
 
+@dataclass(frozen=True, eq=False)
 class InducingPosterior:
-    """Posterior of the optimal variational distribution (Titsias (2009), eq. 6)."""
+    """Posterior of the optimal variational distribution (Titsias (2009), eq. 6).
 
-    def __init__(self, prior: Covariance, panel: Panel, targets: Float[Tensor, "n T"], noise: float) -> None:
-        self.prior, self.noise = prior, noise
-        self.inducing = panel.inducing
+    Attributes
+    ----------
+    prior
+        Whose kernel is asked; its items are not.
+    inducing
+        Inducing items.
+    lower, inner, weights
+        L, C and c of `Projection`.
+    noise
+        Variance.
+    log_likelihood
+        Lower bound of the log marginal likelihood.
+    """
+
+    prior: Covariance
+    inducing: Items
+    lower: Float[Tensor, "m m"]
+    inner: Float[Tensor, "m m"]
+    weights: Float[Tensor, "m T"]
+    noise: float
+    log_likelihood: float
+
+    @classmethod
+    def of(cls, prior: Covariance, panel: Panel, targets: Float[Tensor, "n T"], noise: float) -> InducingPosterior:
+        """Condition on the targets."""
         with torch.no_grad():
-            found = Projection(prior, panel, targets, torch.tensor(noise, dtype=torch.float64, device=targets.device))
-            self.lower, self.inner, self.weights = found.lower, found.inner, found.weights
-            self.log_likelihood = float(found.bound())
+            variance = torch.tensor(noise, dtype=torch.float64, device=targets.device)
+            found = Projection(prior, panel, targets, variance)
+            return cls(prior, panel.inducing, found.lower, found.inner, found.weights, noise, float(found.bound()))
 
     def mean(self, new: Items) -> Float[Tensor, "m T"]:
         """Return the means at new items."""

@@ -56,6 +56,17 @@ class Parameters:
                 part.copy_(self._raw(low, torch.as_tensor(piece, dtype=part.dtype)).reshape(part.shape))
             part.grad = None
 
+    def raw(self) -> Float[np.ndarray, " p"]:
+        """Return what the module itself holds, which loses no digit."""
+        return _joined([part.detach().cpu().reshape(-1).numpy() for part in self._parts])
+
+    def assign_raw(self, raw: Float[np.ndarray, " p"]) -> None:
+        """Set what `raw` has returned."""
+        ends = np.cumsum([p.numel() for p in self._parts])
+        for part, piece in zip(self._parts, np.split(raw, ends[:-1]), strict=True):
+            with torch.no_grad():
+                part.copy_(torch.as_tensor(piece, dtype=part.dtype).reshape(part.shape))
+
     def gradient(self) -> Float[np.ndarray, " p"]:
         """Return the gradient that backward passes have left, with respect to `values`."""
         found = []
@@ -64,7 +75,7 @@ class Parameters:
                 found.append(np.zeros(part.numel()))
                 continue
             theta = torch.as_tensor(self._get(part, low), dtype=part.dtype).requires_grad_()
-            self._raw(low, theta).backward(part.grad.detach().cpu().reshape(-1))
+            torch.autograd.backward(self._raw(low, theta), part.grad.detach().cpu().reshape(-1))
             found.append(np.zeros(part.numel()) if theta.grad is None else theta.grad.numpy())
         return _joined(found)
 

@@ -10,14 +10,24 @@ from jaxtyping import Float
 from torch import Tensor
 
 from kernelpot.properties.gp_covariance import Covariance, Items, pieces
-from kernelpot.properties.gp_factor import factor, forward, inverse, solve
 from kernelpot.properties.gp_evidence import log_likelihood
+from kernelpot.properties.gp_factor import factor, forward, inverse, solve
 
 
 class Posterior(Protocol):
     """Mean and covariance of the latent function, in units of the targets; all outputs share the covariance."""
 
-    noise: float
+    @property
+    def prior(self) -> Covariance:
+        """Covariance of the training items."""
+
+    @property
+    def noise(self) -> float:
+        """Variance of a label's noise."""
+
+    @property
+    def weights(self) -> Tensor:
+        """What means are linear in."""
 
     @property
     def log_likelihood(self) -> float:
@@ -49,7 +59,11 @@ class ExactPosterior:
     """
 
     def __init__(
-        self, prior: Covariance, targets: Float[Tensor, "n T"], noise: float, weights: Float[Tensor, "n T"] | None = None
+        self,
+        prior: Covariance,
+        targets: Float[Tensor, "n T"],
+        noise: float,
+        weights: Float[Tensor, "n T"] | None = None,
     ) -> None:
         self.prior, self.targets, self.noise = prior, targets, noise
         self.weights = solve(self.lower, targets) if weights is None else weights

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -39,9 +40,9 @@ class Found:
 
 def climb(objective: Objective, start: Float[np.ndarray, " p"], *, evaluations: int = STEPS) -> Found:
     """Minimise from one point by L-BFGS (Byrd, Lu, Nocedal and Zhu (1995))."""
-    done = minimize(
-        objective, start, jac=True, method="L-BFGS-B", options={"maxfun": evaluations, "maxiter": evaluations, "maxcor": 20}
-    )  # fmt: skip
+    call: Callable[[np.ndarray], tuple[float, np.ndarray]] = objective
+    options: Any = {"maxfun": evaluations, "maxiter": evaluations, "maxcor": 20}
+    done: Any = minimize(call, start, jac=True, method="L-BFGS-B", options=options)
     return Found(done.x, float(done.fun), done.hess_inv.todense(), int(done.nfev))
 
 

@@ -49,7 +49,9 @@ class Trend:
         if kind != "composition":
             return cls(kind, (), (1.0,) if kind == "constant" else ())
         if not all(hasattr(item, "numbers") for item in items):
-            raise ParameterError('`mean="composition"` counts the elements of structures; with features take "constant".')
+            raise ParameterError(
+                '`mean="composition"` counts the elements of structures; with features take "constant".'
+            )
         species = tuple(int(z) for z in np.unique(np.concatenate([item.numbers for item in items])))
         counts = _counts(items, species)
         return cls(kind, species, tuple(np.sqrt(np.mean(np.square(counts), axis=0)).tolist()))
@@ -88,7 +90,9 @@ class Targets:
     scale: Float[np.ndarray, " T"]
 
     @classmethod
-    def of(cls, trend: Trend, columns: Float[np.ndarray, "n q"], y: Float[np.ndarray, "n T"], *, normalise: bool) -> Targets:
+    def of(
+        cls, trend: Trend, columns: Float[np.ndarray, "n q"], y: Float[np.ndarray, "n T"], *, normalise: bool
+    ) -> Targets:
         """Estimate the mean and the scale."""
         coefficients = np.linalg.lstsq(columns, y, rcond=1e-10)[0]
         rest = y - columns @ coefficients
@@ -102,7 +106,9 @@ class Targets:
         """Return z."""
         return (y - columns @ self.coefficients) / self.scale
 
-    def restored(self, columns: Float[np.ndarray, "n q"], z: Float[np.ndarray, "... n T"]) -> Float[np.ndarray, "... n T"]:
+    def restored(
+        self, columns: Float[np.ndarray, "n q"], z: Float[np.ndarray, "... n T"]
+    ) -> Float[np.ndarray, "... n T"]:
         """Return y."""
         return columns @ self.coefficients + self.scale * z
 

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from kernelpot.errors import ParameterError
-from kernelpot.properties.gp_cg import IterativePosterior, descend
+from kernelpot.properties.gp_cg import IterativePosterior
 from kernelpot.properties.gp_covariance import Covariance
 from kernelpot.properties.gp_evidence import Evidence, NoiseModel
 from kernelpot.properties.gp_inducing import Bound, InducingPosterior, choose
@@ -41,15 +41,21 @@ class Plan:
     seed: int
 
     def __post_init__(self) -> None:
-        for name, least in (("starts", 1), ("n_warm", 2), ("full_steps", 0), ("seed", 0), ("n_inducing", 1)):
-            value = getattr(self, name)
-            whole = isinstance(value, int | np.integer) and not isinstance(value, bool) and value >= least
-            if not whole and not (name == "n_inducing" and value is None):
-                raise ParameterError(f"`{name}` must be a whole number, at least {least}, got {value!r}.")
+        names = {"starts": 1, "n_warm": 2, "full_steps": 0, "seed": 0} | (
+            {} if self.n_inducing is None else {"n_inducing": 1}
+        )
+        check_whole(**{name: (getattr(self, name), least) for name, least in names.items()})
         if self.solver not in SOLVERS:
             raise ParameterError(f"`solver` must be one of {', '.join(SOLVERS)}, got {self.solver!r}.")
         if self.solver == "cg" and self.n_inducing is not None:
             raise ParameterError('inducing items need no iterations: leave `solver` "cholesky" or `n_inducing` None.')
+
+
+def check_whole(**given: tuple[object, int]) -> None:
+    """Refuse what is not a whole number, or below its least value."""
+    for name, (value, least) in given.items():
+        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+            raise ParameterError(f"`{name}` must be a whole number, at least {least}, got {value!r}.")
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,8 +76,9 @@ def train(plan: Plan, prior: Covariance, targets: Float[Tensor, "n T"], noise: N
     if plan.optimise:
         found = _on_subset(plan, prior, targets, noise, rng)
         counts = (found.evaluations, 0)
-        if n > plan.n_warm and plan.full_steps:
-            found = _on_all(plan, prior, targets, noise, found)
+        if n > plan.n_warm and plan.full_steps and plan.solver == "cholesky":
+            whole = Evidence(prior, targets, noise)
+            found = polish(whole, found, scale=n / plan.n_warm, evaluations=plan.full_steps)
             counts = (counts[0], found.evaluations)
         theta = found.theta
     _settle(prior, theta, noise)
@@ -98,15 +105,6 @@ def _on_subset(
     return best_of(Evidence(prior, targets, noise), plan.starts, rng)
 
 
-def _on_all(
-    plan: Plan, prior: Covariance, targets: Float[Tensor, "n T"], noise: NoiseModel, found: Found
-) -> Found:
-    scale = len(prior) / plan.n_warm
-    if plan.solver == "cg":
-        return descend(prior, targets, noise, found, scale=scale, steps=plan.full_steps, seed=plan.seed)
-    return polish(Evidence(prior, targets, noise), found, scale=scale, evaluations=plan.full_steps)
-
-
 def _inducing(
     plan: Plan, prior: Covariance, targets: Float[Tensor, "n T"], noise: NoiseModel, rng: np.random.Generator
 ) -> Trained:
@@ -124,4 +122,4 @@ def _inducing(
         found = polish(Bound(prior, panel, targets, noise), found, scale=scale, evaluations=4 * plan.full_steps)
         theta, counts = found.theta, (counts[0], found.evaluations)
         _settle(prior, theta, noise)
-    return Trained(InducingPosterior(prior, panel, targets, noise.variance(theta)), counts)
+    return Trained(InducingPosterior.of(prior, panel, targets, noise.variance(theta)), counts)

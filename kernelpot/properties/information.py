@@ -13,7 +13,7 @@ from kernelpot.design.given import real, whole
 from kernelpot.design.information import Information
 from kernelpot.errors import ParameterError
 from kernelpot.properties.composites import structures_of
-from kernelpot.properties.inputs import KernelRows, choose_items, means_of
+from kernelpot.properties.inputs import Precomputed, choose_items, means_of
 from kernelpot.properties.protocol import Kernel
 from kernelpot.properties.solvers import whitened
 
@@ -118,7 +118,7 @@ def property_space(
     if hasattr(kernel, "prepared"):
         kernel = kernel.prepared(items)
     encoded = described(kernel, items)
-    if isinstance(encoded, KernelRows):
+    if isinstance(kernel, Precomputed):
         raise ParameterError("a precomputed kernel knows nothing of other items; give the kernel itself.")
     if n_inducing is not None and whole(n_inducing, "n_inducing", least=1) < len(encoded):
         encoded = encoded[choose_items(encoded, n_inducing, inducing, seed)]

@@ -7,6 +7,8 @@ from typing import Any, Self
 
 from sklearn.base import BaseEstimator
 
+from kernelpot.errors import ParameterError
+
 
 class Parameterised(BaseEstimator):
     """Names parameters of frozen dataclasses as it does those of estimators: ``kernel__length``."""
@@ -27,9 +29,7 @@ class Parameterised(BaseEstimator):
         Raises
         ------
         ParameterError
-            A new value breaks its rule.
-        ValueError
-            There is no parameter of this name.
+            A new value breaks its rule, or there is no parameter of this name.
         """
         inner: dict[str, dict[str, Any]] = {}
         outer = {}
@@ -40,7 +40,13 @@ class Parameterised(BaseEstimator):
                 inner.setdefault(head, {})[tail] = value
             else:
                 outer[name] = value
-        super().set_params(**outer)
+        try:
+            super().set_params(**outer)
+        except (ValueError, AttributeError) as error:
+            if isinstance(error, ParameterError):
+                raise
+            known = ", ".join(sorted(self.get_params()))
+            raise ParameterError(f"there is no parameter {', '.join(outer)}; the parameters are {known}.") from None
         for head, changes in inner.items():
             setattr(self, head, replace(getattr(self, head), **changes))
         return self

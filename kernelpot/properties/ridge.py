@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from sklearn.base import BaseEstimator, RegressorMixin
 
-from kernelpot.design.given import real, whole
+from kernelpot.design.given import whole
 from kernelpot.errors import ParameterError
 from kernelpot.properties.baseline import Baseline
 from kernelpot.properties.information import PropertySpace, property_space
@@ -25,10 +25,12 @@ from kernelpot.properties.inputs import (
     items_of,
     require_fitted,
 )
-from kernelpot.properties.solvers import Exact, Inducing
+from kernelpot.properties.solvers import Exact, Fit, Inducing, best_alpha, checked_alphas
 
 ENTRIES = 20_000_000
 """Kernel values held at a time where rows are streamed."""
+KEPT = 50_000_000
+"""Most kernel values that stay in memory, 400 MB, instead of being computed in every pass."""
 
 
 class KernelRidge(RegressorMixin, BaseEstimator):
@@ -42,7 +44,8 @@ class KernelRidge(RegressorMixin, BaseEstimator):
         A `StructureKernel` for lists of `ase.Atoms`, a `VectorKernel` for rows of features, sums and products of such;
         or the name of a kind of `VectorKernel`, or "precomputed": X is then the kernel matrix itself.
     alpha
-        Added to the diagonal, in the unit of the kernel's values.
+        Added to the diagonal, in the unit of the kernel's values; of several numbers that with the smallest mean square
+        leave-one-out error, found with one kernel matrix.
     baseline
         Subtracted before, added after: "mean", "composition" (least squares on the numbers of atoms of each element,
         for extensive properties) or None.
@@ -61,6 +64,8 @@ class KernelRidge(RegressorMixin, BaseEstimator):
 
     Attributes
     ----------
+    alpha_
+        The one taken.
     kernel_
         The kernel, which knows its elements and lengths.
     baseline_
@@ -74,7 +79,7 @@ class KernelRidge(RegressorMixin, BaseEstimator):
         self,
         kernel: Any = "rbf",
         *,
-        alpha: float = 1e-6,
+        alpha: float | Sequence[float] = 1e-6,
         baseline: str | None = "mean",
         n_inducing: int | None = None,
         inducing: str = "random",
@@ -114,7 +119,7 @@ class KernelRidge(RegressorMixin, BaseEstimator):
         DataError, SpeciesError
             A structure is unusable.
         """
-        alpha = real(self.alpha, "alpha", above=True)
+        alphas = checked_alphas(self.alpha)
         kernel = as_kernel(self.kernel)
         items = items_of(self, kernel, X, reset=True)
         y, self._single = checked_targets(y, len(items))
@@ -129,11 +134,11 @@ class KernelRidge(RegressorMixin, BaseEstimator):
         if self.n_inducing is None or whole(self.n_inducing, "n_inducing", least=1) >= len(y):
             self.items_ = encoded
             matrix = self.kernel_.matrix(encoded)
-            self.state_: Exact | Inducing = Exact.fitted(matrix, alpha / weights, rest, definite=self.kernel_.definite)
+            fitted: Fit = partial(Exact.fitted, matrix, definite=self.kernel_.definite, keep=len(alphas) > 1)
         else:
             self.items_ = encoded[choose_items(encoded, int(self.n_inducing), self.inducing, self.seed)]
-            own = self.kernel_.matrix(self.items_)
-            self.state_ = Inducing.fitted(own, partial(self._blocks, encoded), alpha / weights, rest)
+            fitted = partial(Inducing.fitted, self.kernel_.matrix(self.items_), self._repeated(encoded))
+        self.alpha_, self.state_ = best_alpha(fitted, alphas, weights, rest)
         self.jitter_ = self.state_.jitter
         if isinstance(self.items_, KernelRows):
             # Their columns alone are needed, not the matrix.
@@ -186,7 +191,7 @@ class KernelRidge(RegressorMixin, BaseEstimator):
         for block in self._blocks(encoded):
             parts.append(self.state_.variance(own[start : start + len(block)], block))
             start += len(block)
-        variance = np.concatenate(parts) + float(self.alpha)
+        variance = np.concatenate(parts) + self.alpha_
         return self._shaped(np.sqrt(variance)[:, None] * self.amplitude())
 
     def prepare(self, X: Any, *, n_inducing: int | None = None) -> PropertySpace:
@@ -205,8 +210,10 @@ class KernelRidge(RegressorMixin, BaseEstimator):
             A parameter breaks its rule, or the kernel is precomputed.
         """
         kernel = self.kernel_ if hasattr(self, "kernel_") else as_kernel(self.kernel)
-        noise = float(np.sqrt(real(self.alpha, "alpha", above=True)))
-        return property_space(kernel, X, noise=noise, n_inducing=n_inducing, seed=self.seed)
+        alphas = [self.alpha_] if hasattr(self, "alpha_") else checked_alphas(self.alpha)
+        if len(alphas) > 1:
+            raise ParameterError(f"`alpha` must be one number before a fit has chosen among {len(alphas)}; give one.")
+        return property_space(kernel, X, noise=float(np.sqrt(alphas[0])), n_inducing=n_inducing, seed=self.seed)
 
     def amplitude(self) -> Float[np.ndarray, " outputs"]:
         """Return the prior standard deviation of each output in units of the kernel's, from leave-one-out errors."""
@@ -274,8 +281,6 @@ class KernelRidge(RegressorMixin, BaseEstimator):
 
     def _left_out(self) -> tuple[Float[np.ndarray, "n outputs"], Float[np.ndarray, " n"]]:
         require_fitted(self)
-        if isinstance(self.state_, Inducing):
-            return self.state_.residual, self.state_.variance_left
         return self.state_.left_out()
 
     def _encoded(self, X: Any) -> Any:
@@ -288,6 +293,13 @@ class KernelRidge(RegressorMixin, BaseEstimator):
         for start in range(0, len(encoded), rows):
             part = encoded if len(encoded) <= rows else encoded[start : start + rows]
             yield self.kernel_.matrix(part, self.items_)
+
+    def _repeated(self, encoded: Any) -> Callable[[], Iterable[Float[np.ndarray, "rows m"]]]:
+        """Return what makes the blocks as often as they are asked for, out of memory where they are few."""
+        if len(encoded) * len(self.items_) > KEPT:
+            return partial(self._blocks, encoded)
+        kept = list(self._blocks(encoded))
+        return lambda: kept
 
     def _shaped(self, values: Float[np.ndarray, "n outputs"]) -> np.ndarray:
         return values[:, 0] if self._single else values

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy.linalg import LinAlgError, cho_factor, cho_solve, solve_triangular
+from scipy.linalg import LinAlgError, cho_factor, cho_solve, lapack, solve_triangular
 
+from kernelpot.design.given import real
 from kernelpot.errors import ParameterError
 from kernelpot.linalg.factor import RowSink
+from kernelpot.properties.vector_kernel import mirrored
 
 ROUND_OFF = 1e-10
 """Jitter, as a share of the kernel's mean variance and for each sample, that round-off may ask for."""
@@ -20,6 +22,7 @@ TOLERANCE = 1e-12
 """Share of the largest eigenvalue of the inducing items' kernel matrix below which a direction is dropped."""
 
 Folds = Iterable[Int[np.ndarray, " fold"]]
+LeftOut = tuple[Float[np.ndarray, "n outputs"], Float[np.ndarray, " n"]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,26 +51,42 @@ class Exact:
         y: Float[np.ndarray, "n outputs"],
         *,
         definite: bool,
+        keep: bool = False,
     ) -> Exact:
-        """Factorise; the kernel matrix is overwritten.
+        """Factorise.
+
+        Parameters
+        ----------
+        kernel
+            Of the training set, symmetric.
+        noise
+            Variance of each item.
+        y
+            What to fit.
+        definite
+            Whether the kernel is positive semidefinite but for round-off.
+        keep
+            Leave the kernel matrix as it is, instead of factorising in its memory.
 
         Raises
         ------
         ParameterError
-            The matrix is further from positive definite than round-off explains, or for a kernel that may be
+            The matrix is not finite, or further from positive definite than round-off explains, or for a kernel that may be
             indefinite than `INDEFINITE` allows.
         """
+        _require_finite(kernel)
+        kernel = kernel.copy() if keep else kernel
         own = kernel.diagonal().copy()
         np.fill_diagonal(kernel, own + noise)
         jitter = 0.0
         try:
-            factor = cho_factor(kernel, lower=True, check_finite=False)[0]
+            factor = _cholesky(kernel)
         except LinAlgError:
             np.fill_diagonal(kernel, own)
-            jitter = _jitter(kernel, noise, definite=definite)
+            jitter = _jitter(mirrored(kernel), noise, definite=definite)
             np.fill_diagonal(kernel, own + noise + jitter)
             try:
-                factor = cho_factor(kernel, lower=True, check_finite=False)[0]
+                factor = _cholesky(kernel)
             except LinAlgError:
                 raise ParameterError(
                     "the kernel matrix with `alpha` is singular to round-off; raise `alpha`."
@@ -85,13 +104,17 @@ class Exact:
 
     def inverse(self) -> Float[np.ndarray, "n n"]:
         """Return (K + diag(noise))⁻¹."""
-        half = solve_triangular(self.factor, np.eye(len(self.factor)), lower=True, check_finite=False)
+        half = self._half()
         result: np.ndarray = half.T @ half
         return result
 
-    def left_out(self) -> tuple[Float[np.ndarray, "n outputs"], Float[np.ndarray, " n"]]:
+    def _half(self) -> Float[np.ndarray, "n n"]:
+        """Return the inverse of the factor."""
+        return np.tril(lapack.dtrtri(self.factor, lower=1)[0])
+
+    def left_out(self) -> LeftOut:
         """Return y_i minus its prediction without i, and that prediction's variance with noise (eq. 5.12)."""
-        half = solve_triangular(self.factor, np.eye(len(self.factor)), lower=True, check_finite=False)
+        half = self._half()
         precision = np.einsum("ij,ij->j", half, half)
         return self.dual / precision[:, None], 1.0 / precision
 
@@ -173,6 +196,10 @@ class Inducing:
             start += len(block)
         return cls(whitening, factor, weights, residual, variance)
 
+    def left_out(self) -> LeftOut:
+        """Return the errors of left-out items, and their variances with noise; inducing items stay."""
+        return self.residual, self.variance_left
+
     def predict(self, cross: Float[np.ndarray, "n m"]) -> Float[np.ndarray, "n outputs"]:
         """Return the predictions, given the kernel between new and inducing items."""
         return cross @ (self.whitening @ self.weights)
@@ -185,19 +212,92 @@ class Inducing:
         return unseen + np.einsum("dn,dn->n", half, half)
 
 
+Fit = Callable[[Float[np.ndarray, " n"], Float[np.ndarray, "n outputs"]], Exact | Inducing]
+"""Fits y under the noise of each item."""
+
+
+def best_alpha(
+    fitted: Fit, alphas: Sequence[float], weights: Float[np.ndarray, " n"], y: Float[np.ndarray, "n outputs"]
+) -> tuple[float, Exact | Inducing]:
+    """Return the alpha whose leave-one-out errors have the smallest weighted mean square, with its fit.
+
+    Parameters
+    ----------
+    fitted
+        Called with the noise alpha/weights and y.
+    alphas
+        To choose among; those for which the kernel matrix is not positive definite drop out.
+    weights
+        Of the items.
+    y
+        What to fit; each output counts in units of its own mean square.
+
+    Raises
+    ------
+    ParameterError
+        The kernel matrix is not positive definite with any alpha.
+    """
+    if len(alphas) == 1:
+        return alphas[0], fitted(alphas[0] / weights, y)
+    scale = np.maximum(weights @ y**2, 1e-300)
+    best: tuple[float, float, Exact | Inducing] | None = None
+    for alpha in alphas:
+        try:
+            state = fitted(alpha / weights, y)
+        except ParameterError as error:
+            refusal = error
+            continue
+        score = float((weights @ state.left_out()[0] ** 2 / scale).sum())
+        if best is None or score < best[0]:
+            best = score, alpha, state
+    if best is None:
+        raise refusal
+    return best[1], best[2]
+
+
+def checked_alphas(alpha: float | Sequence[float]) -> list[float]:
+    """Return the alphas to choose among as positive numbers.
+
+    Raises
+    ------
+    ParameterError
+        There is none, or one is not a positive number.
+    """
+    if np.ndim(alpha) == 0:
+        return [real(alpha, "alpha", above=True)]
+    values = [real(value, "alpha", above=True) for value in np.asarray(alpha, dtype=object).ravel()]
+    if not values:
+        raise ParameterError("`alpha` must hold at least one number, got none; 1e-6 is usual.")
+    return values
+
+
 def whitened(own: Float[np.ndarray, "m m"]) -> Float[np.ndarray, "m d"]:
     """Return U diag(λ)^(-1/2) without the directions below `TOLERANCE` of the largest, negative ones among them.
 
     Raises
     ------
     ParameterError
-        The kernel matrix has no positive eigenvalue.
+        The kernel matrix is not finite, or has no positive eigenvalue.
     """
+    _require_finite(own)
     eigenvalues, vectors = np.linalg.eigh(own)
     kept = eigenvalues > TOLERANCE * eigenvalues[-1]
     if not eigenvalues[-1] > 0.0:
         raise ParameterError("the kernel of the inducing items is zero: nothing can be told apart by it.")
     return np.ascontiguousarray(vectors[:, kept] / np.sqrt(eigenvalues[kept]))
+
+
+def _require_finite(kernel: Float[np.ndarray, "n n"]) -> None:
+    """Refuse a matrix with values that are no numbers."""
+    if not np.isfinite(kernel).all():
+        raise ParameterError("the kernel matrix holds values that are not finite; scale the features down.")
+
+
+def _cholesky(kernel: Float[np.ndarray, "n n"]) -> Float[np.ndarray, "n n"]:
+    """Return the lower factor, in the memory of the kernel matrix, whose lower triangle survives a failure."""
+    # LAPACK sees rows as columns: it writes to what NumPy calls the upper triangle.
+    factor: np.ndarray = cho_factor(kernel.T, lower=True, overwrite_a=True, check_finite=False)[0]
+    return factor
 
 
 def _jitter(kernel: Float[np.ndarray, "n n"], noise: Float[np.ndarray, " n"], *, definite: bool) -> float:
@@ -209,8 +309,7 @@ def _jitter(kernel: Float[np.ndarray, "n n"], noise: Float[np.ndarray, " n"], *,
         It is more than round-off, or than `INDEFINITE`, explains.
     """
     scale = float(kernel.diagonal().mean())
-    lower = np.tril(kernel)
-    smallest = float(np.linalg.eigvalsh(lower)[0])
+    smallest = float(np.linalg.eigvalsh(kernel)[0])
     jitter = max(0.0, -smallest - float(noise.min())) + 1e-14 * len(kernel) * scale
     most = scale * (ROUND_OFF * len(kernel) if definite else INDEFINITE)
     if jitter > most:

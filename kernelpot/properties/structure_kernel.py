@@ -147,8 +147,10 @@ class StructureKernel(Composable):
             Those that a model is fitted to.
         """
         self.check()
-        encoded = structures if isinstance(structures, Encoded) else None
-        descriptor = encoded.descriptor if encoded is not None else settled(self.descriptor, as_structures(structures))
+        if isinstance(structures, Encoded):
+            descriptor = self.encode(structures).descriptor
+        else:
+            descriptor = settled(self.descriptor, as_structures(structures))
         kernel = self.kernel
         if isinstance(kernel, VectorKernel) and kernel.length is None:
             kernel = kernel.prepared(self.encode(structures).vectors)

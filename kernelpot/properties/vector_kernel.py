@@ -115,7 +115,11 @@ class VectorKernel(Composable):
 
         for _ in ordered(fill, starts):
             pass
-        return mirrored(result) if b is None else result
+        if b is None:
+            mirrored(result)
+            if kernel.stationary:
+                np.fill_diagonal(result, 1.0)
+        return result
 
     def diagonal(self, a: Any) -> Float[np.ndarray, " n"]:
         """Return k(a_i, a_i)."""
@@ -133,7 +137,11 @@ class VectorKernel(Composable):
         return x / length
 
     def values(self, x: Float[np.ndarray, "n f"], z: Float[np.ndarray, "m f"]) -> Float[np.ndarray, "n m"]:
-        """Return the kernel of vectors that `scaled` has divided."""
+        """Return the kernel of vectors that `scaled` has divided; of huge ones it may not be finite."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            return self._values(x, z)
+
+    def _values(self, x: Float[np.ndarray, "n f"], z: Float[np.ndarray, "m f"]) -> Float[np.ndarray, "n m"]:
         if self.kind == "laplacian":
             return np.exp(-cdist(x, z, "cityblock"))
         result: np.ndarray = x @ z.T

@@ -44,6 +44,21 @@ def mixed_channels(structures) -> KernelMap:
     return KernelMap.from_inducing(soap, kp.DotProduct(2), inducing)
 
 
+def of_symmetry_functions(structures) -> SumMap:
+    """A Gaussian, a power and a linear term of one ACSF, scaled."""
+    species = tuple(sorted({int(z) for atoms in structures for z in atoms.numbers}))
+    acsf = potentials.symmetry_functions(species=species).scaled(structures)
+    inducing = choose_inducing(acsf, structures, 4 * len(species), method="random", seed=0)
+    return SumMap(
+        (
+            KernelMap.from_inducing(acsf, kp.Gaussian(0.5), inducing),
+            KernelMap.from_inducing(acsf, kp.DotProduct(3), inducing),
+            LinearMap.from_structures(acsf, structures, normalise=False),
+        ),
+        (1.0, 0.5, 0.3),
+    )
+
+
 def batch_of(features, structures, skin=0.3) -> Batch:
     return Batch.from_structures(structures, features.cutoff, skin=skin)
 
@@ -82,6 +97,20 @@ def test_rows_energies_and_kernel_values_are_those_of_compiled_loops(case, zeta,
         form, expected = there.form(weights, collapse=collapse), host.form(weights, collapse=collapse)
         assert form.paths == expected.paths
         assert_same_energies(form.local_and_pairs(ours), expected.local_and_pairs(theirs))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_terms_of_symmetry_functions_are_those_of_compiled_loops(case, device):
+    structures = case()
+    host = of_symmetry_functions(structures)
+    there = on_device(host, device)
+    batch = batch_of(host, structures)
+    ours, theirs = there.describe(batch), host.describe(batch)
+    assert_same_rows(there.rows(ours, KINDS), host.rows(theirs, KINDS))
+    np.testing.assert_allclose(dense_local_values(there, ours), dense_local_values(host, theirs), atol=1e-12)
+    weights = np.random.default_rng(0).normal(size=host.n_columns)
+    assert_same_energies(there.form(weights).local_and_pairs(ours), host.form(weights).local_and_pairs(theirs))
 
 
 @pytest.mark.parametrize("device", DEVICES)

@@ -17,13 +17,13 @@ SOAP = kp.SOAP(cutoff=3.5, n_max=3, l_max=2, species=(1, 6, 8))
 MOLECULES = [make.ethanol(k) for k in range(5)]
 
 
-@pytest.mark.parametrize("gamma", [1.0, 0.1, 0.02])
+@pytest.mark.parametrize("gamma", [1.0, 0.2])
 def test_values_are_those_of_dscribe(gamma):
     kernels = pytest.importorskip("dscribe.kernels")
     encoded = kp.StructureKernel(SOAP).encode([*MOLECULES, make.isolated("O")])
     x = encoded.vectors / np.linalg.norm(encoded.vectors, axis=1)[:, None]
     features = np.split(x, encoded.offsets[1:-1])
-    theirs = kernels.REMatchKernel(metric="linear", alpha=gamma, threshold=1e-12, normalize_kernel=True)
+    theirs = kernels.REMatchKernel(metric="linear", alpha=gamma, threshold=1e-10, normalize_kernel=True)
     ours = kp.StructureKernel(
         SOAP, kp.DotProduct(1), combine="rematch", gamma=gamma, between="all elements", normalise=True
     )
@@ -45,7 +45,7 @@ def plain_sinkhorn(c, gamma):
     n, m = c.shape
     k = np.exp((c - c.max()) / gamma)
     v = np.ones(m)
-    for _ in range(100_000):
+    for _ in range(10_000):
         u = 1 / (n * (k @ v))
         v = 1 / (m * (k.T @ u))
     return (u[:, None] * k * v * c).sum()
@@ -90,7 +90,7 @@ def test_different_elements_do_not_match():
 
 def test_a_plan_that_does_not_converge_is_an_error(monkeypatch):
     monkeypatch.setattr("kernelpot.properties.rematch._plans", lambda *_: False)
-    with pytest.raises(ParameterError, match="`gamma` 0.1 is too small"):
+    with pytest.raises(ParameterError, match=r"`gamma` 0\.1 is too small"):
         kp.StructureKernel(SOAP, combine="rematch").matrix(MOLECULES)
 
 

@@ -15,7 +15,14 @@ from kernelpot.properties.encoded import Encoded
 from tests import structures as make
 
 SOAP = kp.SOAP(cutoff=3.5, n_max=3, l_max=2)
-MOLECULES = [make.ethanol(1), make.copper_gold(2), make.isolated("Cu"), make.slab(3), make.ethanol(4), make.isolated("O")]
+MOLECULES = [
+    make.ethanol(1),
+    make.copper_gold(2),
+    make.isolated("Cu"),
+    make.slab(3),
+    make.ethanol(4),
+    make.isolated("O"),
+]
 
 
 def of_unit(k):
@@ -135,7 +142,9 @@ def random_encoded(seed, n=7, f=5):
 )
 def test_sums_and_averages_are_positive_semidefinite(seed, name, combine, normalise, between):
     encoded = random_encoded(seed)
-    kernel = kp.StructureKernel(encoded.descriptor, KERNELS[name][0], combine=combine, normalise=normalise, between=between)
+    kernel = kp.StructureKernel(
+        encoded.descriptor, KERNELS[name][0], combine=combine, normalise=normalise, between=between
+    )
     matrix = kernel.matrix(encoded)
     eigenvalues = np.linalg.eigvalsh(matrix)
     assert eigenvalues[0] > -1e-12 * max(eigenvalues[-1], 1.0)
@@ -154,7 +163,9 @@ def test_distances():
     raw = kp.StructureKernel(SOAP, kp.DotProduct(1))
     x = raw.encode(MOLECULES)
     unit = x.vectors / np.linalg.norm(x.vectors, axis=1)[:, None]
-    sums = np.concatenate([[unit[(x.structure == s) & (x.numbers == z)].sum(0) for s in range(6)] for z in x.descriptor.species], 1)
+    sums = np.concatenate(
+        [[unit[(x.structure == s) & (x.numbers == z)].sum(0) for s in range(6)] for z in x.descriptor.species], 1
+    )
     expected = np.linalg.norm(sums[:, None] - sums, axis=2)
     np.testing.assert_allclose(raw.distance(x), expected, atol=1e-6)
 
@@ -168,7 +179,9 @@ def test_structures_are_described_once():
     part = encoded[[4, 0]]
     np.testing.assert_array_equal(part.numbers, np.concatenate([MOLECULES[4].numbers, MOLECULES[0].numbers]))
     np.testing.assert_array_equal(part.vectors, np.concatenate([encoded[4].vectors, encoded[0].vectors]))
-    np.testing.assert_array_equal(encoded[np.array([False, True, False, False, False, False])].vectors, encoded[1].vectors)
+    np.testing.assert_array_equal(
+        encoded[np.array([False, True, False, False, False, False])].vectors, encoded[1].vectors
+    )
     np.testing.assert_array_equal(encoded.counts((6, 8)), [[2, 1], [0, 0], [0, 0], [0, 0], [2, 1], [0, 1]])
 
 
@@ -202,7 +215,8 @@ def test_sums_products_and_multiples():
     np.testing.assert_allclose(both.matrix(encoded[:2], encoded[3:]), both.matrix(MOLECULES)[:2, 3:], rtol=1e-11)
     shared = (one + one).encode(MOLECULES)
     assert shared.first is shared.second
-    assert shared[1:].first is shared[1:].second
+    part = shared[1:]
+    assert part.first is part.second
 
 
 def test_parameters_reach_into_kernels_and_descriptors():
@@ -215,7 +229,7 @@ def test_parameters_reach_into_kernels_and_descriptors():
     both = kernel + clone(kernel)
     both.set_params(first__kernel__zeta=1)
     assert (both.first.kernel.zeta, both.second.kernel.zeta) == (1, 4)
-    with pytest.raises(ValueError, match="Invalid parameter"):
+    with pytest.raises(ParameterError, match="there is no parameter kernel__width"):
         kernel.set_params(kernel__width=1.0)
     with pytest.raises(ParameterError, match="`zeta`"):
         kernel.set_params(kernel__zeta=0.5)
@@ -249,9 +263,9 @@ def test_bad_structures_are_named():
         kernel.matrix([])
     with pytest.raises(ParameterError, match=r"item 1 is a str"):
         kernel.matrix([MOLECULES[0], "Cu"])
-    with pytest.raises(ParameterError, match="must be ase.Atoms"):
+    with pytest.raises(ParameterError, match=r"must be ase\.Atoms"):
         kernel.matrix(np.zeros((3, 2)))
-    with pytest.raises(ParameterError, match="must be ase.Atoms"):
+    with pytest.raises(ParameterError, match=r"must be ase\.Atoms"):
         kernel.matrix(None)
     broken = make.ethanol(0)
     broken.positions[0] = np.nan
