@@ -75,6 +75,10 @@ CASES = {
     "rows": Case("choices of plain regression rows beside AlgDesign, pivoted QR, greedy", "rows"),
     "scale": Case("1,000 of 200,000 blocks in chunks within 4 GiB, killed and resumed; loss by distribution", "scale"),
     "baseline": Case("held-out errors with and without the repulsion of nuclei, compressed Ta first", "baseline"),
+    "elpasolite": Case(
+        "formation energies of elpasolites from elemental modes, and of elements never seen", "elpasolite"
+    ),
+    "perovskites": Case("band gaps of double perovskites, nested cross-validation", "perovskites"),
     "extrapolation": Case(
         "what extrapolation grades flag: groups of mlearn Si left out, bonds of ethanol", "extrapolation"
     ),
