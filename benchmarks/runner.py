@@ -77,6 +77,8 @@ CASES = {
         "what extrapolation grades flag: groups of mlearn Si left out, bonds of ethanol", "extrapolation"
     ),
     "growth": Case("time and memory of a fit against structures and inducing environments; streams", "growth"),
+    "exact-gp": Case("an exact Gaussian process of 7,000 molecules: time, errors, solvers; scikit-learn", "gp"),
+    "classify": Case("classes of double perovskites, with answers refused, beside scikit-learn", "classify"),
     "drift": Case("energy drift of 64 Si atoms at 600 K", "drift"),
 }
 
