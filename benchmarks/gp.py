@@ -36,7 +36,9 @@ def run(settings: Settings) -> Report:
         note=_sentence(exact, threads),
     )  # fmt: skip
     report.add("CPU time of it", exact["cpu_s"], "s")
-    report.add(f"test MAE on the {exact['n_test']:,} others", exact["mae"], "kcal/mol", note=f"worst {exact['worst']:.1f}")
+    report.add(
+        f"test MAE on the {exact['n_test']:,} others", exact["mae"], "kcal/mol", note=f"worst {exact['worst']:.1f}"
+    )
     for name, figures in exact["places"].items():
         report.add(f"weights of {n:,}, kernel and factor, {name}", figures["cholesky_s"], "s",
                    rivals={"preconditioned CG": figures["cg_s"]} if figures["cg_s"] else {}, note=figures["note"])  # fmt: skip
@@ -102,7 +104,7 @@ def ours(*, n: int, quick: bool, n_inducing: int | None = None) -> dict[str, Any
         "covered": float(np.mean(np.abs(error) <= std)),
         "noise": KCAL * model.noise_,
         "log_marginal_likelihood": model.log_marginal_likelihood_,
-        "places": {} if n_inducing or n <= 1000 and not quick else _solvers(model, x, y, n),
+        "places": {} if n_inducing or (n <= 1000 and not quick) else _solvers(model, x, y, n),
         "cuda": f"CUDA: {torch.cuda.get_device_name(0)}" if there else "no CUDA device on this machine",
     }
 

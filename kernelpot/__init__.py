@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from kernelpot.models.screening import screen as screen
     from kernelpot.models.sparse_gp import SparseGP as SparseGP
     from kernelpot.models.terms import Term as Term
+    from kernelpot.properties.classifier import Classifier as Classifier
+    from kernelpot.properties.gp import GP as GP
     from kernelpot.report.reliability import plot_reliability as plot_reliability
     from kernelpot.tuning.search import tune as tune
 
@@ -42,6 +44,8 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Bootstrap": "kernelpot.models.bootstrap",
+    "Classifier": "kernelpot.properties.classifier",
+    "GP": "kernelpot.properties.gp",
     "ZBL": "kernelpot.models.baselines.zbl",
     "Calculator": "kernelpot.calculator",
     "CalculatorBaseline": "kernelpot.models.baselines.calculator",

@@ -36,7 +36,7 @@ def test_unbound_names_are_found():
 @pytest.mark.parametrize(
     "name",
     [
-        "assess.md", "baselines.md", "elements.md", "goals.md", "gpu.md", "robustness.md", "samples.md", "scale.md",
+        "assess.md", "baselines.md", "elements.md", "goals.md", "gp.md", "gpu.md", "robustness.md", "samples.md", "scale.md",
         "terms.md", "tune.md",
     ],
 )  # fmt: skip
