@@ -41,7 +41,9 @@ if TYPE_CHECKING:
     from kernelpot.models.screening import screen as screen
     from kernelpot.models.sparse_gp import SparseGP as SparseGP
     from kernelpot.models.terms import Term as Term
+    from kernelpot.properties.classifier import Classifier as Classifier
     from kernelpot.properties.dscribe import DScribe as DScribe
+    from kernelpot.properties.gp import GP as GP
     from kernelpot.properties.ridge import KernelRidge as KernelRidge
     from kernelpot.properties.site_kernel import SiteKernel as SiteKernel
     from kernelpot.properties.structure_features import StructureFeatures as StructureFeatures
@@ -57,6 +59,8 @@ _HOMES = {
     "ACSF": "kernelpot.descriptors.acsf",
     "Alchemy": "kernelpot.alchemy",
     "Bootstrap": "kernelpot.models.bootstrap",
+    "Classifier": "kernelpot.properties.classifier",
+    "GP": "kernelpot.properties.gp",
     "ZBL": "kernelpot.models.baselines.zbl",
     "Calculator": "kernelpot.calculator",
     "CalculatorBaseline": "kernelpot.models.baselines.calculator",
