@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from kernelpot.data.batch import Batch
+from kernelpot.data.check import validate
 from kernelpot.data.labels import resolve
 from kernelpot.data.noise import KINDS, Noise
 from kernelpot.descriptors.protocol import Descriptor
@@ -122,6 +123,8 @@ class ForceRidge:
 
         Raises
         ------
+        DataError
+            A structure is unusable.
         LabelError
             There is neither an energy nor a force of a kind with a noise, or labels are broken.
         ParameterError
@@ -130,6 +133,7 @@ class ForceRidge:
         structures = structure_list(structures)
         labels = resolve(structures, keys)
         require_labels(labels, self.noise)
+        validate(structures)
         species = species_of(structures)
         known = [d if d.species is not None else d.with_species(species) for d in self.descriptors]
         for descriptor in known:

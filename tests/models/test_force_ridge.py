@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import kernelpot as kp
 from kernelpot.data.batch import Batch
-from kernelpot.errors import LabelError, ModelFileError, NotFittedError, ParameterError, SpeciesError
+from kernelpot.errors import DataError, LabelError, ModelFileError, NotFittedError, ParameterError, SpeciesError
 from kernelpot.features.feature_map import E0_PRIOR
 from tests.structures import copper_gold_set, ethanol, isolated, labelled, rotation, shaken, turned
 
@@ -364,6 +364,12 @@ def test_wrong_structures_are_refused(model):
         kp.ForceRidge(SMALL).fit([ethanol(0)])
     with pytest.raises(ParameterError, match="at least one structure"):
         kp.ForceRidge(SMALL).fit([])
+    broken = molecules(3)
+    broken[2].positions[1] = broken[2].positions[0]
+    for atoms, old in zip(broken, molecules(3), strict=True):
+        atoms.calc, atoms.info["energy"] = None, old.get_potential_energy()
+    with pytest.raises(DataError, match=r"structure 2 \(from 0\)"):
+        kp.ForceRidge(SMALL).fit(broken)
     with pytest.raises(SpeciesError, match="element Cu was never seen"):
         model.predict([isolated()])
     with pytest.raises(SpeciesError, match="element O"):
