@@ -83,12 +83,9 @@ CASES = {
         "what extrapolation grades flag: groups of mlearn Si left out, bonds of ethanol", "extrapolation"
     ),
     "growth": Case("time and memory of a fit against structures and inducing environments; streams", "growth"),
-<<<<<<< HEAD
     "qm7": Case("atomization energies of QM7: learning curves by kernel, chosen training sets", "qm7"),
-=======
     "exact-gp": Case("an exact Gaussian process of 7,000 molecules: time, errors, solvers; scikit-learn", "gp"),
     "classify": Case("classes of double perovskites, with answers refused, beside scikit-learn", "classify"),
->>>>>>> gp
     "drift": Case("energy drift of 64 Si atoms at 600 K", "drift"),
 }
 

@@ -36,9 +36,24 @@ def test_unbound_names_are_found():
 @pytest.mark.parametrize(
     "name",
     [
-        "acsf.md", "alchemy.md", "assess.md", "baselines.md", "elements.md", "forces.md", "goals.md", "gp.md", "gpu.md", "modes.md", "properties.md", "robustness.md", "samples.md", "scale.md", "terms.md", "tune.md",
+        "acsf.md",
+        "alchemy.md",
+        "assess.md",
+        "baselines.md",
+        "elements.md",
+        "forces.md",
+        "goals.md",
+        "gp.md",
+        "gpu.md",
+        "modes.md",
+        "properties.md",
+        "robustness.md",
+        "samples.md",
+        "scale.md",
+        "terms.md",
+        "tune.md",
     ],
-)  # fmt: skip
+)
 def test_the_first_example_makes_what_it_uses(name):
     text = (DOCS / name).read_text(encoding="utf-8")
     code = text.split("```python\n")[1].split("```")[0]
