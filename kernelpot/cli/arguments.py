@@ -43,6 +43,7 @@ examples:
   kernelpot curate huge.xyz.xz --blocks huge.blocks -n 1000 --workers 4 --out chosen.xyz
   kernelpot fit labelled.xyz --out si.kp --test test.xyz
   kernelpot fit labelled.xyz --out si.kp --tune 10 --tune-table trials.csv
+  kernelpot regress crystals.xyz --property gap --combine average --out gap.kp
   kernelpot evaluate si.kp test.xyz --json scores.json
   kernelpot predict si.kp new.xyz --out predicted.xyz
 """
@@ -65,6 +66,7 @@ def parser() -> Parser:
     _assess(commands)
     _curate(commands)
     _fit(commands)
+    _regress(commands)
     _evaluate(commands)
     _predict(commands)
     _demo(commands)
@@ -281,6 +283,38 @@ def _fit(commands: argparse._SubParsersAction[Parser]) -> None:
     add_keys(command)
 
 
+def _regress(commands: argparse._SubParsersAction[Parser]) -> None:
+    command = add_command(
+        commands,
+        "regress",
+        "fit a model of one property of a structure, such as a band gap",
+        """
+        Fit a kernel ridge regression to one number for each structure, and save it. The
+        property stands in the comment lines of extended XYZ, as in gap=1.2.
+        """,
+    )
+    command.add_argument("train", nargs="+", metavar="TRAIN", help="files of structures with the property")
+    command.add_argument("--property", required=True, metavar="NAME", help="name of the property in the files")
+    command.add_argument("--out", required=True, metavar="MODEL", help="the model file to write, e.g. gap.kp")
+    command.add_argument("--test", nargs="+", metavar="FILE", default=[], help="also score the model on these")
+    command.add_argument(
+        "--combine",
+        choices=("sum", "average", "rematch"),
+        default="sum",
+        help="how kernels of environments make one of structures: sum for extensive properties (default); "
+        "average or rematch (best match) for intensive ones",
+    )
+    command.add_argument(
+        "--baseline",
+        choices=("composition", "mean", "none"),
+        help="subtracted first: composition, linear in the numbers of atoms (default with sum); mean (else)",
+    )
+    command.add_argument(
+        "--alpha", type=positive, help="regularisation in units of the kernel (default: by left-out errors)"
+    )
+    add_model(command, potential=False)
+
+
 def _evaluate(commands: argparse._SubParsersAction[Parser]) -> None:
     command = add_command(
         commands,
@@ -291,7 +325,7 @@ def _evaluate(commands: argparse._SubParsersAction[Parser]) -> None:
         standard deviations are honest.
         """,
     )
-    command.add_argument("model", metavar="MODEL", help="a model file that `kernelpot fit` wrote")
+    command.add_argument("model", metavar="MODEL", help="a model file that `kernelpot fit` or `regress` wrote")
     command.add_argument("files", nargs="+", metavar="FILE", help="files of labelled structures")
     add_keys(command)
 
@@ -306,7 +340,7 @@ def _predict(commands: argparse._SubParsersAction[Parser]) -> None:
         deviation of each, as extended XYZ.
         """,
     )
-    command.add_argument("model", metavar="MODEL", help="a model file that `kernelpot fit` wrote")
+    command.add_argument("model", metavar="MODEL", help="a model file that `kernelpot fit` or `regress` wrote")
     command.add_argument("files", nargs="+", metavar="FILE", help="files of structures")
     command.add_argument("--out", required=True, metavar="FILE", help="the extended XYZ file to write")
 

@@ -71,8 +71,8 @@ def add_tuning(command: Parser) -> None:
     group.add_argument("--tune-resume", metavar="FILE", help="keep trials here; an interrupted search goes on from it")
 
 
-def add_model(command: Parser, *, cutoff: float | None = 5.0, kinds: bool = True) -> None:
-    """Add the options of a model; `kinds` lets descriptor and kernel be chosen."""
+def add_model(command: Parser, *, cutoff: float | None = 5.0, kinds: bool = True, potential: bool = True) -> None:
+    """Add the options of a model; `kinds` lets descriptor and kernel be chosen, `potential` has noises."""
     group = command.add_argument_group("model")
     if kinds:
         group.add_argument(
@@ -103,12 +103,12 @@ def add_model(command: Parser, *, cutoff: float | None = 5.0, kinds: bool = True
     group.add_argument(
         "--n-inducing",
         type=positive_int,
-        default=500,
+        default=500 if potential else None,
         action=Given,
-        help="inducing environments at most (default: 500)",
+        help="inducing environments at most (default: 500)" if potential else "inducing structures (default: all)",
     )
     group.add_argument("--amplitude", type=positive, default=1.0, help="prior std of a local energy, eV (default: 1)")
-    for kind, unit in (("energy", "eV/atom"), ("forces", "eV/Å"), ("stress", "eV/Å³")):
+    for kind, unit in () if not potential else (("energy", "eV/atom"), ("forces", "eV/Å"), ("stress", "eV/Å³")):
         group.add_argument(
             f"--noise-{kind}",
             type=positive_or_none,

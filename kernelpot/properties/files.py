@@ -28,8 +28,8 @@ STATES = {
 """What is a state of each name, and which arrays it has."""
 
 
-def write_ridge(path: str | Path, model: Any) -> None:
-    """Write a fitted `KernelRidge`; the file appears whole or not at all.
+def write_ridge(path: str | Path, model: Any, label: str | None) -> None:
+    """Write a fitted `KernelRidge` with the name of its property; the file appears whole or not at all.
 
     Raises
     ------
@@ -54,6 +54,7 @@ def write_ridge(path: str | Path, model: Any) -> None:
             "species": model.baseline_.species,
             "n_features": getattr(model, "n_features_in_", None),
             "n_items": len(model.items_),
+            "label": label,
         },
     }
     arrays = {f"state_{part}": getattr(model.state_, part) for part in STATES[name][1]}
