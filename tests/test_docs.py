@@ -36,8 +36,8 @@ def test_unbound_names_are_found():
 @pytest.mark.parametrize(
     "name",
     [
-        "acsf.md", "alchemy.md", "assess.md", "baselines.md", "elements.md", "forces.md", "goals.md", "gpu.md", "modes.md",
-        "properties.md", "robustness.md", "samples.md", "scale.md", "terms.md", "tune.md",
+        "acsf.md", "alchemy.md", "assess.md", "baselines.md", "elements.md", "forces.md", "goals.md", "gpu.md",
+        "modes.md", "properties.md", "robustness.md", "samples.md", "scale.md", "terms.md", "tune.md",
     ],
 )  # fmt: skip
 def test_the_first_example_makes_what_it_uses(name):
@@ -67,6 +67,7 @@ def test_the_gaussian_process_of_the_gpu_page_runs(capsys):
     assert "tensor([" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_examples_of_modes_and_alchemy_run(capsys):
     for name in ("modes.md", "alchemy.md"):
         for example in Document.parse(str(DOCS / name), PythonCodeBlockParser()):
