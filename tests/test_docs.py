@@ -81,6 +81,7 @@ def test_the_gaussian_process_of_the_gpu_page_runs(capsys):
     assert "tensor([" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_examples_of_modes_and_alchemy_run(capsys):
     for name in ("modes.md", "alchemy.md"):
         for example in Document.parse(str(DOCS / name), PythonCodeBlockParser()):
