@@ -36,8 +36,8 @@ def test_unbound_names_are_found():
 @pytest.mark.parametrize(
     "name",
     [
-        "assess.md", "baselines.md", "elements.md", "goals.md", "gp.md", "gpu.md", "robustness.md", "samples.md", "scale.md",
-        "terms.md", "tune.md",
+        "assess.md", "baselines.md", "elements.md", "goals.md", "gp.md", "gpu.md", "robustness.md", "samples.md",
+        "scale.md", "terms.md", "tune.md",
     ],
 )  # fmt: skip
 def test_the_first_example_makes_what_it_uses(name):
