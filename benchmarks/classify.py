@@ -32,8 +32,8 @@ def run(settings: Settings) -> Report:
         report.add(f"double perovskites, gap > {WIDE:g} eV: {what}", ours[key], unit,
                    rivals={name: figures[key] for name, figures in rivals.items()})  # fmt: skip
     report.note(
-        f"{ours['n']} materials, five folds, {100 * ours['share']:.0f} % of the larger class; 16 features: LUMO, covalent "
-        "radius, period and group of both A and both B elements, as sums and absolute differences of each pair"
+        f"{ours['n']} materials, five folds, {100 * ours['share']:.0f} % of the larger class; 16 features: LUMO, "
+        "covalent radius, period and group of both A and both B elements, as sums and absolute differences of each pair"
     )
     return report
 

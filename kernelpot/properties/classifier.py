@@ -103,7 +103,7 @@ class Classifier(ClassifierMixin, BaseEstimator):
         normalise: bool = True,
         optimise: bool = True,
         starts: int = 2,
-        n_warm: int = 1000,
+        n_warm: int = 500,
         device: str | None = None,
         seed: int = 0,
     ) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
-from scipy.linalg import cholesky, solve_triangular
+from scipy.linalg import cholesky, lapack, solve_triangular
 from scipy.special import expit
 
 ITERATIONS = 100
@@ -57,9 +57,9 @@ class Mode:
 
         Half of it is the explicit dependence on K, the other that of the mode.
         """
-        scaled = solve_triangular(self.lower, np.diag(self.root), lower=True)
-        r = scaled.T @ scaled
-        seen = scaled @ kernel
+        inverse, _ = lapack.dpotri(self.lower, lower=1)
+        r = self.root[:, None] * (np.tril(inverse) + np.tril(inverse, -1).T) * self.root
+        seen = solve_triangular(self.lower, self.root[:, None] * kernel, lower=True, check_finite=False)
         moved = 0.5 * (kernel.diagonal() - np.sum(seen * seen, axis=0)) * self.third
         implicit = np.outer(moved - r @ (kernel @ moved), self.slope)
         explicit: np.ndarray = 0.5 * (np.outer(self.slope, self.slope) - r)
