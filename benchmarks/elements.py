@@ -166,7 +166,7 @@ def fit_and_score(way: str, quick: bool) -> dict[str, Any]:
             "modes": lambda: kp.ElementChannels.modes(int(n)),
             "random": lambda seed=seed: kp.ElementChannels.random(int(n), seed),
         }[kind]()
-        train, test = _parts(frames, 4 if quick else FRAMES, seed)
+        train, test = parts(frames, 4 if quick else FRAMES, seed)
         start = time.process_time()
         soap = kp.SOAP(CUTOFF, N_MAX, L_MAX, SIGMA, channels=channels)
         noise = kp.Noise(energy=0.002, forces=0.05)
@@ -185,7 +185,7 @@ def fit_and_score(way: str, quick: bool) -> dict[str, Any]:
     return {"seeds": result}
 
 
-def _parts(frames: list[Atoms], n: int, seed: int) -> tuple[list[Atoms], list[Atoms]]:
+def parts(frames: list[Atoms], n: int, seed: int) -> tuple[list[Atoms], list[Atoms]]:
     """Draw n frames for training and for testing, from different runs of neighbouring frames."""
     runs = np.arange(len(frames)) // RUN
     rng = np.random.default_rng(seed)

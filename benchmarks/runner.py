@@ -56,6 +56,7 @@ CASES = {
     "gpu": Case("PyTorch on CPU and CUDA beside compiled loops: predictions, rows, a fit, precision", "gpu"),
     "descriptor": Case("time and memory of SOAP and its gradients", "descriptor"),
     "elements": Case("time, memory and errors by number of species and element channels", "elements"),
+    "acsf": Case("symmetry functions: time beside DScribe, errors beside SOAP on AgPd and ethanol", "symmetry"),
     "fit": Case("time and memory of a fit, mlearn Si, M = 1000, 2 threads", "fit"),
     "design": Case("errors after choosing 10, 20 and 40 of mlearn Si by several ways", "design"),
     **{
@@ -78,6 +79,7 @@ CASES = {
         "what extrapolation grades flag: groups of mlearn Si left out, bonds of ethanol", "extrapolation"
     ),
     "growth": Case("time and memory of a fit against structures and inducing environments; streams", "growth"),
+    "qm7": Case("atomization energies of QM7: learning curves by kernel, chosen training sets", "qm7"),
     "drift": Case("energy drift of 64 Si atoms at 600 K", "drift"),
 }
 

@@ -12,15 +12,19 @@ if TYPE_CHECKING:
     from kernelpot import design as design
     from kernelpot import goals as goals
     from kernelpot import gpytorch as gpytorch
+    from kernelpot.alchemy import Alchemy as Alchemy
     from kernelpot.calculator import Calculator as Calculator
     from kernelpot.calculator import StopOnExtrapolation as StopOnExtrapolation
     from kernelpot.data.cutoffs import default_cutoff as default_cutoff
     from kernelpot.data.noise import Noise as Noise
     from kernelpot.data.read import read as read
     from kernelpot.data.stream import stream as stream
+    from kernelpot.descriptors.acsf import ACSF as ACSF
     from kernelpot.descriptors.elements import ElementChannels as ElementChannels
     from kernelpot.descriptors.soap import SOAP as SOAP
     from kernelpot.descriptors.two_body import TwoBody as TwoBody
+    from kernelpot.elements.compositions import CompositionFeatures as CompositionFeatures
+    from kernelpot.elements.modes import ElementalModes as ElementalModes
     from kernelpot.kernels import DotProduct as DotProduct
     from kernelpot.kernels import Gaussian as Gaussian
     from kernelpot.kernels import Linear as Linear
@@ -37,20 +41,31 @@ if TYPE_CHECKING:
     from kernelpot.models.screening import screen as screen
     from kernelpot.models.sparse_gp import SparseGP as SparseGP
     from kernelpot.models.terms import Term as Term
+    from kernelpot.properties.dscribe import DScribe as DScribe
+    from kernelpot.properties.ridge import KernelRidge as KernelRidge
+    from kernelpot.properties.structure_features import StructureFeatures as StructureFeatures
+    from kernelpot.properties.structure_kernel import StructureKernel as StructureKernel
+    from kernelpot.properties.vector_kernel import VectorKernel as VectorKernel
     from kernelpot.report.reliability import plot_reliability as plot_reliability
     from kernelpot.tuning.search import tune as tune
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "ACSF": "kernelpot.descriptors.acsf",
+    "Alchemy": "kernelpot.alchemy",
     "Bootstrap": "kernelpot.models.bootstrap",
     "ZBL": "kernelpot.models.baselines.zbl",
     "Calculator": "kernelpot.calculator",
     "CalculatorBaseline": "kernelpot.models.baselines.calculator",
+    "CompositionFeatures": "kernelpot.elements.compositions",
+    "DScribe": "kernelpot.properties.dscribe",
     "DotProduct": "kernelpot.kernels",
     "ElementChannels": "kernelpot.descriptors.elements",
+    "ElementalModes": "kernelpot.elements.modes",
     "ForceRidge": "kernelpot.models.force_ridge",
     "Gaussian": "kernelpot.kernels",
+    "KernelRidge": "kernelpot.properties.ridge",
     "Linear": "kernelpot.kernels",
     "LinearModel": "kernelpot.models.linear",
     "Noise": "kernelpot.data.noise",
@@ -58,8 +73,11 @@ _HOMES = {
     "SOAP": "kernelpot.descriptors.soap",
     "SparseGP": "kernelpot.models.sparse_gp",
     "StopOnExtrapolation": "kernelpot.calculator",
+    "StructureFeatures": "kernelpot.properties.structure_features",
+    "StructureKernel": "kernelpot.properties.structure_kernel",
     "Term": "kernelpot.models.terms",
     "TwoBody": "kernelpot.descriptors.two_body",
+    "VectorKernel": "kernelpot.properties.vector_kernel",
     "default_cutoff": "kernelpot.data.cutoffs",
     "evaluate": "kernelpot.models.scores",
     "forecast": "kernelpot.models.forecast",

@@ -3,12 +3,49 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from jaxtyping import Float
 
 from kernelpot.errors import ParameterError
+
+
+class Kernel(Protocol):
+    """A covariance of unit vectors x, z as a function of s = x·z, 1 at s = 1 and amplitude 1."""
+
+    @property
+    def amplitude(self) -> float:
+        """Prior standard deviation of a local energy, eV."""
+
+    @property
+    def form(self) -> int | None:
+        """1 for x·z and 2 for (x·z)², whose sums have a form of their own in x; else None."""
+
+    def value(self, s: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
+        """k(s) at amplitude 1."""
+
+    def slope(self, s: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
+        """First derivative with respect to s, at amplitude 1."""
+
+    def curvature(self, s: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
+        """Second derivative with respect to s, at amplitude 1."""
+
+    def settings(self) -> dict[str, Any]:
+        """Return the settings as JSON values."""
+
+
+def check_amplitude(amplitude: Any) -> None:
+    """Refuse a prior standard deviation that is none.
+
+    Raises
+    ------
+    ParameterError
+        It is not a positive number.
+    """
+    real = not isinstance(amplitude, bool) and isinstance(amplitude, int | float | np.number)
+    if not real or not 1e-20 <= amplitude <= 1e20:
+        raise ParameterError(f"`amplitude` must be positive and in eV, 1e-20 to 1e20, got {amplitude!r}; 1.0 is usual.")
 
 
 @dataclass(frozen=True)
@@ -38,11 +75,12 @@ class DotProduct:
                 f"`zeta` must be a whole number from 1 to 16, got {self.zeta!r}; a fractional power has no derivative "
                 "where two environments are orthogonal. 2 is usual."
             )
-        real = not isinstance(self.amplitude, bool) and isinstance(self.amplitude, int | float | np.number)
-        if not real or not 1e-20 <= self.amplitude <= 1e20:
-            raise ParameterError(
-                f"`amplitude` must be positive and in eV, 1e-20 to 1e20, got {self.amplitude!r}; 1.0 is usual."
-            )
+        check_amplitude(self.amplitude)
+
+    @property
+    def form(self) -> int | None:
+        """Zeta 1 and 2: x·v and xᵀAx."""
+        return int(self.zeta) if self.zeta <= 2 else None
 
     def value(self, s: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
         """s^zeta, the kernel at amplitude 1 for dot products s."""
@@ -72,12 +110,15 @@ class DotProduct:
 
 @dataclass(frozen=True)
 class Gaussian:
-    """k(x, z) = amplitude² exp((x·z - 1) / length²): for unit vectors exp(-|x - z|² / (2 length²)).
+    """k(x, z) = amplitude² exp(-|x - z|²/(2 length²)) for unit vectors: amplitude² exp((x·z - 1)/length²).
+
+    The squared exponential (Rasmussen and Williams (2006), eq. 4.9) of environments, local where `DotProduct` is a
+    polynomial.
 
     Parameters
     ----------
     length
-        Distance of unit vectors over which local energies change; small lengths bend more.
+        Correlation length between unit vectors, whose distances go from 0 to 2.
     amplitude
         Prior standard deviation of a local energy, eV.
 
@@ -91,15 +132,22 @@ class Gaussian:
     amplitude: float = 1.0
 
     def __post_init__(self) -> None:
-        DotProduct(1, self.amplitude)
         real = not isinstance(self.length, bool) and isinstance(self.length, int | float | np.number)
-        if not real or not 1e-4 <= self.length <= 1e4:
-            raise ParameterError(f"`length` must be positive, 1e-4 to 1e4, got {self.length!r}; 0.5 is usual.")
+        if not real or not 1e-3 <= self.length <= 1e3:
+            raise ParameterError(
+                f"`length` must be a distance of unit vectors from 0.001 to 1000, got {self.length!r}; 0.2 to 1 is "
+                "usual."
+            )
+        check_amplitude(self.amplitude)
+
+    @property
+    def form(self) -> int | None:
+        """None: sums over inducing environments have no shorter form."""
+        return None
 
     def value(self, s: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
-        """Return the kernel at amplitude 1 for dot products s."""
-        result: np.ndarray = np.exp((s - 1.0) / self.length**2)
-        return result
+        """exp((s - 1)/length²), the kernel at amplitude 1 for dot products s."""
+        return np.exp((s - 1.0) / self.length**2)
 
     def slope(self, s: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
         """First derivative with respect to s, at amplitude 1."""
@@ -143,7 +191,7 @@ class Linear:
     normalise: bool = False
 
     def __post_init__(self) -> None:
-        DotProduct(1, self.amplitude)
+        check_amplitude(self.amplitude)
         if not isinstance(self.normalise, bool):
             raise ParameterError(f"`normalise` must be True or False, got {self.normalise!r}.")
 
@@ -155,3 +203,9 @@ class Linear:
     def from_settings(cls, settings: dict[str, Any]) -> Linear:
         """Make the kernel that `settings` describes."""
         return cls(float(settings["amplitude"]), bool(settings["normalise"]))
+
+
+NAMED: dict[str, type[DotProduct] | type[Gaussian] | type[Linear]] = {
+    "DotProduct": DotProduct, "Gaussian": Gaussian, "Linear": Linear,
+}  # fmt: skip
+"""Kernels by the names in their settings."""

@@ -56,6 +56,26 @@ def mixed_soap() -> kp.SOAP:
     return replace(small_soap(), n_max=6, channels=kp.ElementChannels.modes(2), scaling=(2.5, 3.0)).compressed(4)
 
 
+def symmetry_functions(cutoff: float = 3.6, **settings: object) -> kp.ACSF:
+    """A few functions of each kind."""
+    return kp.ACSF(cutoff, [[0.5, 0.0], [2.0, 2.5]], [[0.02, 1, 1], [0.1, 4, -1]], [[0.1, 2, 1]], **settings)
+
+
+@cache
+def symmetric_metals() -> kp.SparseGP:
+    """Four species in two channels of symmetry functions, scaled, under a Gaussian kernel."""
+    train = make.labelled([make.four_metals(k) for k in range(8)])
+    acsf = symmetry_functions(channels=kp.ElementChannels.modes(2)).scaled(train)
+    return kp.SparseGP(acsf, kp.Gaussian(1.5), n_inducing=24, noise=NOISE).fit(train)
+
+
+@cache
+def symmetric_alloy() -> kp.SparseGP:
+    """Two species of symmetry functions as they are, under a dot product."""
+    spec = kp.SparseGP(symmetry_functions(), kp.DotProduct(2), n_inducing=20, noise=NOISE)
+    return spec.fit([*make.copper_gold_set(8), *make.labelled([make.slab(1)])])
+
+
 @cache
 def mixed_metals() -> kp.SparseGP:
     """Four species in two channels."""

@@ -643,3 +643,35 @@ def test_screen_reads_what_it_sets_aside(files, tmp_path, capsys):
     found = json.loads(capsys.readouterr().out)
     assert 4 in [one["index"] for one in found["screen"]["found"]]
     assert 4 not in found["indices"]
+
+
+def test_symmetry_functions_on_the_command_line(files, tmp_path):
+    small = ["--descriptor", "acsf", "--gaussian", "1.5", "--cutoff", "4.5", "--n-max", "4", "--n-inducing", "30"]
+    done = kernelpot_command(
+        "fit", "train.xyz", "--out", tmp_path / "acsf.kp", "--test", "test.xyz", "--json", tmp_path / "fit.json",
+        *small, cwd=files,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    model = kernelpot.load(tmp_path / "acsf.kp")
+    assert isinstance(model.terms[0].descriptor, kernelpot.ACSF)
+    assert model.terms[0].descriptor.standard is not None
+    assert model.terms[0].kernel.length == 1.5
+    settings = json.loads((tmp_path / "fit.json").read_text())["settings"]
+    assert settings["descriptor"] == "acsf"
+    assert "sigma" not in settings
+    chosen = kernelpot_command("select", "pool.xyz", "-n", 3, "--out", tmp_path / "chosen.xyz", *small, cwd=files)
+    assert chosen.returncode == 0, chosen.stderr
+    assert len(read(tmp_path / "chosen.xyz", index=":")) == 3
+
+
+@pytest.mark.parametrize(
+    ("more", "text"),
+    [
+        (["--sigma", "0.4"], "`--sigma` belongs to SOAP"),
+        (["--tune-fits", "2"], "`--tune` searches settings of SOAP"),
+    ],
+)
+def test_options_of_soap_are_refused_for_symmetry_functions(files, tmp_path, more, text):
+    done = kernelpot_command("fit", "train.xyz", "--out", tmp_path / "a.kp", "--descriptor", "acsf", *more, cwd=files)
+    assert done.returncode == 2
+    assert text in done.stderr

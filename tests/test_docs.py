@@ -36,14 +36,21 @@ def test_unbound_names_are_found():
 @pytest.mark.parametrize(
     "name",
     [
-        "assess.md", "baselines.md", "elements.md", "forces.md", "goals.md", "gpu.md", "robustness.md", "samples.md",
-        "scale.md", "terms.md", "tune.md",
+        "acsf.md", "assess.md", "baselines.md", "elements.md", "forces.md", "goals.md", "gpu.md", "properties.md",
+        "robustness.md", "samples.md", "scale.md", "terms.md", "tune.md",
     ],
 )  # fmt: skip
 def test_the_first_example_makes_what_it_uses(name):
     text = (DOCS / name).read_text(encoding="utf-8")
     code = text.split("```python\n")[1].split("```")[0]
     assert unbound(code) == YOURS.get(name, set())
+
+
+@pytest.mark.slow
+def test_the_examples_of_properties_run(capsys):
+    for example in Document.parse(str(DOCS / "properties.md"), PythonCodeBlockParser()):
+        example.evaluate()
+    assert "mean error" in capsys.readouterr().out
 
 
 @pytest.mark.slow

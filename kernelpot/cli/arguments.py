@@ -271,7 +271,7 @@ def _curate(commands: argparse._SubParsersAction[Parser]) -> None:
     command.add_argument(
         "--out", metavar="FILE", help="write the chosen structures, in order of choice, as extended XYZ"
     )
-    _settings(command)
+    _settings(command, kinds=False)
     _keys(command)
 
 
@@ -400,8 +400,21 @@ def _tuning(command: Parser) -> None:
     group.add_argument("--tune-resume", metavar="FILE", help="keep trials here; an interrupted search goes on from it")
 
 
-def _settings(command: Parser, *, cutoff: float | None = 5.0) -> None:
+def _settings(command: Parser, *, cutoff: float | None = 5.0, kinds: bool = True) -> None:
     group = command.add_argument_group("model")
+    if kinds:
+        group.add_argument(
+            "--descriptor",
+            choices=("soap", "acsf"),
+            default="soap",
+            help="soap, or acsf: symmetry functions, n-max radial ones, scaled on the structures (default: soap)",
+        )
+        group.add_argument(
+            "--gaussian",
+            type=positive,
+            metavar="LENGTH",
+            help="Gaussian kernel of this length between unit vectors, instead of a power; 1.5 suits acsf",
+        )
     group.add_argument(
         "--cutoff",
         type=positive,

@@ -38,8 +38,8 @@ def assess(args: Namespace) -> None:
     from kernelpot.cli.advice import advise
 
     check_outputs({"--json": args.json}, [*args.train, *args.pool, *args.target])
-    spec = model_of(args, kp.Noise(**given_noise(args, NOISE_DEFAULTS)))
     train = read(args, args.train)
+    spec = model_of(args, kp.Noise(**given_noise(args, NOISE_DEFAULTS)), train)
     pool = read(args, args.pool) if args.pool else []
     target = read(args, args.target) if args.target else []
     text, content = advise(
@@ -63,7 +63,7 @@ def fit(args: Namespace) -> None:
         raise LabelError(f"--test {' '.join(args.test)}: a test needs labels, found none; name them with --keys")
     noise = _fit_noise(args)
     tuned = settle(args, train)
-    model = model_of(args, noise) if tuned is None else tuned.best
+    model = model_of(args, noise, train) if tuned is None else tuned.best
     if args.pool:
         model = model.prepare([*read(args, args.pool), *train])
     model.fit(train)
@@ -81,8 +81,10 @@ def fit(args: Namespace) -> None:
 
 def evaluate(args: Namespace) -> None:
     """Score a saved model on labelled structures."""
+    from kernelpot.models.files import load_potential
+
     check_outputs({"--json": args.json}, [args.model, *args.files])
-    model = kp.load(args.model)
+    model = load_potential(args.model)
     structures = read(args, args.files)
     scores = kp.evaluate(model, structures)
     show(f"{args.model} on {len(structures)} structures\n{scores}", args.json)
@@ -91,9 +93,11 @@ def evaluate(args: Namespace) -> None:
 
 def predict(args: Namespace) -> None:
     """Write structures with predictions and their standard deviations."""
+    from kernelpot.models.files import load_potential
+
     inputs = [args.model, *args.files]
     check_outputs({"--out": args.out, "--json": args.json}, inputs)
-    model = kp.load(args.model)
+    model = load_potential(args.model)
     structures = read(args, args.files)
     starts = range(0, len(structures), CHUNK)
     predicted = [

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import kernelpot as kp
 from kernelpot.cli.output import table
+from kernelpot.errors import ParameterError
 from kernelpot.replacing import replacing
 
 if TYPE_CHECKING:
@@ -25,14 +26,32 @@ def read(args: Namespace, files: Sequence[str], *, check: bool = True) -> list[A
     return kp.read(list(files), keys=getattr(args, "keys", None), verbose=not args.quiet, check=check)
 
 
-def model_of(args: Namespace, noise: kp.Noise | str) -> SparseGP:
-    """Make the model that the settings describe."""
-    descriptor = kp.SOAP(cutoff=args.cutoff, n_max=args.n_max, l_max=args.l_max, sigma=args.sigma)
-    kernel = kp.DotProduct(zeta=args.zeta, amplitude=args.amplitude)
+def model_of(args: Namespace, noise: kp.Noise | str, structures: Sequence[Atoms] = ()) -> SparseGP:
+    """Make the model that the settings describe; symmetry functions are scaled on the structures where there are."""
+    kernel: kp.DotProduct | kp.Gaussian = kp.DotProduct(zeta=args.zeta, amplitude=args.amplitude)
+    if args.gaussian is not None:
+        kernel = kp.Gaussian(args.gaussian, args.amplitude)
+    descriptor = _acsf(args, structures) if args.descriptor == "acsf" else soap_of(args)
     baseline = kp.ZBL() if getattr(args, "zbl", False) else None
     return kp.SparseGP(
         descriptor, kernel, n_inducing=args.n_inducing, noise=noise, seed=args.seed, baseline=baseline
     )  # fmt: skip
+
+
+def soap_of(args: Namespace) -> kp.SOAP:
+    """Make the SOAP that the settings describe."""
+    return kp.SOAP(cutoff=args.cutoff, n_max=args.n_max, l_max=args.l_max, sigma=args.sigma)
+
+
+def _acsf(args: Namespace, structures: Sequence[Atoms]) -> kp.ACSF:
+    """Make symmetry functions, after a word on options that only SOAP has."""
+    idle = [name for name in ("l_max", "sigma") if name in getattr(args, "given", ())]
+    if idle:
+        raise ParameterError(
+            f"`--{idle[0].replace('_', '-')}` belongs to SOAP; leave it out, or leave --descriptor acsf out"
+        )
+    acsf = kp.ACSF.spaced(args.cutoff, n_radial=args.n_max)
+    return acsf.scaled(structures) if structures else acsf
 
 
 def given_noise(args: Namespace, defaults: dict[str, float | None]) -> dict[str, float | None]:
@@ -50,7 +69,11 @@ def write_structures(path: str, structures: Sequence[Atoms]) -> None:
 
 def settings_json(args: Namespace) -> dict[str, Any]:
     """Return the model's settings."""
-    names = ("cutoff", "n_max", "l_max", "sigma", "zeta", "n_inducing", "amplitude", "seed")
+    names = ["cutoff", "n_max", "l_max", "sigma", "zeta", "n_inducing", "amplitude", "seed"]
+    if args.descriptor == "acsf":
+        names = ["descriptor", *(name for name in names if name not in ("l_max", "sigma"))]
+    if args.gaussian is not None:
+        names = ["gaussian", *(name for name in names if name != "zeta")]
     return {name: getattr(args, name) for name in names}
 
 

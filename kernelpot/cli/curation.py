@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import kernelpot as kp
 from kernelpot.cli.arguments import NOISE_DEFAULTS
+from kernelpot.cli.common import soap_of
 from kernelpot.cli.output import check_outputs, show, write_json
 from kernelpot.design.manifest import differences
 from kernelpot.errors import ParameterError, StoreError
@@ -94,7 +95,7 @@ def _space(args: Namespace) -> SparseGP:
 
     given = {kind: getattr(args, f"noise_{kind}", default) for kind, default in NOISE_DEFAULTS.items()}
     spec = kp.SparseGP(
-        kp.SOAP(cutoff=args.cutoff, n_max=args.n_max, l_max=args.l_max, sigma=args.sigma),
+        soap_of(args),
         kp.DotProduct(zeta=args.zeta, amplitude=args.amplitude),
         n_inducing=args.n_inducing,
         noise=kp.Noise(**given),

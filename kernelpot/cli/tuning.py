@@ -43,6 +43,8 @@ def check_tuning(args: Namespace) -> dict[str, str | None]:
             raise ParameterError(f"`{idle[0]}` needs a search: add --tune MINUTES or --tune-fits N")
     elif args.noise not in (None, "cv") or any(hasattr(args, f"noise_{kind}") for kind in NOISE_DEFAULTS):
         raise ParameterError("`--tune` compares settings with noises by cross-validation: leave --noise out")
+    elif args.descriptor != "soap" or args.gaussian is not None:
+        raise ParameterError("`--tune` searches settings of SOAP: leave --descriptor and --gaussian out")
     return {"--tune-table": args.tune_table, "--tune-resume": args.tune_resume}
 
 

@@ -9,6 +9,7 @@ from jaxtyping import Int
 
 from kernelpot.data.check import HEAVIEST
 from kernelpot.descriptors.elements import ElementChannels
+from kernelpot.elements.modes import ElementalModes
 from kernelpot.errors import ParameterError, SpeciesError
 
 
@@ -89,11 +90,20 @@ def checked_scaling(scaling: tuple[float, float], cutoff: float) -> tuple[float,
     return r0, m
 
 
-def settled(channels: ElementChannels, species: tuple[int, ...] | None) -> ElementChannels | None:
-    """Give channels their matrix where the species are known; the identity is what the loops do anyway."""
+def settled(channels: ElementChannels | ElementalModes, species: tuple[int, ...] | None) -> ElementChannels | None:
+    """Give channels their matrix where the species are known; the identity is what the loops do anyway.
+
+    Raises
+    ------
+    ParameterError
+        They are no channels, or do not fit the species.
+    """
+    if isinstance(channels, ElementalModes):
+        channels = ElementChannels.elemental(channels)
     if not isinstance(channels, ElementChannels):
         raise ParameterError(
-            f"`channels` must be ElementChannels or None, got {channels!r}; ElementChannels.modes(2) is one."
+            f"`channels` must be ElementChannels, ElementalModes or None, got {channels!r}; "
+            "ElementChannels.modes(2) is one."
         )
     if channels.kind == "identity":
         return None

@@ -55,6 +55,19 @@ class DeviceBatch:
         return self._there(self.batch.second)
 
     @cached_property
+    def reverse(self) -> Int[Tensor, " pairs"]:
+        """Number of the pair that leads back from the second atom of each pair to the first.
+
+        Vectors there and back differ in their sign alone, to the last bit, so that both sort alike.
+        """
+        batch = self.batch
+        there = np.lexsort((*batch.vectors.T, batch.second, batch.first))
+        back = np.lexsort((*-batch.vectors.T, batch.first, batch.second))
+        result = np.empty(len(there), dtype=np.int64)
+        result[there] = back
+        return self._there(result)
+
+    @cached_property
     def elements(self) -> Int[Tensor, " atoms"]:
         """`species` on the device."""
         return self._there(self.species)

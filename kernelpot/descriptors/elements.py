@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from kernelpot.descriptors.periodic_table import properties, symbol_of, symbols_to_numbers
+from kernelpot.elements.modes import ElementalModes
+from kernelpot.elements.periodic_table import properties, symbol_of, symbols_to_numbers
 from kernelpot.errors import ParameterError
 
 Vector = tuple[float, ...]
-KINDS = ("identity", "weighted", "given", "modes", "random")
+KINDS = ("identity", "weighted", "given", "modes", "elemental", "random")
 RANK_TOLERANCE = 1e-8
 """Smallest singular value of U, relative to its largest, that still counts as a channel of its own."""
 LEAST = 0.5
@@ -24,13 +25,14 @@ LEAST = 0.5
 class ElementChannels:
     """What the densities of the elements are mixed into: c_k = Σ_a U_ka c_a, k = 1 … K channels.
 
-    Made by `identity`, `weighted`, `given`, `modes` or `random`. The matrix is settled once the species are known
-    (`for_species`), then stored with the descriptor's settings: a model file needs neither tables nor random numbers.
+    Made by `identity`, `weighted`, `given`, `modes`, `elemental` or `random`. The matrix is settled once the species
+    are known (`for_species`), then stored with the descriptor's settings: a model file needs neither tables nor random
+    numbers.
 
     Attributes
     ----------
     kind
-        "identity", "weighted", "given", "modes" or "random".
+        "identity", "weighted", "given", "modes", "elemental" or "random".
     n
         Number K of channels; 0 for one for each species.
     seed
@@ -137,6 +139,21 @@ class ElementChannels:
         return cls("modes", int(n), width=float(width), table=None if table is None else _checked_table(table))
 
     @classmethod
+    def elemental(cls, modes: ElementalModes) -> ElementChannels:
+        """Take the columns of U from elemental modes, `ElementalModes.weights`.
+
+        With more modes than species, U is replaced by the triangular factor R of U = QR, one channel for each species:
+        UᵀU = RᵀR, so that the dot products of power spectra stay as they are, and nothing repeats itself.
+
+        Parameters
+        ----------
+        modes
+            ``SOAP(channels=modes)`` does the same.
+        """
+        columns = {symbol: column.tolist() for symbol, column in modes.weights().items()}
+        return cls("elemental", int(modes.n), table=_checked_table(columns))
+
+    @classmethod
     def random(cls, n: int, seed: int = 0) -> ElementChannels:
         """Seeded Gaussian matrix with orthonormalised rows.
 
@@ -184,13 +201,16 @@ class ElementChannels:
         if self.species == species and self.matrix is not None:
             return self
         names = ", ".join(symbol_of(z) for z in species)
-        if self.n > len(species):
+        if self.n > len(species) and self.kind != "elemental":
             raise ParameterError(
                 f"{self.n} element channels for {len(species)} species ({names}) would repeat each other; "
                 f"use at most {len(species)}."
             )
         if self.kind == "given":
             u = np.array(self._rows(species)).T
+        elif self.kind == "elemental":
+            u = _without_repeats(np.array(self._rows(species)).T)
+            return replace(self, n=len(u))._settled(species, u)
         elif self.kind == "modes":
             rows = properties(species) if self.table is None else _standardised(self.table, self._rows(species))
             u = _modes(np.array(rows), species, self.n, self.width)
@@ -300,6 +320,14 @@ def _standardised(table: tuple[tuple[int, Vector], ...], rows: list[Vector]) -> 
     spread = everything.std(axis=0)
     varies = spread > 0.0
     return (np.array(rows) - everything.mean(axis=0))[:, varies] / spread[varies]
+
+
+def _without_repeats(u: Float[np.ndarray, "k species"]) -> Float[np.ndarray, "at_most_species species"]:
+    """Return R of U = QR, its diagonal positive, where U has more rows than columns."""
+    if len(u) <= u.shape[1]:
+        return u
+    r = np.linalg.qr(u)[1]
+    return r * np.where(np.diag(r) < 0.0, -1.0, 1.0)[:, None]
 
 
 def _modes(

@@ -18,6 +18,26 @@ from kernelpot.descriptors.soap import SOAP
 from kernelpot.errors import ParameterError
 
 
+def pair_vectors(
+    batch: Batch,
+    device: str,
+    dtype: torch.dtype,
+    positions: Float[Tensor, "atoms 3"] | None = None,
+    strain: Float[Tensor, "structures 3 3"] | None = None,
+) -> Float[Tensor, "pairs 3"]:
+    """Return the vector from the first to the second atom of each pair, Å; parameters as in `SoapTorch.vectors`."""
+    if positions is None:
+        positions = torch.as_tensor(batch.positions, device=device, dtype=dtype)
+    first = torch.as_tensor(batch.first, device=device)
+    second = torch.as_tensor(batch.second, device=device)
+    result = positions[second] - positions[first] + torch.as_tensor(batch.shifts, device=device, dtype=dtype)
+    if strain is not None:
+        structure = torch.as_tensor(batch.structure[batch.first], device=device)
+        symmetric = 0.5 * (strain + strain.transpose(1, 2))
+        result = result + torch.einsum("pab,pb->pa", symmetric[structure], result)
+    return result
+
+
 @dataclass(frozen=True, eq=False)
 class SoapTorch:
     """A `SOAP` whose vectors PyTorch can differentiate; the reference for the Numba engine.
@@ -98,16 +118,7 @@ class SoapTorch:
         strain: Float[Tensor, "structures 3 3"] | None = None,
     ) -> Float[Tensor, "pairs 3"]:
         """Return the vector from the first to the second atom of each pair, Å; parameters as in `vectors`."""
-        if positions is None:
-            positions = self._tensor(batch.positions)
-        first = torch.as_tensor(batch.first, device=self.device)
-        second = torch.as_tensor(batch.second, device=self.device)
-        result = positions[second] - positions[first] + self._tensor(batch.shifts)
-        if strain is not None:
-            structure = torch.as_tensor(batch.structure[batch.first], device=self.device)
-            symmetric = 0.5 * (strain + strain.transpose(1, 2))
-            result = result + torch.einsum("pab,pb->pa", symmetric[structure], result)
-        return result
+        return pair_vectors(batch, self.device, self.dtype, positions, strain)
 
     def coefficients(self, batch: Batch, vectors: Float[Tensor, "pairs 3"]) -> Float[Tensor, "atoms lm k"]:
         """Return c[i, lm, k] as `Expansion` defines it, for these pair vectors.

@@ -25,6 +25,7 @@ from kernelpot.descriptors.expansion import ATOMS_PER_TASK, Expansion
 from kernelpot.descriptors.power import displacement_rows, slots, spectrum, spectrum_vjp
 from kernelpot.descriptors.protocol import Displacements
 from kernelpot.descriptors.radial import PowerGaussian, RadialBasis, RadialTable
+from kernelpot.elements.modes import ElementalModes
 from kernelpot.errors import ParameterError
 from kernelpot.threads import share
 
@@ -60,7 +61,8 @@ class SOAP:
         (r0, m): a neighbour at distance r counts u(r) = 1/(1 + (r/r0)^m), r0 in Å, so that near neighbours decide; the
         centre's own density counts in full. None: all count alike up to the fade.
     channels
-        What the densities of the elements are mixed into before the power spectrum; None: one channel for each.
+        What the densities of the elements are mixed into before the power spectrum: `ElementChannels`, or
+        `ElementalModes` as such; None: one channel for each.
 
     Raises
     ------
@@ -76,7 +78,7 @@ class SOAP:
     fade: float | None = None
     species: tuple[int, ...] | None = None
     scaling: tuple[float, float] | None = None
-    channels: ElementChannels | None = None
+    channels: ElementChannels | ElementalModes | None = None
 
     def __post_init__(self) -> None:
         positive("cutoff", self.cutoff, "Å; 4 to 6 is usual")
@@ -130,8 +132,8 @@ class SOAP:
         # Only where it is used, so that files and hashes of before stay as they are.
         if self.scaling is not None:
             settings["scaling"] = list(self.scaling)
-        if self.channels is not None:
-            settings["channels"] = self.channels.settings()
+        if self._channels is not None:
+            settings["channels"] = self._channels.settings()
         return settings
 
     @classmethod
@@ -190,6 +192,10 @@ class SOAP:
         basis = Compressed(self.basis, principal_components(moments, int(n_max)))
         return replace(self, basis=basis, n_max=int(n_max))
 
+    def is_finite(self) -> bool:
+        """Tell whether the radial basis is finite, which settings from a file need not make it."""
+        return bool(np.isfinite(self.expansion.table.nodes).all())
+
     @property
     def n_features(self) -> int:
         """Length of a vector: k(k+1)/2 · (l_max + 1), with k = channels · n_max."""
@@ -199,8 +205,13 @@ class SOAP:
     @property
     def n_channels(self) -> int:
         """Number of element channels: one for each species, or what `channels` says."""
-        mixed = 0 if self.channels is None else self.channels.n
+        mixed = 0 if self._channels is None else self._channels.n
         return mixed or len(self._known_species)
+
+    @property
+    def _channels(self) -> ElementChannels | None:
+        """Channels, which `__post_init__` has made of elemental modes as well."""
+        return self.channels if isinstance(self.channels, ElementChannels) else None
 
     @property
     def _known_species(self) -> tuple[int, ...]:
@@ -216,7 +227,7 @@ class SOAP:
     @cached_property
     def expansion(self) -> Expansion:
         """The engine with its radial table."""
-        mixing = None if self.channels is None else self.channels.array
+        mixing = None if self._channels is None else self._channels.array
         n_species = len(self._known_species)
         return Expansion(self._table, self.l_max, self.n_max, n_species, self.cutoff, self.fade_width, mixing)
 

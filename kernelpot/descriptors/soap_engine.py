@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from kernelpot.data.batch import Batch
 from kernelpot.descriptors.device_batch import DeviceBatch, DeviceTable
 from kernelpot.descriptors.harmonics_torch import Harmonics
 from kernelpot.descriptors.neighbour_grid import NeighbourGrid
@@ -75,6 +76,10 @@ class SoapEngine:
     def size(self) -> int:
         """K, channels times radial functions."""
         return self.soap.n_channels * self.soap.n_max
+
+    def check_reach(self, batch: Batch) -> None:
+        """Refuse a batch without the pairs that the cutoff needs."""
+        self.soap.check_reach(batch)
 
     @property
     def n_elements(self) -> int:
@@ -202,6 +207,32 @@ class SoapEngine:
             for flat in (grid.radial, grid.radial_slope)
         )
         return self._outer(grid, value, slope, turn, stretch)
+
+    def describe(
+        self, grid: NeighbourGrid, elements: Int[Tensor, " n"]
+    ) -> tuple[Float[Tensor, "n f"], Float[Tensor, "n lm k"]]:
+        """Return the power spectra of the grid's atoms, with their coefficients."""
+        c = self.coefficients(grid, elements)
+        return self.spectrum(c), c
+
+    def pull(
+        self, grid: NeighbourGrid, c: Float[Tensor, "n lm k"], gradient: Float[Tensor, "n f"]
+    ) -> Float[Tensor, "inside 3"]:
+        """Return dE/dr of every pair of the grid, given dE/dp."""
+        return self.vjp(grid, self.spectrum_vjp(c, gradient))
+
+    def changes(
+        self, grid: NeighbourGrid, c: Float[Tensor, "n lm k"], norm: Float[Tensor, " n"] | None
+    ) -> Float[Tensor, "n 3 slots f"]:
+        """Return ∂p/∂r of every slot, over the norms where they are given."""
+        # Derivatives of a square are linear in what is squared: the length goes out before they are made.
+        return self.jacobian(grid, c if norm is None else c / norm[:, None, None].to(c.dtype))
+
+    def backwards(
+        self, grid: NeighbourGrid, there: DeviceBatch, c: Float[Tensor, "atoms lm k"]
+    ) -> Float[Tensor, "n 3 slots f"]:
+        """Return ∂p_j/∂r_i for every neighbour j of the grid's atoms i, given the coefficients of all atoms."""
+        return self.jacobian_backwards(grid, c, there.elements)
 
     def _outer(
         self,

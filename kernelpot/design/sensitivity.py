@@ -26,3 +26,9 @@ def sensitivities(info: Information, slope: Float[np.ndarray, "d d"]) -> Float[n
         per_row[start : start + _CHUNK] = np.einsum("rd,rd->r", rows @ slope, rows)
     # Round-off can leave a derivative of zero slightly negative.
     return np.maximum(np.bincount(info.structure, weights=per_row, minlength=len(info)), 0.0)
+
+
+def squares(info: Information) -> Float[np.ndarray, " structures"]:
+    """Trace of ``B_sᵀ B_s`` of every block."""
+    per_row = np.einsum("rd,rd->r", info.rows, info.rows)
+    return np.bincount(info.structure, weights=per_row, minlength=len(info))

@@ -9,7 +9,7 @@ from kernelpot.data.batch import Batch
 from kernelpot.features.kernel_space import Described, KernelSpace
 from kernelpot.features.normalise import unit_jacobian
 from kernelpot.features.rows import add_runs
-from kernelpot.kernels import DotProduct
+from kernelpot.kernels import Kernel
 
 CENTRES = 256
 GRAM_BYTES = 200_000_000
@@ -29,7 +29,7 @@ def energy_covariance(features: KernelSpace, left: Described, right: Described) 
         x, y = left.x[i], right.x[j]
         f, n = x.shape[1], len(np.unique(s)) * len(np.unique(t))
         cheaper = f * (len(x) + len(y) + n) < len(x) * len(y)
-        if features.kernel.zeta == 2 and cheaper and 8 * f * f * sum(result.shape) < GRAM_BYTES:
+        if features.kernel.form == 2 and cheaper and 8 * f * f * sum(result.shape) < GRAM_BYTES:
             result += _moments(x, s, len(left.batch)) @ _moments(y, t, len(right.batch)).T
             continue
         for start in range(0, len(x), CENTRES):
@@ -120,7 +120,7 @@ def _over_species(
     return result
 
 
-def _mixed(kernel: DotProduct, x: Float[np.ndarray, "n f"], j: Float[np.ndarray, "n c f"]) -> Float[np.ndarray, "c c"]:
+def _mixed(kernel: Kernel, x: Float[np.ndarray, "n f"], j: Float[np.ndarray, "n c f"]) -> Float[np.ndarray, "c c"]:
     """Σ_ab k''(x_a·x_b) (j_a^c·x_b)(j_b^d·x_a) + k'(x_a·x_b) j_a^c·j_b^d, in blocks of rows a."""
     n, c, f = j.shape
     result = np.zeros((c, c))
@@ -130,7 +130,7 @@ def _mixed(kernel: DotProduct, x: Float[np.ndarray, "n f"], j: Float[np.ndarray,
         dots = x[block] @ x.T
         mean = (kernel.slope(dots) @ flat).reshape(-1, c, f)
         result += np.einsum("acf,adf->cd", j[block], mean)
-        if kernel.zeta > 1:
+        if kernel.form != 1:
             curvature = kernel.curvature(dots)
             along = np.stack([curvature * (j[block, d] @ x.T) for d in range(c)])
             back = np.stack([x[block] @ j[:, d].T for d in range(c)])

@@ -16,17 +16,17 @@ def drawn_form(
 
     A prior draw is f(x) = a·x for zeta 1 and xᵀAx for zeta 2, with independent standard normal entries, as
     E[(xᵀAx)(yᵀAy)] = (x·y)². Its part outside the inducing environments is r(x) = f(x) - k(x, Z) K_ZZ⁻¹ f(Z), pathwise
-    (Matheron's rule; Wilson et al. (2020)), and collapses to one vector or matrix together with the weights. Higher
-    powers add nothing.
+    (Matheron's rule; Wilson et al. (2020)), and collapses to one vector or matrix together with the weights. Other
+    kernels add nothing.
     """
-    zeta = features.kernel.zeta
-    if zeta > 2 or scale == 0.0:
+    power = features.kernel.form
+    if power is None or scale == 0.0:
         return EnergyForm.from_weights(features, weights)
     forms: list[np.ndarray | None] = []
     for a, (z, w) in enumerate(zip(features.inducing, features.whitening, strict=True)):
         f = z.shape[1]
         alpha = weights[features.starts[a] : features.starts[a + 1]]
-        if zeta == 1:
+        if power == 1:
             line = rng.standard_normal(f)
             alpha = alpha - scale * (w @ (w.T @ (z @ line)))
             forms.append((scale * line + z.T @ alpha)[:, None])

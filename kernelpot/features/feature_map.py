@@ -124,7 +124,7 @@ class FeatureMap(Protocol):
     def drawn_form(self, weights: Float[np.ndarray, " m"], rng: np.random.Generator, scale: float) -> Form:
         """Return `form` plus scale times an energy drawn from the prior that the features leave out, eV.
 
-        Kernels without a finite form of their own (zeta above 2) add nothing.
+        Kernels without a finite form of their own (all but `DotProduct` with zeta 1 and 2) add nothing.
         """
 
     def local_values(

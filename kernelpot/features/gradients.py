@@ -18,8 +18,8 @@ from kernelpot.features.normalise import unit_vjp
 class EnergyForm:
     """E_i = Σ_m α_m k(x_i, z_m), evaluated by the cheaper of two paths.
 
-    zeta 1 and 2 collapse to x·v and xᵀAx, at F and F² operations whatever the number of inducing environments;
-    otherwise, or where F ≥ 2M, two products with Z are cheaper.
+    Dot products of zeta 1 and 2 collapse to x·v and xᵀAx, at F and F² operations whatever the number of inducing
+    environments; otherwise, or where F ≥ 2M, two products with Z are cheaper.
 
     Attributes
     ----------
@@ -40,14 +40,14 @@ class EnergyForm:
         cls, features: KernelSpace, weights: Float[np.ndarray, " m"], *, collapse: bool = True
     ) -> EnergyForm:
         """Choose the path for each species and prepare it."""
-        zeta = features.kernel.zeta
+        power = features.kernel.form
         forms: list[np.ndarray | None] = []
         for a, z in enumerate(features.inducing):
             alpha = weights[features.starts[a] : features.starts[a + 1]]
-            if not collapse or zeta > 2 or z.shape[1] >= 2 * len(z):
+            if not collapse or power is None or z.shape[1] >= 2 * len(z):
                 forms.append(None)
             else:
-                forms.append((z.T @ alpha)[:, None] if zeta == 1 else (z.T * alpha) @ z)
+                forms.append((z.T @ alpha)[:, None] if power == 1 else (z.T * alpha) @ z)
         return cls(features, weights, tuple(forms))
 
     @property
@@ -78,7 +78,7 @@ class EnergyForm:
             alpha = self.weights[self.features.starts[a] : self.features.starts[a + 1]]
             dots = x @ z.T
             return kernel.value(dots) @ alpha, (kernel.slope(dots) * alpha) @ z
-        if kernel.zeta == 1:
+        if kernel.form == 1:
             return x @ form[:, 0], np.broadcast_to(form[:, 0], x.shape).copy()
         half = x @ form
         return np.einsum("if,if->i", half, x), 2.0 * half

@@ -18,7 +18,7 @@ from kernelpot.features.kernel_space import Described, KernelSpace
 from kernelpot.features.residual import prior
 from kernelpot.features.rows import make_rows
 from kernelpot.features.single import Single
-from kernelpot.kernels import DotProduct
+from kernelpot.kernels import DotProduct, Kernel
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,7 +86,11 @@ class KernelMap(KernelSpace, Single):
 
     def settings(self) -> dict[str, Any]:
         """Return descriptor and kernel as JSON values."""
-        return {"name": "KernelMap", "descriptor": self.descriptor.settings(), "zeta": int(self.kernel.zeta)}
+        settings = {"name": "KernelMap", "descriptor": self.descriptor.settings()}
+        # A power alone, so that files and hashes of before stay as they are.
+        if isinstance(self.kernel, DotProduct):
+            return {**settings, "zeta": int(self.kernel.zeta)}
+        return {**settings, "kernel": {**self.kernel.settings(), "amplitude": 1.0}}
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Return inducing environments and whitening of each species."""
@@ -94,7 +98,7 @@ class KernelMap(KernelSpace, Single):
         return {f"{name}_{a}": part for a, pair in enumerate(pairs) for name, part in zip(_NAMES, pair, strict=True)}
 
     @classmethod
-    def from_arrays(cls, descriptor: Descriptor, kernel: DotProduct, arrays: dict[str, np.ndarray]) -> KernelMap:
+    def from_arrays(cls, descriptor: Descriptor, kernel: Kernel, arrays: dict[str, np.ndarray]) -> KernelMap:
         """Make the map that `arrays` describes."""
         number = range(len(descriptor.species or ()))
         return cls(descriptor, kernel, *(tuple(arrays[f"{name}_{a}"] for a in number) for name in _NAMES))

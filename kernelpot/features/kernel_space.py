@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from kernelpot.data.batch import Batch
 from kernelpot.descriptors.protocol import Descriptor, Environments
 from kernelpot.features.normalise import unit
-from kernelpot.kernels import DotProduct
+from kernelpot.kernels import Kernel
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +45,7 @@ class KernelSpace:
     """
 
     descriptor: Descriptor
-    kernel: DotProduct
+    kernel: Kernel
     inducing: tuple[Float[np.ndarray, "m f"], ...]
     whitening: tuple[Float[np.ndarray, "m d"], ...]
 
@@ -53,7 +53,7 @@ class KernelSpace:
     def from_inducing(
         cls,
         descriptor: Descriptor,
-        kernel: DotProduct,
+        kernel: Kernel,
         inducing: tuple[Float[np.ndarray, "m f"], ...],
         tolerance: float = 1e-10,
     ) -> Self:

@@ -188,10 +188,14 @@ class LinearForm:
         """One product for each species."""
         return ("linear",) * len(self.weights)
 
+    def evaluate(self, described: Described) -> tuple[Float[np.ndarray, " atoms"], Float[np.ndarray, "atoms f"]]:
+        """Return every atom's energy, eV, with its gradient in the vector as the map takes it."""
+        gradient = self.weights[described.species]
+        return np.einsum("if,if->i", gradient, described.x), gradient
+
     def local_and_pairs(self, described: Described) -> tuple[Float[np.ndarray, " atoms"], Float[np.ndarray, "pairs 3"]]:
         """Return every atom's energy, eV, with the derivative of their sum by each pair vector, eV/Å."""
-        gradient = self.weights[described.species]
-        local = np.einsum("if,if->i", gradient, described.x)
+        local, gradient = self.evaluate(described)
         if self.normalise:
             gradient = unit_vjp(gradient, described.x, described.norm)
         return local, described.environments.vjp(gradient)

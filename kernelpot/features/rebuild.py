@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 
 from kernelpot.data.check import HEAVIEST
-from kernelpot.descriptors.soap import SOAP
+from kernelpot.descriptors.named import descriptor_of
 from kernelpot.descriptors.two_body import TwoBody
 from kernelpot.features.feature_map import FeatureMap
 from kernelpot.features.kernel_map import KernelMap
 from kernelpot.features.linear_map import LinearMap
 from kernelpot.features.sum_map import SumMap
 from kernelpot.features.two_body_map import TwoBodyMap
-from kernelpot.kernels import DotProduct
+from kernelpot.kernels import NAMED, DotProduct, Gaussian, Linear
 
 LARGEST_SCALE = 1e60
 """Of a term's amplitude to the first one's; far beyond what searches reach, and its square is still a number."""
@@ -46,18 +46,30 @@ def feature_map_of(settings: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
         raise ValueError(f"there is no feature map of the name {name!r}")
     # As written, not as sorted by the descriptor: the arrays stand in this order.
     check_species_list(settings["descriptor"]["species"])
-    soap = SOAP.from_settings(settings["descriptor"])
+    descriptor = descriptor_of(settings["descriptor"])
+    if isinstance(descriptor, TwoBody):
+        raise ValueError("pair energies have a feature map of their own")
     with np.errstate(all="ignore"):
-        if not np.isfinite(soap.expansion.table.nodes).all():
+        if not descriptor.is_finite():
             raise ValueError("the radial basis is not finite")
     if name == "LinearMap":
-        check_array("lengths", arrays["lengths"], (len(soap.species or ()),))
+        check_array("lengths", arrays["lengths"], (len(descriptor.species or ()),))
         if not (arrays["lengths"] > 0.0).all():
             raise ValueError("the lengths of vectors must be positive")
-        return LinearMap(soap, bool(settings["normalise"]), arrays["lengths"], soap.n_features)
-    features = KernelMap.from_arrays(soap, DotProduct(int(settings["zeta"])), dict(arrays))
-    _check_arrays(features, soap.n_features)
+        return LinearMap(descriptor, bool(settings["normalise"]), arrays["lengths"], descriptor.n_features)
+    features = KernelMap.from_arrays(descriptor, _kernel_of(settings), dict(arrays))
+    _check_arrays(features, descriptor.n_features)
     return features
+
+
+def _kernel_of(settings: Mapping[str, Any]) -> DotProduct | Gaussian:
+    """Make the kernel of unit vectors, at amplitude 1."""
+    if "kernel" not in settings:
+        return DotProduct(int(settings["zeta"]))
+    kernel = NAMED[settings["kernel"]["name"]].from_settings(settings["kernel"])
+    if isinstance(kernel, Linear):
+        raise ValueError("a linear term has a feature map of its own")
+    return kernel
 
 
 def _prefixed(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:

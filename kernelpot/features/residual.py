@@ -29,7 +29,7 @@ def energy_prior(features: KernelSpace, described: Described) -> Float[np.ndarra
     result = np.zeros(len(batch))
     for s, atoms in _by_structure_and_species(described):
         x = described.x[atoms]
-        if kernel.zeta == 2 and x.shape[1] < len(x):
+        if kernel.form == 2 and x.shape[1] < len(x):
             result[s] += np.sum((x.T @ x) ** 2)
             continue
         for start in range(0, len(x), CENTRES):
@@ -84,7 +84,7 @@ def _mixed(features: KernelSpace, x: Float[np.ndarray, "n f"], j: Float[np.ndarr
         block = slice(start, start + CENTRES)
         dots = x[block] @ x.T
         total += float(np.sum(kernel.slope(dots) * (j[block] @ j.T)))
-        if kernel.zeta > 1:
+        if kernel.form != 1:
             total += float(np.sum(kernel.curvature(dots) * (j[block] @ x.T) * (x[block] @ j.T)))
     return total
 

@@ -11,8 +11,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from kernelpot.descriptors.device_batch import DeviceBatch
+from kernelpot.descriptors.device_engine import DescriptorEngine
 from kernelpot.descriptors.neighbour_grid import NeighbourGrid
-from kernelpot.descriptors.soap_engine import SoapEngine
 from kernelpot.linalg.devices import pieces, working_bytes
 from kernelpot.threads import count
 
@@ -70,7 +70,7 @@ class EnvironmentState:
     x, norm
         Unit vectors with the lengths that were taken out, float64.
     c
-        Density coefficients.
+        What the descriptor's engine keeps of each atom: density coefficients of SOAP.
     grid
         Neighbours of all atoms, where one piece holds them all.
     """
@@ -78,48 +78,48 @@ class EnvironmentState:
     there: DeviceBatch
     x: Float[Tensor, "atoms f"]
     norm: Float[Tensor, " atoms"]
-    c: Float[Tensor, "atoms lm k"]
+    c: Float[Tensor, "atoms ..."]
     grid: NeighbourGrid | None
 
 
 @dataclass(frozen=True, eq=False)
 class EnvironmentEngine:
-    """What terms of SOAP share on a device: environments, and the chain rule from these to forces and virials.
+    """What terms of one descriptor share on a device: environments, the chain rule from these to forces and virials.
 
     Attributes
     ----------
-    soap
-        Engine of the descriptor, in its own precision; unit vectors and all sums over atoms are float64.
+    engine
+        Of the descriptor, in its own precision; unit vectors and all sums over atoms are float64.
     """
 
-    soap: SoapEngine
+    engine: DescriptorEngine
 
     @property
     def device(self) -> str:
         """PyTorch's name of the device."""
-        return self.soap.device
+        return self.engine.device
 
     def describe(self, there: DeviceBatch) -> EnvironmentState:
         """Describe a batch in pieces that fit the device."""
-        self.soap.soap.check_reach(there.batch)
+        self.engine.check_reach(there.batch)
         cuts = list(self._pieces(there))
         parts, grid = [], None
         for start, stop in cuts:
-            grid = self.soap.grid(there, start, stop)
-            c = self.soap.coefficients(grid, there.elements[start:stop])
-            p = self.soap.spectrum(c).to(torch.float64)
+            grid = self.engine.grid(there, start, stop)
+            p, c = self.engine.describe(grid, there.elements[start:stop])
+            p = p.to(torch.float64)
             norm = torch.linalg.vector_norm(p, dim=1)
             parts.append((p / norm[:, None], norm, c))
         x, norm, c = (part[0] if len(cuts) == 1 else torch.cat(part) for part in zip(*parts, strict=True))
         return EnvironmentState(there, x, norm, c, grid if len(cuts) == 1 else None)
 
     def _pieces(self, there: DeviceBatch) -> Iterator[tuple[int, int]]:
-        return pieces(there.batch.n_atoms, self.soap.value_bytes(there), working_bytes(self.device, count()))
+        return pieces(there.batch.n_atoms, self.engine.value_bytes(there), working_bytes(self.device, count()))
 
     def _grid(self, state: EnvironmentState, start: int, stop: int) -> NeighbourGrid:
         if state.grid is not None and (start, stop) == (state.grid.start, state.grid.stop):
             return state.grid
-        return self.soap.grid(state.there, start, stop)
+        return self.engine.grid(state.there, start, stop)
 
     def atoms_of(self, there: DeviceBatch, a: int) -> tuple[np.ndarray, Tensor | slice]:
         """Return the atoms of a species, on the host and as an index on the device."""
@@ -131,16 +131,15 @@ class EnvironmentEngine:
     def changes(
         self, state: EnvironmentState, columns: int, *, normalise: bool
     ) -> Iterator[tuple[NeighbourGrid, Float[Tensor, "n 3 slots f"]]]:
-        """Yield ∂x/∂r (∂p/∂r where not normalised) of every slot, with room for products with that many columns."""
+        """Yield ∂x/∂r of every slot (bare where not normalised), with room for products with that many columns."""
         there = state.there
         budget = working_bytes(self.device, count())
-        for start, stop in pieces(there.batch.n_atoms, self.soap.jacobian_bytes(there, columns), budget):
+        for start, stop in pieces(there.batch.n_atoms, self.engine.jacobian_bytes(there, columns), budget):
             grid, c = self._grid(state, start, stop), state.c[start:stop]
             if not normalise:
-                yield grid, self.soap.jacobian(grid, c)
+                yield grid, self.engine.changes(grid, c, None)
                 continue
-            # Derivatives of a square are linear in what is squared: the length goes out before they are made.
-            change = self.soap.jacobian(grid, c / state.norm[start:stop, None, None].to(c.dtype))
+            change = self.engine.changes(grid, c, state.norm[start:stop])
             x = state.x[start:stop].to(change.dtype)
             along = torch.matmul(change.flatten(1, 2), x[:, :, None]).view(*change.shape[:3], 1)
             yield grid, change.addcmul_(along, x[:, None, None, :], value=-1.0)
@@ -189,7 +188,7 @@ class EnvironmentEngine:
         local
             Energies of environments of one species with their gradients.
         normalise
-            Of unit vectors; else of power spectra.
+            Of unit vectors; else of the vectors themselves.
         """
         there = state.there
         energy = torch.zeros(there.batch.n_atoms, dtype=torch.float64, device=there.device)
@@ -203,5 +202,5 @@ class EnvironmentEngine:
             if normalise:
                 gradient = (gradient - (gradient * x).sum(1, keepdim=True) * x) / norm
             grid = self._grid(state, start, stop)
-            pairs[grid.pair] = self.soap.vjp(grid, self.soap.spectrum_vjp(c, gradient.to(c.dtype))).to(torch.float64)
+            pairs[grid.pair] = self.engine.pull(grid, c, gradient.to(c.dtype)).to(torch.float64)
         return energy, pairs

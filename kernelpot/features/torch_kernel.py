@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from kernelpot.descriptors.device_batch import DeviceBatch
+from kernelpot.features import torch_dots
 from kernelpot.features.gradients import EnergyForm
 from kernelpot.features.kernel_map import KernelMap
 from kernelpot.features.linear_map import LinearMap
@@ -58,7 +59,7 @@ class KernelEngine:
         """Yield the atoms of each species, its columns, and their kernel values."""
         for a, columns in enumerate(self.slices):
             atoms, mine = self.environments.atoms_of(state.there, a)
-            yield atoms, columns, (state.x[mine] @ self.inducing[a].T) ** self.features.kernel.zeta
+            yield atoms, columns, torch_dots.value(self.features.kernel, state.x[mine] @ self.inducing[a].T)
 
     def local_prior(self, state: EnvironmentState) -> Float[Tensor, " atoms"]:
         """k(x, x) = 1 of unit vectors."""
@@ -87,8 +88,7 @@ class KernelEngine:
 
     def slope(self, dots: Float[Tensor, "n m"]) -> Float[Tensor, "n m"]:
         """Return the kernel's derivative by the dot product."""
-        zeta = self.features.kernel.zeta
-        return torch.ones_like(dots) if zeta == 1 else zeta * dots ** (zeta - 1)
+        return torch_dots.slope(self.features.kernel, dots)
 
     def form(self, weights: Float[np.ndarray, " m"], *, collapse: bool) -> KernelForm:
         """Return the energy with these weights of kernel values."""
@@ -130,12 +130,11 @@ class KernelForm:
 
     def _species(self, a: int, x: Float[Tensor, "n f"]) -> tuple[Float[Tensor, " n"], Float[Tensor, "n f"]]:
         form, engine = self.collapsed[a], self.engine
-        zeta = engine.features.kernel.zeta
         if form is None:
             z, alpha = engine.inducing[a], self.weights[a]
             dots = x @ z.T
-            return dots**zeta @ alpha, (engine.slope(dots) * alpha) @ z
-        if zeta == 1:
+            return torch_dots.value(engine.features.kernel, dots) @ alpha, (engine.slope(dots) * alpha) @ z
+        if engine.features.kernel.form == 1:
             return x @ form[:, 0], form[:, 0].expand_as(x)
         half = x @ form
         return (half * x).sum(1), 2.0 * half

@@ -12,8 +12,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 
 from kernelpot.data.batch import Batch
+from kernelpot.descriptors.acsf import ACSF
+from kernelpot.descriptors.acsf_device import AcsfEngine
 from kernelpot.descriptors.arguments import species_places
 from kernelpot.descriptors.device_batch import DeviceBatch
+from kernelpot.descriptors.device_engine import DescriptorEngine
 from kernelpot.descriptors.protocol import Descriptor
 from kernelpot.descriptors.soap import SOAP
 from kernelpot.descriptors.soap_engine import SoapEngine
@@ -316,16 +319,22 @@ class TorchMap:
 def _engine(term: FeatureMap, device: str, dtype: torch.dtype) -> Engine:
     if isinstance(term, TwoBodyMap):
         return PairEngine(term, device)
-    if isinstance(term.descriptor, SOAP):
-        environments = EnvironmentEngine(SoapEngine(term.descriptor, device, dtype))
+    if isinstance(term.descriptor, SOAP | ACSF):
+        environments = EnvironmentEngine(_descriptor_engine(term.descriptor, device, dtype))
         if isinstance(term, KernelMap):
             return KernelEngine(term, environments)
         if isinstance(term, LinearMap):
             return LinearEngine(term, environments)
     name = type(term.descriptor).__name__
     raise ParameterError(
-        f"a term of {name} has no engine for PyTorch yet; leave `device` None, or take SOAP or TwoBody."
+        f"a term of {name} has no engine for PyTorch yet; leave `device` None, or take SOAP, ACSF or TwoBody."
     )
+
+
+def _descriptor_engine(descriptor: SOAP | ACSF, device: str, dtype: torch.dtype) -> DescriptorEngine:
+    if isinstance(descriptor, SOAP):
+        return SoapEngine(descriptor, device, dtype)
+    return AcsfEngine(descriptor, device, dtype)
 
 
 def _describe(

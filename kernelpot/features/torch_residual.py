@@ -9,27 +9,29 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from kernelpot.features import torch_dots as dots_of
 from kernelpot.features.torch_environments import VOIGT, EnvironmentEngine, EnvironmentState
+from kernelpot.kernels import Kernel
 from kernelpot.linalg.devices import pieces, working_bytes
 from kernelpot.threads import count
 
 CENTRES = 1024
 
 
-def energy_prior(engine: EnvironmentEngine, state: EnvironmentState, zeta: int) -> Float[Tensor, " structures"]:
+def energy_prior(engine: EnvironmentEngine, state: EnvironmentState, kernel: Kernel) -> Float[Tensor, " structures"]:
     """Return 1ᵀK1 of each structure."""
     result = torch.zeros(len(state.there.batch), dtype=torch.float64, device=engine.device)
     for s, atoms in _by_structure_and_species(engine, state):
         x = state.x[atoms]
-        if zeta == 2 and x.shape[1] < len(x):
+        if kernel.form == 2 and x.shape[1] < len(x):
             result[s] += (x.T @ x).square().sum()
             continue
         for start in range(0, len(x), CENTRES):
-            result[s] += ((x[start : start + CENTRES] @ x.T) ** zeta).sum()
+            result[s] += dots_of.value(kernel, x[start : start + CENTRES] @ x.T).sum()
     return result
 
 
-def forces_prior(engine: EnvironmentEngine, state: EnvironmentState, zeta: int) -> Float[Tensor, "3 atoms"]:
+def forces_prior(engine: EnvironmentEngine, state: EnvironmentState, kernel: Kernel) -> Float[Tensor, "3 atoms"]:
     """Return the prior variance of every force component.
 
     Σ_ij k'' (J_i·x_j)(J_j·x_i) + k' J_i·J_j over the centres i, j that the atom moves, J_i = ∂x_i/∂r: its neighbours,
@@ -37,35 +39,35 @@ def forces_prior(engine: EnvironmentEngine, state: EnvironmentState, zeta: int) 
     """
     there = state.there
     result = torch.zeros((3, there.batch.n_atoms), dtype=torch.float64, device=engine.device)
-    slots = there.most_neighbours * min(2, engine.soap.n_elements) + 1
-    lm_k = state.c.shape[1] * state.c.shape[2]
-    per_atom = 3 * engine.soap.jacobian_bytes(there, 0) + 8.0 * slots * (6 * slots + 2 * state.x.shape[1] + 2 * lm_k)
+    slots = there.most_neighbours * min(2, engine.engine.n_elements) + 1
+    kept = state.c[0].numel()
+    per_atom = 3 * engine.engine.jacobian_bytes(there, 0) + 8.0 * slots * (6 * slots + 2 * state.x.shape[1] + 2 * kept)
     for start, stop in pieces(there.batch.n_atoms, per_atom, working_bytes(engine.device, count())):
-        grid = engine.soap.grid(there, start, stop)
+        grid = engine.engine.grid(there, start, stop)
         neighbours = grid.target.view(grid.n_atoms, grid.slots)
         own = torch.arange(start, stop, device=engine.device)[:, None]
         centres = torch.cat([neighbours, own], dim=1)
         x = state.x[centres]
-        moved = engine.soap.jacobian_backwards(grid, state.c, there.elements)
-        itself = engine.soap.jacobian(grid, state.c[start:stop]).sum(2, keepdim=True).neg_()
+        moved = engine.engine.backwards(grid, there, state.c)
+        itself = engine.engine.changes(grid, state.c[start:stop], None).sum(2, keepdim=True).neg_()
         j = torch.cat([moved, itself], dim=2).to(torch.float64)
         j -= (j * x[:, None]).sum(-1, keepdim=True) * x[:, None]
         j /= state.norm[centres][:, None, :, None]
         kind = there.elements[centres]
         same = (kind[:, :, None] == kind[:, None, :]).to(torch.float64)
         dots = torch.matmul(x, x.transpose(1, 2))
-        slope, curvature = _slope(dots, zeta) * same, _curvature(dots, zeta) * same
+        slope, curvature = dots_of.slope(kernel, dots) * same, dots_of.curvature(kernel, dots) * same
         for c in range(3):
             jc = j[:, c]
             total = slope * torch.matmul(jc, jc.transpose(1, 2))
-            if zeta > 1:
+            if kernel.form != 1:
                 along = torch.matmul(jc, x.transpose(1, 2))
                 total += curvature * along * along.transpose(1, 2)
             result[c, start:stop] = total.sum((1, 2))
     return result
 
 
-def stress_prior(engine: EnvironmentEngine, state: EnvironmentState, zeta: int) -> Float[Tensor, "structures 6"]:
+def stress_prior(engine: EnvironmentEngine, state: EnvironmentState, kernel: Kernel) -> Float[Tensor, "structures 6"]:
     """Return the prior variance of every component of ∂E/∂ε; over the squared volume, of the stress."""
     there = state.there
     n_atoms, size = state.x.shape
@@ -83,19 +85,11 @@ def stress_prior(engine: EnvironmentEngine, state: EnvironmentState, zeta: int) 
             for start in range(0, len(x), CENTRES):
                 block = slice(start, start + CENTRES)
                 dots = x[block] @ x.T
-                total = (_slope(dots, zeta) * (j[block] @ j.T)).sum()
-                if zeta > 1:
-                    total += (_curvature(dots, zeta) * (j[block] @ x.T) * (x[block] @ j.T)).sum()
+                total = (dots_of.slope(kernel, dots) * (j[block] @ j.T)).sum()
+                if kernel.form != 1:
+                    total += (dots_of.curvature(kernel, dots) * (j[block] @ x.T) * (x[block] @ j.T)).sum()
                 result[s, v] += total
     return result
-
-
-def _slope(dots: Tensor, zeta: int) -> Tensor:
-    return torch.ones_like(dots) if zeta == 1 else zeta * dots ** (zeta - 1)
-
-
-def _curvature(dots: Tensor, zeta: int) -> Tensor:
-    return torch.zeros_like(dots) if zeta == 1 else zeta * (zeta - 1) * dots ** (zeta - 2)
 
 
 def _by_structure_and_species(engine: EnvironmentEngine, state: EnvironmentState) -> Iterator[tuple[int, Tensor]]:

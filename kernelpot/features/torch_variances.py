@@ -110,7 +110,7 @@ class TorchVariances:
                 if not isinstance(engine, KernelEngine):
                     continue
                 factor = (self.amplitude * scale) ** 2
-                known = engine.environments, part, engine.features.kernel.zeta
+                known = engine.environments, part, engine.features.kernel
                 for total, block, prior in (
                     (energy, rows.energy, energy_prior(*known)),
                     (forces, _given(rows.forces), forces_prior(*known)),

@@ -3,26 +3,56 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
 
-from kernelpot.archive import Archive, read_archive
+from kernelpot.archive import Archive, damaged, read_archive
 from kernelpot.data.noise import Noise
 from kernelpot.errors import ModelFileError, ParameterError
 from kernelpot.linalg.devices import check_device
 from kernelpot.models.archive import read_model
 from kernelpot.models.baselines.given import matched, recorded
 from kernelpot.models.force_archive import FORMAT as FORCE_FORMAT
-from kernelpot.models.force_archive import force_model
+from kernelpot.models.force_archive import read_forces
 from kernelpot.models.force_ridge import ForceRidge
 from kernelpot.models.sparse_gp import SparseGP
 from kernelpot.models.terms import Term
 
+_PROPERTIES = {"kernelpot-kernel-ridge": ("kernelpot.properties.reading", "read_ridge")}
+"""Readers of property models by the format of their files."""
 
-def load(
+
+def load(path: str | Path, *, baseline: object = None, device: str | None = None, precision: str = "float64") -> Any:
+    """Read a model that its `save` wrote, of whichever class; nothing in the file is ever run as code.
+
+    Parameters
+    ----------
+    path
+        Of the file.
+    baseline, device, precision
+        As in `load_potential`; other models take none.
+
+    Raises
+    ------
+    ModelFileError
+        As `load_potential`.
+    ParameterError
+        As `load_potential`, or a property model was given a baseline or a device.
+    """
+    archive = read_archive(path)
+    if archive.format not in _PROPERTIES:
+        return _potential(archive, baseline, device, precision)
+    if baseline is not None or device is not None or precision != "float64":
+        raise ParameterError(f"{path}: a property model takes no `baseline`, `device` or `precision`; leave them out.")
+    home, reader = _PROPERTIES[archive.format]
+    return getattr(import_module(home), reader)(archive)
+
+
+def load_potential(
     path: str | Path, *, baseline: object = None, device: str | None = None, precision: str = "float64"
 ) -> SparseGP:
-    """Read a model that `SparseGP.save` wrote; nothing in the file is ever run as code.
+    """Read a potential that `SparseGP.save` wrote.
 
     A file of another model, such as `ForceRidge.save` wrote, gives that model.
 
@@ -45,6 +75,13 @@ def load(
         A baseline was given that the file has no use for, or there is no such device or precision.
     """
     archive = read_archive(path)
+    if archive.format in _PROPERTIES:
+        raise ModelFileError(f"{path}: a property model, where a potential is needed; kernelpot.load(path) reads it.")
+    return _potential(archive, baseline, device, precision)
+
+
+def _potential(archive: Archive, baseline: object, device: str | None, precision: str) -> SparseGP:
+    path = archive.path
     if archive.format == FORCE_FORMAT:
         return cast("SparseGP", _forces(archive, baseline, device, precision))
     settings, state = read_model(archive)
@@ -69,7 +106,13 @@ def _forces(archive: Archive, baseline: object, device: str | None, precision: s
         raise ParameterError(
             f"{archive.path} holds a ForceRidge, which takes no `baseline` and computes in float64; leave them out."
         )
-    return force_model(archive, device)
+    settings, state = read_forces(archive, device)
+    try:
+        model = ForceRidge(**settings, device=device)
+    except ParameterError as error:
+        raise damaged(archive.path, error) from None
+    model.fitted_ = state
+    return model
 
 
 def _specification(settings: dict[str, Any]) -> SparseGP:

@@ -15,7 +15,7 @@ from kernelpot.errors import NotFittedError, ParameterError, SpeciesError
 from kernelpot.features.feature_map import FeatureMap
 from kernelpot.features.functionals import LinearRows, all_linear_rows
 from kernelpot.features.information import make_information
-from kernelpot.kernels import DotProduct
+from kernelpot.kernels import check_amplitude
 from kernelpot.models.arguments import check_species, structure_list
 from kernelpot.models.baselines.given import evaluated
 from kernelpot.models.baselines.protocol import Baseline, Contribution
@@ -91,7 +91,9 @@ class Planner:
         features, structures = self._prepared(structures)
         _, own_noise, own_amplitude = self.plan()
         noise = own_noise if noise is None else noise
-        amplitude = own_amplitude if amplitude is None else DotProduct(1, amplitude).amplitude
+        if amplitude is None:
+            amplitude = own_amplitude
+        check_amplitude(amplitude)
         present = resolve(structures, keys) if labels == "present" else None
         return make_information(
             features, structures, noise, amplitude, present=present, truncate=truncate, masks=_masks(structures, masks)

@@ -150,9 +150,9 @@ class Posteriors:
             Factor of the deviation from the mean: that of the calibration of a kind of label, or a number; 1 is the
             bare posterior. One potential has one scale, so that only that kind is calibrated.
         residual
-            Also draw what inducing environments cannot see, exact for zeta 1 and 2; other kernels have no draw of it,
-            and then members agree too well far from their inducing environments. It takes F² numbers (F components of
-            the descriptor) for each species and member.
+            Also draw what inducing environments cannot see, exact for dot products of zeta 1 and 2; other kernels have
+            no draw of it, and then members agree too well far from their inducing environments. It takes F² numbers (F
+            components of the descriptor) for each species and member.
 
         Raises
         ------

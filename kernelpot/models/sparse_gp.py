@@ -18,7 +18,7 @@ from kernelpot.errors import NotFittedError, ParameterError
 from kernelpot.features.feature_map import FeatureMap
 from kernelpot.features.inducing import chunks
 from kernelpot.features.placing import on_device
-from kernelpot.kernels import DotProduct, Linear
+from kernelpot.kernels import DotProduct, Gaussian, Linear
 from kernelpot.linalg.devices import check_device
 from kernelpot.linalg.workers import number_of
 from kernelpot.models.archive import write_model
@@ -58,8 +58,8 @@ class SparseGP(Planner, Placed, Updates, Calibrating):
     Parameters
     ----------
     descriptor
-        Such as `SOAP`; or a list of descriptors and of `Term` objects: the local energy is then their sum, each term
-        with an amplitude of its own, such as ``[TwoBody(cutoff=7.0), SOAP(cutoff=5.0)]``.
+        Such as `SOAP` or `ACSF`; or a list of descriptors and of `Term` objects: the local energy is then their sum,
+        each term with an amplitude of its own, such as ``[TwoBody(cutoff=7.0), SOAP(cutoff=5.0)]``.
     kernel
         Of two unit vectors, for every descriptor that comes without one. Its amplitude (eV) is the prior standard
         deviation of a local energy; in a sum, that of the first term is the unit of the others.
@@ -94,7 +94,7 @@ class SparseGP(Planner, Placed, Updates, Calibrating):
     def __init__(
         self,
         descriptor: Descriptor | Term | Sequence[Descriptor | Term],
-        kernel: DotProduct | Linear | None = None,
+        kernel: DotProduct | Gaussian | Linear | None = None,
         *,
         n_inducing: int,
         noise: Noise | str | None = None,
@@ -149,7 +149,7 @@ class SparseGP(Planner, Placed, Updates, Calibrating):
         return leading(self.terms).descriptor
 
     @property
-    def kernel(self) -> DotProduct | Linear:
+    def kernel(self) -> DotProduct | Gaussian | Linear:
         """The kernel of the first term that has one; its amplitude is the term's prior standard deviation, eV."""
         return leading(self.terms).kernel or DotProduct(2, self.terms[0].amplitude)
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from kernelpot.descriptors.named import descriptor_of
 from kernelpot.descriptors.protocol import Descriptor
-from kernelpot.descriptors.soap import SOAP
 from kernelpot.descriptors.two_body import TwoBody
 from kernelpot.errors import ParameterError
 from kernelpot.features.feature_map import FeatureMap
@@ -18,7 +18,7 @@ from kernelpot.features.kernel_map import KernelMap
 from kernelpot.features.linear_map import LinearMap
 from kernelpot.features.sum_map import SumMap
 from kernelpot.features.two_body_map import TwoBodyMap
-from kernelpot.kernels import DotProduct, Linear
+from kernelpot.kernels import NAMED, DotProduct, Gaussian, Linear
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -31,7 +31,7 @@ class Term:
     Parameters
     ----------
     descriptor
-        Such as `SOAP`, or `TwoBody`, which is a term by itself.
+        Such as `SOAP`, `ACSF`, or `TwoBody`, which is a term by itself.
     kernel
         Of two unit vectors; its amplitude is the term's prior standard deviation of a local energy, eV (of a pair
         energy for `TwoBody`, which carries its own and takes no kernel). None: `DotProduct(2)`. `Linear` makes the term
@@ -46,15 +46,15 @@ class Term:
     """
 
     descriptor: Descriptor
-    kernel: DotProduct | Linear | None = None
+    kernel: DotProduct | Gaussian | Linear | None = None
     n_inducing: int | None = None
 
     def __post_init__(self) -> None:
         if not hasattr(self.descriptor, "environments"):
             raise ParameterError(f"a term needs a descriptor such as SOAP() or TwoBody(), got {self.descriptor!r}.")
-        if not isinstance(self.kernel, DotProduct | Linear | None):
+        if not isinstance(self.kernel, DotProduct | Gaussian | Linear | None):
             raise ParameterError(
-                f"`kernel` must be a DotProduct such as DotProduct(2), or Linear(), got {self.kernel!r}."
+                f"`kernel` must be a kernel such as DotProduct(2), Gaussian(0.5) or Linear(), got {self.kernel!r}."
             )
         if isinstance(self.descriptor, TwoBody):
             if self.kernel is not None or self.n_inducing is not None:
@@ -80,7 +80,7 @@ class Term:
         return replace(self, kernel=replace(self._kernel, amplitude=amplitude))
 
     @property
-    def _kernel(self) -> DotProduct | Linear:
+    def _kernel(self) -> DotProduct | Gaussian | Linear:
         return self.kernel or DotProduct(2)
 
     def features(
@@ -118,23 +118,15 @@ class Term:
     @classmethod
     def from_settings(cls, settings: dict[str, Any]) -> Term:
         """Make the term that `settings` describes."""
-        described = settings["descriptor"]
-        kind: type[SOAP] | type[TwoBody] = _DESCRIPTORS[described["name"]]
         kernel, n = settings["kernel"], settings["n_inducing"]
         return cls(
-            kind.from_settings(described),
-            None if kernel is None else _KERNELS[kernel["name"]].from_settings(kernel),
+            descriptor_of(settings["descriptor"]),
+            None if kernel is None else NAMED[kernel["name"]].from_settings(kernel),
             None if n is None else int(n),
         )
 
 
-_DESCRIPTORS: dict[str, type[SOAP] | type[TwoBody]] = {"SOAP": SOAP, "TwoBody": TwoBody}
-
-
-_KERNELS: dict[str, type[DotProduct] | type[Linear]] = {"DotProduct": DotProduct, "Linear": Linear}
-
-
-def terms_of(descriptor: Any, kernel: DotProduct | Linear | None) -> tuple[Term, ...]:
+def terms_of(descriptor: Any, kernel: DotProduct | Gaussian | Linear | None) -> tuple[Term, ...]:
     """Return the terms that the first arguments of a model stand for.
 
     Raises
@@ -178,7 +170,7 @@ def build(
     Amplitudes are taken in units of the first term's, which is the model's.
     """
     rest = n_inducing - sum(term.n_inducing or 0 for term in terms)
-    sharing = [term for term in terms if isinstance(term.kernel, DotProduct) and term.n_inducing is None]
+    sharing = [term for term in terms if isinstance(term.kernel, DotProduct | Gaussian) and term.n_inducing is None]
     if sharing and rest < len(sharing):
         raise ParameterError(
             f"`n_inducing` must leave at least one inducing environment for each of {len(sharing)} terms, "

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kernelpot.data.batch import Batch
+from kernelpot.descriptors.acsf import ACSF
 from kernelpot.descriptors.elements import ElementChannels
 from kernelpot.descriptors.radial import GTO, PowerGaussian, SphericalBessel
 from kernelpot.descriptors.soap import SOAP
@@ -28,6 +29,11 @@ DESCRIPTORS = {
     "scaled": SOAP(basis=PowerGaussian(), scaling=(2.0, 3.0), **SIZE),
     "compressed": SOAP(**SIZE | {"n_max": 7}).compressed(4),
     "one channel": SOAP(channels=ElementChannels.random(1, 5), **SIZE),
+    "symmetry functions": ACSF(CUTOFF, g2=[[0.5, 0.0], [4.0, 2.0]], g4=[[0.05, 1, 1], [0.3, 4, -1]]),
+    "symmetry functions, one channel": ACSF(
+        CUTOFF, g2=[[1.0, 1.5]], g3=[1.2], g5=[[0.1, 2.5, 1]], channels=ElementChannels.random(1, 5)
+    ),
+    "radial functions alone": ACSF(CUTOFF, g2=[[0.5, 0.0]]),
     "smallest": SOAP(**SIZE | {"n_max": 1, "l_max": 0, "fade": None}),
 }
 SYSTEMS = {
@@ -59,6 +65,15 @@ def describe(descriptor, atoms, skin=0.0):
 
 def same(a, b):
     np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-10 * np.abs(b).max())
+
+
+def length(descriptor, channels: int) -> int:
+    if isinstance(descriptor, SOAP):
+        size = channels * descriptor.n_max
+        return (descriptor.l_max + 1) * size * (size + 1) // 2
+    pairs = channels * (channels + 1) // 2
+    angular = len(descriptor.g4) + len(descriptor.g5)
+    return 1 + channels * (1 + len(descriptor.g2) + len(descriptor.g3)) + pairs * angular
 
 
 def dimer(distance: float) -> Atoms:
@@ -118,9 +133,9 @@ def test_batch_gives_what_each_structure_gives(descriptor, system):
 def test_shapes(descriptor, system):
     atoms = system(0)
     found = describe(descriptor, atoms)
-    size = (1 if descriptor.channels else len(set(atoms.numbers))) * descriptor.n_max
-    assert found.vectors.shape == (len(atoms), (descriptor.l_max + 1) * size * (size + 1) // 2)
-    assert found.soap.n_features == found.vectors.shape[1]
+    channels = 1 if descriptor.channels else len(set(atoms.numbers))
+    assert found.vectors.shape == (len(atoms), length(descriptor, channels))
+    assert knowing(descriptor, tuple(sorted(set(atoms.numbers.tolist())))).n_features == found.vectors.shape[1]
     assert np.isfinite(found.vectors).all()
 
 
@@ -167,6 +182,8 @@ def test_smooth_at_the_cutoff(descriptor):
 
 def test_smooth_where_the_fade_begins(descriptor):
     """The jump of value, slope and curvature shrinks with the step: one-sided differences meet."""
+    if isinstance(descriptor, ACSF):
+        pytest.skip("symmetry functions fade from the centre on")
     jumps = []
     for h in (0.04, 0.02, 0.01):
         r = CUTOFF - descriptor.fade_width + h * np.arange(-3, 4)
@@ -198,13 +215,13 @@ def test_species_are_needed(descriptor):
 
 def test_batch_must_reach_the_cutoff(descriptor):
     batch = Batch.from_structures([make.copper()], CUTOFF - 0.5)
-    with pytest.raises(ParameterError, match=r"lists pairs up to 3\.5 Å but the SOAP cutoff is 4\.0 Å"):
+    with pytest.raises(ParameterError, match=r"lists pairs up to 3\.5 Å but the (SOAP|ACSF) cutoff is 4\.0 Å"):
         descriptor.with_species((29,)).environments(batch)
 
 
 def test_settings_make_the_same_descriptor(descriptor):
     for one in (descriptor, descriptor.with_species((79, 29))):
-        again = SOAP.from_settings(json.loads(json.dumps(one.settings())))
+        again = type(descriptor).from_settings(json.loads(json.dumps(one.settings())))
         assert again == one
     assert again.species == (29, 79)
     batch = Batch.from_structures([make.copper_gold()], CUTOFF)

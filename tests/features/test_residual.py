@@ -7,7 +7,8 @@ import pytest
 
 from kernelpot.features import residual
 from tests import structures as make
-from tests.features.test_rows import described, feature_map, moved, strained
+from tests.features.test_rows import KERNELS, described, feature_map, moved, strained
+from tests.potentials import small_soap, symmetry_functions
 
 H = 1e-3
 
@@ -16,7 +17,7 @@ def covariance(features, left, right) -> float:
     """Σ_ij k(x_i, x'_j) of two structures' total energies, over pairs of one species."""
     a, b = described(features, [left]), described(features, [right])
     same = a.species[:, None] == b.species[None, :]
-    return float(np.sum(np.where(same, (a.x @ b.x.T) ** features.kernel.zeta, 0.0)))
+    return float(np.sum(np.where(same, features.kernel.value(a.x @ b.x.T), 0.0)))
 
 
 def slope_variance(features, change) -> float:
@@ -37,10 +38,11 @@ STRUCTURES = {
 
 
 @pytest.mark.parametrize("name", STRUCTURES)
-@pytest.mark.parametrize("zeta", [1, 2, 3])
-def test_priors_are_double_kernel_sums(name, zeta):
+@pytest.mark.parametrize("kernel", KERNELS, ids=str)
+@pytest.mark.parametrize("descriptor", [small_soap(), symmetry_functions()], ids=["SOAP", "ACSF"])
+def test_priors_are_double_kernel_sums(name, kernel, descriptor):
     atoms = STRUCTURES[name]()
-    features = feature_map([atoms], zeta=zeta, n=1)
+    features = feature_map([atoms], kernel=kernel, descriptor=descriptor, n=1)
     d = described(features, [atoms])
     energy = residual.energy_prior(features, d)
     assert energy[0] == pytest.approx(covariance(features, atoms, atoms), rel=1e-12)

@@ -12,10 +12,11 @@ from kernelpot.features.inducing import choose_inducing, species_of
 from kernelpot.features.kernel_map import Described, KernelMap
 from kernelpot.features.rows import add_runs, make_rows
 from tests import structures as make
-from tests.potentials import small_soap
+from tests.potentials import small_soap, symmetry_functions
 
 KINDS = ("energy", "forces", "stress")
 VOIGT = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
+KERNELS = (kp.DotProduct(1), kp.DotProduct(2), kp.DotProduct(3), kp.Gaussian(0.4))
 CASES = {
     "one species": lambda: [make.copper(1), make.tiny_cell(2)],
     "two species, slab, isolated": lambda: [make.copper_gold(1), make.slab(3), make.isolated("Au")],
@@ -24,10 +25,10 @@ CASES = {
 }
 
 
-def feature_map(structures, *, zeta=2, n=6) -> KernelMap:
-    soap = small_soap().with_species(species_of(structures))
-    inducing = choose_inducing(soap, structures, n * len(soap.species), method="random", seed=0)
-    return KernelMap.from_inducing(soap, kp.DotProduct(zeta), inducing)
+def feature_map(structures, *, zeta=2, n=6, kernel=None, descriptor=None) -> KernelMap:
+    descriptor = (descriptor or small_soap()).with_species(species_of(structures))
+    inducing = choose_inducing(descriptor, structures, n * len(descriptor.species), method="random", seed=0)
+    return KernelMap.from_inducing(descriptor, kernel or kp.DotProduct(zeta), inducing)
 
 
 def described(features, structures) -> Described:
@@ -41,7 +42,7 @@ def kernel_sums(features, structures) -> np.ndarray:
     for i, x in enumerate(d.x):
         a = d.species[i]
         columns = slice(features.starts[a], features.starts[a + 1])
-        result[d.batch.structure[i], columns] += (features.inducing[a] @ x) ** features.kernel.zeta
+        result[d.batch.structure[i], columns] += features.kernel.value(features.inducing[a] @ x)
     return result
 
 
@@ -70,10 +71,11 @@ def difference(features, change, h):
 
 
 @pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("zeta", [1, 2, 3])
-def test_rows_are_derivatives_of_kernel_sums(case, zeta):
+@pytest.mark.parametrize("kernel", KERNELS, ids=str)
+@pytest.mark.parametrize("descriptor", [small_soap(), symmetry_functions()], ids=["SOAP", "ACSF"])
+def test_rows_are_derivatives_of_kernel_sums(case, kernel, descriptor):
     structures = CASES[case]()
-    features = feature_map(structures, zeta=zeta)
+    features = feature_map(structures, kernel=kernel, descriptor=descriptor)
     rows = make_rows(features, described(features, structures), KINDS)
     np.testing.assert_allclose(rows.energy, kernel_sums(features, structures), rtol=1e-12, atol=1e-14)
     first = 0

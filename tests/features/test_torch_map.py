@@ -44,6 +44,21 @@ def mixed_channels(structures) -> KernelMap:
     return KernelMap.from_inducing(soap, kp.DotProduct(2), inducing)
 
 
+def of_symmetry_functions(structures) -> SumMap:
+    """A Gaussian, a power and a linear term of one ACSF, scaled."""
+    species = tuple(sorted({int(z) for atoms in structures for z in atoms.numbers}))
+    acsf = potentials.symmetry_functions(species=species).scaled(structures)
+    inducing = choose_inducing(acsf, structures, 4 * len(species), method="random", seed=0)
+    return SumMap(
+        (
+            KernelMap.from_inducing(acsf, kp.Gaussian(0.5), inducing),
+            KernelMap.from_inducing(acsf, kp.DotProduct(3), inducing),
+            LinearMap.from_structures(acsf, structures, normalise=False),
+        ),
+        (1.0, 0.5, 0.3),
+    )
+
+
 def batch_of(features, structures, skin=0.3) -> Batch:
     return Batch.from_structures(structures, features.cutoff, skin=skin)
 
@@ -82,6 +97,20 @@ def test_rows_energies_and_kernel_values_are_those_of_compiled_loops(case, zeta,
         form, expected = there.form(weights, collapse=collapse), host.form(weights, collapse=collapse)
         assert form.paths == expected.paths
         assert_same_energies(form.local_and_pairs(ours), expected.local_and_pairs(theirs))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_terms_of_symmetry_functions_are_those_of_compiled_loops(case, device):
+    structures = case()
+    host = of_symmetry_functions(structures)
+    there = on_device(host, device)
+    batch = batch_of(host, structures)
+    ours, theirs = there.describe(batch), host.describe(batch)
+    assert_same_rows(there.rows(ours, KINDS), host.rows(theirs, KINDS))
+    np.testing.assert_allclose(dense_local_values(there, ours), dense_local_values(host, theirs), atol=1e-12)
+    weights = np.random.default_rng(0).normal(size=host.n_columns)
+    assert_same_energies(there.form(weights).local_and_pairs(ours), host.form(weights).local_and_pairs(theirs))
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -219,9 +248,12 @@ def test_prior_variances_are_those_of_compiled_loops(case, zeta, device, monkeyp
             monkeypatch.setattr(torch_residual, "working_bytes", lambda device, n=1: 300_000)
         with computing(device):
             state = engine.describe(DeviceBatch(batch, device, host.describe(batch).species))
-            energy = torch_residual.energy_prior(engine, state, zeta).cpu().numpy()
-            forces = torch_residual.forces_prior(engine, state, zeta).T.cpu().numpy().ravel()
-            stress = torch_residual.stress_prior(engine, state, zeta).cpu().numpy() / batch.volumes[:, None] ** 2
+            energy = torch_residual.energy_prior(engine, state, kp.DotProduct(zeta)).cpu().numpy()
+            forces = torch_residual.forces_prior(engine, state, kp.DotProduct(zeta)).T.cpu().numpy().ravel()
+            stress = (
+                torch_residual.stress_prior(engine, state, kp.DotProduct(zeta)).cpu().numpy()
+                / batch.volumes[:, None] ** 2
+            )
         np.testing.assert_allclose(energy, expected["energy"], rtol=1e-12)
         np.testing.assert_allclose(forces, expected["forces"], atol=1e-12 * expected["forces"].max())
         np.testing.assert_allclose(stress.ravel(), expected["stress"], rtol=1e-11)
@@ -233,7 +265,9 @@ def test_derivatives_backwards_with_mixed_channels():
     expected = prior(host, host.describe(batch), "forces")
     there = on_device(host, "cpu")
     with computing("cpu"):
-        found = torch_residual.forces_prior(there.engines[0].environments, there.describe(batch).parts[0], 2)
+        found = torch_residual.forces_prior(
+            there.engines[0].environments, there.describe(batch).parts[0], kp.DotProduct(2)
+        )
     np.testing.assert_allclose(found.T.numpy().ravel(), expected, atol=1e-12 * expected.max())
 
 

@@ -23,6 +23,8 @@ CASES = {
     "molecule": (potentials.molecules, make.ethanol),
     "four metals": (potentials.four_metals, make.four_metals),
     "four metals in two channels": (potentials.mixed_metals, make.four_metals),
+    "symmetry functions, Gaussian": (potentials.symmetric_metals, make.four_metals),
+    "symmetry functions, slab": (potentials.symmetric_alloy, make.slab),
 }
 STEPS = (0.02, 0.01, 0.005)
 

@@ -1,0 +1,122 @@
+"""What estimators are given: rows of features, or structures for kernels between them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+from sklearn.base import BaseEstimator
+from sklearn.exceptions import NotFittedError as SklearnNotFittedError
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_array, check_consistent_length, column_or_1d, validate_data
+
+from kernelpot.errors import DataError, NotFittedError, ParameterError
+from kernelpot.properties.protocol import Kernel
+
+
+class UnfittedError(NotFittedError, SklearnNotFittedError):
+    """The estimator was asked for something that only a fitted one has."""
+
+
+class WrongTypeError(DataError, TypeError):
+    """Features or targets are no numbers."""
+
+
+def structure_kernels(kernel: Any) -> tuple[Kernel, ...]:
+    """Return the kernels between structures that were given, none where the kernel is one of features.
+
+    Raises
+    ------
+    ParameterError
+        A list is empty or holds something else.
+    """
+    given = list(kernel) if isinstance(kernel, list | tuple) else [kernel]
+    fits = [callable(getattr(k, "matrix", None)) and callable(getattr(k, "diagonal", None)) for k in given]
+    if isinstance(kernel, list | tuple) and (not given or not all(fits)):
+        raise ParameterError(
+            f"a list of kernels must hold kernels between structures alone, with `matrix` and `diagonal`, got "
+            f"{kernel!r}; kernels of features are added by +."
+        )
+    return tuple(given) if all(fits) else ()
+
+
+def features(estimator: BaseEstimator, X: Any, *, reset: bool, least: int = 1) -> Float[np.ndarray, "n F"]:
+    """Return X as float64, finite, with the number of columns that the estimator knows.
+
+    Raises
+    ------
+    DataError
+        It is anything else.
+    """
+    try:
+        found: np.ndarray = validate_data(
+            estimator, X, reset=reset, dtype=np.float64, ensure_min_samples=least, ensure_all_finite=True
+        )
+    except TypeError as error:
+        raise WrongTypeError(f"features: {error}") from None
+    except ValueError as error:
+        raise DataError(f"features: {error}") from None
+    return found
+
+
+def items(X: Any, *, least: int = 1) -> list[Any]:
+    """Return structures, or other items of a kernel, as a list.
+
+    Raises
+    ------
+    DataError
+        There are too few, or it is no sequence.
+    """
+    if hasattr(X, "numbers") or not isinstance(X, Sequence | np.ndarray):
+        raise DataError(f"structures must come as a list, got {type(X).__name__}; put a single one into a list.")
+    found = list(X)
+    if len(found) < least:
+        raise DataError(f"at least {least} structure(s) are needed, got {len(found)}.")
+    return found
+
+
+def targets(y: Any, n: int) -> tuple[Float[np.ndarray, "n T"], bool]:
+    """Return targets as columns of float64, and whether they came as a plain vector.
+
+    Raises
+    ------
+    DataError
+        They are not finite real numbers, or not as many as items.
+    """
+    if y is None:
+        raise DataError("`y` is needed: this estimator requires y to be passed, but the target y is None.")
+    try:
+        found = check_array(y, dtype=np.float64, ensure_2d=False, ensure_all_finite=True, input_name="y")
+    except (ValueError, TypeError) as error:
+        raise DataError(f"targets: {error}") from None
+    if found.ndim not in (1, 2) or 0 in found.shape:
+        raise DataError(f"`y` must be of shape (n,) or (n, outputs), got {found.shape}.")
+    try:
+        check_consistent_length(range(n), found)
+    except ValueError as error:
+        raise DataError(f"targets: {error}; one row of `y` for each item.") from None
+    return found.reshape(n, -1), found.ndim == 1
+
+
+def labels_of(y: Any, n: int) -> tuple[np.ndarray, Int[np.ndarray, " n"]]:
+    """Return the classes, sorted, and the number of every item's class.
+
+    Raises
+    ------
+    DataError
+        They are no classes, not as many as items, or all the same.
+    """
+    if y is None:
+        raise DataError("`y` is needed: this estimator requires y to be passed, but the target y is None.")
+    try:
+        column = column_or_1d(y, warn=True)
+        check_classification_targets(column)
+        check_consistent_length(range(n), column)
+        classes, numbers = np.unique(column, return_inverse=True)
+    except (ValueError, TypeError) as error:
+        raise DataError(f"classes: {error}") from None
+    if len(classes) < 2:
+        raise DataError(f"at least two classes are needed, got {len(classes)} class.")
+    return classes, numbers

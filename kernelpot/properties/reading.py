@@ -1,0 +1,81 @@
+"""Kernel ridge regressions back from their files, checked before anything is computed with them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from kernelpot.archive import DAMAGE, Archive, damaged
+from kernelpot.design.given import real
+from kernelpot.errors import KernelpotError
+from kernelpot.properties.baseline import KINDS, Baseline
+from kernelpot.properties.files import FORMAT, STATES, VERSION, items_from, kernel_of
+from kernelpot.properties.inputs import Precomputed
+from kernelpot.properties.ridge import KernelRidge
+from kernelpot.properties.solvers import Exact
+
+
+def read_ridge(archive: Archive) -> KernelRidge:
+    """Return the fitted model of a file.
+
+    Raises
+    ------
+    ModelFileError
+        It is damaged, altered, or of a version that this kernelpot cannot read.
+    """
+    archive.require(FORMAT, VERSION)
+    try:
+        return _rebuilt(archive.header, archive.arrays)
+    except (*DAMAGE, KernelpotError) as error:
+        raise damaged(archive.path, error) from None
+
+
+def _rebuilt(header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> KernelRidge:
+    settings, facts = header["model"], header["fit"]
+    kernel = kernel_of(header["kernel"])
+    model = KernelRidge("precomputed" if isinstance(kernel, Precomputed) else kernel, **dict(settings))
+    items = items_from(kernel, arrays, "items_")
+    made, names = STATES[facts["state"]]
+    parts = {name: arrays[f"state_{name}"] for name in names}
+    baseline = arrays["baseline"]
+    for name, array in {**parts, "baseline": baseline}.items():
+        if array.dtype != np.float64 or not np.isfinite(array).all():
+            raise ValueError(f"{name} must hold finite numbers in float64")
+    outputs = _check_shapes(facts, parts, len(items))
+    species = tuple(int(z) for z in facts["species"])
+    terms = {"composition": len(species), "mean": 1, None: 0}[settings["baseline"]]
+    if settings["baseline"] not in KINDS or baseline.shape != (terms, outputs):
+        raise ValueError("the baseline does not fit the outputs")
+    if made is Exact:
+        parts["jitter"] = float(facts["jitter"])  # type: ignore[assignment]
+    model.kernel_, model.items_, model.state_ = kernel, items, made(**parts)
+    model.baseline_ = Baseline(settings["baseline"], baseline, species)
+    model.alpha_ = real(facts["alpha"], "alpha", above=True)
+    model.jitter_, model._single = float(facts["jitter"]), bool(facts["single"])
+    if facts["n_features"] is not None:
+        model.n_features_in_ = int(facts["n_features"])
+    return model
+
+
+def _check_shapes(facts: Mapping[str, Any], parts: Mapping[str, np.ndarray], n: int) -> int:
+    """Return the number of outputs, or refuse arrays that do not belong together."""
+    if facts["state"] == "exact":
+        shapes = {"factor": (n, n), "dual": (n, *parts["dual"].shape[1:])}
+        outputs = parts["dual"].shape[1]
+    else:
+        d, outputs = parts["weights"].shape
+        m = len(parts["variance_left"])
+        shapes = {
+            "whitening": (n, d), "factor": (d, d), "weights": (d, outputs), "residual": (m, outputs),
+            "variance_left": (m,),
+        }  # fmt: skip
+    for name, shape in shapes.items():
+        if parts[name].shape != shape:
+            raise ValueError(f"{name} must be of shape {shape}, found {parts[name].shape}")
+    if int(facts["n_items"]) != n or (facts["single"] and outputs != 1):
+        raise ValueError("the items or outputs are not as many as the header says")
+    if not (np.diag(parts["factor"]) > 0.0).all():
+        raise ValueError("the factor is singular")
+    return int(outputs)

@@ -1,0 +1,362 @@
+"""Kernel ridge regression: scikit-learn's own, its checks, refits, baselines, inducing items."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError as SklearnNotFittedError
+from sklearn.gaussian_process import GaussianProcessRegressor
+from sklearn.gaussian_process.kernels import RBF
+from sklearn.kernel_ridge import KernelRidge as SklearnKernelRidge
+from sklearn.model_selection import GridSearchCV, KFold, cross_val_predict, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+import kernelpot as kp
+from kernelpot.errors import NotFittedError, ParameterError, SpeciesError
+from tests import structures as make
+
+RNG = np.random.default_rng(0)
+X, TEST = RNG.normal(size=(40, 3)), RNG.normal(size=(9, 3))
+Y = np.sin(X).sum(axis=1)
+BOTH = np.column_stack([Y, X[:, 0] ** 2])
+RBF_KERNEL = kp.VectorKernel("rbf", length=1.5)
+ALPHA = 1e-3
+SOAP = kp.SOAP(cutoff=3.5, n_max=3, l_max=2)
+CRYSTALS = make.copper_gold_set(16, kinds=("energy",))
+ENERGIES = np.array([atoms.get_potential_energy() for atoms in CRYSTALS])
+
+
+def ridge(**settings):
+    return kp.KernelRidge(RBF_KERNEL, **({"alpha": ALPHA, "baseline": None} | settings))
+
+
+def cannot_apply(estimator):
+    if estimator.kernel == "precomputed":
+        why = "the check's matrix is not positive semidefinite"
+        return {"check_positive_only_tag_during_fit": why, "check_estimators_dtypes": why}
+    return {}
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")
+@parametrize_with_checks(
+    [
+        kp.KernelRidge(),
+        kp.KernelRidge("matern52", alpha=1e-3, n_inducing=100),
+        kp.KernelRidge("precomputed", alpha=1e-2),
+    ],
+    expected_failed_checks=cannot_apply,
+)
+def test_checks_of_scikit_learn(estimator, check):
+    check(estimator)
+
+
+@pytest.mark.parametrize("y", [Y, BOTH])
+@pytest.mark.parametrize("weights", [None, RNG.uniform(0.2, 3.0, 40)])
+def test_predictions_are_those_of_scikit_learn(y, weights):
+    theirs = SklearnKernelRidge(kernel="rbf", gamma=1 / (2 * 1.5**2), alpha=ALPHA).fit(X, y, weights)
+    ours = ridge().fit(X, y, weights)
+    np.testing.assert_allclose(ours.predict(TEST), theirs.predict(TEST), atol=1e-10)
+    assert ours.predict(TEST).shape == theirs.predict(TEST).shape
+    assert ours.jitter_ == 0.0
+
+
+def test_stds_are_those_of_a_gaussian_process_times_one_amplitude():
+    theirs = GaussianProcessRegressor(RBF(1.5), alpha=ALPHA, optimizer=None).fit(X, Y)
+    mean, std = theirs.predict(TEST, return_std=True)
+    ours = ridge().fit(X, Y)
+    np.testing.assert_allclose(ours.predict(TEST), mean, atol=1e-8)
+    np.testing.assert_allclose(ours.std(TEST), ours.amplitude() * np.sqrt(std**2 + ALPHA), rtol=1e-6)
+    errors = ours.leave_one_out()
+    stds = []
+    for i in range(len(X)):
+        kept = np.delete(np.arange(len(X)), i)
+        part = GaussianProcessRegressor(RBF(1.5), alpha=ALPHA, optimizer=None).fit(X[kept], Y[kept])
+        stds.append(part.predict(X[[i]], return_std=True)[1][0])
+    z = errors / (ours.amplitude() * np.sqrt(np.square(stds) + ALPHA))
+    assert np.mean(z**2) == pytest.approx(1.0, rel=1e-6)
+    assert ridge().fit(X, BOTH).std(TEST).shape == (9, 2)
+
+
+@pytest.mark.parametrize("y", [Y, BOTH])
+@pytest.mark.parametrize("weights", [None, RNG.uniform(0.2, 3.0, 40)])
+def test_left_out_errors_are_those_of_refits(y, weights):
+    model = ridge().fit(X, y, weights)
+    folds = np.arange(40) % 7
+    one, many = np.empty_like(y), np.empty_like(y)
+    for i in range(40):
+        kept = np.arange(40) != i
+        one[i] = y[i] - ridge().fit(X[kept], y[kept], None if weights is None else weights[kept]).predict(X[[i]])[0]
+    for f in range(7):
+        kept = folds != f
+        part = ridge().fit(X[kept], y[kept], None if weights is None else weights[kept])
+        many[~kept] = y[~kept] - part.predict(X[~kept])
+    np.testing.assert_allclose(model.leave_one_out(), one, atol=1e-9)
+    np.testing.assert_allclose(model.leave_out(folds), many, atol=1e-9)
+
+
+def test_left_out_errors_with_inducing_items_are_those_of_refits():
+    model = ridge(n_inducing=12).fit(X, Y)
+    z = model.items_
+    k_mm, k_nm = RBF_KERNEL.matrix(z), RBF_KERNEL.matrix(X, z)
+    expected = []
+    for i in range(40):
+        kept = np.delete(np.arange(40), i)
+        weights = np.linalg.solve(k_nm[kept].T @ k_nm[kept] + ALPHA * k_mm, k_nm[kept].T @ Y[kept])
+        expected.append(Y[i] - k_nm[i] @ weights)
+    np.testing.assert_allclose(model.leave_one_out(), expected, atol=1e-6)
+
+
+def test_all_items_inducing_is_exact(monkeypatch):
+    exact = ridge().fit(X, BOTH)
+    monkeypatch.setattr("kernelpot.properties.ridge.whole", lambda *_, **__: -1)
+    nystroem = ridge(n_inducing=40).fit(X, BOTH)
+    assert type(nystroem.state_) is not type(exact.state_)
+    np.testing.assert_allclose(nystroem.predict(TEST), exact.predict(TEST), atol=1e-7)
+    np.testing.assert_allclose(nystroem.std(TEST), exact.std(TEST), rtol=1e-5)
+    np.testing.assert_allclose(nystroem.leave_one_out(), exact.leave_one_out(), atol=1e-6)
+
+
+@pytest.mark.parametrize("inducing", ["random", "fps", "kmeans"])
+def test_inducing_items_are_the_subset_of_regressors(inducing, monkeypatch):
+    model = ridge(n_inducing=15, inducing=inducing, seed=3).fit(X, Y)
+    z = model.items_
+    assert len(z) == 15
+    k_mm, k_nm, k_tm = RBF_KERNEL.matrix(z), RBF_KERNEL.matrix(X, z), RBF_KERNEL.matrix(TEST, z)
+    expected = k_tm @ np.linalg.solve(k_nm.T @ k_nm + ALPHA * k_mm, k_nm.T @ Y)
+    np.testing.assert_allclose(model.predict(TEST), expected, atol=1e-6)
+    np.testing.assert_array_equal(model.predict(TEST), clone(model).fit(X, Y).predict(TEST))
+    monkeypatch.setattr("kernelpot.properties.ridge.ENTRIES", 50)
+    np.testing.assert_allclose(clone(model).fit(X, Y).predict(TEST), expected, atol=1e-6)
+    assert (model.std(TEST) > np.sqrt(ALPHA) * model.amplitude() * 0.999).all()
+
+
+def test_more_inducing_items_than_there_are_is_the_exact_fit():
+    np.testing.assert_array_equal(ridge(n_inducing=40).fit(X, Y).predict(TEST), ridge().fit(X, Y).predict(TEST))
+
+
+@given(st.integers(0, 10**6), st.integers(2, 30))
+def test_stds_do_not_grow_with_more_items(seed, n):
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(n + 1, 2))
+    model, more = ridge().fit(x[:n], x[:n, 0]), ridge().fit(x, x[:, 0])
+    before, after = (m.std(TEST[:, :2]) / m.amplitude() for m in (model, more))
+    assert (after <= before * (1 + 1e-9)).all()
+
+
+@pytest.mark.parametrize("settings", [{}, {"n_inducing": 20}])
+def test_the_best_of_several_alphas_is_that_of_left_out_errors(settings):
+    y = Y + 0.3 * np.random.default_rng(1).normal(size=40)
+    alphas = np.geomspace(1e-6, 10.0, 8)
+    weights = RNG.uniform(0.5, 2.0, 40)
+    each = [ridge(alpha=a, **settings).fit(X, y, weights) for a in alphas]
+    best = each[int(np.argmin([np.average(m.leave_one_out() ** 2, weights=weights) for m in each]))]
+    model = ridge(alpha=alphas, **settings).fit(X, y, weights)
+    assert model.alpha_ == best.alpha_
+    np.testing.assert_allclose(model.predict(TEST), best.predict(TEST), rtol=1e-9)
+    assert model.prepare(X).noise == pytest.approx(np.sqrt(model.alpha_))
+
+
+def test_alphas_that_are_too_small_drop_out():
+    indefinite = np.diag(np.r_[-0.5, np.ones(9)])
+    assert kp.KernelRidge("precomputed", alpha=[1e-6, 1.0]).fit(indefinite, np.arange(10.0)).alpha_ == 1.0
+    with pytest.raises(ParameterError, match="positive semidefinite"):
+        kp.KernelRidge("precomputed", alpha=[1e-6, 1e-3]).fit(indefinite, np.arange(10.0))
+    with pytest.raises(ParameterError, match="one number before a fit"):
+        ridge(alpha=[1e-6, 1.0]).prepare(X)
+
+
+def test_weights_of_zero_leave_items_out():
+    weights = np.ones(40)
+    weights[[3, 7]] = 0.0
+    kept = weights > 0
+    np.testing.assert_allclose(ridge().fit(X, Y, weights).predict(TEST), ridge().fit(X[kept], Y[kept]).predict(TEST))
+
+
+def test_a_mean_is_subtracted_and_added():
+    weights = RNG.uniform(0.5, 2.0, 40)
+    shifted = ridge(baseline="mean").fit(X, Y + 100.0, weights)
+    mean = np.average(Y, weights=weights)
+    plain = ridge().fit(X, Y - mean, weights)
+    np.testing.assert_allclose(shifted.predict(TEST), plain.predict(TEST) + 100.0 + mean, atol=1e-9)
+    far = np.full((1, 3), 100.0)
+    np.testing.assert_allclose(shifted.predict(far), 100.0 + mean)
+
+
+def test_a_composition_is_a_least_squares_fit_on_counts_of_elements():
+    kernel = kp.StructureKernel(SOAP, kp.DotProduct(2))
+    model = kp.KernelRidge(kernel, alpha=1e-3, baseline="composition").fit(CRYSTALS, ENERGIES)
+    counts = np.array([[(atoms.numbers == z).sum() for z in (29, 79)] for atoms in CRYSTALS])
+    values = np.linalg.lstsq(counts, ENERGIES, rcond=None)[0]
+    plain = kp.KernelRidge(kernel, alpha=1e-3, baseline=None).fit(CRYSTALS, ENERGIES - counts @ values)
+    np.testing.assert_allclose(model.predict(CRYSTALS), plain.predict(CRYSTALS) + counts @ values, atol=1e-9)
+    strange = kernel.prepared([*CRYSTALS, make.four_metals(0)])
+    model = kp.KernelRidge(strange, baseline="composition").fit(CRYSTALS, ENERGIES)
+    with pytest.raises(SpeciesError, match="element Pd, Ag was never seen"):
+        model.predict([make.four_metals(0)])
+
+
+def test_sums_are_extensive():
+    kernel = kp.StructureKernel(SOAP, kp.DotProduct(2))
+    model = kp.KernelRidge(kernel, alpha=1e-6, baseline="composition").fit(CRYSTALS, ENERGIES)
+    larger = [atoms.repeat((2, 1, 1)) for atoms in CRYSTALS[:3]]
+    np.testing.assert_allclose(model.predict(larger), 2 * model.predict(CRYSTALS[:3]), rtol=1e-7)
+
+
+def test_cross_validation_and_searches_work_on_lists_of_structures():
+    kernel = kp.StructureKernel(SOAP, kp.Gaussian(0.5))
+    model = kp.KernelRidge(kernel, alpha=1e-6, baseline="composition")
+    folds = KFold(4)
+    grid = {"alpha": [1e-8, 1.0], "kernel__kernel__length": [0.3, 1.0], "kernel__combine": ["sum", "average"]}
+    search = GridSearchCV(model, grid, cv=folds, scoring="neg_mean_absolute_error").fit(CRYSTALS, ENERGIES)
+    assert search.best_params_["alpha"] == 1e-8
+    encoded = kernel.encode(CRYSTALS)
+    again = GridSearchCV(model, grid, cv=folds, scoring="neg_mean_absolute_error").fit(encoded, ENERGIES)
+    np.testing.assert_allclose(again.cv_results_["mean_test_score"], search.cv_results_["mean_test_score"], rtol=1e-6)
+    scores = cross_val_score(model, CRYSTALS, ENERGIES, cv=folds, scoring="neg_mean_absolute_error")
+    assert scores.mean() > -0.5 * ENERGIES.std()
+
+
+def test_cross_validation_and_searches_work_on_arrays():
+    model = make_pipeline(StandardScaler(), kp.KernelRidge("rbf", baseline=None))
+    search = GridSearchCV(model, {"kernelridge__alpha": [1e-6, 10.0], "kernelridge__kernel": ["rbf", "matern32"]}, cv=4)
+    assert search.fit(X, Y).best_params_["kernelridge__alpha"] == 1e-6
+    folds = np.arange(40) % 5
+    splits = [(np.flatnonzero(folds != f), np.flatnonzero(folds == f)) for f in range(5)]
+    np.testing.assert_allclose(
+        Y - cross_val_predict(ridge(), X, Y, cv=splits), ridge().fit(X, Y).leave_out(folds), atol=1e-9
+    )
+
+
+def test_precomputed_kernels():
+    own, cross = RBF_KERNEL.matrix(X), RBF_KERNEL.matrix(TEST, X)
+    for settings in ({}, {"n_inducing": 20}):
+        model = kp.KernelRidge("precomputed", alpha=ALPHA, **settings).fit(own, Y)
+        expected = kp.KernelRidge(RBF_KERNEL, alpha=ALPHA, **settings).fit(X, Y)
+        np.testing.assert_allclose(model.predict(cross), expected.predict(TEST), atol=1e-9)
+        np.testing.assert_allclose(model.leave_one_out(), expected.leave_one_out(), atol=1e-7)
+    weights = np.ones(40)
+    weights[5] = 0.0
+    model = kp.KernelRidge("precomputed", alpha=ALPHA).fit(own, Y, weights)
+    expected = kp.KernelRidge(RBF_KERNEL, alpha=ALPHA).fit(X, Y, weights)
+    np.testing.assert_allclose(model.predict(cross), expected.predict(TEST), atol=1e-9)
+    scores = [
+        cross_val_score(kp.KernelRidge(kernel, alpha=ALPHA), x, Y, cv=4)
+        for kernel, x in (("precomputed", own), (RBF_KERNEL, X))
+    ]
+    np.testing.assert_allclose(*scores, rtol=1e-7)
+    with pytest.raises(ParameterError, match="needs k"):
+        model.std(cross)
+    with pytest.raises(ParameterError, match="must be symmetric"):
+        model.fit(own + np.triu(np.ones((40, 40)), 1), Y)
+    with pytest.raises(ParameterError, match="must be a square matrix"):
+        model.fit(cross, Y[:9])
+    with pytest.raises(ParameterError, match=r"positive semidefinite, its smallest eigenvalue is -1"):
+        model.fit(np.diag(np.r_[-1.0, np.ones(39)]), Y)
+
+
+def test_a_kernel_that_is_singular_to_round_off_gets_a_stated_jitter():
+    x = np.repeat(X[:10], 4, axis=0)
+    y = np.repeat(Y[:10], 4)
+    model = ridge(alpha=1e-18).fit(x, y)
+    assert 0.0 < model.jitter_ < 1e-9
+    np.testing.assert_allclose(model.predict(x), y, atol=1e-4)
+
+
+def test_features_too_large_for_a_kernel_are_refused():
+    for settings in ({}, {"n_inducing": 10}):
+        with pytest.raises(ParameterError, match="not finite"):
+            kp.KernelRidge(kp.VectorKernel(length=1.0), **settings).fit(1e200 * X, Y)
+
+
+def test_sums_and_products_of_kernels_of_features():
+    one, two = kp.VectorKernel("linear", length=1.0), kp.VectorKernel("rbf", length=2.0)
+    kernel = 0.1 * one + one * two
+    expected = kp.KernelRidge("precomputed", alpha=ALPHA).fit(kernel.matrix(X), Y).predict(kernel.matrix(TEST, X))
+    model = kp.KernelRidge(kernel, alpha=ALPHA)
+    np.testing.assert_allclose(model.fit(X, Y).predict(TEST), expected, atol=1e-9)
+    assert np.isfinite(model.set_params(n_inducing=9, inducing="fps").fit(X, Y).std(TEST)).all()
+    with pytest.raises(ParameterError, match="X has 2 features"):
+        model.predict(TEST[:, :2])
+    own, cross = np.diag(kernel.matrix(X)), kernel.matrix(X, TEST)
+    squares = own[:, None] + np.diag(kernel.matrix(TEST)) - 2 * cross
+    np.testing.assert_allclose(kernel.distance(X, TEST), np.sqrt(squares), atol=1e-6)
+
+
+def test_one_structure_is_enough():
+    model = kp.KernelRidge(kp.StructureKernel(SOAP)).fit(CRYSTALS[:1], ENERGIES[:1])
+    np.testing.assert_allclose(model.predict(CRYSTALS[:1]), ENERGIES[:1])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"alpha": 0.0}, "`alpha`"),
+        ({"alpha": True}, "`alpha`"),
+        ({"alpha": np.nan}, "`alpha`"),
+        ({"alpha": []}, "`alpha` must hold at least one"),
+        ({"alpha": [1.0, -1.0]}, "`alpha`"),
+        ({"alpha": "1"}, "`alpha`"),
+        ({"kernel": "cubic"}, "`kernel` must be a StructureKernel"),
+        ({"kernel": kp.DotProduct(2)}, "`kernel` must be a StructureKernel"),
+        ({"baseline": "median"}, "`baseline` must be"),
+        ({"baseline": "composition"}, "needs structures, got rows of features"),
+        ({"n_inducing": 0}, "`n_inducing`"),
+        ({"n_inducing": 2.5}, "`n_inducing`"),
+        ({"n_inducing": 5, "inducing": "cur"}, "`inducing` must be one of"),
+    ],
+)
+def test_bad_parameters_are_named(settings, message):
+    with pytest.raises(ParameterError, match=message):
+        kp.KernelRidge(**settings).fit(X, Y)
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "weights", "message"),
+    [
+        (X, Y[:-1], None, "`y` cannot be used"),
+        (X, np.r_[Y[:-1], np.nan], None, "`y` cannot be used: Input y contains NaN"),
+        (X, ["a"] * 40, None, "`y` cannot be used"),
+        (X, np.zeros((40, 2, 2)), None, "`y` cannot be used"),
+        (X, None, None, "target y is None"),
+        (X, Y, -np.ones(40), "`sample_weight` must be finite and not negative"),
+        (X, Y, np.zeros(40), "every weight is zero"),
+        (X, Y, np.ones(3), "`sample_weight` must hold a number for each of 40 items"),
+        (X, Y, ["a"] * 40, "`sample_weight` must hold a number"),
+        (X * np.inf, Y, None, "`X` cannot be used"),
+        (X[:, 0], Y, None, "`X` cannot be used"),
+        (CRYSTALS, ENERGIES, None, "`X` cannot be used"),
+    ],
+)
+def test_bad_data_is_named(x, y, weights, message):
+    with pytest.raises(ParameterError, match=message), np.errstate(invalid="ignore"):
+        kp.KernelRidge().fit(x, y, weights)
+
+
+def test_structures_and_features_are_told_apart():
+    with pytest.raises(ParameterError, match=r"must be ase\.Atoms"):
+        kp.KernelRidge(kp.StructureKernel(SOAP)).fit(X, Y)
+    with pytest.raises(ParameterError, match="`y` cannot be used"):
+        kp.KernelRidge(kp.StructureKernel(SOAP)).fit(CRYSTALS, ENERGIES[:3])
+
+
+def test_a_model_that_is_not_fitted_says_so(tmp_path):
+    model = ridge()
+    for call in (model.predict, model.std, model.leave_out):
+        with pytest.raises(NotFittedError, match="KernelRidge is not fitted yet"):
+            call(X)
+    for call in (model.leave_one_out, lambda: model.save(tmp_path / "m.kp")):
+        with pytest.raises(SklearnNotFittedError):
+            call()
+
+
+def test_folds_must_fit():
+    model = ridge().fit(X, Y)
+    with pytest.raises(ParameterError, match="`folds` must hold a number for each of 40 items"):
+        model.leave_out([1, 2])
+    with pytest.raises(ParameterError, match="needs an exact fit"):
+        ridge(n_inducing=5).fit(X, Y).leave_out(np.zeros(40))
