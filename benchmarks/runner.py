@@ -75,11 +75,17 @@ CASES = {
     "rows": Case("choices of plain regression rows beside AlgDesign, pivoted QR, greedy", "rows"),
     "scale": Case("1,000 of 200,000 blocks in chunks within 4 GiB, killed and resumed; loss by distribution", "scale"),
     "baseline": Case("held-out errors with and without the repulsion of nuclei, compressed Ta first", "baseline"),
+    "elpasolite": Case(
+        "formation energies of elpasolites from elemental modes, and of elements never seen", "elpasolite"
+    ),
+    "perovskites": Case("band gaps of double perovskites, nested cross-validation", "perovskites"),
     "extrapolation": Case(
         "what extrapolation grades flag: groups of mlearn Si left out, bonds of ethanol", "extrapolation"
     ),
     "growth": Case("time and memory of a fit against structures and inducing environments; streams", "growth"),
     "qm7": Case("atomization energies of QM7: learning curves by kernel, chosen training sets", "qm7"),
+    "exact-gp": Case("an exact Gaussian process of 7,000 molecules: time, errors, solvers; scikit-learn", "gp"),
+    "classify": Case("classes of double perovskites, with answers refused, beside scikit-learn", "classify"),
     "drift": Case("energy drift of 64 Si atoms at 600 K", "drift"),
 }
 

@@ -41,11 +41,15 @@ if TYPE_CHECKING:
     from kernelpot.models.screening import screen as screen
     from kernelpot.models.sparse_gp import SparseGP as SparseGP
     from kernelpot.models.terms import Term as Term
+    from kernelpot.properties.classifier import Classifier as Classifier
     from kernelpot.properties.dscribe import DScribe as DScribe
+    from kernelpot.properties.gp import GP as GP
     from kernelpot.properties.ridge import KernelRidge as KernelRidge
+    from kernelpot.properties.site_kernel import SiteKernel as SiteKernel
     from kernelpot.properties.structure_features import StructureFeatures as StructureFeatures
     from kernelpot.properties.structure_kernel import StructureKernel as StructureKernel
     from kernelpot.properties.vector_kernel import VectorKernel as VectorKernel
+    from kernelpot.report.modes import plot_modes as plot_modes
     from kernelpot.report.reliability import plot_reliability as plot_reliability
     from kernelpot.tuning.search import tune as tune
 
@@ -55,6 +59,8 @@ _HOMES = {
     "ACSF": "kernelpot.descriptors.acsf",
     "Alchemy": "kernelpot.alchemy",
     "Bootstrap": "kernelpot.models.bootstrap",
+    "Classifier": "kernelpot.properties.classifier",
+    "GP": "kernelpot.properties.gp",
     "ZBL": "kernelpot.models.baselines.zbl",
     "Calculator": "kernelpot.calculator",
     "CalculatorBaseline": "kernelpot.models.baselines.calculator",
@@ -71,6 +77,7 @@ _HOMES = {
     "Noise": "kernelpot.data.noise",
     "Prediction": "kernelpot.models.prediction",
     "SOAP": "kernelpot.descriptors.soap",
+    "SiteKernel": "kernelpot.properties.site_kernel",
     "SparseGP": "kernelpot.models.sparse_gp",
     "StopOnExtrapolation": "kernelpot.calculator",
     "StructureFeatures": "kernelpot.properties.structure_features",
@@ -82,6 +89,7 @@ _HOMES = {
     "evaluate": "kernelpot.models.scores",
     "forecast": "kernelpot.models.forecast",
     "load": "kernelpot.models.files",
+    "plot_modes": "kernelpot.report.modes",
     "plot_reliability": "kernelpot.report.reliability",
     "read": "kernelpot.data.read",
     "reliability": "kernelpot.models.reliability",

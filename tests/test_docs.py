@@ -36,10 +36,24 @@ def test_unbound_names_are_found():
 @pytest.mark.parametrize(
     "name",
     [
-        "acsf.md", "assess.md", "baselines.md", "elements.md", "forces.md", "goals.md", "gpu.md", "properties.md",
-        "robustness.md", "samples.md", "scale.md", "terms.md", "tune.md",
+        "acsf.md",
+        "alchemy.md",
+        "assess.md",
+        "baselines.md",
+        "elements.md",
+        "forces.md",
+        "goals.md",
+        "gp.md",
+        "gpu.md",
+        "modes.md",
+        "properties.md",
+        "robustness.md",
+        "samples.md",
+        "scale.md",
+        "terms.md",
+        "tune.md",
     ],
-)  # fmt: skip
+)
 def test_the_first_example_makes_what_it_uses(name):
     text = (DOCS / name).read_text(encoding="utf-8")
     code = text.split("```python\n")[1].split("```")[0]
@@ -65,6 +79,13 @@ def test_the_gaussian_process_of_the_gpu_page_runs(capsys):
     code = (DOCS / "gpu.md").read_text(encoding="utf-8").split("```python\n")[2].split("```")[0]
     exec(compile(code, "gpu.md", "exec"), {"__name__": "gpu"})
     assert "tensor([" in capsys.readouterr().out
+
+
+def test_the_examples_of_modes_and_alchemy_run(capsys):
+    for name in ("modes.md", "alchemy.md"):
+        for example in Document.parse(str(DOCS / name), PythonCodeBlockParser()):
+            example.evaluate()
+    assert "ΔF of one Ag turning into Pd" in capsys.readouterr().out
 
 
 def test_the_example_of_samples_runs(capsys):

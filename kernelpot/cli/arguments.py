@@ -3,26 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import textwrap
-from typing import Any, NoReturn
 
 from kernelpot import __version__
-from kernelpot.cli.values import (
-    criterion,
-    keys,
-    natural,
-    noise,
-    numbers,
-    positive,
-    positive_int,
-    positive_or_none,
-    power,
-    quota,
-    seed,
-)
-
-NOISE_DEFAULTS: dict[str, float | None] = {"energy": 0.002, "forces": 0.1, "stress": None}
-"""Noise that `select` plans with where the user gives none: eV/atom, eV/Å, eV/Å³."""
+from kernelpot.cli.options import Parser, add_command, add_keys, add_model, add_tuning
+from kernelpot.cli.values import criterion, natural, noise, numbers, positive, positive_int, power, quota, seed
 
 METHODS = (
     "greedy",
@@ -59,17 +43,10 @@ examples:
   kernelpot curate huge.xyz.xz --blocks huge.blocks -n 1000 --workers 4 --out chosen.xyz
   kernelpot fit labelled.xyz --out si.kp --test test.xyz
   kernelpot fit labelled.xyz --out si.kp --tune 10 --tune-table trials.csv
+  kernelpot regress crystals.xyz --property gap --combine average --out gap.kp
   kernelpot evaluate si.kp test.xyz --json scores.json
   kernelpot predict si.kp new.xyz --out predicted.xyz
 """
-
-
-class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are one line."""
-
-    def error(self, message: str) -> NoReturn:
-        """Exit with status 2 after one line, instead of the whole usage."""
-        self.exit(2, f"kernelpot: error: {message} (see `{self.prog} --help`)\n")
 
 
 def parser() -> Parser:
@@ -89,27 +66,15 @@ def parser() -> Parser:
     _assess(commands)
     _curate(commands)
     _fit(commands)
+    _regress(commands)
     _evaluate(commands)
     _predict(commands)
     _demo(commands)
     return top
 
 
-def _command(commands: argparse._SubParsersAction[Parser], name: str, help_: str, about: str) -> Parser:
-    command = commands.add_parser(
-        name,
-        help=help_,
-        description=textwrap.dedent(about).strip(),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    command.add_argument("--json", metavar="FILE", help="write the numbers as JSON; '-' is standard output")
-    command.add_argument("--quiet", action="store_true", help="no progress on standard error")
-    return command
-
-
 def _select(commands: argparse._SubParsersAction[Parser]) -> None:
-    command = _command(
+    command = add_command(
         commands,
         "select",
         "choose which structures to label; needs no labels",
@@ -179,12 +144,12 @@ def _select(commands: argparse._SubParsersAction[Parser]) -> None:
     command.add_argument(
         "--out", metavar="FILE", help="write the chosen structures, in order of choice, as extended XYZ"
     )
-    _settings(command)
-    _keys(command)
+    add_model(command)
+    add_keys(command)
 
 
 def _assess(commands: argparse._SubParsersAction[Parser]) -> None:
-    command = _command(
+    command = add_command(
         commands,
         "assess",
         "judge a training set: what it fixes, what is idle, what to add; needs no labels",
@@ -215,12 +180,12 @@ def _assess(commands: argparse._SubParsersAction[Parser]) -> None:
         default="IV",
         help="by what structures are weighed: IV, mean predicted variance over the target (default); D; A",
     )
-    _settings(command)
-    _keys(command)
+    add_model(command)
+    add_keys(command)
 
 
 def _curate(commands: argparse._SubParsersAction[Parser]) -> None:
-    command = _command(
+    command = add_command(
         commands,
         "curate",
         "choose from a pool that does not fit in memory; resumes",
@@ -271,12 +236,12 @@ def _curate(commands: argparse._SubParsersAction[Parser]) -> None:
     command.add_argument(
         "--out", metavar="FILE", help="write the chosen structures, in order of choice, as extended XYZ"
     )
-    _settings(command, kinds=False)
-    _keys(command)
+    add_model(command, kinds=False)
+    add_keys(command)
 
 
 def _fit(commands: argparse._SubParsersAction[Parser]) -> None:
-    command = _command(
+    command = add_command(
         commands,
         "fit",
         "fit a potential to labelled structures",
@@ -313,13 +278,45 @@ def _fit(commands: argparse._SubParsersAction[Parser]) -> None:
         action="store_true",
         help="learn the difference from the repulsion of nuclei, which keeps atoms apart where no label says so",
     )
-    _settings(command, cutoff=None)
-    _tuning(command)
-    _keys(command)
+    add_model(command, cutoff=None)
+    add_tuning(command)
+    add_keys(command)
+
+
+def _regress(commands: argparse._SubParsersAction[Parser]) -> None:
+    command = add_command(
+        commands,
+        "regress",
+        "fit a model of one property of a structure, such as a band gap",
+        """
+        Fit a kernel ridge regression to one number for each structure, and save it. The
+        property stands in the comment lines of extended XYZ, as in gap=1.2.
+        """,
+    )
+    command.add_argument("train", nargs="+", metavar="TRAIN", help="files of structures with the property")
+    command.add_argument("--property", required=True, metavar="NAME", help="name of the property in the files")
+    command.add_argument("--out", required=True, metavar="MODEL", help="the model file to write, e.g. gap.kp")
+    command.add_argument("--test", nargs="+", metavar="FILE", default=[], help="also score the model on these")
+    command.add_argument(
+        "--combine",
+        choices=("sum", "average", "rematch"),
+        default="sum",
+        help="how kernels of environments make one of structures: sum for extensive properties (default); "
+        "average or rematch (best match) for intensive ones",
+    )
+    command.add_argument(
+        "--baseline",
+        choices=("composition", "mean", "none"),
+        help="subtracted first: composition, linear in the numbers of atoms (default with sum); mean (else)",
+    )
+    command.add_argument(
+        "--alpha", type=positive, help="regularisation in units of the kernel (default: by left-out errors)"
+    )
+    add_model(command, potential=False)
 
 
 def _evaluate(commands: argparse._SubParsersAction[Parser]) -> None:
-    command = _command(
+    command = add_command(
         commands,
         "evaluate",
         "score a model on labelled structures",
@@ -328,13 +325,13 @@ def _evaluate(commands: argparse._SubParsersAction[Parser]) -> None:
         standard deviations are honest.
         """,
     )
-    command.add_argument("model", metavar="MODEL", help="a model file that `kernelpot fit` wrote")
+    command.add_argument("model", metavar="MODEL", help="a model file that `kernelpot fit` or `regress` wrote")
     command.add_argument("files", nargs="+", metavar="FILE", help="files of labelled structures")
-    _keys(command)
+    add_keys(command)
 
 
 def _predict(commands: argparse._SubParsersAction[Parser]) -> None:
-    command = _command(
+    command = add_command(
         commands,
         "predict",
         "predict energies, forces, stresses and their standard deviations",
@@ -343,13 +340,13 @@ def _predict(commands: argparse._SubParsersAction[Parser]) -> None:
         deviation of each, as extended XYZ.
         """,
     )
-    command.add_argument("model", metavar="MODEL", help="a model file that `kernelpot fit` wrote")
+    command.add_argument("model", metavar="MODEL", help="a model file that `kernelpot fit` or `regress` wrote")
     command.add_argument("files", nargs="+", metavar="FILE", help="files of structures")
     command.add_argument("--out", required=True, metavar="FILE", help="the extended XYZ file to write")
 
 
 def _demo(commands: argparse._SubParsersAction[Parser]) -> None:
-    command = _command(
+    command = add_command(
         commands,
         "demo",
         "the whole job on made-up Cu-Au data, with a report; needs no file",
@@ -363,94 +360,3 @@ def _demo(commands: argparse._SubParsersAction[Parser]) -> None:
     command.add_argument("--pool", type=positive_int, default=300, help="structures in the pool (default: 300)")
     command.add_argument("-n", type=positive_int, default=25, metavar="N", help="structures to choose (25)")
     command.add_argument("--seed", type=seed, default=0, help="seed of everything random (default: 0)")
-
-
-class _Given(argparse.Action):
-    """Keeps a value, with the fact that the user gave it."""
-
-    def __call__(
-        self,
-        parser: argparse.ArgumentParser,  # noqa: ARG002
-        namespace: argparse.Namespace,
-        values: Any,
-        option_string: str | None = None,  # noqa: ARG002
-    ) -> None:
-        setattr(namespace, self.dest, values)
-        namespace.given = (*getattr(namespace, "given", ()), self.dest)
-
-
-def _tuning(command: Parser) -> None:
-    group = command.add_argument_group(
-        "tuning",
-        "Settings that are given stay as given; the others of cutoff, n-max, l-max, sigma and zeta are searched.",
-    )
-    group.add_argument(
-        "--tune",
-        type=positive,
-        nargs="?",
-        const=10.0,
-        metavar="MINUTES",
-        help="search the settings by left-out errors for so long first (10 where no number follows)",
-    )
-    group.add_argument("--tune-fits", type=positive_int, metavar="N", help="at most N fits: alone, exactly repeatable")
-    group.add_argument(
-        "--tune-groups", action="store_true", help="leave out each config_type in turn, instead of folds of frames"
-    )
-    group.add_argument("--tune-table", metavar="FILE", help="write the table of all trials, as CSV")
-    group.add_argument("--tune-resume", metavar="FILE", help="keep trials here; an interrupted search goes on from it")
-
-
-def _settings(command: Parser, *, cutoff: float | None = 5.0, kinds: bool = True) -> None:
-    group = command.add_argument_group("model")
-    if kinds:
-        group.add_argument(
-            "--descriptor",
-            choices=("soap", "acsf"),
-            default="soap",
-            help="soap, or acsf: symmetry functions, n-max radial ones, scaled on the structures (default: soap)",
-        )
-        group.add_argument(
-            "--gaussian",
-            type=positive,
-            metavar="LENGTH",
-            help="Gaussian kernel of this length between unit vectors, instead of a power; 1.5 suits acsf",
-        )
-    group.add_argument(
-        "--cutoff",
-        type=positive,
-        default=cutoff,
-        action=_Given,
-        help=f"reach of an environment, Å (default: {cutoff or 'from the distances between atoms in the data'})",
-    )
-    group.add_argument("--n-max", type=positive_int, default=8, action=_Given, help="radial functions (default: 8)")
-    group.add_argument("--l-max", type=natural, default=6, action=_Given, help="largest angular momentum (default: 6)")
-    group.add_argument(
-        "--sigma", type=positive, default=0.5, action=_Given, help="width of an atom's density, Å (default: 0.5)"
-    )
-    group.add_argument("--zeta", type=positive_int, default=2, action=_Given, help="power of the kernel (default: 2)")
-    group.add_argument(
-        "--n-inducing",
-        type=positive_int,
-        default=500,
-        action=_Given,
-        help="inducing environments at most (default: 500)",
-    )
-    group.add_argument("--amplitude", type=positive, default=1.0, help="prior std of a local energy, eV (default: 1)")
-    for kind, unit in (("energy", "eV/atom"), ("forces", "eV/Å"), ("stress", "eV/Å³")):
-        group.add_argument(
-            f"--noise-{kind}",
-            type=positive_or_none,
-            default=argparse.SUPPRESS,
-            metavar="STD",
-            help=f"noise of {kind}, {unit}, or 'none' (default: {NOISE_DEFAULTS[kind] or 'none'})",
-        )
-    group.add_argument("--seed", type=seed, default=0, help="seed of everything random (default: 0)")
-
-
-def _keys(command: Parser) -> None:
-    command.add_argument(
-        "--keys",
-        type=keys,
-        metavar="KIND=NAME,...",
-        help="where labels stand, e.g. energy=dft_energy,forces=dft_forces; 'none' ignores a kind",
-    )

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import kernelpot as kp
-from kernelpot.cli.arguments import NOISE_DEFAULTS
 from kernelpot.cli.common import given_noise, model_of, read, settings_json, shortened, source_of, write_structures
+from kernelpot.cli.options import NOISE_DEFAULTS
 from kernelpot.cli.output import check_outputs, show, write_json
 from kernelpot.errors import DataError, ParameterError
 from kernelpot.progress import say

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import kernelpot as kp
-from kernelpot.cli.arguments import NOISE_DEFAULTS
 from kernelpot.cli.common import given_noise, model_of, read, settings_json, shortened, source_of, write_structures
 from kernelpot.cli.curation import curate as curate
+from kernelpot.cli.options import NOISE_DEFAULTS
 from kernelpot.cli.output import check_outputs, show, write_json
 from kernelpot.errors import LabelError, ParameterError
 from kernelpot.progress import track
@@ -79,12 +79,22 @@ def fit(args: Namespace) -> None:
     write_json(args.json, _model_json(model, args) | tested | ({"tuning": tuned.as_dict()} if tuned else {}))
 
 
+def regress(args: Namespace) -> None:
+    """Fit a model of one property."""
+    from kernelpot.cli import regression
+
+    regression.regress(args)
+
+
 def evaluate(args: Namespace) -> None:
     """Score a saved model on labelled structures."""
-    from kernelpot.models.files import load_potential
-
     check_outputs({"--json": args.json}, [args.model, *args.files])
-    model = load_potential(args.model)
+    model = _loaded(args)
+    if not isinstance(model, kp.SparseGP | kp.ForceRidge):
+        from kernelpot.cli.regression import evaluate_property
+
+        evaluate_property(args, model)
+        return
     structures = read(args, args.files)
     scores = kp.evaluate(model, structures)
     show(f"{args.model} on {len(structures)} structures\n{scores}", args.json)
@@ -93,11 +103,14 @@ def evaluate(args: Namespace) -> None:
 
 def predict(args: Namespace) -> None:
     """Write structures with predictions and their standard deviations."""
-    from kernelpot.models.files import load_potential
-
     inputs = [args.model, *args.files]
     check_outputs({"--out": args.out, "--json": args.json}, inputs)
-    model = load_potential(args.model)
+    model = _loaded(args)
+    if not isinstance(model, kp.SparseGP | kp.ForceRidge):
+        from kernelpot.cli.regression import predict_property
+
+        predict_property(args, model)
+        return
     structures = read(args, args.files)
     starts = range(0, len(structures), CHUNK)
     predicted = [
@@ -169,6 +182,16 @@ def demo(args: Namespace) -> None:
     write_json(args.json, outcome.as_dict())
 
 
+def _loaded(args: Namespace) -> Any:
+    """Read a model that the command line has a use for."""
+    model = kp.load(args.model)
+    if not isinstance(model, kp.SparseGP | kp.ForceRidge | kp.KernelRidge):
+        raise ParameterError(f"{args.model} holds a {type(model).__name__}, which is for Python alone")
+    if isinstance(model, kp.KernelRidge) and not hasattr(model.kernel_, "descriptor"):
+        raise ParameterError(f"{args.model} is a model of features or of several kernels, which is for Python alone")
+    return model
+
+
 def _fit_noise(args: Namespace) -> kp.Noise | str:
     given = {kind for kind in NOISE_DEFAULTS if hasattr(args, f"noise_{kind}")}
     if args.noise is None and not given:
@@ -183,7 +206,7 @@ def _fit_noise(args: Namespace) -> kp.Noise | str:
     return kp.Noise(**dict(zip(NOISE_DEFAULTS, (*args.noise, None), strict=False)))
 
 
-def _with_predictions(model: SparseGP, structures: Sequence[Atoms]) -> list[Atoms]:
+def _with_predictions(model: SparseGP | kp.ForceRidge, structures: Sequence[Atoms]) -> list[Atoms]:
     """Copy structures with the predictions as their labels, the standard deviations beside them."""
     from ase.calculators.singlepoint import SinglePointCalculator
 

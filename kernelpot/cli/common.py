@@ -28,14 +28,23 @@ def read(args: Namespace, files: Sequence[str], *, check: bool = True) -> list[A
 
 def model_of(args: Namespace, noise: kp.Noise | str, structures: Sequence[Atoms] = ()) -> SparseGP:
     """Make the model that the settings describe; symmetry functions are scaled on the structures where there are."""
-    kernel: kp.DotProduct | kp.Gaussian = kp.DotProduct(zeta=args.zeta, amplitude=args.amplitude)
-    if args.gaussian is not None:
-        kernel = kp.Gaussian(args.gaussian, args.amplitude)
-    descriptor = _acsf(args, structures) if args.descriptor == "acsf" else soap_of(args)
     baseline = kp.ZBL() if getattr(args, "zbl", False) else None
     return kp.SparseGP(
-        descriptor, kernel, n_inducing=args.n_inducing, noise=noise, seed=args.seed, baseline=baseline
+        descriptor_of(args, structures), kernel_of(args), n_inducing=args.n_inducing, noise=noise, seed=args.seed,
+        baseline=baseline,
     )  # fmt: skip
+
+
+def descriptor_of(args: Namespace, structures: Sequence[Atoms] = ()) -> kp.SOAP | kp.ACSF:
+    """Make the descriptor that the settings describe."""
+    return _acsf(args, structures) if args.descriptor == "acsf" else soap_of(args)
+
+
+def kernel_of(args: Namespace) -> kp.DotProduct | kp.Gaussian:
+    """Make the kernel of environments that the settings describe."""
+    if args.gaussian is not None:
+        return kp.Gaussian(args.gaussian, args.amplitude)
+    return kp.DotProduct(zeta=args.zeta, amplitude=args.amplitude)
 
 
 def soap_of(args: Namespace) -> kp.SOAP:

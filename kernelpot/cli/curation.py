@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import kernelpot as kp
-from kernelpot.cli.arguments import NOISE_DEFAULTS
 from kernelpot.cli.common import soap_of
+from kernelpot.cli.options import NOISE_DEFAULTS
 from kernelpot.cli.output import check_outputs, show, write_json
 from kernelpot.design.manifest import differences
 from kernelpot.errors import ParameterError, StoreError

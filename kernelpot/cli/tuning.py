@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import kernelpot as kp
-from kernelpot.cli.arguments import NOISE_DEFAULTS
+from kernelpot.cli.options import NOISE_DEFAULTS
 from kernelpot.cli.output import show
 from kernelpot.errors import ParameterError
 from kernelpot.progress import say

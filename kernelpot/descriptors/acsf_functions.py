@@ -36,7 +36,7 @@ def checked_rows(name: str, rows: Any, columns: tuple[str, ...]) -> Rows:
     what = columns[0] if len(columns) == 1 else f"[{', '.join(columns)}]"
     try:
         array = np.array([] if rows is None else _listed(rows), dtype=float)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         array = np.array(np.nan)
     if array.size == 0 and array.ndim <= 2:
         return ()

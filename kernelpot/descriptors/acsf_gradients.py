@@ -159,22 +159,22 @@ def symmetry_vjp(
 
 @njit(cache=True, fastmath=FASTMATH)
 def _turn_buffer(
-    kind: Any, angular: Any, powers: Any, table: Any, step: Any, n: Any, j: Any, ks: Any, near: Any, scratch: Any,
-    value: Any, slope: Any, row: Any,
+    kind: Any, angular: Any, powers: Any, table: Any, step: Any, n: Any, js: Any, ks: Any, near: Any, scratch: Any,
+    value: Any, slope: Any, first: Any, moved: Any,
 ) -> Any:  # fmt: skip
-    """Add ∂G/∂r_j of the buffered triples, all with the same j, to row[x, function]."""
+    """Add ∂G/∂r_j of the buffered triples, in runs of one j each, to moved[j - first, x, function]."""
     if kind == 0:
         third_side_slope(table, step, n, scratch[1], value, slope)
     else:
         value[:, :n] = 1.0
         slope[:, :n] = 0.0
-    base, square, low = scratch[2], scratch[3], scratch[4]
-    c, xk, yk, zk, both, along = scratch[0], scratch[5], scratch[6], scratch[7], scratch[8], scratch[9]
-    inverse = near[INVERSE, j]
+    c, base, square, low, whole = scratch[0], scratch[2], scratch[3], scratch[4], scratch[5]
+    both, along, xk, yk, zk = scratch[6], scratch[7], scratch[8], scratch[9], scratch[10]
     for m in range(n):
-        k = ks[m]
+        j, k = js[m], ks[m]
         xk[m], yk[m], zk[m] = near[X, k], near[Y, k], near[Z, k]
-        both[m], along[m] = inverse * near[INVERSE, k], c[m] * inverse * inverse
+        both[m] = near[INVERSE, j] * near[INVERSE, k]
+        along[m] = c[m] * near[INVERSE, j] * near[INVERSE, j]
     for e in range(value.shape[0]):
         own = near[FIRST + 2 * e]
         for m in range(n):
@@ -182,43 +182,56 @@ def _turn_buffer(
             slope[e, m] *= own[ks[m]]
     done, f = -1, 0
     while angular[0, f] >= 0:
-        q, e = angular[0, f], angular[1, f]
+        q, e, place = angular[0, f], angular[1, f], angular[2, f]
         if q != done:
             power(powers[0, q], powers[1, q], n, c, base, square, low)
+            for m in range(n):
+                whole[m] = low[m] * base[m]
             done = q
-        ej, stretch = 2.0 * near[FIRST + 2 * e, j], 2.0 * near[FIRST + 2 * e + 1, j]
-        turned = 0.5 * ej * powers[0, q] * powers[1, q]
         here, there = value[e], slope[e]
-        alpha, gx, gy, gz = 0.0, 0.0, 0.0, 0.0
-        for m in range(n):
-            fc = turned * low[m] * here[m]
-            whole = low[m] * base[m]
-            fs = 2.0 * ej * whole * there[m]
-            gamma = fc * both[m] - fs
-            alpha += fs - fc * along[m] + stretch * whole * here[m]
-            gx += gamma * xk[m]
-            gy += gamma * yk[m]
-            gz += gamma * zk[m]
-        place = angular[2, f]
-        row[0, place] += alpha * near[X, j] + gx
-        row[1, place] += alpha * near[Y, j] + gy
-        row[2, place] += alpha * near[Z, j] + gz
+        begin = 0
+        while begin < n:
+            j = js[begin]
+            end = begin + 1
+            while end < n and js[end] == j:
+                end += 1
+            ej, stretch = 2.0 * near[FIRST + 2 * e, j], 2.0 * near[FIRST + 2 * e + 1, j]
+            turned = 0.5 * ej * powers[0, q] * powers[1, q]
+            total, sx, sy, sz = 0.0, 0.0, 0.0, 0.0
+            for m in range(begin, end):
+                fc = turned * low[m] * here[m]
+                fs = 2.0 * ej * whole[m] * there[m]
+                gamma = fc * both[m] - fs
+                total += fs - fc * along[m] + stretch * whole[m] * here[m]
+                sx += gamma * xk[m]
+                sy += gamma * yk[m]
+                sz += gamma * zk[m]
+            moved[j - first, 0, place] += total * near[X, j] + sx
+            moved[j - first, 1, place] += total * near[Y, j] + sy
+            moved[j - first, 2, place] += total * near[Z, j] + sz
+            begin = end
         f += 1
 
 
 @njit(cache=True, fastmath=FASTMATH)
-def _spread(part: Any, first: Any, identity: Any, weights: Any, a: Any, b: Any, row: Any) -> Any:
-    """Add part[x, :] to row[x, first of channel …], each times the weights of both elements (b < 0: of a alone)."""
-    size = part.shape[1]
-    for x in range(3):
-        if identity:
-            row[x, first : first + size] += part[x]
-            continue
-        for ch in range(weights.shape[0]):
-            w = weights[ch, a]
-            if b >= 0:
-                w *= weights[ch, b]
-            row[x, first + ch * size : first + (ch + 1) * size] += w * part[x]
+def _add_pair(r: Any, moved: Any, first: Any, weight: Any, row: Any, own: Any, virial: Any) -> Any:
+    """Add weight times a pair's derivatives to its atom's row and to the virial, and take them off its centre's."""
+    x, y, z = r[0], r[1], r[2]
+    for m in range(moved.shape[1]):
+        f = first + m
+        cx, cy, cz = weight * moved[0, m], weight * moved[1, m], weight * moved[2, m]
+        row[0, f] += cx
+        row[1, f] += cy
+        row[2, f] += cz
+        own[0, f] -= cx
+        own[1, f] -= cy
+        own[2, f] -= cz
+        virial[0, f] += x * cx
+        virial[1, f] += y * cy
+        virial[2, f] += z * cz
+        virial[3, f] += 0.5 * (y * cz + z * cy)
+        virial[4, f] += 0.5 * (x * cz + z * cx)
+        virial[5, f] += 0.5 * (x * cy + y * cx)
 
 
 @njit(cache=True, nogil=True, fastmath=FASTMATH)
@@ -236,11 +249,10 @@ def symmetry_rows(
     near, which = np.empty((FIRST + 2 * count, most)), np.empty(most, np.int64)
     begins = np.empty(n_elements + 1, np.int64)
     js, ks = np.empty(BUFFER, np.int64), np.empty(BUFFER, np.int64)
-    scratch = np.empty((10, BUFFER))
+    scratch = np.empty((11, BUFFER))
     value, slope = np.empty((count, BUFFER)), np.empty((count, BUFFER))
     g, dg = np.empty(n_radial), np.empty(n_radial)
-    change = np.empty((3, rows.shape[2]))
-    pairs, triples = np.empty((3, n_radial)), np.empty((3, n_angular))
+    pair, moved = np.empty((3, n_radial)), np.empty((most, 3, n_angular))
     for centre in range(begin, end):
         i = start + centre
         own = slot_offsets[i] - slot_offsets[start]
@@ -248,51 +260,49 @@ def symmetry_rows(
         virial[centre] = 0.0
         neighbours(i, name, cutoff, etas, vectors, elements, offsets, near, which, begins)
         for a in range(n_elements):
+            size = begins[a + 1] - begins[a]
             for j in range(begins[a], begins[a + 1]):
-                change[:] = 0.0
                 radial_functions(name, cutoff, radial, np.sqrt(near[SQUARE, j]), g, dg)
                 for x in range(3):
                     along = near[x, j] * near[INVERSE, j]
                     for m in range(n_radial):
-                        pairs[x, m] = along * dg[m]
-                _spread(pairs, 1 + a * n_radial if identity else 1, identity, weights, a, -1, change)
-                for b in range(n_elements if n_angular > 0 else 0):
-                    if begins[b] == begins[b + 1]:
+                        pair[x, m] = along * dg[m]
+                for ch in range(1 if identity else n_channels):
+                    first = 1 + (a if identity else ch) * n_radial
+                    weight = 1.0 if identity else weights[ch, a]
+                    row = rows[own + slot[which[j]]]
+                    _add_pair(vectors[which[j]], pair, first, weight, row, rows[own], virial[centre])
+            for b in range(n_elements if n_angular > 0 and size > 0 else 0):
+                if begins[b] == begins[b + 1]:
+                    continue
+                moved[:size] = 0.0
+                for kind in range(2):
+                    if angular[kind, 0, 0] < 0:
                         continue
-                    triples[:] = 0.0
-                    for kind in range(2):
-                        if angular[kind, 0, 0] < 0:
-                            continue
+                    n = 0
+                    for j in range(begins[a], begins[a + 1]):
                         k = begins[b]
                         while k < begins[b + 1]:
-                            k, n = fill(kind, cutoff, near, j, k, begins[b + 1], 0, js, ks, scratch)
-                            _turn_buffer(
-                                kind, angular[kind], powers, table, step, n, j, ks, near, scratch, value, slope,
-                                triples,
-                            )  # fmt: skip
+                            k, n = fill(kind, cutoff, near, j, k, begins[b + 1], n, js, ks, scratch)
+                            if n == BUFFER:
+                                _turn_buffer(
+                                    kind, angular[kind], powers, table, step, n, js, ks, near, scratch, value, slope,
+                                    begins[a], moved,
+                                )  # fmt: skip
+                                n = 0
+                    if n > 0:
+                        _turn_buffer(
+                            kind, angular[kind], powers, table, step, n, js, ks, near, scratch, value, slope,
+                            begins[a], moved,
+                        )  # fmt: skip
+                for j in range(begins[a], begins[a + 1]):
+                    row = rows[own + slot[which[j]]]
+                    part = moved[j - begins[a]]
                     if identity:
                         first = angular_start(a, b, n_radial, n_angular, n_elements)
-                    else:
-                        first = 1 + n_channels * n_radial
-                    _spread(triples, first, identity, weights, a, b, change)
-                _add_pair(vectors[which[j]], change, rows[own + slot[which[j]]], rows[own], virial[centre])
-
-
-@njit(cache=True, fastmath=FASTMATH)
-def _add_pair(r: Any, change: Any, row: Any, own: Any, virial: Any) -> Any:
-    """Add a pair's derivatives to its atom's row and to the virial, and take them off its centre's row."""
-    x, y, z = r[0], r[1], r[2]
-    for f in range(change.shape[1]):
-        cx, cy, cz = change[0, f], change[1, f], change[2, f]
-        row[0, f] += cx
-        row[1, f] += cy
-        row[2, f] += cz
-        own[0, f] -= cx
-        own[1, f] -= cy
-        own[2, f] -= cz
-        virial[0, f] += x * cx
-        virial[1, f] += y * cy
-        virial[2, f] += z * cz
-        virial[3, f] += 0.5 * (y * cz + z * cy)
-        virial[4, f] += 0.5 * (x * cz + z * cx)
-        virial[5, f] += 0.5 * (x * cy + y * cx)
+                        _add_pair(vectors[which[j]], part, first, 1.0, row, rows[own], virial[centre])
+                        continue
+                    for ch in range(n_channels):
+                        first = 1 + n_channels * n_radial + ch * n_angular
+                        weight = weights[ch, a] * weights[ch, b]
+                        _add_pair(vectors[which[j]], part, first, weight, row, rows[own], virial[centre])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from kernelpot.archive import Archive, damaged, read_archive
 from kernelpot.data.noise import Noise
@@ -30,15 +30,20 @@ def load(path: str | Path, *, baseline: object = None, device: str | None = None
     ----------
     path
         Of the file.
-    baseline, device, precision
-        As in `load_potential`; other models take none.
+    baseline
+        Calculator (or `CalculatorBaseline`) that a `SparseGP` was fitted to the difference from: a file holds its name
+        only. A `ZBL` is in the file.
+    device, precision
+        Where a potential shall compute, as in `SparseGP.to`; the file does not say.
 
     Raises
     ------
     ModelFileError
-        As `load_potential`.
+        There is no such file; it is damaged, foreign, or of a version that this kernelpot cannot read; or its baseline
+        was not given, or one of another name.
     ParameterError
-        As `load_potential`, or a property model was given a baseline or a device.
+        A baseline, device or precision was given that the model has no use for, or there is no such device or
+        precision.
     """
     archive = read_archive(path)
     if archive.format not in _PROPERTIES:
@@ -49,41 +54,10 @@ def load(path: str | Path, *, baseline: object = None, device: str | None = None
     return getattr(import_module(home), reader)(archive)
 
 
-def load_potential(
-    path: str | Path, *, baseline: object = None, device: str | None = None, precision: str = "float64"
-) -> SparseGP:
-    """Read a potential that `SparseGP.save` wrote.
-
-    A file of another model, such as `ForceRidge.save` wrote, gives that model.
-
-    Parameters
-    ----------
-    path
-        Of the file.
-    baseline
-        Calculator (or `CalculatorBaseline`) that the model was fitted to the difference from: a file holds its name
-        only. A `ZBL` is in the file.
-    device, precision
-        Where it shall compute, as in `SparseGP.to`; the file does not say.
-
-    Raises
-    ------
-    ModelFileError
-        There is no such file; it is damaged, foreign, or of a version that this kernelpot cannot read; or its baseline
-        was not given, or one of another name.
-    ParameterError
-        A baseline was given that the file has no use for, or there is no such device or precision.
-    """
-    archive = read_archive(path)
-    if archive.format in _PROPERTIES:
-        raise ModelFileError(f"{path}: a property model, where a potential is needed; kernelpot.load(path) reads it.")
-    return _potential(archive, baseline, device, precision)
-
-
-def _potential(archive: Archive, baseline: object, device: str | None, precision: str) -> SparseGP:
+def _potential(archive: Archive, baseline: object, device: str | None, precision: str) -> SparseGP | ForceRidge:
     path = archive.path
     if archive.format == FORCE_FORMAT:
-        return cast("SparseGP", _forces(archive, baseline, device, precision))
+        return _forces(archive, baseline, device, precision)
     settings, state = read_model(archive)
     try:
         model = _specification(settings)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from kernelpot.archive import write_archive
+from kernelpot.descriptors import named
 from kernelpot.descriptors.protocol import Descriptor
 from kernelpot.properties.composites import EncodedPair, Product, Scaled, Sum
 from kernelpot.properties.encoded import Encoded
@@ -21,12 +21,6 @@ from kernelpot.properties.vector_kernel import VectorKernel
 FORMAT = "kernelpot-kernel-ridge"
 VERSION = 1
 
-_DESCRIPTORS = {
-    "ACSF": "kernelpot.descriptors.acsf",
-    "DScribe": "kernelpot.properties.dscribe",
-    "SOAP": "kernelpot.descriptors.soap",
-    "TwoBody": "kernelpot.descriptors.two_body",
-}
 STATES = {
     "exact": (Exact, ("factor", "dual")),
     "inducing": (Inducing, ("whitening", "factor", "weights", "residual", "variance_left")),
@@ -34,8 +28,8 @@ STATES = {
 """What is a state of each name, and which arrays it has."""
 
 
-def write_ridge(path: str | Path, model: Any) -> None:
-    """Write a fitted `KernelRidge`; the file appears whole or not at all.
+def write_ridge(path: str | Path, model: Any, label: str | None) -> None:
+    """Write a fitted `KernelRidge` with the name of its property; the file appears whole or not at all.
 
     Raises
     ------
@@ -60,6 +54,7 @@ def write_ridge(path: str | Path, model: Any) -> None:
             "species": model.baseline_.species,
             "n_features": getattr(model, "n_features_in_", None),
             "n_items": len(model.items_),
+            "label": label,
         },
     }
     arrays = {f"state_{part}": getattr(model.state_, part) for part in STATES[name][1]}
@@ -107,9 +102,12 @@ def descriptor_of(settings: Mapping[str, Any]) -> Descriptor:
     KeyError, TypeError, ValueError
         There is none of this name, or its settings are wrong.
     """
-    name = settings["name"]
-    made: Descriptor = getattr(import_module(_DESCRIPTORS[name]), name).from_settings(settings)
-    return made
+    # Here, as DScribe takes seconds to import, and few models have it.
+    if settings["name"] == "DScribe":
+        from kernelpot.properties.dscribe import DScribe
+
+        return DScribe.from_settings(settings)
+    return named.descriptor_of(dict(settings))
 
 
 def item_arrays(items: Any, prefix: str) -> dict[str, np.ndarray]:

@@ -245,6 +245,9 @@ class GP(RegressorMixin, BaseEstimator):
         """Return the variance of given noise in units of the standardised targets."""
         if self.noise is None:
             return None
+        real = isinstance(self.noise, int | float | np.number) and not isinstance(self.noise, bool)
+        if not real or not 0.0 < self.noise < np.inf:
+            raise ParameterError(f"`noise` must be a positive standard deviation in units of y, got {self.noise!r}.")
         scale = self._targets.scale
         if np.ptp(scale) > 0.0:
             raise ParameterError(

@@ -84,6 +84,10 @@ class PropertySpace:
         )
 
     def _features(self, encoded: Any) -> Iterator[Float[np.ndarray, "rows d"]]:
+        if encoded is self.items:
+            # K U diag(λ)^(-1/2) = U diag(λ)^(1/2), and columns of the whitening have the length λ^(-1/2).
+            yield self.whitening / np.einsum("md,md->d", self.whitening, self.whitening)
+            return
         rows = max(1, ENTRIES // len(self.items))
         for start in range(0, len(encoded), rows):
             part = encoded if len(encoded) <= rows else encoded[start : start + rows]

@@ -54,6 +54,10 @@ def _rebuilt(header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Ker
     model.baseline_ = Baseline(settings["baseline"], baseline, species)
     model.alpha_ = real(facts["alpha"], "alpha", above=True)
     model.jitter_, model._single = float(facts["jitter"]), bool(facts["single"])
+    label = facts.get("label")
+    if label is not None and not isinstance(label, str):
+        raise ValueError("the name of the property is no text")
+    model.label_ = label
     if facts["n_features"] is not None:
         model.n_features_in_ = int(facts["n_features"])
     return model

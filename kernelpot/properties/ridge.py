@@ -259,25 +259,31 @@ class KernelRidge(RegressorMixin, BaseEstimator):
             )
         return self._shaped(self.state_.left_out_folds(np.flatnonzero(labels == f) for f in np.unique(labels)))
 
-    def save(self, path: str | Path) -> None:
+    def save(self, path: str | Path, *, label: str | None = None) -> None:
         """Write the fitted model, with its items as vectors, to a file that `kernelpot.load` reads.
 
         Parameters
         ----------
         path
             Of the file, which appears whole or not at all.
+        label
+            Name of the property, which the command line reads and writes; `label_` of the loaded model.
 
         Raises
         ------
         NotFittedError
             The model is not fitted.
+        ParameterError
+            The label is no text.
         ModelFileError
             The file cannot be written.
         """
         from kernelpot.properties.files import write_ridge
 
         require_fitted(self)
-        write_ridge(path, self)
+        if label is not None and not (isinstance(label, str) and label):
+            raise ParameterError(f"`label` must be the name of the property, got {label!r}.")
+        write_ridge(path, self, label or getattr(self, "label_", None))
 
     def _left_out(self) -> tuple[Float[np.ndarray, "n outputs"], Float[np.ndarray, " n"]]:
         require_fitted(self)

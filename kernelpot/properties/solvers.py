@@ -71,8 +71,8 @@ class Exact:
         Raises
         ------
         ParameterError
-            The matrix is not finite, or further from positive definite than round-off explains, or for a kernel that may be
-            indefinite than `INDEFINITE` allows.
+            The matrix is not finite, or further from positive definite than round-off explains, or than `INDEFINITE`
+            allows for a kernel that may be so.
         """
         _require_finite(kernel)
         kernel = kernel.copy() if keep else kernel

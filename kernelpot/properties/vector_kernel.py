@@ -94,8 +94,8 @@ class VectorKernel(Composable):
         return VectorKernel(self.kind, length=length if 0.0 < length < np.inf else 1.0, degree=self.degree)
 
     def encode(self, items: Any) -> Float[np.ndarray, "n f"]:
-        """Return the rows as an array of numbers."""
-        return rows(items)
+        """Return a copy of the rows as numbers, which a model keeps whatever becomes of the original."""
+        return rows(items).copy()
 
     def matrix(self, a: Any, b: Any | None = None) -> Float[np.ndarray, "n m"]:
         """Return k(a_i, b_j); without `b` k(a_i, a_j), symmetric to the last bit."""

@@ -351,6 +351,8 @@ def test_settings_hold_shift_and_scale():
         ({"g2": [[-1.0, 0.0]]}, "eta must lie between 0"),
         ({"g2": [[np.nan, 0.0]]}, "finite numbers"),
         ({"g2": "wide"}, "`g2` must be a list"),
+        ({"g2": [[10**400, 0.0]]}, "`g2` must be a list"),
+        ({"g4": [[0.1, 1.0, 1.0], [0.1]]}, r"`g4` must be a list of \[eta, zeta, lambda\]"),
         ({"g2": [[True, 0.0]]}, "`g2` must be a list"),
         ({"g2": [[1.0, 0.0]] * 501}, "at most 500"),
         ({"g3": [[1.0, 2.0]]}, "`g3` must be a list of kappa"),

@@ -10,8 +10,10 @@ from ase.io import write
 
 import kernelpot as kp
 from kernelpot.curate import load_space, sample, save_space, select_chunks, write_blocks
+from kernelpot.descriptors import acsf_device
 from kernelpot.descriptors.named import descriptor_of
 from kernelpot.errors import ModelFileError, ParameterError
+from kernelpot.features import torch_environments, torch_residual
 from tests import potentials
 from tests import structures as make
 from tests.devices import DEVICES
@@ -46,6 +48,23 @@ def test_saved_model_predicts_the_same(name, tmp_path):
 def test_model_moved_to_a_device_predicts_the_same(name, device):
     model = MODELS[name]()
     assert_same(model.to(device).predict(TEST[name]), model.predict(TEST[name]))
+
+
+@on_models
+@pytest.mark.parametrize("device", DEVICES)
+def test_small_pieces_on_a_device_change_nothing(name, device, monkeypatch):
+    model = MODELS[name]()
+    there = model.to(device)
+    for module in (torch_environments, torch_residual, acsf_device):
+        monkeypatch.setattr(module, "working_bytes", lambda device, n=1: 300_000)
+    assert_same(there.predict(TEST[name]), model.predict(TEST[name]))
+
+
+@on_models
+@pytest.mark.parametrize("precision", ["mixed", "float32"])
+def test_lower_precision_changes_little(name, precision):
+    model = MODELS[name]()
+    assert_same(model.to("cpu", precision=precision).predict(TEST[name]), model.predict(TEST[name]), 1e-4, 1e-3)
 
 
 @pytest.mark.parametrize("device", DEVICES)

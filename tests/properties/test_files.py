@@ -55,6 +55,13 @@ def test_a_precomputed_kernel(tmp_path):
     np.testing.assert_array_equal(kp.load(tmp_path / "m.kp").predict(kernel), model.predict(kernel))
 
 
+def test_symmetry_functions(tmp_path):
+    kernel = kp.StructureKernel(kp.ACSF(cutoff=4.0), kp.Gaussian(0.5))
+    model = kp.KernelRidge(kernel).fit(CRYSTALS, ENERGIES)
+    model.save(tmp_path / "m.kp")
+    np.testing.assert_array_equal(kp.load(tmp_path / "m.kp").predict(CRYSTALS), model.predict(CRYSTALS))
+
+
 def test_a_descriptor_of_dscribe(tmp_path):
     dscribe = pytest.importorskip("dscribe.descriptors")
     descriptor = kp.DScribe(dscribe.ACSF(r_cut=4.0, species=[29, 79], g2_params=[[1.0, 2.0]]))

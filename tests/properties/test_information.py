@@ -101,6 +101,15 @@ def test_blocks_of_rows_give_the_same(monkeypatch):
     np.testing.assert_allclose(space.features(POOL), expected, atol=1e-8)
 
 
+def test_the_features_of_the_pool_itself_need_no_kernel(monkeypatch):
+    kernel = kp.StructureKernel(SOAP, kp.Gaussian(0.2))
+    encoded = kernel.encode(CRYSTALS)
+    space = kp.KernelRidge(kernel, alpha=1e-4).prepare(encoded)
+    expected = space.features(encoded[:])
+    monkeypatch.setattr(kp.StructureKernel, "matrix", None)
+    np.testing.assert_allclose(space.features(encoded), expected, atol=1e-6)
+
+
 def test_any_kernel_of_the_protocol_serves():
     class Plain:
         def matrix(self, a, b=None):

@@ -287,6 +287,14 @@ def test_sums_and_products_of_kernels_of_features():
     np.testing.assert_allclose(kernel.distance(X, TEST), np.sqrt(squares), atol=1e-6)
 
 
+def test_a_model_keeps_its_items_whatever_becomes_of_the_array():
+    x = X.copy()
+    model = ridge().fit(x, Y)
+    expected = model.predict(TEST)
+    x[:] = 0.0
+    np.testing.assert_array_equal(model.predict(TEST), expected)
+
+
 def test_one_structure_is_enough():
     model = kp.KernelRidge(kp.StructureKernel(SOAP)).fit(CRYSTALS[:1], ENERGIES[:1])
     np.testing.assert_allclose(model.predict(CRYSTALS[:1]), ENERGIES[:1])

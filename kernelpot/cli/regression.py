@@ -1,0 +1,161 @@
+"""The command `regress`, with what `evaluate` and `predict` do for models of one property."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import kernelpot as kp
+from kernelpot.cli.common import descriptor_of, kernel_of, shortened, source_of, write_structures
+from kernelpot.cli.output import check_outputs, show, table, write_json
+from kernelpot.errors import LabelError, ParameterError
+from kernelpot.progress import track
+
+if TYPE_CHECKING:
+    from ase import Atoms
+    from jaxtyping import Float
+
+    from kernelpot.properties.ridge import KernelRidge
+
+ALPHAS = tuple(10.0**k for k in range(-8, -1))
+"""Where the user gives none: in units of a structure's mean k(x, x), the best by left-out errors is taken."""
+CHUNK = 200
+"""Structures predicted at a time, so that the progress bar moves."""
+
+
+def regress(args: Namespace) -> None:
+    """Fit a kernel ridge regression to one property, save it, and score it where test files are given."""
+    check_outputs({"--out": args.out, "--json": args.json}, [*args.train, *args.test])
+    train = _read(args.train, args.property)
+    test = _read(args.test, args.property) if args.test else []
+    y, y_test = _values(train, args.property), _values(test, args.property)
+    baseline = args.baseline or ("composition" if args.combine == "sum" else "mean")
+    kernel = kp.StructureKernel(
+        descriptor_of(args, train), kernel_of(args), combine=args.combine, normalise=args.combine != "sum"
+    ).prepared(train)
+    encoded = kernel.encode(train)
+    alphas: float | list[float] | None = args.alpha
+    if alphas is None:
+        alphas = [alpha * float(np.mean(kernel.diagonal(encoded))) for alpha in ALPHAS]
+    model = kp.KernelRidge(
+        kernel,
+        alpha=alphas,
+        baseline=None if baseline == "none" else baseline,
+        n_inducing=args.n_inducing,
+        seed=args.seed,
+    )
+    model.fit(encoded, y)
+    model.save(args.out, label=args.property)
+    left_out = _summary(model.leave_one_out(), None)
+    content: dict[str, Any] = {
+        "model": args.out, "property": args.property, "train": args.train, "alpha": model.alpha_, "left_out": left_out,
+        "test": None,
+    }  # fmt: skip
+    show(
+        f"{args.property} of {len(train)} structures: kernel ridge regression, {args.combine} of environment kernels, "
+        f"baseline {baseline}, alpha {model.alpha_:.3g}\n\n{_scores('left out one by one', left_out)}",
+        args.json,
+    )
+    if test:
+        predicted, std = _predicted(model, test)
+        content["test"] = _summary(predicted - y_test, std)
+        show(f"\n{_scores(f'test, {len(test)} structures', content['test'])}", args.json)
+    show(f"\nwrote {args.out}", args.json)
+    write_json(args.json, content)
+
+
+def evaluate_property(args: Namespace, model: KernelRidge) -> None:
+    """Score a model of one property on labelled structures."""
+    name = _label(args, model)
+    structures = _read(args.files, name)
+    values = _values(structures, name)
+    predicted, std = _predicted(model, structures)
+    scores = _summary(predicted - values, std)
+    show(f"{args.model} on {len(structures)} structures\n{_scores(name, scores)}", args.json)
+    write_json(args.json, {"model": args.model, "property": name, "files": args.files, "scores": scores})
+
+
+def predict_property(args: Namespace, model: KernelRidge) -> None:
+    """Write structures with a predicted property and its standard deviation."""
+    name = _label(args, model)
+    structures = _read(args.files, name)
+    predicted, std = _predicted(model, structures)
+    copies = []
+    for atoms, value, spread in zip(structures, predicted, std, strict=True):
+        copy = atoms.copy()
+        copy.calc = None
+        copy.info |= {f"{name}_predicted": float(value), f"{name}_std": float(spread), "predicted_by": "kernelpot"}
+        copies.append(copy)
+    write_structures(args.out, copies)
+    rows = [
+        (k, source_of(atoms, k), str(atoms.symbols), len(atoms), float(predicted[k]), float(std[k]))
+        for k, atoms in enumerate(structures)
+    ]
+    head = ("#", "source", "formula", "atoms", name, "std")
+    show(f"{shortened(head, rows)}\n\nwrote {args.out}", args.json)
+    keys = ("source", "formula", "n_atoms", "value", "std")
+    content = [dict(zip(keys, row[1:], strict=True)) for row in rows]
+    write_json(args.json, {"model": args.model, "property": name, "out": args.out, "structures": content})
+
+
+def _read(files: Sequence[str], name: str) -> list[Atoms]:
+    # Energies and forces that may stand beside the property are of no interest, and need not be whole.
+    ignored = {kind: None for kind in ("energy", "forces", "stress") if kind != name}
+    return kp.read(list(files), keys=ignored, verbose=False)
+
+
+def _values(structures: Sequence[Atoms], name: str) -> Float[np.ndarray, " n"]:
+    """Return the property of every structure.
+
+    Raises
+    ------
+    LabelError
+        A structure has none, or it is no finite number.
+    """
+    found = np.empty(len(structures))
+    for k, atoms in enumerate(structures):
+        results = {} if atoms.calc is None else atoms.calc.results
+        value = atoms.info.get(name, results.get(name))
+        if value is None:
+            there = ", ".join(sorted({*map(str, atoms.info), *results} - {"kernelpot_source"})) or "nothing"
+            raise LabelError(f"{source_of(atoms, k)}: no `{name}`, found {there}; name the property with --property")
+        if isinstance(value, bool) or np.ndim(value) or not np.issubdtype(np.asarray(value).dtype, np.number):
+            raise LabelError(f"{source_of(atoms, k)}: `{name}` must be one number, found {value!r}")
+        if not np.isfinite(value):
+            raise LabelError(f"{source_of(atoms, k)}: `{name}` must be finite, found {value!r}; mend or remove it")
+        found[k] = value
+    return found
+
+
+def _label(args: Namespace, model: KernelRidge) -> str:
+    if model.label_ is None:
+        raise ParameterError(f"{args.model}: the file does not name its property; save with model.save(path, label=…)")
+    return model.label_
+
+
+def _predicted(
+    model: KernelRidge, structures: Sequence[Atoms]
+) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
+    parts = [structures[start : start + CHUNK] for start in track(range(0, len(structures), CHUNK), "predicting")]
+    encoded = [model.kernel_.encode(part) for part in parts]
+    return np.concatenate([model.predict(e) for e in encoded]), np.concatenate([model.std(e) for e in encoded])
+
+
+def _summary(errors: Float[np.ndarray, " n"], std: Float[np.ndarray, " n"] | None) -> dict[str, float]:
+    found = {
+        "mae": float(np.abs(errors).mean()),
+        "rmse": float(np.sqrt(np.mean(errors**2))),
+        "worst": float(np.abs(errors).max()),
+    }
+    if std is not None:
+        found |= {f"inside_{q:g}_std": float(np.mean(np.abs(errors) <= q * std)) for q in (1.0, 1.96)}
+    return found
+
+
+def _scores(what: str, scores: dict[str, float]) -> str:
+    names = {"mae": "MAE", "rmse": "RMSE", "worst": "worst"}
+    names |= {"inside_1_std": "within 1 std", "inside_1.96_std": "within 1.96"}
+    return table(["errors", *(names[k] for k in scores)], [[what, *scores.values()]])

@@ -1,0 +1,99 @@
+"""The command `regress`, and what `evaluate` and `predict` do with its models."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import numpy as np
+import pytest
+from ase.build import molecule
+from ase.calculators.emt import EMT
+from ase.io import read, write
+
+import kernelpot as kp
+from kernelpot.cli import main
+
+SIZE = ["--n-max", "3", "--l-max", "2", "--cutoff", "3.5", "--quiet"]
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    rng = np.random.default_rng(0)
+    structures = []
+    for _ in range(40):
+        atoms = molecule(str(rng.choice(["CH3OH", "C2H6", "H2O"])))
+        atoms.positions += rng.normal(scale=0.05, size=(len(atoms), 3))
+        atoms.calc = EMT()
+        energy = atoms.get_potential_energy()
+        atoms.calc = None
+        atoms.info["u0"] = energy
+        structures.append(atoms)
+    folder = tmp_path_factory.mktemp("regression")
+    write(folder / "train.xyz", structures[:30])
+    write(folder / "test.xyz", structures[30:])
+    return folder
+
+
+def test_regress_evaluate_and_predict_agree_with_python(files, capsys):
+    train, test, out = (str(files / name) for name in ("train.xyz", "test.xyz", "u0.kp"))
+    assert main(["regress", train, "--property", "u0", "--out", out, "--test", test, "--json", "-", *SIZE]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert main(["evaluate", out, test, "--json", "-", "--quiet"]) == 0
+    scores = json.loads(capsys.readouterr().out)["scores"]
+    assert scores == pytest.approx(said["test"])
+    assert main(["predict", out, test, "--out", str(files / "new.xyz"), "--quiet"]) == 0
+    assert "std" in capsys.readouterr().out
+    model = kp.load(out)
+    structures = read(test, ":")
+    values = np.array([atoms.info["u0"] for atoms in structures])
+    assert model.label_ == "u0"
+    assert np.abs(model.predict(structures) - values).mean() == pytest.approx(scores["mae"])
+    written = read(files / "new.xyz", ":")
+    np.testing.assert_allclose([atoms.info["u0_predicted"] for atoms in written], model.predict(structures))
+    np.testing.assert_allclose([atoms.info["u0_std"] for atoms in written], model.std(structures))
+    spread = values.std()
+    assert scores["mae"] < 0.3 * spread
+
+
+def test_intensive_properties_take_averages_and_a_mean(files, capsys):
+    out = str(files / "mean.kp")
+    arguments = [str(files / "train.xyz"), "--property", "u0", "--out", out, "--combine", "average"]
+    assert main(["regress", *arguments, *SIZE]) == 0
+    assert "average of environment kernels, baseline mean" in capsys.readouterr().out
+    assert kp.load(out).kernel_.normalise
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda info: info.pop("u0"), r"@2: no `u0`, found nothing"),
+        (lambda info: info.update(u0=float("nan")), r"@2: `u0` must be finite"),
+        (lambda info: info.update(u0="high"), r"@2: `u0` must be one number, found 'high'"),
+    ],
+)
+def test_a_property_that_cannot_be_used_is_one_line(files, capsys, tmp_path, change, said):
+    structures = read(files / "train.xyz", ":5")
+    change(structures[2].info)
+    write(tmp_path / "broken.xyz", structures)
+    out = tmp_path / "no.kp"
+    assert main(["regress", str(tmp_path / "broken.xyz"), "--property", "u0", "--out", str(out), *SIZE]) == 2
+    message = capsys.readouterr().err
+    assert len(message.splitlines()) == 1
+    assert re.search(said, message)
+    assert not out.exists()
+
+
+def test_models_of_features_are_for_python(capsys, tmp_path, files):
+    rng = np.random.default_rng(0)
+    kp.KernelRidge("rbf").fit(rng.normal(size=(9, 2)), rng.normal(size=9)).save(tmp_path / "rows.kp")
+    assert main(["evaluate", str(tmp_path / "rows.kp"), str(files / "test.xyz"), "--quiet"]) == 2
+    assert "which is for Python alone" in capsys.readouterr().err
+
+
+def test_a_file_without_a_label_says_how_to_give_one(capsys, tmp_path, files):
+    structures = read(files / "train.xyz", ":6")
+    kernel = kp.StructureKernel(kp.SOAP(cutoff=3.5, n_max=3, l_max=2))
+    kp.KernelRidge(kernel).fit(structures, np.arange(6.0)).save(tmp_path / "bare.kp")
+    assert main(["evaluate", str(tmp_path / "bare.kp"), str(files / "test.xyz"), "--quiet"]) == 2
+    assert "label=" in capsys.readouterr().err
