@@ -7,14 +7,14 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from kernelpot.archive import Archive, read_archive
+from kernelpot.archive import Archive, damaged, read_archive
 from kernelpot.data.noise import Noise
 from kernelpot.errors import ModelFileError, ParameterError
 from kernelpot.linalg.devices import check_device
 from kernelpot.models.archive import read_model
 from kernelpot.models.baselines.given import matched, recorded
 from kernelpot.models.force_archive import FORMAT as FORCE_FORMAT
-from kernelpot.models.force_archive import force_model
+from kernelpot.models.force_archive import read_forces
 from kernelpot.models.force_ridge import ForceRidge
 from kernelpot.models.sparse_gp import SparseGP
 from kernelpot.models.terms import Term
@@ -80,7 +80,13 @@ def _forces(archive: Archive, baseline: object, device: str | None, precision: s
         raise ParameterError(
             f"{archive.path} holds a ForceRidge, which takes no `baseline` and computes in float64; leave them out."
         )
-    return force_model(archive, device)
+    settings, state = read_forces(archive, device)
+    try:
+        model = ForceRidge(**settings, device=device)
+    except ParameterError as error:
+        raise damaged(archive.path, error) from None
+    model.fitted_ = state
+    return model
 
 
 def _specification(settings: dict[str, Any]) -> SparseGP:

@@ -9,12 +9,14 @@ import numpy as np
 
 from kernelpot.archive import DAMAGE, Archive, damaged, write_archive
 from kernelpot.data.noise import KINDS, Noise
+from kernelpot.descriptors.acsf import ACSF
+from kernelpot.descriptors.named import descriptor_of
 from kernelpot.descriptors.soap import SOAP
+from kernelpot.descriptors.two_body import TwoBody
 from kernelpot.features.derivative_map import DerivativeMap
 from kernelpot.features.rebuild import check_array, check_species_list
 from kernelpot.features.training_form import TrainingForm
-from kernelpot.kernels import DotProduct, Gaussian
-from kernelpot.models.force_ridge import ForceRidge
+from kernelpot.kernels import NAMED, DotProduct, Gaussian, Linear
 from kernelpot.models.force_state import ForceState
 
 FORMAT = "kernelpot-force-ridge"
@@ -44,8 +46,8 @@ def write_forces(path: str | Path, settings: dict[str, Any], state: ForceState) 
     write_archive(path, FORMAT, VERSION, {"model": settings, "fit": facts}, arrays)
 
 
-def force_model(archive: Archive, device: str | None = None) -> ForceRidge:
-    """Return the fitted model of a file, computing on a device.
+def read_forces(archive: Archive, device: str | None = None) -> tuple[dict[str, Any], ForceState]:
+    """Return the settings and the fitted state of a file, computing on a device.
 
     Raises
     ------
@@ -55,18 +57,16 @@ def force_model(archive: Archive, device: str | None = None) -> ForceRidge:
     archive.require(FORMAT, VERSION)
     try:
         settings, facts = archive.header["model"], archive.header["fit"]
-        model = ForceRidge(
-            [_descriptor(s) for s in settings["descriptors"]],
-            [_kernel(s) for s in settings["kernels"]],
-            noise=Noise(**settings["noise"]),
-            reduction=float(settings["reduction"]),
-            memory_gb=float(settings["memory_gb"]),
-            device=device,
-        )
-        model.fitted_ = _state(facts, archive.arrays, device)
+        found = {
+            "descriptor": [_descriptor(s) for s in settings["descriptors"]],
+            "kernel": [_kernel(s) for s in settings["kernels"]],
+            "noise": Noise(**settings["noise"]),
+            "reduction": float(settings["reduction"]),
+            "memory_gb": float(settings["memory_gb"]),
+        }
+        return found, _state(facts, archive.arrays, device)
     except DAMAGE as error:
         raise damaged(archive.path, error) from None
-    return model
 
 
 def _state(facts: dict[str, Any], arrays: dict[str, np.ndarray], device: str | None) -> ForceState:
@@ -95,17 +95,19 @@ def _state(facts: dict[str, Any], arrays: dict[str, np.ndarray], device: str | N
     return ForceState(tuple(forms), species, arrays["e0"], Noise(**facts["noise"]), n_labels)
 
 
-def _descriptor(settings: dict[str, Any]) -> SOAP:
-    if settings["name"] != "SOAP":
-        raise ValueError(f"there is no descriptor of the name {settings['name']!r}")
-    soap = SOAP.from_settings(settings)
-    if soap.species is not None:
+def _descriptor(settings: dict[str, Any]) -> SOAP | ACSF:
+    descriptor = descriptor_of(settings)
+    if isinstance(descriptor, TwoBody):
+        raise ValueError("pair energies have no environments")
+    if descriptor.species is not None:
         with np.errstate(all="ignore"):
-            if not np.isfinite(soap.expansion.table.nodes).all():
+            if not descriptor.is_finite():
                 raise ValueError("the radial basis is not finite")
-    return soap
+    return descriptor
 
 
 def _kernel(settings: dict[str, Any]) -> DotProduct | Gaussian:
-    kinds: dict[str, type[DotProduct] | type[Gaussian]] = {"DotProduct": DotProduct, "Gaussian": Gaussian}
-    return kinds[settings["name"]].from_settings(settings)
+    kernel = NAMED[settings["name"]].from_settings(settings)
+    if isinstance(kernel, Linear):
+        raise ValueError("a linear kernel has no unit vectors")
+    return kernel

@@ -23,6 +23,7 @@ from kernelpot.linalg.devices import check_device
 from kernelpot.models.arguments import check_species, structure_list
 from kernelpot.models.fitted import Mean, join
 from kernelpot.models.fitting import require_labels
+from kernelpot.models.force_archive import write_forces
 from kernelpot.models.force_spread import ForceSpread
 from kernelpot.models.force_state import Factored, ForceState, fit_forces
 from kernelpot.models.prediction import Prediction, Spread
@@ -272,8 +273,6 @@ class ForceRidge:
         ModelFileError
             The file cannot be written; a file that was there stays as it was.
         """
-        from kernelpot.models.force_archive import write_forces
-
         write_forces(path, self.settings(), self._state())
 
     def _state(self) -> ForceState:

@@ -134,6 +134,20 @@ def test_forces_are_minus_the_derivatives_of_energies(kernel):
         assert errors[-1] < 0.3 * errors[0]
 
 
+def test_symmetry_functions_serve_too(tmp_path):
+    train = molecules(4)
+    model = kp.ForceRidge(kp.ACSF(cutoff=4.0), kp.Gaussian(0.5), noise=NOISE).fit(train)
+    atoms, h, energies = ethanol(60), 1e-3, []
+    for sign in (1, -1):
+        copy = atoms.copy()
+        copy.positions[1, 2] += sign * h
+        energies.append(model.predict([copy]).energy[0])
+    found = model.predict([atoms])
+    assert -(energies[0] - energies[1]) / (2 * h) == pytest.approx(found.forces[0][1, 2], abs=1e-3)
+    model.save(tmp_path / "m.kp")
+    assert kp.load(tmp_path / "m.kp").predict([atoms]).energy[0] == found.energy[0]
+
+
 @settings(max_examples=10, deadline=None)
 @given(st.integers(0, 10**6))
 def test_predictions_turn_and_permute_with_the_molecule(seed):
