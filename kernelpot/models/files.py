@@ -19,11 +19,21 @@ from kernelpot.models.force_ridge import ForceRidge
 from kernelpot.models.sparse_gp import SparseGP
 from kernelpot.models.terms import Term
 
-_PROPERTIES = {"kernelpot-kernel-ridge": ("kernelpot.properties.reading", "read_ridge")}
+_PROPERTIES = {
+    "kernelpot-kernel-ridge": ("kernelpot.properties.reading", "read_ridge"),
+    "kernelpot-gp": ("kernelpot.properties.gp", "read_process"),
+}
 """Readers of property models by the format of their files."""
 
 
-def load(path: str | Path, *, baseline: object = None, device: str | None = None, precision: str = "float64") -> Any:
+def load(
+    path: str | Path,
+    *,
+    baseline: object = None,
+    kernel: object = None,
+    device: str | None = None,
+    precision: str = "float64",
+) -> Any:
     """Read a model that its `save` wrote, of whichever class; nothing in the file is ever run as code.
 
     Parameters
@@ -33,6 +43,8 @@ def load(path: str | Path, *, baseline: object = None, device: str | None = None
     baseline
         Calculator (or `CalculatorBaseline`) that a `SparseGP` was fitted to the difference from: a file holds its name
         only. A `ZBL` is in the file.
+    kernel
+        Of a `GP` whose kernel the file cannot make: one of GPyTorch's, or of your own.
     device, precision
         Where a potential shall compute, as in `SparseGP.to`; the file does not say.
 
@@ -46,12 +58,15 @@ def load(path: str | Path, *, baseline: object = None, device: str | None = None
         precision.
     """
     archive = read_archive(path)
+    if kernel is not None and archive.format != "kernelpot-gp":
+        raise ParameterError(f"{path}: only a GP takes a `kernel`; leave it out.")
     if archive.format not in _PROPERTIES:
         return _potential(archive, baseline, device, precision)
     if baseline is not None or device is not None or precision != "float64":
         raise ParameterError(f"{path}: a property model takes no `baseline`, `device` or `precision`; leave them out.")
     home, reader = _PROPERTIES[archive.format]
-    return getattr(import_module(home), reader)(archive)
+    read = getattr(import_module(home), reader)
+    return read(archive) if kernel is None else read(archive, kernel)
 
 
 def _potential(archive: Archive, baseline: object, device: str | None, precision: str) -> SparseGP | ForceRidge:

@@ -21,6 +21,9 @@ from kernelpot.properties.vector_kernel import VectorKernel
 FORMAT = "kernelpot-kernel-ridge"
 VERSION = 1
 
+KERNELS = ("VectorKernel", "Scaled", "Sum", "Product", "StructureKernel")
+"""Kernels that their settings are enough to make."""
+
 STATES = {
     "exact": (Exact, ("factor", "dual")),
     "inducing": (Inducing, ("whitening", "factor", "weights", "residual", "variance_left")),

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from jaxtyping import Float
-from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.base import BaseEstimator, RegressorMixin, clone
 from torch import Tensor
 
 from kernelpot.archive import Archive
 from kernelpot.errors import ParameterError
 from kernelpot.linalg.devices import check_device
 from kernelpot.properties.gp_covariance import Items, covariance_of
+from kernelpot.properties.gp_design import space_of
 from kernelpot.properties.gp_evidence import NoiseModel
 from kernelpot.properties.gp_files import read_gp, write_gp
 from kernelpot.properties.gp_inputs import UnfittedError, features, items, structure_kernels, targets
@@ -27,6 +28,8 @@ from kernelpot.properties.protocol import Kernel
 
 if TYPE_CHECKING:
     import gpytorch
+
+    from kernelpot.properties.information import PropertySpace
 
 SOLVERS = ("cholesky", "cg")
 
@@ -185,6 +188,37 @@ class GP(RegressorMixin, BaseEstimator):
         mean, variance = self.posterior_.left_out()
         return self._shaped(self._targets.restored(self._columns, mean.cpu().numpy())), self._scaled(variance)
 
+    def prepare(self, X: Any, *, n_inducing: int | None = None) -> PropertySpace:
+        """Return the space of this process on a pool, whose `information` the design room chooses by.
+
+        A fitted process has the hyper-parameters of its fit; one that is not, the centres of their priors, so that a
+        first choice needs no label. Choosing needs no label in either case.
+
+        Parameters
+        ----------
+        X
+            The pool: structures or features.
+        n_inducing
+            So many of its items make the space; None: all, for which variances are exact.
+
+        Raises
+        ------
+        ParameterError
+            A parameter breaks its rule, or a kernel between structures is not one of kernelpot's.
+        DataError
+            The pool is unusable.
+        """
+        if hasattr(self, "posterior_"):
+            prior, noise = self.posterior_.prior, float(self.posterior_.noise)
+            return space_of(
+                prior, lambda rows: self._new(rows)[0], X, noise=noise**0.5, n_inducing=n_inducing, seed=self.seed
+            )
+        plain = clone(self).set_params(optimise=False, n_inducing=None, solver="cholesky", mean="constant")
+        values: Any = items(X, least=2) if structure_kernels(self.kernel) else X
+        # Labels that mean nothing: a fit that searches nothing keeps the centres of the priors.
+        plain.fit(values, np.resize([-1.0, 1.0], len(values)))
+        return plain.prepare(X, n_inducing=n_inducing)
+
     # ---- files
 
     def save(self, path: str | Path) -> None:
@@ -276,3 +310,8 @@ class GP(RegressorMixin, BaseEstimator):
 
     def _scaled(self, variance: Float[Tensor, " m"]) -> Float[np.ndarray, "m *T"]:
         return self._shaped(np.sqrt(variance.cpu().numpy())[:, None] * self._targets.scale)
+
+
+def read_process(archive: Archive, kernel: Any = None) -> GP:
+    """Return the process of a file, for `kernelpot.load`."""
+    return GP._from_archive(archive, kernel=kernel)

@@ -207,6 +207,7 @@ class MatrixCovariance(Covariance):
         self.kernels = tuple(kernels)
         self.units = units
         self._grams = grams
+        self._own_items: list[Any] | None = None
 
     @classmethod
     def of(cls, kernels: Sequence[Kernel], items: Items, device: str, unit: float = 1.0) -> MatrixCovariance:
@@ -215,6 +216,8 @@ class MatrixCovariance(Covariance):
         priors = {"log_variance": Prior(np.full(len(kernels), np.log(unit / len(kernels))), 2.0)}
         parameters = Parameters(module, priors)
         parameters.assign(parameters.centre)
+        # What knows its elements and lengths from the training items on compares all others alike.
+        kernels = [kernel.prepared(items.values) if hasattr(kernel, "prepared") else kernel for kernel in kernels]
         units = np.array([float(np.mean(kernel.diagonal(items.values))) for kernel in kernels])
         return cls(items, parameters, kernels, np.where(units > 0.0, units, 1.0))
 
@@ -268,9 +271,25 @@ class MatrixCovariance(Covariance):
         return torch.as_tensor(np.array(each), device=a.trend.device)
 
     def _stack(self, a: Items, b: Items | None) -> Float[Tensor, "kernels n m"]:
-        other = None if b is None else b.values
-        each = [kernel.matrix(a.values, other) / unit for kernel, unit in zip(self.kernels, self.units, strict=True)]
+        first = self._encoded(a)
+        second = [None] * len(first) if b is None else self._encoded(b)
+        each = [
+            kernel.matrix(one, two) / unit
+            for kernel, one, two, unit in zip(self.kernels, first, second, self.units, strict=True)
+        ]
         return torch.as_tensor(np.array(each), device=a.trend.device)
+
+    def _encoded(self, a: Items) -> list[Any]:
+        """Describe items for every kernel, the training items once."""
+        if a is not self.items:
+            return [_described(kernel, a.values) for kernel in self.kernels]
+        if self._own_items is None:
+            self._own_items = [_described(kernel, a.values) for kernel in self.kernels]
+        return self._own_items
+
+
+def _described(kernel: Any, values: Any) -> Any:
+    return kernel.encode(values) if hasattr(kernel, "encode") else values
 
 
 def covariance_of(

@@ -11,6 +11,7 @@ import torch
 
 from kernelpot.archive import DAMAGE, Archive, damaged, write_archive
 from kernelpot.errors import KernelpotError, ModelFileError
+from kernelpot.properties.files import KERNELS, kernel_of
 from kernelpot.properties.gp_cg import IterativePosterior
 from kernelpot.properties.gp_covariance import Covariance, Items, MatrixCovariance, covariance_of
 from kernelpot.properties.gp_inducing import InducingPosterior
@@ -32,7 +33,7 @@ def write_gp(model: Any, path: str | Path) -> None:
     header = {
         "parameters": parameters,
         "kernel": model.kernel if isinstance(model.kernel, str) else None,
-        "structure_kernels": [kernel.settings() for kernel in kernels],
+        "structure_kernels": [kernel.settings() for kernel in getattr(posterior.prior, "kernels", kernels)],
         "hyper_parameters": posterior.prior.parameters.names,
         "trend": {"kind": model._targets.trend.kind, "species": list(model._targets.trend.species)},
         "noise": posterior.noise,
@@ -86,6 +87,8 @@ def _kernel(archive: Archive, given: Any) -> Any:
         if given is not None:
             raise ModelFileError(f"the file holds its kernel, {named!r}; leave `kernel` out.")
         return str(named)
+    if given is None and wanted and all(settings["name"] in KERNELS for settings in wanted):
+        return [kernel_of(settings) for settings in wanted]
     if given is None:
         raise ModelFileError(
             "the file holds the hyper-parameters of a kernel without a name; give that kernel as `kernel`."
