@@ -85,11 +85,11 @@ def kernel_of_structures(prior: Covariance) -> Any:
     ParameterError
         A kernel is of a class that cannot be added up.
     """
-    if not isinstance(prior, MatrixCovariance) or not all(isinstance(kernel, Composable) for kernel in prior.kernels):
+    terms = prior.described if isinstance(prior, MatrixCovariance) else []
+    parts = [variance * kernel for variance, kernel in terms if isinstance(kernel, Composable)]
+    if not parts or len(parts) < len(terms):
         raise ParameterError(
             "`prepare` needs features, or kernels such as kp.StructureKernel that can be added up; for others call "
             "kernelpot.properties.information.property_space(kernel, pool, noise=…)."
         )
-    return reduce(
-        add, [variance * kernel for variance, kernel in zip(prior.variances.tolist(), prior.kernels, strict=True)]
-    )
+    return reduce(add, parts)
