@@ -267,6 +267,12 @@ class GP(RegressorMixin, BaseEstimator):
 
     # ---- inside
 
+    def __sklearn_tags__(self) -> Any:
+        """Tell scikit-learn that several outputs are welcome."""
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        return tags
+
     @property
     def _place(self) -> str:
         return self.device or "cpu"
