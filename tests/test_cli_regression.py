@@ -97,3 +97,23 @@ def test_a_file_without_a_label_says_how_to_give_one(capsys, tmp_path, files):
     kp.KernelRidge(kernel).fit(structures, np.arange(6.0)).save(tmp_path / "bare.kp")
     assert main(["evaluate", str(tmp_path / "bare.kp"), str(files / "test.xyz"), "--quiet"]) == 2
     assert "label=" in capsys.readouterr().err
+
+
+def test_predict_takes_a_force_ridge_which_has_no_stds(files, tmp_path, capsys):
+    structures = []
+    for seed in range(4):
+        atoms = molecule("H2O")
+        atoms.rattle(0.05, seed=seed)
+        atoms.calc = EMT()
+        atoms.get_forces()
+        structures.append(atoms)
+    model = kp.ForceRidge(kp.SOAP(cutoff=3.5, n_max=3, l_max=2), kp.DotProduct(3), noise=kp.Noise(1e-4, 1e-3))
+    model.fit(structures).save(tmp_path / "water.kp")
+    write(tmp_path / "new.xyz", structures[:2])
+    out = tmp_path / "out.xyz"
+    assert main(["predict", str(tmp_path / "water.kp"), str(tmp_path / "new.xyz"), "--out", str(out), "--quiet"]) == 0
+    assert "nan" in capsys.readouterr().out
+    found = read(out, ":")
+    np.testing.assert_allclose(found[0].get_forces(), model.predict(structures[:1]).forces[0], atol=1e-7)
+    assert "energy_std" not in found[0].info
+    assert main(["evaluate", str(tmp_path / "water.kp"), str(tmp_path / "new.xyz"), "--quiet"]) == 0
