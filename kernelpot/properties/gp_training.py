@@ -119,7 +119,7 @@ def _inducing(
     panel = prior.panel(candidates[choose(prior.subset(candidates), wanted)])
     if found is not None and plan.full_steps:
         scale = n / min(n, plan.n_warm)
-        found = polish(Bound(prior, panel, targets, noise), found, scale=scale, evaluations=4 * plan.full_steps)
+        found = polish(Bound(prior, panel, targets, noise), found, scale=scale, evaluations=plan.full_steps)
         theta, counts = found.theta, (counts[0], found.evaluations)
         _settle(prior, theta, noise)
     return Trained(InducingPosterior.of(prior, panel, targets, noise.variance(theta)), counts)
