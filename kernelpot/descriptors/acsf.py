@@ -14,7 +14,7 @@ from kernelpot.data.batch import Batch
 from kernelpot.descriptors.acsf_engine import symmetry_functions
 from kernelpot.descriptors.acsf_functions import CUTOFF_FUNCTIONS, Rows, SymmetryFunctions, checked_rows
 from kernelpot.descriptors.acsf_gradients import symmetry_rows, symmetry_vjp
-from kernelpot.descriptors.arguments import positive, settled, sorted_species, species_places
+from kernelpot.descriptors.arguments import check_reach, positive, settled, sorted_species, species_places
 from kernelpot.descriptors.elements import ElementChannels
 from kernelpot.descriptors.power import slots
 from kernelpot.descriptors.protocol import Displacements
@@ -274,11 +274,7 @@ class ACSF:
         ParameterError
             Its cutoff is smaller than the descriptor's.
         """
-        if batch.cutoff < self.cutoff:
-            raise ParameterError(
-                f"the batch lists pairs up to {batch.cutoff} Å but the ACSF cutoff is {self.cutoff} Å; "
-                "build the batch with the descriptor's cutoff."
-            )
+        check_reach(batch, self.cutoff, "ACSF")
 
     def values(self, batch: Batch) -> Float[np.ndarray, "atoms f_minus_1"]:
         """Return the bare functions of every atom: no centre, shift or scale."""

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 from jaxtyping import Int
 
+from kernelpot.data.batch import Batch
 from kernelpot.data.check import HEAVIEST
 from kernelpot.descriptors.elements import ElementChannels
 from kernelpot.elements.modes import ElementalModes
@@ -71,6 +72,21 @@ def species_places(
             f"element {names} was never seen by this model (it knows {usable}); fit with structures that contain it."
         )
     return place.astype(np.int64)
+
+
+def check_reach(batch: Batch, cutoff: float, name: str) -> None:
+    """Refuse a batch without the pairs that a descriptor's cutoff needs.
+
+    Raises
+    ------
+    ParameterError
+        Its cutoff is smaller than the descriptor's.
+    """
+    if batch.cutoff < cutoff:
+        raise ParameterError(
+            f"the batch lists pairs up to {batch.cutoff} Å but the {name} cutoff is {cutoff} Å; "
+            "build the batch with the descriptor's cutoff."
+        )
 
 
 def checked_scaling(scaling: tuple[float, float], cutoff: float) -> tuple[float, float]:

@@ -11,7 +11,14 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from kernelpot.data.batch import Batch
-from kernelpot.descriptors.arguments import checked_scaling, positive, settled, sorted_species, species_places
+from kernelpot.descriptors.arguments import (
+    check_reach,
+    checked_scaling,
+    positive,
+    settled,
+    sorted_species,
+    species_places,
+)
 from kernelpot.descriptors.compression import (
     Compressed,
     basis_from_settings,
@@ -249,11 +256,7 @@ class SOAP:
         ParameterError
             Its cutoff is smaller than the descriptor's.
         """
-        if batch.cutoff < self.cutoff:
-            raise ParameterError(
-                f"the batch lists pairs up to {batch.cutoff} Å but the SOAP cutoff is {self.cutoff} Å; "
-                "build the batch with the descriptor's cutoff."
-            )
+        check_reach(batch, self.cutoff, "SOAP")
 
     def values(self, batch: Batch) -> Float[np.ndarray, "atoms f"]:
         """Return the power spectrum of every atom, not normalised."""

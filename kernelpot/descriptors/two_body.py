@@ -11,8 +11,8 @@ from jaxtyping import Float, Int
 
 from kernelpot.data.batch import Batch
 from kernelpot.descriptors.arguments import positive, sorted_species, species_places
-from kernelpot.descriptors.protocol import Displacements
 from kernelpot.descriptors.radial import RadialTable
+from kernelpot.descriptors.values_only import ValuesOnly
 from kernelpot.errors import ParameterError
 
 POINTS_PER_LENGTH = 2.0
@@ -139,7 +139,7 @@ class TwoBody:
         """
         return species_places(self.species, numbers, "TwoBody")
 
-    def environments(self, batch: Batch) -> PairEnvironments:
+    def environments(self, batch: Batch) -> ValuesOnly:
         """Describe every atom by the sums of its pairs' functions, one block for each neighbour element, after a 1."""
         channel = self.channels(batch.numbers)
         r = np.linalg.norm(batch.vectors, axis=1)
@@ -153,7 +153,7 @@ class TwoBody:
             mine = channel[batch.second[inside]] == a
             columns = slice(1 + a * self.n_functions, 1 + (a + 1) * self.n_functions)
             np.add.at(vectors[:, columns], batch.first[inside][mine], values[mine])
-        return PairEnvironments(vectors)
+        return ValuesOnly(vectors, _ONLY_VALUES)
 
     def settings(self) -> dict[str, Any]:
         """Return the settings as JSON values."""
@@ -175,33 +175,6 @@ class TwoBody:
             amplitude=float(settings["amplitude"]),
             species=None if species is None else tuple(int(z) for z in species),
         )
-
-
-@dataclass(frozen=True, eq=False)
-class PairEnvironments:
-    """Sums of pair functions of every atom: enough to compare structures by; their rows are made pair by pair."""
-
-    vectors: Float[np.ndarray, "atoms f"]
-
-    def vjp(self, gradient: Float[np.ndarray, "atoms f"]) -> Float[np.ndarray, "pairs 3"]:  # noqa: ARG002
-        """Refuse: pair energies are differentiated pair by pair.
-
-        Raises
-        ------
-        ParameterError
-            Always.
-        """
-        raise ParameterError(_ONLY_VALUES)
-
-    def displacements(self, start: int, stop: int) -> Displacements:  # noqa: ARG002
-        """Refuse: pair energies are differentiated pair by pair.
-
-        Raises
-        ------
-        ParameterError
-            Always.
-        """
-        raise ParameterError(_ONLY_VALUES)
 
 
 _ONLY_VALUES = "TwoBody is a term of its own and takes no kernel; give it to SparseGP as one of a list of terms."

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
 from ase import Atoms
@@ -15,11 +14,9 @@ from sklearn.base import BaseEstimator, TransformerMixin
 
 from kernelpot.data.batch import Batch
 from kernelpot.data.check import check_structure, place
+from kernelpot.descriptors.values_only import ValuesOnly
 from kernelpot.errors import DataError, ParameterError
 from kernelpot.properties.structure_kernel import as_structures
-
-if TYPE_CHECKING:
-    from kernelpot.descriptors.protocol import Displacements
 
 NAMES = ("CoulombMatrix", "SineMatrix", "EwaldSumMatrix", "MBTR", "LMBTR", "ValleOganov", "SOAP", "ACSF")
 NO_CUTOFF = 1.0
@@ -134,7 +131,7 @@ class DScribe(TransformerMixin, BaseEstimator):
             )
         return np.stack([self._create(atoms, place(atoms, k)).reshape(-1) for k, atoms in enumerate(as_structures(X))])
 
-    def environments(self, batch: Batch) -> DScribeEnvironments:
+    def environments(self, batch: Batch) -> ValuesOnly:
         """Describe every atom of a batch.
 
         Raises
@@ -150,7 +147,7 @@ class DScribe(TransformerMixin, BaseEstimator):
         for s, (a, b) in enumerate(zip(batch.offsets[:-1], batch.offsets[1:], strict=True)):
             atoms = Atoms(batch.numbers[a:b], batch.positions[a:b], cell=batch.cells[s], pbc=batch.pbc[s])
             parts.append(self._create(atoms, f"structure {s} of its batch").reshape(b - a, -1))
-        return DScribeEnvironments(np.concatenate(parts))
+        return ValuesOnly(np.concatenate(parts), _ONLY_VALUES)
 
     def settings(self) -> dict[str, Any]:
         """Return class and arguments of the descriptor as JSON values."""
@@ -190,33 +187,6 @@ class DScribe(TransformerMixin, BaseEstimator):
         if not np.isfinite(result).all():
             raise DataError(f"{where}: DScribe's {type(self.descriptor).__name__} is not finite; set it aside.")
         return result
-
-
-@dataclass(frozen=True, eq=False)
-class DScribeEnvironments:
-    """Environment vectors without derivatives."""
-
-    vectors: Float[np.ndarray, "atoms f"]
-
-    def vjp(self, gradient: Float[np.ndarray, "atoms f"]) -> Float[np.ndarray, "pairs 3"]:  # noqa: ARG002
-        """Refuse.
-
-        Raises
-        ------
-        ParameterError
-            Always.
-        """
-        raise ParameterError(_ONLY_VALUES)
-
-    def displacements(self, start: int, stop: int) -> Displacements:  # noqa: ARG002
-        """Refuse.
-
-        Raises
-        ------
-        ParameterError
-            Always.
-        """
-        raise ParameterError(_ONLY_VALUES)
 
 
 _ONLY_VALUES = "descriptors of DScribe have no derivatives here; forces need kp.SOAP."
