@@ -68,6 +68,11 @@ class Precomputed:
         """Return the columns of b's items."""
         return a.values[:, (a if b is None else b).places]
 
+    def diagonal(self, a: KernelRows) -> Float[np.ndarray, " n"]:
+        """Return the values of training items with themselves."""
+        result: np.ndarray = a.values[np.arange(len(a)), a.places]
+        return result
+
     def settings(self) -> dict[str, Any]:
         """Return the name."""
         return {"name": "Precomputed"}

@@ -119,11 +119,11 @@ def test_other_versions_and_settings_are_refused(tmp_path):
         model.save(tmp_path / "none" / "m.kp")
 
 
-def test_the_command_line_takes_potentials_only(tmp_path, capsys):
+def test_the_command_line_refuses_models_of_features(tmp_path, capsys):
     from ase.io import write
 
     model, items, y = CASES["features"]
     model.fit(items, y).save(tmp_path / "m.kp")
     write(tmp_path / "x.xyz", CRYSTALS)
     assert main(["evaluate", str(tmp_path / "m.kp"), str(tmp_path / "x.xyz")]) == 2
-    assert "a property model, where a potential is needed" in capsys.readouterr().err
+    assert "a model of features or of several kernels, which is for Python alone" in capsys.readouterr().err
