@@ -126,9 +126,9 @@ def predict(args: Namespace) -> None:
             str(atoms.symbols),
             len(atoms),
             atoms.get_potential_energy(),
-            1000 * atoms.info["energy_std"] / len(atoms),
+            1000 * atoms.info.get("energy_std", np.nan) / len(atoms),
             float(np.abs(atoms.get_forces(apply_constraint=False)).max()),
-            float(atoms.arrays["forces_std"].max()),
+            float(np.max(atoms.arrays.get("forces_std", np.nan))),
             *_beyond(atoms),
         )
         for number, atoms in enumerate(predicted)
@@ -145,7 +145,10 @@ def predict(args: Namespace) -> None:
         "grade",
         "atoms > 1",
     )
-    show(f"{shortened(head, rows)}\n\n{_grades(predicted)}wrote {args.out}", args.json)
+    silent = (
+        "" if "energy_std" in predicted[0].info else "no standard deviations: files of a ForceRidge hold means alone\n"
+    )
+    show(f"{shortened(head, rows)}\n\n{_grades(predicted)}{silent}wrote {args.out}", args.json)
     write_json(
         args.json,
         {
@@ -207,7 +210,7 @@ def _fit_noise(args: Namespace) -> kp.Noise | str:
 
 
 def _with_predictions(model: SparseGP | kp.ForceRidge, structures: Sequence[Atoms]) -> list[Atoms]:
-    """Copy structures with the predictions as their labels, the standard deviations beside them."""
+    """Copy structures with the predictions as their labels, the standard deviations beside them if there are any."""
     from ase.calculators.singlepoint import SinglePointCalculator
 
     prediction = model.predict(structures)
@@ -220,14 +223,16 @@ def _with_predictions(model: SparseGP | kp.ForceRidge, structures: Sequence[Atom
             "energies": prediction.local_energy[s],
         }
         copy.info["predicted_by"] = "kernelpot"
-        copy.info["energy_std"] = float(prediction.energy_std[s])
-        copy.arrays["forces_std"] = np.array(prediction.forces_std[s])
-        copy.arrays["energies_std"] = np.array(prediction.local_energy_std[s])
+        if prediction.label is not None:
+            copy.info["energy_std"] = float(prediction.energy_std[s])
+            copy.arrays["forces_std"] = np.array(prediction.forces_std[s])
+            copy.arrays["energies_std"] = np.array(prediction.local_energy_std[s])
         if prediction.extrapolation is not None:
             copy.arrays["extrapolation"] = np.array(prediction.extrapolation[s])
         if np.isfinite(prediction.stress[s]).all():
             results["stress"] = prediction.stress[s]
-            copy.info["stress_std"] = np.array(prediction.stress_std[s])
+            if prediction.label is not None:
+                copy.info["stress_std"] = np.array(prediction.stress_std[s])
         copy.calc = SinglePointCalculator(copy, **results)
         copies.append(copy)
     return copies
