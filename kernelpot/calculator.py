@@ -14,6 +14,7 @@ from jaxtyping import Float
 
 from kernelpot.data.batch import Batch
 from kernelpot.errors import ExtrapolationError, ParameterError
+from kernelpot.models.arguments import require_potential
 from kernelpot.models.sampling import SampledModel
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ class Calculator(AseCalculator):
     Raises
     ------
     ParameterError
-        `skin` is negative or not finite.
+        `skin` is negative or not finite, or the model is no potential.
     """
 
     implemented_properties: ClassVar[Sequence[str]] = [*MEANS, *STDS]
@@ -62,6 +63,7 @@ class Calculator(AseCalculator):
     ignored_changes: ClassVar[set[str]] = {"initial_charges", "initial_magmoms"}
 
     def __init__(self, model: SparseGP | ForceRidge | SampledModel, *, skin: float = 0.5) -> None:
+        require_potential(model)
         if not (np.isfinite(skin) and skin >= 0):
             raise ParameterError(
                 f"`skin` must be zero or positive and in Å, got {skin!r}; 0.5 serves molecular dynamics"

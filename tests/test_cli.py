@@ -546,6 +546,7 @@ def test_table_aligns_numbers_to_the_right():
         "a              1",
         "long name  123.5",
     ]
+    assert table(("energy",), [(-42091.236,), (3.14159,)]).splitlines()[2:] == ["-42091.24", "    3.142"]
 
 
 # outputs and inputs

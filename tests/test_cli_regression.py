@@ -84,6 +84,14 @@ def test_a_property_that_cannot_be_used_is_one_line(files, capsys, tmp_path, cha
     assert not out.exists()
 
 
+def test_a_file_without_the_property_is_refused_in_the_words_of_the_command(files, capsys, tmp_path):
+    out = str(files / "words.kp")
+    assert main(["regress", str(files / "train.xyz"), "--property", "u0", "--out", out, *SIZE]) == 0
+    write(tmp_path / "bare.xyz", [molecule("H2O")])
+    assert main(["evaluate", out, str(tmp_path / "bare.xyz"), "--quiet"]) == 2
+    assert "no `u0`, found nothing; the model was fitted to this property" in capsys.readouterr().err
+
+
 def test_models_of_features_are_for_python(capsys, tmp_path, files):
     rng = np.random.default_rng(0)
     kp.KernelRidge("rbf").fit(rng.normal(size=(9, 2)), rng.normal(size=9)).save(tmp_path / "rows.kp")

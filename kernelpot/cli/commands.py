@@ -145,7 +145,10 @@ def predict(args: Namespace) -> None:
         "grade",
         "atoms > 1",
     )
-    show(f"{shortened(head, rows)}\n\n{_grades(predicted)}wrote {args.out}", args.json)
+    silent = (
+        "" if "energy_std" in predicted[0].info else "no standard deviations: files of a ForceRidge hold means alone\n"
+    )
+    show(f"{shortened(head, rows)}\n\n{_grades(predicted)}{silent}wrote {args.out}", args.json)
     write_json(
         args.json,
         {

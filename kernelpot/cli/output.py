@@ -115,7 +115,8 @@ def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     head
         Column titles.
     rows
-        One sequence of cells per row; floats get four significant digits.
+        One sequence of cells per row; floats get four significant digits, or two decimals where total energies need
+        more.
     """
     cells = [[_cell(value) for value in row] for row in rows]
     widths = [max(len(text) for text in column) for column in zip(head, *cells, strict=True)]
@@ -134,5 +135,5 @@ def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 def _cell(value: object) -> str:
     if isinstance(value, (float, np.floating)):
-        return f"{value:.4g}"
+        return f"{value:.2f}" if 1000.0 <= abs(float(value)) < 1e7 else f"{value:.4g}"
     return str(value)

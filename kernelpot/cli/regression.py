@@ -31,7 +31,7 @@ def regress(args: Namespace) -> None:
     check_outputs({"--out": args.out, "--json": args.json}, [*args.train, *args.test])
     train = _read(args.train, args.property)
     test = _read(args.test, args.property) if args.test else []
-    y, y_test = _values(train, args.property), _values(test, args.property)
+    y, y_test = (_values(s, args.property, "name the property with --property") for s in (train, test))
     baseline = args.baseline or ("composition" if args.combine == "sum" else "mean")
     kernel = kp.StructureKernel(
         descriptor_of(args, train), kernel_of(args), combine=args.combine, normalise=args.combine != "sum"
@@ -71,7 +71,7 @@ def evaluate_property(args: Namespace, model: KernelRidge) -> None:
     """Score a model of one property on labelled structures."""
     name = _label(args, model)
     structures = _read(args.files, name)
-    values = _values(structures, name)
+    values = _values(structures, name, "the model was fitted to this property")
     predicted, std = _predicted(model, structures)
     scores = _summary(predicted - values, std)
     show(f"{args.model} on {len(structures)} structures\n{_scores(name, scores)}", args.json)
@@ -107,8 +107,8 @@ def _read(files: Sequence[str], name: str) -> list[Atoms]:
     return kp.read(list(files), keys=ignored, verbose=False)
 
 
-def _values(structures: Sequence[Atoms], name: str) -> Float[np.ndarray, " n"]:
-    """Return the property of every structure.
+def _values(structures: Sequence[Atoms], name: str, hint: str) -> Float[np.ndarray, " n"]:
+    """Return the property of every structure; `hint` says where its name comes from.
 
     Raises
     ------
@@ -121,7 +121,7 @@ def _values(structures: Sequence[Atoms], name: str) -> Float[np.ndarray, " n"]:
         value = atoms.info.get(name, results.get(name))
         if value is None:
             there = ", ".join(sorted({*map(str, atoms.info), *results} - {"kernelpot_source"})) or "nothing"
-            raise LabelError(f"{source_of(atoms, k)}: no `{name}`, found {there}; name the property with --property")
+            raise LabelError(f"{source_of(atoms, k)}: no `{name}`, found {there}; {hint}")
         if isinstance(value, bool) or np.ndim(value) or not np.issubdtype(np.asarray(value).dtype, np.number):
             raise LabelError(f"{source_of(atoms, k)}: `{name}` must be one number, found {value!r}")
         if not np.isfinite(value):

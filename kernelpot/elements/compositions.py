@@ -170,7 +170,9 @@ def _counted(row: Any, k: int) -> Counter[str]:
         try:
             counts = Counter(Formula(row).count())
         except ValueError:
-            raise DataError(f"composition {k} (from 0) must be a formula such as 'AgNbO3', got {row!r}.") from None
+            raise DataError(
+                f"composition {k} (from 0) must be a formula with whole numbers, such as 'AgNbO3', got {row!r}."
+            ) from None
     else:
         raise DataError(
             f"composition {k} (from 0) must be a formula or an ASE structure, got {row!r}; elements by site need "

@@ -43,6 +43,21 @@ def structure_list(structures: Sequence[Atoms]) -> list[Atoms]:
     return result
 
 
+def require_potential(model: object) -> None:
+    """Refuse a model of one property of a structure.
+
+    Raises
+    ------
+    ParameterError
+        It is an estimator of scikit-learn, such as `KernelRidge` or `GP`.
+    """
+    if hasattr(model, "__sklearn_tags__"):
+        raise ParameterError(
+            f"`model` must be a potential, such as SparseGP or ForceRidge, got a {type(model).__name__}, which knows "
+            "one property and no forces; take its own `predict`, `std` and `score`."
+        )
+
+
 def check_species(structures: Sequence[Atoms], known: Sequence[int]) -> None:
     """Refuse elements that a model has never seen, and say where they are.
 

@@ -106,12 +106,12 @@ class Prediction:
         Raises
         ------
         NotFittedError
-            The prediction was made without them.
+            The prediction was made without them, or the model has none.
         """
         if self.label is None:
             raise NotFittedError(
-                "this prediction was made with uncertainty=False; call model.predict(structures) to have standard "
-                "deviations."
+                "this prediction has no standard deviations: call model.predict(structures) without uncertainty=False; "
+                "a ForceRidge has them after a fit with keep_factor=True, and never from a file."
             )
         return self.label
 

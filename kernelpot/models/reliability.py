@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 
 from kernelpot.data.labels import Labels, resolve
 from kernelpot.errors import LabelError
-from kernelpot.models.arguments import structure_list
+from kernelpot.models.arguments import require_potential, structure_list
 from kernelpot.models.prediction import Prediction
 from kernelpot.models.residuals import Residuals, residuals_of
 from kernelpot.models.shape import NORMAL, ONE, Shape
@@ -166,10 +166,13 @@ def reliability(
         There is no label.
     NotFittedError
         The model was never fitted, or holds no training structures.
+    ParameterError
+        The model is no potential.
     """
     if structures is None:
         prediction, train = model.left_out(folds=folds, groups=groups)
         return reliability_of(prediction, train.labels, names_of(train.structures), seed=seed)
+    require_potential(model)
     structures = structure_list(structures)
     labels = resolve(structures, keys)
     if not any(labels.present(kind).any() for kind in UNITS):

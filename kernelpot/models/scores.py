@@ -12,7 +12,7 @@ from jaxtyping import Bool
 from kernelpot.data.check import place
 from kernelpot.data.labels import Labels, resolve
 from kernelpot.errors import LabelError
-from kernelpot.models.arguments import structure_list
+from kernelpot.models.arguments import require_potential, structure_list
 from kernelpot.models.prediction import Prediction, Predictor
 from kernelpot.models.reliability import names_of, rank_and_ceiling
 from kernelpot.models.residuals import Residuals, residuals_of
@@ -87,10 +87,10 @@ class Scores:
 
     def __str__(self) -> str:
         """Return a table for people, in meV."""
-        head = f"{'':<16}{'kind':<8}{'n':>8}{'MAE':>10}{'RMSE':>10}{'worst':>10}  {'unit':<9}{'in 68%':>8}{'in 95%':>8}"
+        head = f"{'':<16}{'kind':<8}{'n':>8}{'MAE':>10}{'RMSE':>10}{'worst':>10}  {'unit':<9}"
         known = any(not np.isnan(s.coverage_68) for s in self.overall.values())
-        head += f"{'log score':>11}{'rank':>7}{'ceiling':>9}" if known else ""
-        lines = [head]
+        head += f"{'in 68%':>8}{'in 95%':>8}{'log score':>11}{'rank':>7}{'ceiling':>9}" if known else ""
+        lines = [head.rstrip()]
         for name, kinds in [("all", self.overall), *self.groups.items()]:
             for kind, s in kinds.items():
                 unit, scale = UNITS[kind]
@@ -133,8 +133,9 @@ def evaluate(
     LabelError
         There is no label to compare with, or labels are broken.
     ParameterError
-        The structures are no list, or there is none.
+        The structures are no list, or there is none; or the model is no potential.
     """
+    require_potential(model)
     structures = structure_list(structures)
     labels = resolve(structures, keys)
     if not any(labels.present(kind).any() for kind in UNITS):

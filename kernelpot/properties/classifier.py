@@ -30,7 +30,11 @@ UNIT = 4.0
 """Variance of the latent function that the prior of amplitudes is centred on."""
 
 
-@dataclass(frozen=True, eq=False)
+SHOWN = {0.0: "of all", 0.2: "without the least certain fifth", 0.5: "without the less certain half"}
+"""Shares of refused answers that a `RiskCoverage` is shown with."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class RiskCoverage:
     """Accuracy of the answers that remain when the least certain are refused.
 
@@ -47,6 +51,11 @@ class RiskCoverage:
     theta: Float[np.ndarray, " m"]
     coverage: Float[np.ndarray, " m"]
     accuracy: Float[np.ndarray, " m"]
+
+    def __repr__(self) -> str:
+        """Return the number of answers, and the accuracy of all, of four fifths and of half of them."""
+        shares = ", ".join(f"{self.refusing(share):.3g} {name}" for share, name in SHOWN.items())
+        return f"RiskCoverage({len(self.theta)} answers, accuracy {shares})"
 
     def refusing(self, share: float) -> float:
         """Return the accuracy after so large a share of the answers is refused.

@@ -13,6 +13,9 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_array, check_consistent_length, column_or_1d, validate_data
 
 from kernelpot.errors import DataError, NotFittedError, ParameterError
+from kernelpot.properties.composites import EncodedPair
+from kernelpot.properties.encoded import Encoded
+from kernelpot.properties.inputs import STRUCTURES_AS_ROWS, holds_structures, refuse_descriptors
 from kernelpot.properties.protocol import Kernel
 
 
@@ -30,9 +33,10 @@ def structure_kernels(kernel: Any) -> tuple[Kernel, ...]:
     Raises
     ------
     ParameterError
-        A list is empty or holds something else.
+        A list is empty or holds something else; or a descriptor was given.
     """
     given = list(kernel) if isinstance(kernel, list | tuple) else [kernel]
+    refuse_descriptors(given)
     fits = [callable(getattr(k, "matrix", None)) and callable(getattr(k, "diagonal", None)) for k in given]
     if isinstance(kernel, list | tuple) and (not given or not all(fits)):
         raise ParameterError(
@@ -50,6 +54,8 @@ def features(estimator: BaseEstimator, X: Any, *, reset: bool, least: int = 1) -
     DataError
         It is anything else.
     """
+    if holds_structures(X):
+        raise DataError(STRUCTURES_AS_ROWS)
     try:
         found: np.ndarray = validate_data(
             estimator, X, reset=reset, dtype=np.float64, ensure_min_samples=least, ensure_all_finite=True
@@ -69,6 +75,8 @@ def items(X: Any, *, least: int = 1) -> list[Any]:
     DataError
         There are too few, or it is no sequence.
     """
+    if isinstance(X, Encoded | EncodedPair):
+        raise DataError("structures must come as a list of ase.Atoms, got what a kernel made of them by `encode`.")
     if hasattr(X, "numbers") or not isinstance(X, Sequence | np.ndarray):
         raise DataError(f"structures must come as a list, got {type(X).__name__}; put a single one into a list.")
     found = list(X)

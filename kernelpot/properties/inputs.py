@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,11 @@ from kernelpot.properties.structure_kernel import StructureKernel
 from kernelpot.properties.vector_kernel import KINDS, VectorKernel
 
 INDUCING = ("random", "fps", "kmeans")
+
+STRUCTURES_AS_ROWS = (
+    "this kernel compares rows of features, and `X` holds structures; give a StructureKernel, or make rows of them by "
+    "StructureFeatures."
+)
 
 
 class UnfittedError(NotFittedError, sklearn.exceptions.NotFittedError):
@@ -68,6 +74,11 @@ class Precomputed:
         """Return the columns of b's items."""
         return a.values[:, (a if b is None else b).places]
 
+    def diagonal(self, a: KernelRows) -> Float[np.ndarray, " n"]:
+        """Return the values of training items with themselves."""
+        result: np.ndarray = a.values[np.arange(len(a)), a.places]
+        return result
+
     def settings(self) -> dict[str, Any]:
         """Return the name."""
         return {"name": "Precomputed"}
@@ -88,10 +99,33 @@ def as_kernel(kernel: Any) -> Any:
             return VectorKernel(kernel)
     elif isinstance(kernel, StructureKernel | VectorKernel | Sum | Product | Scaled):
         return kernel
+    refuse_descriptors([kernel])
     raise ParameterError(
         f"`kernel` must be a StructureKernel, a VectorKernel, a sum or product of such, or one of "
         f"{', '.join(KINDS)}, precomputed; got {kernel!r}."
     )
+
+
+def refuse_descriptors(kernels: Sequence[Any]) -> None:
+    """Refuse a descriptor where a kernel is wanted.
+
+    Raises
+    ------
+    ParameterError
+        There is one.
+    """
+    for kernel in kernels:
+        if hasattr(kernel, "environments") and not hasattr(kernel, "matrix"):
+            name = type(kernel).__name__
+            raise ParameterError(
+                f"`kernel` must be a kernel, got the descriptor {name}; put it into a StructureKernel."
+            )
+
+
+def holds_structures(X: Any) -> bool:
+    """Tell whether a list or an array holds structures."""
+    rows = X.ndim > 0 if isinstance(X, np.ndarray) else isinstance(X, list | tuple)
+    return rows and len(X) > 0 and hasattr(X[0], "positions")
 
 
 def items_of(estimator: Any, kernel: Any, X: Any, *, reset: bool) -> Any:
@@ -110,6 +144,8 @@ def items_of(estimator: Any, kernel: Any, X: Any, *, reset: bool) -> Any:
     """
     if not takes_rows(kernel):
         return kernel.encode(X)
+    if holds_structures(X):
+        raise ParameterError(STRUCTURES_AS_ROWS)
     try:
         values = validate_data(estimator, X, reset=reset, dtype=np.float64)
     except TypeError as error:

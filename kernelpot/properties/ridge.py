@@ -25,7 +25,7 @@ from kernelpot.properties.inputs import (
     items_of,
     require_fitted,
 )
-from kernelpot.properties.solvers import Exact, Fit, Inducing, best_alpha, checked_alphas
+from kernelpot.properties.solvers import Exact, Fit, Inducing, best_alpha, checked_alphas, smallest_eigenvalue
 
 ENTRIES = 20_000_000
 """Kernel values held at a time where rows are streamed."""
@@ -72,7 +72,8 @@ class KernelRidge(RegressorMixin, BaseEstimator):
         What was subtracted.
     jitter_
         What had to be added to the diagonal beside alpha: zero, or round-off, or for a kernel that is not positive
-        semidefinite (REMatch) what shifts its smallest eigenvalue to zero, at most a twentieth of its mean variance.
+        semidefinite (REMatch) what alpha lacks to twice the size of its smallest eigenvalue, which may be minus a
+        twentieth of its mean variance.
     """
 
     def __init__(
@@ -134,10 +135,12 @@ class KernelRidge(RegressorMixin, BaseEstimator):
         if self.n_inducing is None or whole(self.n_inducing, "n_inducing", least=1) >= len(y):
             self.items_ = encoded
             matrix = self.kernel_.matrix(encoded)
-            fitted: Fit = partial(Exact.fitted, matrix, definite=self.kernel_.definite, keep=len(alphas) > 1)
+            smallest = None if self.kernel_.definite else smallest_eigenvalue(matrix)
+            fitted: Fit = partial(Exact.fitted, matrix, smallest=smallest, keep=len(alphas) > 1)
         else:
             self.items_ = encoded[choose_items(encoded, int(self.n_inducing), self.inducing, self.seed)]
-            fitted = partial(Inducing.fitted, self.kernel_.matrix(self.items_), self._repeated(encoded))
+            own, diagonal = self.kernel_.matrix(self.items_), self.kernel_.diagonal(encoded)
+            fitted = partial(Inducing.fitted, own, diagonal, self._repeated(encoded))
         self.alpha_, self.state_ = best_alpha(fitted, alphas, weights, rest)
         self.jitter_ = self.state_.jitter
         if isinstance(self.items_, KernelRows):
@@ -191,7 +194,7 @@ class KernelRidge(RegressorMixin, BaseEstimator):
         for block in self._blocks(encoded):
             parts.append(self.state_.variance(own[start : start + len(block)], block))
             start += len(block)
-        variance = np.concatenate(parts) + self.alpha_
+        variance = np.concatenate(parts) + self.alpha_ + self.jitter_
         return self._shaped(np.sqrt(variance)[:, None] * self.amplitude())
 
     def prepare(self, X: Any, *, n_inducing: int | None = None) -> PropertySpace:

@@ -17,7 +17,7 @@ from kernelpot.properties.vector_kernel import mirrored
 ROUND_OFF = 1e-10
 """Jitter, as a share of the kernel's mean variance and for each sample, that round-off may ask for."""
 INDEFINITE = 0.05
-"""The same, in all, for kernels that are not positive semidefinite for certain."""
+"""The largest negative eigenvalue, in the same unit, of kernels that are not positive semidefinite for certain."""
 TOLERANCE = 1e-12
 """Share of the largest eigenvalue of the inducing items' kernel matrix below which a direction is dropped."""
 
@@ -50,7 +50,7 @@ class Exact:
         noise: Float[np.ndarray, " n"],
         y: Float[np.ndarray, "n outputs"],
         *,
-        definite: bool,
+        smallest: float | None = None,
         keep: bool = False,
     ) -> Exact:
         """Factorise.
@@ -63,8 +63,10 @@ class Exact:
             Variance of each item.
         y
             What to fit.
-        definite
-            Whether the kernel is positive semidefinite but for round-off.
+        smallest
+            Smallest eigenvalue of a kernel that need not be positive semidefinite; None where it is, but for
+            round-off. Where it is negative, the diagonal gets what brings noise and jitter to twice its size: with
+            less, directions of which the kernel knows nothing certain would have the largest weights.
         keep
             Leave the kernel matrix as it is, instead of factorising in its memory.
 
@@ -77,13 +79,13 @@ class Exact:
         _require_finite(kernel)
         kernel = kernel.copy() if keep else kernel
         own = kernel.diagonal().copy()
-        np.fill_diagonal(kernel, own + noise)
-        jitter = 0.0
+        jitter = 0.0 if smallest is None else _shift(own, noise, smallest)
+        np.fill_diagonal(kernel, own + noise + jitter)
         try:
             factor = _cholesky(kernel)
         except LinAlgError:
             np.fill_diagonal(kernel, own)
-            jitter = _jitter(mirrored(kernel), noise, definite=definite)
+            jitter = _round_off(mirrored(kernel), noise)
             np.fill_diagonal(kernel, own + noise + jitter)
             try:
                 factor = _cholesky(kernel)
@@ -153,6 +155,7 @@ class Inducing:
     def fitted(
         cls,
         own: Float[np.ndarray, "m m"],
+        diagonal: Float[np.ndarray, " n"],
         blocks: Callable[[], Iterable[Float[np.ndarray, "rows m"]]],
         noise: Float[np.ndarray, " n"],
         y: Float[np.ndarray, "n outputs"],
@@ -163,6 +166,8 @@ class Inducing:
         ----------
         own
             Kernel matrix of the inducing items.
+        diagonal
+            Kernel of every training item with itself.
         blocks
             Makes the kernel between all training items and the inducing ones in blocks of rows; it is called twice.
         noise
@@ -192,7 +197,8 @@ class Inducing:
             # 1 - leverage is the share of the label's noise in its own left-out variance.
             share = 1.0 - np.minimum(np.einsum("dr,dr->r", half, half) / noise[part], 1.0 - 1e-12)
             residual[part] = (y[part] - features @ weights) / share[:, None]
-            variance[part] = noise[part] / share
+            unseen = np.maximum(diagonal[part] - np.einsum("rd,rd->r", features, features), 0.0)
+            variance[part] = unseen + noise[part] / share
             start += len(block)
         return cls(whitening, factor, weights, residual, variance)
 
@@ -287,6 +293,18 @@ def whitened(own: Float[np.ndarray, "m m"]) -> Float[np.ndarray, "m d"]:
     return np.ascontiguousarray(vectors[:, kept] / np.sqrt(eigenvalues[kept]))
 
 
+def smallest_eigenvalue(kernel: Float[np.ndarray, "n n"]) -> float:
+    """Return the smallest eigenvalue of a symmetric matrix.
+
+    Raises
+    ------
+    ParameterError
+        The matrix is not finite.
+    """
+    _require_finite(kernel)
+    return float(np.linalg.eigvalsh(kernel)[0])
+
+
 def _require_finite(kernel: Float[np.ndarray, "n n"]) -> None:
     """Refuse a matrix with values that are no numbers."""
     if not np.isfinite(kernel).all():
@@ -300,21 +318,38 @@ def _cholesky(kernel: Float[np.ndarray, "n n"]) -> Float[np.ndarray, "n n"]:
     return factor
 
 
-def _jitter(kernel: Float[np.ndarray, "n n"], noise: Float[np.ndarray, " n"], *, definite: bool) -> float:
+def _shift(own: Float[np.ndarray, " n"], noise: Float[np.ndarray, " n"], smallest: float) -> float:
+    """Return what noise lacks to twice the size of a negative eigenvalue.
+
+    Raises
+    ------
+    ParameterError
+        The eigenvalue is beyond `INDEFINITE`, and noise alone does not make up for it.
+    """
+    shift = max(0.0, -2.0 * smallest - float(noise.min()))
+    if shift > 0.0 and -smallest > INDEFINITE * float(own.mean()):
+        raise _indefinite(smallest, float(own.mean()))
+    return shift
+
+
+def _round_off(kernel: Float[np.ndarray, "n n"], noise: Float[np.ndarray, " n"]) -> float:
     """Return what to add to the diagonal so that the smallest eigenvalue is that of round-off above zero.
 
     Raises
     ------
     ParameterError
-        It is more than round-off, or than `INDEFINITE`, explains.
+        It is more than round-off explains.
     """
     scale = float(kernel.diagonal().mean())
     smallest = float(np.linalg.eigvalsh(kernel)[0])
     jitter = max(0.0, -smallest - float(noise.min())) + 1e-14 * len(kernel) * scale
-    most = scale * (ROUND_OFF * len(kernel) if definite else INDEFINITE)
-    if jitter > most:
-        raise ParameterError(
-            f"the kernel matrix must be positive semidefinite, its smallest eigenvalue is {smallest:.3g} at a mean "
-            f"variance of {scale:.3g}; raise `alpha` to {-2.0 * smallest:.2g}, or take another kernel."
-        )
+    if jitter > scale * ROUND_OFF * len(kernel):
+        raise _indefinite(smallest, scale)
     return jitter
+
+
+def _indefinite(smallest: float, scale: float) -> ParameterError:
+    return ParameterError(
+        f"the kernel matrix must be positive semidefinite, its smallest eigenvalue is {smallest:.3g} at a mean "
+        f"variance of {scale:.3g}; raise `alpha` to {-2.0 * smallest:.2g}, or take another kernel."
+    )

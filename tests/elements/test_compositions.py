@@ -162,7 +162,11 @@ def test_it_is_a_transformer_of_scikit_learn():
         (lambda: CompositionFeatures(SITES).fit(["AgNb"]), DataError, "composition 0 .* one chemical symbol for each"),
         (lambda: CompositionFeatures(SITES).fit([]), DataError, "at least one, got none"),
         (lambda: CompositionFeatures().fit("AgNb"), DataError, "must come as a list"),
-        (lambda: CompositionFeatures().fit(["Ag?"]), DataError, r"must be a formula such as 'AgNbO3', got 'Ag\?'"),
+        (
+            lambda: CompositionFeatures().fit(["Ag?"]),
+            DataError,
+            r"must be a formula with whole numbers, such as 'AgNbO3', got 'Ag\?'",
+        ),
         (lambda: CompositionFeatures().fit([("Ag", "Nb")]), DataError, "elements by site need `sites`"),
         (lambda: CompositionFeatures().fit([""]), DataError, "holds no atoms"),
         (lambda: CompositionFeatures(("A",)).fit([["Xy"]]), ParameterError, "'Xy' is no chemical symbol"),

@@ -10,10 +10,12 @@ from ase import Atoms
 from ase.build import molecule
 from ase.calculators.calculator import PropertyNotImplementedError
 from ase.calculators.emt import EMT
+from ase.io import read, write
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import kernelpot as kp
+from kernelpot.cli import main
 from kernelpot.data.batch import Batch
 from kernelpot.errors import DataError, LabelError, ModelFileError, NotFittedError, ParameterError, SpeciesError
 from kernelpot.features.feature_map import E0_PRIOR
@@ -274,11 +276,28 @@ def test_a_model_without_its_factor_gives_means_alone():
     bare = fitted()
     prediction = bare.predict([ethanol(3)])
     assert prediction.latent is None
-    with pytest.raises(NotFittedError, match="uncertainty=False"):
+    with pytest.raises(NotFittedError, match="a ForceRidge has them after a fit with keep_factor=True"):
         _ = prediction.energy_std
     with pytest.raises(NotFittedError, match="keep_factor=True"):
         bare.local_energy_std(Batch.from_structures([ethanol(3)], bare.cutoff_))
-    assert np.isnan(kp.evaluate(bare, molecules(2)).overall["energy"].coverage_68)
+    scores = kp.evaluate(bare, molecules(2))
+    assert np.isnan(scores.overall["energy"].coverage_68)
+    assert "in 68%" not in str(scores)
+
+
+def test_the_command_line_predicts_with_a_file_that_holds_means_alone(tmp_path, capsys):
+    model = fitted()
+    model.save(tmp_path / "m.kp")
+    write(tmp_path / "new.xyz", [ethanol(3)])
+    out, said = tmp_path / "out.xyz", tmp_path / "said.json"
+    arguments = [str(tmp_path / "m.kp"), str(tmp_path / "new.xyz"), "--out", str(out), "--json", str(said), "--quiet"]
+    assert main(["predict", *arguments]) == 0
+    assert "no standard deviations" in capsys.readouterr().out
+    written = read(out)
+    assert written.get_potential_energy() == pytest.approx(model.predict([ethanol(3)]).energy[0])
+    assert "energy_std" not in written.info
+    assert "forces_std" not in written.arrays
+    assert json.loads(said.read_text())["structures"][0]["energy_std_eV"] is None
 
 
 def test_the_calculator_gives_what_predict_gives(model):

@@ -10,7 +10,7 @@ from scipy.stats import norm
 
 import kernelpot as kp
 from kernelpot.data.labels import resolve
-from kernelpot.errors import LabelError, NotFittedError
+from kernelpot.errors import LabelError, NotFittedError, ParameterError
 from kernelpot.models.prediction import Prediction, Spread
 from kernelpot.models.scores import score
 from tests import potentials
@@ -140,6 +140,19 @@ def test_nothing_to_compare_with_is_refused():
         kp.evaluate(potentials.copper_gold(), [make.copper_gold(1)])
     with pytest.raises(NotFittedError):
         kp.evaluate(potentials.model(), make.copper_gold_set(1))
+
+
+def test_a_model_of_a_property_is_no_potential():
+    ridge = kp.KernelRidge("rbf")
+    for use in (
+        lambda: kp.evaluate(ridge, make.copper_gold_set(1)),
+        lambda: kp.reliability(ridge, make.copper_gold_set(1)),
+        lambda: kp.Calculator(ridge),
+    ):
+        with pytest.raises(
+            ParameterError, match="must be a potential, such as SparseGP or ForceRidge, got a KernelRidge"
+        ):
+            use()
 
 
 def test_keys_name_the_labels():

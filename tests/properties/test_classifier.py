@@ -120,6 +120,7 @@ def test_accuracy_by_coverage():
     assert curve.coverage[-1] == 1.0
     assert curve.accuracy[-1] == pytest.approx(model.score(X[60:], Y[60:]))
     assert curve.refusing(0.0) == curve.accuracy[-1]
+    assert repr(curve).startswith(f"RiskCoverage({len(X) - 60} answers, accuracy {curve.accuracy[-1]:.3g} of all, ")
     assert (np.diff(curve.theta) <= 0).all()
     kept = ~model.rejected(X[60:], curve.theta[14])
     assert curve.refusing(0.25) == pytest.approx(np.mean(model.predict(X[60:])[kept] == Y[60:][kept]))

@@ -8,6 +8,7 @@ from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF, ConstantKernel
 from sklearn.model_selection import cross_val_score
 
+import kernelpot as kp
 from kernelpot.archive import read_archive, write_archive
 from kernelpot.errors import DataError, ModelFileError, ParameterError, SpeciesError
 from kernelpot.properties.classifier import Classifier
@@ -189,6 +190,24 @@ def test_only_structures_and_features_are_written(tmp_path):
     model = GP(Numbers()).fit(list(range(10)), np.arange(10.0))
     with pytest.raises(ModelFileError, match="only structures"):
         model.save(tmp_path / "gp.kp")
+
+
+@pytest.mark.parametrize("estimator", [GP, Classifier, kp.KernelRidge])
+def test_structures_features_and_descriptors_are_not_mixed_up(estimator):
+    y = [0, 1, 0, 1]
+    objects = np.empty(4, dtype=object)
+    objects[:] = crystals(4)
+    for rows in (crystals(4), objects):
+        with pytest.raises((DataError, ParameterError), match="holds structures; give a StructureKernel"):
+            estimator("rbf").fit(rows, y)
+    with pytest.raises(ParameterError, match="got the descriptor SOAP; put it into a StructureKernel"):
+        estimator(kp.SOAP()).fit(crystals(4), y)
+
+
+def test_what_a_kernel_encoded_is_refused():
+    kernel = kp.StructureKernel(kp.SOAP(cutoff=3.0, n_max=2, l_max=1))
+    with pytest.raises(DataError, match="got what a kernel made of them by `encode`"):
+        GP(kernel).fit(kernel.encode(crystals(4)), np.arange(4.0))
 
 
 def test_a_list_may_not_mix_kinds_of_kernels():

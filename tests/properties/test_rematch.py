@@ -95,7 +95,11 @@ def test_a_plan_that_does_not_converge_is_an_error(monkeypatch):
 
 
 def test_ridge_regression_shifts_what_is_negative_and_says_so():
-    """A stand-in for an indefinite best match: the smallest eigenvalue is made -0.01."""
+    """A stand-in for an indefinite best match: the smallest eigenvalue is made -0.01.
+
+    Noise and shift are 0.02 together, whatever alpha is below: a noise of 0.01 would leave an eigenvalue near zero, and
+    with it weights without bound.
+    """
 
     class Indefinite(kp.StructureKernel):
         def matrix(self, a, b=None):
@@ -109,8 +113,13 @@ def test_ridge_regression_shifts_what_is_negative_and_says_so():
     kernel._with = lambda *_: kernel
     y = np.arange(5.0)
     model = kp.KernelRidge(kernel, alpha=1e-6).fit(kernel.encode(MOLECULES), y)
-    assert model.jitter_ == pytest.approx(0.01, rel=1e-3)
-    assert np.isfinite(model.predict(MOLECULES)).all()
+    assert model.jitter_ == pytest.approx(0.02, rel=1e-3)
+    for alpha in (1e-8, 0.01001, 0.015):
+        again = kp.KernelRidge(kernel, alpha=alpha).fit(kernel.encode(MOLECULES), y)
+        np.testing.assert_allclose(again.predict(MOLECULES), model.predict(MOLECULES), atol=1e-9)
+        np.testing.assert_allclose(again.std(MOLECULES), model.std(MOLECULES), rtol=1e-9)
+    assert abs(model.state_.dual).max() < 2.0 / 0.01
+    assert kp.KernelRidge(kernel, alpha=0.1).fit(kernel.encode(MOLECULES), y).jitter_ == 0.0
     kernel.combine = "sum"
     with pytest.raises(ParameterError, match=r"must be positive semidefinite, its smallest eigenvalue is -0\.01"):
         kp.KernelRidge(kernel, alpha=1e-6).fit(kernel.encode(MOLECULES), y)

@@ -103,12 +103,15 @@ def test_left_out_errors_with_inducing_items_are_those_of_refits():
     model = ridge(n_inducing=12).fit(X, Y)
     z = model.items_
     k_mm, k_nm = RBF_KERNEL.matrix(z), RBF_KERNEL.matrix(X, z)
-    expected = []
+    expected, stds = [], []
     for i in range(40):
         kept = np.delete(np.arange(40), i)
-        weights = np.linalg.solve(k_nm[kept].T @ k_nm[kept] + ALPHA * k_mm, k_nm[kept].T @ Y[kept])
-        expected.append(Y[i] - k_nm[i] @ weights)
+        precision = k_nm[kept].T @ k_nm[kept] + ALPHA * k_mm
+        expected.append(Y[i] - k_nm[i] @ np.linalg.solve(precision, k_nm[kept].T @ Y[kept]))
+        unseen = 1.0 - k_nm[i] @ np.linalg.solve(k_mm, k_nm[i])
+        stds.append(np.sqrt(unseen + ALPHA * k_nm[i] @ np.linalg.solve(precision, k_nm[i]) + ALPHA))
     np.testing.assert_allclose(model.leave_one_out(), expected, atol=1e-6)
+    assert model.amplitude() == pytest.approx(np.sqrt(np.mean(np.divide(expected, stds) ** 2)), rel=1e-5)
 
 
 def test_all_items_inducing_is_exact(monkeypatch):
