@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
-from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.base import BaseEstimator, ClassifierMixin, clone
 
 from kernelpot.errors import DataError, ParameterError
 from kernelpot.linalg.devices import check_device
 from kernelpot.properties.classifier_evidence import LaplaceEvidence, matrix, modes
 from kernelpot.properties.classifier_laplace import averaged
 from kernelpot.properties.gp_covariance import Covariance, Items, covariance_of, pieces
+from kernelpot.properties.gp_design import space_of
 from kernelpot.properties.gp_inputs import UnfittedError, features, items, labels_of, structure_kernels
 from kernelpot.properties.gp_scaling import Scaling
 from kernelpot.properties.gp_search import best_of
@@ -25,6 +26,8 @@ from kernelpot.properties.protocol import Kernel
 
 if TYPE_CHECKING:
     import gpytorch
+
+    from kernelpot.properties.information import PropertySpace
 
 UNIT = 4.0
 """Variance of the latent function that the prior of amplitudes is centred on."""
@@ -69,6 +72,10 @@ class RiskCoverage:
             raise ParameterError(f"`share` must lie between 0 and 1, 1 left out, got {share!r}.")
         given = max(1, round((1.0 - share) * len(self.accuracy)))
         return float(self.accuracy[given - 1])
+
+
+LABEL_NOISE = 2.0
+"""Standard deviation of a measurement that tells as much about a latent value as a label at even odds."""
 
 
 class Classifier(ClassifierMixin, BaseEstimator):
@@ -202,6 +209,38 @@ class Classifier(ClassifierMixin, BaseEstimator):
         """
         probabilities = self.predict_proba(X)
         return np.ma.masked_array(self.classes_of(probabilities), mask=probabilities.max(axis=1) < self._theta(theta))
+
+    def prepare(self, X: Any, *, n_inducing: int | None = None) -> PropertySpace:
+        """Return the space of the latent function on a pool, whose `information` the design room chooses by.
+
+        A label tells π(1 - π) ≤ ¼ about the latent value (its Fisher information under the logistic likelihood), so
+        that it counts as a measurement with the standard deviation 2. Hyper-parameters are those of the fit, or the
+        centres of their priors before one.
+
+        Parameters
+        ----------
+        X
+            The pool: structures or features. No label is looked at.
+        n_inducing
+            So many of its items make the space; None: all.
+
+        Raises
+        ------
+        ParameterError
+            A parameter breaks its rule, or a kernel between structures is not one of kernelpot's.
+        DataError
+            The pool is unusable.
+        """
+        if hasattr(self, "_modes"):
+            return space_of(
+                self._prior, lambda rows: self._items(features(self, rows, reset=False)), X, noise=LABEL_NOISE,
+                n_inducing=n_inducing, seed=self.seed,
+            )  # fmt: skip
+        plain = clone(self).set_params(optimise=False, mean="constant")
+        values: Any = items(X, least=2) if structure_kernels(self.kernel) else X
+        # Labels that mean nothing: a fit that searches nothing keeps the centres of the priors.
+        plain.fit(values, np.resize([0, 1], len(values)))
+        return plain.prepare(X, n_inducing=n_inducing)
 
     def risk_coverage(self, X: Any, y: Any) -> RiskCoverage:
         """Return how accuracy grows while the least certain answers are refused, one after another."""

@@ -94,3 +94,17 @@ def test_structures_encoded_once_are_compared_like_new_ones():
     y = np.array([a.positions.std() for a in MOLECULES])
     model = kp.GP(KERNEL, mean="constant").fit(MOLECULES[:9], y[:9])
     np.testing.assert_allclose(model.predict(MOLECULES[:9]), model.predict([a.copy() for a in MOLECULES[:9]]))
+
+
+def test_classifiers_choose_what_to_label():
+    x, y = rows(40)
+    for model in (kp.Classifier("rbf"), kp.Classifier("rbf").fit(x[:15], y[:15] > 0)):
+        space = model.prepare(x)
+        info = space.information(x)
+        assert (info.sigma == 2.0).all()
+        chosen = kp.design.select(info, 8, criterion="IV")
+        drawn = [after(info, np.random.default_rng(s).permutation(40)[:8]).mean() for s in range(5)]
+        assert after(info, np.array(chosen.indices)).mean() < min(drawn)
+    prior = np.einsum("id,id->i", space.features(x), space.features(x))
+    np.testing.assert_allclose(prior, space.kernel.diagonal(x), rtol=1e-6)
+    assert len(kp.design.select(kp.Classifier(KERNEL).prepare(MOLECULES).information(MOLECULES), 3)) == 3
