@@ -167,12 +167,11 @@ def _lengths(*lengths: float) -> dict[str, Any]:
 
 
 def _acsf() -> list[Any]:
-    """Symmetry functions on elemental modes, a constant of the centre beside them."""
+    """Symmetry functions on elemental modes."""
     import kernelpot as kp
 
     descriptor = kp.ACSF(cutoff=5.0, species=ELEMENTS, channels=kp.ElementalModes(4))
-    scaled = descriptor.scaled(molecules(200)[0])
-    return _structure_kernels({"ACSF 5 Å on 4 modes": scaled}, _lengths(0.4, 0.7, 1.2))
+    return _structure_kernels({"ACSF 5 Å on 4 modes": descriptor}, _lengths(0.5, 1.0, 2.0))
 
 
 def _average() -> list[Any]:

@@ -28,8 +28,8 @@ CANDIDATES = {
     "ethanol": ((4.0, 12, 3), (4.0, 16, 5)),
 }
 """Cutoff, radial functions and widths of angular ones that the training frames decide among."""
-LENGTHS = (1.5, 3.0)
-"""Of the Gaussian kernel of symmetry functions."""
+KERNELS = (("bare", 1.0), ("bare", 2.0), ("scaled", 1.5))
+"""Symmetry functions as they are or scaled on the training frames, with the length of the Gaussian kernel."""
 CUTOFFS, POWERS = {"AgPd": (5.0, 6.0), "ethanol": (4.0, 5.0)}, (2, 3)
 """Of SOAP, and of its dot product."""
 SEEDS, TRAIN, TEST = 2, 200, 300
@@ -191,7 +191,7 @@ def _split(name: str, frames: list[Atoms], seed: int, quick: bool) -> tuple[list
 def _candidates(name: str, way: str) -> list[tuple[Any, ...]]:
     """Sizes of the descriptor with the kernel's number."""
     if way.startswith("ACSF"):
-        return [(*sizes, length) for sizes in CANDIDATES[name] for length in LENGTHS]
+        return [(*sizes, *kernel) for sizes in CANDIDATES[name] for kernel in KERNELS]
     return [(cutoff, power) for cutoff in CUTOFFS[name] for power in POWERS]
 
 
@@ -202,7 +202,7 @@ def _descriptor(way: str, chosen: tuple[Any, ...], train: list[Atoms] | None) ->
     if way.startswith("SOAP"):
         return kp.SOAP(cutoff=chosen[0], channels=channels)
     acsf = kp.ACSF.spaced(chosen[0], n_radial=chosen[1], n_angular=chosen[2], channels=channels)
-    return acsf if train is None else acsf.scaled(train)
+    return acsf if train is None or chosen[3] == "bare" else acsf.scaled(train)
 
 
 def _score(

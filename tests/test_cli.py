@@ -655,7 +655,7 @@ def test_symmetry_functions_on_the_command_line(files, tmp_path):
     assert done.returncode == 0, done.stderr
     model = kernelpot.load(tmp_path / "acsf.kp")
     assert isinstance(model.terms[0].descriptor, kernelpot.ACSF)
-    assert model.terms[0].descriptor.standard is not None
+    assert model.terms[0].descriptor.standard is None
     assert model.terms[0].kernel.length == 1.5
     settings = json.loads((tmp_path / "fit.json").read_text())["settings"]
     assert settings["descriptor"] == "acsf"

@@ -46,7 +46,6 @@ def choose(args: Namespace) -> None:
     screening = _screened(pool, spec, setting_aside=args.screen)
     kept = np.asarray(screening.kept) if args.screen else np.arange(len(pool))
     usable = [pool[k] for k in kept]
-    spec = model_of(args, kp.Noise(**given_noise(args, NOISE_DEFAULTS)), [*usable, *existing])
     if args.n is not None and args.n > len(usable):
         raise ParameterError(f"`-n` must be at most the size of the pool, got {args.n} of {len(usable)} structures")
     rules = _rules(args, kept, len(pool), {str(atoms.info.get("config_type", "")) for atoms in usable})

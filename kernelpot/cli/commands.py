@@ -39,7 +39,7 @@ def assess(args: Namespace) -> None:
 
     check_outputs({"--json": args.json}, [*args.train, *args.pool, *args.target])
     train = read(args, args.train)
-    spec = model_of(args, kp.Noise(**given_noise(args, NOISE_DEFAULTS)), train)
+    spec = model_of(args, kp.Noise(**given_noise(args, NOISE_DEFAULTS)))
     pool = read(args, args.pool) if args.pool else []
     target = read(args, args.target) if args.target else []
     text, content = advise(
@@ -63,7 +63,7 @@ def fit(args: Namespace) -> None:
         raise LabelError(f"--test {' '.join(args.test)}: a test needs labels, found none; name them with --keys")
     noise = _fit_noise(args)
     tuned = settle(args, train)
-    model = model_of(args, noise, train) if tuned is None else tuned.best
+    model = model_of(args, noise) if tuned is None else tuned.best
     if args.pool:
         model = model.prepare([*read(args, args.pool), *train])
     model.fit(train)

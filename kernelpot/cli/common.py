@@ -26,18 +26,18 @@ def read(args: Namespace, files: Sequence[str], *, check: bool = True) -> list[A
     return kp.read(list(files), keys=getattr(args, "keys", None), verbose=not args.quiet, check=check)
 
 
-def model_of(args: Namespace, noise: kp.Noise | str, structures: Sequence[Atoms] = ()) -> SparseGP:
-    """Make the model that the settings describe; symmetry functions are scaled on the structures where there are."""
+def model_of(args: Namespace, noise: kp.Noise | str) -> SparseGP:
+    """Make the model that the settings describe."""
     baseline = kp.ZBL() if getattr(args, "zbl", False) else None
     return kp.SparseGP(
-        descriptor_of(args, structures), kernel_of(args), n_inducing=args.n_inducing, noise=noise, seed=args.seed,
+        descriptor_of(args), kernel_of(args), n_inducing=args.n_inducing, noise=noise, seed=args.seed,
         baseline=baseline,
     )  # fmt: skip
 
 
-def descriptor_of(args: Namespace, structures: Sequence[Atoms] = ()) -> kp.SOAP | kp.ACSF:
+def descriptor_of(args: Namespace) -> kp.SOAP | kp.ACSF:
     """Make the descriptor that the settings describe."""
-    return _acsf(args, structures) if args.descriptor == "acsf" else soap_of(args)
+    return _acsf(args) if args.descriptor == "acsf" else soap_of(args)
 
 
 def kernel_of(args: Namespace) -> kp.DotProduct | kp.Gaussian:
@@ -52,15 +52,14 @@ def soap_of(args: Namespace) -> kp.SOAP:
     return kp.SOAP(cutoff=args.cutoff, n_max=args.n_max, l_max=args.l_max, sigma=args.sigma)
 
 
-def _acsf(args: Namespace, structures: Sequence[Atoms]) -> kp.ACSF:
+def _acsf(args: Namespace) -> kp.ACSF:
     """Make symmetry functions, after a word on options that only SOAP has."""
     idle = [name for name in ("l_max", "sigma") if name in getattr(args, "given", ())]
     if idle:
         raise ParameterError(
             f"`--{idle[0].replace('_', '-')}` belongs to SOAP; leave it out, or leave --descriptor acsf out"
         )
-    acsf = kp.ACSF.spaced(args.cutoff, n_radial=args.n_max)
-    return acsf.scaled(structures) if structures else acsf
+    return kp.ACSF.spaced(args.cutoff, n_radial=args.n_max)
 
 
 def given_noise(args: Namespace, defaults: dict[str, float | None]) -> dict[str, float | None]:

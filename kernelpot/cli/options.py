@@ -79,13 +79,13 @@ def add_model(command: Parser, *, cutoff: float | None = 5.0, kinds: bool = True
             "--descriptor",
             choices=("soap", "acsf"),
             default="soap",
-            help="soap, or acsf: symmetry functions, n-max radial ones, scaled on the structures (default: soap)",
+            help="soap, or acsf: symmetry functions, n-max radial ones (default: soap)",
         )
         group.add_argument(
             "--gaussian",
             type=positive,
             metavar="LENGTH",
-            help="Gaussian kernel of this length between unit vectors, instead of a power; 1.5 suits acsf",
+            help="Gaussian kernel of this length between unit vectors, instead of a power; 1 to 2 suits acsf",
         )
     group.add_argument(
         "--cutoff",

@@ -34,7 +34,7 @@ def regress(args: Namespace) -> None:
     y, y_test = (_values(s, args.property, "name the property with --property") for s in (train, test))
     baseline = args.baseline or ("composition" if args.combine == "sum" else "mean")
     kernel = kp.StructureKernel(
-        descriptor_of(args, train), kernel_of(args), combine=args.combine, normalise=args.combine != "sum"
+        descriptor_of(args), kernel_of(args), combine=args.combine, normalise=args.combine != "sum"
     ).prepared(train)
     encoded = kernel.encode(train)
     alphas: float | list[float] | None = args.alpha
