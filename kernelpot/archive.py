@@ -13,8 +13,11 @@ import numpy as np
 from kernelpot.errors import KernelpotError, ModelFileError
 from kernelpot.replacing import replacing
 
-DAMAGE = (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError)
+DAMAGE = (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError, RecursionError)
 """What rebuilding a model from an altered file may raise."""
+
+LARGEST = 1e150
+"""Of numbers in property models: the square of one must still be a number."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,6 +71,7 @@ def write_archive(
     """
     from safetensors.numpy import save as to_bytes
 
+    path = as_path(path)
     text = json.dumps({"format": name, "version": version, **header})
     content = to_bytes({k: np.ascontiguousarray(a) for k, a in arrays.items()}, metadata={"kernelpot": text})
     try:
@@ -89,7 +93,7 @@ def read_archive(path: str | Path) -> Archive:
     """
     from safetensors import SafetensorError, safe_open
 
-    path = Path(path)
+    path = as_path(path)
     if not path.is_file():
         raise ModelFileError(f"{path}: no such model file; `kernelpot fit` or `model.save(path)` makes one.")
     try:
@@ -104,6 +108,35 @@ def read_archive(path: str | Path) -> Archive:
             f"{path}: not a complete kernelpot model file ({error}); was it cut off or is it something else?"
         ) from None
     return Archive(path, header, arrays)
+
+
+def as_path(path: Any) -> Path:
+    """Return the path of a file, or refuse what is none.
+
+    Raises
+    ------
+    ModelFileError
+        It is neither text nor a path.
+    """
+    if not isinstance(path, str | Path) or "\0" in str(path):
+        raise ModelFileError(f"`path` must be the name of a file, such as 'model.kp', got {path!r}.")
+    return Path(path)
+
+
+def check_numbers(name: str, array: np.ndarray, shape: tuple[int, ...], *, positive: bool = False) -> None:
+    """Refuse an array of a file whose shape, type or values cannot be right.
+
+    Raises
+    ------
+    ValueError
+        It is not of float64, of another shape, not finite or so large that a square of it is not, or not positive.
+    """
+    if array.dtype != np.float64 or array.shape != shape:
+        raise ValueError(f"{name} must be float64 of shape {shape}, found {array.dtype} of shape {array.shape}")
+    if not (np.abs(array) <= LARGEST).all():
+        raise ValueError(f"{name} must hold finite numbers up to {LARGEST:g}")
+    if positive and not (array > 0.0).all():
+        raise ValueError(f"{name} must hold positive numbers")
 
 
 def damaged(path: str | Path, error: Exception) -> ModelFileError:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from kernelpot.archive import LARGEST
 from kernelpot.data.check import HEAVIEST
 from kernelpot.descriptors.named import descriptor_of
 from kernelpot.descriptors.two_body import TwoBody
@@ -106,5 +107,5 @@ def check_array(name: str, array: np.ndarray, shape: tuple[int, ...]) -> None:
     """
     if array.dtype != np.float64 or array.shape != shape:
         raise ValueError(f"{name} must be float64 of shape {shape}, found {array.dtype} of shape {array.shape}")
-    if not np.isfinite(array).all():
-        raise ValueError(f"{name} holds values that are not finite")
+    if not (np.abs(array) <= LARGEST).all():
+        raise ValueError(f"{name} must hold finite numbers up to {LARGEST:g}")

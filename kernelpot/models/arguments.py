@@ -29,7 +29,10 @@ def structure_list(structures: Sequence[Atoms]) -> list[Atoms]:
     if isinstance(structures, Stream):
         # Read when it is used; every batch is checked then.
         return cast("list[Atoms]", structures)
-    result = list(structures)
+    try:
+        result = list(structures)
+    except TypeError:
+        raise ParameterError(f"`structures` must be a list of ase.Atoms, got {structures!r}.") from None
     if not result:
         raise ParameterError(
             "`structures` must hold at least one structure, got none; check the file or the selection."

@@ -284,7 +284,7 @@ class ForceRidge:
 def _descriptors(given: Descriptor | Sequence[Descriptor]) -> tuple[Descriptor, ...]:
     found = tuple(given) if isinstance(given, Sequence) else (given,)
     for descriptor in found:
-        if isinstance(descriptor, TwoBody) or not hasattr(descriptor, "environments"):
+        if isinstance(descriptor, TwoBody | type) or not hasattr(descriptor, "environments"):
             raise ParameterError(
                 f"`descriptor` must be one of environments such as SOAP(), or a list of them, got {descriptor!r}."
             )
@@ -296,7 +296,7 @@ def _descriptors(given: Descriptor | Sequence[Descriptor]) -> tuple[Descriptor, 
 def _kernels(
     given: DotProduct | Gaussian | Sequence[DotProduct | Gaussian] | None, n: int
 ) -> tuple[DotProduct | Gaussian, ...]:
-    found = tuple(given) if isinstance(given, Sequence) else (given or DotProduct(4),) * n
+    found = tuple(given) if isinstance(given, Sequence) else (DotProduct(4) if given is None else given,) * n
     if len(found) != n:
         raise ParameterError(f"`kernel` must be one, or one for each of {n} descriptors, got {len(found)}.")
     for kernel in found:

@@ -132,11 +132,16 @@ class Encoded:
             The arrays do not belong together.
         """
         vectors, numbers, offsets = (arrays[name] for name in ("vectors", "numbers", "offsets"))
+        if descriptor.species is None:
+            raise ValueError("the descriptor of structures in a file must name its species")
         whole = numbers.dtype == offsets.dtype == np.int64
         if vectors.dtype != np.float64 or not whole or vectors.ndim != 2 or numbers.shape != (len(vectors),):
             raise ValueError("vectors, numbers and offsets of structures do not fit together")
         if len(offsets) < 2 or offsets[0] != 0 or offsets[-1] != len(vectors) or (np.diff(offsets) < 1).any():
             raise ValueError("the offsets of structures do not rise from 0 to their atoms")
+        wide = getattr(descriptor, "n_features", vectors.shape[1])
+        if vectors.shape[1] != wide:
+            raise ValueError(f"vectors must have {wide} components, found {vectors.shape[1]}")
         if not np.isfinite(vectors).all():
             raise ValueError("environment vectors are not finite")
         return cls(descriptor, vectors, numbers, offsets, ("",) * (len(offsets) - 1))

@@ -11,6 +11,7 @@ import numpy as np
 from kernelpot.archive import write_archive
 from kernelpot.descriptors import named
 from kernelpot.descriptors.protocol import Descriptor
+from kernelpot.descriptors.two_body import TwoBody
 from kernelpot.properties.composites import EncodedPair, Product, Scaled, Sum
 from kernelpot.properties.encoded import Encoded
 from kernelpot.properties.inputs import KernelRows, Precomputed
@@ -110,7 +111,12 @@ def descriptor_of(settings: Mapping[str, Any]) -> Descriptor:
         from kernelpot.properties.dscribe import DScribe
 
         return DScribe.from_settings(settings)
-    return named.descriptor_of(dict(settings))
+    descriptor = named.descriptor_of(dict(settings))
+    with np.errstate(all="ignore"):
+        checked = descriptor.species is not None and not isinstance(descriptor, TwoBody)
+        if checked and not descriptor.is_finite():  # type: ignore[union-attr]
+            raise ValueError("the radial basis is not finite")
+    return descriptor
 
 
 def item_arrays(items: Any, prefix: str) -> dict[str, np.ndarray]:

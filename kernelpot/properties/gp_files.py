@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from kernelpot.archive import DAMAGE, Archive, damaged, write_archive
+from kernelpot.archive import DAMAGE, LARGEST, Archive, check_numbers, damaged, write_archive
+from kernelpot.data.check import HEAVIEST
 from kernelpot.errors import KernelpotError, ModelFileError
 from kernelpot.properties.files import KERNELS, kernel_of
 from kernelpot.properties.gp_cg import IterativePosterior
@@ -75,7 +76,8 @@ def read_gp(kind: Callable[..., Any], archive: Archive, kernel: Any) -> Any:
     archive.require(FORMAT, VERSION)
     try:
         return _rebuilt(kind, archive, _kernel(archive, kernel))
-    except DAMAGE as error:
+    # PyTorch refuses with a RuntimeError what does not fit together.
+    except (*DAMAGE, RuntimeError) as error:
         if isinstance(error, KernelpotError):
             raise ModelFileError(f"{archive.path}: {error}") from None
         raise damaged(archive.path, error) from None
@@ -103,7 +105,9 @@ def _rebuilt(kind: Callable[..., Any], archive: Archive, kernel: Any) -> Any:
     header, arrays = archive.header, archive.arrays
     model = kind(kernel, **header["parameters"])
     kernels = structure_kernels(kernel)
+    model._plan()
     trend = Trend(header["trend"]["kind"], tuple(header["trend"]["species"]), tuple(arrays["sizes"].tolist()))
+    _check(header, arrays, trend, structures=bool(kernels), inducing=model.n_inducing is not None)
     model._targets = Targets(trend, arrays["coefficients"], arrays["scale"])
     model._freedom, model._single = float(header["freedom"]), bool(header["single"])
     model._columns, model._evidence = arrays["columns"], float(header["log_marginal_likelihood"])
@@ -115,12 +119,65 @@ def _rebuilt(kind: Callable[..., Any], archive: Archive, kernel: Any) -> Any:
     prior = covariance_of(kernel, kernels, items, ard=model.ard, device="cpu", unit=1.0)
     if prior.parameters.names != header["hyper_parameters"] or len(arrays["raw"]) != len(prior.parameters.values()):
         raise ModelFileError("the hyper-parameters are not those of the kernel; give the one that was fitted.")
+    check_numbers("raw", arrays["raw"], prior.parameters.values().shape)
     prior.parameters.assign_raw(arrays["raw"])
     if isinstance(prior, MatrixCovariance):
+        check_numbers("units", arrays["units"], (len(kernels),), positive=True)
         prior.units = arrays["units"]
+    elif not bool(torch.isfinite(prior.own(items).detach()).all()):
+        raise ValueError("the variances of the items are not finite")
     model.posterior_ = _posterior(model, prior, archive)
     model.n_evaluations_ = tuple(header["n_evaluations"])
     return model
+
+
+def _check(
+    header: dict[str, Any], arrays: dict[str, np.ndarray], trend: Trend, *, structures: bool, inducing: bool
+) -> None:
+    """Refuse numbers that are none, and arrays that do not belong together.
+
+    Raises
+    ------
+    KeyError, TypeError, ValueError
+        There are such.
+    """
+    for name, least in (("noise", True), ("freedom", False)):
+        value = header[name]
+        real = isinstance(value, int | float) and not isinstance(value, bool)
+        if not real or not 0.0 <= value <= LARGEST or (least and value == 0.0):
+            raise ValueError(f"{name} must be a positive number, found {value!r}")
+    q = {"zero": 0, "constant": 1, "composition": len(trend.species)}[trend.kind]
+    if trend.kind == "composition" and not all(isinstance(z, int) and 0 < z <= HEAVIEST for z in trend.species):
+        raise ValueError(f"the mean counts atomic numbers, found {trend.species}")
+    n = _check_structures(arrays) if structures else len(arrays["x"])
+    outputs = len(arrays["scale"])
+    if n < 1 or outputs < 1 or not isinstance(header["single"], bool) or (header["single"] and outputs != 1):
+        raise ValueError("the items or outputs are not as many as the header says")
+    shapes: dict[str, tuple[int, ...]] = {
+        "sizes": (q,), "coefficients": (q, outputs), "scale": (outputs,), "item_trend": (n, q), "weights": (n, outputs),
+        "columns": (len(arrays["columns"]), q),
+    }  # fmt: skip
+    if not structures:
+        f = arrays["x"].shape[1]
+        shapes |= {"x": (n, f), "centre": (f,), "spread": (f,)}
+    shapes |= {"lower": (n, n), "inner": (n, n)} if inducing else {"targets": (n, outputs)}
+    for name, shape in shapes.items():
+        check_numbers(name, arrays[name], shape, positive=name in ("sizes", "scale", "spread"))
+    if inducing and not all((np.diag(arrays[name]) > 0.0).all() for name in ("lower", "inner")):
+        raise ValueError("a factor is singular")
+
+
+def _check_structures(arrays: dict[str, np.ndarray]) -> int:
+    """Return the number of structures, or refuse arrays that are none."""
+    counts, numbers, periodic = arrays["counts"], arrays["numbers"], arrays["periodic"]
+    whole = counts.dtype == numbers.dtype == np.int64 and periodic.dtype == np.uint8
+    if not whole or counts.ndim != 1 or (counts < 1).any() or numbers.shape != (counts.sum(),):
+        raise ValueError("the atoms are not as many as the structures have")
+    if not ((numbers > 0) & (numbers <= HEAVIEST)).all() or periodic.shape != (len(counts), 3) or (periodic > 1).any():
+        raise ValueError("the structures have elements or periodic directions that there are not")
+    check_numbers("positions", arrays["positions"], (len(numbers), 3))
+    check_numbers("cells", arrays["cells"], (len(counts), 3, 3))
+    return len(counts)
 
 
 def _posterior(model: Any, prior: Covariance, archive: Archive) -> Posterior:

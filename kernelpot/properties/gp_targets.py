@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from kernelpot.errors import ParameterError, SpeciesError
+from kernelpot.design.given import shown
+from kernelpot.errors import DataError, ParameterError, SpeciesError
 
 MEANS = ("zero", "constant", "composition")
 
@@ -44,7 +45,7 @@ class Trend:
         ParameterError
             The kind is unknown, or elements are asked for where items have none.
         """
-        if kind not in MEANS:
+        if not isinstance(kind, str) or kind not in MEANS:
             raise ParameterError(f"`mean` must be one of {', '.join(MEANS)}, got {kind!r}.")
         if kind != "composition":
             return cls(kind, (), (1.0,) if kind == "constant" else ())
@@ -117,6 +118,8 @@ def _counts(items: Sequence[Any], species: tuple[int, ...]) -> Float[np.ndarray,
     result = np.zeros((len(items), len(species)))
     place = {z: k for k, z in enumerate(species)}
     for row, item in enumerate(items):
+        if not hasattr(item, "numbers"):
+            raise DataError(f"item {row} must be a structure, ase.Atoms, whose elements count, got {shown(item)}.")
         for z, count in zip(*np.unique(item.numbers, return_counts=True), strict=True):
             if int(z) not in place:
                 raise SpeciesError(

@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from kernelpot.archive import DAMAGE, Archive, damaged
-from kernelpot.design.given import real
+from kernelpot.archive import DAMAGE, Archive, check_numbers, damaged
+from kernelpot.design.given import real, whole
 from kernelpot.errors import KernelpotError
 from kernelpot.properties.baseline import KINDS, Baseline
+from kernelpot.properties.composites import EncodedPair
 from kernelpot.properties.files import FORMAT, STATES, VERSION, items_from, kernel_of
-from kernelpot.properties.inputs import Precomputed
+from kernelpot.properties.inputs import KernelRows, Precomputed, means_of, takes_rows
 from kernelpot.properties.ridge import KernelRidge
 from kernelpot.properties.solvers import Exact
 
@@ -41,19 +42,20 @@ def _rebuilt(header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Ker
     parts = {name: arrays[f"state_{name}"] for name in names}
     baseline = arrays["baseline"]
     for name, array in {**parts, "baseline": baseline}.items():
-        if array.dtype != np.float64 or not np.isfinite(array).all():
-            raise ValueError(f"{name} must hold finite numbers in float64")
+        check_numbers(name, array, array.shape, positive=name == "variance_left")
     outputs = _check_shapes(facts, parts, len(items))
+    _check_items(kernel, items, facts["n_features"])
     species = tuple(int(z) for z in facts["species"])
     terms = {"composition": len(species), "mean": 1, None: 0}[settings["baseline"]]
     if settings["baseline"] not in KINDS or baseline.shape != (terms, outputs):
         raise ValueError("the baseline does not fit the outputs")
+    jitter = real(facts["jitter"], "jitter")
     if made is Exact:
-        parts["jitter"] = float(facts["jitter"])  # type: ignore[assignment]
+        parts["jitter"] = jitter  # type: ignore[assignment]
     model.kernel_, model.items_, model.state_ = kernel, items, made(**parts)
     model.baseline_ = Baseline(settings["baseline"], baseline, species)
     model.alpha_ = real(facts["alpha"], "alpha", above=True)
-    model.jitter_, model._single = float(facts["jitter"]), bool(facts["single"])
+    model.jitter_, model._single = jitter, bool(facts["single"])
     label = facts.get("label")
     if label is not None and not isinstance(label, str):
         raise ValueError("the name of the property is no text")
@@ -63,11 +65,27 @@ def _rebuilt(header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Ker
     return model
 
 
+def _check_items(kernel: Any, items: Any, n_features: Any) -> None:
+    """Refuse items that the kernel cannot compare, or that have other features than the header says."""
+    if isinstance(items, EncodedPair) and len(items.first) != len(items.second):
+        raise ValueError("the two kernels of a pair must have the same items")
+    if isinstance(items, KernelRows):
+        if whole(n_features, "n_features", least=1) <= items.places.max():
+            raise ValueError("the kernel matrix has fewer columns than the items are numbered")
+        return
+    if takes_rows(kernel):
+        wide = means_of(items).shape[1]
+        if whole(n_features, "n_features") != wide:
+            raise ValueError(f"the items have {wide} features, the header says {n_features}")
+    if not np.isfinite(kernel.matrix(items[:1], items[:1])).all():
+        raise ValueError("the kernel of the items is not finite")
+
+
 def _check_shapes(facts: Mapping[str, Any], parts: Mapping[str, np.ndarray], n: int) -> int:
     """Return the number of outputs, or refuse arrays that do not belong together."""
     if facts["state"] == "exact":
-        shapes = {"factor": (n, n), "dual": (n, *parts["dual"].shape[1:])}
         outputs = parts["dual"].shape[1]
+        shapes: dict[str, tuple[int, ...]] = {"factor": (n, n), "dual": (n, outputs)}
     else:
         d, outputs = parts["weights"].shape
         m = len(parts["variance_left"])

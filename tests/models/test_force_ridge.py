@@ -337,6 +337,7 @@ def test_files_give_the_same_model(tmp_path):
         lambda header, arrays: arrays.update(columns_0_0=arrays["columns_0_0"][:-1]),
         lambda header, arrays: header["fit"].update(species=[8, 1]),
         lambda header, arrays: header["fit"]["terms"][0]["kernel"].update(name="Linear"),
+        lambda header, arrays: arrays["points_0_0"].fill(1e300),
         lambda header, arrays: header["model"].update(descriptors=[]),
         lambda header, arrays: header.update(version=99),
     ],
@@ -378,6 +379,7 @@ def test_a_noise_too_small_for_round_off_is_refused():
         ({"keep_factor": 1}, "`keep_factor` must be True or False"),
         ({"device": "abacus"}, "`device` must be None"),
         ({"kernel": kp.Linear()}, "`kernel` must be Gaussian"),
+        ({"kernel": 0}, "`kernel` must be Gaussian"),
         ({"kernel": [kp.Gaussian()] * 2}, "one for each of 1 descriptors, got 2"),
     ],
 )
@@ -387,7 +389,7 @@ def test_wrong_settings_are_refused(settings, message):
 
 
 def test_wrong_descriptors_are_refused():
-    for wrong in ("SOAP", [], 3, [SMALL, None], kp.TwoBody()):
+    for wrong in ("SOAP", [], 3, [SMALL, None], kp.TwoBody(), kp.SOAP):
         with pytest.raises(ParameterError, match="`descriptor`"):
             kp.ForceRidge(wrong)
 
@@ -397,6 +399,9 @@ def test_wrong_structures_are_refused(model):
         kp.ForceRidge(SMALL).fit([ethanol(0)])
     with pytest.raises(ParameterError, match="at least one structure"):
         kp.ForceRidge(SMALL).fit([])
+    for wrong in (None, 5):
+        with pytest.raises(ParameterError, match=r"must be a list of ase\.Atoms"):
+            kp.ForceRidge(SMALL).fit(wrong)
     broken = molecules(3)
     broken[2].positions[1] = broken[2].positions[0]
     for atoms, old in zip(broken, molecules(3), strict=True):

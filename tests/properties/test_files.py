@@ -78,7 +78,18 @@ def altered(path, change):
     save_file(arrays, str(path), metadata={"kernelpot": json.dumps(header)})
 
 
+def _narrow(array):
+    return np.ascontiguousarray(array[:, :-1])
+
+
 CHANGES = {
+    "vectors of another length": lambda h, a: a.update(items_vectors=_narrow(a["items_vectors"])),
+    "a descriptor of another length": lambda h, a: h["kernel"]["descriptor"].update(l_max=1),
+    "no species": lambda h, a: h["kernel"]["descriptor"].update(species=None),
+    "a dual with three axes": lambda h, a: a.update(state_dual=a["state_dual"][..., None]),
+    "a huge dual": lambda h, a: a["state_dual"].fill(1e300),
+    "no jitter": lambda h, a: h["fit"].update(jitter=float("nan")),
+    "a basis without end": lambda h, a: h["kernel"]["descriptor"]["basis"].update(radius=1e300),
     "a kernel of another name": lambda h, a: h["kernel"].update(name="os.system"),
     "a kernel of environments of another name": lambda h, a: h["kernel"]["kernel"].update(name="Linear"),
     "a descriptor of another name": lambda h, a: h["kernel"]["descriptor"].update(name="os"),
@@ -105,6 +116,32 @@ def test_altered_files_are_refused(name, tmp_path):
     altered(tmp_path / "m.kp", CHANGES[name])
     with pytest.raises(ModelFileError, match="damaged or was altered"):
         kp.load(tmp_path / "m.kp")
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("features", lambda h, a: h["fit"].update(n_features=7)),
+        ("features", lambda h, a: a.update(items_rows=_narrow(a["items_rows"]))),
+        ("lengths", lambda h, a: h["kernel"].update(length=[1.0, 2.0])),
+        ("inducing", lambda h, a: a["state_variance_left"].fill(-1.0)),
+        ("apart", lambda h, a: [a.pop(k) for k in list(a) if k.startswith("items_first_")]),
+    ],
+)
+def test_altered_files_of_other_models_are_refused(name, change, tmp_path):
+    model, items, y = CASES[name]
+    model.fit(items, y).save(tmp_path / "m.kp")
+    altered(tmp_path / "m.kp", change)
+    with pytest.raises(ModelFileError, match="damaged or was altered"):
+        kp.load(tmp_path / "m.kp")
+
+
+@pytest.mark.parametrize("path", [None, 3, "a\0b"])
+def test_what_is_no_path_is_refused(path):
+    with pytest.raises(ModelFileError, match="`path` must be the name of a file"):
+        kp.load(path)
+    with pytest.raises(ModelFileError, match="`path` must be the name of a file"):
+        kp.KernelRidge().fit(X, Y).save(path)
 
 
 def test_other_versions_and_settings_are_refused(tmp_path):

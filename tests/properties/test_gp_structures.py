@@ -99,6 +99,8 @@ def test_compositions_take_the_linear_part():
     assert error.max() < 0.05 * np.ptp(y)
     with pytest.raises(SpeciesError, match="element 79"):
         model.predict([bulk("Au")])
+    with pytest.raises(DataError, match="item 1 must be a structure"):
+        model.predict([TEST[0], "x"])
 
 
 def test_inducing_structures_and_cross_validation():
@@ -180,6 +182,58 @@ def test_damaged_files_are_refused(tmp_path):
         GP._from_archive(read_archive(tmp_path / "later.kp"))
     with pytest.raises(ModelFileError, match="leave `kernel` out"):
         GP._from_archive(archive, kernel="rbf")
+
+
+def _cut(name):
+    return lambda h, a: a.update({name: np.ascontiguousarray(a[name][:-1])})
+
+
+FEATURES = ("x", "targets", "weights", "item_trend", "centre", "spread", "scale", "coefficients", "raw")
+ALTERED = {
+    "features": [
+        lambda h, a: h["trend"].update(kind="x"),
+        lambda h, a: h.update(noise=float("nan")),
+        lambda h, a: h.update(noise=-1.0),
+        lambda h, a: h.update(freedom=float("inf")),
+        lambda h, a: h.update(single="x"),
+        lambda h, a: h["parameters"].update(solver="magic"),
+        lambda h, a: a["coefficients"].fill(np.nan),
+        lambda h, a: a["spread"].fill(0.0),
+        lambda h, a: a["raw"].fill(np.nan),
+        lambda h, a: a["x"].fill(1e200),
+        lambda h, a: a.update(weights=a["weights"].astype(np.float32)),
+        *map(_cut, FEATURES),
+    ],
+    "inducing": [lambda h, a: a["lower"].fill(0.0), lambda h, a: a["inner"].fill(np.nan), _cut("inner")],
+    "structures": [
+        lambda h, a: a["numbers"].fill(0),
+        lambda h, a: a["counts"].fill(0),
+        lambda h, a: a["cells"].fill(np.nan),
+        lambda h, a: a["periodic"].fill(3),
+        lambda h, a: a["units"].fill(0.0),
+        lambda h, a: a["sizes"].fill(0.0),
+        lambda h, a: h["trend"].update(species=["x"]),
+        _cut("counts"),
+        _cut("positions"),
+    ],
+}
+
+
+@pytest.mark.parametrize(("kind", "number"), [(kind, k) for kind, made in ALTERED.items() for k in range(len(made))])
+def test_altered_files_are_refused(tmp_path, kind, number):
+    kernel = Volumes(extensive=True) if kind == "structures" else None
+    if kernel is None:
+        model = GP(optimise=False, n_inducing=5 if kind == "inducing" else None).fit(X, Y)
+    else:
+        model = GP(kernel, mean="composition", optimise=False).fit(TRAIN, energies(TRAIN))
+    model.save(tmp_path / "gp.kp")
+    archive = read_archive(tmp_path / "gp.kp")
+    header = {k: v for k, v in archive.header.items() if k not in ("format", "version")}
+    arrays = {name: array.copy() for name, array in archive.arrays.items()}
+    ALTERED[kind][number](header, arrays)
+    write_archive(tmp_path / "other.kp", FORMAT, 1, header, arrays)
+    with pytest.raises(ModelFileError):
+        GP._from_archive(read_archive(tmp_path / "other.kp"), kernel=kernel)
 
 
 def test_only_structures_and_features_are_written(tmp_path):
