@@ -38,7 +38,7 @@ class Baseline:
         cls, kind: str | None, encoded: Any, y: Float[np.ndarray, "n outputs"], weights: Float[np.ndarray, " n"]
     ) -> Baseline:
         """Fit to y by weighted least squares; where elements cannot be told apart, the smallest values that do."""
-        if kind not in KINDS:
+        if kind is not None and not (isinstance(kind, str) and kind in KINDS):
             raise ParameterError(f'`baseline` must be "mean", "composition" or None, got {kind!r}.')
         if kind is None:
             return cls(None, np.empty((0, y.shape[1])))

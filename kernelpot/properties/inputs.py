@@ -11,6 +11,8 @@ import sklearn.exceptions
 from jaxtyping import Float, Int
 from sklearn.utils.validation import check_array, check_consistent_length, column_or_1d, validate_data
 
+from kernelpot.archive import LARGEST
+from kernelpot.design.given import reals, shown
 from kernelpot.errors import NotFittedError, ParameterError
 from kernelpot.linalg.subsets import farthest_points, kmeans_medoids
 from kernelpot.properties.composites import EncodedPair, Product, Scaled, Sum, structures_of
@@ -188,6 +190,8 @@ def checked_targets(y: Any, n: int) -> tuple[Float[np.ndarray, "n outputs"], boo
         check_consistent_length(np.empty(n), values)
     except (ValueError, TypeError) as error:
         raise ParameterError(f"`y` cannot be used: {error}") from None
+    if np.abs(values).max() > LARGEST:
+        raise ParameterError(f"`y` must hold numbers up to {LARGEST:g}, found larger ones; change the unit.")
     return values.reshape(n, -1), single
 
 
@@ -202,8 +206,8 @@ def checked_weights(weights: Any, n: int) -> Float[np.ndarray, " n"]:
     if weights is None:
         return np.ones(n)
     try:
-        values = np.asarray(weights, dtype=np.float64)
-    except (TypeError, ValueError):
+        values = reals(weights, "sample_weight").astype(np.float64)
+    except ParameterError:
         raise ParameterError(f"`sample_weight` must hold a number for each of {n} items, got {weights!r}.") from None
     if values.ndim == 0:
         values = np.full(n, float(values))
@@ -214,6 +218,30 @@ def checked_weights(weights: Any, n: int) -> Float[np.ndarray, " n"]:
     if not values.any():
         raise ParameterError("`sample_weight` must leave an item, yet every weight is zero.")
     return values
+
+
+def numbered_folds(folds: Any, n: int) -> Int[np.ndarray, " n"]:
+    """Return the fold of each item as a number from 0 on.
+
+    Raises
+    ------
+    ParameterError
+        There is not one for each item, or some are none.
+    """
+    try:
+        labels = np.asarray(folds)
+    except ValueError:
+        raise ParameterError(f"`folds` must hold a number for each of {n} items, got parts of other lengths.") from None
+    if labels.shape != (n,):
+        raise ParameterError(f"`folds` must hold a number for each of {n} items, got shape {labels.shape}.")
+    if labels.dtype.kind == "O" and all(isinstance(label, str) for label in labels):
+        labels = labels.astype(str)
+    if labels.dtype.kind not in "biufUS" or (labels.dtype.kind == "f" and not np.isfinite(labels).all()):
+        raise ParameterError(
+            f"`folds` must hold a number or a name for each item, found {shown(folds)}; number them from 0 on."
+        )
+    numbers: np.ndarray = np.unique(labels, return_inverse=True)[1]
+    return numbers
 
 
 def require_fitted(estimator: Any) -> None:

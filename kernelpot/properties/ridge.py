@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from sklearn.base import BaseEstimator, RegressorMixin
 
-from kernelpot.design.given import whole
+from kernelpot.design.given import MOST_SEED, whole
 from kernelpot.errors import ParameterError
 from kernelpot.properties.baseline import Baseline
 from kernelpot.properties.information import PropertySpace, property_space
@@ -23,6 +23,7 @@ from kernelpot.properties.inputs import (
     checked_weights,
     choose_items,
     items_of,
+    numbered_folds,
     require_fitted,
 )
 from kernelpot.properties.solvers import Exact, Fit, Inducing, best_alpha, checked_alphas, smallest_eigenvalue
@@ -121,6 +122,7 @@ class KernelRidge(RegressorMixin, BaseEstimator):
             A structure is unusable.
         """
         alphas = checked_alphas(self.alpha)
+        whole(self.seed, "seed", most=MOST_SEED)
         kernel = as_kernel(self.kernel)
         items = items_of(self, kernel, X, reset=True)
         y, self._single = checked_targets(y, len(items))
@@ -164,8 +166,9 @@ class KernelRidge(RegressorMixin, BaseEstimator):
             As in `fit`.
         """
         encoded = self._encoded(X)
-        parts = [self.state_.predict(block) for block in self._blocks(encoded)]
-        return self._shaped(np.concatenate(parts) + self.baseline_.predict(encoded, len(encoded)))
+        with np.errstate(over="ignore", invalid="ignore"):
+            parts = [self.state_.predict(block) for block in self._blocks(encoded)]
+        return self._shaped(_finite(np.concatenate(parts)) + self.baseline_.predict(encoded, len(encoded)))
 
     def std(self, X: Any) -> np.ndarray:
         """Return standard deviations of labels, noise included, of the shape of the predictions.
@@ -189,12 +192,13 @@ class KernelRidge(RegressorMixin, BaseEstimator):
         encoded = self._encoded(X)
         if isinstance(self.kernel_, Precomputed):
             raise ParameterError("`std` needs k(x, x), which a precomputed kernel does not tell; give the kernel.")
-        own = self.kernel_.diagonal(encoded)
         parts, start = [], 0
-        for block in self._blocks(encoded):
-            parts.append(self.state_.variance(own[start : start + len(block)], block))
-            start += len(block)
-        variance = np.concatenate(parts) + self.alpha_ + self.jitter_
+        with np.errstate(over="ignore", invalid="ignore"):
+            own = self.kernel_.diagonal(encoded)
+            for block in self._blocks(encoded):
+                parts.append(self.state_.variance(own[start : start + len(block)], block))
+                start += len(block)
+        variance = _finite(np.concatenate(parts)) + self.alpha_ + self.jitter_
         return self._shaped(np.sqrt(variance)[:, None] * self.amplitude())
 
     def prepare(self, X: Any, *, n_inducing: int | None = None) -> PropertySpace:
@@ -255,12 +259,8 @@ class KernelRidge(RegressorMixin, BaseEstimator):
         require_fitted(self)
         if not isinstance(self.state_, Exact):
             raise ParameterError("`leave_out` needs an exact fit; set n_inducing=None, or use cross_val_predict.")
-        labels = np.asarray(folds)
-        if labels.shape != (len(self.state_.dual),):
-            raise ParameterError(
-                f"`folds` must hold a number for each of {len(self.state_.dual)} items, got shape {labels.shape}."
-            )
-        return self._shaped(self.state_.left_out_folds(np.flatnonzero(labels == f) for f in np.unique(labels)))
+        labels = numbered_folds(folds, len(self.state_.dual))
+        return self._shaped(self.state_.left_out_folds(np.flatnonzero(labels == f) for f in range(labels.max() + 1)))
 
     def save(self, path: str | Path, *, label: str | None = None) -> None:
         """Write the fitted model, with its items as vectors, to a file that `kernelpot.load` reads.
@@ -312,3 +312,10 @@ class KernelRidge(RegressorMixin, BaseEstimator):
 
     def _shaped(self, values: Float[np.ndarray, "n outputs"]) -> np.ndarray:
         return values[:, 0] if self._single else values
+
+
+def _finite(values: np.ndarray) -> np.ndarray:
+    """Refuse what a kernel of huge features has made of them."""
+    if not np.isfinite(values).all():
+        raise ParameterError("the kernel with `X` is not finite; its features are too large, scale them down.")
+    return values

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -77,6 +78,7 @@ class Exact:
             allows for a kernel that may be so.
         """
         _require_finite(kernel)
+        _require_noise(noise)
         kernel = kernel.copy() if keep else kernel
         own = kernel.diagonal().copy()
         jitter = 0.0 if smallest is None else _shift(own, noise, smallest)
@@ -175,6 +177,7 @@ class Inducing:
         y
             What to fit.
         """
+        _require_noise(noise)
         whitening = whitened(own)
         d, outputs = whitening.shape[1], y.shape[1]
         sink = RowSink(d + outputs)
@@ -244,12 +247,12 @@ def best_alpha(
         The kernel matrix is not positive definite with any alpha.
     """
     if len(alphas) == 1:
-        return alphas[0], fitted(alphas[0] / weights, y)
+        return alphas[0], fitted(_noise(alphas[0], weights), y)
     scale = np.maximum(weights @ y**2, 1e-300)
     best: tuple[float, float, Exact | Inducing] | None = None
     for alpha in alphas:
         try:
-            state = fitted(alpha / weights, y)
+            state = fitted(_noise(alpha, weights), y)
         except ParameterError as error:
             refusal = error
             continue
@@ -261,7 +264,7 @@ def best_alpha(
     return best[1], best[2]
 
 
-def checked_alphas(alpha: float | Sequence[float]) -> list[float]:
+def checked_alphas(alpha: Any) -> list[float]:
     """Return the alphas to choose among as positive numbers.
 
     Raises
@@ -269,9 +272,10 @@ def checked_alphas(alpha: float | Sequence[float]) -> list[float]:
     ParameterError
         There is none, or one is not a positive number.
     """
-    if np.ndim(alpha) == 0:
+    many = isinstance(alpha, np.ndarray) and alpha.ndim > 0
+    if not many and (isinstance(alpha, str | bytes) or not isinstance(alpha, Sequence)):
         return [real(alpha, "alpha", above=True)]
-    values = [real(value, "alpha", above=True) for value in np.asarray(alpha, dtype=object).ravel()]
+    values = [real(value, "alpha", above=True) for value in alpha]
     if not values:
         raise ParameterError("`alpha` must hold at least one number, got none; 1e-6 is usual.")
     return values
@@ -309,6 +313,20 @@ def _require_finite(kernel: Float[np.ndarray, "n n"]) -> None:
     """Refuse a matrix with values that are no numbers."""
     if not np.isfinite(kernel).all():
         raise ParameterError("the kernel matrix holds values that are not finite; scale the features down.")
+
+
+def _noise(alpha: float, weights: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+    """Return the variance of each item's noise, infinite where it overflows."""
+    with np.errstate(over="ignore"):
+        return alpha / weights
+
+
+def _require_noise(noise: Float[np.ndarray, " n"]) -> None:
+    """Refuse noise that no sum with kernel values can hold."""
+    if not (noise <= 1e300).all():
+        raise ParameterError(
+            "`alpha` divided by the smallest `sample_weight` must be at most 1e300; leave such items out."
+        )
 
 
 def _cholesky(kernel: Float[np.ndarray, "n n"]) -> Float[np.ndarray, "n n"]:

@@ -9,13 +9,15 @@ import numpy as np
 from jaxtyping import Float
 from scipy.spatial.distance import cdist
 
-from kernelpot.design.given import real, reals, whole
+from kernelpot.design.given import real, reals, shown, whole
 from kernelpot.errors import ParameterError
 from kernelpot.properties.composites import Composable
 from kernelpot.threads import ordered
 
 KINDS = ("rbf", "laplacian", "exponential", "matern32", "matern52", "linear", "polynomial")
 ROWS = 512
+SHORTEST = 1e-300
+"""Length that features can be divided by."""
 SAMPLE = 1000
 """Rows that the median distance is taken of."""
 
@@ -70,12 +72,14 @@ class VectorKernel(Composable):
         whole(self.degree, "degree", least=1, most=16)
         if self.length is None:
             return
-        if np.ndim(self.length) == 0:
-            real(self.length, "length", above=True)
-            return
         length = reals(self.length, "length")
-        if length.ndim != 1 or not len(length) or not (np.isfinite(length) & (length > 0)).all():
-            raise ParameterError(f"`length` must hold one positive length for each feature, got {self.length!r}.")
+        if length.ndim == 0:
+            real(self.length, "length", least=SHORTEST)
+            return
+        if length.ndim != 1 or not len(length) or not (np.isfinite(length) & (length >= SHORTEST)).all():
+            raise ParameterError(
+                f"`length` must hold one length from {SHORTEST:g} on for each feature, got {shown(self.length)}."
+            )
 
     def prepared(self, items: Float[np.ndarray, "n f"]) -> VectorKernel:
         """Return the kernel with its length; where it was None, that of these rows."""
@@ -134,7 +138,9 @@ class VectorKernel(Composable):
         length = np.asarray(1.0 if self.length is None else self.length, dtype=np.float64)
         if length.ndim and len(length) != x.shape[1]:
             raise ParameterError(f"`length` must hold one for each of {x.shape[1]} features, got {len(length)}.")
-        return x / length
+        with np.errstate(over="ignore"):
+            result: np.ndarray = x / length
+        return result
 
     def values(self, x: Float[np.ndarray, "n f"], z: Float[np.ndarray, "m f"]) -> Float[np.ndarray, "n m"]:
         """Return the kernel of vectors that `scaled` has divided; of huge ones it may not be finite."""

@@ -312,6 +312,13 @@ def test_one_structure_is_enough():
         ({"alpha": []}, "`alpha` must hold at least one"),
         ({"alpha": [1.0, -1.0]}, "`alpha`"),
         ({"alpha": "1"}, "`alpha`"),
+        ({"alpha": [[1.0], [1.0, 2.0]]}, "`alpha`"),
+        ({"kernel": kp.VectorKernel(length=[[1.0], [1.0, 2.0]])}, "`length` must hold parts of equal lengths"),
+        ({"kernel": kp.VectorKernel(length=1e-320)}, "`length`"),
+        ({"baseline": np.ones(3)}, "`baseline` must be"),
+        ({"seed": -1, "n_inducing": 3}, "`seed`"),
+        ({"seed": None}, "`seed`"),
+        ({"seed": "x"}, "`seed`"),
         ({"kernel": "cubic"}, "`kernel` must be a StructureKernel"),
         ({"kernel": kp.DotProduct(2)}, "`kernel` must be a StructureKernel"),
         ({"baseline": "median"}, "`baseline` must be"),
@@ -338,9 +345,12 @@ def test_bad_parameters_are_named(settings, message):
         (X, Y, np.zeros(40), "every weight is zero"),
         (X, Y, np.ones(3), "`sample_weight` must hold a number for each of 40 items"),
         (X, Y, ["a"] * 40, "`sample_weight` must hold a number"),
+        (X, Y, np.ones(40) + 1j, "`sample_weight` must hold a number"),
+        (X, Y, np.full(40, 1e-320), "`sample_weight` must be at most 1e300"),
+        (X, 1e200 * Y, None, "`y` must hold numbers up to"),
         (X * np.inf, Y, None, "`X` cannot be used"),
         (X[:, 0], Y, None, "`X` cannot be used"),
-        (CRYSTALS, ENERGIES, None, "`X` cannot be used"),
+        (CRYSTALS, ENERGIES, None, "this kernel compares rows of features"),
     ],
 )
 def test_bad_data_is_named(x, y, weights, message):
@@ -365,8 +375,21 @@ def test_a_model_that_is_not_fitted_says_so(tmp_path):
             call()
 
 
+@pytest.mark.parametrize("kind", ["matern32", "matern52", "polynomial"])
+def test_features_too_large_for_the_kernel_are_refused(kind):
+    model = kp.KernelRidge(kind).fit(X, Y)
+    for call in (model.predict, model.std):
+        with pytest.raises(ParameterError, match="the kernel with `X` is not finite"):
+            call(1e200 * X)
+
+
 def test_folds_must_fit():
     model = ridge().fit(X, Y)
+    for folds in (np.r_[np.nan, np.zeros(39)], [None] * 40, [[1], [2, 3]] * 20):
+        with pytest.raises(ParameterError, match="`folds` must hold a number"):
+            model.leave_out(folds)
+    names = np.array(["a", "b"] * 20, dtype=object)
+    np.testing.assert_array_equal(model.leave_out(names), model.leave_out([0, 1] * 20))
     with pytest.raises(ParameterError, match="`folds` must hold a number for each of 40 items"):
         model.leave_out([1, 2])
     with pytest.raises(ParameterError, match="needs an exact fit"):
