@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Bool, Float
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 
+from kernelpot.design.given import MOST_SEED, real, whole
 from kernelpot.errors import DataError, ParameterError
 from kernelpot.linalg.devices import check_device
 from kernelpot.properties.classifier_evidence import LaplaceEvidence, matrix, modes
@@ -21,7 +22,7 @@ from kernelpot.properties.gp_inputs import UnfittedError, features, items, label
 from kernelpot.properties.gp_scaling import Scaling
 from kernelpot.properties.gp_search import best_of
 from kernelpot.properties.gp_targets import FREEDOM, Trend
-from kernelpot.properties.gp_training import check_whole
+from kernelpot.properties.gp_training import check_switches, check_whole
 from kernelpot.properties.protocol import Kernel
 
 if TYPE_CHECKING:
@@ -68,8 +69,7 @@ class RiskCoverage:
         ParameterError
             `share` is not from 0 to below 1.
         """
-        if not 0.0 <= share < 1.0:
-            raise ParameterError(f"`share` must lie between 0 and 1, 1 left out, got {share!r}.")
+        share = real(share, "share", most=1.0)
         given = max(1, round((1.0 - share) * len(self.accuracy)))
         return float(self.accuracy[given - 1])
 
@@ -145,7 +145,9 @@ class Classifier(ClassifierMixin, BaseEstimator):
             X or y is empty, not finite, of a wrong shape, or of one class alone.
         """
         check_device(self.device)
-        check_whole(starts=(self.starts, 1), n_warm=(self.n_warm, 2), seed=(self.seed, 0))
+        check_whole(starts=(self.starts, 1), n_warm=(self.n_warm, 2))
+        whole(self.seed, "seed", most=MOST_SEED)
+        check_switches(ard=self.ard, normalise=self.normalise, optimise=self.optimise)
         _check_theta(self.reject, none=True)
         kernels = structure_kernels(self.kernel)
         values: Any = items(X, least=2) if kernels else features(self, X, reset=True, least=2)

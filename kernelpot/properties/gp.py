@@ -12,7 +12,8 @@ from jaxtyping import Float
 from sklearn.base import BaseEstimator, RegressorMixin, clone
 from torch import Tensor
 
-from kernelpot.archive import Archive
+from kernelpot.archive import LARGEST, Archive
+from kernelpot.design.given import MOST_SEED, shown, whole
 from kernelpot.errors import ParameterError
 from kernelpot.linalg.devices import check_device
 from kernelpot.properties.gp_covariance import Items, covariance_of
@@ -23,7 +24,7 @@ from kernelpot.properties.gp_inputs import UnfittedError, features, items, struc
 from kernelpot.properties.gp_posterior import ExactPosterior, Posterior
 from kernelpot.properties.gp_scaling import Scaling
 from kernelpot.properties.gp_targets import FREEDOM, Targets, Trend
-from kernelpot.properties.gp_training import Plan, train
+from kernelpot.properties.gp_training import Plan, check_switches, train
 from kernelpot.properties.protocol import Kernel
 
 if TYPE_CHECKING:
@@ -163,6 +164,7 @@ class GP(RegressorMixin, BaseEstimator):
         """
         if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1:
             raise ParameterError(f"`n` must be a whole number of draws, at least 1, got {n!r}.")
+        seed = whole(seed, "seed", most=MOST_SEED)
         new, columns = self._new(X)
         covariance = self.posterior_.covariance(new).cpu().numpy()
         values, vectors = np.linalg.eigh(0.5 * (covariance + covariance.T))
@@ -279,6 +281,7 @@ class GP(RegressorMixin, BaseEstimator):
 
     def _plan(self) -> Plan:
         check_device(self.device)
+        check_switches(ard=self.ard, normalise=self.normalise)
         return Plan(self.n_inducing, self.solver, self.optimise, self.starts, self.n_warm, self.full_steps, self.seed)
 
     def _fixed_noise(self) -> float | None:
@@ -286,8 +289,11 @@ class GP(RegressorMixin, BaseEstimator):
         if self.noise is None:
             return None
         real = isinstance(self.noise, int | float | np.number) and not isinstance(self.noise, bool)
-        if not real or not 0.0 < self.noise < np.inf:
-            raise ParameterError(f"`noise` must be a positive standard deviation in units of y, got {self.noise!r}.")
+        if not real or not 0.0 < self.noise <= LARGEST:
+            raise ParameterError(
+                f"`noise` must be a positive standard deviation in units of y, up to {LARGEST:g}, got "
+                f"{shown(self.noise)}."
+            )
         scale = self._targets.scale
         if np.ptp(scale) > 0.0:
             raise ParameterError(

@@ -12,6 +12,7 @@ from sklearn.exceptions import NotFittedError as SklearnNotFittedError
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_array, check_consistent_length, column_or_1d, validate_data
 
+from kernelpot.archive import LARGEST
 from kernelpot.errors import DataError, NotFittedError, ParameterError
 from kernelpot.properties.composites import EncodedPair
 from kernelpot.properties.encoded import Encoded
@@ -37,7 +38,10 @@ def structure_kernels(kernel: Any) -> tuple[Kernel, ...]:
     """
     given = list(kernel) if isinstance(kernel, list | tuple) else [kernel]
     refuse_descriptors(given)
-    fits = [callable(getattr(k, "matrix", None)) and callable(getattr(k, "diagonal", None)) for k in given]
+    fits = [
+        callable(getattr(k, "matrix", None)) and callable(getattr(k, "diagonal", None)) and not isinstance(k, type)
+        for k in given
+    ]
     if isinstance(kernel, list | tuple) and (not given or not all(fits)):
         raise ParameterError(
             f"a list of kernels must hold kernels between structures alone, with `matrix` and `diagonal`, got "
@@ -64,6 +68,7 @@ def features(estimator: BaseEstimator, X: Any, *, reset: bool, least: int = 1) -
         raise WrongTypeError(f"features: {error}") from None
     except ValueError as error:
         raise DataError(f"features: {error}") from None
+    _check_size("features", found)
     return found
 
 
@@ -105,7 +110,15 @@ def targets(y: Any, n: int) -> tuple[Float[np.ndarray, "n T"], bool]:
         check_consistent_length(range(n), found)
     except ValueError as error:
         raise DataError(f"targets: {error}; one row of `y` for each item.") from None
+    _check_size("targets", found)
     return found.reshape(n, -1), found.ndim == 1
+
+
+def _check_size(what: str, values: np.ndarray) -> None:
+    """Refuse numbers whose squares are none."""
+    largest = float(np.abs(values).max())
+    if largest > LARGEST:
+        raise DataError(f"{what}: numbers must be at most {LARGEST:g}, found {largest:g}; change the unit.")
 
 
 def labels_of(y: Any, n: int) -> tuple[np.ndarray, Int[np.ndarray, " n"]]:

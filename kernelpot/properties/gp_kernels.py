@@ -10,6 +10,7 @@ import torch
 from gpytorch.kernels import Kernel, LinearKernel, MaternKernel, RBFKernel, RQKernel, ScaleKernel
 from jaxtyping import Float
 
+from kernelpot.design.given import shown
 from kernelpot.errors import ParameterError
 from kernelpot.properties.gp_parameters import Parameters, Prior
 
@@ -44,6 +45,11 @@ def feature_kernel(
     """
     if isinstance(kernel, str):
         own = _by_name(kernel, x.shape[1], ard=ard)
+    elif not isinstance(kernel, Kernel):
+        raise ParameterError(
+            f"`kernel` must be made of {', '.join(NAMES)}, be a kernel of GPyTorch, or one between structures, got "
+            f"{shown(kernel)}."
+        )
     else:
         own = copy.deepcopy(kernel)
         if not any(isinstance(part, ScaleKernel) for part in own.modules()):

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
+from kernelpot.design.given import MOST_SEED, shown, whole
 from kernelpot.errors import ParameterError
 from kernelpot.properties.gp_cg import IterativePosterior
 from kernelpot.properties.gp_covariance import Covariance
@@ -41,11 +42,11 @@ class Plan:
     seed: int
 
     def __post_init__(self) -> None:
-        names = {"starts": 1, "n_warm": 2, "full_steps": 0, "seed": 0} | (
-            {} if self.n_inducing is None else {"n_inducing": 1}
-        )
+        names = {"starts": 1, "n_warm": 2, "full_steps": 0} | ({} if self.n_inducing is None else {"n_inducing": 1})
         check_whole(**{name: (getattr(self, name), least) for name, least in names.items()})
-        if self.solver not in SOLVERS:
+        whole(self.seed, "seed", most=MOST_SEED)
+        check_switches(optimise=self.optimise)
+        if not isinstance(self.solver, str) or self.solver not in SOLVERS:
             raise ParameterError(f"`solver` must be one of {', '.join(SOLVERS)}, got {self.solver!r}.")
         if self.solver == "cg" and self.n_inducing is not None:
             raise ParameterError('inducing items need no iterations: leave `solver` "cholesky" or `n_inducing` None.')
@@ -56,6 +57,13 @@ def check_whole(**given: tuple[object, int]) -> None:
     for name, (value, least) in given.items():
         if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
             raise ParameterError(f"`{name}` must be a whole number, at least {least}, got {value!r}.")
+
+
+def check_switches(**given: object) -> None:
+    """Refuse what is neither True nor False."""
+    for name, value in given.items():
+        if not isinstance(value, bool | np.bool_):
+            raise ParameterError(f"`{name}` must be True or False, got {shown(value)}.")
 
 
 @dataclass(frozen=True, eq=False)

@@ -124,8 +124,9 @@ def test_accuracy_by_coverage():
     assert (np.diff(curve.theta) <= 0).all()
     kept = ~model.rejected(X[60:], curve.theta[14])
     assert curve.refusing(0.25) == pytest.approx(np.mean(model.predict(X[60:])[kept] == Y[60:][kept]))
-    with pytest.raises(ParameterError, match="`share`"):
-        curve.refusing(1.0)
+    for share in (1.0, "x", None, True):
+        with pytest.raises(ParameterError, match="`share`"):
+            curve.refusing(share)
     with pytest.raises(DataError, match="one class for each"):
         model.risk_coverage(X[60:], Y)
 
@@ -165,6 +166,13 @@ def test_bad_data_is_refused(x, y, says):
 def test_a_theta_is_a_probability(reject):
     with pytest.raises(ParameterError, match="`reject` must be a probability"):
         Classifier(reject=reject).fit(X, Y)
+
+
+def test_switches_and_sizes_are_checked():
+    with pytest.raises(ParameterError, match="`optimise` must be True or False"):
+        Classifier(optimise="no").fit(X, Y)
+    with pytest.raises(DataError, match="at most"):
+        plain().fit(X, Y).predict_proba(1e200 * NEW)
 
 
 def test_without_theta_or_fit_there_is_no_answer():

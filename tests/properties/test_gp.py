@@ -8,6 +8,7 @@ from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF, ConstantKernel, DotProduct, Matern, RationalQuadratic
 from sklearn.model_selection import GridSearchCV, cross_val_score
 
+import kernelpot as kp
 from kernelpot.errors import DataError, NotFittedError, ParameterError
 from kernelpot.properties.gp import GP
 from kernelpot.properties.gp_evidence import Evidence, NoiseModel
@@ -234,6 +235,8 @@ def test_two_rows_do_not_run_away(rows):
         (X[:, 0], Y, "Expected 2D array"),
         (X, np.zeros((60, 2, 2)), "dim 3"),
         (X, None, "needed"),
+        (1e200 * X, Y, "features: numbers must be at most 1e\\+150"),
+        (X, 1e200 * Y, "targets: numbers must be at most 1e\\+150"),
     ],
 )
 def test_bad_data_is_refused(x, y, says):
@@ -248,6 +251,16 @@ def test_bad_data_is_refused(x, y, says):
         ({"kernel": gpytorch.kernels.RBFKernel(ard_num_dims=5)}, "does not fit rows of 3 features"),
         ({"kernel": gpytorch.kernels.RBFKernel(batch_shape=torch.Size([2]))}, "batch shape"),
         ({"kernel": []}, "a list of kernels"),
+        ({"kernel": None}, "`kernel` must be made of"),
+        ({"kernel": kp.DotProduct(2)}, "`kernel` must be made of"),
+        ({"kernel": kp.VectorKernel}, "`kernel` must be made of"),
+        ({"mean": np.ones(2)}, "`mean` must be one of"),
+        ({"solver": np.ones(2)}, "`solver` must be one of"),
+        ({"optimise": "no"}, "`optimise` must be True or False"),
+        ({"ard": 1}, "`ard` must be True or False"),
+        ({"normalise": None}, "`normalise` must be True or False"),
+        ({"seed": 2**70}, "`seed`"),
+        ({"noise": 10**400}, "`noise` must be"),
         ({"mean": "composition"}, "counts the elements"),
         ({"mean": "linear"}, "`mean` must be one of"),
         ({"solver": "lu"}, "`solver` must be one of"),
@@ -277,6 +290,10 @@ def test_another_width_and_no_fit_are_refused():
         GP(optimise=False).fit(X, Y).predict(X[:, :2])
     with pytest.raises(ParameterError, match="`n` must be"):
         GP(optimise=False).fit(X, Y).sample(NEW, 0)
+    with pytest.raises(ParameterError, match="`seed`"):
+        GP(optimise=False).fit(X, Y).sample(NEW, seed=-1)
+    with pytest.raises(DataError, match="at most"):
+        GP(optimise=False).fit(X, Y).predict(1e200 * NEW)
 
 
 @pytest.mark.parametrize("device", DEVICES)

@@ -239,6 +239,8 @@ def test_parameters_reach_into_kernels_and_descriptors():
     ("settings", "message"),
     [
         ({"combine": "mean"}, "`combine` must be one of"),
+        ({"combine": np.ones(2)}, "`combine` must be one of"),
+        ({"kernel": kp.DotProduct}, "`kernel` must be a kernel of environments"),
         ({"between": "none"}, "`between` must be one of"),
         ({"normalise": 1}, "`normalise` must be True or False"),
         ({"gamma": 0.0}, "`gamma`"),
