@@ -64,6 +64,22 @@ def test_intensive_properties_take_averages_and_a_mean(files, capsys):
     assert kp.load(out).kernel_.normalise
 
 
+def test_one_structure_and_several_properties_are_one_line(files, capsys, tmp_path):
+    out = tmp_path / "no.kp"
+    assert main(["regress", f"{files / 'train.xyz'}@0", "--property", "u0", "--out", str(out), *SIZE]) == 2
+    assert "at least two structures" in capsys.readouterr().err
+    assert not out.exists()
+    structures = read(files / "train.xyz", ":5")
+    y = np.stack([[atoms.info["u0"], 1.0] for atoms in structures])
+    kernel = kp.StructureKernel(kp.SOAP(cutoff=3.5, n_max=3, l_max=2))
+    kp.KernelRidge(kernel).fit(structures, y).save(out, label="u0")
+    test, new = str(files / "test.xyz"), tmp_path / "new.xyz"
+    for command in (["evaluate", str(out), test], ["predict", str(out), test, "--out", str(new)]):
+        assert main([*command, "--quiet"]) == 2
+        assert "several properties" in capsys.readouterr().err
+    assert not new.exists()
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [

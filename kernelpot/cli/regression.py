@@ -11,7 +11,7 @@ import numpy as np
 import kernelpot as kp
 from kernelpot.cli.common import descriptor_of, kernel_of, shortened, source_of, write_structures
 from kernelpot.cli.output import check_outputs, show, table, write_json
-from kernelpot.errors import LabelError, ParameterError
+from kernelpot.errors import DataError, LabelError, ParameterError
 from kernelpot.progress import track
 
 if TYPE_CHECKING:
@@ -32,6 +32,8 @@ def regress(args: Namespace) -> None:
     train = _read(args.train, args.property)
     test = _read(args.test, args.property) if args.test else []
     y, y_test = (_values(s, args.property, "name the property with --property") for s in (train, test))
+    if len(train) < 2:
+        raise DataError(f"{source_of(train[0], 0)}: a fit needs at least two structures, found one; give more")
     baseline = args.baseline or ("composition" if args.combine == "sum" else "mean")
     kernel = kp.StructureKernel(
         descriptor_of(args), kernel_of(args), combine=args.combine, normalise=args.combine != "sum"
@@ -133,6 +135,8 @@ def _values(structures: Sequence[Atoms], name: str, hint: str) -> Float[np.ndarr
 def _label(args: Namespace, model: KernelRidge) -> str:
     if model.label_ is None:
         raise ParameterError(f"{args.model}: the file does not name its property; save with model.save(path, label=…)")
+    if not model._single:
+        raise ParameterError(f"{args.model}: the model has several properties, which is for Python alone")
     return model.label_
 
 

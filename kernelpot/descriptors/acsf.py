@@ -87,7 +87,7 @@ class ACSF:
         positive("centre", self.centre, "units of the functions; 1.0 is usual")
         if not 1e-6 <= self.centre <= 1e6:
             raise ParameterError(f"`centre` must lie between 1e-6 and 1e6, got {self.centre}; 1.0 is usual.")
-        if self.cutoff_function not in CUTOFF_FUNCTIONS:
+        if not isinstance(self.cutoff_function, str) or self.cutoff_function not in CUTOFF_FUNCTIONS:
             raise ParameterError(
                 f"`cutoff_function` must be one of {', '.join(CUTOFF_FUNCTIONS)}, got {self.cutoff_function!r}."
             )
@@ -242,7 +242,8 @@ class ACSF:
         ParameterError
             There is no structure.
         """
-        if hasattr(structures, "positions") or len(structures) == 0:
+        listed = isinstance(structures, Sequence) and all(hasattr(atoms, "positions") for atoms in structures)
+        if hasattr(structures, "positions") or not listed or len(structures) == 0:
             raise ParameterError(
                 "`structures` must be a list of at least one ase.Atoms; write [atoms] for a single one."
             )

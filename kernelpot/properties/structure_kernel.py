@@ -84,15 +84,15 @@ class StructureKernel(Composable):
             raise ParameterError(
                 f"`descriptor` must describe environments, as kp.SOAP() does, got {self.descriptor!r}."
             )
-        if self.combine not in COMBINE:
+        if not isinstance(self.combine, str) or self.combine not in COMBINE:
             raise ParameterError(f"`combine` must be one of {', '.join(COMBINE)}, got {self.combine!r}.")
-        if self.between not in BETWEEN:
+        if not isinstance(self.between, str) or self.between not in BETWEEN:
             raise ParameterError(f"`between` must be one of {', '.join(BETWEEN)}, got {self.between!r}.")
         if not isinstance(self.normalise, bool):
             raise ParameterError(f"`normalise` must be True or False, got {self.normalise!r}.")
         real(self.gamma, "gamma", least=1e-4, most=1e6)
         vectors = isinstance(self.kernel, VectorKernel)
-        if not vectors and not hasattr(self.kernel, "value"):
+        if not vectors and (not hasattr(self.kernel, "value") or isinstance(self.kernel, type)):
             raise ParameterError(
                 f"`kernel` must be a kernel of environments, such as kp.DotProduct(2), kp.Gaussian(0.5) or "
                 f'kp.VectorKernel("rbf", length=1.0), got {self.kernel!r}.'

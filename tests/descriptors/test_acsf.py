@@ -359,6 +359,7 @@ def test_settings_hold_shift_and_scale():
         ({"g4": [[0.1, 0.5, 1.0]]}, "zeta must be at least 1"),
         ({"g5": [[0.1, 2.0, 1.5]]}, "lambda must lie between -1 and 1"),
         ({"cutoff_function": "sine"}, "`cutoff_function` must be one of polynomial, cosine"),
+        ({"cutoff_function": np.ones(2)}, "`cutoff_function` must be one of polynomial, cosine"),
         ({"centre": 0.0}, "`centre` must be positive"),
         ({"species": ()}, "`species` must be atomic numbers"),
         ({"channels": 2}, "`channels` must be ElementChannels"),
@@ -377,8 +378,9 @@ def test_scaling_belongs_to_its_species():
     with pytest.raises(ParameterError, match=r"scaled for the species \(29,\), not for \(79,\)"):
         acsf.with_species((79,))
     assert acsf.with_species((29,)) == acsf
-    with pytest.raises(ParameterError, match="at least one"):
-        kp.ACSF().scaled([])
+    for wrong in ([], None, 5, "abc", [None], [make.copper(1), "x"], {1: 2}, make.copper(1)):
+        with pytest.raises(ParameterError, match="at least one"):
+            kp.ACSF().scaled(wrong)
 
 
 @pytest.mark.parametrize("name", ["n_radial", "n_angular"])
