@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ from jaxtyping import Float, Int
 
 from kernelpot.features.derivative_kernel import CHUNK_BYTES, Block, Frames, block
 from kernelpot.features.derivative_map import DerivativeMap
+from kernelpot.linalg.devices import computing
 from kernelpot.progress import track
 from kernelpot.threads import ordered
 
@@ -88,8 +90,10 @@ def fill_lower(matrix: Float[Any, "rows rows"], terms: Terms, layout: Layout) ->
 
     def row(piece: tuple[int, int]) -> None:
         g, s = piece
-        for h in range(g + 1):
-            _fill_row(matrix, terms, layout, (g, s), (h, s + 1 if h == g else len(terms[0][1][h])))
+        # PyTorch's mode without gradients belongs to a thread: every one that writes into the matrix enters it.
+        with nullcontext() if isinstance(matrix, np.ndarray) else computing(str(matrix.device)):
+            for h in range(g + 1):
+                _fill_row(matrix, terms, layout, (g, s), (h, s + 1 if h == g else len(terms[0][1][h])))
 
     for _ in track(ordered(row, work), "kernel", total=len(work)):
         pass
