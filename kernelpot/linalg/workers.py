@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
@@ -136,6 +137,28 @@ def _alone(work: Callable[[Item], Result], item: Item) -> Result:
 
 
 @contextlib.contextmanager
+def _environment_kept() -> Iterator[Callable[[], None]]:
+    """Give this process its thread counts back, when asked and in the end.
+
+    What Dask sets for workers before they start stays set in the process that starts them. Numba looks at its variable
+    whenever it compiles, and fails where it has changed since its threads were launched.
+    """
+    before = {name: os.environ.get(name) for name in _ONE}
+
+    def restore() -> None:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+    try:
+        yield restore
+    finally:
+        restore()
+
+
+@contextlib.contextmanager
 def _client(workers: int, scheduler: str | None, patience: str) -> Iterator[Any]:
     """Connect to the cluster, or start one of local processes and stop it in the end."""
     try:
@@ -161,6 +184,7 @@ def _client(workers: int, scheduler: str | None, patience: str) -> Iterator[Any]
     # Threads are set before a worker imports NumPy; memory is bounded by our plan, not by pausing workers.
     settings = {"distributed.nanny.pre-spawn-environ": _ONE | {"MALLOC_TRIM_THRESHOLD_": "65536"}}
     with (
+        _environment_kept() as restore,
         dask.config.set(settings),
         distributed.LocalCluster(
             n_workers=workers, threads_per_worker=1, processes=True, memory_limit=0, dashboard_address=None,
@@ -168,4 +192,5 @@ def _client(workers: int, scheduler: str | None, patience: str) -> Iterator[Any]
         ) as cluster,
         distributed.Client(cluster, set_as_default=False) as client,
     ):  # fmt: skip
+        restore()
         yield client

@@ -335,3 +335,15 @@ def test_workers_have_one_thread_and_their_errors_come_back():
     assert list(spread(os.getenv, ["NUMBA_NUM_THREADS", "OMP_NUM_THREADS"], workers=1)) == ["1", "1"]
     with pytest.raises(ValueError, match="invalid literal"):
         list(spread(int, ["1", "x", "3", "4"], workers=1))
+
+
+def test_workers_leave_the_thread_counts_of_this_process(monkeypatch):
+    from kernelpot.linalg.workers import spread
+
+    monkeypatch.delenv("NUMBA_NUM_THREADS", raising=False)
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    during = []
+    for found in spread(os.getenv, ["NUMBA_NUM_THREADS"], workers=1):
+        during.append((found, os.environ.get("NUMBA_NUM_THREADS"), os.environ["OMP_NUM_THREADS"]))
+    assert during == [("1", None, "2")]
+    assert "NUMBA_NUM_THREADS" not in os.environ

@@ -72,7 +72,7 @@ def test_positive_semidefinite(seed, kind, length):
         (kp.VectorKernel("cubic"), X, "`kind` must be one of"),
         (kp.VectorKernel(length=0.0), X, "`length`"),
         (kp.VectorKernel(length=True), X, "`length`"),
-        (kp.VectorKernel(length=[1.0, -1.0, 1.0]), X, "`length` must hold one positive"),
+        (kp.VectorKernel(length=[1.0, -1.0, 1.0]), X, "`length` must hold one length from"),
         (kp.VectorKernel(length=[1.0, 1.0]), X, "`length` must hold one for each of 3 features, got 2"),
         (kp.VectorKernel("polynomial", degree=0), X, "`degree`"),
         (kp.VectorKernel(), X[0], r"`X` must have the shape \(structures, features\)"),
