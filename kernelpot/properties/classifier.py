@@ -17,12 +17,13 @@ from kernelpot.linalg.devices import check_device
 from kernelpot.properties.classifier_evidence import LaplaceEvidence, matrix, modes
 from kernelpot.properties.classifier_laplace import averaged
 from kernelpot.properties.gp_covariance import Covariance, Items, covariance_of, pieces
-from kernelpot.properties.gp_design import space_of
-from kernelpot.properties.gp_inputs import UnfittedError, features, items, labels_of, structure_kernels
+from kernelpot.properties.gp_design import space_of, space_without_labels
+from kernelpot.properties.gp_inputs import features, items, labels_of, structure_kernels
 from kernelpot.properties.gp_scaling import Scaling
 from kernelpot.properties.gp_search import best_of
 from kernelpot.properties.gp_targets import FREEDOM, Trend
 from kernelpot.properties.gp_training import check_switches, check_whole
+from kernelpot.properties.inputs import UnfittedError
 from kernelpot.properties.protocol import Kernel
 
 if TYPE_CHECKING:
@@ -239,10 +240,7 @@ class Classifier(ClassifierMixin, BaseEstimator):
                 n_inducing=n_inducing, seed=self.seed,
             )  # fmt: skip
         plain = clone(self).set_params(optimise=False, mean="constant")
-        values: Any = items(X, least=2) if structure_kernels(self.kernel) else X
-        # Labels that mean nothing: a fit that searches nothing keeps the centres of the priors.
-        plain.fit(values, np.resize([0, 1], len(values)))
-        return plain.prepare(X, n_inducing=n_inducing)
+        return space_without_labels(plain, X, (0, 1), n_inducing=n_inducing)
 
     def risk_coverage(self, X: Any, y: Any) -> RiskCoverage:
         """Return how accuracy grows while the least certain answers are refused, one after another."""

@@ -17,14 +17,15 @@ from kernelpot.design.given import MOST_SEED, shown, whole
 from kernelpot.errors import ParameterError
 from kernelpot.linalg.devices import check_device
 from kernelpot.properties.gp_covariance import Items, covariance_of
-from kernelpot.properties.gp_design import space_of
+from kernelpot.properties.gp_design import space_of, space_without_labels
 from kernelpot.properties.gp_evidence import NoiseModel
 from kernelpot.properties.gp_files import read_gp, write_gp
-from kernelpot.properties.gp_inputs import UnfittedError, features, items, structure_kernels, targets
+from kernelpot.properties.gp_inputs import features, items, structure_kernels, targets
 from kernelpot.properties.gp_posterior import ExactPosterior, Posterior
 from kernelpot.properties.gp_scaling import Scaling
 from kernelpot.properties.gp_targets import FREEDOM, Targets, Trend
 from kernelpot.properties.gp_training import Plan, check_switches, train
+from kernelpot.properties.inputs import UnfittedError
 from kernelpot.properties.protocol import Kernel
 
 if TYPE_CHECKING:
@@ -216,10 +217,7 @@ class GP(RegressorMixin, BaseEstimator):
                 prior, lambda rows: self._new(rows)[0], X, noise=noise**0.5, n_inducing=n_inducing, seed=self.seed
             )
         plain = clone(self).set_params(optimise=False, n_inducing=None, solver="cholesky", mean="constant")
-        values: Any = items(X, least=2) if structure_kernels(self.kernel) else X
-        # Labels that mean nothing: a fit that searches nothing keeps the centres of the priors.
-        plain.fit(values, np.resize([-1.0, 1.0], len(values)))
-        return plain.prepare(X, n_inducing=n_inducing)
+        return space_without_labels(plain, X, (-1.0, 1.0), n_inducing=n_inducing)
 
     # ---- files
 

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from kernelpot.errors import ParameterError
 from kernelpot.properties.composites import Composable
 from kernelpot.properties.gp_covariance import Covariance, FeatureCovariance, Items, MatrixCovariance
+from kernelpot.properties.gp_inputs import items, structure_kernels
 from kernelpot.properties.information import PropertySpace, property_space
 
 
@@ -75,6 +76,25 @@ def space_of(
     else:
         kernel = kernel_of_structures(prior)
     return property_space(kernel, X, noise=noise, n_inducing=n_inducing, seed=seed)
+
+
+def space_without_labels(estimator: Any, X: Any, two: tuple[float, float], *, n_inducing: int | None) -> PropertySpace:
+    """Return the space of an estimator that has no fit yet: its hyper-parameters are the centres of their priors.
+
+    Parameters
+    ----------
+    estimator
+        A copy that searches nothing.
+    X
+        The pool.
+    two
+        Labels in turn, which mean nothing: a fit that searches nothing keeps the centres.
+    n_inducing
+        As in `property_space`.
+    """
+    values: Any = items(X, least=2) if structure_kernels(estimator.kernel) else X
+    space: PropertySpace = estimator.fit(values, np.resize(two, len(values))).prepare(X, n_inducing=n_inducing)
+    return space
 
 
 def kernel_of_structures(prior: Covariance) -> Any:

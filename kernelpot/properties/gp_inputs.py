@@ -8,20 +8,15 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 from sklearn.base import BaseEstimator
-from sklearn.exceptions import NotFittedError as SklearnNotFittedError
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_array, check_consistent_length, column_or_1d, validate_data
 
 from kernelpot.archive import LARGEST
-from kernelpot.errors import DataError, NotFittedError, ParameterError
+from kernelpot.errors import DataError, ParameterError
 from kernelpot.properties.composites import EncodedPair
 from kernelpot.properties.encoded import Encoded
 from kernelpot.properties.inputs import STRUCTURES_AS_ROWS, holds_structures, refuse_descriptors
 from kernelpot.properties.protocol import Kernel
-
-
-class UnfittedError(NotFittedError, SklearnNotFittedError):
-    """The estimator was asked for something that only a fitted one has."""
 
 
 class WrongTypeError(DataError, TypeError):
