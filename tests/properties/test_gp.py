@@ -14,6 +14,7 @@ from kernelpot.properties.gp import GP
 from kernelpot.properties.gp_evidence import Evidence, NoiseModel
 from kernelpot.properties.gp_inducing import Bound
 from tests.devices import DEVICES
+from tests.numbers import same
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(60, 3))
@@ -118,7 +119,7 @@ def test_leaving_one_out_leaves_the_factor_alone():
     model = plain(PAIRS["matern52"][0]()).fit(X, Y)
     before = model.std(NEW)
     model.loo()
-    np.testing.assert_array_equal(model.std(NEW), before)
+    same(model.std(NEW), before)
 
 
 def test_known_lengths_and_noise_are_recovered():
@@ -181,7 +182,7 @@ def test_conjugate_gradients_equal_the_factor():
 
 def test_seeds_repeat_and_a_subset_starts_the_search():
     models = [GP(n_warm=40, full_steps=4, seed=5).fit(X, Y) for _ in range(2)]
-    np.testing.assert_array_equal(models[0].predict(NEW), models[1].predict(NEW))
+    same(models[0].predict(NEW), models[1].predict(NEW), tolerance=1e-6)
     subset, whole = models[0].n_evaluations_
     assert subset > 0
     assert 0 < whole <= 6

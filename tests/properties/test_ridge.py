@@ -19,6 +19,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 import kernelpot as kp
 from kernelpot.errors import NotFittedError, ParameterError, SpeciesError
 from tests import structures as make
+from tests.numbers import same
 
 RNG = np.random.default_rng(0)
 X, TEST = RNG.normal(size=(40, 3)), RNG.normal(size=(9, 3))
@@ -132,14 +133,14 @@ def test_inducing_items_are_the_subset_of_regressors(inducing, monkeypatch):
     k_mm, k_nm, k_tm = RBF_KERNEL.matrix(z), RBF_KERNEL.matrix(X, z), RBF_KERNEL.matrix(TEST, z)
     expected = k_tm @ np.linalg.solve(k_nm.T @ k_nm + ALPHA * k_mm, k_nm.T @ Y)
     np.testing.assert_allclose(model.predict(TEST), expected, atol=1e-6)
-    np.testing.assert_array_equal(model.predict(TEST), clone(model).fit(X, Y).predict(TEST))
+    same(model.predict(TEST), clone(model).fit(X, Y).predict(TEST))
     monkeypatch.setattr("kernelpot.properties.ridge.ENTRIES", 50)
     np.testing.assert_allclose(clone(model).fit(X, Y).predict(TEST), expected, atol=1e-6)
     assert (model.std(TEST) > np.sqrt(ALPHA) * model.amplitude() * 0.999).all()
 
 
 def test_more_inducing_items_than_there_are_is_the_exact_fit():
-    np.testing.assert_array_equal(ridge(n_inducing=40).fit(X, Y).predict(TEST), ridge().fit(X, Y).predict(TEST))
+    same(ridge(n_inducing=40).fit(X, Y).predict(TEST), ridge().fit(X, Y).predict(TEST))
 
 
 @given(st.integers(0, 10**6), st.integers(2, 30))
@@ -295,7 +296,7 @@ def test_a_model_keeps_its_items_whatever_becomes_of_the_array():
     model = ridge().fit(x, Y)
     expected = model.predict(TEST)
     x[:] = 0.0
-    np.testing.assert_array_equal(model.predict(TEST), expected)
+    same(model.predict(TEST), expected)
 
 
 def test_one_structure_is_enough():
@@ -389,7 +390,7 @@ def test_folds_must_fit():
         with pytest.raises(ParameterError, match="`folds` must hold a number"):
             model.leave_out(folds)
     names = np.array(["a", "b"] * 20, dtype=object)
-    np.testing.assert_array_equal(model.leave_out(names), model.leave_out([0, 1] * 20))
+    same(model.leave_out(names), model.leave_out([0, 1] * 20))
     with pytest.raises(ParameterError, match="`folds` must hold a number for each of 40 items"):
         model.leave_out([1, 2])
     with pytest.raises(ParameterError, match="needs an exact fit"):
