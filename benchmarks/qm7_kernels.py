@@ -259,8 +259,8 @@ def _fchl() -> list[Any]:
 
 KERNELS = {
     "SOAP sum": Recipe(lambda: _structure_kernels(_soaps(), _lengths(0.5, 0.8))),
-    "SOAP average": Recipe(_average, largest=2500, splits=1, intensive=True, most_test=1000),
-    "SOAP REMatch": Recipe(_rematch, largest=1000, splits=1, intensive=True, most_test=500),
+    "SOAP average": Recipe(_average, intensive=True),
+    "SOAP REMatch": Recipe(_rematch, largest=2500, splits=1, intensive=True, most_test=1000),
     "ACSF on modes, sum": Recipe(_acsf),
     "MBTR": Recipe(_mbtr),
     "Coulomb matrix": Recipe(_coulomb),
