@@ -8,13 +8,15 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float
-from scipy.linalg import solve_triangular
+from scipy.linalg import lapack, solve_triangular
 
 from kernelpot.progress import track
 from kernelpot.threads import one_blas, share
 
 BLOCK = 1024
 """Columns that are factorised together."""
+LAPACK_MOST = 16_000
+"""Most rows for LAPACK's own factorisation: in threads it has ended the process at 28,000, not at 20,000."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +47,7 @@ class Cholesky:
             if int(info):
                 raise np.linalg.LinAlgError(f"the leading minor of order {int(info)} is not positive")
             return cls(lower)
-        _factorise(matrix)
+        factorise(matrix)
         return cls(matrix)
 
     def solve(self, b: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
@@ -82,12 +84,33 @@ def _blocks(n: int) -> Iterator[tuple[int, int]]:
     yield from ((start, min(start + BLOCK, n)) for start in range(0, n, BLOCK))
 
 
-def _factorise(a: Float[np.ndarray, "n n"]) -> None:
-    """Overwrite the lower triangle with its factor, block column by block column from the left.
+def factorise(a: Float[np.ndarray, "n n"]) -> None:
+    """Overwrite the lower triangle of a symmetric matrix with its factor; what stands above the diagonal stays.
 
-    Not by LAPACK's own: in threads it ends the process for matrices of some 28,000 rows, and it is one BLAS call that
-    shows no progress. All but n²·BLOCK operations are matrix products here too.
+    Parameters
+    ----------
+    a
+        Of float64, contiguous in either order; a failure leaves the lower triangle and the diagonal undefined.
+
+    Raises
+    ------
+    numpy.linalg.LinAlgError
+        It is not positive definite to round-off.
     """
+    if len(a) > LAPACK_MOST:
+        _by_blocks(a)
+        return
+    # A row-major lower triangle is LAPACK's upper one.
+    rows = a.flags.c_contiguous
+    found, info = lapack.dpotrf(a.T if rows else a, lower=int(not rows), overwrite_a=1, clean=0)
+    if info > 0:
+        raise np.linalg.LinAlgError(f"the leading minor of order {info} is not positive")
+    if not np.shares_memory(found, a):
+        a[...] = found.T if rows else found
+
+
+def _by_blocks(a: Float[np.ndarray, "n n"]) -> None:
+    """Factorise block column by block column from the left, all but n²·BLOCK operations in matrix products."""
     n = len(a)
     for start, stop in track(list(_blocks(n)), "factor"):
 
@@ -104,11 +127,15 @@ def _factorise(a: Float[np.ndarray, "n n"]) -> None:
                     a[start:stop, start:stop], a[rows, start:stop].T, lower=True, check_finite=False
                 ).T
 
+        square = a[start:stop, start:stop]
+        above = np.triu(square, 1)
         with one_blas():
             if start:
                 share(update, n - start, BLOCK // 4)
             try:
-                a[start:stop, start:stop] = np.linalg.cholesky(a[start:stop, start:stop])
+                square[...] = np.linalg.cholesky(square)
             except np.linalg.LinAlgError:
                 raise np.linalg.LinAlgError(f"a leading minor of order {start + 1} to {stop} is not positive") from None
+            finally:
+                square[...] = np.tril(square) + above
             share(divide, n - stop, BLOCK // 4)

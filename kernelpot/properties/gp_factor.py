@@ -11,6 +11,7 @@ from scipy.linalg import lapack
 from torch import Tensor
 
 from kernelpot.errors import DataError
+from kernelpot.linalg.dense import factorise
 
 JITTERS = (0.0, 1e-12, 1e-10, 1e-8, 1e-6)
 """What is added to the diagonal, in units of its mean, until the factorisation succeeds."""
@@ -71,7 +72,10 @@ def upward(lower: Float[Tensor, "n n"], rhs: Float[Tensor, "n k"]) -> Float[Tens
 
 def _cholesky(matrix: Tensor) -> tuple[Tensor, bool]:
     if matrix.device.type == "cpu":
-        found, info = lapack.dpotrf(matrix.numpy().T, lower=0, overwrite_a=1, clean=0)
-        return torch.from_numpy(found.T), info != 0
+        try:
+            factorise(matrix.numpy())
+        except np.linalg.LinAlgError:
+            return matrix, True
+        return matrix, False
     lower, code = torch.linalg.cholesky_ex(matrix)
     return lower, bool(code.item() != 0)

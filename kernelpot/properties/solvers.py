@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy.linalg import LinAlgError, cho_factor, cho_solve, lapack, solve_triangular
+from scipy.linalg import LinAlgError, cho_solve, lapack, solve_triangular
 
 from kernelpot.design.given import real
 from kernelpot.errors import ParameterError
+from kernelpot.linalg.dense import factorise
 from kernelpot.linalg.factor import RowSink
 from kernelpot.properties.vector_kernel import mirrored
 
@@ -331,8 +332,9 @@ def _require_noise(noise: Float[np.ndarray, " n"]) -> None:
 
 def _cholesky(kernel: Float[np.ndarray, "n n"]) -> Float[np.ndarray, "n n"]:
     """Return the lower factor, in the memory of the kernel matrix, whose lower triangle survives a failure."""
-    # LAPACK sees rows as columns: it writes to what NumPy calls the upper triangle.
-    factor: np.ndarray = cho_factor(kernel.T, lower=True, overwrite_a=True, check_finite=False)[0]
+    # SciPy's solvers want columns together; so seen, it is the upper triangle that is overwritten.
+    factor = kernel.T
+    factorise(factor)
     return factor
 
 
