@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Int
 
 from kernelpot.features.derivative_kernel import CHUNK_BYTES, Block, Frames, block
 from kernelpot.features.derivative_map import DerivativeMap
 from kernelpot.linalg.devices import computing
+from kernelpot.linalg.triangle import Triangle
 from kernelpot.progress import track
 from kernelpot.threads import ordered
 
@@ -71,7 +72,7 @@ Terms = Sequence[tuple[DerivativeMap, Sequence[Frames]]]
 """Each term with its structures, in groups of one composition; the groups of all terms are the same."""
 
 
-def fill_lower(matrix: Float[Any, "rows rows"], terms: Terms, layout: Layout) -> None:
+def fill_lower(matrix: Any, terms: Terms, layout: Layout) -> None:
     """Write the lower triangle of the labels' prior covariance, E0 and noise left out.
 
     Nothing larger than one block, of one structure with some of those before it, is held beside the matrix. What is
@@ -80,7 +81,7 @@ def fill_lower(matrix: Float[Any, "rows rows"], terms: Terms, layout: Layout) ->
     Parameters
     ----------
     matrix
-        Zeros, of a NumPy array or of a tensor where the frames are.
+        Zeros: a `Triangle`, or a tensor where the frames are.
     terms
         The order of structures, group by group, must be that of the layout.
     layout
@@ -91,7 +92,7 @@ def fill_lower(matrix: Float[Any, "rows rows"], terms: Terms, layout: Layout) ->
     def row(piece: tuple[int, int]) -> None:
         g, s = piece
         # PyTorch's mode without gradients belongs to a thread: every one that writes into the matrix enters it.
-        with nullcontext() if isinstance(matrix, np.ndarray) else computing(str(matrix.device)):
+        with nullcontext() if isinstance(matrix, Triangle) else computing(str(matrix.device)):
             for h in range(g + 1):
                 _fill_row(matrix, terms, layout, (g, s), (h, s + 1 if h == g else len(terms[0][1][h])))
 
@@ -125,19 +126,27 @@ def chunk_length(terms: Sequence[tuple[DerivativeMap, Frames]], left: Frames) ->
 
 
 def _write(matrix: Any, layout: Layout, one: int, others: Int[np.ndarray, " t"], found: Block) -> None:
-    row, rows = int(layout.energy[one]), layout.energy[others]
-    mine = layout.force_rows(one) if layout.forces[one] >= 0 else None
-    for k in np.flatnonzero(rows >= 0):
-        if row >= 0:
-            matrix[row, int(rows[k])] = found.value[k]
-        if mine is not None:
-            matrix[mine, int(rows[k])] = -found.d_value[:, k]
-    for k in np.flatnonzero(layout.forces[others] >= 0):
-        theirs = layout.force_rows(int(others[k]))
-        if row >= 0:
-            matrix[theirs, row] = -found.value_d[k]
-        if mine is not None:
-            matrix[mine, theirs] = found.d_d[:, k]
+    """Write a block; the labels that its other structures have stand side by side in the matrix."""
+    row = slice(int(layout.energy[one]), int(layout.energy[one]) + 1)
+    mine = layout.force_rows(one)
+    known = np.flatnonzero(layout.energy[others] >= 0)
+    if len(known):
+        columns = _run(layout.energy[others[known]], 1)
+        if row.start >= 0:
+            matrix[row, columns] = found.value[known][None]
+        if mine.start >= 0:
+            matrix[mine, columns] = -found.d_value[:, known]
+    known = np.flatnonzero(layout.forces[others] >= 0)
+    if len(known):
+        columns = _run(layout.forces[others[known]], int(layout.coordinates[others[0]]))
+        if row.start >= 0:
+            matrix[columns, row] = -found.value_d[known].reshape(-1, 1)
+        if mine.start >= 0:
+            matrix[mine, columns] = found.d_d[:, known].reshape(len(found.d_d), -1)
+
+
+def _run(firsts: Int[np.ndarray, " k"], width: int) -> slice:
+    return slice(int(firsts[0]), int(firsts[-1]) + width)
 
 
 def group_by_composition(numbers: Sequence[np.ndarray], species: Sequence[int]) -> list[list[int]]:

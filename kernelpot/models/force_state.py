@@ -20,6 +20,7 @@ from kernelpot.features.label_kernel import Layout, fill_lower, group_by_composi
 from kernelpot.features.training_form import TrainingForm
 from kernelpot.linalg.dense import Cholesky
 from kernelpot.linalg.devices import computing
+from kernelpot.linalg.triangle import BLOCK, Triangle
 from kernelpot.models.fitted import Mean
 from kernelpot.models.training import composition_of, e0_rows, least_squares_e0
 from kernelpot.progress import say
@@ -162,8 +163,8 @@ def check_memory(
     ParameterError
         It does.
     """
-    # PyTorch factorises into a second matrix.
-    matrix = 8.0 * n_rows**2 * (1 if device is None else 2)
+    # Runs of rows hold the lower half; PyTorch factorises into a second matrix.
+    matrix = 4.0 * n_rows * (n_rows + BLOCK) if device is None else 16.0 * n_rows**2
     derivatives = 0.0
     for term in maps:
         width = dict(zip(term.species, (c.shape[1] for c in term.columns), strict=True))
@@ -196,20 +197,20 @@ def _factor(
         variance[layout.n_energies :] = noise.forces**2
     counted = np.empty((layout.n_energies, composition.shape[1]))
     counted[layout.energy[here]] = E0_PRIOR * composition[here]
-    constants, first = counted @ counted.T, layout.n_energies
+    constants = counted @ counted.T
     try:
         if device is None:
-            matrix = np.zeros((n, n))
+            matrix = Triangle.zeros(n)
             fill_lower(matrix, terms, layout)
-            matrix[:first, :first] += constants
-            matrix[np.diag_indices(n)] += variance
+            matrix.add_corner(constants)
+            matrix.add_diagonal(variance)
             return Cholesky.of(matrix)
         import torch
 
         with computing(device):
             there = torch.zeros((n, n), dtype=torch.float64, device=device)
             fill_lower(there, terms, layout)
-            there[:first, :first] += torch.as_tensor(constants, device=device)
+            there[: len(constants), : len(constants)] += torch.as_tensor(constants, device=device)
             there.diagonal().add_(torch.as_tensor(variance, device=device))
             return Cholesky.of(there)
     except np.linalg.LinAlgError as error:
