@@ -1,4 +1,7 @@
-"""Write results as docs/benchmarks.md: `python -m benchmarks.markdown RESULT.json ... [--out FILE]`."""
+"""Write results into docs/benchmarks.md: `python -m benchmarks.markdown RESULT.json ... [--out FILE]`.
+
+Sections of cases that no result has stay as they are.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +18,15 @@ from benchmarks.runner import CASES, describe
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "benchmarks.md"
 
 
-def page(documents: Sequence[dict[str, Any]]) -> str:
-    """Return a page with every case, each from the last document that has it."""
+MACHINE = "Machine"
+"""The last section: what the runs were made on."""
+
+
+def page(documents: Sequence[dict[str, Any]], before: str = "") -> str:
+    """Return a page with every case, each from the last document that has it, else from the page before."""
     latest = {name: document for document in documents for name in document["cases"]}
+    kept = _sections(before)
+    machines = kept.pop(MACHINE, [])
     lines = [
         "# Benchmarks",
         "",
@@ -26,7 +35,11 @@ def page(documents: Sequence[dict[str, Any]]) -> str:
         "unless they say wall.",
         "Rivals that are installed are measured in the same run; notes say where a figure is published instead.",
     ]
-    for name in [*(n for n in CASES if n in latest), *(n for n in latest if n not in CASES)]:
+    known = [*kept, *latest]
+    for name in dict.fromkeys([*(n for n in CASES if n in known), *known]):
+        if name not in latest:
+            lines += ["", f"## {name}", "", *kept[name]]
+            continue
         document = latest[name]
         case = document["cases"][name]
         before, after = case["gemm_gflops_per_core"]
@@ -35,10 +48,19 @@ def page(documents: Sequence[dict[str, Any]]) -> str:
             lines += [_line(HEAD), _line(["---"] * len(HEAD)), *(_line(cells(row)) for row in case["rows"]), ""]
         lines += [f"- {_plain(note)}" for note in case["notes"]]
         lines.append(f"- GEMM {before:.1f} before, {after:.1f} GFLOP/s per core after; run {document['started']}")
-    lines += ["", "## Machine", ""]
-    seen = list(dict.fromkeys(describe(document).split(" on ", 1)[1] for document in latest.values()))
-    lines += [f"- {_plain(text)}" for text in seen]
+    lines += ["", f"## {MACHINE}", ""]
+    seen = [f"- {_plain(describe(document).split(' on ', 1)[1])}" for document in latest.values()]
+    lines += dict.fromkeys([*(machines if kept else []), *seen])
     return "\n".join(lines) + "\n"
+
+
+def _sections(text: str) -> dict[str, list[str]]:
+    """Return the lines of every section of a page by its name."""
+    result: dict[str, list[str]] = {}
+    for part in text.split("\n## ")[1:]:
+        name, *lines = part.strip().splitlines()
+        result[name] = lines[1:]
+    return result
 
 
 def _line(texts: Sequence[str]) -> str:
@@ -58,7 +80,8 @@ def main(arguments: list[str] | None = None) -> int:
     documents = [json.loads(path.read_text(encoding="utf-8")) for path in options.results]
     if any(document["quick"] for document in documents):
         parser.error("a --quick run judges nothing, so it has no place on the page")
-    options.out.write_text(page(documents), encoding="utf-8")
+    before = options.out.read_text(encoding="utf-8") if options.out.exists() else ""
+    options.out.write_text(page(documents, before), encoding="utf-8")
     return 0
 
 

@@ -22,7 +22,8 @@ from benchmarks.systems import DataAbsentError
 
 RESULTS = Path(__file__).with_name("results")
 PACKAGES = (
-    "kernelpot", "numpy", "scipy", "numba", "ase", "vesin", "dscribe", "featomic", "quippy-ase", "skmatter",
+    "kernelpot", "numpy", "scipy", "numba", "torch", "gpytorch", "scikit-learn", "ase", "vesin", "mendeleev", "dscribe",
+    "featomic", "quippy-ase", "qmllib", "sgdml", "skmatter",
 )  # fmt: skip
 
 

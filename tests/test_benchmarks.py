@@ -52,6 +52,27 @@ def test_a_quick_case_prints_a_table_and_writes_json(tmp_path):
     assert "| Si 8: values, time |" in page([document])
 
 
+def test_sections_without_new_results_stay_in_their_places():
+    machine = {"processor": "one", "cores": 2, "system": "Linux", "python": "3", "threads": {}, "packages": {}}
+
+    def document(name, figure):
+        report = Report()
+        report.add("a figure", figure)
+        case = report.as_dict() | {"what": "what it is", "gemm_gflops_per_core": [1.0, 2.0]}
+        return {"started": "now", "quick": False, "machine": machine, "cases": {name: case}}
+
+    first = page([document("fit", 1.0), document("drift", 2.0)])
+    assert page([], first) == first
+    both = page([document("predict", 3.0), document("drift", 4.0)], first)
+    assert [line for line in both.splitlines() if line.startswith("## ")] == [
+        "## predict", "## fit", "## drift", "## Machine",
+    ]  # fmt: skip
+    assert "| a figure | 1.00 |" in both
+    assert "| a figure | 4.00 |" in both
+    assert "| a figure | 2.00 |" not in both
+    assert both.count("- one, 2 cores") == 1
+
+
 def test_words_choose_cases_by_their_beginning():
     assert matching(["accuracy-si", "fit"]) == ["accuracy-Si", "fit"]
     assert matching([]) == list(CASES)

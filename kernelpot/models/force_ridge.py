@@ -42,7 +42,7 @@ class ForceRidge:
     The energy is a sum of local energies with a kernel between environments of one element; energies and forces are
     linear functionals of them, and the covariance of all labels is made whole, second derivatives included (Christensen
     et al., J. Chem. Phys. 150, 064105 (2019); Chmiela et al., Sci. Adv. 3, e1603015 (2017)). No label is approximated,
-    so n labels take 8 n² bytes and n³/3 operations: for molecules of tens of atoms, up to a few thousand structures.
+    so n labels take 4 n² bytes and n³/3 operations: for molecules of tens of atoms, up to a few thousand structures.
 
     Parameters
     ----------
@@ -60,7 +60,7 @@ class ForceRidge:
     memory_gb
         Most memory for the covariance of the labels and the derivatives, 10⁹ bytes; `fit` refuses what needs more.
     keep_factor
-        Keep the factor (8 n² bytes) with the derivatives for standard deviations; files never hold it.
+        Keep the factor (4 n² bytes) with the derivatives for standard deviations; files never hold it.
     device
         None: NumPy and compiled loops. "cpu", "cuda" or "cuda:0": kernel blocks, factorisation and predictions by
         PyTorch there; descriptors stay in compiled loops.
