@@ -54,7 +54,7 @@ def add_tuning(command: Parser) -> None:
     group = command.add_argument_group(
         "tuning",
         "Settings that are given stay as given; the others of cutoff, n-max, l-max, sigma and zeta are searched, with "
-        "--descriptor acsf those of cutoff, n-max, n-angular and gaussian.",
+        "--descriptor acsf those of cutoff, n-max, n-angular and gaussian; a pair term is tried with either.",
     )
     group.add_argument(
         "--tune",
@@ -95,12 +95,14 @@ def add_model(command: Parser, *, cutoff: float | None = 5.0, potential: bool = 
         help=f"reach of an environment, Å (default: {cutoff or 'from the distances between atoms in the data'})",
     )
     group.add_argument("--n-max", type=positive_int, default=8, action=Given, help="radial functions (default: 8)")
-    group.add_argument("--l-max", type=natural, default=6, action=Given, help="largest angular momentum (default: 6)")
+    group.add_argument(
+        "--l-max", type=natural, default=6, action=Given, help="soap: largest angular momentum (default: 6)"
+    )
     group.add_argument(
         "--n-angular", type=positive_int, default=2, action=Given, help="acsf: widths of angular functions (default: 2)"
     )
     group.add_argument(
-        "--sigma", type=positive, default=0.5, action=Given, help="width of an atom's density, Å (default: 0.5)"
+        "--sigma", type=positive, default=0.5, action=Given, help="soap: width of an atom's density, Å (default: 0.5)"
     )
     group.add_argument("--zeta", type=positive_int, default=2, action=Given, help="power of the kernel (default: 2)")
     group.add_argument(

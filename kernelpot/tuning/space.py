@@ -182,19 +182,20 @@ def _axis(name: str | tuple[str, ...], values: Sequence[Any]) -> list[dict[str, 
     names = (name,) if isinstance(name, str) else tuple(name)
     if isinstance(values, str) or not hasattr(values, "__len__") or len(values) == 0:
         raise ParameterError(f"`space` must list at least one value of {' and '.join(names)}, got {values!r}.")
+    # Not through NumPy, which would make one type of what is set together.
+    rows = [(value,) if isinstance(name, str) or np.ndim(value) == 0 else tuple(value) for value in values]
+    rows = [tuple(map(_plain, row)) for row in rows]
     try:
-        json.dumps([_plain(value) for value in values])
+        json.dumps(rows)
     except TypeError:
         raise ParameterError(
             f"`space` must list plain numbers, names or tuples of them for {' and '.join(names)}, got {values!r}; give "
             "`build` to make objects of them."
         ) from None
-    # Not through NumPy, which would make one type of what is set together.
-    rows = [(value,) if isinstance(name, str) or np.ndim(value) == 0 else tuple(value) for value in values]
     wrong = [row for row in rows if len(row) != len(names)]
     if wrong:
         raise ParameterError(f"`space` must set {' and '.join(names)} together, got {wrong[0]!r}.")
-    return [dict(zip(names, map(_plain, row), strict=True)) for row in rows]
+    return [dict(zip(names, row, strict=True)) for row in rows]
 
 
 def _plain(value: Any) -> Any:
