@@ -647,32 +647,37 @@ def test_screen_reads_what_it_sets_aside(files, tmp_path, capsys):
 
 
 def test_symmetry_functions_on_the_command_line(files, tmp_path):
-    small = ["--descriptor", "acsf", "--gaussian", "1.5", "--cutoff", "4.5", "--n-max", "4", "--n-inducing", "30"]
+    small = ["--descriptor", "acsf", "--gaussian", "1.5", "--cutoff", "4.5", "--n-max", "4", "--n-angular", "1",
+             "--n-inducing", "30"]  # fmt: skip
     done = kernelpot_command(
         "fit", "train.xyz", "--out", tmp_path / "acsf.kp", "--test", "test.xyz", "--json", tmp_path / "fit.json",
         *small, cwd=files,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     model = kernelpot.load(tmp_path / "acsf.kp")
-    assert isinstance(model.terms[0].descriptor, kernelpot.ACSF)
-    assert model.terms[0].descriptor.standard is None
+    descriptor = model.terms[0].descriptor
+    assert descriptor == kernelpot.ACSF.spaced(4.5, n_radial=4, n_angular=1)
     assert model.terms[0].kernel.length == 1.5
     settings = json.loads((tmp_path / "fit.json").read_text())["settings"]
     assert settings["descriptor"] == "acsf"
-    assert "sigma" not in settings
+    assert settings["n_angular"] == 1
+    assert not {"sigma", "l_max", "zeta"} & set(settings)
     chosen = kernelpot_command("select", "pool.xyz", "-n", 3, "--out", tmp_path / "chosen.xyz", *small, cwd=files)
     assert chosen.returncode == 0, chosen.stderr
     assert len(read(tmp_path / "chosen.xyz", index=":")) == 3
 
 
 @pytest.mark.parametrize(
-    ("more", "text"),
+    ("command", "more", "text"),
     [
-        (["--sigma", "0.4"], "`--sigma` belongs to SOAP"),
-        (["--tune-fits", "2"], "`--tune` searches settings of SOAP"),
+        ("fit", ["--descriptor", "acsf", "--sigma", "0.4"], "`--sigma` belongs to SOAP; leave it out, or leave"),
+        ("fit", ["--descriptor", "acsf", "--l-max", "4", "--tune-fits", "2"], "`--l-max` belongs to SOAP"),
+        ("fit", ["--n-angular", "3"], "`--n-angular` belongs to acsf; leave it out, or add --descriptor acsf"),
+        ("regress", ["--property", "gap", "--n-angular", "3"], "`--n-angular` belongs to acsf"),
+        ("fit", ["--gaussian", "1", "--zeta", "2"], "`--zeta` is the power of the kernel that --gaussian replaces"),
     ],
 )
-def test_options_of_soap_are_refused_for_symmetry_functions(files, tmp_path, more, text):
-    done = kernelpot_command("fit", "train.xyz", "--out", tmp_path / "a.kp", "--descriptor", "acsf", *more, cwd=files)
-    assert done.returncode == 2
-    assert text in done.stderr
+def test_options_without_a_use_are_refused(files, tmp_path, command, more, text, capsys):
+    args = [command, str(files / "train.xyz"), "--out", str(tmp_path / "a.kp"), "--quiet", *more]
+    assert main(args) == 2
+    assert text in error_line(capsys)

@@ -48,6 +48,60 @@ def test_tuned_settings_are_those_of_the_model(folder, capsys):
     assert not list(folder.glob(".kernelpot-*"))
 
 
+def tuned(folder, *args):
+    """Fit with a search of few small settings, and return the model with what was written as JSON."""
+    small = ["--n-inducing", "20", "--keys", "stress=none", "--quiet", "--json", folder / "tuned.json"]
+    args = ["fit", folder / "train.xyz", "--out", folder / "tuned.kp", *small, *args]
+    assert main(list(map(str, args))) == 0
+    return kp.load(folder / "tuned.kp"), json.loads((folder / "tuned.json").read_text())
+
+
+def many_body(model):
+    return next(term for term in model.terms if not isinstance(term.descriptor, kp.TwoBody))
+
+
+def test_symmetry_functions_are_searched_and_fitted(folder):
+    given = ["--descriptor", "acsf", "--n-max", "4"]
+    model, content = tuned(folder, *given, "--tune-fits", 5)
+    trials, best = content["tuning"]["table"], content["tuning"]["best_settings"]
+    assert {t["settings"]["descriptor"] for t in trials} == {"acsf"}
+    assert {t["settings"]["n_radial"] for t in trials} == {4}
+    assert len({json.dumps(t["settings"]) for t in trials}) > 1
+    term = many_body(model)
+    wanted = kp.ACSF.spaced(best["cutoff"], n_radial=4, n_angular=best["n_angular"])
+    assert term.descriptor == wanted
+    assert term.kernel.length == best["gaussian"]
+    assert (len(model.terms) == 2) == (best["two_body"] is not None)
+    settings = content["settings"]
+    assert {k: settings[k] for k in ("descriptor", "cutoff", "n_max", "n_angular", "gaussian")} == {
+        "descriptor": "acsf", "cutoff": best["cutoff"], "n_max": 4, "n_angular": best["n_angular"],
+        "gaussian": best["gaussian"],
+    }  # fmt: skip
+
+
+def test_what_is_given_of_symmetry_functions_is_held_fast(folder):
+    given = ["--descriptor", "acsf", "--cutoff", "4", "--n-max", "4", "--n-angular", "1"]
+    _, content = tuned(folder, *given, "--gaussian", "1.25", "--tune-fits", 4)
+    trials = [t["settings"] for t in content["tuning"]["table"]]
+    assert {(s["cutoff"], s["n_radial"], s["n_angular"], s["gaussian"]) for s in trials} == {(4.0, 4, 1, 1.25)}
+    assert {s["two_body"] for s in trials} == {None, 5.0}
+    model, content = tuned(folder, *given, "--zeta", "3", "--tune-fits", 3)
+    assert not any("gaussian" in t["settings"] for t in content["tuning"]["table"])
+    assert many_body(model).kernel.zeta == 3
+    assert content["settings"]["zeta"] == 3
+
+
+def test_a_gaussian_takes_the_place_of_powers_for_soap(folder):
+    small = ["--n-max", "4", "--l-max", "2", "--sigma", "0.6"]
+    model, content = tuned(folder, *small, "--gaussian", "0.5", "--tune-fits", 4)
+    trials = [t["settings"] for t in content["tuning"]["table"]]
+    assert {s["gaussian"] for s in trials} == {0.5}
+    assert not any("zeta" in s for s in trials)
+    assert isinstance(many_body(model).descriptor, kp.SOAP)
+    assert many_body(model).kernel.length == 0.5
+    assert content["settings"]["gaussian"] == 0.5
+
+
 def test_the_same_fits_give_the_same_settings(folder, capsys):
     tables = []
     for name in ("one.json", "two.json"):
@@ -111,6 +165,9 @@ def test_the_cutoff_comes_from_the_data_where_none_is_given(folder, capsys):
         (["--tune-fits", "2", "--tune-groups"], "at least two groups"),
         (["--tune-fits", "2", "--noise", "evidence"], "leave --noise out"),
         (["--tune", "1", "--noise-energy", "0.1"], "leave --noise out"),
+        (["--tune", "1", "--descriptor", "acsf"], "`--l-max` belongs to SOAP; leave it out"),
+        (["--tune", "1", "--n-angular", "3"], "`--n-angular` belongs to acsf"),
+        (["--tune", "1", "--gaussian", "1", "--zeta", "2"], "`--zeta` is the power of the kernel that --gaussian"),
     ],
 )
 def test_bad_options_are_one_line(folder, args, message, capsys, monkeypatch):

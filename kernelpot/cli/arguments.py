@@ -236,7 +236,7 @@ def _curate(commands: argparse._SubParsersAction[Parser]) -> None:
     command.add_argument(
         "--out", metavar="FILE", help="write the chosen structures, in order of choice, as extended XYZ"
     )
-    add_model(command, kinds=False)
+    add_model(command)
     add_keys(command)
 
 

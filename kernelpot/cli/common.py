@@ -28,6 +28,7 @@ def read(args: Namespace, files: Sequence[str], *, check: bool = True) -> list[A
 
 def model_of(args: Namespace, noise: kp.Noise | str) -> SparseGP:
     """Make the model that the settings describe."""
+    check_model(args)
     baseline = kp.ZBL() if getattr(args, "zbl", False) else None
     return kp.SparseGP(
         descriptor_of(args), kernel_of(args), n_inducing=args.n_inducing, noise=noise, seed=args.seed,
@@ -35,9 +36,29 @@ def model_of(args: Namespace, noise: kp.Noise | str) -> SparseGP:
     )  # fmt: skip
 
 
+def check_model(args: Namespace) -> None:
+    """Refuse options that the descriptor or the kernel has no use for.
+
+    Raises
+    ------
+    ParameterError
+        There is one, and the message says which.
+    """
+    given = getattr(args, "given", ())
+    acsf = args.descriptor == "acsf"
+    idle = [name for name in (("l_max", "sigma") if acsf else ("n_angular",)) if name in given]
+    if idle:
+        owner, change = ("SOAP", "leave --descriptor acsf out") if acsf else ("acsf", "add --descriptor acsf")
+        raise ParameterError(f"`--{idle[0].replace('_', '-')}` belongs to {owner}; leave it out, or {change}")
+    if args.gaussian is not None and "zeta" in given:
+        raise ParameterError("`--zeta` is the power of the kernel that --gaussian replaces; give one or the other")
+
+
 def descriptor_of(args: Namespace) -> kp.SOAP | kp.ACSF:
     """Make the descriptor that the settings describe."""
-    return _acsf(args) if args.descriptor == "acsf" else soap_of(args)
+    if args.descriptor == "acsf":
+        return kp.ACSF.spaced(args.cutoff, n_radial=args.n_max, n_angular=args.n_angular)
+    return kp.SOAP(cutoff=args.cutoff, n_max=args.n_max, l_max=args.l_max, sigma=args.sigma)
 
 
 def kernel_of(args: Namespace) -> kp.DotProduct | kp.Gaussian:
@@ -45,21 +66,6 @@ def kernel_of(args: Namespace) -> kp.DotProduct | kp.Gaussian:
     if args.gaussian is not None:
         return kp.Gaussian(args.gaussian, args.amplitude)
     return kp.DotProduct(zeta=args.zeta, amplitude=args.amplitude)
-
-
-def soap_of(args: Namespace) -> kp.SOAP:
-    """Make the SOAP that the settings describe."""
-    return kp.SOAP(cutoff=args.cutoff, n_max=args.n_max, l_max=args.l_max, sigma=args.sigma)
-
-
-def _acsf(args: Namespace) -> kp.ACSF:
-    """Make symmetry functions, after a word on options that only SOAP has."""
-    idle = [name for name in ("l_max", "sigma") if name in getattr(args, "given", ())]
-    if idle:
-        raise ParameterError(
-            f"`--{idle[0].replace('_', '-')}` belongs to SOAP; leave it out, or leave --descriptor acsf out"
-        )
-    return kp.ACSF.spaced(args.cutoff, n_radial=args.n_max)
 
 
 def given_noise(args: Namespace, defaults: dict[str, float | None]) -> dict[str, float | None]:
@@ -77,11 +83,9 @@ def write_structures(path: str, structures: Sequence[Atoms]) -> None:
 
 def settings_json(args: Namespace) -> dict[str, Any]:
     """Return the model's settings."""
-    names = ["cutoff", "n_max", "l_max", "sigma", "zeta", "n_inducing", "amplitude", "seed"]
-    if args.descriptor == "acsf":
-        names = ["descriptor", *(name for name in names if name not in ("l_max", "sigma"))]
-    if args.gaussian is not None:
-        names = ["gaussian", *(name for name in names if name != "zeta")]
+    sizes = ["descriptor", "n_angular"] if args.descriptor == "acsf" else ["l_max", "sigma"]
+    kernel = "zeta" if args.gaussian is None else "gaussian"
+    names = ["cutoff", "n_max", *sizes, kernel, "n_inducing", "amplitude", "seed"]
     return {name: getattr(args, name) for name in names}
 
 

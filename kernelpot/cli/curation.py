@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import kernelpot as kp
-from kernelpot.cli.common import soap_of
+from kernelpot.cli.common import given_noise, model_of
 from kernelpot.cli.options import NOISE_DEFAULTS
 from kernelpot.cli.output import check_outputs, show, write_json
 from kernelpot.design.manifest import differences
@@ -93,14 +93,7 @@ def _space(args: Namespace) -> SparseGP:
     from kernelpot.curate.space import settings_of
     from kernelpot.curate.write import SPACE
 
-    given = {kind: getattr(args, f"noise_{kind}", default) for kind, default in NOISE_DEFAULTS.items()}
-    spec = kp.SparseGP(
-        soap_of(args),
-        kp.DotProduct(zeta=args.zeta, amplitude=args.amplitude),
-        n_inducing=args.n_inducing,
-        noise=kp.Noise(**given),
-        seed=args.seed,
-    )
+    spec = model_of(args, kp.Noise(**given_noise(args, NOISE_DEFAULTS)))
     path = Path(args.blocks) / SPACE
     if path.exists():
         space = load_space(path)

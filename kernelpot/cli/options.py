@@ -53,7 +53,8 @@ def add_tuning(command: Parser) -> None:
     """Add the options of a search for settings."""
     group = command.add_argument_group(
         "tuning",
-        "Settings that are given stay as given; the others of cutoff, n-max, l-max, sigma and zeta are searched.",
+        "Settings that are given stay as given; the others of cutoff, n-max, l-max, sigma and zeta are searched, with "
+        "--descriptor acsf those of cutoff, n-max, n-angular and gaussian; a pair term is tried with either.",
     )
     group.add_argument(
         "--tune",
@@ -71,22 +72,21 @@ def add_tuning(command: Parser) -> None:
     group.add_argument("--tune-resume", metavar="FILE", help="keep trials here; an interrupted search goes on from it")
 
 
-def add_model(command: Parser, *, cutoff: float | None = 5.0, kinds: bool = True, potential: bool = True) -> None:
-    """Add the options of a model; `kinds` lets descriptor and kernel be chosen, `potential` has noises."""
+def add_model(command: Parser, *, cutoff: float | None = 5.0, potential: bool = True) -> None:
+    """Add the options of a model; `potential` has noises."""
     group = command.add_argument_group("model")
-    if kinds:
-        group.add_argument(
-            "--descriptor",
-            choices=("soap", "acsf"),
-            default="soap",
-            help="soap, or acsf: symmetry functions, n-max radial ones (default: soap)",
-        )
-        group.add_argument(
-            "--gaussian",
-            type=positive,
-            metavar="LENGTH",
-            help="Gaussian kernel of this length between unit vectors, instead of a power; 1 to 2 suits acsf",
-        )
+    group.add_argument(
+        "--descriptor",
+        choices=("soap", "acsf"),
+        default="soap",
+        help="soap, or acsf: symmetry functions, n-max radial ones (default: soap)",
+    )
+    group.add_argument(
+        "--gaussian",
+        type=positive,
+        metavar="LENGTH",
+        help="Gaussian kernel of this length between unit vectors, instead of a power; 1 to 2 suits acsf",
+    )
     group.add_argument(
         "--cutoff",
         type=positive,
@@ -95,9 +95,14 @@ def add_model(command: Parser, *, cutoff: float | None = 5.0, kinds: bool = True
         help=f"reach of an environment, Å (default: {cutoff or 'from the distances between atoms in the data'})",
     )
     group.add_argument("--n-max", type=positive_int, default=8, action=Given, help="radial functions (default: 8)")
-    group.add_argument("--l-max", type=natural, default=6, action=Given, help="largest angular momentum (default: 6)")
     group.add_argument(
-        "--sigma", type=positive, default=0.5, action=Given, help="width of an atom's density, Å (default: 0.5)"
+        "--l-max", type=natural, default=6, action=Given, help="soap: largest angular momentum (default: 6)"
+    )
+    group.add_argument(
+        "--n-angular", type=positive_int, default=2, action=Given, help="acsf: widths of angular functions (default: 2)"
+    )
+    group.add_argument(
+        "--sigma", type=positive, default=0.5, action=Given, help="soap: width of an atom's density, Å (default: 0.5)"
     )
     group.add_argument("--zeta", type=positive_int, default=2, action=Given, help="power of the kernel (default: 2)")
     group.add_argument(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import kernelpot as kp
-from kernelpot.cli.common import descriptor_of, kernel_of, shortened, source_of, write_structures
+from kernelpot.cli.common import check_model, descriptor_of, kernel_of, shortened, source_of, write_structures
 from kernelpot.cli.output import check_outputs, show, table, write_json
 from kernelpot.errors import DataError, LabelError, ParameterError
 from kernelpot.progress import track
@@ -29,6 +29,7 @@ CHUNK = 200
 def regress(args: Namespace) -> None:
     """Fit a kernel ridge regression to one property, save it, and score it where test files are given."""
     check_outputs({"--out": args.out, "--json": args.json}, [*args.train, *args.test])
+    check_model(args)
     train = _read(args.train, args.property)
     test = _read(args.test, args.property) if args.test else []
     y, y_test = (_values(s, args.property, "name the property with --property") for s in (train, test))

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import kernelpot as kp
+from kernelpot.cli.common import check_model
 from kernelpot.cli.options import NOISE_DEFAULTS
 from kernelpot.cli.output import show
 from kernelpot.errors import ParameterError
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 INDUCING, MOST_INDUCING = 500, 2000
 """Inducing environments that settings are compared with, and the most that the best are given."""
 
-SEARCHED = ("cutoff", "n_max", "l_max", "sigma", "zeta")
+OPTIONS = {"n_radial": "n_max"}
+"""Options whose names are not those of the settings."""
 
 
 def check_tuning(args: Namespace) -> dict[str, str | None]:
@@ -30,8 +32,9 @@ def check_tuning(args: Namespace) -> dict[str, str | None]:
     Raises
     ------
     ParameterError
-        An option of the search is there, but no search.
+        An option of the search is there, but no search; or one that the model has no use for.
     """
+    check_model(args)
     if args.tune is None and args.tune_fits is None:
         options = {
             "--tune-table": args.tune_table,
@@ -43,8 +46,6 @@ def check_tuning(args: Namespace) -> dict[str, str | None]:
             raise ParameterError(f"`{idle[0]}` needs a search: add --tune MINUTES or --tune-fits N")
     elif args.noise not in (None, "cv") or any(hasattr(args, f"noise_{kind}") for kind in NOISE_DEFAULTS):
         raise ParameterError("`--tune` compares settings with noises by cross-validation: leave --noise out")
-    elif args.descriptor != "soap" or args.gaussian is not None:
-        raise ParameterError("`--tune` searches settings of SOAP: leave --descriptor and --gaussian out")
     return {"--tune-table": args.tune_table, "--tune-resume": args.tune_resume}
 
 
@@ -82,23 +83,23 @@ def settle(args: Namespace, train: Sequence[Atoms]) -> TuneResult | None:
         raise KeyboardInterrupt
     # For the record of settings.
     for name, value in result.best_settings.items():
-        setattr(args, name, value)
+        setattr(args, OPTIONS.get(name, name), value)
     return result
 
 
-def _space(args: Namespace, given: Sequence[str], train: Sequence[Atoms]) -> Space | None:
-    """Return the default space with what the user gave held fast; None where nothing was given."""
-    fixed = {name: [getattr(args, name)] for name in SEARCHED if name in given}
-    if not fixed:
-        return None
+def _space(args: Namespace, given: Sequence[str], train: Sequence[Atoms]) -> Space:
+    """Return the default space of the descriptor, with what the user gave held fast."""
     from kernelpot.tuning.space import default_space
 
+    kernel = "zeta" if args.gaussian is None else "gaussian"
     space: dict[str | tuple[str, ...], Sequence[object]] = {}
-    for names, values in default_space(train).items():
-        several = (names,) if isinstance(names, str) else names
-        if any(name in fixed for name in several):
+    for names, values in default_space(train, descriptor=args.descriptor).items():
+        options = {name: OPTIONS.get(name, name) for name in ((names,) if isinstance(names, str) else names)}
+        if names in ("zeta", "gaussian") and (args.gaussian is not None or "zeta" in given):
+            space[kernel] = [getattr(args, kernel)]
+        elif any(option in given for option in options.values()):
             # What is set together with a given value stays at its default.
-            space |= {name: fixed.get(name, [getattr(args, name)]) for name in several}
+            space |= {name: [getattr(args, option)] for name, option in options.items()}
         else:
             space[names] = values
     return space

@@ -79,7 +79,7 @@ def check_same(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> 
 
 
 def differences(old: Any, new: Any, name: str = "") -> list[str]:
-    """Say in words where two sets of JSON values differ.
+    """Say in words where two sets of JSON values differ; of things of other names, and of tables, no more than that.
 
     Parameters
     ----------
@@ -89,8 +89,22 @@ def differences(old: Any, new: Any, name: str = "") -> list[str]:
         What they are called.
     """
     if isinstance(old, Mapping) and isinstance(new, Mapping):
+        kinds = old.get("name"), new.get("name")
+        if name and None not in kinds and kinds[0] != kinds[1]:
+            return [f"{name} was {kinds[0]}, now {kinds[1]}"]
         found = []
         for key in sorted({*old, *new}):
             found += differences(old.get(key), new.get(key), f"{name}.{key}" if name else str(key))
         return found
-    return [] if old == new else [f"{name} was {old!r}, now {new!r}"]
+    if old == new:
+        return []
+    if not (_is_table(old) and _is_table(new)):
+        return [f"{name} was {old!r}, now {new!r}"]
+    if len(old) != len(new):
+        return [f"{name} had {len(old)} rows, now {len(new)}"]
+    first = next(k for k, pair in enumerate(zip(old, new, strict=True)) if pair[0] != pair[1])
+    return differences(old[first], new[first], f"{name}[{first}]")
+
+
+def _is_table(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(row, list) for row in value)

@@ -88,9 +88,10 @@ def tune(
     space
         Values of each setting; names may be tuples, ``{"cutoff": [4.5, 5.0], ("n_max", "l_max"): [(8, 6), (6, 4)]}``.
         None: `kernelpot.tuning.default_space`, cutoffs about `default_cutoff`, n_max and l_max, sigma, zeta, with and
-        without a pair term: 450 combinations. Also understood: fade, scaling, n_inducing.
+        without a pair term: 450 combinations. ``default_space(train, descriptor="acsf")`` are symmetry functions with
+        the Gaussian kernel: 360. Also understood: all that `kernelpot.tuning.default_model` takes.
     build
-        Makes an unfitted model of a candidate's settings and `n_inducing`. None: `SparseGP` of `SOAP`, noises by "cv".
+        Makes an unfitted model of a candidate's settings and `n_inducing`. None: `kernelpot.tuning.default_model`.
     baseline
         What the models learn the difference from, as in `SparseGP`; not with `build`, which has its own.
     n_inducing

@@ -11,11 +11,12 @@ import numpy as np
 from scipy.stats import qmc
 
 from kernelpot.data.cutoffs import default_cutoff
+from kernelpot.descriptors.acsf import ACSF
 from kernelpot.descriptors.protocol import Descriptor
 from kernelpot.descriptors.soap import SOAP
 from kernelpot.descriptors.two_body import TwoBody
 from kernelpot.errors import ParameterError
-from kernelpot.kernels import DotProduct
+from kernelpot.kernels import DotProduct, Gaussian
 from kernelpot.models.baselines.protocol import Baseline
 from kernelpot.models.sparse_gp import SparseGP
 from kernelpot.models.terms import Term
@@ -25,10 +26,16 @@ if TYPE_CHECKING:
     from ase import Atoms
 
 PAIR_REACH = 5.0
-"""Least cutoff of a pair term tried, Å: pairs are cheap, and SOAP may end before them."""
+"""Least cutoff of a pair term tried, Å: pairs are cheap, and other terms may end before them."""
 
 SOAP_SETTINGS = ("cutoff", "n_max", "l_max", "sigma", "fade", "scaling")
 """Settings of `SOAP` that are plain values."""
+
+ACSF_SETTINGS = ("cutoff", "n_radial", "n_angular", "cutoff_function", "centre")
+"""Settings of `ACSF.spaced` that are plain values."""
+
+DESCRIPTORS = {"soap": SOAP_SETTINGS, "acsf": ACSF_SETTINGS}
+"""Settings of each descriptor by its name in a space."""
 
 Space = Mapping[str | tuple[str, ...], Sequence[Any]]
 """Values of each setting; a tuple of names is set together, to tuples of values."""
@@ -45,19 +52,43 @@ SIZES = ((8, 6), (6, 4), (10, 8))
 ZETAS = (2, 3, 4)
 """Powers of the kernel tried."""
 
+RADIAL, ANGULAR = (8, 12, 16), (2, 3, 5)
+"""Numbers of symmetry functions tried: radial ones, and widths of angular ones."""
 
-def default_space(structures: Sequence[Atoms]) -> dict[str | tuple[str, ...], Sequence[Any]]:
+LENGTHS = (1.0, 1.5, 2.0, 3.0)
+"""Lengths of the Gaussian kernel tried with symmetry functions."""
+
+
+def default_space(
+    structures: Sequence[Atoms], *, descriptor: str = "soap"
+) -> dict[str | tuple[str, ...], Sequence[Any]]:
     """Return the settings that `tune` tries where none are given; the first of each is the default.
 
     Parameters
     ----------
     structures
         Their distances give the cutoffs, by `kernelpot.default_cutoff`.
+    descriptor
+        "soap", with powers of the dot product; or "acsf", symmetry functions with lengths of the Gaussian kernel, for
+        ``space=default_space(train, descriptor="acsf")``.
+
+    Raises
+    ------
+    ParameterError
+        There is no structure, or no such descriptor.
+    DataError
+        A structure is unusable.
     """
+    _check_descriptor(descriptor)
     middle = default_cutoff(structures)
     cutoffs = [round(20.0 * factor * middle) / 20.0 for factor in FACTORS]
     pairs = (None, max(middle, PAIR_REACH))
-    return {"cutoff": cutoffs, ("n_max", "l_max"): SIZES, "sigma": SIGMAS, "zeta": ZETAS, "two_body": pairs}
+    if descriptor == "soap":
+        return {"cutoff": cutoffs, ("n_max", "l_max"): SIZES, "sigma": SIGMAS, "zeta": ZETAS, "two_body": pairs}
+    return {
+        "descriptor": (descriptor,), "cutoff": cutoffs, "n_radial": RADIAL, "n_angular": ANGULAR, "gaussian": LENGTHS,
+        "two_body": pairs,
+    }  # fmt: skip
 
 
 def candidates(space: Space, *, seed: int) -> list[dict[str, Any]]:
@@ -95,13 +126,14 @@ def candidates(space: Space, *, seed: int) -> list[dict[str, Any]]:
 
 
 def default_model(settings: Settings, *, seed: int = 0, baseline: Baseline | None = None) -> SparseGP:
-    """Make the model of one candidate: SOAP, a dot product, noises by cross-validation.
+    """Make the model of one candidate: a descriptor, a kernel of its vectors, noises by cross-validation.
 
     Parameters
     ----------
     settings
-        Those of `SOAP` that are plain values, with zeta, n_inducing, and two_body: the cutoff of a `TwoBody` term, Å;
-        None for no such term.
+        Those of `SOAP` that are plain values; with descriptor "acsf" those of `ACSF.spaced`. For either zeta, the power
+        of a `DotProduct` (2), or gaussian, the length of a `Gaussian`; n_inducing; and two_body, the cutoff of a
+        `TwoBody` term, Å. None stands for no such thing.
     seed
         Of the model.
     baseline
@@ -113,16 +145,36 @@ def default_model(settings: Settings, *, seed: int = 0, baseline: Baseline | Non
         A setting is unknown, or breaks its rule.
     """
     given = dict(settings)
-    zeta, n_inducing, two_body = given.pop("zeta", 2), given.pop("n_inducing"), given.pop("two_body", None)
-    unknown = sorted(set(given) - set(SOAP_SETTINGS))
+    name, n_inducing, two_body = given.pop("descriptor", "soap"), given.pop("n_inducing"), given.pop("two_body", None)
+    kernel = _kernel(given.pop("zeta", None), given.pop("gaussian", None))
+    _check_descriptor(name)
+    unknown = sorted(set(given) - set(DESCRIPTORS[name]))
     if unknown:
         raise ParameterError(
-            f"`space` must name settings among {', '.join(SOAP_SETTINGS)}, zeta, two_body and n_inducing, got "
-            f"{', '.join(unknown)}; give `build` to make models of others."
+            f"`space` must name settings among {', '.join(DESCRIPTORS[name])}, zeta, gaussian, two_body and n_inducing "
+            f"for the descriptor {name!r}, got {', '.join(unknown)}; give `build` to make models of others."
         )
-    soap = SOAP(**given)
-    terms: list[Descriptor | Term] = [soap] if two_body is None else [TwoBody(cutoff=two_body), soap]
-    return SparseGP(terms, DotProduct(zeta), n_inducing=n_inducing, noise="cv", seed=seed, baseline=baseline)
+    many = SOAP(**given) if name == "soap" else ACSF.spaced(**given)
+    terms: list[Descriptor | Term] = [many] if two_body is None else [TwoBody(cutoff=two_body), many]
+    return SparseGP(terms, kernel, n_inducing=n_inducing, noise="cv", seed=seed, baseline=baseline)
+
+
+def _check_descriptor(name: Any) -> None:
+    if not isinstance(name, str) or name not in DESCRIPTORS:
+        raise ParameterError(
+            f'`descriptor` must be "soap" or "acsf", got {name!r}; give `build` to make models of others.'
+        )
+
+
+def _kernel(zeta: int | None, gaussian: float | None) -> DotProduct | Gaussian:
+    if gaussian is None:
+        return DotProduct(2 if zeta is None else zeta)
+    if zeta is not None:
+        raise ParameterError(
+            f"`space` must set zeta or gaussian, got zeta {zeta} with gaussian {gaussian}; set one, or set both "
+            'together with None for the other: {("zeta", "gaussian"): [(2, None), (None, 1.0)]}.'
+        )
+    return Gaussian(gaussian)
 
 
 def _axis(name: str | tuple[str, ...], values: Sequence[Any]) -> list[dict[str, Any]]:
@@ -130,18 +182,20 @@ def _axis(name: str | tuple[str, ...], values: Sequence[Any]) -> list[dict[str, 
     names = (name,) if isinstance(name, str) else tuple(name)
     if isinstance(values, str) or not hasattr(values, "__len__") or len(values) == 0:
         raise ParameterError(f"`space` must list at least one value of {' and '.join(names)}, got {values!r}.")
+    # Not through NumPy, which would make one type of what is set together.
+    rows = [(value,) if isinstance(name, str) or np.ndim(value) == 0 else tuple(value) for value in values]
+    rows = [tuple(map(_plain, row)) for row in rows]
     try:
-        json.dumps([_plain(value) for value in values])
+        json.dumps(rows)
     except TypeError:
         raise ParameterError(
             f"`space` must list plain numbers, names or tuples of them for {' and '.join(names)}, got {values!r}; give "
             "`build` to make objects of them."
         ) from None
-    rows = [(value,) if isinstance(name, str) else tuple(np.atleast_1d(value).tolist()) for value in values]
     wrong = [row for row in rows if len(row) != len(names)]
     if wrong:
         raise ParameterError(f"`space` must set {' and '.join(names)} together, got {wrong[0]!r}.")
-    return [dict(zip(names, map(_plain, row), strict=True)) for row in rows]
+    return [dict(zip(names, row, strict=True)) for row in rows]
 
 
 def _plain(value: Any) -> Any:

@@ -136,6 +136,15 @@ def test_differences_name_nested_values():
     assert differences(old, old) == []
 
 
+def test_differences_are_short_for_other_things_and_for_tables():
+    old = {"thing": {"name": "SOAP", "cutoff": 5.0, "table": [[1.0, 2.0], [3.0, 4.0]]}}
+    assert differences(old, {"thing": {"name": "ACSF", "reach": 4.0}}) == ["thing was SOAP, now ACSF"]
+    more = {"thing": {**old["thing"], "table": [[1.0, 2.0]]}}
+    assert differences(old, more) == ["thing.table had 2 rows, now 1"]
+    other = {"thing": {**old["thing"], "table": [[1.0, 2.0], [3.0, 5.0]]}}
+    assert differences(old, other) == ["thing.table[1] was [3.0, 4.0], now [3.0, 5.0]"]
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [

@@ -84,6 +84,64 @@ def test_settings_reach_the_terms():
     assert len(default_model({**settings, "two_body": None}).terms) == 1
 
 
+def test_the_space_of_symmetry_functions_begins_with_their_defaults():
+    crystals = [make.silicon(k) for k in range(3)]
+    space = default_space(crystals, descriptor="acsf")
+    found = candidates(space, seed=0)
+    assert len(found) == 360
+    default = default_model({**found[0], "n_inducing": 70})
+    assert default.descriptor == kp.ACSF.spaced(kp.default_cutoff(crystals))
+    assert default.kernel == kp.Gaussian(1.0)
+    assert (default.noise, default.n_inducing) == ("cv", 70)
+    assert {settings["two_body"] for settings in found} == {None, 5.0}
+
+
+def test_settings_reach_symmetry_functions():
+    settings = {"descriptor": "acsf", "cutoff": 4.5, "n_radial": 5, "n_angular": 3, "cutoff_function": "cosine"}
+    pairs, acsf = default_model({**settings, "zeta": 3, "two_body": 6.0, "n_inducing": 30}, seed=5).terms
+    assert pairs.descriptor == kp.TwoBody(cutoff=6.0)
+    assert acsf.descriptor == kp.ACSF.spaced(4.5, n_radial=5, n_angular=3, cutoff_function="cosine")
+    assert acsf.kernel == kp.DotProduct(3)
+
+
+def test_soap_takes_a_gaussian_too():
+    model = default_model({"descriptor": "soap", "gaussian": 0.5, "zeta": None, "n_inducing": 30})
+    assert model.descriptor == kp.SOAP()
+    assert model.kernel == kp.Gaussian(0.5)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"descriptor": "lode"}, '`descriptor` must be "soap" or "acsf", got \'lode\'; give `build`'),
+        ({"descriptor": ["acsf"]}, '`descriptor` must be "soap" or "acsf"'),
+        ({"descriptor": "acsf", "sigma": 0.5}, "among cutoff, n_radial, .* for the descriptor 'acsf', got sigma"),
+        ({"n_radial": 4}, "among cutoff, n_max, .* for the descriptor 'soap', got n_radial"),
+        ({"zeta": 2, "gaussian": 1.0}, "set zeta or gaussian, got zeta 2 with gaussian 1.0; set one"),
+        ({"descriptor": "acsf", "n_angular": 0}, "`n_angular` must be a whole number from 1 to 64, got 0"),
+        ({"gaussian": -1.0}, "`length` must be a distance"),
+    ],
+)
+def test_settings_that_do_not_fit_together_are_refused(settings, message):
+    with pytest.raises(ParameterError, match=message):
+        default_model({**settings, "n_inducing": 10})
+
+
+def test_the_space_of_an_unknown_descriptor_is_refused():
+    with pytest.raises(ParameterError, match='`descriptor` must be "soap" or "acsf", got \'ACSF\''):
+        default_space([make.silicon()], descriptor="ACSF")
+
+
+def test_values_that_are_set_together_keep_their_types():
+    space = {("descriptor", "n_angular", "gaussian"): [("acsf", 2, 1.5), ("acsf", np.int64(3), None)]}
+    found = candidates(space, seed=0)
+    assert found == [
+        {"descriptor": "acsf", "n_angular": 2, "gaussian": 1.5},
+        {"descriptor": "acsf", "n_angular": 3, "gaussian": None},
+    ]
+    assert [type(settings["n_angular"]) for settings in found] == [int, int]
+
+
 def test_tuples_and_none_are_values():
     found = candidates({"scaling": [None, (2.0, 4)], "two_body": [None, 6.0]}, seed=0)
     assert found[0] == {"scaling": None, "two_body": None}

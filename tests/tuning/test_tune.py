@@ -187,6 +187,36 @@ def test_other_models_can_be_searched(train):
     assert found.best.tolerance in (1e-10, 1e-4)
 
 
+def test_symmetry_functions_can_be_searched_and_gone_on_with(train, tmp_path, monkeypatch):
+    space = {
+        "descriptor": ["acsf"], "cutoff": [3.6, 3.2], "n_radial": [4, 6], "n_angular": [1], "gaussian": [1.0, 2.0],
+    }  # fmt: skip
+    path = tmp_path / "trials.jsonl"
+    found = kp.tune(train, max_fits=7, space=space, resume=path, **SIZES)
+    assert not any(trial.failure for trial in found.table)
+    assert {trial.settings["descriptor"] for trial in found.table} == {"acsf"}
+    best = found.best_settings
+    assert found.best.descriptor == kp.ACSF.spaced(best["cutoff"], n_radial=best["n_radial"], n_angular=1)
+    assert found.best.kernel == kp.Gaussian(best["gaussian"])
+    assert f"best: descriptor acsf, cutoff {best['cutoff']:g}, n_radial {best['n_radial']}" in str(found)
+    found.to_csv(tmp_path / "trials.csv")
+    rows = list(csv.DictReader((tmp_path / "trials.csv").read_text().splitlines()))
+    assert [float(row["gaussian"]) for row in rows] == [t.settings["gaussian"] for t in found.table]
+    monkeypatch.setattr(Scorer, "__call__", lambda *_: pytest.fail("a finished trial was made again"))
+    again = kp.tune(train, max_fits=7, space=space, resume=path, **SIZES)
+    assert [same(t) for t in again.table] == [same(t) for t in found.table]
+
+
+def test_descriptors_compete_in_one_space(train):
+    kinds = [("soap", 2, None), ("acsf", None, 1.0)]
+    space = {("descriptor", "zeta", "gaussian"): kinds, "cutoff": [3.6]}
+    found = kp.tune(train, max_fits=4, space=space, **SIZES)
+    assert {trial.settings["descriptor"] for trial in found.table} == {"soap", "acsf"}
+    assert not any(trial.failure for trial in found.table)
+    best = found.best_settings["descriptor"]
+    assert isinstance(found.best.descriptor, {"soap": kp.SOAP, "acsf": kp.ACSF}[best])
+
+
 def test_models_may_learn_the_difference_from_a_baseline(train):
     plain = kp.tune(train, max_fits=1, space=SPACE, **SIZES)
     found = kp.tune(train, max_fits=1, space=SPACE, baseline=kp.ZBL(), **SIZES)
