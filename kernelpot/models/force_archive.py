@@ -60,7 +60,7 @@ def read_forces(archive: Archive, device: str | None = None) -> tuple[dict[str, 
         found = {
             "descriptor": [_descriptor(s) for s in settings["descriptors"]],
             "kernel": [_kernel(s) for s in settings["kernels"]],
-            "noise": Noise(**settings["noise"]),
+            "noise": settings["noise"] if settings["noise"] == "cv" else Noise(**settings["noise"]),
             "reduction": float(settings["reduction"]),
             "memory_gb": float(settings["memory_gb"]),
         }

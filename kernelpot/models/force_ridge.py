@@ -24,6 +24,7 @@ from kernelpot.models.arguments import check_species, structure_list
 from kernelpot.models.fitted import Mean, join
 from kernelpot.models.fitting import require_labels
 from kernelpot.models.force_archive import write_forces
+from kernelpot.models.force_noise import choose_noise
 from kernelpot.models.force_spread import ForceSpread
 from kernelpot.models.force_state import Factored, ForceState, fit_forces
 from kernelpot.models.prediction import Prediction, Spread
@@ -53,7 +54,8 @@ class ForceRidge:
         prior standard deviation of a local energy.
     noise
         Standard deviations of the labels. A kind without one is no label: ``Noise(energy=None, forces=0.01)`` fits the
-        forces alone, and the constant of integration by least squares on the energies that are there.
+        forces alone, and the constant of integration by least squares on the energies that are there. "cv": those with
+        the least errors on left-out structures, found on a part of the training set (`kernelpot.models.force_noise`).
     reduction
         Share of the squared lengths of unit vectors and their derivatives that a projection on fewer components may
         lose; 0 keeps all.
@@ -76,7 +78,7 @@ class ForceRidge:
         descriptor: Descriptor | Sequence[Descriptor],
         kernel: DotProduct | Gaussian | Sequence[DotProduct | Gaussian] | None = None,
         *,
-        noise: Noise | None = None,
+        noise: Noise | str | None = None,
         reduction: float = 1e-5,
         memory_gb: float = 16.0,
         keep_factor: bool = False,
@@ -133,7 +135,7 @@ class ForceRidge:
         """
         structures = structure_list(structures)
         labels = resolve(structures, keys)
-        require_labels(labels, self.noise)
+        kinds = require_labels(labels, self.noise)
         validate(structures)
         species = species_of(structures)
         known = [d if d.species is not None else d.with_species(species) for d in self.descriptors]
@@ -143,7 +145,11 @@ class ForceRidge:
             DerivativeMap.from_structures(descriptor, kernel, list(structures), self.reduction)
             for descriptor, kernel in zip(known, self.kernels, strict=True)
         ]
-        state, factored = fit_forces(maps, structures, labels, self.noise, memory_gb=self.memory_gb, device=self.device)
+        if isinstance(self.noise, Noise):
+            noise = self.noise
+        else:
+            noise = choose_noise(maps, structures, labels, [kind for kind in kinds if kind != "stress"])
+        state, factored = fit_forces(maps, structures, labels, noise, memory_gb=self.memory_gb, device=self.device)
         self.fitted_, self.factored_ = state, factored if self.keep_factor else None
         return self
 
@@ -189,7 +195,7 @@ class ForceRidge:
         return Batch.from_structures(structures, self._state().reach)
 
     def _label(self, latent: Spread, n_atoms: np.ndarray, scale: float) -> Spread:
-        energy, forces = scale * (self.noise.energy or 0.0), scale * (self.noise.forces or 0.0)
+        energy, forces = (scale * (getattr(self.noise_, kind) or 0.0) for kind in ("energy", "forces"))
         return Spread(
             np.hypot(latent.energy_std, energy * n_atoms),
             [np.hypot(f, forces) for f in latent.forces_std],
@@ -249,6 +255,11 @@ class ForceRidge:
         return {chemical_symbols[z]: float(e) for z, e in zip(state.species, state.e0, strict=True)}
 
     @property
+    def noise_(self) -> Noise:
+        """Noise of the labels behind the fit."""
+        return self._state().noise
+
+    @property
     def n_components_(self) -> tuple[tuple[int, ...], ...]:
         """Components that each term projects on, for each species."""
         return tuple(tuple(c.shape[1] for c in form.map.columns) for form in self._state().forms)
@@ -258,7 +269,7 @@ class ForceRidge:
         return {
             "descriptors": [descriptor.settings() for descriptor in self.descriptors],
             "kernels": [kernel.settings() for kernel in self.kernels],
-            "noise": {kind: getattr(self.noise, kind) for kind in KINDS},
+            "noise": self.noise if isinstance(self.noise, str) else {k: getattr(self.noise, k) for k in KINDS},
             "reduction": self.reduction,
             "memory_gb": self.memory_gb,
         }
@@ -305,11 +316,14 @@ def _kernels(
     return found
 
 
-def _noise(given: Noise | None) -> Noise:
+def _noise(given: Noise | str | None) -> Noise | str:
+    if isinstance(given, str) and given == "cv":
+        return given
     noise = Noise(energy=1e-4, forces=3e-3) if given is None else given
     if not isinstance(noise, Noise) or noise.stress is not None:
         raise ParameterError(
-            f"`noise` must be a Noise of energies and forces (stresses are predicted, never fitted), got {noise!r}."
+            f'`noise` must be "cv" or a Noise of energies and forces (stresses are predicted, never fitted), got '
+            f"{noise!r}."
         )
     return noise
 

@@ -16,13 +16,14 @@ from kernelpot.errors import ParameterError
 from kernelpot.features.derivative_map import DerivativeMap
 from kernelpot.features.feature_map import E0_PRIOR
 from kernelpot.features.gradients import gather_pairs
-from kernelpot.features.label_kernel import Layout, fill_lower, group_by_composition
+from kernelpot.features.label_kernel import Layout
 from kernelpot.features.training_form import TrainingForm
 from kernelpot.linalg.dense import Cholesky
 from kernelpot.linalg.devices import computing
 from kernelpot.linalg.triangle import BLOCK, Triangle
 from kernelpot.models.fitted import Mean
-from kernelpot.models.training import composition_of, e0_rows, least_squares_e0
+from kernelpot.models.force_system import Plan, System
+from kernelpot.models.training import e0_rows, least_squares_e0
 from kernelpot.progress import say
 
 if TYPE_CHECKING:
@@ -125,32 +126,21 @@ def fit_forces(
     ParameterError
         The labels need more memory, or the matrix is singular to round-off.
     """
-    species = maps[0].species
-    groups = group_by_composition([atoms.numbers for atoms in structures], species)
-    order = np.concatenate([np.asarray(group) for group in groups])
-    layout = Layout.of(
-        order,
-        labels.present("energy") & (noise.energy is not None),
-        labels.present("forces") & (noise.forces is not None),
-        3 * labels.n_atoms,
-    )
+    plan = Plan.of(structures, labels, noise.kinds, maps[0].species)
+    layout = plan.layout
     check_memory(maps, structures, layout.n_rows, memory_gb, device)
-    composition = composition_of(structures, species)
-    baseline = least_squares_e0(e0_rows(labels, composition))
-    terms = [(term, [term.frames([structures[k] for k in g], g) for g in groups]) for term in maps]
-    if device is not None:
-        terms = [(term, [frames.on(device) for frames in found]) for term, found in terms]
-    cholesky = _factor(terms, layout, noise, composition, labels.n_atoms, device)
-    y = _targets(layout, labels, composition @ baseline)
+    system = System.of(maps, structures, labels, plan, device)
+    cholesky, y = _factor(system, noise, device), system.targets
     alpha = cholesky.solve(y)
-    forms = tuple(TrainingForm.from_weights(term, found, layout, alpha, device) for term, found in terms)
+    forms = tuple(TrainingForm.from_weights(term, found, layout, alpha, device) for term, found in system.terms)
     here = layout.energy >= 0
-    e0 = baseline + E0_PRIOR**2 * composition[here].T @ alpha[layout.energy[here]]
+    e0 = system.baseline + E0_PRIOR**2 * system.composition[here].T @ alpha[layout.energy[here]]
     n_labels = {"energy": layout.n_energies, "forces": layout.n_rows - layout.n_energies}
-    state = ForceState(forms, species, e0, noise, {kind: n for kind, n in n_labels.items() if n})
+    state = ForceState(forms, maps[0].species, e0, noise, {kind: n for kind, n in n_labels.items() if n})
     if noise.energy is None:
-        state = _integrated(state, structures, labels, composition)
-    return state, Factored(cholesky, terms, layout, composition, float(np.sqrt(y @ alpha / len(y))))
+        state = _integrated(state, structures, labels, system.composition)
+    scale = float(np.sqrt(y @ alpha / len(y)))
+    return state, Factored(cholesky, system.terms, layout, system.composition, scale)
 
 
 def check_memory(
@@ -180,37 +170,19 @@ def check_memory(
         )
 
 
-def _factor(
-    terms: Terms,
-    layout: Layout,
-    noise: Noise,
-    composition: np.ndarray,
-    n_atoms: np.ndarray,
-    device: str | None,
-) -> Cholesky:
-    n = layout.n_rows
-    variance = np.empty(n)
-    here = layout.energy >= 0
-    if noise.energy is not None:
-        variance[layout.energy[here]] = (n_atoms[here] * noise.energy) ** 2
-    if noise.forces is not None:
-        variance[layout.n_energies :] = noise.forces**2
-    counted = np.empty((layout.n_energies, composition.shape[1]))
-    counted[layout.energy[here]] = E0_PRIOR * composition[here]
-    constants = counted @ counted.T
+def _factor(system: System, noise: Noise, device: str | None) -> Cholesky:
+    n, variance = system.layout.n_rows, system.variance(noise)
     try:
         if device is None:
             matrix = Triangle.zeros(n)
-            fill_lower(matrix, terms, layout)
-            matrix.add_corner(constants)
+            system.fill(matrix)
             matrix.add_diagonal(variance)
             return Cholesky.of(matrix)
         import torch
 
         with computing(device):
             there = torch.zeros((n, n), dtype=torch.float64, device=device)
-            fill_lower(there, terms, layout)
-            there[: len(constants), : len(constants)] += torch.as_tensor(constants, device=device)
+            system.fill(there)
             there.diagonal().add_(torch.as_tensor(variance, device=device))
             return Cholesky.of(there)
     except np.linalg.LinAlgError as error:
@@ -218,15 +190,6 @@ def _factor(
             f"the covariance of the labels is singular to round-off ({error}): the noise ({noise}) is too small for "
             "the amplitude; raise `noise`, or lower the kernel's amplitude."
         ) from None
-
-
-def _targets(layout: Layout, labels: Labels, baseline: Float[np.ndarray, " structures"]) -> Float[np.ndarray, " rows"]:
-    y = np.empty(layout.n_rows)
-    here = layout.energy >= 0
-    y[layout.energy[here]] = (labels.energy - baseline)[here]
-    for s in np.flatnonzero(layout.forces >= 0):
-        y[layout.force_rows(int(s))] = np.asarray(labels.forces[s]).ravel()
-    return y
 
 
 def _integrated(

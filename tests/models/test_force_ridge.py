@@ -370,8 +370,8 @@ def test_a_noise_too_small_for_round_off_is_refused():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"noise": kp.Noise(stress=0.1)}, "`noise` must be a Noise of energies and forces"),
-        ({"noise": "cv"}, "`noise` must be a Noise"),
+        ({"noise": kp.Noise(stress=0.1)}, '`noise` must be "cv" or a Noise of energies and forces'),
+        ({"noise": "loo"}, '`noise` must be "cv" or a Noise'),
         ({"reduction": -1.0}, "`reduction` must lie between"),
         ({"reduction": True}, "`reduction` must lie between"),
         ({"reduction": float("nan")}, "`reduction` must lie between"),
