@@ -19,6 +19,7 @@ from kernelpot.linalg.dense import factorise
 from kernelpot.linalg.triangle import Triangle
 from kernelpot.models.force_system import Plan, System
 from kernelpot.progress import say
+from kernelpot.threads import ordered
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -156,10 +157,10 @@ def descend(score: Callable[[Exponents], float], start: Exponents) -> tuple[Expo
     known: dict[Exponents, float] = {start: score(start)}
     here = start
     while True:
-        for move in product((-STEP, 0.0, STEP), repeat=len(start)):
-            place = tuple(a + b for a, b in zip(here, move, strict=True))
-            if place not in known and all(LIMITS[0] <= a <= LIMITS[1] for a in place):
-                known[place] = score(place)
+        moves = product((-STEP, 0.0, STEP), repeat=len(start))
+        places = [tuple(a + b for a, b in zip(here, move, strict=True)) for move in moves]
+        new = [p for p in places if p not in known and all(LIMITS[0] <= a <= LIMITS[1] for a in p)]
+        known |= zip(new, ordered(score, new), strict=True)
         best = min(known, key=lambda place: known[place])
         if not np.isfinite(known[best]):
             # Where noises are too small for round-off, larger ones are not.

@@ -15,6 +15,7 @@ from kernelpot.features.derivative_map import DerivativeMap
 from kernelpot.models import force_noise
 from kernelpot.models.force_noise import LeftOut, descend
 from kernelpot.models.force_system import Plan, System
+from kernelpot.threads import one_blas
 from tests.structures import copper_gold_set, ethanol, labelled
 
 SOAP = kp.SOAP(cutoff=3.5, n_max=3, l_max=2, sigma=0.5)
@@ -40,6 +41,7 @@ def mixed():
 
 
 @pytest.mark.parametrize("structures", [molecules(4), mixed()], ids=["molecules", "labels missing"])
+@one_blas()
 def test_left_out_errors_are_those_of_conditioning_on_all_others(structures):
     found = left_out_of(structures)
     noise = kp.Noise(energy=2e-3, forces=3e-2)
@@ -56,6 +58,7 @@ def test_left_out_errors_are_those_of_conditioning_on_all_others(structures):
     np.testing.assert_allclose(errors["forces"], forces, rtol=1e-6, atol=1e-9)
 
 
+@one_blas()
 def test_the_choice_is_as_good_as_any_near_it():
     structures = molecules()
     model = kp.ForceRidge(SOAP, kp.Gaussian(0.5), noise="cv").fit(structures)
