@@ -24,7 +24,7 @@ from kernelpot.threads import ordered
 if TYPE_CHECKING:
     from ase import Atoms
 
-MOST_LABELS = 3000
+MOST_LABELS = 6000
 """Labels that noises are compared on: an evaluation takes their number cubed."""
 
 FEWEST = 4
