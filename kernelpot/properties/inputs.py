@@ -256,6 +256,19 @@ def require_fitted(estimator: Any) -> None:
         raise UnfittedError(f"this {type(estimator).__name__} is not fitted yet; call fit first.")
 
 
+def checked_label(label: Any) -> str | None:
+    """Return the name of a property for a file, or None.
+
+    Raises
+    ------
+    ParameterError
+        It is no text.
+    """
+    if label is not None and not (isinstance(label, str) and label):
+        raise ParameterError(f"`label` must be the name of the property, got {label!r}.")
+    return label
+
+
 def choose_items(encoded: Any, n: int, method: str, seed: int) -> Int[np.ndarray, " n"]:
     """Choose inducing items.
 

@@ -19,6 +19,7 @@ from kernelpot.properties.inputs import (
     KernelRows,
     Precomputed,
     as_kernel,
+    checked_label,
     checked_targets,
     checked_weights,
     choose_items,
@@ -284,9 +285,7 @@ class KernelRidge(RegressorMixin, BaseEstimator):
         from kernelpot.properties.files import write_ridge
 
         require_fitted(self)
-        if label is not None and not (isinstance(label, str) and label):
-            raise ParameterError(f"`label` must be the name of the property, got {label!r}.")
-        write_ridge(path, self, label or getattr(self, "label_", None))
+        write_ridge(path, self, checked_label(label) or getattr(self, "label_", None))
 
     def _left_out(self) -> tuple[Float[np.ndarray, "n outputs"], Float[np.ndarray, " n"]]:
         require_fitted(self)
