@@ -139,7 +139,7 @@ class Classifier(ClassifierMixin, BaseEstimator):
         self.seed = seed
 
     def fit(self, X: Any, y: Any) -> Classifier:
-        """Fit features (n, F), or a list of structures, to classes (n,).
+        """Fit features (n, F), or structures as a list or as `encode` made them, to classes (n,).
 
         Raises
         ------
@@ -150,7 +150,7 @@ class Classifier(ClassifierMixin, BaseEstimator):
         """
         self._check_parameters()
         kernels = structure_kernels(self.kernel)
-        values: Any = items(X, least=2) if kernels else features(self, X, reset=True, least=2)
+        values: Any = items(X, kernels, least=2) if kernels else features(self, X, reset=True, least=2)
         self.classes_, numbers = labels_of(y, len(values))
         columns = (numbers[:, None] == np.arange(len(self.classes_))).astype(float)
         columns = columns[:, 1:] if len(self.classes_) == 2 else columns
@@ -165,7 +165,9 @@ class Classifier(ClassifierMixin, BaseEstimator):
     def predict_proba(self, X: Any) -> Float[np.ndarray, "m classes"]:
         """Return posterior probabilities; columns as in `classes_`, rows sum to one."""
         self._check_fitted()
-        new = self._items(features(self, X, reset=False) if self._scaling is not None else items(X))
+        new = self._items(
+            features(self, X, reset=False) if self._scaling is not None else items(X, structure_kernels(self.kernel))
+        )
         parts = []
         for rows in pieces(len(new), len(self._prior)):
             some = new.take(rows)

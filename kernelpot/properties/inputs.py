@@ -125,7 +125,9 @@ def refuse_descriptors(kernels: Sequence[Any]) -> None:
 
 
 def holds_structures(X: Any) -> bool:
-    """Tell whether a list or an array holds structures."""
+    """Tell whether a list or an array holds structures, or a kernel encoded some."""
+    if structures_of(X) is not None:
+        return True
     rows = X.ndim > 0 if isinstance(X, np.ndarray) else isinstance(X, list | tuple)
     return rows and len(X) > 0 and hasattr(X[0], "positions")
 

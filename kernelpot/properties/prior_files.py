@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,11 +12,14 @@ import torch
 from kernelpot.archive import Archive, check_numbers
 from kernelpot.data.check import HEAVIEST
 from kernelpot.errors import ModelFileError
-from kernelpot.properties.files import KERNELS, kernel_of
+from kernelpot.properties.composites import EncodedPair, Scaled
+from kernelpot.properties.encoded import Encoded
+from kernelpot.properties.files import KERNELS, item_arrays, items_from, kernel_of
 from kernelpot.properties.gp_covariance import Covariance, Items, MatrixCovariance, covariance_of
 from kernelpot.properties.gp_inputs import structure_kernels
 from kernelpot.properties.gp_scaling import Scaling
 from kernelpot.properties.gp_targets import Trend
+from kernelpot.properties.structure_kernel import StructureKernel
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,13 +59,17 @@ def prior_parts(
         "structure_kernels": [kernel.settings() for kernel in getattr(covariance, "kernels", kernels)],
         "hyper_parameters": covariance.parameters.names,
         "trend": {"kind": trend.kind, "species": list(trend.species)},
+        "items": _form(items.values),
     }
     arrays = {
         "raw": covariance.parameters.raw(),
         "item_trend": items.trend.cpu().numpy(),
         "sizes": np.array(trend.sizes, dtype=float),
     }
-    arrays |= _structures(items.values) if kernels else {"x": items.values.cpu().numpy()}
+    if header["items"] == "structures":
+        arrays |= _structures(items.values)
+    else:
+        arrays |= {"x": items.values.cpu().numpy()} if scaling is not None else item_arrays(items.values, "items_")
     if scaling is not None:
         arrays |= {"centre": scaling.centre, "spread": scaling.spread}
     if isinstance(covariance, MatrixCovariance):
@@ -107,9 +115,9 @@ def prior_from(archive: Archive, kernel: Any, *, ard: bool) -> Prior:
     header, arrays = archive.header, archive.arrays
     kernels = structure_kernels(kernel)
     trend = _trend(header, arrays)
-    check_numbers("item_trend", arrays["item_trend"], (_count_items(arrays, structures=bool(kernels)), _width(trend)))
     scaling = None if kernels else Scaling(arrays["centre"], arrays["spread"])
-    values = _atoms(arrays) if kernels else torch.as_tensor(arrays["x"])
+    values = _structured(archive, kernels) if kernels else _features(arrays)
+    check_numbers("item_trend", arrays["item_trend"], (len(values), _width(trend)))
     items = Items(values, torch.as_tensor(arrays["item_trend"]))
     prior = covariance_of(kernel, kernels, items, ard=ard, device="cpu", unit=1.0)
     if prior.parameters.names != header["hyper_parameters"] or len(arrays["raw"]) != len(prior.parameters.values()):
@@ -139,29 +147,53 @@ def _width(trend: Trend) -> int:
     return {"zero": 0, "constant": 1, "composition": len(trend.species)}[trend.kind]
 
 
-def _count_items(arrays: dict[str, np.ndarray], *, structures: bool) -> int:
-    """Return the number of items, or refuse arrays that are none."""
-    n = _check_structures(arrays) if structures else len(arrays["x"])
+def _form(values: Any) -> str:
+    """Return how items are written."""
+    if isinstance(values, Encoded):
+        return "encoded"
+    if isinstance(values, EncodedPair):
+        return "pairs"
+    return "features" if isinstance(values, torch.Tensor) else "structures"
+
+
+def _features(arrays: dict[str, np.ndarray]) -> torch.Tensor:
+    """Return rows of features, or refuse arrays that are none."""
+    n, f = arrays["x"].shape
     if n < 1:
         raise ValueError("there must be at least one item")
-    if not structures:
-        f = arrays["x"].shape[1]
-        for name, shape in {"x": (n, f), "centre": (f,), "spread": (f,)}.items():
-            check_numbers(name, arrays[name], shape, positive=name == "spread")
-    return n
+    for name, shape in {"x": (n, f), "centre": (f,), "spread": (f,)}.items():
+        check_numbers(name, arrays[name], shape, positive=name == "spread")
+    return torch.as_tensor(arrays["x"])
 
 
-def _check_structures(arrays: dict[str, np.ndarray]) -> int:
-    """Return the number of structures, or refuse arrays that are none."""
+def _structured(archive: Archive, kernels: Sequence[Any]) -> Any:
+    """Return structures, or what a kernel encoded, or refuse arrays that are neither."""
+    # Files of earlier versions hold structures, and do not say so.
+    form, arrays = archive.header.get("items", "structures"), archive.arrays
+    if form == "structures":
+        _check_structures(arrays)
+        return _atoms(arrays)
+    first = kernels[0]
+    while form == "encoded" and not isinstance(first, StructureKernel):
+        first = first.kernel if isinstance(first, Scaled) else first.first
+    values = items_from(first, arrays, "items_")
+    if _form(values) != form:
+        raise ValueError(f"items are not of the form {form!r}")
+    if isinstance(values, EncodedPair) and len(values.first) != len(values.second):
+        raise ValueError("the two kernels of a pair must have the same items")
+    return values
+
+
+def _check_structures(arrays: dict[str, np.ndarray]) -> None:
+    """Refuse arrays that are no structures."""
     counts, numbers, periodic = arrays["counts"], arrays["numbers"], arrays["periodic"]
     whole = counts.dtype == numbers.dtype == np.int64 and periodic.dtype == np.uint8
-    if not whole or counts.ndim != 1 or (counts < 1).any() or numbers.shape != (counts.sum(),):
+    if not whole or counts.ndim != 1 or len(counts) < 1 or (counts < 1).any() or numbers.shape != (counts.sum(),):
         raise ValueError("the atoms are not as many as the structures have")
     if not ((numbers > 0) & (numbers <= HEAVIEST)).all() or periodic.shape != (len(counts), 3) or (periodic > 1).any():
         raise ValueError("the structures have elements or periodic directions that there are not")
     check_numbers("positions", arrays["positions"], (len(numbers), 3))
     check_numbers("cells", arrays["cells"], (len(counts), 3, 3))
-    return len(counts)
 
 
 def _structures(values: list[Any]) -> dict[str, np.ndarray]:
