@@ -93,6 +93,11 @@ def evaluate(args: Namespace) -> None:
     if not isinstance(model, kp.SparseGP | kp.ForceRidge):
         from kernelpot.cli.regression import evaluate_property
 
+        if isinstance(model, kp.Classifier):
+            raise ParameterError(
+                f"{args.model} holds a Classifier, and `evaluate` scores numbers; `kernelpot predict` writes its "
+                "classes, and kp.load(path).score(structures, classes) is their accuracy"
+            )
         evaluate_property(args, model)
         return
     structures = read(args, args.files)
@@ -107,9 +112,9 @@ def predict(args: Namespace) -> None:
     check_outputs({"--out": args.out, "--json": args.json}, inputs)
     model = _loaded(args)
     if not isinstance(model, kp.SparseGP | kp.ForceRidge):
-        from kernelpot.cli.regression import predict_property
+        from kernelpot.cli.regression import predict_classes, predict_property
 
-        predict_property(args, model)
+        (predict_classes if isinstance(model, kp.Classifier) else predict_property)(args, model)
         return
     structures = read(args, args.files)
     starts = range(0, len(structures), CHUNK)
@@ -188,9 +193,10 @@ def demo(args: Namespace) -> None:
 def _loaded(args: Namespace) -> Any:
     """Read a model that the command line has a use for."""
     model = kp.load(args.model)
-    if not isinstance(model, kp.SparseGP | kp.ForceRidge | kp.KernelRidge):
+    if not isinstance(model, kp.SparseGP | kp.ForceRidge | kp.KernelRidge | kp.Classifier):
         raise ParameterError(f"{args.model} holds a {type(model).__name__}, which is for Python alone")
-    if isinstance(model, kp.KernelRidge) and not hasattr(model.kernel_, "descriptor"):
+    of_features = isinstance(model, kp.Classifier) and hasattr(model, "n_features_in_")
+    if of_features or (isinstance(model, kp.KernelRidge) and not hasattr(model.kernel_, "descriptor")):
         raise ParameterError(f"{args.model} is a model of features or of several kernels, which is for Python alone")
     return model
 

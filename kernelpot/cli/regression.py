@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ase import Atoms
     from jaxtyping import Float
 
+    from kernelpot.properties.classifier import Classifier
     from kernelpot.properties.ridge import KernelRidge
 
 ALPHAS = tuple(10.0**k for k in range(-8, -1))
@@ -104,6 +105,28 @@ def predict_property(args: Namespace, model: KernelRidge) -> None:
     write_json(args.json, {"model": args.model, "property": name, "out": args.out, "structures": content})
 
 
+def predict_classes(args: Namespace, model: Classifier) -> None:
+    """Write structures with their most probable class and its posterior probability."""
+    name = _name(args, model)
+    structures = _read(args.files, name)
+    chunks = [structures[start : start + CHUNK] for start in track(range(0, len(structures), CHUNK), "predicting")]
+    probabilities = np.concatenate([model.predict_proba(part) for part in chunks])
+    classes, largest = model.classes_of(probabilities).tolist(), probabilities.max(axis=1).tolist()
+    copies, rows = [], []
+    for k, (atoms, found, probability) in enumerate(zip(structures, classes, largest, strict=True)):
+        copy = atoms.copy()
+        copy.calc = None
+        copy.info |= {f"{name}_predicted": found, f"{name}_probability": probability, "predicted_by": "kernelpot"}
+        copies.append(copy)
+        rows.append((k, source_of(atoms, k), str(atoms.symbols), len(atoms), found, probability))
+    write_structures(args.out, copies)
+    head = ("#", "source", "formula", "atoms", name, "probability")
+    show(f"{shortened(head, rows)}\n\nwrote {args.out}", args.json)
+    keys = ("source", "formula", "n_atoms", "class", "probability")
+    content = [dict(zip(keys, row[1:], strict=True)) for row in rows]
+    write_json(args.json, {"model": args.model, "property": name, "out": args.out, "structures": content})
+
+
 def _read(files: Sequence[str], name: str) -> list[Atoms]:
     # Energies and forces that may stand beside the property are of no interest, and need not be whole.
     ignored = {kind: None for kind in ("energy", "forces", "stress") if kind != name}
@@ -133,12 +156,17 @@ def _values(structures: Sequence[Atoms], name: str, hint: str) -> Float[np.ndarr
     return found
 
 
-def _label(args: Namespace, model: KernelRidge) -> str:
+def _name(args: Namespace, model: KernelRidge | Classifier) -> str:
     if model.label_ is None:
         raise ParameterError(f"{args.model}: the file does not name its property; save with model.save(path, label=…)")
+    return model.label_
+
+
+def _label(args: Namespace, model: KernelRidge) -> str:
+    name = _name(args, model)
     if not model._single:
         raise ParameterError(f"{args.model}: the model has several properties, which is for Python alone")
-    return model.label_
+    return name
 
 
 def _predicted(

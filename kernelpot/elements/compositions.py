@@ -8,23 +8,27 @@ from typing import Any, Self
 
 import numpy as np
 from jaxtyping import Float
-from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.base import TransformerMixin
 
 from kernelpot.elements.describing import describers
+from kernelpot.elements.formulas import amounts_of
 from kernelpot.elements.modes import ElementalModes
 from kernelpot.elements.periodic_table import symbols_to_numbers
 from kernelpot.errors import DataError, NotFittedError, ParameterError
+from kernelpot.parameters import Parameterised
 
 Elements = ElementalModes | str | Mapping[str, Any] | Callable[[str], Any]
 STATISTICS = ("mean", "least", "greatest", "spread")
 
 
-class CompositionFeatures(TransformerMixin, BaseEstimator):
+class CompositionFeatures(TransformerMixin, Parameterised):
     """Turn compositions into rows of numbers, as a transformer of scikit-learn.
 
     With `sites`, a row of input is one element for each site, and the numbers of every site's element stand side by
-    side. Without, it is a formula ("AgNbO3") or an ASE structure, and every number of the elements is summarised by its
-    mean, least, greatest and spread (standard deviation), mean and spread weighted by how many atoms there are.
+    side. Without, it is a formula ("AgNbO3", "Ba0.6Sr0.4TiO3") or an ASE structure, and every number of the elements is
+    summarised by its mean, least, greatest and spread (standard deviation). Amounts are divided by their sum, and mean
+    and spread weighted by these shares, so that "Cu0.5Au0.5", "CuAu" and "Cu2Au2" are the same; least and greatest are
+    those of the elements of which there is any.
 
     Parameters
     ----------
@@ -34,7 +38,8 @@ class CompositionFeatures(TransformerMixin, BaseEstimator):
     elements
         What describes an element: `ElementalModes`; "onehot", one column for each element seen in `fit`; "properties",
         the tabulated properties, standardised over the table; a mapping or a function from a symbol to a number or a
-        vector; or a list of these, side by side. None: ``ElementalModes()``.
+        vector; or a list of these, side by side. None: ``ElementalModes()``. The parameters of modes that stand alone
+        can be searched as ``elements__n``, ``elements__method``.
     symmetric
         Groups of sites that may be exchanged, such as (("a_1", "a_2"), ("b_1", "b_2")): each is described by mean and
         spread (half the difference of two), so that the order within it does not matter.
@@ -127,7 +132,7 @@ class CompositionFeatures(TransformerMixin, BaseEstimator):
             counts = [_counted(row, k) for k, row in enumerate(given)]
             symbols = sorted(set().union(*counts))
             symbols_to_numbers(symbols)
-            amounts = np.array([[float(count[symbol]) for symbol in symbols] for count in counts])
+            amounts = np.array([[float(count.get(symbol, 0)) for symbol in symbols] for count in counts])
             return symbols, amounts
         for k, row in enumerate(given):
             if isinstance(row, str) or not hasattr(row, "__len__") or len(row) != len(self._multiplicity):
@@ -160,18 +165,18 @@ def _listed(rows: Any) -> list[Any]:
     return list(rows)
 
 
-def _counted(row: Any, k: int) -> Counter[str]:
-    """Count the atoms of each element in a formula or a structure."""
-    from ase.formula import Formula
-
+def _counted(row: Any, k: int) -> Mapping[str, float]:
+    """Return the amount of each element in a formula or a structure."""
+    counts: Mapping[str, float]
     if hasattr(row, "get_chemical_symbols"):
         counts = Counter(row.get_chemical_symbols())
     elif isinstance(row, str):
         try:
-            counts = Counter(Formula(row).count())
-        except ValueError:
+            counts = amounts_of(row)
+        except ValueError as error:
             raise DataError(
-                f"composition {k} (from 0) must be a formula with whole numbers, such as 'AgNbO3', got {row!r}."
+                f"composition {k} (from 0) must be a formula such as 'AgNbO3' or 'Ba0.6Sr0.4TiO3', got {row!r}: "
+                f"{error}."
             ) from None
     else:
         raise DataError(

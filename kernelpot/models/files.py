@@ -22,8 +22,12 @@ from kernelpot.models.terms import Term
 _PROPERTIES = {
     "kernelpot-kernel-ridge": ("kernelpot.properties.reading", "read_ridge"),
     "kernelpot-gp": ("kernelpot.properties.gp", "read_process"),
+    "kernelpot-classifier": ("kernelpot.properties.classifier", "read_classifier"),
 }
 """Readers of property models by the format of their files."""
+
+_TAKE_KERNELS = ("kernelpot-gp", "kernelpot-classifier")
+"""Formats of models whose kernel may be none that a file can make."""
 
 
 def load(
@@ -44,7 +48,7 @@ def load(
         Calculator (or `CalculatorBaseline`) that a `SparseGP` was fitted to the difference from: a file holds its name
         only. A `ZBL` is in the file.
     kernel
-        Of a `GP` whose kernel the file cannot make: one of GPyTorch's, or of your own.
+        Of a `GP` or `Classifier` whose kernel the file cannot make: one of GPyTorch's, or of your own.
     device, precision
         Where a potential shall compute, as in `SparseGP.to`; the file does not say.
 
@@ -58,8 +62,8 @@ def load(
         precision.
     """
     archive = read_archive(path)
-    if kernel is not None and archive.format != "kernelpot-gp":
-        raise ParameterError(f"{path}: only a GP takes a `kernel`; leave it out.")
+    if kernel is not None and archive.format not in _TAKE_KERNELS:
+        raise ParameterError(f"{path}: only a GP or a Classifier takes a `kernel`; leave it out.")
     if archive.format not in _PROPERTIES:
         return _potential(archive, baseline, device, precision)
     if baseline is not None or device is not None or precision != "float64":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,10 +12,12 @@ import torch
 from jaxtyping import Bool, Float
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 
+from kernelpot.archive import Archive
 from kernelpot.design.given import MOST_SEED, real, whole
 from kernelpot.errors import DataError, ParameterError
 from kernelpot.linalg.devices import check_device
 from kernelpot.properties.classifier_evidence import LaplaceEvidence, matrix, modes
+from kernelpot.properties.classifier_files import read_classes, write_classifier
 from kernelpot.properties.classifier_laplace import averaged
 from kernelpot.properties.gp_covariance import Covariance, Items, covariance_of, pieces
 from kernelpot.properties.gp_design import space_of, space_without_labels
@@ -23,7 +26,7 @@ from kernelpot.properties.gp_scaling import Scaling
 from kernelpot.properties.gp_search import best_of
 from kernelpot.properties.gp_targets import FREEDOM, Trend
 from kernelpot.properties.gp_training import check_switches, check_whole
-from kernelpot.properties.inputs import UnfittedError
+from kernelpot.properties.inputs import UnfittedError, checked_label
 from kernelpot.properties.protocol import Kernel
 
 if TYPE_CHECKING:
@@ -136,7 +139,7 @@ class Classifier(ClassifierMixin, BaseEstimator):
         self.seed = seed
 
     def fit(self, X: Any, y: Any) -> Classifier:
-        """Fit features (n, F), or a list of structures, to classes (n,).
+        """Fit features (n, F), or structures as a list or as `encode` made them, to classes (n,).
 
         Raises
         ------
@@ -145,13 +148,9 @@ class Classifier(ClassifierMixin, BaseEstimator):
         DataError
             X or y is empty, not finite, of a wrong shape, or of one class alone.
         """
-        check_device(self.device)
-        check_whole(starts=(self.starts, 1), n_warm=(self.n_warm, 2))
-        whole(self.seed, "seed", most=MOST_SEED)
-        check_switches(ard=self.ard, normalise=self.normalise, optimise=self.optimise)
-        _check_theta(self.reject, none=True)
+        self._check_parameters()
         kernels = structure_kernels(self.kernel)
-        values: Any = items(X, least=2) if kernels else features(self, X, reset=True, least=2)
+        values: Any = items(X, kernels, least=2) if kernels else features(self, X, reset=True, least=2)
         self.classes_, numbers = labels_of(y, len(values))
         columns = (numbers[:, None] == np.arange(len(self.classes_))).astype(float)
         columns = columns[:, 1:] if len(self.classes_) == 2 else columns
@@ -166,7 +165,9 @@ class Classifier(ClassifierMixin, BaseEstimator):
     def predict_proba(self, X: Any) -> Float[np.ndarray, "m classes"]:
         """Return posterior probabilities; columns as in `classes_`, rows sum to one."""
         self._check_fitted()
-        new = self._items(features(self, X, reset=False) if self._scaling is not None else items(X))
+        new = self._items(
+            features(self, X, reset=False) if self._scaling is not None else items(X, structure_kernels(self.kernel))
+        )
         parts = []
         for rows in pieces(len(new), len(self._prior)):
             some = new.take(rows)
@@ -266,7 +267,41 @@ class Classifier(ClassifierMixin, BaseEstimator):
         self._check_fitted()
         return self._prior.described
 
+    # ---- files
+
+    def save(self, path: str | Path, *, label: str | None = None) -> None:
+        """Write the fitted classifier to one file that `kernelpot.load` reads; it holds no code.
+
+        A kernel by name, or of kernelpot's own between structures, is in the file. Of another only the hyper-parameters
+        are: it is given again to read it.
+
+        Parameters
+        ----------
+        path
+            Of the file, which appears whole or not at all.
+        label
+            Name of the property, which the command line writes; `label_` of the loaded classifier.
+
+        Raises
+        ------
+        NotFittedError
+            The classifier was never fitted.
+        ParameterError
+            The label is no text.
+        ModelFileError
+            The file cannot be written.
+        """
+        self._check_fitted()
+        write_classifier(self, path, checked_label(label) or getattr(self, "label_", None))
+
     # ---- inside
+
+    def _check_parameters(self) -> None:
+        check_device(self.device)
+        check_whole(starts=(self.starts, 1), n_warm=(self.n_warm, 2))
+        whole(self.seed, "seed", most=MOST_SEED)
+        check_switches(ard=self.ard, normalise=self.normalise, optimise=self.optimise)
+        _check_theta(self.reject, none=True)
 
     @property
     def _place(self) -> str:
@@ -305,3 +340,9 @@ def _check_theta(theta: float | None, *, none: bool) -> float:
             f"`reject` must be a probability from 0 to 1, got {theta!r}; 0.9 keeps the answers that are nine to one."
         )
     return float(theta)  # type: ignore[arg-type]
+
+
+def read_classifier(archive: Archive, kernel: Any = None) -> Classifier:
+    """Return the classifier of a file, for `kernelpot.load`."""
+    found: Classifier = read_classes(Classifier, archive, kernel)
+    return found

@@ -10,8 +10,8 @@ from jaxtyping import Float
 
 from kernelpot.design.given import real
 from kernelpot.errors import ParameterError
+from kernelpot.parameters import Parameterised
 from kernelpot.properties.encoded import Encoded
-from kernelpot.properties.parameters import Parameterised
 from kernelpot.properties.protocol import Kernel
 
 

@@ -14,20 +14,22 @@ from kernelpot.descriptors.protocol import Descriptor
 from kernelpot.descriptors.two_body import TwoBody
 from kernelpot.properties.composites import EncodedPair, Product, Scaled, Sum
 from kernelpot.properties.encoded import Encoded
+from kernelpot.properties.inducing import Inducing
 from kernelpot.properties.inputs import KernelRows, Precomputed
-from kernelpot.properties.solvers import Exact, Inducing
+from kernelpot.properties.solvers import Exact
 from kernelpot.properties.structure_kernel import StructureKernel, kernel_of_environments
 from kernelpot.properties.vector_kernel import VectorKernel
 
 FORMAT = "kernelpot-kernel-ridge"
-VERSION = 1
+VERSIONS = {"exact": 1, "inducing": 2}
+"""By the name of the state, as the second says more of what inducing items do not see than the first did."""
 
 KERNELS = ("VectorKernel", "Scaled", "Sum", "Product", "StructureKernel")
 """Kernels that their settings are enough to make."""
 
 STATES = {
     "exact": (Exact, ("factor", "dual")),
-    "inducing": (Inducing, ("whitening", "factor", "weights", "residual", "variance_left")),
+    "inducing": (Inducing, ("whitening", "factor", "weights", "spill", "residual", "variance_left")),
 }
 """What is a state of each name, and which arrays it has."""
 
@@ -62,8 +64,10 @@ def write_ridge(path: str | Path, model: Any, label: str | None) -> None:
         },
     }
     arrays = {f"state_{part}": getattr(model.state_, part) for part in STATES[name][1]}
+    if name == "inducing":
+        arrays["calibrating"] = model.state_.calibrating.astype(np.uint8)
     arrays |= {"baseline": model.baseline_.values, **item_arrays(model.items_, "items_")}
-    write_archive(path, FORMAT, VERSION, header, arrays)
+    write_archive(path, FORMAT, VERSIONS[name], header, arrays)
 
 
 def kernel_of(settings: Mapping[str, Any]) -> Any:

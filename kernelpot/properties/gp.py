@@ -110,7 +110,7 @@ class GP(RegressorMixin, BaseEstimator):
         self.seed = seed
 
     def fit(self, X: Any, y: Any) -> GP:
-        """Fit features (n, F), or a list of structures, to targets (n,) or (n, outputs).
+        """Fit features (n, F), or structures as a list or as `encode` made them, to targets (n,) or (n, outputs).
 
         Raises
         ------
@@ -121,7 +121,7 @@ class GP(RegressorMixin, BaseEstimator):
         """
         plan = self._plan()
         kernels = structure_kernels(self.kernel)
-        values: Any = items(X, least=2) if kernels else features(self, X, reset=True, least=2)
+        values: Any = items(X, kernels, least=2) if kernels else features(self, X, reset=True, least=2)
         labels, self._single = targets(y, len(values))
         trend = Trend.of(self.mean, values)
         columns = trend.columns(values)
@@ -307,7 +307,9 @@ class GP(RegressorMixin, BaseEstimator):
 
     def _new(self, X: Any) -> tuple[Items, Float[np.ndarray, "m q"]]:
         self._check_fitted()
-        values: Any = features(self, X, reset=False) if self._scaling is not None else items(X)
+        values: Any = (
+            features(self, X, reset=False) if self._scaling is not None else items(X, structure_kernels(self.kernel))
+        )
         columns = self._targets.trend.columns(values)
         return self._items(values, columns), columns
 

@@ -28,7 +28,7 @@ class Items:
     Attributes
     ----------
     values
-        Rows of features as a tensor, or a list of structures.
+        Rows of features as a tensor, a list of structures, or what `encode` made of one.
     trend
         Columns of the mean, times the prior standard deviation of their coefficients.
     """
@@ -42,10 +42,9 @@ class Items:
 
     def take(self, index: Int[np.ndarray, " k"] | slice) -> Items:
         """Return some of the items."""
-        if isinstance(self.values, Tensor):
-            return Items(self.values[index], self.trend[index])
-        numbers = range(len(self.values))[index] if isinstance(index, slice) else index
-        return Items([self.values[k] for k in numbers], self.trend[index])
+        if isinstance(self.values, list) and not isinstance(index, slice):
+            return Items([self.values[k] for k in index], self.trend[index])
+        return Items(self.values[index], self.trend[index])
 
 
 @dataclass(frozen=True, eq=False)

@@ -92,7 +92,8 @@ def space_without_labels(estimator: Any, X: Any, two: tuple[float, float], *, n_
     n_inducing
         As in `property_space`.
     """
-    values: Any = items(X, least=2) if structure_kernels(estimator.kernel) else X
+    kernels = structure_kernels(estimator.kernel)
+    values = items(X, kernels, least=2) if kernels else X
     space: PropertySpace = estimator.fit(values, np.resize(two, len(values))).prepare(X, n_inducing=n_inducing)
     return space
 

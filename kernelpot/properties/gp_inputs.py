@@ -67,19 +67,26 @@ def features(estimator: BaseEstimator, X: Any, *, reset: bool, least: int = 1) -
     return found
 
 
-def items(X: Any, *, least: int = 1) -> list[Any]:
-    """Return structures, or other items of a kernel, as a list.
+def items(X: Any, kernels: Sequence[Kernel], *, least: int = 1) -> Any:
+    """Return structures, or other items of kernels, as a list; what a kernel encoded stays as it is.
 
     Raises
     ------
     DataError
-        There are too few, or it is no sequence.
+        There are too few, it is no sequence, or it is encoded and a kernel has no `encode` to read it.
     """
     if isinstance(X, Encoded | EncodedPair):
-        raise DataError("structures must come as a list of ase.Atoms, got what a kernel made of them by `encode`.")
-    if hasattr(X, "numbers") or not isinstance(X, Sequence | np.ndarray):
+        foreign = [type(kernel).__name__ for kernel in kernels if not callable(getattr(kernel, "encode", None))]
+        if foreign:
+            raise DataError(
+                f"{foreign[0]} takes structures as a list of ase.Atoms, got what another kernel made of them by "
+                "`encode`; give the list."
+            )
+        found: Any = X
+    elif hasattr(X, "numbers") or not isinstance(X, Sequence | np.ndarray):
         raise DataError(f"structures must come as a list, got {type(X).__name__}; put a single one into a list.")
-    found = list(X)
+    else:
+        found = list(X)
     if len(found) < least:
         raise DataError(f"at least {least} structure(s) are needed, got {len(found)}.")
     return found

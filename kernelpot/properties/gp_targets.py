@@ -11,6 +11,7 @@ from jaxtyping import Float
 
 from kernelpot.design.given import shown
 from kernelpot.errors import DataError, ParameterError, SpeciesError
+from kernelpot.properties.composites import structures_of
 
 MEANS = ("zero", "constant", "composition")
 
@@ -49,11 +50,13 @@ class Trend:
             raise ParameterError(f"`mean` must be one of {', '.join(MEANS)}, got {kind!r}.")
         if kind != "composition":
             return cls(kind, (), (1.0,) if kind == "constant" else ())
-        if not all(hasattr(item, "numbers") for item in items):
+        encoded = structures_of(items)
+        if encoded is None and not all(hasattr(item, "numbers") for item in items):
             raise ParameterError(
                 '`mean="composition"` counts the elements of structures; with features take "constant".'
             )
-        species = tuple(int(z) for z in np.unique(np.concatenate([item.numbers for item in items])))
+        numbers = np.concatenate([item.numbers for item in items]) if encoded is None else encoded.all_numbers
+        species = tuple(np.unique(numbers).tolist())
         counts = _counts(items, species)
         return cls(kind, species, tuple(np.sqrt(np.mean(np.square(counts), axis=0)).tolist()))
 
@@ -115,6 +118,12 @@ class Targets:
 
 
 def _counts(items: Sequence[Any], species: tuple[int, ...]) -> Float[np.ndarray, "n species"]:
+    encoded = structures_of(items)
+    if encoded is not None:
+        owner = np.repeat(np.arange(len(encoded)), encoded.n_atoms)
+        for strange in np.flatnonzero(~np.isin(encoded.all_numbers, species))[:1]:
+            raise _unknown(int(owner[strange]), int(encoded.all_numbers[strange]))
+        return encoded.counts(species)
     result = np.zeros((len(items), len(species)))
     place = {z: k for k, z in enumerate(species)}
     for row, item in enumerate(items):
@@ -122,9 +131,13 @@ def _counts(items: Sequence[Any], species: tuple[int, ...]) -> Float[np.ndarray,
             raise DataError(f"item {row} must be a structure, ase.Atoms, whose elements count, got {shown(item)}.")
         for z, count in zip(*np.unique(item.numbers, return_counts=True), strict=True):
             if int(z) not in place:
-                raise SpeciesError(
-                    f"structure {row} holds element {int(z)}, which no training structure has; its part of the mean is "
-                    'unknown. Train with it, or take mean="constant".'
-                )
+                raise _unknown(row, int(z))
             result[row, place[int(z)]] = count
     return result
+
+
+def _unknown(row: int, z: int) -> SpeciesError:
+    return SpeciesError(
+        f"structure {row} holds element {z}, which no training structure has; its part of the mean is unknown. Train "
+        'with it, or take mean="constant".'
+    )

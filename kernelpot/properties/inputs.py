@@ -125,7 +125,9 @@ def refuse_descriptors(kernels: Sequence[Any]) -> None:
 
 
 def holds_structures(X: Any) -> bool:
-    """Tell whether a list or an array holds structures."""
+    """Tell whether a list or an array holds structures, or a kernel encoded some."""
+    if structures_of(X) is not None:
+        return True
     rows = X.ndim > 0 if isinstance(X, np.ndarray) else isinstance(X, list | tuple)
     return rows and len(X) > 0 and hasattr(X[0], "positions")
 
@@ -254,6 +256,19 @@ def require_fitted(estimator: Any) -> None:
     """
     if not hasattr(estimator, "state_"):
         raise UnfittedError(f"this {type(estimator).__name__} is not fitted yet; call fit first.")
+
+
+def checked_label(label: Any) -> str | None:
+    """Return the name of a property for a file, or None.
+
+    Raises
+    ------
+    ParameterError
+        It is no text.
+    """
+    if label is not None and not (isinstance(label, str) and label):
+        raise ParameterError(f"`label` must be the name of the property, got {label!r}.")
+    return label
 
 
 def choose_items(encoded: Any, n: int, method: str, seed: int) -> Int[np.ndarray, " n"]:

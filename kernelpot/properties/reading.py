@@ -12,7 +12,7 @@ from kernelpot.design.given import real, whole
 from kernelpot.errors import KernelpotError
 from kernelpot.properties.baseline import KINDS, Baseline
 from kernelpot.properties.composites import EncodedPair
-from kernelpot.properties.files import FORMAT, STATES, VERSION, items_from, kernel_of
+from kernelpot.properties.files import FORMAT, STATES, VERSIONS, items_from, kernel_of
 from kernelpot.properties.inputs import KernelRows, Precomputed, means_of, takes_rows
 from kernelpot.properties.ridge import KernelRidge
 from kernelpot.properties.solvers import Exact
@@ -26,7 +26,9 @@ def read_ridge(archive: Archive) -> KernelRidge:
     ModelFileError
         It is damaged, altered, or of a version that this kernelpot cannot read.
     """
-    archive.require(FORMAT, VERSION)
+    fit = archive.header.get("fit")
+    inducing = isinstance(fit, dict) and fit.get("state") == "inducing"
+    archive.require(FORMAT, VERSIONS["inducing" if inducing else "exact"])
     try:
         return _rebuilt(archive.header, archive.arrays)
     except (*DAMAGE, KernelpotError) as error:
@@ -52,6 +54,8 @@ def _rebuilt(header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Ker
     jitter = real(facts["jitter"], "jitter")
     if made is Exact:
         parts["jitter"] = jitter  # type: ignore[assignment]
+    else:
+        parts["calibrating"] = _calibrating(arrays["calibrating"], len(parts["variance_left"]))
     model.kernel_, model.items_, model.state_ = kernel, items, made(**parts)
     model.baseline_ = Baseline(settings["baseline"], baseline, species)
     model.alpha_ = real(facts["alpha"], "alpha", above=True)
@@ -91,7 +95,7 @@ def _check_shapes(facts: Mapping[str, Any], parts: Mapping[str, np.ndarray], n: 
         m = len(parts["variance_left"])
         shapes = {
             "whitening": (n, d), "factor": (d, d), "weights": (d, outputs), "residual": (m, outputs),
-            "variance_left": (m,),
+            "variance_left": (m,), "spill": (min(m, d), d),
         }  # fmt: skip
     for name, shape in shapes.items():
         if parts[name].shape != shape:
@@ -101,3 +105,10 @@ def _check_shapes(facts: Mapping[str, Any], parts: Mapping[str, np.ndarray], n: 
     if not (np.diag(parts["factor"]) > 0.0).all():
         raise ValueError("the factor is singular")
     return int(outputs)
+
+
+def _calibrating(marks: np.ndarray, n: int) -> np.ndarray:
+    """Return which items tell the amplitude, or refuse marks that tell of none."""
+    if marks.dtype != np.uint8 or marks.shape != (n,) or (marks > 1).any() or not marks.any():
+        raise ValueError(f"calibrating must mark some of {n} items by 1, the others by 0")
+    return marks.astype(bool)

@@ -13,12 +13,15 @@ from sklearn.base import BaseEstimator, RegressorMixin
 
 from kernelpot.design.given import MOST_SEED, whole
 from kernelpot.errors import ParameterError
+from kernelpot.properties.alphas import Fit, best_alpha, checked_alphas
 from kernelpot.properties.baseline import Baseline
+from kernelpot.properties.inducing import Inducing, calibrating_items
 from kernelpot.properties.information import PropertySpace, property_space
 from kernelpot.properties.inputs import (
     KernelRows,
     Precomputed,
     as_kernel,
+    checked_label,
     checked_targets,
     checked_weights,
     choose_items,
@@ -26,7 +29,7 @@ from kernelpot.properties.inputs import (
     numbered_folds,
     require_fitted,
 )
-from kernelpot.properties.solvers import Exact, Fit, Inducing, best_alpha, checked_alphas, smallest_eigenvalue
+from kernelpot.properties.solvers import Exact, smallest_eigenvalue
 
 ENTRIES = 20_000_000
 """Kernel values held at a time where rows are streamed."""
@@ -140,9 +143,11 @@ class KernelRidge(RegressorMixin, BaseEstimator):
             smallest = None if self.kernel_.definite else smallest_eigenvalue(matrix)
             fitted: Fit = partial(Exact.fitted, matrix, smallest=smallest, keep=len(alphas) > 1)
         else:
-            self.items_ = encoded[choose_items(encoded, int(self.n_inducing), self.inducing, self.seed)]
+            chosen = choose_items(encoded, int(self.n_inducing), self.inducing, self.seed)
+            self.items_ = encoded[chosen]
+            like_new = calibrating_items(len(y), chosen, self.inducing)
             own, diagonal = self.kernel_.matrix(self.items_), self.kernel_.diagonal(encoded)
-            fitted = partial(Inducing.fitted, own, diagonal, self._repeated(encoded))
+            fitted = partial(Inducing.fitted, own, diagonal, like_new, self._repeated(encoded))
         self.alpha_, self.state_ = best_alpha(fitted, alphas, weights, rest)
         self.jitter_ = self.state_.jitter
         if isinstance(self.items_, KernelRows):
@@ -176,6 +181,12 @@ class KernelRidge(RegressorMixin, BaseEstimator):
         They are those of the Gaussian process with this kernel and noise, times one amplitude for each output, which
         makes the mean square of leave-one-out errors divided by their stds one (Rasmussen and Williams (2006), section
         5.4.2).
+
+        With inducing items the variance is that of the prediction when whatever their features cannot see of an item,
+        r(x) = k(x, x) - k_xm K_mm⁻¹ k_mx, is an independent error beside the noise: of a new item, and of every
+        training item, from which it spills into the weights (`kernelpot.properties.inducing.Inducing` has the formula
+        and its sources). The amplitude is then that of the items that are not inducing, as no new item is; where those
+        were not drawn at random, or fewer than 20 are left, that of all.
 
         Parameters
         ----------
@@ -225,7 +236,8 @@ class KernelRidge(RegressorMixin, BaseEstimator):
     def amplitude(self) -> Float[np.ndarray, " outputs"]:
         """Return the prior standard deviation of each output in units of the kernel's, from leave-one-out errors."""
         errors, variance = self._left_out()
-        result: np.ndarray = np.sqrt(np.mean(errors**2 / variance[:, None], axis=0))
+        used = self.state_.calibrating
+        result: np.ndarray = np.sqrt(np.mean(errors[used] ** 2 / variance[used, None], axis=0))
         return result
 
     def leave_one_out(self) -> np.ndarray:
@@ -284,9 +296,7 @@ class KernelRidge(RegressorMixin, BaseEstimator):
         from kernelpot.properties.files import write_ridge
 
         require_fitted(self)
-        if label is not None and not (isinstance(label, str) and label):
-            raise ParameterError(f"`label` must be the name of the property, got {label!r}.")
-        write_ridge(path, self, label or getattr(self, "label_", None))
+        write_ridge(path, self, checked_label(label) or getattr(self, "label_", None))
 
     def _left_out(self) -> tuple[Float[np.ndarray, "n outputs"], Float[np.ndarray, " n"]]:
         require_fitted(self)

@@ -1,19 +1,16 @@
-"""Regularised least squares in a kernel's space: exactly, or in the space of inducing items."""
+"""Regularised least squares in a kernel's space, exactly."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
 from scipy.linalg import LinAlgError, cho_solve, lapack, solve_triangular
 
-from kernelpot.design.given import real
 from kernelpot.errors import ParameterError
 from kernelpot.linalg.dense import factorise
-from kernelpot.linalg.factor import RowSink
 from kernelpot.properties.vector_kernel import mirrored
 
 ROUND_OFF = 1e-10
@@ -44,6 +41,7 @@ class Exact:
     factor: Float[np.ndarray, "n n"]
     dual: Float[np.ndarray, "n outputs"]
     jitter: float
+    calibrating = slice(None)
 
     @classmethod
     def fitted(
@@ -78,8 +76,8 @@ class Exact:
             The matrix is not finite, or further from positive definite than round-off explains, or than `INDEFINITE`
             allows for a kernel that may be so.
         """
-        _require_finite(kernel)
-        _require_noise(noise)
+        require_finite(kernel)
+        require_noise(noise)
         kernel = kernel.copy() if keep else kernel
         own = kernel.diagonal().copy()
         jitter = 0.0 if smallest is None else _shift(own, noise, smallest)
@@ -131,157 +129,6 @@ class Exact:
         return result
 
 
-@dataclass(frozen=True, eq=False)
-class Inducing:
-    """Weights of the whitened features of inducing items, the subset of regressors (section 8.3.1).
-
-    Attributes
-    ----------
-    whitening
-        U diag(λ)^(-1/2) of the inducing items' kernel matrix: features are φ(x) = k(x, Z) times this.
-    factor
-        Upper triangular R with RᵀR = I + Σ φφᵀ/noise.
-    weights
-        Of the features.
-    residual, variance_left
-        y_i minus its prediction without i, and that prediction's variance with noise, of every training item.
-    """
-
-    whitening: Float[np.ndarray, "m d"]
-    factor: Float[np.ndarray, "d d"]
-    weights: Float[np.ndarray, "d outputs"]
-    residual: Float[np.ndarray, "n outputs"]
-    variance_left: Float[np.ndarray, " n"]
-    jitter = 0.0
-
-    @classmethod
-    def fitted(
-        cls,
-        own: Float[np.ndarray, "m m"],
-        diagonal: Float[np.ndarray, " n"],
-        blocks: Callable[[], Iterable[Float[np.ndarray, "rows m"]]],
-        noise: Float[np.ndarray, " n"],
-        y: Float[np.ndarray, "n outputs"],
-    ) -> Inducing:
-        """Fit by QR of the rows [φ/√noise | y/√noise] on top of the prior's, block by block.
-
-        Parameters
-        ----------
-        own
-            Kernel matrix of the inducing items.
-        diagonal
-            Kernel of every training item with itself.
-        blocks
-            Makes the kernel between all training items and the inducing ones in blocks of rows; it is called twice.
-        noise
-            Variance of each training item.
-        y
-            What to fit.
-        """
-        _require_noise(noise)
-        whitening = whitened(own)
-        d, outputs = whitening.shape[1], y.shape[1]
-        sink = RowSink(d + outputs)
-        sink.append(np.eye(d, d + outputs))
-        start = 0
-        for block in blocks():
-            part = slice(start, start + len(block))
-            scale = 1.0 / np.sqrt(noise[part])[:, None]
-            sink.append(np.hstack([block @ whitening, y[part]]) * scale)
-            start += len(block)
-        triangle = sink.factor()
-        factor = np.ascontiguousarray(triangle[:d, :d])
-        weights = solve_triangular(factor, triangle[:d, d:])
-        residual, variance = np.empty_like(y), np.empty(len(y))
-        start = 0
-        for block in blocks():
-            part = slice(start, start + len(block))
-            features = block @ whitening
-            half = solve_triangular(factor, features.T, trans="T")
-            # 1 - leverage is the share of the label's noise in its own left-out variance.
-            share = 1.0 - np.minimum(np.einsum("dr,dr->r", half, half) / noise[part], 1.0 - 1e-12)
-            residual[part] = (y[part] - features @ weights) / share[:, None]
-            unseen = np.maximum(diagonal[part] - np.einsum("rd,rd->r", features, features), 0.0)
-            variance[part] = unseen + noise[part] / share
-            start += len(block)
-        return cls(whitening, factor, weights, residual, variance)
-
-    def left_out(self) -> LeftOut:
-        """Return the errors of left-out items, and their variances with noise; inducing items stay."""
-        return self.residual, self.variance_left
-
-    def predict(self, cross: Float[np.ndarray, "n m"]) -> Float[np.ndarray, "n outputs"]:
-        """Return the predictions, given the kernel between new and inducing items."""
-        return cross @ (self.whitening @ self.weights)
-
-    def variance(self, own: Float[np.ndarray, " n"], cross: Float[np.ndarray, "n m"]) -> Float[np.ndarray, " n"]:
-        """Return the posterior variance, with what the inducing items cannot see."""
-        features = cross @ self.whitening
-        half = solve_triangular(self.factor, features.T, trans="T")
-        unseen = np.maximum(own - np.einsum("nd,nd->n", features, features), 0.0)
-        return unseen + np.einsum("dn,dn->n", half, half)
-
-
-Fit = Callable[[Float[np.ndarray, " n"], Float[np.ndarray, "n outputs"]], Exact | Inducing]
-"""Fits y under the noise of each item."""
-
-
-def best_alpha(
-    fitted: Fit, alphas: Sequence[float], weights: Float[np.ndarray, " n"], y: Float[np.ndarray, "n outputs"]
-) -> tuple[float, Exact | Inducing]:
-    """Return the alpha whose leave-one-out errors have the smallest weighted mean square, with its fit.
-
-    Parameters
-    ----------
-    fitted
-        Called with the noise alpha/weights and y.
-    alphas
-        To choose among; those for which the kernel matrix is not positive definite drop out.
-    weights
-        Of the items.
-    y
-        What to fit; each output counts in units of its own mean square.
-
-    Raises
-    ------
-    ParameterError
-        The kernel matrix is not positive definite with any alpha.
-    """
-    if len(alphas) == 1:
-        return alphas[0], fitted(_noise(alphas[0], weights), y)
-    scale = np.maximum(weights @ y**2, 1e-300)
-    best: tuple[float, float, Exact | Inducing] | None = None
-    for alpha in alphas:
-        try:
-            state = fitted(_noise(alpha, weights), y)
-        except ParameterError as error:
-            refusal = error
-            continue
-        score = float((weights @ state.left_out()[0] ** 2 / scale).sum())
-        if best is None or score < best[0]:
-            best = score, alpha, state
-    if best is None:
-        raise refusal
-    return best[1], best[2]
-
-
-def checked_alphas(alpha: Any) -> list[float]:
-    """Return the alphas to choose among as positive numbers.
-
-    Raises
-    ------
-    ParameterError
-        There is none, or one is not a positive number.
-    """
-    many = isinstance(alpha, np.ndarray) and alpha.ndim > 0
-    if not many and (isinstance(alpha, str | bytes) or not isinstance(alpha, Sequence)):
-        return [real(alpha, "alpha", above=True)]
-    values = [real(value, "alpha", above=True) for value in alpha]
-    if not values:
-        raise ParameterError("`alpha` must hold at least one number, got none; 1e-6 is usual.")
-    return values
-
-
 def whitened(own: Float[np.ndarray, "m m"]) -> Float[np.ndarray, "m d"]:
     """Return U diag(λ)^(-1/2) without the directions below `TOLERANCE` of the largest, negative ones among them.
 
@@ -290,7 +137,7 @@ def whitened(own: Float[np.ndarray, "m m"]) -> Float[np.ndarray, "m d"]:
     ParameterError
         The kernel matrix is not finite, or has no positive eigenvalue.
     """
-    _require_finite(own)
+    require_finite(own)
     eigenvalues, vectors = np.linalg.eigh(own)
     kept = eigenvalues > TOLERANCE * eigenvalues[-1]
     if not eigenvalues[-1] > 0.0:
@@ -306,23 +153,17 @@ def smallest_eigenvalue(kernel: Float[np.ndarray, "n n"]) -> float:
     ParameterError
         The matrix is not finite.
     """
-    _require_finite(kernel)
+    require_finite(kernel)
     return float(np.linalg.eigvalsh(kernel)[0])
 
 
-def _require_finite(kernel: Float[np.ndarray, "n n"]) -> None:
+def require_finite(kernel: Float[np.ndarray, "n n"]) -> None:
     """Refuse a matrix with values that are no numbers."""
     if not np.isfinite(kernel).all():
         raise ParameterError("the kernel matrix holds values that are not finite; scale the features down.")
 
 
-def _noise(alpha: float, weights: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
-    """Return the variance of each item's noise, infinite where it overflows."""
-    with np.errstate(over="ignore"):
-        return alpha / weights
-
-
-def _require_noise(noise: Float[np.ndarray, " n"]) -> None:
+def require_noise(noise: Float[np.ndarray, " n"]) -> None:
     """Refuse noise that no sum with kernel values can hold."""
     if not (noise <= 1e300).all():
         raise ParameterError(

@@ -11,9 +11,9 @@ from sklearn.base import TransformerMixin
 
 from kernelpot.descriptors.protocol import Descriptor
 from kernelpot.errors import ParameterError
+from kernelpot.parameters import Parameterised
 from kernelpot.properties.encoded import Encoded, encode, settled, unit_or_zero
 from kernelpot.properties.inputs import UnfittedError
-from kernelpot.properties.parameters import Parameterised
 from kernelpot.properties.structure_kernel import as_structures
 
 if TYPE_CHECKING:

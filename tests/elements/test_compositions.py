@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from ase.build import bulk
+from ase.formula import Formula
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.base import clone
@@ -13,6 +14,7 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 
 from kernelpot.elements.compositions import CompositionFeatures
+from kernelpot.elements.formulas import amounts_of
 from kernelpot.elements.modes import ElementalModes
 from kernelpot.errors import DataError, NotFittedError, ParameterError
 
@@ -97,6 +99,56 @@ def test_the_order_of_a_formula_does_not_matter(order):
     np.testing.assert_allclose(features.transform(["".join(order)]), features.transform(["AgNbLaAlO3"]), atol=1e-14)
 
 
+@pytest.mark.parametrize("formula", ["AgNbO3", "Ca(OH)2", "2H2O", "Al2(Si(O2)2)3", "CuSO4+5H2O"])
+def test_whole_formulas_are_counted_as_ase_does(formula):
+    assert amounts_of(formula) == Formula(formula).count()
+
+
+@pytest.mark.parametrize(
+    ("formula", "amounts"),
+    [
+        ("Cu0.5Au0.5", {"Cu": 0.5, "Au": 0.5}),
+        ("Ba0.6Sr0.4TiO3", {"Ba": 0.6, "Sr": 0.4, "Ti": 1.0, "O": 3.0}),
+        ("(Ba.5Sr.5)2Ti2.O6", {"Ba": 1.0, "Sr": 1.0, "Ti": 2.0, "O": 6.0}),
+        ("0.5Cu2O", {"Cu": 1.0, "O": 0.5}),
+        ("Ba1.0Sr0.0TiO3", {"Ba": 1.0, "Ti": 1.0, "O": 3.0}),
+    ],
+)
+def test_formulas_may_be_fractional(formula, amounts):
+    assert amounts_of(formula) == amounts
+
+
+def test_only_the_ratios_of_amounts_matter():
+    features = CompositionFeatures(elements=[MODES, "onehot"])
+    x = features.fit_transform(
+        ["Cu0.5Au0.5", "CuAu", "Cu2Au2", "Ba0.6Sr0.4TiO3", "Ba3Sr2Ti5O15", "BaSr0.0TiO3", "BaTiO3"]
+    )
+    for one, others in ((x[0], x[1:3]), (x[3], x[4:5]), (x[5], x[6:])):
+        np.testing.assert_allclose(others, np.broadcast_to(one, others.shape), atol=1e-14)
+    shares = {"Ba": 0.12, "Sr": 0.08, "Ti": 0.2, "O": 0.6}
+    mean = sum(share * MODES.vector(symbol) for symbol, share in shares.items())
+    np.testing.assert_allclose(x[3, :3], mean, atol=1e-14)
+    assert CompositionFeatures(elements="onehot").fit(["BaSr0.0TiO3"]).elements_ == ("O", "Ti", "Ba")
+
+
+def test_a_search_over_the_number_of_modes():
+    rows = ["AgNbO3", "BaTiO3", "KTaO3", "SrTiO3", "CaZrO3", "LaAlO3", "Ba0.6Sr0.4TiO3", "NaNbO3", "K0.5Na0.5NbO3"]
+    y = CompositionFeatures(elements=ElementalModes(3)).fit_transform(rows)[:, 2]
+    model = make_pipeline(CompositionFeatures(elements=ElementalModes(1)), Ridge(1e-6))
+    grid = {"compositionfeatures__elements__n": [1, 2, 3], "compositionfeatures__elements__method": ["pca"]}
+    search = GridSearchCV(model, grid, cv=3, error_score="raise").fit(rows, y)
+    assert search.best_params_["compositionfeatures__elements__n"] == 3
+    best = search.best_estimator_[0]
+    assert best.elements == ElementalModes(3)
+    assert (best.get_params()["elements__n"], best.get_params()["elements__seed"]) == (3, 0)
+    assert len(best.feature_names_) == 4 * 3
+    assert model[0].elements == ElementalModes(1)
+    with pytest.raises(ParameterError, match="`n`, the number of elemental modes"):
+        best.set_params(elements__n=0)
+    with pytest.raises(ParameterError, match="there is no parameter elements__n"):
+        CompositionFeatures(elements="onehot").set_params(elements__n=2)
+
+
 def test_it_is_a_transformer_of_scikit_learn():
     features = CompositionFeatures(SITES, MODES, PAIRS)
     assert clone(features).get_params() == features.get_params()
@@ -165,10 +217,14 @@ def test_it_is_a_transformer_of_scikit_learn():
         (
             lambda: CompositionFeatures().fit(["Ag?"]),
             DataError,
-            r"must be a formula with whole numbers, such as 'AgNbO3', got 'Ag\?'",
+            r"must be a formula such as 'AgNbO3' or 'Ba0.6Sr0.4TiO3', got 'Ag\?': no symbol, number or parenthesis",
         ),
         (lambda: CompositionFeatures().fit([("Ag", "Nb")]), DataError, "elements by site need `sites`"),
+        (lambda: CompositionFeatures().fit(["AgNbO3", "Ag(Nb"]), DataError, "composition 1 .* is not closed"),
+        (lambda: CompositionFeatures().fit(["Ag)"]), DataError, "at character 2 of 'Ag"),
+        (lambda: CompositionFeatures().fit(["Ag" + "9" * 400]), DataError, "amounts must be finite"),
         (lambda: CompositionFeatures().fit([""]), DataError, "holds no atoms"),
+        (lambda: CompositionFeatures().fit(["Ag0.0"]), DataError, "holds no atoms"),
         (lambda: CompositionFeatures(("A",)).fit([["Xy"]]), ParameterError, "'Xy' is no chemical symbol"),
         (lambda: CompositionFeatures().transform(["Ag"]), NotFittedError, "call fit first"),
         (lambda: CompositionFeatures().get_feature_names_out(), NotFittedError, "call fit first"),

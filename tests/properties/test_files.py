@@ -126,6 +126,11 @@ def test_altered_files_are_refused(name, tmp_path):
         ("features", lambda h, a: a.update(items_rows=_narrow(a["items_rows"]))),
         ("lengths", lambda h, a: h["kernel"].update(length=[1.0, 2.0])),
         ("inducing", lambda h, a: a["state_variance_left"].fill(-1.0)),
+        ("inducing", lambda h, a: a.update(state_spill=_narrow(a["state_spill"]))),
+        ("inducing", lambda h, a: a["state_spill"].fill(np.inf)),
+        ("inducing", lambda h, a: a["calibrating"].fill(0)),
+        ("inducing", lambda h, a: a["calibrating"].fill(2)),
+        ("inducing", lambda h, a: a.update(calibrating=a["calibrating"][:-1])),
         ("apart", lambda h, a: [a.pop(k) for k in list(a) if k.startswith("items_first_")]),
     ],
 )
@@ -152,6 +157,13 @@ def test_other_versions_and_settings_are_refused(tmp_path):
         kp.load(tmp_path / "m.kp", device="cuda")
     altered(tmp_path / "m.kp", lambda h, a: h.update(version=99))
     with pytest.raises(ModelFileError, match="version 99"):
+        kp.load(tmp_path / "m.kp")
+    model, items, y = CASES["inducing"]
+    model.fit(items, y).save(tmp_path / "m.kp")
+    altered(tmp_path / "m.kp", lambda h, a: h.update(version=1))
+    with pytest.raises(
+        ModelFileError, match=r"reads kernelpot-kernel-ridge version 2, found .* version 1; .* fit again"
+    ):
         kp.load(tmp_path / "m.kp")
     with pytest.raises(ModelFileError, match="cannot be written"):
         model.save(tmp_path / "none" / "m.kp")

@@ -86,7 +86,7 @@ def test_load_gives_back_a_process_of_features(tmp_path):
     with pytest.raises(ModelFileError, match="leave `kernel` out"):
         kp.load(tmp_path / "gp.kp", kernel="rbf")
     kp.KernelRidge("rbf").fit(x, y).save(tmp_path / "ridge.kp")
-    with pytest.raises(ParameterError, match="only a GP takes a `kernel`"):
+    with pytest.raises(ParameterError, match="only a GP or a Classifier takes a `kernel`"):
         kp.load(tmp_path / "ridge.kp", kernel="rbf")
 
 

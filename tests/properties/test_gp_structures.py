@@ -258,10 +258,15 @@ def test_structures_features_and_descriptors_are_not_mixed_up(estimator):
         estimator(kp.SOAP()).fit(crystals(4), y)
 
 
-def test_what_a_kernel_encoded_is_refused():
-    kernel = kp.StructureKernel(kp.SOAP(cutoff=3.0, n_max=2, l_max=1))
-    with pytest.raises(DataError, match="got what a kernel made of them by `encode`"):
-        GP(kernel).fit(kernel.encode(crystals(4)), np.arange(4.0))
+def test_what_another_kernel_encoded_is_refused():
+    encoded = kp.StructureKernel(kp.SOAP(cutoff=3.0, n_max=2, l_max=1)).encode(crystals(4))
+    for estimator in (GP, Classifier):
+        with pytest.raises(
+            DataError, match=r"Volumes takes structures as a list of ase\.Atoms, got what another kernel"
+        ):
+            estimator(Volumes()).fit(encoded, [0, 1, 0, 1])
+        with pytest.raises(DataError, match="holds structures; give a StructureKernel"):
+            estimator("rbf").fit(encoded, [0, 1, 0, 1])
 
 
 def test_a_list_may_not_mix_kinds_of_kernels():

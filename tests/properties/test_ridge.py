@@ -100,19 +100,62 @@ def test_left_out_errors_are_those_of_refits(y, weights):
     np.testing.assert_allclose(model.leave_out(folds), many, atol=1e-9)
 
 
-def test_left_out_errors_with_inducing_items_are_those_of_refits():
-    model = ridge(n_inducing=12).fit(X, Y)
-    z = model.items_
+def spread_with_inducing_items(k_mm, k_nm, k_xm, own, noise):
+    """Variance of predictions at x where what inducing items do not see is noise, written out; and that unseen part."""
+    unseen, new = (np.maximum(1.0 - np.sum(k * np.linalg.solve(k_mm, k.T).T, axis=1), 0.0) for k in (k_nm, k_xm))
+    precision = k_mm + (k_nm.T / noise) @ k_nm
+    known = np.sum(k_xm * np.linalg.solve(precision, k_xm.T).T, axis=1)
+    weights = np.linalg.solve(precision, k_nm.T / noise).T @ k_xm.T
+    return own - 1.0 + new + known + unseen @ weights**2
+
+
+@pytest.mark.parametrize("n_inducing", [12, 25])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_left_out_errors_with_inducing_items_are_those_of_refits(n_inducing, weighted):
+    weights = RNG.uniform(0.5, 2.0, 40) if weighted else np.ones(40)
+    model = ridge(n_inducing=n_inducing, baseline=None).fit(X, Y, weights)
+    z, noise = model.items_, ALPHA / weights
     k_mm, k_nm = RBF_KERNEL.matrix(z), RBF_KERNEL.matrix(X, z)
     expected, stds = [], []
     for i in range(40):
         kept = np.delete(np.arange(40), i)
-        precision = k_nm[kept].T @ k_nm[kept] + ALPHA * k_mm
-        expected.append(Y[i] - k_nm[i] @ np.linalg.solve(precision, k_nm[kept].T @ Y[kept]))
-        unseen = 1.0 - k_nm[i] @ np.linalg.solve(k_mm, k_nm[i])
-        stds.append(np.sqrt(unseen + ALPHA * k_nm[i] @ np.linalg.solve(precision, k_nm[i]) + ALPHA))
+        precision = k_mm + (k_nm[kept].T / noise[kept]) @ k_nm[kept]
+        expected.append(Y[i] - k_nm[i] @ np.linalg.solve(precision, k_nm[kept].T @ (Y[kept] / noise[kept])))
+        variance = spread_with_inducing_items(k_mm, k_nm[kept], k_nm[[i]], 1.0, noise[kept])[0]
+        stds.append(np.sqrt(variance + noise[i]))
     np.testing.assert_allclose(model.leave_one_out(), expected, atol=1e-6)
-    assert model.amplitude() == pytest.approx(np.sqrt(np.mean(np.divide(expected, stds) ** 2)), rel=1e-5)
+    np.testing.assert_allclose(model.state_.variance_left, np.square(stds), rtol=1e-5)
+    # Of 15 items beside 25 inducing ones all are used, of 28 beside 12 those alone.
+    inducing = (X[:, None] == z).all(axis=2).any(axis=1)
+    used = ~inducing if n_inducing == 12 else np.ones(40, dtype=bool)
+    z_scores = np.divide(expected, stds)[used]
+    assert model.amplitude() == pytest.approx(np.sqrt(np.mean(z_scores**2)), rel=1e-5)
+    variance = spread_with_inducing_items(k_mm, k_nm, RBF_KERNEL.matrix(TEST, z), 1.0, noise)
+    np.testing.assert_allclose(model.std(TEST), model.amplitude() * np.sqrt(variance + ALPHA), rtol=1e-5)
+
+
+@pytest.mark.parametrize(("n_inducing", "alpha"), [(20, 1e-8), (60, 1e-8), (60, 1e-4), (200, 1e-8)])
+@pytest.mark.parametrize("inducing", ["random", "fps"])
+def test_stds_with_few_inducing_items_are_as_large_as_the_errors(n_inducing, alpha, inducing):
+    rng = np.random.default_rng(5)
+    x = rng.uniform(-2.0, 2.0, size=(900, 3))
+    y = np.sin(2.0 * x[:, 0]) * np.cos(x[:, 1]) + 0.5 * np.sin(3.0 * x[:, 2]) + 1e-3 * rng.normal(size=900)
+    kernel = kp.VectorKernel("matern52", length=1.0)
+    model = kp.KernelRidge(kernel, alpha=alpha, n_inducing=n_inducing, inducing=inducing).fit(x[:500], y[:500])
+    z = (model.predict(x[500:]) - y[500:]) / model.std(x[500:])
+    assert 0.75 < np.sqrt(np.mean(z**2)) < 1.25
+    assert 0.6 < np.mean(np.abs(z) < 1.0) < 0.9
+    assert 0.9 < np.mean(np.abs(z) < 1.96) < 0.99
+
+
+def test_what_inducing_items_do_not_see_widens_stds_where_they_are():
+    """At an inducing item nothing is unseen, and yet its prediction is wrong by what was unseen of its neighbours."""
+    x = np.linspace(-3.0, 3.0, 200)[:, None]
+    model = ridge(n_inducing=5, alpha=1e-8, seed=1).fit(x, np.sin(4.0 * x[:, 0]))
+    errors = np.abs(model.predict(model.items_) - np.sin(4.0 * model.items_[:, 0]))
+    stds = model.std(model.items_)
+    assert (stds > 0.1 * errors).all()
+    assert (stds < 10.0 * np.abs(model.leave_one_out()).max()).all()
 
 
 def test_all_items_inducing_is_exact(monkeypatch):

@@ -11,7 +11,7 @@ from kernelpot.errors import ParameterError
 
 
 class Parameterised(BaseEstimator):
-    """Names parameters of frozen dataclasses as it does those of estimators: ``kernel__length``."""
+    """Names parameters of frozen dataclasses as it does those of estimators: ``kernel__length``, ``elements__n``."""
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """Return parameters by name; with `deep` those of the parameters as well."""

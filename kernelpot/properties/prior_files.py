@@ -1,0 +1,220 @@
+"""Prior covariances in files, with their kernel, their items and the columns of the mean."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from kernelpot.archive import Archive, check_numbers
+from kernelpot.data.check import HEAVIEST
+from kernelpot.errors import ModelFileError
+from kernelpot.properties.composites import EncodedPair, Scaled
+from kernelpot.properties.encoded import Encoded
+from kernelpot.properties.files import KERNELS, item_arrays, items_from, kernel_of
+from kernelpot.properties.gp_covariance import Covariance, Items, MatrixCovariance, covariance_of
+from kernelpot.properties.gp_inputs import structure_kernels
+from kernelpot.properties.gp_scaling import Scaling
+from kernelpot.properties.gp_targets import Trend
+from kernelpot.properties.structure_kernel import StructureKernel
+
+
+@dataclass(frozen=True, eq=False)
+class Prior:
+    """A prior covariance with what turns new items into what it takes.
+
+    Attributes
+    ----------
+    covariance
+        Of the items.
+    trend
+        Columns of the mean.
+    scaling
+        Of features; None for structures.
+    """
+
+    covariance: Covariance
+    trend: Trend
+    scaling: Scaling | None
+
+
+def prior_parts(
+    model: Any, covariance: Covariance, items: Items, trend: Trend, scaling: Scaling | None
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Return header and arrays of an estimator's parameters, its prior and the items that it keeps.
+
+    Raises
+    ------
+    ModelFileError
+        The items are neither structures nor rows of features.
+    """
+    kernels = structure_kernels(model.kernel)
+    parameters = {k: v for k, v in model.get_params(deep=False).items() if k not in ("kernel", "device")}
+    header = {
+        "parameters": {k: v.item() if isinstance(v, np.generic) else v for k, v in parameters.items()},
+        "kernel": model.kernel if isinstance(model.kernel, str) else None,
+        "structure_kernels": [kernel.settings() for kernel in getattr(covariance, "kernels", kernels)],
+        "hyper_parameters": covariance.parameters.names,
+        "trend": {"kind": trend.kind, "species": list(trend.species)},
+        "items": _form(items.values),
+    }
+    arrays = {
+        "raw": covariance.parameters.raw(),
+        "item_trend": items.trend.cpu().numpy(),
+        "sizes": np.array(trend.sizes, dtype=float),
+    }
+    if header["items"] == "structures":
+        arrays |= _structures(items.values)
+    else:
+        arrays |= {"x": items.values.cpu().numpy()} if scaling is not None else item_arrays(items.values, "items_")
+    if scaling is not None:
+        arrays |= {"centre": scaling.centre, "spread": scaling.spread}
+    if isinstance(covariance, MatrixCovariance):
+        arrays["units"] = covariance.units
+    return header, arrays
+
+
+def kernel_from(archive: Archive, given: Any) -> Any:
+    """Return the kernel of a file: by name, made of its settings, or the one given.
+
+    Raises
+    ------
+    ModelFileError
+        It has to be given and was not, or another was.
+    """
+    named, wanted = archive.header["kernel"], archive.header["structure_kernels"]
+    if named is not None:
+        if given is not None:
+            raise ModelFileError(f"the file holds its kernel, {named!r}; leave `kernel` out.")
+        return str(named)
+    if given is None and wanted and all(settings["name"] in KERNELS for settings in wanted):
+        return [kernel_of(settings) for settings in wanted]
+    if given is None:
+        raise ModelFileError(
+            "the file holds the hyper-parameters of a kernel without a name; give that kernel as `kernel`."
+        )
+    found = [kernel.settings() for kernel in structure_kernels(given)]
+    if found != wanted:
+        raise ModelFileError(f"`kernel` must be the one that was fitted, {wanted}, got {found}.")
+    return given
+
+
+def prior_from(archive: Archive, kernel: Any, *, ard: bool) -> Prior:
+    """Return the prior of a file, with this kernel.
+
+    Raises
+    ------
+    ModelFileError
+        The hyper-parameters are not those of the kernel.
+    KeyError, TypeError, ValueError
+        There are numbers that are none, or arrays that do not belong together.
+    """
+    header, arrays = archive.header, archive.arrays
+    kernels = structure_kernels(kernel)
+    trend = _trend(header, arrays)
+    scaling = None if kernels else Scaling(arrays["centre"], arrays["spread"])
+    values = _structured(archive, kernels) if kernels else _features(arrays)
+    check_numbers("item_trend", arrays["item_trend"], (len(values), _width(trend)))
+    items = Items(values, torch.as_tensor(arrays["item_trend"]))
+    prior = covariance_of(kernel, kernels, items, ard=ard, device="cpu", unit=1.0)
+    if prior.parameters.names != header["hyper_parameters"] or len(arrays["raw"]) != len(prior.parameters.values()):
+        raise ModelFileError("the hyper-parameters are not those of the kernel; give the one that was fitted.")
+    check_numbers("raw", arrays["raw"], prior.parameters.values().shape)
+    prior.parameters.assign_raw(arrays["raw"])
+    if isinstance(prior, MatrixCovariance):
+        check_numbers("units", arrays["units"], (len(kernels),), positive=True)
+        prior.units = arrays["units"]
+    elif not bool(torch.isfinite(prior.own(items).detach()).all()):
+        raise ValueError("the variances of the items are not finite")
+    return Prior(prior, trend, scaling)
+
+
+def _trend(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> Trend:
+    """Return the columns of the mean, checked."""
+    kind, species = header["trend"]["kind"], header["trend"]["species"]
+    trend = Trend(kind, tuple(species), tuple(arrays["sizes"].tolist()))
+    if kind == "composition" and not all(isinstance(z, int) and 0 < z <= HEAVIEST for z in species):
+        raise ValueError(f"the mean counts atomic numbers, found {species}")
+    check_numbers("sizes", arrays["sizes"], (_width(trend),), positive=True)
+    return trend
+
+
+def _width(trend: Trend) -> int:
+    """Return the number of columns of the mean."""
+    return {"zero": 0, "constant": 1, "composition": len(trend.species)}[trend.kind]
+
+
+def _form(values: Any) -> str:
+    """Return how items are written."""
+    if isinstance(values, Encoded):
+        return "encoded"
+    if isinstance(values, EncodedPair):
+        return "pairs"
+    return "features" if isinstance(values, torch.Tensor) else "structures"
+
+
+def _features(arrays: dict[str, np.ndarray]) -> torch.Tensor:
+    """Return rows of features, or refuse arrays that are none."""
+    n, f = arrays["x"].shape
+    if n < 1:
+        raise ValueError("there must be at least one item")
+    for name, shape in {"x": (n, f), "centre": (f,), "spread": (f,)}.items():
+        check_numbers(name, arrays[name], shape, positive=name == "spread")
+    return torch.as_tensor(arrays["x"])
+
+
+def _structured(archive: Archive, kernels: Sequence[Any]) -> Any:
+    """Return structures, or what a kernel encoded, or refuse arrays that are neither."""
+    # Files of earlier versions hold structures, and do not say so.
+    form, arrays = archive.header.get("items", "structures"), archive.arrays
+    if form == "structures":
+        _check_structures(arrays)
+        return _atoms(arrays)
+    first = kernels[0]
+    while form == "encoded" and not isinstance(first, StructureKernel):
+        first = first.kernel if isinstance(first, Scaled) else first.first
+    values = items_from(first, arrays, "items_")
+    if _form(values) != form:
+        raise ValueError(f"items are not of the form {form!r}")
+    if isinstance(values, EncodedPair) and len(values.first) != len(values.second):
+        raise ValueError("the two kernels of a pair must have the same items")
+    return values
+
+
+def _check_structures(arrays: dict[str, np.ndarray]) -> None:
+    """Refuse arrays that are no structures."""
+    counts, numbers, periodic = arrays["counts"], arrays["numbers"], arrays["periodic"]
+    whole = counts.dtype == numbers.dtype == np.int64 and periodic.dtype == np.uint8
+    if not whole or counts.ndim != 1 or len(counts) < 1 or (counts < 1).any() or numbers.shape != (counts.sum(),):
+        raise ValueError("the atoms are not as many as the structures have")
+    if not ((numbers > 0) & (numbers <= HEAVIEST)).all() or periodic.shape != (len(counts), 3) or (periodic > 1).any():
+        raise ValueError("the structures have elements or periodic directions that there are not")
+    check_numbers("positions", arrays["positions"], (len(numbers), 3))
+    check_numbers("cells", arrays["cells"], (len(counts), 3, 3))
+
+
+def _structures(values: list[Any]) -> dict[str, np.ndarray]:
+    """Return structures as arrays; items that are none are refused."""
+    if not all(hasattr(item, "numbers") for item in values):
+        raise ModelFileError("only structures and rows of features can be written; this kernel compares other items.")
+    return {
+        "numbers": np.concatenate([item.numbers for item in values]).astype(np.int64),
+        "positions": np.concatenate([item.positions for item in values]),
+        "counts": np.array([len(item) for item in values], dtype=np.int64),
+        "cells": np.array([item.cell.array for item in values]),
+        "periodic": np.array([item.pbc for item in values], dtype=np.uint8),
+    }
+
+
+def _atoms(arrays: dict[str, np.ndarray]) -> list[Any]:
+    from ase import Atoms
+
+    ends = np.cumsum(arrays["counts"])[:-1]
+    parts = zip(
+        np.split(arrays["numbers"], ends), np.split(arrays["positions"], ends), arrays["cells"], arrays["periodic"],
+        strict=True,
+    )  # fmt: skip
+    return [Atoms(numbers, positions, cell=cell, pbc=pbc.astype(bool)) for numbers, positions, cell, pbc in parts]
