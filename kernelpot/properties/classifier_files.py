@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from kernelpot.archive import DAMAGE, Archive, check_numbers, damaged, write_archive
+from kernelpot.archive import Archive, check_numbers, write_archive
 from kernelpot.design.given import whole
-from kernelpot.errors import KernelpotError, ModelFileError
+from kernelpot.errors import ModelFileError
 from kernelpot.properties.classifier_evidence import matrix
 from kernelpot.properties.classifier_laplace import mode_of
 from kernelpot.properties.gp_inputs import structure_kernels
-from kernelpot.properties.prior_files import kernel_from, prior_from, prior_parts
+from kernelpot.properties.prior_files import prior_from, prior_parts, rebuilt
 
 FORMAT = "kernelpot-classifier"
 VERSION = 1
@@ -58,16 +59,10 @@ def read_classes(kind: Callable[..., Any], archive: Archive, kernel: Any) -> Any
         not given, or another was.
     """
     archive.require(FORMAT, VERSION)
-    try:
-        return _rebuilt(kind, archive, kernel_from(archive, kernel))
-    # PyTorch refuses with a RuntimeError what does not fit together.
-    except (*DAMAGE, RuntimeError) as error:
-        if isinstance(error, KernelpotError):
-            raise ModelFileError(f"{archive.path}: {error}") from None
-        raise damaged(archive.path, error) from None
+    return rebuilt(archive, kernel, partial(_made, kind, archive))
 
 
-def _rebuilt(kind: Callable[..., Any], archive: Archive, kernel: Any) -> Any:
+def _made(kind: Callable[..., Any], archive: Archive, kernel: Any) -> Any:
     header, slopes = archive.header, archive.arrays["slopes"]
     model = kind(kernel, **header["parameters"])
     model._check_parameters()

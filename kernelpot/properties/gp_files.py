@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from kernelpot.archive import DAMAGE, LARGEST, Archive, check_numbers, damaged, write_archive
-from kernelpot.errors import KernelpotError, ModelFileError
+from kernelpot.archive import LARGEST, Archive, check_numbers, write_archive
 from kernelpot.properties.gp_cg import IterativePosterior
 from kernelpot.properties.gp_covariance import Covariance
 from kernelpot.properties.gp_inducing import InducingPosterior
 from kernelpot.properties.gp_posterior import ExactPosterior, Posterior
 from kernelpot.properties.gp_targets import Targets
-from kernelpot.properties.prior_files import kernel_from, prior_from, prior_parts
+from kernelpot.properties.prior_files import prior_from, prior_parts, rebuilt
 
 FORMAT = "kernelpot-gp"
 VERSION = 1
@@ -57,16 +57,10 @@ def read_gp(kind: Callable[..., Any], archive: Archive, kernel: Any) -> Any:
         not given, or another was.
     """
     archive.require(FORMAT, VERSION)
-    try:
-        return _rebuilt(kind, archive, kernel_from(archive, kernel))
-    # PyTorch refuses with a RuntimeError what does not fit together.
-    except (*DAMAGE, RuntimeError) as error:
-        if isinstance(error, KernelpotError):
-            raise ModelFileError(f"{archive.path}: {error}") from None
-        raise damaged(archive.path, error) from None
+    return rebuilt(archive, kernel, partial(_made, kind, archive))
 
 
-def _rebuilt(kind: Callable[..., Any], archive: Archive, kernel: Any) -> Any:
+def _made(kind: Callable[..., Any], archive: Archive, kernel: Any) -> Any:
     header, arrays = archive.header, archive.arrays
     model = kind(kernel, **header["parameters"])
     model._plan()

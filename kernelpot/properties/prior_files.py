@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
-from kernelpot.archive import Archive, check_numbers
+from kernelpot.archive import DAMAGE, Archive, check_numbers, damaged
 from kernelpot.data.check import HEAVIEST
-from kernelpot.errors import ModelFileError
+from kernelpot.errors import KernelpotError, ModelFileError
 from kernelpot.properties.composites import EncodedPair, Scaled
 from kernelpot.properties.encoded import Encoded
 from kernelpot.properties.files import KERNELS, item_arrays, items_from, kernel_of
@@ -75,6 +75,23 @@ def prior_parts(
     if isinstance(covariance, MatrixCovariance):
         arrays["units"] = covariance.units
     return header, arrays
+
+
+def rebuilt(archive: Archive, kernel: Any, make: Callable[[Any], Any]) -> Any:
+    """Return what `make` makes of a file with its kernel.
+
+    Raises
+    ------
+    ModelFileError
+        The file is damaged or altered, or needs another kernel than the one given.
+    """
+    try:
+        return make(kernel_from(archive, kernel))
+    # PyTorch refuses with a RuntimeError what does not fit together.
+    except (*DAMAGE, RuntimeError) as error:
+        if isinstance(error, KernelpotError):
+            raise ModelFileError(f"{archive.path}: {error}") from None
+        raise damaged(archive.path, error) from None
 
 
 def kernel_from(archive: Archive, given: Any) -> Any:
