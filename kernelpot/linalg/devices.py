@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float
 
 from kernelpot.errors import ParameterError
+from kernelpot.threads import one_blas
 
 if TYPE_CHECKING:
     import torch
@@ -27,6 +28,9 @@ CPU_BYTES = 64_000_000
 
 LARGEST_BYTES = 4_000_000_000
 """Working set of one piece on any device: beyond it nothing gets faster."""
+
+WORTH_THREADS = 1000
+"""Rows of a matrix from which its factorisation is shared out over threads."""
 
 FREE_SHARE = 0.3
 """Share of a device's free memory that the working sets of all threads together may take."""
@@ -91,17 +95,45 @@ def computing(device: str) -> Iterator[None]:
         if device != "cpu":
             yield
             return
-        with _Threads.lock:
-            if _Threads.inside == 0:
-                _Threads.before = torch.get_num_threads()
-            _Threads.inside += 1
-            torch.set_num_threads(1)
-        try:
+        with _one_thread():
             yield
-        finally:
-            with _Threads.lock:
-                _Threads.inside -= 1
-                torch.set_num_threads(_Threads.before)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Keep PyTorch to one thread on the CPU."""
+    import torch
+
+    with _Threads.lock:
+        if _Threads.inside == 0:
+            _Threads.before = torch.get_num_threads()
+        _Threads.inside += 1
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        with _Threads.lock:
+            _Threads.inside -= 1
+            torch.set_num_threads(_Threads.before)
+
+
+@contextmanager
+def calm(n: int) -> Iterator[None]:
+    """Keep BLAS and PyTorch to one thread while they work on matrices of n rows, unless these are large.
+
+    Of small ones two threads make little more than half the time where cores are free, and many times the time where
+    they are shared, as each waits for the other after every step.
+
+    Parameters
+    ----------
+    n
+        Rows; from `WORTH_THREADS` on nothing is changed.
+    """
+    if n >= WORTH_THREADS:
+        yield
+        return
+    with one_blas(), _one_thread():
+        yield
 
 
 def working_bytes(device: str, n_threads: int = 1) -> int:

@@ -39,8 +39,11 @@ UNIT = {"energy": 1e-4, "forces": 1e-4}
 STEP = 0.5
 """Of the exponents."""
 
-LIMITS = (-4.0, 5.0)
-"""Least and largest exponent."""
+LIMITS = (-2.0, 5.0)
+"""Least and largest exponent: labels of calculations are no smoother than 1e-6."""
+
+TIE = 0.02
+"""Scores that are this close are alike, and the larger noises are taken."""
 
 ROUNDING = 1e-10
 """Errors never count as smaller, so that their logarithms stay finite."""
@@ -112,7 +115,8 @@ def choose_noise(
     """Return the noises with the least left-out errors of a part of the structures.
 
     The sum of the logarithms of the kinds' root mean square errors is lowered on a lattice of half powers of ten, from
-    usual noises on, until no neighbour is better.
+    usual noises on, until no neighbour is better. Of noises whose errors are alike the largest are taken, as smaller
+    ones would make the model surer of itself than the errors warrant.
 
     Parameters
     ----------
@@ -141,7 +145,7 @@ def choose_noise(
             return np.inf
         return sum(float(np.log(max(np.sqrt(np.mean(e**2)), ROUNDING))) for e in found.values() if len(e))
 
-    best, value, n = descend(score, tuple(START[kind] for kind in kinds))
+    best, value, n = descend(score, tuple(START[kind] for kind in kinds), TIE)
     if not np.isfinite(value):
         raise ParameterError(
             f"the covariance of the labels is singular to round-off with every noise up to {_noise(kinds, best)}; "
@@ -152,8 +156,23 @@ def choose_noise(
     return noise
 
 
-def descend(score: Callable[[Exponents], float], start: Exponents) -> tuple[Exponents, float, int]:
-    """Walk to the lowest neighbour on a lattice until there is none; return place, value and how many were tried."""
+def descend(score: Callable[[Exponents], float], start: Exponents, tie: float = 0.0) -> tuple[Exponents, float, int]:
+    """Walk to the lowest neighbour on a lattice until there is none.
+
+    Parameters
+    ----------
+    score
+        To minimise.
+    start
+        Where to begin.
+    tie
+        Of all places looked at whose score exceeds the lowest by no more, that with the largest sum is taken.
+
+    Returns
+    -------
+    tuple
+        Place, score, and how many places were looked at.
+    """
     known: dict[Exponents, float] = {start: score(start)}
     here = start
     while True:
@@ -166,8 +185,12 @@ def descend(score: Callable[[Exponents], float], start: Exponents) -> tuple[Expo
             # Where noises are too small for round-off, larger ones are not.
             best = tuple(min(a + STEP, LIMITS[1]) for a in here)
         if best == here:
-            return here, known[here], len(known)
+            break
         here = best
+    lowest = known[here]
+    if np.isfinite(lowest):
+        here = max((place for place in known if known[place] <= lowest + tie), key=lambda p: (sum(p), -known[p]))
+    return here, known[here], len(known)
 
 
 def _part(labels: Labels, kinds: Sequence[str], seed: int) -> list[int]:

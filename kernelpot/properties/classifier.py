@@ -15,7 +15,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from kernelpot.archive import Archive
 from kernelpot.design.given import MOST_SEED, real, whole
 from kernelpot.errors import DataError, ParameterError
-from kernelpot.linalg.devices import check_device
+from kernelpot.linalg.devices import calm, check_device
 from kernelpot.properties.classifier_evidence import LaplaceEvidence, matrix, modes
 from kernelpot.properties.classifier_files import read_classes, write_classifier
 from kernelpot.properties.classifier_laplace import averaged
@@ -319,7 +319,8 @@ class Classifier(ClassifierMixin, BaseEstimator):
         if len(columns) > self.n_warm:
             chosen = np.sort(rng.permutation(len(columns))[: self.n_warm])
             some, columns = prior.subset(chosen), columns[chosen]
-        found = best_of(LaplaceEvidence(some, columns), self.starts, rng)
+        with calm(len(columns)):
+            found = best_of(LaplaceEvidence(some, columns), self.starts, rng)
         prior.parameters.assign(found.theta)
         return found.evaluations
 

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from kernelpot.design.given import shown
 from kernelpot.errors import ParameterError
 from kernelpot.properties.gp_parameters import Parameters, Prior
+from kernelpot.properties.site_kernel import SiteKernel
 
 NAMES = ("rbf", "matern12", "matern32", "matern52", "rq", "linear")
 
@@ -52,6 +53,7 @@ def feature_kernel(
         )
     else:
         own = copy.deepcopy(kernel)
+        _widen(own, x.shape[1])
         if not any(isinstance(part, ScaleKernel) for part in own.modules()):
             own = ScaleKernel(own)
         if len(own.batch_shape) > 0:
@@ -70,6 +72,19 @@ def feature_kernel(
     if isinstance(kernel, str):
         parameters.assign(parameters.centre)
     return own, parameters
+
+
+def _widen(kernel: Kernel, n_features: int) -> None:
+    """Tell kernels of sites how many numbers there are of each, where they do not know."""
+    for part in kernel.modules():
+        if isinstance(part, SiteKernel) and part.width is None:
+            columns = n_features if part.active_dims is None else len(part.active_dims)
+            if columns % part.n_sites:
+                raise ParameterError(
+                    f"`kernel` compares {part.n_sites} sites of equally many numbers, got rows of {columns} features; "
+                    "make them by CompositionFeatures with as many sites, without `symmetric` there."
+                )
+            part.widen(columns // part.n_sites)
 
 
 def _by_name(text: str, width: int, *, ard: bool) -> Kernel:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from kernelpot.design.given import MOST_SEED, shown, whole
 from kernelpot.errors import ParameterError
+from kernelpot.linalg.devices import calm
 from kernelpot.properties.gp_cg import IterativePosterior
 from kernelpot.properties.gp_covariance import Covariance
 from kernelpot.properties.gp_evidence import Evidence, NoiseModel
@@ -110,7 +111,8 @@ def _on_subset(
     if len(prior) > plan.n_warm:
         chosen = np.sort(rng.permutation(len(prior))[: plan.n_warm])
         prior, targets = prior.subset(chosen), targets[chosen]
-    return best_of(Evidence(prior, targets, noise), plan.starts, rng)
+    with calm(len(prior)):
+        return best_of(Evidence(prior, targets, noise), plan.starts, rng)
 
 
 def _inducing(

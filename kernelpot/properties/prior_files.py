@@ -19,6 +19,7 @@ from kernelpot.properties.gp_covariance import Covariance, Items, MatrixCovarian
 from kernelpot.properties.gp_inputs import structure_kernels
 from kernelpot.properties.gp_scaling import Scaling
 from kernelpot.properties.gp_targets import Trend
+from kernelpot.properties.site_kernel import SiteKernel
 from kernelpot.properties.structure_kernel import StructureKernel
 
 
@@ -55,7 +56,7 @@ def prior_parts(
     parameters = {k: v for k, v in model.get_params(deep=False).items() if k not in ("kernel", "device")}
     header = {
         "parameters": {k: v.item() if isinstance(v, np.generic) else v for k, v in parameters.items()},
-        "kernel": model.kernel if isinstance(model.kernel, str) else None,
+        "kernel": _kernel_name(model.kernel),
         "structure_kernels": [kernel.settings() for kernel in getattr(covariance, "kernels", kernels)],
         "hyper_parameters": covariance.parameters.names,
         "trend": {"kind": trend.kind, "species": list(trend.species)},
@@ -104,9 +105,10 @@ def kernel_from(archive: Archive, given: Any) -> Any:
     """
     named, wanted = archive.header["kernel"], archive.header["structure_kernels"]
     if named is not None:
+        own = SiteKernel(**named) if isinstance(named, dict) else str(named)
         if given is not None:
-            raise ModelFileError(f"the file holds its kernel, {named!r}; leave `kernel` out.")
-        return str(named)
+            raise ModelFileError(f"the file holds its kernel, {own!r}; leave `kernel` out.")
+        return own
     if given is None and wanted and all(settings["name"] in KERNELS for settings in wanted):
         return [kernel_of(settings) for settings in wanted]
     if given is None:
@@ -117,6 +119,13 @@ def kernel_from(archive: Archive, given: Any) -> Any:
     if found != wanted:
         raise ModelFileError(f"`kernel` must be the one that was fitted, {wanted}, got {found}.")
     return given
+
+
+def _kernel_name(kernel: Any) -> str | dict[str, Any] | None:
+    """Return what the kernel of a file is made again from; None where it has to be given."""
+    if isinstance(kernel, SiteKernel):
+        return kernel.settings()
+    return kernel if isinstance(kernel, str) else None
 
 
 def prior_from(archive: Archive, kernel: Any, *, ard: bool) -> Prior:

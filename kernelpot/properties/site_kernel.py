@@ -35,7 +35,7 @@ class SiteKernel(Kernel):
     n_sites
         Number of sites; the columns of a row are the numbers of the first, of the second, and so on, as many for each.
     width
-        Numbers of each site.
+        Numbers of each site; None: as many as the columns of the rows that a `GP` or a `Classifier` is fitted to allow.
     symmetric
         Groups of sites, counted from 0, that may be exchanged.
 
@@ -46,22 +46,36 @@ class SiteKernel(Kernel):
     """
 
     has_lengthscale = False
+    width: int | None
 
-    def __init__(self, n_sites: int, width: int, symmetric: Sequence[Sequence[int]] = ()) -> None:
-        for name, value in (("n_sites", n_sites), ("width", width)):
+    def __init__(self, n_sites: int, width: int | None = None, symmetric: Sequence[Sequence[int]] = ()) -> None:
+        for name, value in (("n_sites", n_sites), ("width", 1 if width is None else width)):
             if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
                 raise ParameterError(f"`{name}` must be a whole number from 1 on, got {value!r}.")
         super().__init__()
-        groups = _checked_groups(symmetric, int(n_sites))
-        self.n_sites, self.width = int(n_sites), int(width)
-        self.orders = tuple(_orders(groups, self.n_sites))
+        self.groups = _checked_groups(symmetric, int(n_sites))
+        self.n_sites, self.width = int(n_sites), None
+        self.orders = tuple(_orders(self.groups, self.n_sites))
         # Sites of a group take the parameters of its first.
-        owner = {site: group[0] for group in groups for site in group}
+        owner = {site: group[0] for group in self.groups for site in group}
         kinds = sorted({owner.get(site, site) for site in range(self.n_sites)})
         self.kind = tuple(kinds.index(owner.get(site, site)) for site in range(self.n_sites))
-        start = LENGTH * self.width**0.5
-        self._register("length", torch.full((len(kinds), self.width), start, dtype=torch.float64))
-        self._register("theta", torch.ones(len(kinds), dtype=torch.float64))
+        if width is not None:
+            self.widen(int(width))
+
+    def __repr__(self) -> str:
+        """Return the call that makes an equal kernel, but for its hyper-parameters."""
+        return f"SiteKernel({self.n_sites}, width={self.width}, symmetric={self.groups})"
+
+    def settings(self) -> dict[str, Any]:
+        """Return the settings as JSON values."""
+        return {"n_sites": self.n_sites, "width": self.width, "symmetric": [list(group) for group in self.groups]}
+
+    def widen(self, width: int) -> None:
+        """Make the parameters for so many numbers of each site, where the width is not known yet."""
+        self.width, kinds = width, max(self.kind) + 1
+        self._register("length", torch.full((kinds, width), LENGTH * width**0.5, dtype=torch.float64))
+        self._register("theta", torch.ones(kinds, dtype=torch.float64))
 
     def _register(self, name: str, value: Tensor) -> None:
         constraint = Positive()
@@ -80,6 +94,8 @@ class SiteKernel(Kernel):
 
     def forward(self, x1: Tensor, x2: Tensor, diag: bool = False, **params: Any) -> Tensor:  # noqa: ARG002
         """Return the kernel matrix of rows, or its diagonal."""
+        if self.width is None:
+            raise RuntimeError("the width of a SiteKernel is not known before a fit; give `width`")
         lengths, thetas = self.lengths, self.thetas
         left = [self._site(x1, site) / lengths[kind] for site, kind in enumerate(self.kind)]
         right = [self._site(x2, site) / lengths[kind] for site, kind in enumerate(self.kind)]
@@ -99,9 +115,10 @@ class SiteKernel(Kernel):
         return total / len(self.orders)
 
     def _site(self, x: Tensor, site: int) -> Tensor:
-        if x.shape[-1] != self.n_sites * self.width:
-            raise RuntimeError(f"{self.n_sites} sites of {self.width} numbers need {self.n_sites * self.width} columns")
-        return x[..., site * self.width : (site + 1) * self.width]
+        width = self.width or 0
+        if x.shape[-1] != self.n_sites * width:
+            raise RuntimeError(f"{self.n_sites} sites of {width} numbers need {self.n_sites * width} columns")
+        return x[..., site * width : (site + 1) * width]
 
 
 def _squared(a: Tensor, b: Tensor) -> Tensor:

@@ -9,9 +9,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
 
 import kernelpot as kp
-from kernelpot.errors import ParameterError
+from kernelpot.errors import ModelFileError, ParameterError
 from kernelpot.properties.gp import GP
 from kernelpot.properties.site_kernel import SiteKernel
 
@@ -97,3 +99,34 @@ def test_what_cannot_be_is_refused(arguments, message):
 def test_rows_of_another_length_are_refused():
     with pytest.raises(ParameterError, match="`kernel` does not fit rows of 5 features"):
         GP(SiteKernel(2, 3)).fit(np.zeros((4, 5)), np.arange(4.0))
+
+
+def test_the_width_is_that_of_the_rows_where_none_is_given():
+    x, y = kp.CompositionFeatures(SITES, MODES).fit_transform(ROWS), np.arange(4.0)
+    settings = {"noise": 0.1, "optimise": False}
+    found, expected = (GP(k, **settings).fit(x, y) for k in (SiteKernel(4), SiteKernel(4, 3)))
+    np.testing.assert_array_equal(found.predict(x), expected.predict(x))
+    assert found.kernel.width is None
+    assert repr(found.kernel) == "SiteKernel(4, width=None, symmetric=())"
+    with pytest.raises(ParameterError, match="compares 5 sites of equally many numbers, got rows of 12 features"):
+        GP(SiteKernel(5), **settings).fit(x, y)
+    with pytest.raises(RuntimeError, match="not known before a fit"):
+        matrix(SiteKernel(4), x)
+
+
+def test_the_number_of_modes_can_be_searched():
+    pipe = make_pipeline(kp.CompositionFeatures(SITES, MODES), GP(SiteKernel(4), noise=0.1, optimise=False))
+    search = GridSearchCV(pipe, {"compositionfeatures__elements__n": [2, 3, 5]}, cv=2, error_score="raise")
+    search.fit(ROWS, np.arange(4.0))
+    assert np.isfinite(search.cv_results_["mean_test_score"]).all()
+
+
+def test_files_hold_the_kernel(tmp_path):
+    x, y = kp.CompositionFeatures(SITES, MODES).fit_transform(ROWS), np.array([0.0, 1.0, 1.0, 0.0])
+    for model in (kp.GP(SiteKernel(4, symmetric=((0, 1),))), kp.Classifier(SiteKernel(4, 3, ((0, 1),)))):
+        model.fit(x, y).save(tmp_path / "m.kp")
+        again = kp.load(tmp_path / "m.kp")
+        np.testing.assert_allclose(again.predict(x), model.predict(x), rtol=1e-9)
+        assert repr(again.kernel) == repr(model.kernel)
+        with pytest.raises(ModelFileError, match="holds its kernel, SiteKernel"):
+            kp.load(tmp_path / "m.kp", kernel=SiteKernel(4, 3))
