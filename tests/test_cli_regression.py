@@ -56,6 +56,19 @@ def test_regress_evaluate_and_predict_agree_with_python(files, capsys):
     assert scores["mae"] < 0.3 * spread
 
 
+def test_an_element_that_training_lacks_ends_before_the_fit(files, capsys):
+    train, out = str(files / "train.xyz"), files / "never.kp"
+    strange = [molecule("H2O"), molecule("CH3SH"), molecule("SO2")]
+    for atoms in strange:
+        atoms.info["u0"] = 1.0
+    write(files / "strange.xyz", strange)
+    test = str(files / "strange.xyz")
+    assert main(["regress", train, "--property", "u0", "--out", str(out), "--test", test, *SIZE]) == 2
+    said = capsys.readouterr().err
+    assert "strange.xyz@1: S stands in no training structure, and so in 2 of 3 test structures" in said
+    assert not out.exists()
+
+
 def test_intensive_properties_take_averages_and_a_mean(files, capsys):
     out = str(files / "mean.kp")
     arguments = [str(files / "train.xyz"), "--property", "u0", "--out", out, "--combine", "average"]

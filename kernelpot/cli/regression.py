@@ -11,7 +11,7 @@ import numpy as np
 import kernelpot as kp
 from kernelpot.cli.common import check_model, descriptor_of, kernel_of, shortened, source_of, write_structures
 from kernelpot.cli.output import check_outputs, show, table, write_json
-from kernelpot.errors import DataError, LabelError, ParameterError
+from kernelpot.errors import DataError, LabelError, ParameterError, SpeciesError
 from kernelpot.progress import track
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ def regress(args: Namespace) -> None:
     y, y_test = (_values(s, args.property, "name the property with --property") for s in (train, test))
     if len(train) < 2:
         raise DataError(f"{source_of(train[0], 0)}: a fit needs at least two structures, found one; give more")
+    _check_elements(train, test)
     baseline = args.baseline or ("composition" if args.combine == "sum" else "mean")
     kernel = kp.StructureKernel(
         descriptor_of(args), kernel_of(args), combine=args.combine, normalise=args.combine != "sum"
@@ -69,6 +70,19 @@ def regress(args: Namespace) -> None:
         show(f"\n{_scores(f'test, {len(test)} structures', content['test'])}", args.json)
     show(f"\nwrote {args.out}", args.json)
     write_json(args.json, content)
+
+
+def _check_elements(train: Sequence[Atoms], test: Sequence[Atoms]) -> None:
+    """Refuse test structures with elements that training lacks, before anything is fitted."""
+    known = {symbol for atoms in train for symbol in atoms.symbols}
+    foreign = [k for k, atoms in enumerate(test) if not known.issuperset(atoms.symbols)]
+    if foreign:
+        first = test[foreign[0]]
+        symbols = ", ".join(sorted(set(first.symbols) - known))
+        raise SpeciesError(
+            f"{source_of(first, foreign[0])}: {symbols} stands in no training structure, and so in {len(foreign)} of "
+            f"{len(test)} test structures; train with such structures, or leave these out of the test"
+        )
 
 
 def evaluate_property(args: Namespace, model: KernelRidge) -> None:

@@ -17,7 +17,7 @@ from kernelpot.design.expected import Curve, Target, expected_errors, mean_curve
 from kernelpot.design.findings import Feasibility, Remaining, Swap
 from kernelpot.design.gains import Path
 from kernelpot.design.given import MOST_SEED, real, reals, whole
-from kernelpot.design.information import Information, require
+from kernelpot.design.information import PROPERTY, Information, require
 from kernelpot.design.limits import Cost
 from kernelpot.design.precision import Precision
 from kernelpot.design.problem import make_criterion
@@ -168,6 +168,11 @@ class _Additions:
 
 def _check(info: Information, pool: Information | None, target: Information | None) -> None:
     require(info, "info")
+    if info.description.get("labels") == PROPERTY:
+        raise ParameterError(
+            "`info` must be of energies, forces or stresses, got that of a property: its errors are in units of its "
+            "kernel, of which `assess` knows nothing; `curve` of a choice, and `std` of a fitted model, tell of them."
+        )
     for name, other in (("pool", pool), ("target", target)):
         if other is None:
             continue

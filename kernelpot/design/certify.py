@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Int
 
-from kernelpot.design.choice import Choice
+from kernelpot.design.choice import SILENCE, SILENT, Choice
 from kernelpot.design.criteria import Criterion
 from kernelpot.design.given import real, whole
 from kernelpot.design.information import Information
@@ -75,6 +75,8 @@ class Certificate:
             f"value {self.value:.6g}; no choice {beyond} {self.bound:.6g}; best fractional choice {self.relaxed:.6g}",
             f"relaxation gap {self.relaxation_gap:.1e} after {self.steps} steps, {self.seconds:.1f} s",
         ]
+        if floor < SILENT:
+            lines.append(SILENCE)
         if self.truncation_loss > _WORTH_SAYING:
             lines.append(
                 f"{self.truncation_loss:.3f} of the certificate is lost to shortened blocks: "

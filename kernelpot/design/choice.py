@@ -11,6 +11,14 @@ from jaxtyping import Float, Int
 
 _SHOWN = 12
 
+SILENT = 0.05
+"""Efficiency bound below which nothing is said of a choice."""
+
+SILENCE = (
+    "so low a bound says nothing of the choice: where noise is small, a part of a label counts nearly as a whole one, "
+    "and fractional choices, which the bound is taken from, leave whole ones far behind"
+)
+
 
 @dataclass(frozen=True, eq=False)
 class Choice:
@@ -93,6 +101,8 @@ class Choice:
                 else (f"by {self.efficiency_from}")
             )
             lines.append(f"efficiency against the best possible choice: at least {floor:.3f} ({how})")
+            if floor < SILENT:
+                lines.append(SILENCE)
         lines += self._bill()
         if self.n_repeated:
             lines.append(f"{self.n_repeated} of them repeat another structure, for only {self.n_distinct} are distinct")

@@ -18,6 +18,9 @@ from kernelpot.errors import ParameterError
 
 _CHUNK = 1 << 14
 
+PROPERTY = "property"
+"""What the description calls labels that are neither energies nor forces nor stresses, but a property of structures."""
+
 
 @dataclass(frozen=True, eq=False)
 class Information:

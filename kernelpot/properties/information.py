@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from kernelpot.design.given import real, whole
-from kernelpot.design.information import Information
+from kernelpot.design.information import PROPERTY, Information
 from kernelpot.errors import ParameterError
 from kernelpot.properties.composites import structures_of
 from kernelpot.properties.inputs import Precomputed, choose_items, means_of
@@ -79,7 +79,7 @@ class PropertySpace:
             groups=("",) * n if structures is None else structures.groups,
             means=means_of(encoded),
             discarded=np.zeros((n, 3)),
-            description={"noise": self.noise, "n_inducing": len(self.items)},
+            description={"labels": PROPERTY, "noise": self.noise, "n_inducing": len(self.items)},
             environments=None if structures is None else structures.environments,
         )
 

@@ -43,6 +43,24 @@ def test_variances_are_those_of_the_exact_process():
     np.testing.assert_allclose((fitted.std(POOL) / fitted.amplitude()) ** 2, found + ALPHA, rtol=1e-5)
 
 
+def test_an_assessment_does_not_speak_of_properties_as_of_energies():
+    info = kp.KernelRidge(KERNEL, alpha=ALPHA).prepare(POOL).information(POOL)
+    for part in (info, info.take(np.arange(10))):
+        with pytest.raises(ParameterError, match="`info` must be of energies, forces or stresses"):
+            kp.design.assess(part)
+
+
+def test_a_bound_that_says_nothing_says_so():
+    info = kp.KernelRidge(KERNEL, alpha=1e-12).prepare(POOL).information(POOL)
+    choice = kp.design.select(info, 5, criterion="IV")
+    certificate = kp.design.certify(info, choice, criterion="IV")
+    assert certificate.efficiency < 0.05
+    assert "says nothing of the choice" in str(certificate)
+    assert "says nothing of the choice" in str(choice)
+    plain = kp.KernelRidge(KERNEL, alpha=1.0).prepare(POOL).information(POOL)
+    assert "says nothing" not in str(kp.design.select(plain, 5, criterion="IV"))
+
+
 def test_the_curve_of_d_is_the_log_determinant_of_the_kernel_matrix():
     info = kp.KernelRidge(KERNEL, alpha=ALPHA).prepare(POOL).information(POOL)
     choice = kp.design.select(info, 8, criterion="D")
