@@ -39,7 +39,7 @@ class Baseline:
     ) -> Baseline:
         """Fit to y by weighted least squares; where elements cannot be told apart, the smallest values that do."""
         if kind is not None and not (isinstance(kind, str) and kind in KINDS):
-            raise ParameterError(f'`baseline` must be "mean", "composition" or None, got {kind!r}.')
+            raise ParameterError(f'`baseline` must be "auto", "mean", "composition" or None, got {kind!r}.')
         if kind is None:
             return cls(None, np.empty((0, y.shape[1])))
         if kind == "mean":

@@ -57,6 +57,7 @@ def write_ridge(path: str | Path, model: Any, label: str | None) -> None:
             "alpha": model.alpha_,
             "jitter": model.jitter_,
             "single": model._single,
+            "baseline": model.baseline_.kind,
             "species": model.baseline_.species,
             "n_features": getattr(model, "n_features_in_", None),
             "n_items": len(model.items_),

@@ -27,6 +27,7 @@ from kernelpot.properties.gp_targets import FREEDOM, Targets, Trend
 from kernelpot.properties.gp_training import Plan, check_switches, train
 from kernelpot.properties.inputs import UnfittedError
 from kernelpot.properties.protocol import Kernel
+from kernelpot.properties.structure_kernel import extensive
 
 if TYPE_CHECKING:
     import gpytorch
@@ -56,7 +57,8 @@ class GP(RegressorMixin, BaseEstimator):
         Standard deviation of a label in units of y; None: found with the kernel, relative to each output's spread.
     mean
         "constant", "zero", or "composition": linear in the numbers of atoms of each element. Coefficients have normal
-        priors about their least-squares estimate, three times what the estimate leaves of y.
+        priors about their least-squares estimate, three times what the estimate leaves of y. "auto": "composition"
+        where all kernels are plain sums over the environments of structures, else "constant".
     normalise
         Divide features by their spread after taking off their mean, and targets by what the mean leaves of them.
     n_inducing
@@ -84,7 +86,7 @@ class GP(RegressorMixin, BaseEstimator):
         *,
         ard: bool = True,
         noise: float | None = None,
-        mean: str = "constant",
+        mean: str = "auto",
         normalise: bool = True,
         n_inducing: int | None = None,
         solver: str = "cholesky",
@@ -123,7 +125,10 @@ class GP(RegressorMixin, BaseEstimator):
         kernels = structure_kernels(self.kernel)
         values: Any = items(X, kernels, least=2) if kernels else features(self, X, reset=True, least=2)
         labels, self._single = targets(y, len(values))
-        trend = Trend.of(self.mean, values)
+        kind = self.mean
+        if isinstance(kind, str) and kind == "auto":
+            kind = "composition" if kernels and all(map(extensive, kernels)) else "constant"
+        trend = Trend.of(kind, values)
         columns = trend.columns(values)
         self._targets = Targets.of(trend, columns, labels, normalise=self.normalise)
         z = self._targets.standardised(columns, labels)

@@ -47,7 +47,9 @@ class Trend:
             The kind is unknown, or elements are asked for where items have none.
         """
         if not isinstance(kind, str) or kind not in MEANS:
-            raise ParameterError(f"`mean` must be one of {', '.join(MEANS)}, got {kind!r}.")
+            raise ParameterError(
+                f"`mean` must be one of {', '.join(MEANS)}, got {kind!r}; a regression also takes auto."
+            )
         if kind != "composition":
             return cls(kind, (), (1.0,) if kind == "constant" else ())
         encoded = structures_of(items)

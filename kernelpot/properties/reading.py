@@ -10,7 +10,7 @@ import numpy as np
 from kernelpot.archive import DAMAGE, Archive, check_numbers, damaged
 from kernelpot.design.given import real, whole
 from kernelpot.errors import KernelpotError
-from kernelpot.properties.baseline import KINDS, Baseline
+from kernelpot.properties.baseline import Baseline
 from kernelpot.properties.composites import EncodedPair
 from kernelpot.properties.files import FORMAT, STATES, VERSIONS, items_from, kernel_of
 from kernelpot.properties.inputs import KernelRows, Precomputed, means_of, takes_rows
@@ -48,8 +48,10 @@ def _rebuilt(header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Ker
     outputs = _check_shapes(facts, parts, len(items))
     _check_items(kernel, items, facts["n_features"])
     species = tuple(int(z) for z in facts["species"])
-    terms = {"composition": len(species), "mean": 1, None: 0}[settings["baseline"]]
-    if settings["baseline"] not in KINDS or baseline.shape != (terms, outputs):
+    # Files of earlier versions have no "auto", and no second place for what it became.
+    kind = facts.get("baseline", settings["baseline"])
+    terms = {"composition": len(species), "mean": 1, None: 0}[kind]
+    if settings["baseline"] not in (kind, "auto") or baseline.shape != (terms, outputs):
         raise ValueError("the baseline does not fit the outputs")
     jitter = real(facts["jitter"], "jitter")
     if made is Exact:
@@ -57,7 +59,7 @@ def _rebuilt(header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Ker
     else:
         parts["calibrating"] = _calibrating(arrays["calibrating"], len(parts["variance_left"]))
     model.kernel_, model.items_, model.state_ = kernel, items, made(**parts)
-    model.baseline_ = Baseline(settings["baseline"], baseline, species)
+    model.baseline_ = Baseline(kind, baseline, species)
     model.alpha_ = real(facts["alpha"], "alpha", above=True)
     model.jitter_, model._single = jitter, bool(facts["single"])
     label = facts.get("label")

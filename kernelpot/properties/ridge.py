@@ -30,6 +30,7 @@ from kernelpot.properties.inputs import (
     require_fitted,
 )
 from kernelpot.properties.solvers import Exact, smallest_eigenvalue
+from kernelpot.properties.structure_kernel import extensive
 
 ENTRIES = 20_000_000
 """Kernel values held at a time where rows are streamed."""
@@ -52,7 +53,8 @@ class KernelRidge(RegressorMixin, BaseEstimator):
         leave-one-out error, found with one kernel matrix.
     baseline
         Subtracted before, added after: "mean", "composition" (least squares on the numbers of atoms of each element,
-        for extensive properties) or None.
+        for extensive properties) or None. "auto": "composition" where the kernel is a plain sum over environments,
+        else "mean".
     n_inducing
         Work in the space of so many of the training items (the Nyström approximation, by subset of regressors), with
         memory for n_inducing² numbers and a block; None or more than there are items: all of them, exactly.
@@ -85,7 +87,7 @@ class KernelRidge(RegressorMixin, BaseEstimator):
         kernel: Any = "rbf",
         *,
         alpha: float | Sequence[float] = 1e-6,
-        baseline: str | None = "mean",
+        baseline: str | None = "auto",
         n_inducing: int | None = None,
         inducing: str = "random",
         seed: int = 0,
@@ -135,7 +137,10 @@ class KernelRidge(RegressorMixin, BaseEstimator):
             items, y, weights = items[used], y[used], weights[used]
         self.kernel_ = kernel.prepared(items)
         encoded = self.kernel_.encode(items)
-        self.baseline_ = Baseline.fitted(self.baseline, encoded, y, weights)
+        kind = self.baseline
+        if isinstance(kind, str) and kind == "auto":
+            kind = "composition" if extensive(self.kernel_) else "mean"
+        self.baseline_ = Baseline.fitted(kind, encoded, y, weights)
         rest = y - self.baseline_.predict(encoded, len(y))
         if self.n_inducing is None or whole(self.n_inducing, "n_inducing", least=1) >= len(y):
             self.items_ = encoded

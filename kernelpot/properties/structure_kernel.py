@@ -12,7 +12,7 @@ from kernelpot.descriptors.protocol import Descriptor
 from kernelpot.design.given import real
 from kernelpot.errors import ParameterError
 from kernelpot.kernels import DotProduct
-from kernelpot.properties.composites import Composable, distance
+from kernelpot.properties.composites import Composable, Product, Scaled, Sum, distance
 from kernelpot.properties.encoded import Encoded, encode, settled
 from kernelpot.properties.environments import EnvironmentKernel, OfUnitVectors, own_sums, sums
 from kernelpot.properties.rematch import own_rematch, rematch
@@ -310,3 +310,12 @@ def _divide(values: Float[np.ndarray, "n m"], rows: np.ndarray, columns: np.ndar
     """Divide by both, in place; what has no length stays zero."""
     values /= np.where(rows > 0, rows, 1)[:, None]
     values /= np.where(columns > 0, columns, 1)
+
+
+def extensive(kernel: Any) -> bool:
+    """Tell whether a kernel grows with its structures, as that of a total energy: a plain sum over environments."""
+    if isinstance(kernel, Scaled):
+        return extensive(kernel.kernel)
+    if isinstance(kernel, Sum | Product):
+        return extensive(kernel.first) and extensive(kernel.second)
+    return isinstance(kernel, StructureKernel) and kernel.combine == "sum" and not kernel.normalise

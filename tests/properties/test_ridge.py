@@ -438,3 +438,33 @@ def test_folds_must_fit():
         model.leave_out([1, 2])
     with pytest.raises(ParameterError, match="needs an exact fit"):
         ridge(n_inducing=5).fit(X, Y).leave_out(np.zeros(40))
+
+
+def test_the_baseline_is_composition_where_the_kernel_is_a_plain_sum():
+    crystals = make.copper_gold_set(8, kinds=("energy",))
+    y = np.array([atoms.get_potential_energy() for atoms in crystals])
+    soap = kp.SOAP(cutoff=3.5, n_max=3, l_max=2)
+    plain = kp.StructureKernel(soap, kp.Gaussian(0.5))
+    average = kp.StructureKernel(soap, kp.Gaussian(0.5), combine="average")
+    relative = kp.StructureKernel(soap, kp.Gaussian(0.5), normalise=True)
+    for kernel, kind in (
+        (plain, "composition"), (0.5 * plain + plain * plain, "composition"), (average, "mean"), (relative, "mean"),
+        (plain + average, "mean"),
+    ):  # fmt: skip
+        model = kp.KernelRidge(kernel, alpha=1e-3).fit(crystals, y)
+        assert (model.baseline, model.baseline_.kind) == ("auto", kind)
+        same(
+            model.predict(crystals),
+            kp.KernelRidge(kernel, alpha=1e-3, baseline=kind).fit(crystals, y).predict(crystals),
+        )
+    assert kp.KernelRidge("rbf").fit(X, Y).baseline_.kind == "mean"
+    process = kp.GP([plain, plain], optimise=False).fit(crystals, y)
+    same(
+        process.predict(crystals),
+        kp.GP([plain] * 2, optimise=False, mean="composition").fit(crystals, y).predict(crystals),
+    )
+    mixed = kp.GP([plain, average], optimise=False).fit(crystals, y)
+    same(
+        mixed.predict(crystals),
+        kp.GP([plain, average], optimise=False, mean="constant").fit(crystals, y).predict(crystals),
+    )
