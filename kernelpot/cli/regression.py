@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from argparse import Namespace
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -116,7 +117,9 @@ def predict_classes(args: Namespace, model: Classifier) -> None:
     for k, (atoms, found, probability) in enumerate(zip(structures, classes, largest, strict=True)):
         copy = atoms.copy()
         copy.calc = None
-        copy.info |= {f"{name}_predicted": found, f"{name}_probability": probability, "predicted_by": "kernelpot"}
+        copy.info |= {
+            f"{name}_predicted": _kept(found), f"{name}_probability": probability, "predicted_by": "kernelpot",
+        }  # fmt: skip
         copies.append(copy)
         rows.append((k, source_of(atoms, k), str(atoms.symbols), len(atoms), found, probability))
     write_structures(args.out, copies)
@@ -125,6 +128,19 @@ def predict_classes(args: Namespace, model: Classifier) -> None:
     keys = ("source", "formula", "n_atoms", "class", "probability")
     content = [dict(zip(keys, row[1:], strict=True)) for row in rows]
     write_json(args.json, {"model": args.model, "property": name, "out": args.out, "structures": content})
+
+
+def _kept(value: Any) -> Any:
+    """Return a class as extended XYZ keeps it: text that would come back as something else, "" or "17", as JSON."""
+    from ase.io.extxyz import key_val_dict_to_str, key_val_str_to_dict
+
+    if not isinstance(value, str):
+        return value
+    # Empty text would take the place of what stands behind it.
+    again = key_val_str_to_dict(key_val_dict_to_str({"class": value, "next": 1}))
+    same = isinstance(again.get("class"), str) and again["class"] == value and value.splitlines() == [value]
+    # ASE takes one backslash off when it reads.
+    return value if same else "_JSON " + json.dumps(value).replace("\\", "\\\\")
 
 
 def _read(files: Sequence[str], name: str) -> list[Atoms]:
