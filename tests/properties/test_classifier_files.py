@@ -112,6 +112,7 @@ ALTERED = {
     "another seed": lambda h, a: h["parameters"].update(seed="x"),
     "unknown settings": lambda h, a: h["parameters"].update(code="1"),
     "a mean": lambda h, a: h["trend"].update(kind="x"),
+    "a mean that was not fitted": lambda h, a: h["parameters"].update(mean="zero"),
     "a kernel": lambda h, a: h.update(kernel="os.system"),
     "evaluations": lambda h, a: h.update(n_evaluations=-1),
     "a label": lambda h, a: h.update(label=3),
@@ -175,6 +176,19 @@ def test_the_command_line_writes_classes_with_their_probabilities(tmp_path, caps
     )
     assert main(["evaluate", *files[:2]]) == 2
     assert "`evaluate` scores numbers; `kernelpot predict` writes its classes" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("other", ["", "T", "17", "1 2 3", "two\nlines", "a\\b", 'a "b" c', "a=b"])
+def test_classes_come_back_from_the_file_as_the_text_they_are(other, tmp_path):
+    model = kp.Classifier(KERNEL, optimise=False).fit(CRYSTALS, np.where(GOLD, "rich", other))
+    model.save(tmp_path / "m.kp", label="gold")
+    write(tmp_path / "x.xyz", CRYSTALS)
+    assert (
+        main(["predict", *(str(tmp_path / name) for name in ("m.kp", "x.xyz")), "--out", str(tmp_path / "o.xyz")]) == 0
+    )
+    found = [atoms.info for atoms in read(tmp_path / "o.xyz", ":")]
+    assert [info["gold_predicted"] for info in found] == model.predict(CRYSTALS).tolist()
+    assert all(info["gold_probability"] >= 0.5 for info in found)
 
 
 @pytest.mark.parametrize(
