@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from argparse import Namespace
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -120,8 +121,8 @@ def predict_property(args: Namespace, model: KernelRidge) -> None:
 
 
 def predict_classes(args: Namespace, model: Classifier) -> None:
-    """Write structures with their most probable class and its posterior probability."""
-    name = _name(args, model)
+    """Write structures with their most probable class, its posterior probability, and whether the model refuses it."""
+    name, least = _name(args, model), model.reject
     structures = _read(args.files, name)
     chunks = [structures[start : start + CHUNK] for start in track(range(0, len(structures), CHUNK), "predicting")]
     probabilities = np.concatenate([model.predict_proba(part) for part in chunks])
@@ -130,15 +131,38 @@ def predict_classes(args: Namespace, model: Classifier) -> None:
     for k, (atoms, found, probability) in enumerate(zip(structures, classes, largest, strict=True)):
         copy = atoms.copy()
         copy.calc = None
-        copy.info |= {f"{name}_predicted": found, f"{name}_probability": probability, "predicted_by": "kernelpot"}
+        copy.info |= {
+            f"{name}_predicted": _kept(found), f"{name}_probability": probability, "predicted_by": "kernelpot",
+        }  # fmt: skip
+        refused = least is not None and probability < least
+        if least is not None:
+            copy.info[f"{name}_refused"] = refused
         copies.append(copy)
-        rows.append((k, source_of(atoms, k), str(atoms.symbols), len(atoms), found, probability))
+        rows.append((k, source_of(atoms, k), str(atoms.symbols), len(atoms), found, probability, refused))
     write_structures(args.out, copies)
-    head = ("#", "source", "formula", "atoms", name, "probability")
-    show(f"{shortened(head, rows)}\n\nwrote {args.out}", args.json)
-    keys = ("source", "formula", "n_atoms", "class", "probability")
+    head = ("#", "source", "formula", "atoms", name, "probability", "")
+    shown = [(*row[:-1], "refused" if row[-1] else "") for row in rows]
+    said = "" if least is None else f"{sum(row[-1] for row in rows)} refused: probability below {least:g}\n"
+    show(f"{shortened(head, shown)}\n\n{said}wrote {args.out}", args.json)
+    keys = ("source", "formula", "n_atoms", "class", "probability", "refused")
     content = [dict(zip(keys, row[1:], strict=True)) for row in rows]
-    write_json(args.json, {"model": args.model, "property": name, "out": args.out, "structures": content})
+    write_json(
+        args.json,
+        {"model": args.model, "property": name, "reject": least, "out": args.out, "structures": content},
+    )
+
+
+def _kept(value: Any) -> Any:
+    """Return a class as extended XYZ keeps it: text that would come back as something else, "" or "17", as JSON."""
+    from ase.io.extxyz import key_val_dict_to_str, key_val_str_to_dict
+
+    if not isinstance(value, str):
+        return value
+    # Empty text would take the place of what stands behind it.
+    again = key_val_str_to_dict(key_val_dict_to_str({"class": value, "next": 1}))
+    same = isinstance(again.get("class"), str) and again["class"] == value and value.splitlines() == [value]
+    # ASE takes one backslash off when it reads.
+    return value if same else "_JSON " + json.dumps(value).replace("\\", "\\\\")
 
 
 def _read(files: Sequence[str], name: str) -> list[Atoms]:

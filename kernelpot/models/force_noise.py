@@ -19,7 +19,7 @@ from kernelpot.linalg.dense import factorise
 from kernelpot.linalg.triangle import Triangle
 from kernelpot.models.force_system import Plan, System
 from kernelpot.progress import say
-from kernelpot.threads import ordered
+from kernelpot.threads import count, ordered
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -44,6 +44,9 @@ LIMITS = (-2.0, 5.0)
 
 TIE = 0.02
 """Scores that are this close are alike, and the larger noises are taken."""
+
+NEIGHBOURS = 8
+"""Of a pair of noises, which are compared side by side."""
 
 ROUNDING = 1e-10
 """Errors never count as smaller, so that their logarithms stay finite."""
@@ -110,7 +113,13 @@ class LeftOut:
 
 
 def choose_noise(
-    maps: Sequence[DerivativeMap], structures: Sequence[Atoms], labels: Labels, kinds: Sequence[str], *, seed: int = 0
+    maps: Sequence[DerivativeMap],
+    structures: Sequence[Atoms],
+    labels: Labels,
+    kinds: Sequence[str],
+    *,
+    memory_gb: float = 16.0,
+    seed: int = 0,
 ) -> Noise:
     """Return the noises with the least left-out errors of a part of the structures.
 
@@ -126,6 +135,9 @@ def choose_noise(
         Structures with their labels, in one order.
     kinds
         Those that become labels.
+    memory_gb
+        Most memory for the covariances of the part, 10⁹ bytes; only the fewest structures that can be compared may take
+        more.
     seed
         Of the part's draw.
 
@@ -134,7 +146,7 @@ def choose_noise(
     ParameterError
         There are too few structures, or every noise leaves the covariance singular.
     """
-    part = _part(labels, kinds, seed)
+    part = _part(labels, kinds, most_labels(memory_gb), seed)
     chosen, few = [structures[k] for k in part], labels.take(part)
     left_out = LeftOut.of(System.of(maps, chosen, few, Plan.of(chosen, few, kinds, maps[0].species)))
 
@@ -152,7 +164,7 @@ def choose_noise(
             "lower the kernel's amplitude, or give `noise`."
         )
     noise = _noise(kinds, best)
-    say(f"cv: noise {noise}, the best of {n} pairs by leaving out each of {len(part)} structures")
+    say(f"cv: noise {noise}, the best of {n} tried by leaving out each of {len(part)} structures")
     return noise
 
 
@@ -193,7 +205,13 @@ def descend(score: Callable[[Exponents], float], start: Exponents, tie: float = 
     return here, known[here], len(known)
 
 
-def _part(labels: Labels, kinds: Sequence[str], seed: int) -> list[int]:
+def most_labels(memory_gb: float) -> int:
+    """Return how many labels there is time and memory for: the prior, and a factor of every pair at a time."""
+    matrices = 1 + min(count(), NEIGHBOURS)
+    return min(MOST_LABELS, int(np.sqrt(memory_gb * 1e9 / (8.0 * matrices))))
+
+
+def _part(labels: Labels, kinds: Sequence[str], most: int, seed: int) -> list[int]:
     """Draw structures with labels until these are enough."""
     sizes = np.zeros(len(labels), dtype=np.int64)
     for kind in kinds:
@@ -204,7 +222,7 @@ def _part(labels: Labels, kinds: Sequence[str], seed: int) -> list[int]:
             f'`noise="cv"` needs at least {FEWEST} structures with labels, found {len(usable)}; give a Noise.'
         )
     order = usable[np.random.default_rng(seed).permutation(len(usable))]
-    n = max(FEWEST, int(np.searchsorted(np.cumsum(sizes[order]), MOST_LABELS, side="right")))
+    n = max(FEWEST, int(np.searchsorted(np.cumsum(sizes[order]), most, side="right")))
     return sorted(order[:n].tolist())
 
 

@@ -26,7 +26,8 @@ from kernelpot.models.fitting import require_labels
 from kernelpot.models.force_archive import write_forces
 from kernelpot.models.force_noise import choose_noise
 from kernelpot.models.force_spread import ForceSpread
-from kernelpot.models.force_state import Factored, ForceState, fit_forces
+from kernelpot.models.force_state import Factored, ForceState, check_memory, fit_forces
+from kernelpot.models.force_system import Plan
 from kernelpot.models.prediction import Prediction, Spread
 from kernelpot.progress import track
 from kernelpot.threads import ordered
@@ -135,7 +136,7 @@ class ForceRidge:
         """
         structures = structure_list(structures)
         labels = resolve(structures, keys)
-        kinds = require_labels(labels, self.noise)
+        kinds = [kind for kind in require_labels(labels, self.noise) if kind != "stress"]
         validate(structures)
         species = species_of(structures)
         known = [d if d.species is not None else d.with_species(species) for d in self.descriptors]
@@ -145,11 +146,13 @@ class ForceRidge:
             DerivativeMap.from_structures(descriptor, kernel, list(structures), self.reduction)
             for descriptor, kernel in zip(known, self.kernels, strict=True)
         ]
+        plan = Plan.of(structures, labels, kinds, maps[0].species)
+        check_memory(maps, structures, plan.layout.n_rows, self.memory_gb, self.device)
         if isinstance(self.noise, Noise):
             noise = self.noise
         else:
-            noise = choose_noise(maps, structures, labels, [kind for kind in kinds if kind != "stress"])
-        state, factored = fit_forces(maps, structures, labels, noise, memory_gb=self.memory_gb, device=self.device)
+            noise = choose_noise(maps, structures, labels, kinds, memory_gb=self.memory_gb)
+        state, factored = fit_forces(maps, structures, labels, plan, noise, device=self.device)
         self.fitted_, self.factored_ = state, factored if self.keep_factor else None
         return self
 

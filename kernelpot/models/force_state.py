@@ -100,9 +100,9 @@ def fit_forces(
     maps: Sequence[DerivativeMap],
     structures: Sequence[Atoms],
     labels: Labels,
+    plan: Plan,
     noise: Noise,
     *,
-    memory_gb: float,
     device: str | None,
 ) -> tuple[ForceState, Factored]:
     """Fit energies and forces by the Cholesky factor of their covariance.
@@ -113,22 +113,20 @@ def fit_forces(
         Terms of the local energy.
     structures, labels
         Structures with their labels, in one order.
+    plan
+        Which labels are fitted.
     noise
         A kind without one is no label: with forces alone the energy is integrated, and its constants follow by least
         squares from the energies that are there.
-    memory_gb
-        Most memory that matrix and derivatives together may take, 10⁹ bytes.
     device
         None: NumPy; else PyTorch's name of the device for kernel blocks and factorisation.
 
     Raises
     ------
     ParameterError
-        The labels need more memory, or the matrix is singular to round-off.
+        The matrix is singular to round-off.
     """
-    plan = Plan.of(structures, labels, noise.kinds, maps[0].species)
     layout = plan.layout
-    check_memory(maps, structures, layout.n_rows, memory_gb, device)
     system = System.of(maps, structures, labels, plan, device)
     cholesky, y = _factor(system, noise, device), system.targets
     alpha = cholesky.solve(y)
@@ -161,11 +159,11 @@ def check_memory(
         widths = np.array([sum(width[int(z)] for z in atoms.numbers) for atoms in structures])
         derivatives += 8.0 * float(widths @ np.array([3 * len(atoms) + 1 for atoms in structures]))
     total = (matrix + derivatives) / 1e9
-    plan = f"{n_rows:,} labels: {matrix / 1e9:.2f} GB for their covariance, {derivatives / 1e9:.2f} GB for derivatives"
+    plan = f"{n_rows:,} labels: {matrix / 1e9:.3g} GB for their covariance, {derivatives / 1e9:.3g} GB for derivatives"
     say(f"fit: {plan}")
     if total > memory_gb:
         raise ParameterError(
-            f"the fit takes {total:.2f} GB ({plan}), more than `memory_gb` = {memory_gb:g}; raise it where the machine "
+            f"the fit takes {total:.3g} GB ({plan}), more than `memory_gb` = {memory_gb:g}; raise it where the machine "
             "has more, or fit fewer structures (`kernelpot.design.select` chooses them), or use SparseGP."
         )
 

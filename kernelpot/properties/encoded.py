@@ -144,6 +144,11 @@ class Encoded:
             raise ValueError(f"vectors must have {wide} components, found {vectors.shape[1]}")
         if not np.isfinite(vectors).all():
             raise ValueError("environment vectors are not finite")
+        # The one vector of a structure has no element of its own.
+        known = (0,) if getattr(descriptor, "per_structure", False) else descriptor.species
+        strange = np.setdiff1d(numbers, known)
+        if len(strange):
+            raise ValueError(f"the descriptor knows the atomic numbers {known}, the structures hold {strange.tolist()}")
         return cls(descriptor, vectors, numbers, offsets, ("",) * (len(offsets) - 1))
 
 

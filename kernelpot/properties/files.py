@@ -81,7 +81,7 @@ def kernel_of(settings: Mapping[str, Any]) -> Any:
     """
     name = settings["name"]
     if name == "VectorKernel":
-        return VectorKernel.from_settings(settings)
+        return with_length(VectorKernel.from_settings(settings))
     if name == "Precomputed":
         return Precomputed()
     if name == "Scaled":
@@ -91,15 +91,29 @@ def kernel_of(settings: Mapping[str, Any]) -> Any:
         return Sum(*pair) if name == "Sum" else Product(*pair)
     if name != "StructureKernel":
         raise ValueError(f"there is no kernel of the name {name!r}")
+    of_environments = kernel_of_environments(settings["kernel"])
     kernel = StructureKernel(
         descriptor_of(settings["descriptor"]),
-        kernel_of_environments(settings["kernel"]),
+        with_length(of_environments) if isinstance(of_environments, VectorKernel) else of_environments,
         combine=settings["combine"],
         normalise=settings["normalise"],
         gamma=float(settings["gamma"]),
         between=settings["between"],
     )
     kernel.check()
+    return kernel
+
+
+def with_length(kernel: VectorKernel) -> VectorKernel:
+    """Refuse a kernel that would take its length from whatever it is asked about.
+
+    Raises
+    ------
+    ValueError
+        It has none of its own.
+    """
+    if kernel.length is None:
+        raise ValueError(f"a fitted kernel {kernel.kind!r} must have a length, found none")
     return kernel
 
 

@@ -161,6 +161,8 @@ def prior_from(archive: Archive, kernel: Any, *, ard: bool) -> Prior:
 def _trend(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> Trend:
     """Return the columns of the mean, checked."""
     kind, species = header["trend"]["kind"], header["trend"]["species"]
+    if header["parameters"]["mean"] not in (kind, "auto"):
+        raise ValueError(f"the mean is {kind!r}, the settings say {header['parameters']['mean']!r}")
     trend = Trend(kind, tuple(species), tuple(arrays["sizes"].tolist()))
     if kind == "composition" and not all(isinstance(z, int) and 0 < z <= HEAVIEST for z in species):
         raise ValueError(f"the mean counts atomic numbers, found {species}")

@@ -12,7 +12,7 @@ from kernelpot.descriptors.protocol import Descriptor
 from kernelpot.design.given import real
 from kernelpot.errors import ParameterError
 from kernelpot.kernels import DotProduct
-from kernelpot.properties.composites import Composable, Product, Scaled, Sum, distance
+from kernelpot.properties.composites import Composable, EncodedPair, Product, Scaled, Sum, distance
 from kernelpot.properties.encoded import Encoded, encode, settled
 from kernelpot.properties.environments import EnvironmentKernel, OfUnitVectors, own_sums, sums
 from kernelpot.properties.rematch import own_rematch, rematch
@@ -274,6 +274,11 @@ def as_structures(items: Any) -> list[Atoms]:
 
     if isinstance(items, Atoms):
         raise ParameterError("a list of structures is needed, got a single one; put it into a list.")
+    if isinstance(items, EncodedPair):
+        raise ParameterError(
+            "these structures were encoded by a sum or product of kernels, and this kernel is a single one; encode "
+            "them with it, or take their `first` or `second`."
+        )
     try:
         found = list(items)
     except TypeError:

@@ -108,6 +108,19 @@ def test_a_part_of_the_structures_decides(monkeypatch):
     assert sum(part.fitted_.n_labels.values()) == sum(whole.fitted_.n_labels.values())
 
 
+def test_a_fit_that_needs_more_memory_is_refused_before_noises_are_compared(monkeypatch):
+    monkeypatch.setattr(LeftOut, "errors", lambda *_: pytest.fail("noises were compared"))
+    with pytest.raises(ParameterError, match=r"the fit takes 0\.00\d+ GB \(140 labels: .*`memory_gb` = 1e-05"):
+        kp.ForceRidge(SOAP, noise="cv", memory_gb=1e-5).fit(molecules(5))
+
+
+def test_fewer_labels_decide_where_memory_is_short(monkeypatch):
+    monkeypatch.setattr(force_noise, "count", lambda: 2)
+    assert force_noise.most_labels(16.0) == force_noise.MOST_LABELS
+    n = force_noise.most_labels(0.1)
+    assert 3 * 8 * n**2 <= 1e8 < 3 * 8 * (n + 1) ** 2
+
+
 def test_too_few_structures_are_refused():
     with pytest.raises(ParameterError, match="at least 4 structures with labels, found 3"):
         kp.ForceRidge(SOAP, noise="cv").fit(molecules(3))

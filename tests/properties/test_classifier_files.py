@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import gpytorch
 import numpy as np
 import pytest
@@ -112,6 +114,7 @@ ALTERED = {
     "another seed": lambda h, a: h["parameters"].update(seed="x"),
     "unknown settings": lambda h, a: h["parameters"].update(code="1"),
     "a mean": lambda h, a: h["trend"].update(kind="x"),
+    "a mean that was not fitted": lambda h, a: h["parameters"].update(mean="zero"),
     "a kernel": lambda h, a: h.update(kernel="os.system"),
     "evaluations": lambda h, a: h.update(n_evaluations=-1),
     "a label": lambda h, a: h.update(label=3),
@@ -175,6 +178,35 @@ def test_the_command_line_writes_classes_with_their_probabilities(tmp_path, caps
     )
     assert main(["evaluate", *files[:2]]) == 2
     assert "`evaluate` scores numbers; `kernelpot predict` writes its classes" in capsys.readouterr().err
+
+
+def test_the_command_line_says_which_answers_are_refused(tmp_path, capsys):
+    model = kp.Classifier(KERNEL, optimise=False).fit(CRYSTALS, np.where(GOLD, "rich", "poor"))
+    least = float(np.median(model.predict_proba(CRYSTALS).max(axis=1)))
+    model.set_params(reject=least).save(tmp_path / "m.kp", label="gold")
+    write(tmp_path / "x.xyz", CRYSTALS)
+    files = [str(tmp_path / name) for name in ("m.kp", "x.xyz", "out.xyz", "out.json")]
+    assert main(["predict", *files[:2], "--out", files[2], "--json", files[3]]) == 0
+    expected = model.rejected(CRYSTALS).tolist()
+    assert 0 < sum(expected) < len(expected)
+    assert f"{sum(expected)} refused: probability below {least:g}" in capsys.readouterr().out
+    assert [bool(atoms.info["gold_refused"]) for atoms in read(files[2], ":")] == expected
+    written = json.loads((tmp_path / "out.json").read_text())
+    assert written["reject"] == least
+    assert [one["refused"] for one in written["structures"]] == expected
+
+
+@pytest.mark.parametrize("other", ["", "T", "17", "1 2 3", "two\nlines", "a\\b", 'a "b" c', "a=b"])
+def test_classes_come_back_from_the_file_as_the_text_they_are(other, tmp_path):
+    model = kp.Classifier(KERNEL, optimise=False).fit(CRYSTALS, np.where(GOLD, "rich", other))
+    model.save(tmp_path / "m.kp", label="gold")
+    write(tmp_path / "x.xyz", CRYSTALS)
+    assert (
+        main(["predict", *(str(tmp_path / name) for name in ("m.kp", "x.xyz")), "--out", str(tmp_path / "o.xyz")]) == 0
+    )
+    found = [atoms.info for atoms in read(tmp_path / "o.xyz", ":")]
+    assert [info["gold_predicted"] for info in found] == model.predict(CRYSTALS).tolist()
+    assert all(info["gold_probability"] >= 0.5 for info in found)
 
 
 @pytest.mark.parametrize(

@@ -106,6 +106,8 @@ CHANGES = {
     "a singular factor": lambda h, a: a["state_factor"].fill(0.0),
     "single precision": lambda h, a: a.update(baseline=a["baseline"].astype(np.float32)),
     "offsets": lambda h, a: a["items_offsets"].fill(0),
+    "elements that the descriptor does not know": lambda h, a: a["items_numbers"].fill(13),
+    "species of other elements": lambda h, a: h["kernel"]["descriptor"].update(species=[13, 14]),
     "unknown settings": lambda h, a: h["model"].update(code="1"),
 }
 
@@ -125,6 +127,8 @@ def test_altered_files_are_refused(name, tmp_path):
         ("features", lambda h, a: h["fit"].update(n_features=7)),
         ("features", lambda h, a: a.update(items_rows=_narrow(a["items_rows"]))),
         ("lengths", lambda h, a: h["kernel"].update(length=[1.0, 2.0])),
+        ("features", lambda h, a: h["kernel"].update(length=None)),
+        ("inducing", lambda h, a: h["kernel"]["kernel"].update(length=None)),
         ("inducing", lambda h, a: a["state_variance_left"].fill(-1.0)),
         ("inducing", lambda h, a: a.update(state_spill=_narrow(a["state_spill"]))),
         ("inducing", lambda h, a: a["state_spill"].fill(np.inf)),

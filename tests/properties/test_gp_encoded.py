@@ -116,6 +116,8 @@ def test_what_does_not_fit_is_refused():
         kp.GP(OTHER).fit(encoded, ENERGIES)
     with pytest.raises(ParameterError, match="encoded with another descriptor"):
         kp.GP([ONE, OTHER]).fit(encoded, ENERGIES)
+    with pytest.raises(ParameterError, match="encoded by a sum or product of kernels"):
+        kp.GP(ONE).fit((ONE + OTHER).encode(CRYSTALS), ENERGIES)
     with pytest.raises(DataError, match="at least 2"):
         kp.GP(ONE).fit(encoded[:1], ENERGIES[:1])
     with pytest.raises(DataError, match="inconsistent"):
@@ -130,6 +132,8 @@ ALTERED = [
     lambda h, a: h.update(items="x"),
     lambda h, a: h.update(items="structures"),
     lambda h, a: h.update(items="pairs"),
+    lambda h, a: h["parameters"].update(mean="zero"),
+    lambda h, a: a["items_numbers"].fill(13),
     lambda h, a: a["items_vectors"].fill(np.nan),
     lambda h, a: a["items_offsets"].fill(0),
     lambda h, a: a.update(items_offsets=a["items_offsets"][[0, *range(2, 13)]]),
