@@ -110,8 +110,8 @@ class Prediction:
         """
         if self.label is None:
             raise NotFittedError(
-                "this prediction has no standard deviations: call model.predict(structures) without uncertainty=False; "
-                "a ForceRidge has them after a fit with keep_factor=True, and never from a file."
+                "this prediction has no standard deviations: it was made with uncertainty=False, or by a ForceRidge, "
+                "which has them after a fit with keep_factor=True alone, and never from a file."
             )
         return self.label
 
