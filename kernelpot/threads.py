@@ -11,7 +11,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cache
 from itertools import pairwise
 from threading import local
@@ -21,6 +21,9 @@ from threadpoolctl import ThreadpoolController
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+WORTH_THREADS = 1000
+"""Rows of a matrix from which its factorisation is shared out over threads of BLAS."""
 
 _here = local()
 
@@ -57,6 +60,22 @@ def one_blas() -> Iterator[None]:
     Also a decorator: ``@one_blas()``.
     """
     with _blas().limit(limits=1, user_api="blas"):
+        yield
+
+
+@contextmanager
+def calm_blas(n: int) -> Iterator[None]:
+    """Keep BLAS to one thread while it works on matrices of n rows, unless these are large.
+
+    Of small ones two threads make little more than half the time where cores are free, and many times the time where
+    they are shared, as each waits for the other after every step.
+
+    Parameters
+    ----------
+    n
+        Rows; from `WORTH_THREADS` on nothing is changed.
+    """
+    with one_blas() if n < WORTH_THREADS else nullcontext():
         yield
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from threading import Lock
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float
 
 from kernelpot.errors import ParameterError
-from kernelpot.threads import one_blas
+from kernelpot.threads import WORTH_THREADS, calm_blas
 
 if TYPE_CHECKING:
     import torch
@@ -28,9 +28,6 @@ CPU_BYTES = 64_000_000
 
 LARGEST_BYTES = 4_000_000_000
 """Working set of one piece on any device: beyond it nothing gets faster."""
-
-WORTH_THREADS = 1000
-"""Rows of a matrix from which its factorisation is shared out over threads."""
 
 FREE_SHARE = 0.3
 """Share of a device's free memory that the working sets of all threads together may take."""
@@ -119,20 +116,14 @@ def _one_thread() -> Iterator[None]:
 
 @contextmanager
 def calm(n: int) -> Iterator[None]:
-    """Keep BLAS and PyTorch to one thread while they work on matrices of n rows, unless these are large.
-
-    Of small ones two threads make little more than half the time where cores are free, and many times the time where
-    they are shared, as each waits for the other after every step.
+    """Do for PyTorch what `kernelpot.threads.calm_blas` does, and for BLAS, too.
 
     Parameters
     ----------
     n
-        Rows; from `WORTH_THREADS` on nothing is changed.
+        Rows of the matrices.
     """
-    if n >= WORTH_THREADS:
-        yield
-        return
-    with one_blas(), _one_thread():
+    with calm_blas(n), _one_thread() if n < WORTH_THREADS else nullcontext():
         yield
 
 

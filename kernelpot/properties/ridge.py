@@ -31,6 +31,7 @@ from kernelpot.properties.inputs import (
 )
 from kernelpot.properties.solvers import Exact, smallest_eigenvalue
 from kernelpot.properties.structure_kernel import extensive
+from kernelpot.threads import calm_blas
 
 ENTRIES = 20_000_000
 """Kernel values held at a time where rows are streamed."""
@@ -153,7 +154,8 @@ class KernelRidge(RegressorMixin, BaseEstimator):
             like_new = calibrating_items(len(y), chosen, self.inducing)
             own, diagonal = self.kernel_.matrix(self.items_), self.kernel_.diagonal(encoded)
             fitted = partial(Inducing.fitted, own, diagonal, like_new, self._repeated(encoded))
-        self.alpha_, self.state_ = best_alpha(fitted, alphas, weights, rest)
+        with calm_blas(len(y)):
+            self.alpha_, self.state_ = best_alpha(fitted, alphas, weights, rest)
         self.jitter_ = self.state_.jitter
         if isinstance(self.items_, KernelRows):
             # Their columns alone are needed, not the matrix.

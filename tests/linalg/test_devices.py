@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from threadpoolctl import threadpool_info
 
 from kernelpot.errors import ParameterError
 from kernelpot.linalg import devices
@@ -98,5 +99,19 @@ def test_threads_of_pytorch_come_back_and_gradients_are_off_meanwhile():
                 assert torch.get_num_threads() == 1
         assert torch.get_num_threads() == 3
         assert torch.is_grad_enabled()
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_small_matrices_keep_to_one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with devices.calm(10):
+            assert torch.get_num_threads() == 1
+            assert {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"} == {1}
+        assert torch.get_num_threads() == 2
+        with devices.calm(100_000):
+            assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
