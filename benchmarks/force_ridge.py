@@ -60,11 +60,11 @@ def run(settings: Settings) -> Report:
     report.add(f"{last} molecules, peak memory", ours.peak, "MiB", rivals=peaks)
     for n in () if settings.quick else CURVE:
         curve = {name: measure(f"benchmarks.force_ridge:{name}", n=n, **pinned) for name in ("ridge", "sgdml")}
-        ours, rival = (curve[name].value for name in ("ridge", "sgdml"))
-        report.details[f"n_{n}"] = {"ridge": ours, "sgdml": rival}
+        fewer, rival = (curve[name].value for name in ("ridge", "sgdml"))
+        report.details[f"n_{n}"] = {"ridge": fewer, "sgdml": rival}
         for kind, unit in (("energy", "meV"), ("forces", "meV/Å")):
             rivals = {} if rival is None else {"sGDML": rival[kind]}
-            report.add(f"{n} molecules, {kind}: test MAE", None if ours is None else ours[kind], unit, rivals=rivals)
+            report.add(f"{n} molecules, {kind}: test MAE", None if fewer is None else fewer[kind], unit, rivals=rivals)
     report.note(f"{ours.known['model']}; components kept for H, C, O: {ours.known['components']}")
     for name, outcome in found.items():
         report.note(outcome.value["model"] if outcome.value is not None else f"{name}: {outcome.reason}")
