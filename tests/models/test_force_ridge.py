@@ -276,7 +276,7 @@ def test_a_model_without_its_factor_gives_means_alone():
     bare = fitted()
     prediction = bare.predict([ethanol(3)])
     assert prediction.latent is None
-    with pytest.raises(NotFittedError, match="a ForceRidge has them after a fit with keep_factor=True"):
+    with pytest.raises(NotFittedError, match="by a ForceRidge, which has them after a fit with keep_factor=True alone"):
         _ = prediction.energy_std
     with pytest.raises(NotFittedError, match="keep_factor=True"):
         bare.local_energy_std(Batch.from_structures([ethanol(3)], bare.cutoff_))
