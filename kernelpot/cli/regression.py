@@ -38,7 +38,7 @@ def regress(args: Namespace) -> None:
     if len(train) < 2:
         raise DataError(f"{source_of(train[0], 0)}: a fit needs at least two structures, found one; give more")
     _check_elements(train, test)
-    baseline = args.baseline or ("composition" if args.combine == "sum" else "mean")
+    baseline = args.baseline or "auto"
     kernel = kp.StructureKernel(
         descriptor_of(args), kernel_of(args), combine=args.combine, normalise=args.combine != "sum"
     ).prepared(train)
@@ -62,7 +62,8 @@ def regress(args: Namespace) -> None:
     }  # fmt: skip
     show(
         f"{args.property} of {len(train)} structures: kernel ridge regression, {args.combine} of environment kernels, "
-        f"baseline {baseline}, alpha {model.alpha_:.3g}\n\n{_scores('left out one by one', left_out)}",
+        f"baseline {model.baseline_.kind or 'none'}, alpha {model.alpha_:.3g}\n\n"
+        f"{_scores('left out one by one', left_out)}",
         args.json,
     )
     if test:

@@ -33,8 +33,8 @@ FEWEST = 4
 START = {"energy": 0.0, "forces": 1.5}
 """Where the search begins: exponents of ten over `UNIT`."""
 
-UNIT = {"energy": 1e-4, "forces": 1e-4}
-"""eV/atom, eV/Å."""
+UNIT = 1e-4
+"""eV/atom and eV/Å."""
 
 STEP = 0.5
 """Of the exponents."""
@@ -227,5 +227,5 @@ def _part(labels: Labels, kinds: Sequence[str], most: int, seed: int) -> list[in
 
 
 def _noise(kinds: Sequence[str], point: Exponents) -> Noise:
-    given = {kind: UNIT[kind] * 10.0**exponent for kind, exponent in zip(kinds, point, strict=True)}
+    given = {kind: UNIT * 10.0**exponent for kind, exponent in zip(kinds, point, strict=True)}
     return Noise(energy=given.get("energy"), forces=given.get("forces"))

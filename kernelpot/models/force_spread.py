@@ -34,7 +34,7 @@ class ForceSpread:
 
     def latent(self, batch: Batch) -> Spread:
         """Return the bare posterior's standard deviations for a batch of one structure; stresses have none."""
-        maps = [term for term, _ in self.factored.terms]
+        maps = [term for term, _ in self.factored.system.terms]
         whole = [self._placed(term.frames_of(batch, np.zeros(1, dtype=np.int64))) for term in maps]
         counted = np.array([np.count_nonzero(batch.numbers == z) for z in maps[0].species], dtype=float)
         own = _sum_blocks(maps, whole, whole)
@@ -54,16 +54,16 @@ class ForceSpread:
         return Spread(std[:1], [std[1 : n + 1].reshape(-1, 3)], np.full((1, 6), np.nan), [std[n + 1 :]])
 
     def _placed(self, frames: Frames) -> Frames:
-        where = self.factored.terms[0][1][0].x[0]
+        where = self.factored.system.terms[0][1][0].x[0]
         return frames if isinstance(where, np.ndarray) else frames.on(str(where.device))
 
     def _rows(
         self, maps: Sequence[DerivativeMap], left: Sequence[Frames], counted: Float[np.ndarray, " species"]
     ) -> Float[np.ndarray, "rows labels"]:
         """Return the prior covariance of one structure's energy and forces with every label."""
-        layout = self.factored.layout
+        layout = self.factored.system.layout
         result = np.zeros((1 + left[0].n_coordinates, layout.n_rows))
-        groups = [found for _, found in self.factored.terms]
+        groups = [found for _, found in self.factored.system.terms]
         for g in range(len(groups[0])):
             right = [found[g] for found in groups]
             step = chunk_length(list(zip(maps, right, strict=True)), left[0])
@@ -75,7 +75,7 @@ class ForceSpread:
                 for t, s in enumerate(taken[0].index):
                     if layout.energy[s] >= 0:
                         column = int(layout.energy[s])
-                        result[0, column] = value[t] + E0_PRIOR**2 * counted @ self.factored.composition[s]
+                        result[0, column] = value[t] + E0_PRIOR**2 * counted @ self.factored.system.composition[s]
                         result[1:, column] = -d_value[:, t]
                     if layout.forces[s] >= 0:
                         result[0, layout.force_rows(s)] = -value_d[t]

@@ -16,7 +16,6 @@ from kernelpot.errors import ParameterError
 from kernelpot.features.derivative_map import DerivativeMap
 from kernelpot.features.feature_map import E0_PRIOR
 from kernelpot.features.gradients import gather_pairs
-from kernelpot.features.label_kernel import Layout
 from kernelpot.features.training_form import TrainingForm
 from kernelpot.linalg.dense import Cholesky
 from kernelpot.linalg.devices import computing
@@ -28,8 +27,6 @@ from kernelpot.progress import say
 
 if TYPE_CHECKING:
     from ase import Atoms
-
-    from kernelpot.features.label_kernel import Terms
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,21 +75,15 @@ class Factored:
     ----------
     cholesky
         Of the labels' covariance, noise included.
-    terms
-        Maps with the training structures' derivatives.
-    layout
-        Places of the labels.
-    composition
-        Atoms of each species in each training structure.
+    system
+        The labels with the training structures' derivatives.
     scale
         √(yᵀK⁻¹y / n): by what number amplitude and noises together reach the largest marginal likelihood, which leaves
         the mean as it is (Rasmussen and Williams (2006), eq. 5.8, in closed form for a common factor).
     """
 
     cholesky: Cholesky
-    terms: Terms
-    layout: Layout
-    composition: Float[np.ndarray, "structures species"]
+    system: System
     scale: float
 
 
@@ -138,7 +129,7 @@ def fit_forces(
     if noise.energy is None:
         state = _integrated(state, structures, labels, system.composition)
     scale = float(np.sqrt(y @ alpha / len(y)))
-    return state, Factored(cholesky, system.terms, layout, system.composition, scale)
+    return state, Factored(cholesky, system, scale)
 
 
 def check_memory(

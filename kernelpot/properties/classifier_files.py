@@ -15,6 +15,7 @@ from kernelpot.errors import ModelFileError
 from kernelpot.properties.classifier_evidence import matrix
 from kernelpot.properties.classifier_laplace import mode_of
 from kernelpot.properties.gp_inputs import structure_kernels
+from kernelpot.properties.inputs import checked_label
 from kernelpot.properties.prior_files import prior_from, prior_parts, rebuilt
 
 FORMAT = "kernelpot-classifier"
@@ -79,9 +80,7 @@ def _made(kind: Callable[..., Any], archive: Archive, kernel: Any) -> Any:
     values = matrix(prior.covariance)
     model._modes = [mode_of(values, slope) for slope in slopes.T]
     model.n_evaluations_ = whole(header["n_evaluations"], "n_evaluations")
-    model.label_ = header["label"]
-    if not (model.label_ is None or (isinstance(model.label_, str) and model.label_)):
-        raise ValueError("the name of the property is no text")
+    model.label_ = checked_label(header["label"])
     return model
 
 
