@@ -12,7 +12,7 @@ from benchmarks.systems import data
 if TYPE_CHECKING:
     from ase import Atoms
 
-    from kernelpot.models.scores import Scores
+    from kernelpot.judgement.scores import Scores
 
 N_INDUCING = 200
 

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from ase import Atoms
 
     import kernelpot as kp
-    from kernelpot.models.reliability import KindReliability, Measured, Reliability
-    from kernelpot.models.residuals import Residuals
+    from kernelpot.judgement.reliability import KindReliability, Measured, Reliability
+    from kernelpot.potentials.residuals import Residuals
 
 ENOUGH = 500
 """Test energies below which energies are judged by pooled folds alone."""
@@ -183,8 +183,8 @@ def _judge_coverage(report: Report, what: str, found: dict[str, Measured], *, ju
 
 def _calibrated(model: kp.SparseGP) -> tuple[dict[str, Residuals], kp.SparseGP]:
     """Do what `model.calibrate()` does, and keep the left-out residuals."""
-    from kernelpot.models.recalibrate import left_out, recalibrated
-    from kernelpot.models.residuals import residuals_of
+    from kernelpot.potentials.recalibrate import left_out, recalibrated
+    from kernelpot.potentials.residuals import residuals_of
 
     state, train = model.fitted_, model.training_
     prediction, witness = left_out(state, train, n_folds=16, groups=False, seed=model.seed)
@@ -196,8 +196,8 @@ def _calibrated(model: kp.SparseGP) -> tuple[dict[str, Residuals], kp.SparseGP]:
 
 def _pooled_energies(residuals: Residuals) -> dict[str, Measured]:
     """Coverage of left-out energies, each part by the spreading fitted to the other parts."""
-    from kernelpot.models.reliability import Measured
-    from kernelpot.models.spreading import fit_spreading
+    from kernelpot.judgement.reliability import Measured
+    from kernelpot.potentials.spreading import fit_spreading
 
     part = np.random.default_rng(0).permutation(len(residuals.error)) % POOLED
     inside = {level: np.zeros(len(part)) for level in TARGETS}

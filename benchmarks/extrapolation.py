@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from ase import Atoms
 
-    from kernelpot.models.sparse_gp import SparseGP
+    from kernelpot.potentials.sparse_gp import SparseGP
 
 STRETCHES = (1.0, 1.05, 1.1, 1.2, 1.5)
 """Lengths of a bond over its largest in the training set."""

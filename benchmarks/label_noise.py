@@ -10,8 +10,8 @@ from scipy.linalg import cholesky, solve_triangular
 from benchmarks.label_rows import KINDS, Rows
 from kernelpot.features.folds import folds, runs
 from kernelpot.linalg.groups import equal_vectors
-from kernelpot.models.noise_search import ROUNDING, FoldErrors, LeftOut
-from kernelpot.models.training import FoldFactors
+from kernelpot.potentials.noise_search import ROUNDING, FoldErrors, LeftOut
+from kernelpot.potentials.training import FoldFactors
 
 N_FOLDS = 8
 

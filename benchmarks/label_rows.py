@@ -104,7 +104,7 @@ class Rows:
     def baseline(self, chosen: np.ndarray) -> np.ndarray:
         """Least-squares energy of each species from the energies of some structures, as a fit takes it."""
         from kernelpot.features.feature_map import E0_PRIOR
-        from kernelpot.models.training import least_squares_e0
+        from kernelpot.potentials.training import least_squares_e0
 
         rows = self.energy[chosen][:, self.d - self.n_e0 :].copy()
         rows[:, :-1] /= E0_PRIOR
@@ -157,7 +157,7 @@ def make(known: LabelSet, part: Split) -> Rows:
     import kernelpot as kp
     from kernelpot.data.labels import resolve
     from kernelpot.features.inducing import chunks, mean_vectors
-    from kernelpot.models.training import labelled_rows, whiten_columns
+    from kernelpot.potentials.training import labelled_rows, whiten_columns
 
     noise = kp.Noise(**NOISE)
     spec = kp.SparseGP(part.descriptor, kp.DotProduct(zeta=2), n_inducing=known.n_inducing, noise=noise)

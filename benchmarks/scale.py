@@ -117,7 +117,7 @@ def alloy(k: int) -> Atoms:
 def write_real(*, folder: str, sizes: dict[str, Any]) -> dict[str, Any]:
     """Write the blocks of real structures."""
     import kernelpot as kp
-    from kernelpot.curate import write_blocks
+    from kernelpot.pools import write_blocks
 
     s = Sizes(**sizes)
     pool = [alloy(k) for k in range(s.real)]
@@ -131,8 +131,8 @@ def write_real(*, folder: str, sizes: dict[str, Any]) -> dict[str, Any]:
 
 def write_synthetic(*, folder: str, sizes: dict[str, Any]) -> dict[str, Any]:
     """Write the real blocks, shorter, and many that resemble them, chunk by chunk."""
-    from kernelpot.curate import open_blocks
-    from kernelpot.design.chunks import BlockStore
+    from kernelpot.pools import open_blocks
+    from kernelpot.pools.block_store import BlockStore
 
     s = Sizes(**sizes)
     real = _short(open_blocks(Path(folder) / "real").information())
@@ -159,7 +159,7 @@ def _short(info: Information) -> Information:
     """Cut blocks to few rows, and mean descriptors to the projections that a store compares."""
     from dataclasses import replace
 
-    from kernelpot.design.chunks import marks
+    from kernelpot.pools.block_store import marks
 
     return replace(info, means=marks(info.means)).truncated(SHORT)
 
@@ -188,7 +188,7 @@ def _resembling(real: Information, n: int, rng: np.random.Generator) -> Informat
 
 def choose(*, folder: str, sizes: dict[str, Any]) -> dict[str, Any]:
     """Choose from the whole pool within the memory."""
-    from kernelpot.curate import open_blocks, select_chunks
+    from kernelpot.pools import open_blocks, select_chunks
 
     s = Sizes(**sizes)
     with Stopwatch() as watch:
@@ -220,9 +220,9 @@ def _killed(asked: dict[str, Any], threads: int) -> int:
 
 def compare(*, folder: str, sizes: dict[str, Any]) -> dict[str, Any]:
     """Compare what several ways gain on a pool that fits."""
-    from kernelpot.curate import open_blocks, parts, select_chunks
     from kernelpot.design import select
-    from kernelpot.design.chunks import BlockStore
+    from kernelpot.pools import open_blocks, parts, select_chunks
+    from kernelpot.pools.block_store import BlockStore
 
     s = Sizes(**sizes)
     info = _short(open_blocks(Path(folder) / "real").information())
@@ -255,8 +255,8 @@ def compare(*, folder: str, sizes: dict[str, Any]) -> dict[str, Any]:
 
 def in_memory(*, folder: str, sizes: dict[str, Any], criterion: str) -> dict[str, Any]:
     """Time the choice from blocks that are all in memory."""
-    from kernelpot.curate import open_blocks
     from kernelpot.design import select
+    from kernelpot.pools import open_blocks
 
     s = Sizes(**sizes)
     info = open_blocks(Path(folder) / "real").information()

@@ -19,81 +19,81 @@ if TYPE_CHECKING:
     from kernelpot.data.noise import Noise as Noise
     from kernelpot.data.read import read as read
     from kernelpot.data.stream import stream as stream
-    from kernelpot.descriptors.acsf import ACSF as ACSF
-    from kernelpot.descriptors.elements import ElementChannels as ElementChannels
-    from kernelpot.descriptors.soap import SOAP as SOAP
-    from kernelpot.descriptors.two_body import TwoBody as TwoBody
+    from kernelpot.descriptors.acsf.definition import ACSF as ACSF
+    from kernelpot.descriptors.channels import ElementChannels as ElementChannels
+    from kernelpot.descriptors.pairs import TwoBody as TwoBody
+    from kernelpot.descriptors.soap.definition import SOAP as SOAP
     from kernelpot.elements.compositions import CompositionFeatures as CompositionFeatures
     from kernelpot.elements.modes import ElementalModes as ElementalModes
+    from kernelpot.judgement.forecast import forecast as forecast
+    from kernelpot.judgement.reliability import reliability as reliability
+    from kernelpot.judgement.scores import evaluate as evaluate
+    from kernelpot.judgement.screening import screen as screen
     from kernelpot.kernels import DotProduct as DotProduct
     from kernelpot.kernels import Gaussian as Gaussian
     from kernelpot.kernels import Linear as Linear
-    from kernelpot.models.baselines.calculator import CalculatorBaseline as CalculatorBaseline
-    from kernelpot.models.baselines.zbl import ZBL as ZBL
-    from kernelpot.models.bootstrap import Bootstrap as Bootstrap
-    from kernelpot.models.files import load as load
-    from kernelpot.models.force_ridge import ForceRidge as ForceRidge
-    from kernelpot.models.forecast import forecast as forecast
-    from kernelpot.models.linear import LinearModel as LinearModel
-    from kernelpot.models.prediction import Prediction as Prediction
-    from kernelpot.models.reliability import reliability as reliability
-    from kernelpot.models.scores import evaluate as evaluate
-    from kernelpot.models.screening import screen as screen
-    from kernelpot.models.sparse_gp import SparseGP as SparseGP
-    from kernelpot.models.terms import Term as Term
+    from kernelpot.potentials.baselines.calculator import CalculatorBaseline as CalculatorBaseline
+    from kernelpot.potentials.baselines.zbl import ZBL as ZBL
+    from kernelpot.potentials.bootstrap import Bootstrap as Bootstrap
+    from kernelpot.potentials.force_ridge import ForceRidge as ForceRidge
+    from kernelpot.potentials.linear import LinearModel as LinearModel
+    from kernelpot.potentials.load import load as load
+    from kernelpot.potentials.prediction import Prediction as Prediction
+    from kernelpot.potentials.sparse_gp import SparseGP as SparseGP
+    from kernelpot.potentials.terms import Term as Term
     from kernelpot.properties.classifier import Classifier as Classifier
-    from kernelpot.properties.dscribe import DScribe as DScribe
+    from kernelpot.properties.features import StructureFeatures as StructureFeatures
     from kernelpot.properties.gp import GP as GP
     from kernelpot.properties.ridge import KernelRidge as KernelRidge
-    from kernelpot.properties.site_kernel import SiteKernel as SiteKernel
-    from kernelpot.properties.structure_features import StructureFeatures as StructureFeatures
-    from kernelpot.properties.structure_kernel import StructureKernel as StructureKernel
-    from kernelpot.properties.vector_kernel import VectorKernel as VectorKernel
-    from kernelpot.report.modes import plot_modes as plot_modes
-    from kernelpot.report.reliability import plot_reliability as plot_reliability
+    from kernelpot.report.plot_modes import plot_modes as plot_modes
+    from kernelpot.report.plot_reliability import plot_reliability as plot_reliability
+    from kernelpot.structures.dscribe import DScribe as DScribe
+    from kernelpot.structures.site_kernel import SiteKernel as SiteKernel
+    from kernelpot.structures.structure_kernel import StructureKernel as StructureKernel
+    from kernelpot.structures.vector_kernel import VectorKernel as VectorKernel
     from kernelpot.tuning.search import tune as tune
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "ACSF": "kernelpot.descriptors.acsf",
+    "ACSF": "kernelpot.descriptors.acsf.definition",
     "Alchemy": "kernelpot.alchemy",
-    "Bootstrap": "kernelpot.models.bootstrap",
+    "Bootstrap": "kernelpot.potentials.bootstrap",
     "Classifier": "kernelpot.properties.classifier",
     "GP": "kernelpot.properties.gp",
-    "ZBL": "kernelpot.models.baselines.zbl",
+    "ZBL": "kernelpot.potentials.baselines.zbl",
     "Calculator": "kernelpot.calculator",
-    "CalculatorBaseline": "kernelpot.models.baselines.calculator",
+    "CalculatorBaseline": "kernelpot.potentials.baselines.calculator",
     "CompositionFeatures": "kernelpot.elements.compositions",
-    "DScribe": "kernelpot.properties.dscribe",
+    "DScribe": "kernelpot.structures.dscribe",
     "DotProduct": "kernelpot.kernels",
-    "ElementChannels": "kernelpot.descriptors.elements",
+    "ElementChannels": "kernelpot.descriptors.channels",
     "ElementalModes": "kernelpot.elements.modes",
-    "ForceRidge": "kernelpot.models.force_ridge",
+    "ForceRidge": "kernelpot.potentials.force_ridge",
     "Gaussian": "kernelpot.kernels",
     "KernelRidge": "kernelpot.properties.ridge",
     "Linear": "kernelpot.kernels",
-    "LinearModel": "kernelpot.models.linear",
+    "LinearModel": "kernelpot.potentials.linear",
     "Noise": "kernelpot.data.noise",
-    "Prediction": "kernelpot.models.prediction",
-    "SOAP": "kernelpot.descriptors.soap",
-    "SiteKernel": "kernelpot.properties.site_kernel",
-    "SparseGP": "kernelpot.models.sparse_gp",
+    "Prediction": "kernelpot.potentials.prediction",
+    "SOAP": "kernelpot.descriptors.soap.definition",
+    "SiteKernel": "kernelpot.structures.site_kernel",
+    "SparseGP": "kernelpot.potentials.sparse_gp",
     "StopOnExtrapolation": "kernelpot.calculator",
-    "StructureFeatures": "kernelpot.properties.structure_features",
-    "StructureKernel": "kernelpot.properties.structure_kernel",
-    "Term": "kernelpot.models.terms",
-    "TwoBody": "kernelpot.descriptors.two_body",
-    "VectorKernel": "kernelpot.properties.vector_kernel",
+    "StructureFeatures": "kernelpot.properties.features",
+    "StructureKernel": "kernelpot.structures.structure_kernel",
+    "Term": "kernelpot.potentials.terms",
+    "TwoBody": "kernelpot.descriptors.pairs",
+    "VectorKernel": "kernelpot.structures.vector_kernel",
     "default_cutoff": "kernelpot.data.cutoffs",
-    "evaluate": "kernelpot.models.scores",
-    "forecast": "kernelpot.models.forecast",
-    "load": "kernelpot.models.files",
-    "plot_modes": "kernelpot.report.modes",
-    "plot_reliability": "kernelpot.report.reliability",
+    "evaluate": "kernelpot.judgement.scores",
+    "forecast": "kernelpot.judgement.forecast",
+    "load": "kernelpot.potentials.load",
+    "plot_modes": "kernelpot.report.plot_modes",
+    "plot_reliability": "kernelpot.report.plot_reliability",
     "read": "kernelpot.data.read",
-    "reliability": "kernelpot.models.reliability",
-    "screen": "kernelpot.models.screening",
+    "reliability": "kernelpot.judgement.reliability",
+    "screen": "kernelpot.judgement.screening",
     "stream": "kernelpot.data.stream",
     "tune": "kernelpot.tuning.search",
 }

@@ -14,8 +14,8 @@ from jaxtyping import Bool, Float, Int
 
 from kernelpot.data.batch import Batch
 from kernelpot.data.check import HEAVIEST
-from kernelpot.descriptors.elements import ElementChannels
-from kernelpot.descriptors.soap import SOAP
+from kernelpot.descriptors.channels import ElementChannels
+from kernelpot.descriptors.soap.definition import SOAP
 from kernelpot.elements.periodic_table import symbols_to_numbers
 from kernelpot.errors import ParameterError
 from kernelpot.features.gradients import EnergyForm, gather_pairs
@@ -24,8 +24,8 @@ from kernelpot.features.kernel_space import Described
 from kernelpot.features.linear_map import LinearForm, LinearMap
 from kernelpot.features.normalise import unit, unit_vjp
 from kernelpot.features.sum_map import SumForm, SumMap
-from kernelpot.models.arguments import check_species
-from kernelpot.models.sparse_gp import SparseGP
+from kernelpot.potentials.arguments import check_species
+from kernelpot.potentials.sparse_gp import SparseGP
 
 if TYPE_CHECKING:
     from ase import Atoms

@@ -14,14 +14,14 @@ from jaxtyping import Float
 
 from kernelpot.data.batch import Batch
 from kernelpot.errors import ExtrapolationError, ParameterError
-from kernelpot.models.arguments import require_potential
-from kernelpot.models.sampling import SampledModel
+from kernelpot.potentials.arguments import require_potential
+from kernelpot.potentials.sampling import SampledModel
 
 if TYPE_CHECKING:
     from ase.optimize.optimize import Dynamics
 
-    from kernelpot.models.force_ridge import ForceRidge
-    from kernelpot.models.sparse_gp import SparseGP
+    from kernelpot.potentials.force_ridge import ForceRidge
+    from kernelpot.potentials.sparse_gp import SparseGP
 
 MEANS = ("energy", "free_energy", "energies", "forces", "stress")
 """Properties of the posterior mean."""

@@ -14,17 +14,17 @@ from kernelpot.cli.choosing import COMPARED
 from kernelpot.cli.output import table
 from kernelpot.data.labels import resolve
 from kernelpot.design import assess
-from kernelpot.design.advice_text import Sources, describe
+from kernelpot.design.advice.text import Sources, describe
 from kernelpot.errors import LabelError
-from kernelpot.models.coverage import Coverage, coverage
-from kernelpot.models.forecast import FEWEST, Forecast, forecast, shortlist
-from kernelpot.models.screening import screen
+from kernelpot.judgement.coverage import Coverage, coverage
+from kernelpot.judgement.forecast import FEWEST, Forecast, forecast, shortlist
+from kernelpot.judgement.screening import screen
 from kernelpot.progress import say
 
 if TYPE_CHECKING:
     from ase import Atoms
 
-    from kernelpot.models.sparse_gp import SparseGP
+    from kernelpot.potentials.sparse_gp import SparseGP
 
 TARGET = 200
 """Target structures whose rows are kept whole; more are thinned, as a mean needs no more."""
@@ -55,7 +55,7 @@ def advise(
     train, pool, target
         The set, candidates, and what is to be predicted; the last two may be empty.
     criterion, n, swaps
-        As in `kernelpot.design.assess`.
+        As in `kernelpot.design.advice.assess`.
     keys
         Names of the set's labels.
     """

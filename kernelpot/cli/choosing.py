@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from ase import Atoms
 
     from kernelpot.design import Certificate, Choice
-    from kernelpot.models.screening import Screening
-    from kernelpot.models.sparse_gp import SparseGP
+    from kernelpot.judgement.screening import Screening
+    from kernelpot.potentials.sparse_gp import SparseGP
 
 COMPARED = 20_000
 """Structures up to which all are compared with all to find outliers; larger pools have their geometry checked."""

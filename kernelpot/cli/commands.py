@@ -20,7 +20,7 @@ from kernelpot.replacing import replacing
 if TYPE_CHECKING:
     from ase import Atoms
 
-    from kernelpot.models.sparse_gp import SparseGP
+    from kernelpot.potentials.sparse_gp import SparseGP
 
 CHUNK = 20
 """Structures predicted at a time, so that the progress bar moves."""

@@ -15,7 +15,7 @@ from kernelpot.replacing import replacing
 if TYPE_CHECKING:
     from ase import Atoms
 
-    from kernelpot.models.sparse_gp import SparseGP
+    from kernelpot.potentials.sparse_gp import SparseGP
 
 SHOWN = 60
 """Most rows of a table of structures that a screen is given; files and JSON hold them all."""

@@ -12,15 +12,15 @@ import kernelpot as kp
 from kernelpot.cli.common import given_noise, model_of
 from kernelpot.cli.options import NOISE_DEFAULTS
 from kernelpot.cli.output import check_outputs, show, write_json
-from kernelpot.design.manifest import differences
 from kernelpot.errors import ParameterError, StoreError
-from kernelpot.linalg.chunks import require_zarr
+from kernelpot.linalg.store import require_zarr
+from kernelpot.pools.manifest import differences
 from kernelpot.progress import say
 from kernelpot.replacing import replacing
 
 if TYPE_CHECKING:
-    from kernelpot.curate import BlockStore, PoolChoice
-    from kernelpot.models.sparse_gp import SparseGP
+    from kernelpot.pools import BlockStore, PoolChoice
+    from kernelpot.potentials.sparse_gp import SparseGP
 
 MOST_SHOWN = 5
 """Set-aside structures that are named on the screen; JSON names them all."""
@@ -28,8 +28,8 @@ MOST_SHOWN = 5
 
 def curate(args: Namespace) -> None:
     """Write the blocks of a pool to a folder, or go on with them, and choose."""
-    from kernelpot.curate import select_chunks, write_blocks
-    from kernelpot.curate.source import file_list, read_frames
+    from kernelpot.pools import select_chunks, write_blocks
+    from kernelpot.pools.source import file_list, read_frames
 
     outputs = {"--out": args.out, "--json": args.json}
     check_outputs(outputs, [*args.pool, *args.existing])
@@ -89,9 +89,9 @@ def _check_folder(blocks: str, outputs: Mapping[str, str | None]) -> None:
 
 def _space(args: Namespace) -> SparseGP:
     """Take the feature space of the folder, or prepare one from a sample and put it there."""
-    from kernelpot.curate import load_space, sample, save_space
-    from kernelpot.curate.space import settings_of
-    from kernelpot.curate.write import SPACE
+    from kernelpot.pools import load_space, sample, save_space
+    from kernelpot.pools.space import settings_of
+    from kernelpot.pools.write import SPACE
 
     spec = model_of(args, kp.Noise(**given_noise(args, NOISE_DEFAULTS)))
     path = Path(args.blocks) / SPACE

@@ -16,7 +16,7 @@ from kernelpot.data.noise import Noise
 from kernelpot.demo.outcome import CHOSEN, Arm, Dynamics, Outcome, Plan
 from kernelpot.demo.pool import LATTICE, heat, label, structures
 from kernelpot.design import Choice, Information, select
-from kernelpot.models.sparse_gp import SparseGP
+from kernelpot.potentials.sparse_gp import SparseGP
 from kernelpot.progress import say, shown, track
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from kernelpot.data.noise import Noise
-from kernelpot.descriptors.soap import SOAP
+from kernelpot.descriptors.soap.definition import SOAP
 from kernelpot.kernels import DotProduct
 
 CHOSEN = "kernelpot"

@@ -9,7 +9,7 @@ from jaxtyping import Int
 
 from kernelpot.data.batch import Batch
 from kernelpot.data.check import HEAVIEST
-from kernelpot.descriptors.elements import ElementChannels
+from kernelpot.descriptors.channels import ElementChannels
 from kernelpot.elements.modes import ElementalModes
 from kernelpot.errors import ParameterError, SpeciesError
 

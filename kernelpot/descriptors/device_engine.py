@@ -9,8 +9,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from kernelpot.data.batch import Batch
-from kernelpot.descriptors.device_batch import DeviceBatch
-from kernelpot.descriptors.neighbour_grid import NeighbourGrid
+from kernelpot.descriptors.device import DeviceBatch
+from kernelpot.descriptors.grid import NeighbourGrid
 
 
 class DescriptorEngine(Protocol):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from kernelpot.descriptors.acsf import ACSF
-from kernelpot.descriptors.soap import SOAP
-from kernelpot.descriptors.two_body import TwoBody
+from kernelpot.descriptors.acsf.definition import ACSF
+from kernelpot.descriptors.pairs import TwoBody
+from kernelpot.descriptors.soap.definition import SOAP
 
 NAMED: dict[str, type[SOAP] | type[ACSF] | type[TwoBody]] = {"ACSF": ACSF, "SOAP": SOAP, "TwoBody": TwoBody}
 

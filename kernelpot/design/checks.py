@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 from jaxtyping import Float, Int
 
-from kernelpot.design.given import reals, shown, wholes
 from kernelpot.errors import DataError, ParameterError
+from kernelpot.rules import reals, shown, wholes
 
 KINDS = ("energy", "forces", "stress")
 """Label kinds; a row's kind is stored as the position in this tuple."""

@@ -36,7 +36,7 @@ class Choice:
     efficiency_bound
         The design is at least this efficient against the best one of the same size or budget: for D the ratio
         of geometric mean eigenvalues, else the ratio of the criterion's values. None where nothing was chosen.
-        See `efficiency_from`; `kernelpot.design.certify` finds a tight one for any choice.
+        See `efficiency_from`; `kernelpot.design.bounds.certify` finds a tight one for any choice.
     efficiency_from
         Where that limit comes from. Taken at the design itself it is valid but loose; a low figure says little.
     symbol, larger_is_better

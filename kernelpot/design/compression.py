@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float, Int
 
-from kernelpot.design.given import real
 from kernelpot.errors import DataError
+from kernelpot.rules import real
 
 
 def compress(rows: Float[np.ndarray, "rows d"], share: float) -> tuple[Float[np.ndarray, "kept d"], float]:

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 
 from kernelpot.design.problem import starting
 from kernelpot.design.robust import Infos, common_rules, log_efficiency, measure_of, shares
-from kernelpot.design.search import follow
+from kernelpot.design.search.greedy import follow
 from kernelpot.design.select import select
 
 

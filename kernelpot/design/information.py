@@ -13,8 +13,8 @@ from jaxtyping import Float, Int
 from kernelpot.design.checks import KINDS, check_block, check_shapes, check_values
 from kernelpot.design.compression import compress_block
 from kernelpot.design.environments import Environments, Joined, Subset
-from kernelpot.design.given import names, numbers, real, reals, shown, whole, wholes
 from kernelpot.errors import ParameterError
+from kernelpot.rules import names, numbers, real, reals, shown, whole, wholes
 
 _CHUNK = 1 << 14
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from jaxtyping import Float, Int
 
-from kernelpot.design import given as read
+from kernelpot import rules as read
 from kernelpot.design.available import completion
 from kernelpot.design.information import Information
 from kernelpot.design.rules import Rules

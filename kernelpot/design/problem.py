@@ -12,7 +12,6 @@ from jaxtyping import Float
 from kernelpot.design.checks import KINDS
 from kernelpot.design.criteria import IV, A, Compound, Criterion, D, Ds, E, G, L, MeanVariance, V, c
 from kernelpot.design.duplicates import duplicates
-from kernelpot.design.given import MOST_SEED, reals, whole
 from kernelpot.design.information import Information, require
 from kernelpot.design.limits import (
     Budget,
@@ -27,6 +26,7 @@ from kernelpot.design.limits import (
 from kernelpot.design.precision import Precision
 from kernelpot.design.rules import Rules
 from kernelpot.errors import ParameterError
+from kernelpot.rules import MOST_SEED, reals, whole
 
 CRITERIA = ("balanced", "IV", "D", "A", "V", "G", "E", "c", "L", "Ds")
 """Names of the criteria; "I" is another name of "IV"."""

@@ -16,14 +16,14 @@ from jaxtyping import Bool, Float, Int
 
 from kernelpot.design.available import Available
 from kernelpot.design.criteria import Criterion
-from kernelpot.design.gains import Gains, Path, first_of_best
 from kernelpot.design.information import Information
 from kernelpot.design.precision import Precision
 from kernelpot.design.problem import make_criterion, make_rules, starting
 from kernelpot.design.rules import Rules
+from kernelpot.design.search.gains import Gains, Path, first_of_best
 from kernelpot.errors import ParameterError
 from kernelpot.progress import track
-from kernelpot.threads import one_blas
+from kernelpot.run import one_blas
 
 COMBINE = ("mean", "worst")
 

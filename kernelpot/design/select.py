@@ -8,23 +8,31 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Float, Int
 
-from kernelpot.design.certificate import efficiency_bound
+from kernelpot.design.bounds.certificate import efficiency_bound
+from kernelpot.design.bounds.relaxation import relax
 from kernelpot.design.choice import Choice
 from kernelpot.design.criteria import Criterion
-from kernelpot.design.engines import economy
-from kernelpot.design.exchange import exchange
-from kernelpot.design.gains import Path
 from kernelpot.design.information import Information
 from kernelpot.design.limits import Budget, Costs, Numbers, Quotas
-from kernelpot.design.methods import SEARCHES, best_greedy, discarded_of, first_design, ranked, restarts_of, rounded
 from kernelpot.design.problem import Target, make_criterion, make_rules, starting
-from kernelpot.design.pruning import prune
-from kernelpot.design.relaxation import relax
 from kernelpot.design.rivals import RIVALS
 from kernelpot.design.rules import Rules
-from kernelpot.design.search import SAMPLE, follow
+from kernelpot.design.search.engines import economy
+from kernelpot.design.search.exchange import exchange
+from kernelpot.design.search.gains import Path
+from kernelpot.design.search.greedy import SAMPLE, follow
+from kernelpot.design.search.methods import (
+    SEARCHES,
+    best_greedy,
+    discarded_of,
+    first_design,
+    ranked,
+    restarts_of,
+    rounded,
+)
+from kernelpot.design.search.pruning import prune
 from kernelpot.errors import ParameterError
-from kernelpot.threads import one_blas
+from kernelpot.run import one_blas
 
 
 @one_blas()

@@ -17,7 +17,7 @@ from kernelpot.features.normalise import unit, unit_jacobian, unit_vjp
 from kernelpot.features.reduction import reductions
 from kernelpot.kernels import DotProduct, Gaussian
 from kernelpot.progress import track
-from kernelpot.threads import ordered
+from kernelpot.run import ordered
 
 if TYPE_CHECKING:
     from ase import Atoms

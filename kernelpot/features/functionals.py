@@ -13,7 +13,7 @@ from kernelpot.data.batch import Batch
 from kernelpot.features.feature_map import E0_PRIOR, FeatureMap, counts
 from kernelpot.features.inducing import chunks
 from kernelpot.progress import track
-from kernelpot.threads import ordered
+from kernelpot.run import ordered
 
 if TYPE_CHECKING:
     from ase import Atoms

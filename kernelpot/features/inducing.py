@@ -16,7 +16,7 @@ from kernelpot.errors import ParameterError
 from kernelpot.features.normalise import unit
 from kernelpot.linalg.subsets import cur, farthest_points
 from kernelpot.progress import track
-from kernelpot.threads import ordered
+from kernelpot.run import ordered
 
 if TYPE_CHECKING:
     from ase import Atoms

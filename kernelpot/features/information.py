@@ -16,7 +16,7 @@ from kernelpot.features.feature_map import FeatureMap
 from kernelpot.features.functionals import ATOMS_PER_BATCH, LinearRows, linear_rows
 from kernelpot.features.inducing import EnvironmentVectors, chunks, mean_vectors
 from kernelpot.progress import track
-from kernelpot.threads import ordered
+from kernelpot.run import ordered
 
 if TYPE_CHECKING:
     from ase import Atoms

@@ -15,7 +15,7 @@ from kernelpot.features.derivative_map import DerivativeMap
 from kernelpot.linalg.devices import computing
 from kernelpot.linalg.triangle import Triangle
 from kernelpot.progress import track
-from kernelpot.threads import ordered
+from kernelpot.run import ordered
 
 
 @dataclass(frozen=True, eq=False)

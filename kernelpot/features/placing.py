@@ -27,7 +27,7 @@ def on_device(features: FeatureMap, device: str | None, precision: str = "float6
     host: FeatureMap = getattr(features, "host", features)
     if device is None:
         return host
-    from kernelpot.features.torch_map import TorchMap
+    from kernelpot.features.torch.torch_map import TorchMap
 
     return TorchMap.make(host, device, precision)
 

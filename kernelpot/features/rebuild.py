@@ -10,7 +10,7 @@ import numpy as np
 from kernelpot.archive import LARGEST
 from kernelpot.data.check import HEAVIEST
 from kernelpot.descriptors.named import descriptor_of
-from kernelpot.descriptors.two_body import TwoBody
+from kernelpot.descriptors.pairs import TwoBody
 from kernelpot.features.feature_map import FeatureMap
 from kernelpot.features.kernel_map import KernelMap
 from kernelpot.features.linear_map import LinearMap

@@ -15,7 +15,7 @@ from kernelpot.features.feature_map import FeatureMap
 from kernelpot.features.inducing import chunks
 from kernelpot.features.kernel_map import KernelMap
 from kernelpot.features.sum_map import SumMap
-from kernelpot.threads import ordered
+from kernelpot.run import ordered
 
 if TYPE_CHECKING:
     from ase import Atoms

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 from numba import njit
 
 from kernelpot.data.batch import Batch
-from kernelpot.descriptors.two_body import TwoBody
+from kernelpot.descriptors.pairs import TwoBody
 from kernelpot.features.feature_map import Rows
 from kernelpot.features.finite_rank import FiniteRank
 from kernelpot.features.single import Single

@@ -15,7 +15,7 @@ from kernelpot.units import GPA
 if TYPE_CHECKING:
     from ase import Atoms
 
-    from kernelpot.models.sparse_gp import SparseGP
+    from kernelpot.potentials.sparse_gp import SparseGP
 
 ACCURACY = 1.0
 """Accuracy wanted of elastic constants and bulk moduli where none is given, GPa."""

@@ -16,7 +16,7 @@ from kernelpot.units import GPA
 if TYPE_CHECKING:
     from ase import Atoms
 
-    from kernelpot.models.sparse_gp import SparseGP
+    from kernelpot.potentials.sparse_gp import SparseGP
 
 J_PER_M2 = 10.0 * GPA
 """One J/m² in eV/Å²."""

@@ -16,12 +16,12 @@ from kernelpot.design.precision import Precision
 from kernelpot.errors import DataError, NotFittedError, ParameterError
 from kernelpot.features.feature_map import E0_PRIOR, FeatureMap
 from kernelpot.goals.quantities import Quantities
-from kernelpot.models.covariance import JointEnergies
+from kernelpot.potentials.covariance import JointEnergies
 
 if TYPE_CHECKING:
     from ase import Atoms
 
-    from kernelpot.models.sparse_gp import SparseGP
+    from kernelpot.potentials.sparse_gp import SparseGP
 
 
 _NAMED = 6

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float
 
 from kernelpot.errors import ParameterError
-from kernelpot.threads import WORTH_THREADS, calm_blas
+from kernelpot.run import WORTH_THREADS, calm_blas
 
 if TYPE_CHECKING:
     import torch
@@ -84,7 +84,7 @@ def computing(device: str) -> Iterator[None]:
     """Compute without gradients; on a CPU without threads of PyTorch's own.
 
     Its threads wait for each other after every operation, which costs many times the work itself where cores are
-    shared; the sharing out is done by `kernelpot.threads`, batch by batch.
+    shared; the sharing out is done by `kernelpot.run`, batch by batch.
     """
     import torch
 
@@ -116,7 +116,7 @@ def _one_thread() -> Iterator[None]:
 
 @contextmanager
 def calm(n: int) -> Iterator[None]:
-    """Do for PyTorch what `kernelpot.threads.calm_blas` does, and for BLAS, too.
+    """Do for PyTorch what `kernelpot.run.calm_blas` does, and for BLAS, too.
 
     Parameters
     ----------

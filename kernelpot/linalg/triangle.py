@@ -10,7 +10,7 @@ from jaxtyping import Float
 from scipy.linalg import solve_triangular
 
 from kernelpot.progress import track
-from kernelpot.threads import one_blas, share
+from kernelpot.run import one_blas, share
 
 BLOCK = 1024
 """Rows of a run."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
 from kernelpot.errors import ParameterError, StoreError
-from kernelpot.threads import alone, count
+from kernelpot.run import alone, count
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

@@ -13,26 +13,26 @@ from jaxtyping import Bool, Float
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 
 from kernelpot.archive import Archive
-from kernelpot.design.given import MOST_SEED, real, whole
 from kernelpot.errors import DataError, ParameterError
+from kernelpot.inference.class_evidence import LaplaceEvidence, matrix, modes
+from kernelpot.inference.covariance import Covariance, Items, covariance_of, pieces
+from kernelpot.inference.hyper_search import best_of
+from kernelpot.inference.laplace import averaged
+from kernelpot.inference.targets import FREEDOM, Trend
+from kernelpot.inference.train import check_switches, check_whole
 from kernelpot.linalg.devices import calm, check_device
-from kernelpot.properties.classifier_evidence import LaplaceEvidence, matrix, modes
 from kernelpot.properties.classifier_files import read_classes, write_classifier
-from kernelpot.properties.classifier_laplace import averaged
-from kernelpot.properties.gp_covariance import Covariance, Items, covariance_of, pieces
 from kernelpot.properties.gp_design import space_of, space_without_labels
 from kernelpot.properties.gp_inputs import features, items, labels_of, structure_kernels
 from kernelpot.properties.gp_scaling import Scaling
-from kernelpot.properties.gp_search import best_of
-from kernelpot.properties.gp_targets import FREEDOM, Trend
-from kernelpot.properties.gp_training import check_switches, check_whole
 from kernelpot.properties.inputs import UnfittedError, checked_label
-from kernelpot.properties.protocol import Kernel
+from kernelpot.rules import MOST_SEED, real, whole
+from kernelpot.structures.kernel_protocol import Kernel
 
 if TYPE_CHECKING:
     import gpytorch
 
-    from kernelpot.properties.information import PropertySpace
+    from kernelpot.properties.property_rows import PropertySpace
 
 UNIT = 4.0
 """Variance of the latent function that the prior of amplitudes is centred on."""

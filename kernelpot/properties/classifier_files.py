@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 
 from kernelpot.archive import Archive, check_numbers, write_archive
-from kernelpot.design.given import whole
 from kernelpot.errors import ModelFileError
-from kernelpot.properties.classifier_evidence import matrix
-from kernelpot.properties.classifier_laplace import mode_of
+from kernelpot.inference.class_evidence import matrix
+from kernelpot.inference.laplace import mode_of
 from kernelpot.properties.gp_inputs import structure_kernels
 from kernelpot.properties.inputs import checked_label
 from kernelpot.properties.prior_files import prior_from, prior_parts, rebuilt
+from kernelpot.rules import whole
 
 FORMAT = "kernelpot-classifier"
 VERSION = 1

@@ -13,26 +13,26 @@ from sklearn.base import BaseEstimator, RegressorMixin, clone
 from torch import Tensor
 
 from kernelpot.archive import LARGEST, Archive
-from kernelpot.design.given import MOST_SEED, shown, whole
 from kernelpot.errors import ParameterError
+from kernelpot.inference.covariance import Items, covariance_of
+from kernelpot.inference.evidence import NoiseModel
+from kernelpot.inference.exact import ExactPosterior, Posterior
+from kernelpot.inference.targets import FREEDOM, Targets, Trend
+from kernelpot.inference.train import Plan, check_switches, train
 from kernelpot.linalg.devices import check_device
-from kernelpot.properties.gp_covariance import Items, covariance_of
 from kernelpot.properties.gp_design import space_of, space_without_labels
-from kernelpot.properties.gp_evidence import NoiseModel
 from kernelpot.properties.gp_files import read_gp, write_gp
 from kernelpot.properties.gp_inputs import features, items, structure_kernels, targets
-from kernelpot.properties.gp_posterior import ExactPosterior, Posterior
 from kernelpot.properties.gp_scaling import Scaling
-from kernelpot.properties.gp_targets import FREEDOM, Targets, Trend
-from kernelpot.properties.gp_training import Plan, check_switches, train
 from kernelpot.properties.inputs import UnfittedError
-from kernelpot.properties.protocol import Kernel
-from kernelpot.properties.structure_kernel import extensive
+from kernelpot.rules import MOST_SEED, shown, whole
+from kernelpot.structures.kernel_protocol import Kernel
+from kernelpot.structures.structure_kernel import extensive
 
 if TYPE_CHECKING:
     import gpytorch
 
-    from kernelpot.properties.information import PropertySpace
+    from kernelpot.properties.property_rows import PropertySpace
 
 SOLVERS = ("cholesky", "cg")
 

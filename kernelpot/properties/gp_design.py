@@ -12,10 +12,10 @@ import torch
 from jaxtyping import Float
 
 from kernelpot.errors import ParameterError
-from kernelpot.properties.composites import Composable
-from kernelpot.properties.gp_covariance import Covariance, FeatureCovariance, Items, MatrixCovariance
+from kernelpot.inference.covariance import Covariance, FeatureCovariance, Items, MatrixCovariance
 from kernelpot.properties.gp_inputs import items, structure_kernels
-from kernelpot.properties.information import PropertySpace, property_space
+from kernelpot.properties.property_rows import PropertySpace, property_space
+from kernelpot.structures.composites import Composable
 
 
 class PriorKernel:
@@ -111,6 +111,6 @@ def kernel_of_structures(prior: Covariance) -> Any:
     if not parts or len(parts) < len(terms):
         raise ParameterError(
             "`prepare` needs features, or kernels such as kp.StructureKernel that can be added up; for others call "
-            "kernelpot.properties.information.property_space(kernel, pool, noise=…)."
+            "kernelpot.properties.property_rows.property_space(kernel, pool, noise=…)."
         )
     return reduce(add, parts)

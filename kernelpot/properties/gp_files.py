@@ -11,11 +11,11 @@ import numpy as np
 import torch
 
 from kernelpot.archive import LARGEST, Archive, check_numbers, write_archive
-from kernelpot.properties.gp_cg import IterativePosterior
-from kernelpot.properties.gp_covariance import Covariance
-from kernelpot.properties.gp_inducing import InducingPosterior
-from kernelpot.properties.gp_posterior import ExactPosterior, Posterior
-from kernelpot.properties.gp_targets import Targets
+from kernelpot.inference.covariance import Covariance
+from kernelpot.inference.exact import ExactPosterior, Posterior
+from kernelpot.inference.iterative import IterativePosterior
+from kernelpot.inference.nystrom import InducingPosterior
+from kernelpot.inference.targets import Targets
 from kernelpot.properties.prior_files import prior_from, prior_parts, rebuilt
 
 FORMAT = "kernelpot-gp"

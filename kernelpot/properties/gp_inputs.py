@@ -13,10 +13,10 @@ from sklearn.utils.validation import check_array, check_consistent_length, colum
 
 from kernelpot.archive import LARGEST
 from kernelpot.errors import DataError, ParameterError
-from kernelpot.properties.composites import EncodedPair
-from kernelpot.properties.encoded import Encoded
 from kernelpot.properties.inputs import STRUCTURES_AS_ROWS, holds_structures, refuse_descriptors
-from kernelpot.properties.protocol import Kernel
+from kernelpot.structures.composites import EncodedPair
+from kernelpot.structures.encoded import Encoded
+from kernelpot.structures.kernel_protocol import Kernel
 
 
 class WrongTypeError(DataError, TypeError):

@@ -12,12 +12,12 @@ from jaxtyping import Float, Int
 from sklearn.utils.validation import check_array, check_consistent_length, column_or_1d, validate_data
 
 from kernelpot.archive import LARGEST
-from kernelpot.design.given import reals, shown
 from kernelpot.errors import NotFittedError, ParameterError
 from kernelpot.linalg.subsets import farthest_points, kmeans_medoids
-from kernelpot.properties.composites import EncodedPair, Product, Scaled, Sum, structures_of
-from kernelpot.properties.structure_kernel import StructureKernel
-from kernelpot.properties.vector_kernel import KINDS, VectorKernel
+from kernelpot.rules import reals, shown
+from kernelpot.structures.composites import EncodedPair, Product, Scaled, Sum, structures_of
+from kernelpot.structures.structure_kernel import StructureKernel
+from kernelpot.structures.vector_kernel import KINDS, VectorKernel
 
 INDUCING = ("random", "fps", "kmeans")
 

@@ -12,15 +12,15 @@ import torch
 from kernelpot.archive import DAMAGE, Archive, check_numbers, damaged
 from kernelpot.data.check import HEAVIEST
 from kernelpot.errors import KernelpotError, ModelFileError
-from kernelpot.properties.composites import EncodedPair, Scaled
-from kernelpot.properties.encoded import Encoded
-from kernelpot.properties.files import KERNELS, item_arrays, items_from, kernel_of
-from kernelpot.properties.gp_covariance import Covariance, Items, MatrixCovariance, covariance_of
+from kernelpot.inference.covariance import Covariance, Items, MatrixCovariance, covariance_of
+from kernelpot.inference.targets import Trend
 from kernelpot.properties.gp_inputs import structure_kernels
 from kernelpot.properties.gp_scaling import Scaling
-from kernelpot.properties.gp_targets import Trend
-from kernelpot.properties.site_kernel import SiteKernel
-from kernelpot.properties.structure_kernel import StructureKernel
+from kernelpot.properties.records import KERNELS, item_arrays, items_from, kernel_of
+from kernelpot.structures.composites import EncodedPair, Scaled
+from kernelpot.structures.encoded import Encoded
+from kernelpot.structures.site_kernel import SiteKernel
+from kernelpot.structures.structure_kernel import StructureKernel
 
 
 @dataclass(frozen=True, eq=False)

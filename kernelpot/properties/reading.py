@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 
 from kernelpot.archive import DAMAGE, Archive, check_numbers, damaged
-from kernelpot.design.given import real, whole
 from kernelpot.errors import KernelpotError
-from kernelpot.properties.baseline import Baseline
-from kernelpot.properties.composites import EncodedPair
-from kernelpot.properties.files import FORMAT, STATES, VERSIONS, items_from, kernel_of
+from kernelpot.inference.means import Baseline
+from kernelpot.inference.solvers import Exact
 from kernelpot.properties.inputs import KernelRows, Precomputed, means_of, takes_rows
+from kernelpot.properties.records import FORMAT, STATES, VERSIONS, items_from, kernel_of
 from kernelpot.properties.ridge import KernelRidge
-from kernelpot.properties.solvers import Exact
+from kernelpot.rules import real, whole
+from kernelpot.structures.composites import EncodedPair
 
 
 def read_ridge(archive: Archive) -> KernelRidge:

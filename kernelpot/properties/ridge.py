@@ -11,12 +11,11 @@ import numpy as np
 from jaxtyping import Float, Int
 from sklearn.base import BaseEstimator, RegressorMixin
 
-from kernelpot.design.given import MOST_SEED, whole
 from kernelpot.errors import ParameterError
-from kernelpot.properties.alphas import Fit, best_alpha, checked_alphas
-from kernelpot.properties.baseline import Baseline
-from kernelpot.properties.inducing import Inducing, calibrating_items
-from kernelpot.properties.information import PropertySpace, property_space
+from kernelpot.inference.alphas import Fit, best_alpha, checked_alphas
+from kernelpot.inference.least_squares_inducing import Inducing, calibrating_items
+from kernelpot.inference.means import Baseline
+from kernelpot.inference.solvers import Exact, smallest_eigenvalue
 from kernelpot.properties.inputs import (
     KernelRows,
     Precomputed,
@@ -29,9 +28,10 @@ from kernelpot.properties.inputs import (
     numbered_folds,
     require_fitted,
 )
-from kernelpot.properties.solvers import Exact, smallest_eigenvalue
-from kernelpot.properties.structure_kernel import extensive
-from kernelpot.threads import calm_blas
+from kernelpot.properties.property_rows import PropertySpace, property_space
+from kernelpot.rules import MOST_SEED, whole
+from kernelpot.run import calm_blas
+from kernelpot.structures.structure_kernel import extensive
 
 ENTRIES = 20_000_000
 """Kernel values held at a time where rows are streamed."""
@@ -191,8 +191,9 @@ class KernelRidge(RegressorMixin, BaseEstimator):
 
         With inducing items the variance is that of the prediction when whatever their features cannot see of an item,
         r(x) = k(x, x) - k_xm K_mm⁻¹ k_mx, is an independent error beside the noise: of a new item, and of every
-        training item, from which it spills into the weights (`kernelpot.properties.inducing.Inducing` has the formula
-        and its sources). The amplitude is then that of the items that are not inducing, as no new item is; where those
+        training item, from which it spills into the weights (formula and sources:
+        `kernelpot.inference.least_squares_inducing.Inducing`). The amplitude is then that of the items that are not
+        inducing, as no new item is; where those
         were not drawn at random, or fewer than 20 are left, that of all.
 
         Parameters
@@ -300,7 +301,7 @@ class KernelRidge(RegressorMixin, BaseEstimator):
         ModelFileError
             The file cannot be written.
         """
-        from kernelpot.properties.files import write_ridge
+        from kernelpot.properties.records import write_ridge
 
         require_fitted(self)
         write_ridge(path, self, checked_label(label) or getattr(self, "label_", None))

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kernelpot.models.sparse_gp import SparseGP
+from kernelpot.potentials.sparse_gp import SparseGP
 from kernelpot.replacing import replacing
 from kernelpot.tuning.trial import Settings, Trial
 

@@ -16,8 +16,8 @@ from scipy.linalg import LinAlgError
 from kernelpot.data.labels import Labels
 from kernelpot.data.noise import KINDS
 from kernelpot.errors import KernelpotError
-from kernelpot.models.noise_search import ROUNDING
-from kernelpot.models.sparse_gp import SparseGP
+from kernelpot.potentials.noise_search import ROUNDING
+from kernelpot.potentials.sparse_gp import SparseGP
 from kernelpot.progress import shown
 from kernelpot.tuning.subsets import FEWEST, Parts
 from kernelpot.tuning.trial import Settings, Trial

@@ -13,13 +13,13 @@ import numpy as np
 
 from kernelpot.data.check import validate
 from kernelpot.data.labels import Labels, resolve
-from kernelpot.descriptors.soap import SOAP
+from kernelpot.descriptors.soap.definition import SOAP
 from kernelpot.errors import ParameterError
-from kernelpot.models.arguments import structure_list
-from kernelpot.models.baselines.given import as_baseline
-from kernelpot.models.baselines.protocol import Baseline
-from kernelpot.models.fitting import require_labels
-from kernelpot.models.sparse_gp import SparseGP
+from kernelpot.potentials.arguments import structure_list
+from kernelpot.potentials.baselines.given import as_baseline
+from kernelpot.potentials.baselines.protocol import Baseline
+from kernelpot.potentials.fitting import require_labels
+from kernelpot.potentials.sparse_gp import SparseGP
 from kernelpot.progress import say
 from kernelpot.tuning.halving import Bench, Budget, climb, halve
 from kernelpot.tuning.journal import Journal

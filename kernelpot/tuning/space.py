@@ -11,15 +11,15 @@ import numpy as np
 from scipy.stats import qmc
 
 from kernelpot.data.cutoffs import default_cutoff
-from kernelpot.descriptors.acsf import ACSF
+from kernelpot.descriptors.acsf.definition import ACSF
+from kernelpot.descriptors.pairs import TwoBody
 from kernelpot.descriptors.protocol import Descriptor
-from kernelpot.descriptors.soap import SOAP
-from kernelpot.descriptors.two_body import TwoBody
+from kernelpot.descriptors.soap.definition import SOAP
 from kernelpot.errors import ParameterError
 from kernelpot.kernels import DotProduct, Gaussian
-from kernelpot.models.baselines.protocol import Baseline
-from kernelpot.models.sparse_gp import SparseGP
-from kernelpot.models.terms import Term
+from kernelpot.potentials.baselines.protocol import Baseline
+from kernelpot.potentials.sparse_gp import SparseGP
+from kernelpot.potentials.terms import Term
 from kernelpot.tuning.trial import Settings, key_of
 
 if TYPE_CHECKING:

@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kernelpot.data.batch import Batch
-from kernelpot.descriptors.acsf import ACSF
-from kernelpot.descriptors.elements import ElementChannels
+from kernelpot.descriptors.acsf.definition import ACSF
+from kernelpot.descriptors.channels import ElementChannels
 from kernelpot.descriptors.radial import GTO, PowerGaussian, SphericalBessel
-from kernelpot.descriptors.soap import SOAP
+from kernelpot.descriptors.soap.definition import SOAP
 from kernelpot.errors import ParameterError, SpeciesError
 from tests import structures as make
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from kernelpot.data.batch import Batch
-from kernelpot.descriptors.acsf import ACSF
-from kernelpot.descriptors.elements import ElementChannels
+from kernelpot.descriptors.acsf.definition import ACSF
+from kernelpot.descriptors.channels import ElementChannels
 from kernelpot.descriptors.radial import GTO, PowerGaussian
-from kernelpot.descriptors.soap import SOAP
+from kernelpot.descriptors.soap.definition import SOAP
 from tests import structures as make
 
 CUTOFF, SKIN = 4.0, 0.4

@@ -12,7 +12,7 @@ from dscribe import descriptors as dscribe
 
 from kernelpot.data.batch import Batch
 from kernelpot.descriptors.radial import GTO
-from kernelpot.descriptors.soap import SOAP
+from kernelpot.descriptors.soap.definition import SOAP
 from tests import structures as make
 from tests.datasets import dataset
 

@@ -6,7 +6,7 @@ from ase import Atoms
 
 from kernelpot.data.batch import Batch
 from kernelpot.descriptors.radial import SphericalBessel
-from kernelpot.descriptors.soap import SOAP
+from kernelpot.descriptors.soap.definition import SOAP
 from tests.descriptors.test_harmonics import from_scipy
 
 CUTOFF, N_MAX, L_MAX, SIGMA = 4.0, 4, 3, 0.5

@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 
 from kernelpot.data.batch import Batch
-from kernelpot.descriptors.elements import ElementChannels
+from kernelpot.descriptors.channels import ElementChannels
 from kernelpot.descriptors.radial import GTO, PowerGaussian, SphericalBessel
-from kernelpot.descriptors.soap import SOAP
+from kernelpot.descriptors.soap.definition import SOAP
 from kernelpot.errors import ParameterError, SpeciesError
 from tests import structures as make
 from tests.descriptors.test_derivatives import position_gradient, strain_gradient
 
 torch = pytest.importorskip("torch")
-from kernelpot.descriptors.expansion_torch import SoapTorch  # noqa: E402
+from kernelpot.descriptors.soap.reference import SoapTorch  # noqa: E402
 from tests.devices import DEVICES  # noqa: E402
 
 CUTOFF = 4.0

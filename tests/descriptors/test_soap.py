@@ -7,7 +7,7 @@ import pytest
 from ase import Atoms
 
 from kernelpot.data.batch import Batch
-from kernelpot.descriptors.soap import SOAP
+from kernelpot.descriptors.soap.definition import SOAP
 from kernelpot.errors import ParameterError
 
 

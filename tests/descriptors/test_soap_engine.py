@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from kernelpot.data.batch import Batch
-from kernelpot.descriptors.device_batch import DeviceBatch, hermite_slope
-from kernelpot.descriptors.elements import ElementChannels
-from kernelpot.descriptors.expansion_torch import SoapTorch, hermite, solid_harmonics
+from kernelpot.descriptors.channels import ElementChannels
+from kernelpot.descriptors.device import DeviceBatch, hermite, hermite_slope
 from kernelpot.descriptors.harmonics import recurrence
 from kernelpot.descriptors.harmonics_torch import Harmonics, ladder_of
-from kernelpot.descriptors.soap_engine import SoapEngine
+from kernelpot.descriptors.soap.reference import SoapTorch, solid_harmonics
+from kernelpot.descriptors.soap.torch import SoapEngine
 from tests import structures as make
 from tests.descriptors.test_expansion_torch import CUTOFF, soap
 from tests.devices import DEVICES

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kernelpot.design import Information, assess, expected_errors, select
-from kernelpot.design.advice_text import Sources, describe
+from kernelpot.design.advice.text import Sources, describe
 from kernelpot.design.precision import Precision
 from kernelpot.errors import DataError, ParameterError
 from tests.design.pools import matrix, pool

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 
 from kernelpot.design import Information, duplicates
-from kernelpot.design.chunks import BlockStore, from_arrays, marks, to_arrays
-from kernelpot.design.manifest import differences
 from kernelpot.errors import DataError, ParameterError, StoreError
+from kernelpot.pools.block_store import BlockStore, from_arrays, marks, to_arrays
+from kernelpot.pools.manifest import differences
 from tests.design.pools import pool
 
 pytest.importorskip("zarr", reason="zarr is not installed (kernelpot[scale])")
 
-from kernelpot.linalg.chunks import ChunkStore, digest
+from kernelpot.linalg.store import ChunkStore, digest
 
 ARRAYS = ("rows", "kinds", "offsets", "counts", "sigma", "n_atoms", "means", "discarded")
 

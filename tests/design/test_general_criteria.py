@@ -8,13 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kernelpot.design import IV, A, Compound, D, E, G, Precision, branch_and_bound, certify, select
-from kernelpot.design.blockswaps import ScreenedSwaps
 from kernelpot.design.criteria import MeanVariance
-from kernelpot.design.exchange import exchange
-from kernelpot.design.gains import Gains, Path
-from kernelpot.design.lazy import LazyGains
 from kernelpot.design.problem import make_rules, starting
-from kernelpot.design.pruning import Losses
+from kernelpot.design.search.blockswaps import ScreenedSwaps
+from kernelpot.design.search.exchange import exchange
+from kernelpot.design.search.gains import Gains, Path
+from kernelpot.design.search.lazy import LazyGains
+from kernelpot.design.search.pruning import Losses
 from kernelpot.errors import ParameterError
 from tests.design.pools import matrix, pool
 from tests.design.test_criteria import plain, worst

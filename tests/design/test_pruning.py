@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from kernelpot.design import select
 from kernelpot.design.problem import make_criterion, starting
-from kernelpot.design.pruning import Losses
+from kernelpot.design.search.pruning import Losses
 from tests.design.pools import matrix, pool
 from tests.design.sets import value
 

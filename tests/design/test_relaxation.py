@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kernelpot.design import IV, A, D, Information, Precision, certify, select
-from kernelpot.design.certificate import sensitivities
-from kernelpot.design.relaxation import _Moments, capped, relax
-from kernelpot.design.search import Rules
+from kernelpot.design.bounds.certificate import sensitivities
+from kernelpot.design.bounds.relaxation import _Moments, capped, relax
+from kernelpot.design.search.greedy import Rules
 from kernelpot.errors import ParameterError
 from tests.design.pools import matrix, pool
 from tests.design.test_exchange import value

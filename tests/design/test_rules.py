@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from kernelpot.design import Information, certify, select
 from kernelpot.design.available import Available, swappable
-from kernelpot.design.certificate import best_sum
-from kernelpot.design.gains import Gains, Path
-from kernelpot.design.lazy import LazyGains
+from kernelpot.design.bounds.certificate import best_sum
+from kernelpot.design.bounds.relaxation import relax
 from kernelpot.design.problem import make_criterion, starting
-from kernelpot.design.relaxation import relax
+from kernelpot.design.search.gains import Gains, Path
+from kernelpot.design.search.lazy import LazyGains
 from kernelpot.errors import ParameterError
 from tests.design.pools import pool
 from tests.design.sets import all_sets, matrix, obeys, request, rules_of, value

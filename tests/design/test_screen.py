@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kernelpot.design import Information
-from kernelpot.design.screen import FEWEST, NEIGHBOURS, distant, outliers
+from kernelpot.design.advice.screen import FEWEST, NEIGHBOURS, distant, outliers
 from kernelpot.errors import ParameterError
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kernelpot.design import IV, A, D, Information, Precision, duplicates, select
-from kernelpot.design.search import Rules, greedy
+from kernelpot.design.search.greedy import Rules, greedy
 from kernelpot.errors import ParameterError
 from tests.design.pools import matrix, pool
 

@@ -10,7 +10,7 @@ import pytest
 
 import kernelpot as kp
 from kernelpot.design import Information, assess, branch_and_bound, certify, select
-from kernelpot.design.branch import Optimum
+from kernelpot.design.bounds.branch import Optimum
 from kernelpot.design.criteria import Compound, D
 from kernelpot.errors import DataError, ParameterError, SpeciesError
 from tests import structures as make

@@ -6,7 +6,7 @@ import pytest
 
 import kernelpot as kp
 from kernelpot.errors import ParameterError
-from kernelpot.report.modes import place_of
+from kernelpot.report.plot_modes import place_of
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kernelpot.data.batch import Batch
-from kernelpot.descriptors.soap import SOAP
+from kernelpot.descriptors.soap.definition import SOAP
 from kernelpot.features import label_kernel
 from kernelpot.features.derivative_kernel import block
 from kernelpot.features.derivative_map import DerivativeMap

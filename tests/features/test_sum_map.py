@@ -11,7 +11,7 @@ from scipy.spatial.transform import Rotation
 
 import kernelpot as kp
 from kernelpot.data.batch import Batch
-from kernelpot.descriptors.two_body import PairFunctions, grid_of
+from kernelpot.descriptors.pairs import PairFunctions, grid_of
 from kernelpot.features.feature_map import counts, dense_local_values
 from kernelpot.features.two_body_map import TwoBodyMap
 from tests import structures as make

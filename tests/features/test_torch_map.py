@@ -12,9 +12,8 @@ from hypothesis import strategies as st
 
 import kernelpot as kp
 from kernelpot.data.batch import Batch
-from kernelpot.descriptors.device_batch import DeviceBatch
+from kernelpot.descriptors.device import DeviceBatch
 from kernelpot.errors import ParameterError, SpeciesError
-from kernelpot.features import torch_environments, torch_pairs, torch_residual
 from kernelpot.features.feature_map import dense_local_values
 from kernelpot.features.inducing import choose_inducing
 from kernelpot.features.kernel_map import KernelMap
@@ -22,6 +21,9 @@ from kernelpot.features.linear_map import LinearMap
 from kernelpot.features.placing import device_of, on_device
 from kernelpot.features.residual import prior
 from kernelpot.features.sum_map import SumMap
+from kernelpot.features.torch import described as torch_environments
+from kernelpot.features.torch import pair_rows as torch_pairs
+from kernelpot.features.torch import unseen as torch_residual
 from kernelpot.features.two_body_map import TwoBodyMap
 from kernelpot.linalg.devices import computing
 from tests import potentials

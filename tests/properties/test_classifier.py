@@ -14,9 +14,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 
 from kernelpot.errors import DataError, NotFittedError, ParameterError
+from kernelpot.inference.class_evidence import LaplaceEvidence
+from kernelpot.inference.laplace import averaged
 from kernelpot.properties.classifier import Classifier
-from kernelpot.properties.classifier_evidence import LaplaceEvidence
-from kernelpot.properties.classifier_laplace import averaged
 from tests.numbers import same
 
 RNG = np.random.default_rng(0)

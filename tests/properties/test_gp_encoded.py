@@ -10,7 +10,7 @@ from sklearn.model_selection import GridSearchCV, cross_val_predict
 import kernelpot as kp
 from kernelpot.archive import read_archive, write_archive
 from kernelpot.errors import DataError, ModelFileError, ParameterError, SpeciesError
-from kernelpot.properties import structure_kernel
+from kernelpot.structures import structure_kernel
 from tests import structures as make
 from tests.numbers import same
 

@@ -7,7 +7,7 @@ import pytest
 
 import kernelpot as kp
 from kernelpot.errors import ParameterError
-from kernelpot.properties.information import property_space
+from kernelpot.properties.property_rows import property_space
 from tests import structures as make
 
 KERNEL = kp.VectorKernel("rbf", length=1.0)
@@ -115,7 +115,7 @@ def test_inducing_items_see_less_than_all():
 def test_blocks_of_rows_give_the_same(monkeypatch):
     space = kp.KernelRidge(KERNEL, alpha=ALPHA).prepare(POOL)
     expected = space.features(POOL)
-    monkeypatch.setattr("kernelpot.properties.information.ENTRIES", 200)
+    monkeypatch.setattr("kernelpot.properties.property_rows.ENTRIES", 200)
     np.testing.assert_allclose(space.features(POOL), expected, atol=1e-8)
 
 

@@ -10,7 +10,7 @@ from scipy.optimize import linear_sum_assignment
 
 import kernelpot as kp
 from kernelpot.errors import ParameterError
-from kernelpot.properties.rematch import _match
+from kernelpot.structures.rematch import _match
 from tests import structures as make
 
 SOAP = kp.SOAP(cutoff=3.5, n_max=3, l_max=2, species=(1, 6, 8))
@@ -89,7 +89,7 @@ def test_different_elements_do_not_match():
 
 
 def test_a_plan_that_does_not_converge_is_an_error(monkeypatch):
-    monkeypatch.setattr("kernelpot.properties.rematch._plans", lambda *_: False)
+    monkeypatch.setattr("kernelpot.structures.rematch._plans", lambda *_: False)
     with pytest.raises(ParameterError, match=r"`gamma` 0\.1 is too small"):
         kp.StructureKernel(SOAP, combine="rematch").matrix(MOLECULES)
 

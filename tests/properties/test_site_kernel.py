@@ -15,7 +15,7 @@ from sklearn.pipeline import make_pipeline
 import kernelpot as kp
 from kernelpot.errors import ModelFileError, ParameterError
 from kernelpot.properties.gp import GP
-from kernelpot.properties.site_kernel import SiteKernel
+from kernelpot.structures.site_kernel import SiteKernel
 
 ROWS = [("Ag", "Nb", "La", "Al"), ("Ba", "Ti", "Sr", "Zr"), ("K", "Ta", "K", "Nb"), ("Na", "Sn", "Ca", "Ti")]
 MODES = kp.ElementalModes(3)

@@ -11,7 +11,7 @@ from sklearn.base import clone
 import kernelpot as kp
 from kernelpot.data.batch import Batch
 from kernelpot.errors import DataError, ParameterError, SpeciesError
-from kernelpot.properties.encoded import Encoded
+from kernelpot.structures.encoded import Encoded
 from tests import structures as make
 
 SOAP = kp.SOAP(cutoff=3.5, n_max=3, l_max=2)
@@ -91,9 +91,9 @@ def test_halves_blocks_and_diagonals_agree(combine, normalise, monkeypatch):
     close = {"rtol": 1e-7 if combine == "rematch" else 1e-11, "atol": 1e-12}
     np.testing.assert_allclose(kernel.diagonal(encoded), np.diag(whole), **close)
     np.testing.assert_allclose(kernel.matrix(encoded[:2], encoded[1:]), whole[:2, 1:], **close)
-    monkeypatch.setattr("kernelpot.properties.environments.ATOMS", 1)
-    monkeypatch.setattr("kernelpot.properties.environments.over_tiles.__defaults__", (1,))
-    monkeypatch.setattr("kernelpot.properties.rematch.ATOMS", 1)
+    monkeypatch.setattr("kernelpot.structures.environment_sums.ATOMS", 1)
+    monkeypatch.setattr("kernelpot.structures.environment_sums.over_tiles.__defaults__", (1,))
+    monkeypatch.setattr("kernelpot.structures.rematch.ATOMS", 1)
     np.testing.assert_allclose(kernel.matrix(encoded), whole, **close)
 
 
@@ -101,7 +101,7 @@ def test_more_threads_give_the_same(monkeypatch):
     kernel = kp.StructureKernel(SOAP, kp.Gaussian(0.4))
     encoded = kernel.encode(MOLECULES)
     expected = kernel.matrix(encoded)
-    monkeypatch.setattr("kernelpot.threads.count", lambda: 2)
+    monkeypatch.setattr("kernelpot.run.count", lambda: 2)
     np.testing.assert_allclose(kernel.matrix(encoded), expected, rtol=1e-13)
 
 

@@ -12,7 +12,7 @@ from sklearn.metrics import pairwise
 
 import kernelpot as kp
 from kernelpot.errors import ParameterError
-from kernelpot.properties.vector_kernel import KINDS
+from kernelpot.structures.vector_kernel import KINDS
 
 RNG = np.random.default_rng(0)
 X, Z = RNG.normal(size=(700, 3)), RNG.normal(size=(5, 3))

@@ -10,9 +10,9 @@ from jaxtyping import Float
 
 from kernelpot.design.criteria.base import Batch, Criterion, Rows, Tangent
 from kernelpot.design.criteria.linear import IV, solved_traces
-from kernelpot.design.given import reals
 from kernelpot.design.precision import Precision
 from kernelpot.errors import ParameterError
+from kernelpot.rules import reals
 
 # ruff: noqa: ARG002 (criteria share signatures, and each uses what it needs)
 

@@ -1,0 +1,1 @@
+"""ACSF: atom-centred symmetry functions of distances and angles."""

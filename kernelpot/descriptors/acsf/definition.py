@@ -1,0 +1,402 @@
+"""ACSF: atom-centred symmetry functions of distances and angles (Behler, J. Chem. Phys. 134, 074106 (2011))."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from kernelpot.data.batch import Batch
+from kernelpot.descriptors.acsf.functions import CUTOFF_FUNCTIONS, Rows, SymmetryFunctions, checked_rows
+from kernelpot.descriptors.acsf.gradients import symmetry_rows, symmetry_vjp
+from kernelpot.descriptors.acsf.loops import symmetry_functions
+from kernelpot.descriptors.acsf.standard import Standard
+from kernelpot.descriptors.arguments import check_reach, positive, settled, sorted_species, species_places
+from kernelpot.descriptors.channels import ElementChannels
+from kernelpot.descriptors.protocol import Displacements
+from kernelpot.descriptors.soap.power import slots
+from kernelpot.errors import ParameterError
+from kernelpot.run import share
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+ATOMS_PER_TASK, CENTRES_PER_TASK = 16, 4
+"""Fewest atoms worth a thread."""
+
+
+@dataclass(frozen=True)
+class ACSF:
+    """Atom-centred symmetry functions: sums over neighbours and over pairs of them, a vector for each atom.
+
+    A vector is [centre, G1, G2 …, G3 … of each element or channel, then G4 …, G5 … of each pair of elements or of each
+    channel]. Parameters and order of the functions are those of DScribe's ACSF; `values` returns them bare.
+
+    Parameters
+    ----------
+    cutoff
+        Reach of an environment, Å.
+    g2
+        [η in Å⁻², Rs in Å] of each function Σ_j exp(-η(r_ij - Rs)²) f(r_ij).
+    g4
+        [η in Å⁻², ζ, λ] of each function 2^(1-ζ) Σ_jk (1 + λ cos θ)^ζ exp(-η(r_ij² + r_ik² + r_jk²)) f f f.
+    g5
+        The same without the distance of the neighbours: exp(-η(r_ij² + r_ik²)) f f.
+    g3
+        κ in Å⁻¹ of each function Σ_j cos(κ r_ij) f(r_ij). Without any of g2 … g5 the functions are those of `spaced`.
+    species
+        Atomic numbers to tell apart; None: those of the structures the model is given first.
+    channels
+        None: functions of each element and of each pair of elements apart. With channels of weights β_ε, a neighbour
+        counts β_ε(Z_j) in radial functions and two count β_ε(Z_j) β_ε(Z_k) in angular ones, for each channel ε, so the
+        length does not depend on the number of elements (Gastegger et al., J. Chem. Phys. 148, 241709 (2018), eqs. 4
+        and 5; Herr et al., J. Chem. Phys. 151, 084103 (2019)).
+    cutoff_function
+        "polynomial": (1 - (r/cutoff)²)³, with two continuous derivatives. "cosine": (1 + cos(π r/cutoff))/2, whose
+        second derivative jumps at the cutoff.
+    centre
+        First component of every vector, so that an isolated atom has a direction.
+    standard
+        Shift and scale of every function; `scaled` takes them from structures. None: the functions as they are.
+
+    Raises
+    ------
+    ParameterError
+        A parameter breaks its rule.
+    """
+
+    cutoff: float = 6.0
+    g2: Rows | None = None
+    g4: Rows | None = None
+    g5: Rows | None = None
+    g3: Rows | Sequence[float] | None = None
+    species: tuple[int, ...] | None = None
+    channels: ElementChannels | None = None
+    cutoff_function: str = "polynomial"
+    centre: float = 1.0
+    standard: Standard | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        positive("cutoff", self.cutoff, "Å; 4 to 8 is usual")
+        if not 0.01 <= self.cutoff <= 100.0:
+            raise ParameterError(f"`cutoff` must lie between 0.01 and 100 Å, got {self.cutoff}; 4 to 8 is usual.")
+        positive("centre", self.centre, "units of the functions; 1.0 is usual")
+        if not 1e-6 <= self.centre <= 1e6:
+            raise ParameterError(f"`centre` must lie between 1e-6 and 1e6, got {self.centre}; 1.0 is usual.")
+        if not isinstance(self.cutoff_function, str) or self.cutoff_function not in CUTOFF_FUNCTIONS:
+            raise ParameterError(
+                f"`cutoff_function` must be one of {', '.join(CUTOFF_FUNCTIONS)}, got {self.cutoff_function!r}."
+            )
+        if self.g2 is None and self.g3 is None and self.g4 is None and self.g5 is None:
+            radial, angular = spaced_parameters(float(self.cutoff), 8, 2)
+            object.__setattr__(self, "g2", radial)
+            object.__setattr__(self, "g4", angular)
+        columns = {"g2": ("eta", "Rs"), "g3": ("kappa",)}
+        for name in ("g2", "g3", "g4", "g5"):
+            rows = checked_rows(name, getattr(self, name), columns.get(name, ("eta", "zeta", "lambda")))
+            object.__setattr__(self, name, rows)
+        if self.species is not None:
+            object.__setattr__(self, "species", sorted_species(self.species))
+        if self.channels is not None:
+            object.__setattr__(self, "channels", settled(self.channels, self.species))
+        if self.standard is not None:
+            self._check_standard(self.standard)
+
+    def _check_standard(self, standard: Standard) -> None:
+        if not isinstance(standard, Standard):
+            raise ParameterError(f"`standard` must come from `scaled` or be None, got {standard!r}.")
+        if self.species is None or standard.shape != (len(self.species), self.n_features - 1):
+            raise ParameterError(
+                f"`standard` is for (species, functions) of shape {standard.shape}, which this ACSF does not have; "
+                "call scaled again."
+            )
+
+    @classmethod
+    def spaced(
+        cls,
+        cutoff: float = 6.0,
+        *,
+        n_radial: int = 8,
+        n_angular: int = 2,
+        channels: ElementChannels | None = None,
+        cutoff_function: str = "polynomial",
+        centre: float = 1.0,
+    ) -> ACSF:
+        """Return functions spread evenly over the environment.
+
+        Radial: Gaussians on a grid from 0.5 Å to 0.5 Å short of the cutoff, each as wide as a step, η = 1/(2Δ²)
+        (Gastegger et al., J. Chem. Phys. 148, 241709 (2018), section II C). Angular: G4 with ζ = 1, 4, 16 and λ = ±1
+        (as in Imbalzano et al., J. Chem. Phys. 148, 241730 (2018)) for n_angular widths η = 1/(2R²), R in equal steps
+        up to the cutoff.
+
+        Parameters
+        ----------
+        cutoff
+            Å, above 1.5.
+        n_radial, n_angular
+            Number of radial functions and of widths of angular ones.
+        channels, cutoff_function, centre
+            As of the class.
+
+        Raises
+        ------
+        ParameterError
+            A parameter breaks its rule.
+        """
+        for name, number in (("n_radial", n_radial), ("n_angular", n_angular)):
+            if isinstance(number, bool) or not isinstance(number, int | np.integer) or not 1 <= number <= 64:
+                raise ParameterError(
+                    f"`{name}` must be a whole number from 1 to 64, got {number!r}; 8 and 2 are usual."
+                )
+        positive("cutoff", cutoff, "Å; 4 to 8 is usual")
+        radial, angular = spaced_parameters(float(cutoff), int(n_radial), int(n_angular))
+        return cls(cutoff, g2=radial, g4=angular, channels=channels, cutoff_function=cutoff_function, centre=centre)
+
+    @cached_property
+    def functions(self) -> SymmetryFunctions:
+        """The functions as arrays."""
+        return SymmetryFunctions(
+            float(self.cutoff), self.cutoff_function, self.g2 or (), self._g3, self.g4 or (), self.g5 or ()
+        )
+
+    @property
+    def _g3(self) -> Rows:
+        rows: Any = self.g3
+        return rows or ()
+
+    def is_finite(self) -> bool:
+        """Tell whether the tabulated functions are finite, which settings from a file need not make them."""
+        return bool(np.isfinite(self.functions.table[0]).all())
+
+    @property
+    def n_channels(self) -> int:
+        """Element channels: one for each species, or what `channels` says."""
+        return (0 if self.channels is None else self.channels.n) or len(self._known_species)
+
+    @property
+    def _blocks(self) -> tuple[int, int]:
+        """Blocks of radial and of angular functions."""
+        n = self.n_channels
+        return n, n * (n + 1) // 2 if self.channels is None else n
+
+    @property
+    def n_features(self) -> int:
+        """Length of a vector: 1, then the radial functions and the angular ones."""
+        radial, angular = self._blocks
+        return 1 + radial * self.functions.n_radial + angular * self.functions.n_angular
+
+    @property
+    def _known_species(self) -> tuple[int, ...]:
+        if self.species is None:
+            raise ParameterError("this ACSF has no `species` yet; pass species=(14,) or call with_species first.")
+        return self.species
+
+    @cached_property
+    def weights(self) -> Float[np.ndarray, "channels species"]:
+        """β, the identity written out."""
+        n = len(self._known_species)
+        return np.eye(n) if self.channels is None else np.ascontiguousarray(self.channels.array)
+
+    @cached_property
+    def engine(self) -> tuple[Any, ...]:
+        """What the loops take first."""
+        functions = self.functions
+        return (
+            CUTOFF_FUNCTIONS.index(self.cutoff_function), functions.cutoff, functions.radial, functions.etas,
+            functions.angular, functions.powers, *functions.table, functions.n_angular, self.weights,
+            self.channels is None,
+        )  # fmt: skip
+
+    def with_species(self, species: tuple[int, ...]) -> ACSF:
+        """Return the same descriptor for these atomic numbers, sorted.
+
+        Raises
+        ------
+        ParameterError
+            It was scaled for other species.
+        """
+        if self.standard is not None and sorted_species(species) != self.species:
+            raise ParameterError(
+                f"this ACSF was scaled for the species {self.species}, not for {tuple(species)}; call scaled again."
+            )
+        return replace(self, species=tuple(species))
+
+    def scaled(self, structures: Sequence[Atoms]) -> ACSF:
+        """Return a copy whose functions have mean 0 and equal spread over the environments of structures.
+
+        Every function is shifted by its mean and divided by its standard deviation and the square root of their number,
+        for each centre species apart: vectors less their first component have the root mean square length 1. Standard
+        deviations below `kernelpot.descriptors.acsf.standard.LEAST` of the species' largest count as that.
+
+        Parameters
+        ----------
+        structures
+            Such as a training set; labels are not looked at.
+
+        Raises
+        ------
+        ParameterError
+            There is no structure.
+        """
+        listed = isinstance(structures, Sequence) and all(hasattr(atoms, "positions") for atoms in structures)
+        if hasattr(structures, "positions") or not listed or len(structures) == 0:
+            raise ParameterError(
+                "`structures` must be a list of at least one ase.Atoms; write [atoms] for a single one."
+            )
+        species = self.species or tuple(sorted({int(z) for atoms in structures for z in atoms.numbers}))
+        plain = replace(self, species=species, standard=None)
+        values, places = [], []
+        for k, atoms in enumerate(structures):
+            batch = Batch.from_structures([atoms], self.cutoff, start=k)
+            values.append(plain.values(batch))
+            places.append(plain.species_index(batch.numbers))
+        standard = Standard.of(np.concatenate(values), np.concatenate(places), len(species))
+        return replace(plain, standard=standard)
+
+    def species_index(self, numbers: Int[np.ndarray, " atoms"]) -> Int[np.ndarray, " atoms"]:
+        """Return each atom's place in `species`.
+
+        Raises
+        ------
+        SpeciesError
+            An atomic number is not among them.
+        """
+        return species_places(self.species, numbers, "ACSF")
+
+    def check_reach(self, batch: Batch) -> None:
+        """Refuse a batch without the pairs that the cutoff needs.
+
+        Raises
+        ------
+        ParameterError
+            Its cutoff is smaller than the descriptor's.
+        """
+        check_reach(batch, self.cutoff, "ACSF")
+
+    def values(self, batch: Batch) -> Float[np.ndarray, "atoms f_minus_1"]:
+        """Return the bare functions of every atom: no centre, shift or scale."""
+        self.check_reach(batch)
+        return self._bare(batch, self.species_index(batch.numbers))[:, 1:]
+
+    def _bare(self, batch: Batch, species: Int[np.ndarray, " atoms"]) -> Float[np.ndarray, "atoms f"]:
+        result = np.zeros((batch.n_atoms, self.n_features))
+        pairs = pairs_of(batch, species)
+        share(lambda a, b: symmetry_functions(a, b, *self.engine, *pairs, result), batch.n_atoms, ATOMS_PER_TASK)
+        return result
+
+    def environments(self, batch: Batch) -> AcsfEnvironments:
+        """Describe every atom; what comes back can be differentiated."""
+        self.check_reach(batch)
+        species = self.species_index(batch.numbers)
+        vectors = self._bare(batch, species)
+        if self.standard is not None:
+            vectors[:, 1:] -= self.standard.shifts[species]
+            vectors[:, 1:] *= self.standard.scales[species]
+        vectors[:, 0] = self.centre
+        return AcsfEnvironments(self, batch, species, vectors)
+
+    def settings(self) -> dict[str, Any]:
+        """Return the settings as JSON values."""
+        settings: dict[str, Any] = {
+            "name": "ACSF",
+            "cutoff": float(self.cutoff),
+            "cutoff_function": self.cutoff_function,
+            "g2": [list(row) for row in self.g2 or ()],
+            "g3": [row[0] for row in self._g3],
+            "g4": [list(row) for row in self.g4 or ()],
+            "g5": [list(row) for row in self.g5 or ()],
+            "centre": float(self.centre),
+            "species": self.species,
+        }
+        if self.channels is not None:
+            settings["channels"] = self.channels.settings()
+        if self.standard is not None:
+            settings["standard"] = self.standard.settings()
+        return settings
+
+    @classmethod
+    def from_settings(cls, settings: dict[str, Any]) -> ACSF:
+        """Make the descriptor that `settings` describes."""
+        species, channels, standard = settings["species"], settings.get("channels"), settings.get("standard")
+        return cls(
+            cutoff=float(settings["cutoff"]),
+            g2=settings["g2"],
+            g3=settings["g3"],
+            g4=settings["g4"],
+            g5=settings["g5"],
+            species=None if species is None else tuple(int(z) for z in species),
+            channels=None if channels is None else ElementChannels.from_settings(channels),
+            cutoff_function=settings["cutoff_function"],
+            centre=float(settings["centre"]),
+            standard=None if standard is None else Standard.from_settings(standard),
+        )
+
+
+def spaced_parameters(cutoff: float, n_radial: int, n_angular: int) -> tuple[Rows, Rows]:
+    """Return [η, Rs] and [η, ζ, λ] of `ACSF.spaced`; the grid's ends move in where the cutoff is short."""
+    margin = min(0.5, cutoff / 8.0)
+    places = np.linspace(margin, cutoff - margin, n_radial)
+    width = (cutoff - 2.0 * margin) / max(n_radial - 1, 1)
+    radial = tuple((0.5 / width**2, float(r)) for r in places)
+    reach = cutoff * np.arange(1, n_angular + 1) / n_angular
+    etas = [float(0.5 / r**2) for r in reach]
+    angular = tuple((eta, zeta, sign) for eta in etas for zeta in (1.0, 4.0, 16.0) for sign in (1.0, -1.0))
+    return radial, angular
+
+
+def pairs_of(batch: Batch, species: Int[np.ndarray, " atoms"]) -> tuple[Any, ...]:
+    """Return what the loops take of a batch: pair vectors, elements of neighbours, bounds, the longest list."""
+    return batch.vectors, species[batch.second], batch.pair_offsets, int(np.diff(batch.pair_offsets).max(initial=0))
+
+
+@dataclass(frozen=True, eq=False)
+class AcsfEnvironments:
+    """Symmetry functions of a batch, with what it takes to differentiate them."""
+
+    acsf: ACSF
+    batch: Batch
+    species: Int[np.ndarray, " atoms"]
+    vectors: Float[np.ndarray, "atoms f"]
+
+    def vjp(self, gradient: Float[np.ndarray, "atoms f"]) -> Float[np.ndarray, "pairs 3"]:
+        """Return dE/d(pair vector), given dE/d(vectors)."""
+        standard = self.acsf.standard
+        inner = gradient
+        if standard is not None:
+            inner = np.concatenate([gradient[:, :1], gradient[:, 1:] * standard.scales[self.species]], axis=1)
+        result = np.zeros((len(self.batch.second), 3))
+        pairs = pairs_of(self.batch, self.species)
+        share(
+            lambda a, b: symmetry_vjp(a, b, *self.acsf.engine, *pairs, inner, result),
+            self.batch.n_atoms,
+            ATOMS_PER_TASK,
+        )
+        return result
+
+    @cached_property
+    def _slots(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        slot, offsets, atoms = slots(self.batch.pair_offsets, self.batch.second, self.batch.n_atoms)
+        return slot, offsets, atoms
+
+    def displacements(self, start: int, stop: int) -> Displacements:
+        """Return the derivatives of the vectors of atoms ``start:stop``."""
+        slot, offsets, atoms = self._slots
+        a, b = int(offsets[start]), int(offsets[stop])
+        rows = np.empty((b - a, 3, self.acsf.n_features))
+        virial = np.empty((stop - start, 6, self.acsf.n_features))
+        pairs = pairs_of(self.batch, self.species)
+        share(
+            lambda begin, end: symmetry_rows(begin, end, *self.acsf.engine, *pairs, slot, offsets, start, rows, virial),
+            stop - start,
+            CENTRES_PER_TASK,
+        )
+        centre = np.repeat(np.arange(stop - start), np.diff(offsets[start : stop + 1]))
+        standard = self.acsf.standard
+        if standard is not None:
+            rows[:, :, 1:] *= standard.scales[self.species[start:stop][centre], None]
+            virial[:, :, 1:] *= standard.scales[self.species[start:stop], None]
+        return Displacements(rows, centre, atoms[a:b], virial)

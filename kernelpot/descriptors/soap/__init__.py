@@ -1,0 +1,1 @@
+"""SOAP: the power spectrum of the neighbour density."""

@@ -1,0 +1,1 @@
+"""Advice on a set of structures that is already there."""

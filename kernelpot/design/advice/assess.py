@@ -1,0 +1,384 @@
+"""Advice on a set of structures that is already there: what it fixes, what in it is idle, what it lacks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from kernelpot.design.advice.assessment import Assessment
+from kernelpot.design.advice.expected import Curve, Target, expected_errors, mean_curve, row_variances
+from kernelpot.design.advice.findings import Feasibility, Remaining, Swap
+from kernelpot.design.checks import KINDS
+from kernelpot.design.criteria import Criterion
+from kernelpot.design.duplicates import duplicates
+from kernelpot.design.information import PROPERTY, Information, require
+from kernelpot.design.limits import Cost
+from kernelpot.design.precision import Precision
+from kernelpot.design.problem import make_criterion
+from kernelpot.design.search.engines import gains_for
+from kernelpot.design.search.gains import Path
+from kernelpot.design.select import select
+from kernelpot.errors import DataError, ParameterError
+from kernelpot.linalg.leaving import without_each
+from kernelpot.progress import track
+from kernelpot.rules import MOST_SEED, real, reals, whole
+from kernelpot.run import one_blas
+
+TOLERANCES = (1e-6, 1e-3, 1e-2)
+"""Relative distances of mean descriptors at which structures count as near duplicates."""
+
+MEMBERS, CANDIDATES = 24, 200
+"""Swaps are looked for among the members that are missed least and the candidates that add most."""
+
+_RANDOM_ORDERS = 3
+_CHUNK = 1 << 13
+_DIRECTIONS = 0.999
+_OPEN = 0.5
+_SILENT = 1e-12
+"""Share of a kind's mean prior variance below which labels vanish by symmetry, as forces on perfect crystals do."""
+
+
+@one_blas()
+def assess(
+    info: Information,
+    *,
+    pool: Information | None = None,
+    target: Information | None = None,
+    criterion: str | Criterion = "IV",
+    costs: Cost | None = None,
+    next: int = 10,
+    swaps: int = 5,
+    redundant: float = 1e-3,
+    tolerances: Sequence[float] = TOLERANCES,
+    seed: int = 0,
+) -> Assessment:
+    """Judge a set of structures by the rows of their labels. No label is looked at.
+
+    Parameters
+    ----------
+    info
+        The set; made with ``labels="present"`` it counts the labels that are there, else those that are planned.
+    pool
+        Candidates for swaps and for what to add next.
+    target
+        What is to be predicted; None: the pool, or the set itself where there is none.
+    criterion
+        By which structures are weighed against each other, as in `select`.
+    costs
+        Cost of every structure of the pool, or a function of it; N_atoms³ where none are given.
+    next
+        How many additions to propose.
+    swaps
+        How many swaps to propose.
+    redundant
+        A structure counts as nearly redundant where the set without it keeps an efficiency of ``1 - redundant``.
+    tolerances
+        Relative distances of mean descriptors at which near duplicates are listed.
+    seed
+        Seed of random orders and of ties.
+
+    Returns
+    -------
+    Assessment
+
+    Raises
+    ------
+    DataError
+        If the set is empty.
+    ParameterError
+        If a number breaks its rule, or the sets do not share their weights.
+
+    Notes
+    -----
+    Time is dominated by the factors without each structure, about ``2 log2(n)`` factorisations of the set and one
+    triangular inversion per structure. Swaps are searched among the `MEMBERS` members that are missed least and the
+    `CANDIDATES` candidates that add most to the whole set; what is reported of them is exact.
+    """
+    _check(info, pool, target)
+    next, swaps = whole(next, "next"), whole(swaps, "swaps")
+    redundant, seed = real(redundant, "redundant"), whole(seed, "seed", most=MOST_SEED)
+    tolerances = [real(tolerance, "tolerances") for tolerance in np.atleast_1d(reals(tolerances, "tolerances"))]
+    pool = pool if pool is not None and len(pool) else None
+    aim = target if target is not None else pool if pool is not None else info
+    measure = make_criterion(criterion, pool if pool is not None else info, target)
+    start = Precision.prior(info.d)
+    precision = start.with_rows(info.rows)
+    value = measure.value(precision)
+    spectrum, feasibility = _feasibility(info)
+    leverage, by_kind = _leverage(info, precision)
+    losses, shares, spare = _losses(info, measure, start, value, MEMBERS if pool is not None and swaps else 0)
+    measured = Target.of(aim)
+    found = _Found(info, pool, measure, precision, value)
+    additions = _additions(found, measured, costs, next, seed)
+    return Assessment(
+        n_structures=len(info),
+        counts=dict(zip(KINDS, info.counts.sum(axis=0).tolist(), strict=True)),
+        description=info.description,
+        feasibility=feasibility,
+        spectrum=spectrum,
+        effective_by_kind=by_kind,
+        target_name="target" if target is not None else "pool" if pool is not None else "set itself",
+        target_numbers=np.arange(len(aim)),
+        remaining=_remaining(aim, precision, measured),
+        criterion=measure.name,
+        value=value,
+        leverage=leverage,
+        losses=losses,
+        loss_shares=shares,
+        redundant_level=redundant,
+        duplicates={tolerance: _groups(duplicates(info, tolerance=tolerance)) for tolerance in tolerances},
+        swaps=_swaps(found, spare, swaps),
+        history=_history(info, measured, seed),
+        discarded=measured.discarded,
+        next_indices=additions.indices,
+        next_gains=additions.gains,
+        next_costs=additions.costs,
+        n_known=additions.n_known,
+        ahead=additions.ahead,
+        ahead_random=additions.ahead_random,
+        cost_unit="N_atoms³" if costs is None else "",
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Found:
+    """A set, its candidates, and where it stands."""
+
+    info: Information
+    pool: Information | None
+    measure: Criterion
+    precision: Precision
+    value: float
+
+
+@dataclass(frozen=True, eq=False)
+class _Additions:
+    """What to add from the pool, and the errors expected on the way."""
+
+    indices: Int[np.ndarray, " n"]
+    gains: Float[np.ndarray, " n"]
+    costs: Float[np.ndarray, " n"]
+    n_known: int
+    ahead: Curve
+    ahead_random: Curve | None
+
+
+def _check(info: Information, pool: Information | None, target: Information | None) -> None:
+    require(info, "info")
+    if info.description.get("labels") == PROPERTY:
+        raise ParameterError(
+            "`info` must be of energies, forces or stresses, got that of a property: its errors are in units of its "
+            "kernel, of which `assess` knows nothing; `curve` of a choice, and `std` of a fitted model, tell of them."
+        )
+    for name, other in (("pool", pool), ("target", target)):
+        if other is None:
+            continue
+        require(other, name)
+        if other.d != info.d:
+            raise ParameterError(
+                f"`{name}` has {other.d} weights and the set {info.d}; make both with the same prepared model"
+            )
+    if not len(info):
+        raise DataError("the set to assess is empty: give at least one structure")
+    if target is not None and not len(target):
+        raise DataError("`target` is empty: give at least one structure, or None for the pool")
+
+
+def _feasibility(info: Information) -> tuple[Float[np.ndarray, " d"], Feasibility]:
+    """Spectrum of the set's information, from a triangular factor, and what follows from it."""
+    R = np.zeros((0, info.d))
+    for first in range(0, len(info.rows), max(_CHUNK, 2 * info.d)):
+        R = np.asarray(np.linalg.qr(np.concatenate([R, info.rows[first : first + max(_CHUNK, 2 * info.d)]]), mode="r"))
+    singular = np.zeros(info.d)
+    if len(R):
+        singular[: min(R.shape)] = np.linalg.svd(R, compute_uv=False)
+    tolerance = max(len(info.rows), info.d) * np.finfo(float).eps * float(singular[0])
+    spectrum = singular**2
+    return spectrum, Feasibility(
+        d=info.d,
+        rows=len(info.rows),
+        rank=int((singular > tolerance).sum()),
+        tolerance=tolerance,
+        effective=float((spectrum / (1.0 + spectrum)).sum()),
+        condition=float((1.0 + spectrum[0]) / (1.0 + spectrum[-1])),
+    )
+
+
+def _leverage(info: Information, precision: Precision) -> tuple[Float[np.ndarray, " structures"], dict[str, float]]:
+    """``tr(B C Bᵀ)`` of every structure, and the same summed over each kind of label."""
+    per_row = row_variances(info.rows, precision)
+    by_kind = np.bincount(info.kinds, weights=per_row, minlength=len(KINDS))
+    present = info.counts.sum(axis=0) > 0
+    return (
+        np.bincount(info.structure, weights=per_row, minlength=len(info)),
+        {kind: float(by_kind[k]) for k, kind in enumerate(KINDS) if present[k]},
+    )
+
+
+def _losses(
+    info: Information, measure: Criterion, start: Precision, value: float, keep: int
+) -> tuple[Float[np.ndarray, " structures"], Float[np.ndarray, " structures"], list[tuple[float, int, Path]]]:
+    """Compute what each removal costs: the gain of the block beside all others, in closed form, without cancellation.
+
+    That is ``log det(I + B C' Bᵀ) = -log det(I - B C Bᵀ)`` for D and ``tr(G⁻¹ B C' V C' Bᵀ)`` for IV, with C' the
+    covariance without the structure (Woodbury), which no downdate has spoilt.
+    """
+
+    def add(precision: Precision, first: int, last: int) -> Precision:
+        rows = info.rows[info.offsets[first] : info.offsets[last]]
+        return precision.with_rows(rows) if len(rows) else precision
+
+    losses, shares = np.zeros(len(info)), np.zeros(len(info))
+    spare: list[tuple[float, int, Path]] = []
+    for s, others in track(without_each(start, len(info), add), "leaving out", total=len(info)):
+        path = Path(measure, others)
+        losses[s] = max(float(gains_for(info.take([s]), path).values[0]), 0.0)
+        shares[s] = 1.0 - measure.efficiency(value - measure.sign * losses[s], value, info.d)
+        spare.append((losses[s], s, path))
+        spare = sorted(spare, key=lambda one: one[:2])[:keep]
+    return losses, shares, spare
+
+
+def _swaps(found: _Found, spare: list[tuple[float, int, Path]], n: int) -> tuple[Swap, ...]:
+    """Find the best swaps, each taken by itself; no member is named twice, and no candidate or duplicate of it."""
+    pool = found.pool
+    if pool is None or not spare or not n:
+        return ()
+    fresh = _fresh(found.info, pool)
+    ahead = np.where(fresh, gains_for(pool, Path(found.measure, found.precision)).values, -np.inf)
+    few = np.argsort(-ahead, kind="stable")[:CANDIDATES]
+    few = few[np.isfinite(ahead[few])]
+    if not len(few):
+        return ()
+    candidates = pool.take(few)
+    options = []
+    for loss, out, path in track(spare, "swaps"):
+        gains = gains_for(candidates, path).values - loss
+        options += [(float(gains[k]), out, int(few[k])) for k in np.argsort(-gains, kind="stable")[: 2 * n]]
+    sign = found.measure.sign
+    groups = duplicates(pool)
+    best: list[Swap] = []
+    for gain, out, candidate in sorted(options, key=lambda one: (-one[0], one[1:])):
+        if len(best) == n or gain <= 1e-9 * abs(found.value):
+            break
+        if all(one.out != out and groups[one.candidate] != groups[candidate] for one in best):
+            best.append(Swap(out, candidate, gain, found.value + sign * gain))
+    return tuple(best)
+
+
+def _fresh(info: Information, pool: Information) -> np.ndarray:
+    """Mark candidates that duplicate no member of the set."""
+    joint = duplicates(info.append(pool))
+    result: np.ndarray = ~np.isin(joint[len(info) :], joint[: len(info)])
+    return result
+
+
+def _additions(found: _Found, measured: Target, costs: Cost | None, n: int, seed: int) -> _Additions:
+    """Choose what to add from the pool, in order, with its gain and cost, and the errors expected on the way."""
+    pool, info = found.pool, found.info
+    n = min(n, len(pool)) if pool is not None else 0
+    if pool is None or not n:
+        now = expected_errors(info, np.arange(len(info)), target=measured, at=[len(info)], name="now")
+        return _Additions(np.empty(0, np.int64), np.empty(0), np.empty(0), 0, now, None)
+    fresh = _fresh(info, pool)
+    choice = select(pool, n, criterion=found.measure, existing=info, seed=seed)
+    gains = np.abs(np.diff(choice.curve))
+    rng = np.random.default_rng(seed)
+    open_ = np.flatnonzero(fresh)
+    open_ = open_ if len(open_) >= n else np.arange(len(pool))
+    randoms = [
+        expected_errors(pool, rng.permutation(open_)[:n], target=measured, existing=info) for _ in range(_RANDOM_ORDERS)
+    ]
+    return _Additions(
+        indices=choice.indices,
+        gains=gains,
+        costs=_costs(costs, pool)[choice.indices],
+        n_known=int((~fresh).sum()),
+        ahead=expected_errors(pool, choice.indices, target=measured, existing=info, name="greedy additions"),
+        ahead_random=mean_curve(randoms, "random additions"),
+    )
+
+
+def _costs(costs: Cost | None, pool: Information) -> Float[np.ndarray, " structures"]:
+    """Cost of every candidate."""
+    if costs is None:
+        return pool.n_atoms.astype(np.float64) ** 3
+    values = reals(costs(pool) if callable(costs) else costs, "costs").astype(np.float64)
+    if values.shape != (len(pool),):
+        raise ParameterError(f"`costs` must hold one cost for each of {len(pool)} candidates, got {values.shape}")
+    if not (np.isfinite(values) & (values > 0)).all():
+        raise ParameterError("`costs` must be positive and finite")
+    return values
+
+
+def _history(info: Information, measured: Target, seed: int) -> Curve:
+    """Follow the expected error from no label to the whole set, in random order."""
+    rng = np.random.default_rng(seed)
+    n = len(info)
+    at = sorted({0, n, *(k for k in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000) if k < n)})
+    curves = [expected_errors(info, rng.permutation(n), target=measured, at=at) for _ in range(_RANDOM_ORDERS)]
+    return mean_curve(curves, "the set in random order")
+
+
+def _remaining(aim: Information, precision: Precision, measured: Target) -> Remaining:
+    """Find what the set leaves open of the target: in all, by direction, by group and by structure."""
+    after = row_variances(aim.rows, precision) * aim.sigma**2
+    before = np.einsum("rd,rd->r", aim.rows, aim.rows) * aim.sigma**2
+    prior, now = measured.prior(), measured.errors(precision)
+    kinds = list(measured.roots)
+    n = len(aim)
+    squared = {}
+    for kind in kinds:
+        mine = aim.kinds == KINDS.index(kind)
+        squared[kind] = np.stack(
+            [np.bincount(aim.structure[mine], weights=each[mine], minlength=n) for each in (after, before)]
+        )
+    names = sorted(set(aim.groups))
+    return Remaining(
+        prior=prior,
+        now=now,
+        directions={kind: _open_directions(measured.roots[kind], precision) for kind in kinds},
+        groups={name: _of_group(aim, squared, np.array([g == name for g in aim.groups])) for name in names},
+        structures={
+            kind: np.sqrt(_ratio(squared[kind][0], aim.counts[:, KINDS.index(kind)].astype(np.float64)))
+            for kind in kinds
+        },
+        shares={kind: np.sqrt(_ratio(*squared[kind], least=_SILENT * prior[kind] ** 2)) for kind in kinds},
+    )
+
+
+def _of_group(aim: Information, squared: dict[str, np.ndarray], members: np.ndarray) -> dict[str, float]:
+    """Count the structures of a group, and find its expected error of each kind."""
+    found = {"structures": float(members.sum())}
+    for kind, both in squared.items():
+        rows = float(aim.counts[members, KINDS.index(kind)].sum())
+        found[kind] = float(np.sqrt(both[0][members].sum() / rows)) if rows else float("nan")
+    return found
+
+
+def _ratio(
+    part: Float[np.ndarray, " n"], whole: Float[np.ndarray, " n"], *, least: float = 0.0
+) -> Float[np.ndarray, " n"]:
+    """Divide, with NaN where there is nothing to divide by."""
+    result: np.ndarray = np.divide(part, whole, out=np.full(len(part), np.nan), where=whole > least)
+    return result
+
+
+def _open_directions(root: Float[np.ndarray, "d q"], precision: Precision) -> tuple[int, int]:
+    """Count the target's principal directions whose variance is still more than half of the prior's, and all."""
+    vectors, singular, _ = np.linalg.svd(root, full_matrices=False)
+    held = np.cumsum(singular**2)
+    if not len(held) or held[-1] <= 0:
+        return 0, 0
+    q = int(np.searchsorted(held, _DIRECTIONS * held[-1])) + 1
+    left = row_variances(np.ascontiguousarray(vectors[:, :q].T), precision)
+    return int((left > _OPEN).sum()), q
+
+
+def _groups(labels: Int[np.ndarray, " structures"]) -> tuple[tuple[int, ...], ...]:
+    """Keep the groups of more than one structure."""
+    counts = np.bincount(labels)
+    return tuple(tuple(np.flatnonzero(labels == g).tolist()) for g in np.flatnonzero(counts > 1))

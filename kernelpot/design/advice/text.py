@@ -1,0 +1,280 @@
+"""An assessment in words and tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from kernelpot.design.advice.expected import UNITS, Curve
+from kernelpot.design.advice.findings import Findings
+
+_SHOWN = 10
+_CHAIN = 6
+_SYMBOLS = {"D": "log det Λ", "A": "tr C", "IV": "tr(VC)"}
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Where structures come from, such as "pool.xyz@12", to be shown beside their numbers.
+
+    Parameters
+    ----------
+    members, candidates, targets
+        One name for each structure of the set, the pool and the target; empty where there are none.
+    """
+
+    members: Sequence[str] = ()
+    candidates: Sequence[str] = ()
+    targets: Sequence[str] = ()
+
+
+def describe(
+    found: Findings,
+    remarks: Sequence[str] = (),
+    *,
+    by_labels: Mapping[str, float] | None = None,
+    sources: Sources | None = None,
+) -> str:
+    """Return the advice for people: verdict first, then tables.
+
+    Parameters
+    ----------
+    found
+        What `assess` returned.
+    remarks
+        Sentences to add to the verdict.
+    by_labels
+        Errors of the set on the target that a forecast from its labels gives: eV/atom, eV/Å, eV/Å³.
+    sources
+        Names of structures; None leaves bare numbers.
+    """
+    names = sources or Sources()
+    parts = [_verdict(found, remarks, by_labels), _feasibility(found), _target(found, names), _members(found, names)]
+    parts += [part for part in (_swaps(found, names), _next(found, names), _curves(found, by_labels)) if part]
+    return "\n\n".join(parts)
+
+
+def verdict(found: Findings, by_labels: Mapping[str, float] | None = None) -> list[str]:
+    """Say in a few sentences whether the set can be trained on and what it lacks.
+
+    Parameters
+    ----------
+    found
+        What `assess` returned.
+    by_labels
+        As in `describe`.
+    """
+    labels = ", ".join(f"{count} {kind}" for kind, count in found.counts.items() if count)
+    where = found.feasibility
+    lines = []
+    if not where.rows:
+        return [
+            f"not feasible: the {found.n_structures} structures have no label of a kind that has a noise; "
+            "compute labels, or name them with keys"
+        ]
+    lines.append(
+        f"feasible: {found.n_structures} structures ({labels} labels) fix {where.effective:.0f} of the model's "
+        f"{where.d} parameters; the prior holds the others"
+    )
+    if not found.counts.get("energy"):
+        lines.append("no energies: forces alone leave every energy open by a constant for each composition")
+    left = found.remaining
+    for kind, (n_open, n_all) in left.directions.items():
+        before, now = left.prior[kind], left.now[kind]
+        figure = f"{_figure(now, kind)} ({_figure(before, kind)} before any label)"
+        if kind in (by_labels or {}):
+            figure = f"by the labels: {_figure((by_labels or {})[kind], kind)}; by the prior alone: {figure}"
+        lines.append(
+            f"{kind} of the {found.target_name}: expected error {figure}, {n_open} of {n_all} main directions not "
+            "determined"
+        )
+    if len(found.redundant):
+        lines.append(
+            f"{len(found.redundant)} structures are nearly redundant: without any one of them the set keeps "
+            f"{100 * (1 - found.redundant_level):g} % of its efficiency"
+        )
+    return lines
+
+
+def _verdict(found: Findings, remarks: Sequence[str], by_labels: Mapping[str, float] | None) -> str:
+    settings = ", ".join(f"{key} {value}" for key, value in found.description.items())
+    lines = ["VERDICT", *(f"  {line}" for line in [*verdict(found, by_labels), *remarks])]
+    return "\n".join([*lines, *([f"  with {settings}"] if settings else [])])
+
+
+def _feasibility(found: Findings) -> str:
+    where = found.feasibility
+    by_kind = ", ".join(f"{kind} {value:.1f}" for kind, value in found.effective_by_kind.items())
+    rows = [
+        ("numerical rank of the rows", f"{where.rank} of {where.d}", f"singular values above {where.tolerance:.2g}"),
+        ("effective parameters", f"{where.effective:.1f}", f"fixed by labels, not by the prior: {by_kind}"),
+        ("condition number", f"{where.condition:.2g}", "of the information matrix; above 1e14 round-off would show"),
+    ]
+    return "FEASIBILITY\n" + _table(("figure", "value", "meaning"), rows)
+
+
+def _target(found: Findings, names: Sources) -> str:
+    left = found.remaining
+    kinds = list(left.now)
+    head = ("group", "structures", *(f"{kind}, {UNITS[kind]}" for kind in kinds))
+    rows = [
+        (name or "(no group)", f"{figures['structures']:.0f}", *(_milli(figures[kind]) for kind in kinds))
+        for name, figures in left.groups.items()
+    ]
+    text = (
+        f"WHAT IS LEFT OPEN in the {found.target_name}: expected rms error without label noise, if the prior is right"
+    )
+    text += "\n" + _table(head, rows[: 2 * _SHOWN])
+    worst = left.worst()
+    head = ("structure", *(f"{kind}, {UNITS[kind]}" for kind in kinds), *(f"{kind}, % of prior std" for kind in kinds))
+    rows = [
+        (
+            _named(int(found.target_numbers[s]), names.targets),
+            *(_milli(left.structures[kind][s]) for kind in kinds),
+            *(_percent(float(left.shares[kind][s])) for kind in kinds),
+        )
+        for s in worst
+    ]
+    return text + f"\n\nleast known structures of the {found.target_name}\n" + _table(head, rows)
+
+
+def _members(found: Findings, names: Sources) -> str:
+    order = np.argsort(-found.leverage, kind="stable")
+    head = ("structure", "leverage", "loss of efficiency if removed, %")
+
+    def rows(indices: Sequence[int]) -> list[tuple[str, str, str]]:
+        return [
+            (_named(s, names.members), f"{found.leverage[s]:.2f}", f"{100 * found.loss_shares[s]:.3g}") for s in indices
+        ]
+
+    text = "MEMBERS: leverage is the number of parameters that a structure fixes\nmost telling\n"
+    text += _table(head, rows(order[:_SHOWN].tolist()))
+    few = found.redundant
+    if len(few):
+        text += f"\n\nnearly redundant ({len(few)} in all, each judged alone)\n"
+        text += _table(head, rows(few[:_SHOWN].tolist()))
+    for tolerance, groups in found.duplicates.items():
+        listed = "; ".join(_chain(group) for group in groups[:_SHOWN])
+        more = f"; … {len(groups) - _SHOWN} more" if len(groups) > _SHOWN else ""
+        text += f"\nalike within {tolerance:g} of the mean descriptor: " + (
+            f"{len(groups)} groups ({listed}{more})" if groups else "none"
+        )
+    return text
+
+
+def _chain(group: Sequence[int]) -> str:
+    """Numbers of structures that are alike, the first few of many."""
+    more = f" … and {len(group) - _CHAIN} more" if len(group) > _CHAIN else ""
+    return "=".join(map(str, group[:_CHAIN])) + more
+
+
+def _swaps(found: Findings, names: Sources) -> str:
+    if not found.swaps:
+        return ""
+    symbol = _SYMBOLS.get(found.criterion, found.criterion)
+    head = ("take out", "put in (pool)", f"gain in {symbol}", f"gain, % of {symbol} now")
+    rows = [
+        (
+            _named(one.out, names.members),
+            _named(one.candidate, names.candidates),
+            f"{one.gain:.4g}",
+            f"{100 * one.gain / max(abs(found.value), 1e-300):.3g}",
+        )
+        for one in found.swaps
+    ]
+    return f"BEST SWAPS, each alone; {symbol} is {found.value:.5g} now\n" + _table(head, rows)
+
+
+def _next(found: Findings, names: Sources) -> str:
+    if not len(found.next_indices):
+        return ""
+    known = f" ({found.n_known} candidates repeat a member and are left out)" if found.n_known else ""
+    kinds = list(found.ahead.errors)
+    cost = f"cost, {found.cost_unit}" if found.cost_unit else "cost"
+    head = ("pick", "pool", "gain", cost, "gain per cost", *(f"then {kind}, {UNITS[kind]}" for kind in kinds))
+    rows = [
+        (
+            str(k + 1),
+            _named(s, names.candidates),
+            f"{found.next_gains[k]:.4g}",
+            f"{found.next_costs[k]:.4g}",
+            f"{found.gain_per_cost[k]:.3g}",
+            *(_milli(found.ahead.errors[kind][k + 1]) for kind in kinds),
+        )
+        for k, s in enumerate(found.next_indices.tolist())
+    ]
+    return f"WHAT TO ADD NEXT, in order{known}; errors by the prior alone\n" + _table(head, rows)
+
+
+def _curves(found: Findings, by_labels: Mapping[str, float] | None) -> str:
+    text = f"EXPECTED ERROR on the {found.target_name} against the number of labels, by the prior alone"
+    text += "; FORECAST corrects it by the labels" if by_labels else ""
+    text += "\n" + curve_table(found.history)
+    if found.ahead_random is not None and len(found.ahead.n) > 1:
+        last = {
+            curve.name: ", ".join(_figure(values[-1], kind) for kind, values in curve.errors.items())
+            for curve in (found.ahead, found.ahead_random)
+        }
+        text += f"\nafter {found.ahead.n[-1]} labels: " + "; ".join(f"{name} {line}" for name, line in last.items())
+    if found.remaining.prior.get("energy", 0.0) > 1.0:
+        text += "\nthe first energies settle the energies of free atoms, which the prior leaves open by 10 eV"
+    noise = ", ".join(f"{kind} {_figure(value, kind)}" for kind, value in found.ahead.noise.items())
+    text += f"\nlabel noise, to be added in quadrature for a test against labels: {noise}"
+    hidden = [
+        f"{kind} {_figure(found.ahead.noise[kind] * share**0.5, kind)}"
+        for kind, share in found.discarded.items()
+        if share > 0 and found.ahead.noise[kind] * share**0.5 > 0.1 * found.remaining.now[kind]
+    ]
+    if hidden:
+        text += f"\ncompression of the target's rows may hide up to: {', '.join(hidden)}; use truncate=0"
+    return text
+
+
+def curve_table(curve: Curve) -> str:
+    """Set a curve as a table.
+
+    Parameters
+    ----------
+    curve
+        What is shown.
+    """
+    kinds = list(curve.errors)
+    rows = [(str(n), *(_milli(float(curve.errors[kind][k])) for kind in kinds)) for k, n in enumerate(curve.n.tolist())]
+    return _table(("labels", *(f"{kind}, {UNITS[kind]}" for kind in kinds)), rows)
+
+
+def _named(number: int, names: Sequence[str]) -> str:
+    """Write a structure's number, and where it comes from if that is known."""
+    return f"{number} ({names[number]})" if names else str(number)
+
+
+def _milli(value: float) -> str:
+    if not np.isfinite(value):
+        return "–"
+    if value < 1e-9:
+        return "0"
+    return f"{1e3 * value:.3g}" if value < 1 else f"{1e3 * value:.0f}"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2g}" if np.isfinite(share) else "–"
+
+
+def _figure(value: float, kind: str) -> str:
+    return f"{_milli(value)} {UNITS[kind]}"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Columns to the right, but text of the first and of long last ones to the left."""
+    widths = [max(len(cell) for cell in column) for column in zip(head, *rows, strict=True)]
+    left = {0} | ({len(head) - 1} if head[-1] == "meaning" else set())
+    return "\n".join(
+        "  "
+        + "  ".join(
+            cell.ljust(width) if k in left else cell.rjust(width)
+            for k, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in [head, *rows]
+    )

@@ -1,0 +1,1 @@
+"""What no set of blocks can beat."""

@@ -1,0 +1,1 @@
+"""Feature maps on devices of PyTorch."""

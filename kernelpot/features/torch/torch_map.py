@@ -1,0 +1,351 @@
+"""A feature map whose rows and energies are computed by PyTorch, on a CPU or a GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, cast
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+
+from kernelpot.data.batch import Batch
+from kernelpot.descriptors.acsf.definition import ACSF
+from kernelpot.descriptors.acsf.torch import AcsfEngine
+from kernelpot.descriptors.arguments import species_places
+from kernelpot.descriptors.device import DeviceBatch
+from kernelpot.descriptors.device_engine import DescriptorEngine
+from kernelpot.descriptors.protocol import Descriptor
+from kernelpot.descriptors.soap.definition import SOAP
+from kernelpot.descriptors.soap.torch import SoapEngine
+from kernelpot.errors import ParameterError
+from kernelpot.features.feature_map import FeatureMap, Rows
+from kernelpot.features.kernel_map import KernelMap
+from kernelpot.features.linear_map import LinearMap
+from kernelpot.features.sum_map import SumMap
+from kernelpot.features.torch.described import DeviceRows, EnvironmentEngine, EnvironmentState
+from kernelpot.features.torch.kernel_rows import KernelEngine, KernelForm, LinearDeviceForm, LinearEngine
+from kernelpot.features.torch.pair_rows import PairEngine, PairForm, PairState
+from kernelpot.features.torch.variances import TorchVariances
+from kernelpot.features.two_body_map import TwoBodyMap
+from kernelpot.linalg.devices import computing
+
+Engine = KernelEngine | LinearEngine | PairEngine
+State = EnvironmentState | PairState
+DeviceForm = KernelForm | LinearDeviceForm | PairForm
+
+
+@dataclass(frozen=True, eq=False)
+class TorchDescribed:
+    """A batch as the engines of all terms describe it.
+
+    Attributes
+    ----------
+    batch
+        Structures with their pairs.
+    species
+        Place of every atom's element among the map's species.
+    parts
+        What each term's engine needs, in the precision of energies and forces.
+    features
+        The map.
+    """
+
+    batch: Batch
+    species: Int[np.ndarray, " atoms"]
+    parts: tuple[State, ...]
+    features: TorchMap
+
+    @cached_property
+    def exact(self) -> tuple[State, ...]:
+        """The same in float64; made when first asked for."""
+        features = self.features
+        if features.engines is features.rough:
+            return self.parts
+        with computing(features.device):
+            return _describe(features.engines, self.batch, self.species, features.device)
+
+    @cached_property
+    def on_host(self) -> Any:
+        """The same batch as the map in compiled loops describes it; made when first asked for."""
+        return self.features.host.describe(self.batch)
+
+
+@dataclass(frozen=True, eq=False)
+class TorchForm:
+    """The sum of the terms' energies."""
+
+    forms: tuple[DeviceForm, ...]
+    paths: tuple[str, ...]
+    device: str
+
+    def local_and_pairs(
+        self, described: TorchDescribed
+    ) -> tuple[Float[np.ndarray, " atoms"], Float[np.ndarray, "pairs 3"]]:
+        """Return every atom's energy, eV, with the derivative of their sum by each pair vector, eV/Å."""
+        with computing(self.device):
+            found = [
+                form.local_and_pairs(part)  # type: ignore[arg-type]
+                for form, part in zip(self.forms, described.parts, strict=True)
+            ]
+            local, pairs = (sum(parts[1:], start=parts[0]) for parts in zip(*found, strict=True))
+            return local.cpu().numpy(), pairs.cpu().numpy()
+
+
+@dataclass(frozen=True, eq=False)
+class TorchMap:
+    """A feature map in NumPy's arrays whose work is done by PyTorch on a device.
+
+    Whitening of rows that are asked for as arrays stays on the host; files hold the host's map, never a device.
+
+    Attributes
+    ----------
+    host
+        The map in compiled loops.
+    device
+        PyTorch's name of the device.
+    precision
+        One of `kernelpot.linalg.devices.PRECISIONS`.
+    engines
+        One for each term in float64, which other maps with the same terms share.
+    rough
+        The same in the precision of energies and forces.
+    """
+
+    host: FeatureMap
+    device: str
+    precision: str
+    engines: tuple[Engine, ...]
+    rough: tuple[Engine, ...]
+
+    @classmethod
+    def make(cls, host: FeatureMap, device: str, precision: str = "float64") -> TorchMap:
+        """Put a map on a device.
+
+        Raises
+        ------
+        ParameterError
+            A term has no engine.
+        """
+        terms = host.terms if isinstance(host, SumMap) else (host,)
+        engines = tuple(_engine(term, device, torch.float64) for term in terms)
+        rough = engines
+        if precision != "float64":
+            rough = tuple(_engine(term, device, torch.float32) for term in terms)
+        return cls(host, device, precision, engines, rough)
+
+    # ---- what the host knows
+
+    @property
+    def species(self) -> tuple[int, ...]:
+        """Atomic numbers, sorted."""
+        return self.host.species
+
+    @property
+    def cutoff(self) -> float:
+        """Reach, Å."""
+        return self.host.cutoff
+
+    @property
+    def descriptor(self) -> Descriptor:
+        """The descriptor that structures are compared by, in compiled loops."""
+        return self.host.descriptor
+
+    @property
+    def n_columns(self) -> int:
+        """Raw columns, m."""
+        return self.host.n_columns
+
+    @property
+    def n_inducing(self) -> int:
+        """Inducing environments, M."""
+        return self.host.n_inducing
+
+    @property
+    def n_weights(self) -> int:
+        """Features, d, without the E0 columns."""
+        return self.host.n_weights
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Features of each term."""
+        return self.host.widths
+
+    @property
+    def scales(self) -> tuple[float, ...]:
+        """Prior standard deviation of each term, in units of the amplitude."""
+        return self.host.scales
+
+    def rescaled(self, scales: Sequence[float]) -> TorchMap:
+        """Return the same terms with other prior standard deviations; what is on the device is shared."""
+        return replace(self, host=self.host.rescaled(scales))
+
+    def whiten(self, rows: Float[np.ndarray, "rows m"]) -> Float[np.ndarray, "rows d"]:
+        """Turn rows over raw columns into rows over features."""
+        return self.host.whiten(rows)
+
+    def unwhiten(self, weights: Float[np.ndarray, "d ..."]) -> Float[np.ndarray, "m ..."]:
+        """Turn weights of features, or columns of them, into weights of raw columns."""
+        return self.host.unwhiten(weights)
+
+    def local_prior(self, described: TorchDescribed) -> Float[np.ndarray, " atoms"]:
+        """Return the prior variance of every atom's energy."""
+        total = np.zeros(described.batch.n_atoms)
+        with computing(self.device):
+            for engine, part, scale in zip(self.engines, described.exact, self.scales, strict=True):
+                total += scale**2 * engine.local_prior(part).cpu().numpy()  # type: ignore[arg-type]
+        return total
+
+    def residual(
+        self, described: TorchDescribed, kind: str, white: Float[np.ndarray, "rows d"]
+    ) -> Float[np.ndarray, " rows"]:
+        """Return the prior variance of every label of a kind that its whitened row does not carry."""
+        return self.host.residual(described.on_host, kind, white)
+
+    def energy_residual(
+        self,
+        left: TorchDescribed,
+        right: TorchDescribed,
+        white: tuple[Float[np.ndarray, "left d"], Float[np.ndarray, "right d"]],
+    ) -> Float[np.ndarray, "left right"]:
+        """Return the prior covariance of two batches' total energies that their whitened rows do not carry."""
+        return self.host.energy_residual(left.on_host, right.on_host, white)
+
+    def block_residual(
+        self, described: TorchDescribed, kind: str, number: int, white: Float[np.ndarray, "c d"]
+    ) -> Float[np.ndarray, "c c"]:
+        """Return the prior covariance that whitened rows leave out of an atom's force or of a structure's stress."""
+        return self.host.block_residual(described.on_host, kind, number, white)
+
+    def weights_of(self, number: int) -> Bool[np.ndarray, " d"]:
+        """Tell which features belong to environments of an element."""
+        return self.host.weights_of(number)
+
+    def settings(self) -> dict[str, Any]:
+        """Return what the arrays do not hold, as JSON values; there is no device in it."""
+        return self.host.settings()
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Return the arrays that make the map, by name."""
+        return self.host.arrays()
+
+    def shares(self) -> str:
+        """Describe for people how many raw columns belong to what."""
+        return self.host.shares()
+
+    # ---- what the device does
+
+    def describe(self, batch: Batch) -> TorchDescribed:
+        """Describe a batch on the device; terms that share a descriptor share the work.
+
+        Raises
+        ------
+        SpeciesError
+            The batch holds an element that the map does not know.
+        """
+        species = species_places(self.species, batch.numbers, "model")
+        with computing(self.device):
+            return TorchDescribed(batch, species, _describe(self.rough, batch, species, self.device), self)
+
+    def rows(self, described: TorchDescribed, kinds: Collection[str]) -> Rows:
+        """Return the rows of a batch; energies come whatever is asked for."""
+        batch, wanted = described.batch, {"forces", "stress"} & set(kinds)
+        with computing(self.device):
+            exact = self.precision != "float32"
+            _, rows = self.device_rows(described, derivatives=bool(wanted), stress="stress" in wanted, exact=exact)
+            energy = rows.energy.cpu().numpy()
+            forces = stress = None
+            if rows.forces is not None and "forces" in wanted:
+                forces = rows.forces.transpose(0, 1).reshape(-1, self.n_columns).cpu().numpy()
+            if rows.virial is not None:
+                volumes = torch.as_tensor(batch.volumes, device=self.device)[:, None, None]
+                stress = (rows.virial / volumes).reshape(-1, self.n_columns).cpu().numpy()
+        return Rows(energy, forces, stress)
+
+    def device_rows(
+        self, described: TorchDescribed, *, derivatives: bool, stress: bool, exact: bool = True
+    ) -> tuple[tuple[State, ...], DeviceRows]:
+        """Return the rows of a batch on the device, with what the engines made them from; `exact`: in float64."""
+        parts, engines = (described.exact, self.engines) if exact else (described.parts, self.rough)
+        rows = DeviceRows.empty(parts[0].there, self.n_columns, derivatives=derivatives, stress=stress)
+        for engine, part, columns in zip(engines, parts, self._columns(), strict=True):
+            engine.add_rows(part, rows.columns(columns.start, columns.stop))  # type: ignore[arg-type]
+        return parts, rows
+
+    def variances(
+        self,
+        projection: Float[np.ndarray, "m_plus_species d"],
+        shrinkage: Float[np.ndarray, "m_plus_species d"],
+        amplitude: float,
+    ) -> TorchVariances:
+        """Return what computes posterior variances on the device; the matrices are those of `Uncertainty`."""
+        return TorchVariances.make(self, projection, shrinkage, amplitude)
+
+    @property
+    def starts(self) -> list[int]:
+        """First raw column of each term."""
+        return [columns.start for columns in self._columns()]
+
+    def form(self, weights: Float[np.ndarray, " m"], *, collapse: bool = True) -> TorchForm:
+        """Return the energy with these weights of raw columns, eV."""
+        parts = zip(self.rough, self._columns(), strict=True)
+        return self._form([engine.form(weights[columns], collapse=collapse) for engine, columns in parts])
+
+    def drawn_form(self, weights: Float[np.ndarray, " m"], rng: np.random.Generator, scale: float) -> TorchForm:
+        """Return `form` plus scale times an energy drawn from the prior that the features leave out, eV."""
+        parts = zip(self.rough, self._columns(), self.scales, strict=True)
+        return self._form([engine.drawn_form(weights[columns], rng, scale * own) for engine, columns, own in parts])
+
+    def _form(self, forms: Sequence[DeviceForm]) -> TorchForm:
+        return TorchForm(tuple(forms), tuple(path for form in forms for path in form.paths), self.device)
+
+    def local_values(
+        self, described: TorchDescribed
+    ) -> Iterator[tuple[Int[np.ndarray, " a"], slice, Float[np.ndarray, "a columns"]]]:
+        """Yield atoms, raw columns and the atoms' values there; everything else is zero."""
+        for engine, part, columns in zip(self.engines, described.exact, self._columns(), strict=True):
+            with computing(self.device):
+                found = [(atoms, here, there.cpu().numpy()) for atoms, here, there in engine.values(part)]  # type: ignore[arg-type]
+            for atoms, here, values in found:
+                yield atoms, slice(columns.start + here.start, columns.start + here.stop), values
+
+    def _columns(self) -> list[slice]:
+        ends = np.cumsum([engine.features.n_columns for engine in self.engines]).tolist()
+        return [slice(a, b) for a, b in zip([0, *ends[:-1]], ends, strict=True)]
+
+
+def _engine(term: FeatureMap, device: str, dtype: torch.dtype) -> Engine:
+    if isinstance(term, TwoBodyMap):
+        return PairEngine(term, device)
+    if isinstance(term.descriptor, SOAP | ACSF):
+        environments = EnvironmentEngine(_descriptor_engine(term.descriptor, device, dtype))
+        if isinstance(term, KernelMap):
+            return KernelEngine(term, environments)
+        if isinstance(term, LinearMap):
+            return LinearEngine(term, environments)
+    name = type(term.descriptor).__name__
+    raise ParameterError(
+        f"a term of {name} has no engine for PyTorch yet; leave `device` None, or take SOAP, ACSF or TwoBody."
+    )
+
+
+def _descriptor_engine(descriptor: SOAP | ACSF, device: str, dtype: torch.dtype) -> DescriptorEngine:
+    if isinstance(descriptor, SOAP):
+        return SoapEngine(descriptor, device, dtype)
+    return AcsfEngine(descriptor, device, dtype)
+
+
+def _describe(
+    engines: Sequence[Engine], batch: Batch, species: Int[np.ndarray, " atoms"], device: str
+) -> tuple[State, ...]:
+    there = DeviceBatch(batch, device, species)
+    seen: list[tuple[Descriptor, State]] = []
+    parts = []
+    for engine in engines:
+        known = [part for descriptor, part in seen if descriptor == engine.features.descriptor]
+        part = known[0] if known else engine.describe(there)
+        seen.append((engine.features.descriptor, part))
+        parts.append(part)
+    return cast(tuple[State, ...], tuple(parts))

@@ -1,0 +1,1 @@
+"""Conditioning on labels: from a prior covariance to a posterior, by several ways."""

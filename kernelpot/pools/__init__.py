@@ -1,0 +1,23 @@
+"""Pools that do not fit in memory: blocks in chunks on disk, made by worker processes, and choices over them."""
+
+from __future__ import annotations
+
+from kernelpot.pools.block_store import BlockStore
+from kernelpot.pools.pool_choice import PoolChoice
+from kernelpot.pools.rounds import select_chunks
+from kernelpot.pools.source import sample
+from kernelpot.pools.space import load_space, save_space
+from kernelpot.pools.target import target_root
+from kernelpot.pools.write import open_blocks, write_blocks
+
+__all__ = [
+    "BlockStore",
+    "PoolChoice",
+    "load_space",
+    "open_blocks",
+    "sample",
+    "save_space",
+    "select_chunks",
+    "target_root",
+    "write_blocks",
+]

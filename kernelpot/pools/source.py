@@ -1,0 +1,275 @@
+"""Structures of a pool, one after another, from lists or from files that are never read as a whole."""
+
+from __future__ import annotations
+
+import io
+import lzma
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO, cast
+
+import numpy as np
+
+from kernelpot.data.check import SOURCE, check_structure
+from kernelpot.data.read import OPENERS, plain_copy
+from kernelpot.data.stream import parse_xyz
+from kernelpot.errors import DataError, ParameterError
+from kernelpot.linalg.store import digest
+from kernelpot.rules import MOST_SEED, whole
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+_XYZ = (".xyz", ".extxyz")
+
+Source = Sequence["Atoms"] | Sequence[str | Path] | str | Path
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """One structure of a source, not yet parsed where it is cheap to leave that to a worker.
+
+    Attributes
+    ----------
+    index
+        Number in the whole source.
+    file, number
+        Number of the file (-1 for none), and number within it.
+    where
+        Name for messages.
+    content
+        The structure, or its text in extended XYZ; None where there is none.
+    reason
+        Why it has no content.
+    """
+
+    index: int
+    file: int
+    number: int
+    where: str
+    content: Atoms | str | None
+    reason: str = ""
+
+    def atoms(self) -> Atoms:
+        """Parse and check the structure.
+
+        Raises
+        ------
+        DataError
+            It is unusable.
+        """
+        if self.content is None:
+            raise DataError(f"{self.where}: {self.reason}")
+        atoms = _parse(self.content, self.where) if isinstance(self.content, str) else self.content
+        if not hasattr(atoms, "positions"):
+            raise DataError(f"{self.where}: must be an ase.Atoms, found a {type(atoms).__name__}")
+        check_structure(atoms, self.where)
+        return atoms
+
+
+def frames(source: Source) -> Iterator[Frame]:
+    """Go through a source.
+
+    Parameters
+    ----------
+    source
+        Structures, or one file or several. Extended XYZ, compressed (.xz, .gz, .bz2) or not, is cut into structures
+        without being parsed; of other formats that ASE reads, compressed ones are unpacked into a temporary file.
+
+    Raises
+    ------
+    DataError
+        A file is absent, empty or damaged as a whole; a single broken structure is marked and passed on.
+    """
+    files = file_list(source)
+    if files is None:
+        for k, atoms in enumerate(cast("Sequence[Atoms]", source)):
+            yield Frame(k, -1, k, f"structure {k} (from 0)", atoms)
+        return
+    index = 0
+    for f, path in enumerate(files):
+        before = index
+        for number, (content, reason) in enumerate(_contents(path)):
+            yield Frame(index, f, number, f"{path}@{number}", content, reason)
+            index += 1
+        if index == before:
+            raise DataError(f"{path}: file must hold structures, found none.")
+
+
+def file_list(source: Source) -> list[Path] | None:
+    """Return the files of a source, or None where it is a list of structures.
+
+    Raises
+    ------
+    DataError
+        A file is absent or empty.
+    ParameterError
+        The source is neither.
+    """
+    items = [source] if isinstance(source, str | Path) else source
+    if not isinstance(items, Sequence) or not len(items):
+        raise ParameterError("`source` must be files or a list of structures that is not empty")
+    if not all(isinstance(item, str | Path) for item in items):
+        if any(isinstance(item, str | Path) for item in items):
+            raise ParameterError("`source` must be files or structures, got a mixture")
+        return None
+    paths = [Path(str(item)).expanduser() for item in items]
+    for path in paths:
+        if not path.is_file():
+            raise DataError(f"{path}: file must exist, found none; check the name and the directory.")
+        if path.stat().st_size == 0:
+            raise DataError(f"{path}: file must hold structures, found it empty.")
+    return paths
+
+
+def describe(source: Source) -> list[dict[str, Any]]:
+    """Return JSON values by which a later run knows that the source is the same."""
+    files = file_list(source)
+    if files is None:
+        names = ("positions", "numbers", "cell", "pbc")
+        structures = cast("Sequence[Atoms]", source)
+        sums = [digest(*(np.asarray(getattr(atoms, name)) for name in names)) for atoms in structures]
+        return [{"structures": len(sums), "checksum": digest(sums)}]
+    return [
+        {"path": str(path.resolve()), "size": path.stat().st_size, "modified": path.stat().st_mtime_ns}
+        for path in files
+    ]
+
+
+def sample(source: Source, size: int, *, seed: int = 0) -> list[Atoms]:
+    """Draw structures at random in one pass (Vitter 1985, algorithm R), as many as are there at most.
+
+    Parameters
+    ----------
+    source
+        As in `frames`. Unusable structures that are drawn are left out.
+    size
+        How many to draw.
+    seed
+        Makes the draw repeatable.
+
+    Raises
+    ------
+    DataError
+        None that was drawn is usable.
+    """
+    size, seed = whole(size, "size", least=1), whole(seed, "seed", most=MOST_SEED)
+    rng = np.random.default_rng(seed)
+    kept: list[Frame] = []
+    for frame in frames(source):
+        if len(kept) < size:
+            kept.append(frame)
+        elif (place := int(rng.integers(frame.index + 1))) < size:
+            kept[place] = frame
+    kept.sort(key=lambda frame: frame.index)
+    usable, reason = [], ""
+    for frame in kept:
+        try:
+            usable.append(frame.atoms())
+        except DataError as error:
+            reason = str(error)
+    if not usable:
+        raise DataError(f"none of {len(kept)} structures that were drawn is usable; the last: {reason}")
+    return usable
+
+
+def read_frames(source: Source, wanted: Iterable[int]) -> list[Atoms]:
+    """Read some structures of a source, in the order given.
+
+    Parameters
+    ----------
+    source
+        As in `frames`.
+    wanted
+        Numbers in the whole source.
+    """
+    order = [int(k) for k in wanted]
+    missing, found = set(order), {}
+    if missing:
+        for frame in frames(source):
+            if frame.index in missing:
+                found[frame.index] = frame.atoms()
+                found[frame.index].info.setdefault(SOURCE, frame.where)
+                missing.discard(frame.index)
+                if not missing:
+                    break
+    if missing:
+        raise DataError(f"the source must hold structure {min(missing)}, found fewer; is it the one of the blocks?")
+    return [found[k] for k in order]
+
+
+def _contents(path: Path) -> Iterator[tuple[Atoms | str | None, str]]:
+    """Yield every structure of a file, or the reason why there is none."""
+    inner = path.with_suffix("") if path.suffix.lower() in OPENERS else path
+    if inner.suffix.lower() not in _XYZ:
+        yield from _by_ase(path)
+        return
+    opener = OPENERS.get(path.suffix.lower())
+    with opener(path, "rb") if opener else path.open("rb") as binary:
+        lines = io.TextIOWrapper(binary, encoding="utf-8", errors="replace", newline=None)
+        try:
+            for text, reason in _cut(lines):
+                yield (None if reason else text), reason
+        except (EOFError, lzma.LZMAError, OSError, ValueError) as error:
+            yield None, f"the rest of the file cannot be read: {type(error).__name__}: {error}"
+
+
+def _cut(lines: TextIO) -> Iterator[tuple[str, str]]:
+    """Cut XYZ text into structures by their first lines; what fits none goes up to the next that may be one."""
+    stray: list[str] = []
+    number = 0
+    for line in lines:
+        number += 1
+        count = line.strip()
+        if not count.isdecimal() or int(count) > 10**8:
+            if count or stray:
+                stray.append(line)
+            continue
+        if stray:
+            yield "", _stray(stray, number)
+            stray = []
+        body = [line]
+        for _ in range(int(count) + 1):
+            following = lines.readline()
+            if not following:
+                break
+            number += 1
+            body.append(following)
+        whole = len(body) == int(count) + 2
+        yield "".join(body), "" if whole else f"the file ends within a structure of {count} atoms, at line {number}"
+    if stray:
+        yield "", _stray(stray, number + 1)
+
+
+def _stray(lines: Sequence[str], following: int) -> str:
+    first = following - len(lines)
+    return (
+        f"lines {first} to {following - 1} belong to no structure, the first is {lines[0].strip()[:60]!r}; "
+        "the first line of a structure must be its number of atoms"
+    )
+
+
+def _parse(text: str, where: str) -> Atoms:
+    atoms = parse_xyz(text, where)
+    atoms.info.setdefault(SOURCE, where)
+    return atoms
+
+
+def _by_ase(path: Path) -> Iterator[tuple[Atoms | str | None, str]]:
+    import ase.io
+
+    with plain_copy(path) as plain:
+        stream = ase.io.iread(plain, index=":", do_not_split_by_at_sign=True)
+        while True:
+            try:
+                atoms = next(stream)
+            except StopIteration:
+                return
+            except MemoryError:
+                raise
+            except Exception as error:  # as above; ASE cannot go on behind a broken structure
+                message = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+                yield None, f"the rest of the file cannot be read: {message}"
+                return
+            yield atoms, ""

@@ -1,0 +1,124 @@
+"""A prepared feature space in a file, so that every worker and every later run works in the same one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kernelpot.data.noise import KINDS, Noise
+from kernelpot.errors import ParameterError, StoreError
+from kernelpot.features.feature_map import FeatureMap
+from kernelpot.features.rebuild import feature_map_of
+from kernelpot.linalg.store import digest
+from kernelpot.potentials.sparse_gp import SparseGP
+from kernelpot.potentials.terms import Term
+from kernelpot.replacing import replacing
+
+FORMAT, VERSION = "kernelpot-space", 2
+
+
+def settings_of(space: SparseGP) -> dict[str, Any]:
+    """Return what fixes the rows of a prepared model, arrays apart, as JSON values.
+
+    Raises
+    ------
+    NotFittedError
+        The inducing environments are not fixed yet.
+    """
+    features = features_of(space)
+    _, noise, amplitude = space.plan()
+    return {
+        "features": features.settings(),
+        "terms": [term.settings() for term in space.terms],
+        "amplitude": float(amplitude),
+        "noise": {kind: getattr(noise, kind) for kind in KINDS},
+        "n_inducing": int(space.n_inducing),
+        "seed": int(space.seed),
+        "inducing": space.inducing,
+        "tolerance": float(space.tolerance),
+    }
+
+
+def fingerprint(space: SparseGP) -> str:
+    """Return a checksum of everything that decides the rows of a prepared model."""
+    features = features_of(space)
+    return digest(settings_of(space), *features.arrays().values())
+
+
+def save_space(space: SparseGP, path: str | Path) -> None:
+    """Write a prepared model without labels: safetensors with a JSON header; it holds no code.
+
+    Parameters
+    ----------
+    space
+        Made by `SparseGP.prepare`, or fitted: then with the noises and the amplitude of the fit.
+    path
+        The file to write, whole or not at all.
+
+    Raises
+    ------
+    NotFittedError, ParameterError
+        As `settings_of`.
+    """
+    from safetensors.numpy import save as to_bytes
+
+    features = features_of(space)
+    header = json.dumps({"format": FORMAT, "version": VERSION, "model": settings_of(space)})
+    arrays = {name: np.ascontiguousarray(array) for name, array in features.arrays().items()}
+    with replacing(path) as temporary:
+        temporary.write_bytes(to_bytes(arrays, metadata={"kernelpot": header}))
+
+
+def load_space(path: str | Path) -> SparseGP:
+    """Read a prepared model that `save_space` wrote; nothing in the file is ever run as code.
+
+    Raises
+    ------
+    StoreError
+        There is no such file, or it is damaged, foreign, or of another version.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(path), framework="numpy") as file:
+            header = json.loads((file.metadata() or {})["kernelpot"])
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if (header["format"], header["version"]) != (FORMAT, VERSION):
+            raise StoreError(
+                f"{path}: must be {FORMAT} version {VERSION}, found {header['format']} version {header['version']}"
+            )
+        return _rebuild(header["model"], arrays)
+    except FileNotFoundError:
+        raise StoreError(f"{path}: there is no such file; write_blocks makes it beside the blocks") from None
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError, AttributeError) as error:
+        if isinstance(error, StoreError):
+            raise
+        raise StoreError(
+            f"{path}: the feature space is damaged or was altered ({type(error).__name__}: {error}); "
+            "remove the folder and write it again"
+        ) from None
+
+
+def _rebuild(settings: dict[str, Any], arrays: dict[str, np.ndarray]) -> SparseGP:
+    features = feature_map_of(settings["features"], arrays)
+    terms = [Term.from_settings(term) for term in settings["terms"]]
+    amplitude = float(settings["amplitude"])
+    if not np.isfinite(amplitude) or amplitude <= 0.0:
+        raise ValueError(f"the amplitude must be positive, found {amplitude}")
+    space = SparseGP(
+        [terms[0].with_amplitude(amplitude), *terms[1:]],
+        n_inducing=settings["n_inducing"], noise=Noise(**settings["noise"]),
+        seed=settings["seed"], inducing=settings["inducing"], tolerance=settings["tolerance"],
+    )  # fmt: skip
+    space.features_ = features
+    return space
+
+
+def features_of(space: SparseGP) -> FeatureMap:
+    """Return the feature map of a prepared model, or refuse it."""
+    if not isinstance(space, SparseGP):
+        raise ParameterError(f"`space` must be a prepared SparseGP, got a {type(space).__name__}")
+    return space.plan()[0]

@@ -1,0 +1,128 @@
+"""Stochastic greedy over chunks: the samples of many steps are read together, as many as fit in memory."""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from kernelpot.design.information import Information
+from kernelpot.design.search.gains import Path
+from kernelpot.errors import ParameterError
+from kernelpot.linalg.store import ChunkStore
+from kernelpot.pools.job import Job
+from kernelpot.pools.parts import weights
+from kernelpot.pools.pool_choice import PoolChoice, make_choice
+from kernelpot.pools.sampled import draw, live_draw, pick, sample_size
+from kernelpot.progress import say, track
+
+EPSILON = 0.1
+
+
+def stochastic(job: Job) -> PoolChoice:
+    """Choose by stochastic greedy; after every batch of steps the choice so far is kept.
+
+    Parameters
+    ----------
+    job
+        What is asked for.
+    """
+    epsilon = EPSILON if job.epsilon is None else job.epsilon
+    steps = _batches(job, epsilon)
+    results = ChunkStore(job.folder("stochastic"))
+    path = Path(job.criterion, job.start)
+    chosen = np.zeros(len(job.candidates), dtype=bool)
+    which: list[int] = []
+    done = 0
+    while done < len(steps) and results.intact(done) and _agrees(results, done, steps[done]):
+        done += 1
+    before = [int(s) for b in range(done) for s in results.read(b)["which"]]
+    if before:
+        say(f"{done} of {len(steps)} batches were finished before")
+        _again(job, before, path)
+        which, chosen[before] = before, True
+    for b in track(range(done, len(steps)), "batches"):
+        picks = _batch(job, steps[b], epsilon, chosen, path)
+        which += picks
+        results.write(b, {"which": np.array(picks, dtype=np.int64), "steps": steps[b]})
+    path.anchor()
+    return make_choice(
+        job.store, job.candidates[np.array(which, dtype=np.int64)], np.array(path.values),
+        criterion=job.criterion, method="stochastic", n_distinct=len(job.candidates),
+        guarantee=_guarantee(job, epsilon), n_parts=len(steps),
+    )  # fmt: skip
+
+
+def _batches(job: Job, epsilon: float) -> list[Int[np.ndarray, " steps"]]:
+    """Cut the steps into runs whose samples fit in memory together."""
+    if not job.n:
+        return []
+    size = weights(job.store)[job.candidates]
+    batches: list[list[int]] = [[]]
+    seen = np.zeros(len(size), dtype=bool)
+    filled = 0.0
+    # Beside the batch stands the sample of a step.
+    for step in range(job.n):
+        sample = draw(len(size), job.n, epsilon, job.seed, step)
+        own = float(size[sample].sum())
+        extra = float(size[sample[~seen[sample]]].sum())
+        if filled and filled + extra + own > job.room.part:
+            batches.append([])
+            seen[:] = False
+            filled, extra = 0.0, own
+        if extra + own > job.room.part:
+            raise ParameterError(
+                f"`memory` must hold the sample of one step, {len(sample)} blocks of {own / 2**30:.2g} GiB, twice; a "
+                f"part has {job.room.part / 2**30:.2g} GiB; give more, or a larger `epsilon`"
+            )
+        seen[sample] = True
+        filled += extra
+        batches[-1].append(step)
+    say(
+        f"stochastic greedy: samples of {sample_size(len(size), job.n, epsilon)} of {len(size)} blocks, {job.n} steps "
+        f"in {len(batches)} batch(es), each a pass over the chunks (room for {job.room.part / 2**30:.2g} GiB, "
+        f"{job.memory:g} GiB in all)"
+    )
+    return [np.array(batch, dtype=np.int64) for batch in batches]
+
+
+def _batch(
+    job: Job, steps: Int[np.ndarray, " steps"], epsilon: float, chosen: Bool[np.ndarray, " candidates"], path: Path
+) -> list[int]:
+    """Read the samples of a batch of steps, and pick."""
+    n = len(job.candidates)
+    samples = [draw(n, job.n, epsilon, job.seed, int(step)) for step in steps]
+    read = np.unique(np.concatenate(samples))
+    read = read[~chosen[read]]
+    info = job.store.take(job.candidates[read])
+    picks = []
+    for step in steps:
+        sample = live_draw(chosen, job.n, epsilon, job.seed, int(step))
+        place = np.searchsorted(read, sample)
+        # A sample that was drawn again, as all of its first was chosen, may not have been read.
+        known = bool((place < len(read)).all()) and bool((read[np.minimum(place, len(read) - 1)] == sample).all())
+        part = info.take(place) if known and len(read) else job.store.take(job.candidates[sample])
+        k = pick(part, path, job.seed, int(step))
+        path.add(part.block(k))
+        picks.append(int(sample[k]))
+        chosen[picks[-1]] = True
+    return picks
+
+
+def _again(job: Job, which: list[int], path: Path) -> None:
+    """Walk along the choice of an earlier run, block by block, which leaves the path as it was."""
+    step = max(1, int(job.room.part / max(float(weights(job.store).max()), 1.0)))
+    for first in range(0, len(which), step):
+        info: Information = job.store.take(job.candidates[which[first : first + step]])
+        for s in range(len(info)):
+            path.add(info.block(s))
+
+
+def _agrees(results: ChunkStore, b: int, steps: Float[np.ndarray, " steps"]) -> bool:
+    """Whether a batch of an earlier run is this one; with another memory the batches are others."""
+    return bool(np.array_equal(results.read(b)["steps"], steps))
+
+
+def _guarantee(job: Job, epsilon: float) -> str:
+    if not job.criterion.submodular:
+        return f"no guarantee for {job.criterion.name}, which is not submodular: a heuristic"
+    return f"gain at least 1 - 1/e - {epsilon:g} of the best possible in expectation"

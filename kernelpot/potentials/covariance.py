@@ -1,0 +1,225 @@
+"""Covariances of a fitted model: of total energies with each other, of one atom's force, of one stress."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Float
+
+from kernelpot.data.batch import Batch
+from kernelpot.errors import DataError, ParameterError
+from kernelpot.features.covariance import surroundings
+from kernelpot.features.feature_map import E0_PRIOR, FeatureMap, counts
+from kernelpot.features.inducing import chunks
+from kernelpot.potentials.fitted import Calibration, Fitted
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+SPREADS = ("calibrated", "latent", "label")
+
+
+def check_spread(spread: str) -> None:
+    """Refuse an unknown name of a spread.
+
+    Raises
+    ------
+    ParameterError
+        It is none of `SPREADS`.
+    """
+    if spread not in SPREADS:
+        raise ParameterError(
+            f'`spread` must be "calibrated" (posterior times calibration factor), "latent" (the bare posterior) or '
+            f'"label" (calibrated, plus the noise of a label), got {spread!r}.'
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class JointEnergies:
+    """Total energies of structures under the posterior, with all that their covariance is made of.
+
+    Attributes
+    ----------
+    mean
+        eV.
+    projected
+        Rows R⁻¹: their products are the posterior covariance that the weights carry, eV².
+    residual
+        Covariance that inducing environments cannot see, eV².
+    sizes
+        Atoms of each structure.
+    calibration
+        From posterior to label.
+    """
+
+    mean: Float[np.ndarray, " s"]
+    projected: Float[np.ndarray, "s d"]
+    residual: Float[np.ndarray, "s s"]
+    sizes: Float[np.ndarray, " s"]
+    calibration: Calibration
+
+    @classmethod
+    def of(cls, state: Fitted, structures: Sequence[Atoms]) -> JointEnergies:
+        """Compute them; N_structures · d² operations, and (Σ atoms)² · F for the residual, halved by symmetry."""
+        features = state.features
+        described, white, energy_rows, sizes, composition, known = [], [], [], [], [], []
+        for start, stop in chunks(structures):
+            batch = Batch.from_structures(structures[start:stop], state.reach, start=start)
+            part = features.describe(batch)
+            counted = counts(batch, features.species)
+            white.append(features.whiten(features.rows(part, ()).energy))
+            described.append(part)
+            energy_rows.append(np.concatenate([state.amplitude * white[-1], E0_PRIOR * counted], axis=1))
+            composition.append(counted)
+            known.append(np.zeros(len(batch)) if state.reference is None else state.reference.evaluate(batch).energy)
+            sizes.append(batch.sizes)
+        rows = np.concatenate(energy_rows)
+        residual = np.zeros((len(rows), len(rows)))
+        ends = np.concatenate([[0], np.cumsum([len(w) for w in white])])
+        for i in range(len(white)):
+            for j in range(i + 1):
+                part = features.energy_residual(described[i], described[j], (white[i], white[j]))
+                residual[ends[i] : ends[i + 1], ends[j] : ends[j + 1]] = part
+                residual[ends[j] : ends[j + 1], ends[i] : ends[i + 1]] = part.T
+        mean = rows @ state.posterior.mean + np.concatenate(composition) @ state.baseline + np.concatenate(known)
+        return cls(
+            mean,
+            state.posterior.project(rows),
+            state.amplitude**2 * _cleared(residual),
+            np.concatenate(sizes).astype(float),
+            state.calibration,
+        )
+
+    def covariance(
+        self, coefficients: Float[np.ndarray, "q s"] | None = None, *, spread: str
+    ) -> Float[np.ndarray, "q q"]:
+        """Return the covariance of sums Σ_s coefficient · E_s, eV²; None means the energies themselves.
+
+        The sums are taken before products, so that a small difference of large energies loses no digits.
+        """
+        check_spread(spread)
+        c = np.eye(len(self.mean)) if coefficients is None else coefficients
+        T = c @ self.projected
+        result = T @ T.T + c @ self.residual @ c.T
+        if spread != "latent":
+            result *= self.calibration.scale("energy") ** 2
+        if spread == "label":
+            noise = self.calibration.label("energy", np.zeros(len(c.T)), self.sizes)
+            result += (c * noise**2) @ c.T
+        return 0.5 * (result + result.T)
+
+
+@dataclass(frozen=True)
+class EnergyDifference:
+    """A sum of total energies, such as E_vac - (N-1)/N E_bulk, with its standard deviation.
+
+    Attributes
+    ----------
+    value
+        Σ coefficient · energy, eV.
+    std
+        eV; errors that the structures share cancel in it.
+    independent_std
+        What the standard deviation would be if the structures' errors had nothing in common, eV.
+    """
+
+    value: float
+    std: float
+    independent_std: float
+
+    def __str__(self) -> str:
+        """Return the value, its standard deviation, and what independent errors would have given."""
+        return f"{self.value:.4f} ± {self.std:.2g} eV (independent errors would give ± {self.independent_std:.2g})"
+
+
+def energy_difference(
+    state: Fitted, structures: Sequence[Atoms], coefficients: Sequence[float] | Float[np.ndarray, " s"], *, spread: str
+) -> EnergyDifference:
+    """Return Σ coefficient · energy of structures with its standard deviation.
+
+    Raises
+    ------
+    ParameterError
+        There is not one finite coefficient for each structure.
+    """
+    factors = np.asarray(coefficients, dtype=np.float64)
+    if factors.shape != (len(structures),) or not np.isfinite(factors).all():
+        raise ParameterError(
+            f"`coefficients` must hold one finite number for each of {len(structures)} structures, got "
+            f"{coefficients!r}; E_b - E_a of [a, b] has [-1, 1]."
+        )
+    joint = JointEnergies.of(state, structures)
+    variance = float(joint.covariance(factors[None], spread=spread)[0, 0])
+    alone = factors**2 @ np.diag(joint.covariance(spread=spread))
+    return EnergyDifference(float(factors @ joint.mean), float(np.sqrt(max(variance, 0.0))), float(np.sqrt(alone)))
+
+
+def force_covariance(state: Fitted, structure: Atoms, atom: int, *, spread: str) -> Float[np.ndarray, "3 3"]:
+    """Return the covariance of the force on one atom, (eV/Å)².
+
+    Only the environments that the atom moves are described; the others cannot matter.
+
+    Raises
+    ------
+    ParameterError
+        There is no such atom.
+    """
+    check_spread(spread)
+    whole = isinstance(atom, int | np.integer) and not isinstance(atom, bool)
+    if not whole or not -len(structure) <= atom < len(structure):
+        raise ParameterError(
+            f"`atom` must be a whole number that names one of {len(structure)} atoms, counted from 0, got {atom!r}."
+        )
+    batch, number = surroundings(Batch.from_structures([structure], state.features.cutoff), int(atom) % len(structure))
+    rows = state.features.rows(described := state.features.describe(batch), ("forces",)).forces
+    assert rows is not None
+    white = state.features.whiten(rows[3 * number : 3 * number + 3])
+    return _block(state, "forces", white, state.features.block_residual(described, "forces", number, white), spread)
+
+
+def stress_covariance(state: Fitted, structure: Atoms, *, spread: str) -> Float[np.ndarray, "6 6"]:
+    """Return the covariance of the stress, (eV/Å³)², in ASE's Voigt order.
+
+    Raises
+    ------
+    DataError
+        The structure has no volume.
+    """
+    check_spread(spread)
+    batch = Batch.from_structures([structure], state.features.cutoff)
+    if not np.isfinite(batch.volumes[0]):
+        raise DataError(f"{structure.symbols}: a stress needs a cell with three vectors; set `atoms.cell`.")
+    rows = state.features.rows(described := state.features.describe(batch), ("stress",)).stress
+    assert rows is not None
+    white = state.features.whiten(rows)
+    return _block(state, "stress", white, state.features.block_residual(described, "stress", 0, white), spread)
+
+
+def _block(
+    state: Fitted, kind: str, white: Float[np.ndarray, "c d"], residual: Float[np.ndarray, "c c"], spread: str
+) -> Float[np.ndarray, "c c"]:
+    T = state.posterior.project(_with_constants(state.features, state.amplitude * white))
+    result = T @ T.T + state.amplitude**2 * _cleared(residual)
+    if spread != "latent":
+        result *= state.calibration.scale(kind) ** 2
+    if spread == "label":
+        result += state.calibration.label(kind, np.zeros(1)) ** 2 * np.eye(len(result))
+    return 0.5 * (result + result.T)
+
+
+def _with_constants(
+    features: FeatureMap, rows: Float[np.ndarray, "rows d"]
+) -> Float[np.ndarray, "rows d_plus_species"]:
+    return np.concatenate([rows, np.zeros((len(rows), len(features.species)))], axis=1)
+
+
+def _cleared(residual: Float[np.ndarray, "n n"]) -> Float[np.ndarray, "n n"]:
+    """Take off what round-off has put below zero: the nearest positive semidefinite matrix."""
+    eigenvalues, vectors = np.linalg.eigh(0.5 * (residual + residual.T))
+    if eigenvalues[0] >= 0.0:
+        return residual
+    root = vectors * np.sqrt(np.maximum(eigenvalues, 0.0))
+    return root @ root.T

@@ -1,0 +1,288 @@
+"""Noises and amplitude from leave-out errors, or from the evidence, of fold factors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from copy import copy
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from jaxtyping import Float
+from scipy.linalg import LinAlgError, cholesky, solve_triangular
+from scipy.optimize import minimize
+
+from kernelpot.linalg.factor import triangle
+from kernelpot.potentials.training import FoldFactors, scale_columns
+from kernelpot.progress import say
+from kernelpot.run import ordered
+
+START = {"energy": 0.002, "forces": 0.1, "stress": 0.005}
+"""Where the search begins, as noise over amplitude: eV/atom, eV/Å, eV/Å³ at amplitude 1 eV."""
+
+SEARCHED = (1e-5, 10.0)
+"""Range of noise over amplitude."""
+
+ROUNDING = 1e-10
+"""Round-off of a label, in its unit. Left-out errors never count as smaller, so that their logarithms stay finite."""
+
+SILENT = 1e-14
+"""Mean square of a kind's rows (amplitude 1) below which its labels say nothing, as forces on perfect crystals do."""
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """Errors of left-out folds at one setting.
+
+    Attributes
+    ----------
+    rmse
+        Root mean square error of each kind: eV/atom, eV/Å, eV/Å³.
+    squared
+        Squared errors of each kind's witnesses: single labels where they are few (energies), else means over a fold.
+    variance
+        Posterior variances of the same witnesses, without noise; empty where they were not asked for.
+    """
+
+    rmse: dict[str, float]
+    squared: dict[str, Float[np.ndarray, " witnesses"]]
+    variance: dict[str, Float[np.ndarray, " witnesses"]]
+
+
+class FoldErrors:
+    """Leave-out errors and evidence as functions of noise over amplitude.
+
+    Predictions depend on the ratios alone (the E0 prior aside, which is wide). The search works with Gram matrices of
+    the whitened factors: their condition is bounded by 1 + |B|²/σ², about 1e11, because the prior is I, so that a
+    Cholesky solution carries about 1e-5 relative error, enough to rank settings. Whatever fails there is done again by
+    QR of the stacked factors, and the final fit is always by QR.
+    """
+
+    def __init__(self, data: FoldFactors) -> None:
+        self.data = data
+        self.scales = (1.0,) * len(data.widths)
+        self._all: dict[str, Float[np.ndarray, "columns columns"]] = {}
+        self._without: dict[str, list[Float[np.ndarray, "columns columns"]]] = {}
+        for kind in data.kinds:
+            grams = list(ordered(lambda f: f.T @ f, data.factors[kind]))
+            self._all[kind] = np.sum(grams, axis=0)
+            for gram in grams:
+                np.subtract(self._all[kind], gram, out=gram)
+            self._without[kind] = grams
+
+    def at(self, scales: Sequence[float]) -> FoldErrors:
+        """Return the errors of terms with these prior standard deviations, in units of the amplitude."""
+        result = copy(self)
+        result.scales = tuple(scales)
+        return result
+
+    @cached_property
+    def _n_columns(self) -> int:
+        return len(next(iter(self._all.values())))
+
+    @property
+    def _columns(self) -> Float[np.ndarray, " columns"]:
+        """What the scales multiply each column by."""
+        return scale_columns(self.data.widths, self.scales, self._n_columns)
+
+    @property
+    def telling(self) -> tuple[str, ...]:
+        """Kinds whose labels depend on the weights at all; zeros by symmetry would rule the search with their RMSE."""
+        data = self.data
+        rows = {kind: max(1, int(data.n_rows[kind].sum())) for kind in data.kinds}
+        sizes = {kind: np.trace(self._all[kind][:-1, :-1]) / rows[kind] for kind in data.kinds}
+        return tuple(kind for kind, size in sizes.items() if size > SILENT) or data.kinds
+
+    def left_out(self, ratio: Mapping[str, float], *, variance: bool = False) -> LeftOut:
+        """Fit without each fold in turn, and score it on that fold."""
+        data, columns = self.data, self._columns[:-1]
+        single = {k for k in data.kinds if all(map(_equal, data.factors[k], data.n_rows[k]))}
+
+        def score(fold: int) -> dict[str, tuple[float, np.ndarray, np.ndarray]]:
+            factor, weights = self._solve_without(fold, ratio)
+            found = {}
+            for kind in data.kinds:
+                block, n = data.factors[kind][fold], int(data.n_rows[kind][fold])
+                squared = _squares(block, columns * weights) + ROUNDING**2 * n / max(1, len(block))
+                spread = _variances(block, factor, columns) if variance else np.zeros(0)
+                total = float(np.sum(squared))
+                if kind not in single and n > 0:
+                    squared, spread = np.array([total / n]), np.array([np.sum(spread) / n])
+                found[kind] = (total, squared, spread)
+            return found
+
+        folds = list(ordered(score, range(data.n_folds)))
+        rows = {kind: max(1, int(data.n_rows[kind].sum())) for kind in data.kinds}
+        return LeftOut(
+            {kind: float(np.sqrt(sum(f[kind][0] for f in folds) / rows[kind])) for kind in data.kinds},
+            {kind: np.concatenate([f[kind][1] for f in folds]) for kind in data.kinds},
+            {kind: np.concatenate([f[kind][2] for f in folds]) for kind in data.kinds},
+        )
+
+    def residual_noise(self, ratio: Mapping[str, float]) -> dict[str, float]:
+        """Return what a fit to all labels leaves of each kind: √(RSS / (n - degrees of freedom spent on the kind)).
+
+        The degrees of freedom are tr(Λ⁻¹ B_kᵀB_k/r_k²), Hastie and Tibshirani (1990), section 3.5; at least a twentieth
+        of the labels counts as left over. Units of the kind.
+        """
+        data, columns = self.data, self._columns[:-1]
+        factor, weights = self._solve_without(None, ratio)
+
+        def spent(block: Float[np.ndarray, "rank columns"]) -> tuple[float, float]:
+            misfits = _squares(block, columns * weights)
+            return float(np.sum(misfits)), float(np.sum(_variances(block, factor, columns)))
+
+        found = {}
+        for kind in data.kinds:
+            misfits, freedom = np.sum(list(ordered(spent, data.factors[kind])), axis=0)
+            n = max(1, int(data.n_rows[kind].sum()))
+            found[kind] = float(np.sqrt(misfits / max(n - freedom / ratio[kind] ** 2, 0.05 * n)))
+        return found
+
+    def _solve_without(
+        self, fold: int | None, ratio: Mapping[str, float]
+    ) -> tuple[Float[np.ndarray, "d d"], Float[np.ndarray, " d"]]:
+        """Return the upper factor of the precision, with the mean weights, given all folds but one."""
+        grams = {kind: self._all[kind] if fold is None else self._without[kind][fold] for kind in self.data.kinds}
+        gram = np.sum([g * ratio[kind] ** -2.0 for kind, g in grams.items()], axis=0)
+        if any(scale != 1.0 for scale in self.scales):
+            gram *= np.outer(self._columns, self._columns)
+        precision = gram[:-1, :-1]
+        precision[np.diag_indices_from(precision)] += 1.0
+        try:
+            factor = cholesky(precision, check_finite=False)
+        except LinAlgError:
+            return self._solve_by_qr(fold, ratio)
+        target = solve_triangular(factor, gram[:-1, -1], trans="T")
+        return factor, solve_triangular(factor, target)
+
+    def _solve_by_qr(
+        self, fold: int | None, ratio: Mapping[str, float]
+    ) -> tuple[Float[np.ndarray, "d d"], Float[np.ndarray, " d"]]:
+        data = self.data.rescaled(self.scales)
+        d = self._n_columns - 1
+        blocks = [data.scaled(k, f, ratio[k], 1.0) for k in data.kinds for f in range(data.n_folds) if f != fold]
+        r = triangle(np.concatenate([np.eye(d, d + 1), *blocks]))
+        return r[:d, :d], solve_triangular(r[:d, :d], r[:d, d])
+
+    def log_evidence(self, ratio: Mapping[str, float], power: Mapping[str, float] | None = None) -> tuple[float, float]:
+        """Return the log marginal likelihood at the best amplitude for these ratios, and that amplitude, eV.
+
+        With Λ = I + BᵀB and misfit ρ², log p = -n/2 log(2π e ρ²/n) - ½ log det Λ - Σ n_k log r_k (Rasmussen and
+        Williams (2006), eq. 2.30, maximised over a common scale). Where the likelihood of kind k is raised to the
+        power η_k (`power`, 1 where absent), r_k is the ratio that weights its rows, that of its labels is √η_k r_k, and
+        n_k becomes η_k n_k throughout.
+        """
+        power = power or {}
+        data, columns = self.data, self._columns[:-1]
+        factor, weights = self._solve_without(None, ratio)
+        misfit = float(weights @ weights)
+        n, log_ratio = 0.0, 0.0
+        for kind in self.telling:
+            rows = int(data.n_rows[kind].sum())
+            eta = power.get(kind, 1.0)
+            n += eta * rows
+            log_ratio += eta * rows * float(np.log(np.sqrt(eta) * ratio[kind]))
+            for block in data.factors[kind]:
+                misfit += float(np.sum(_squares(block, columns * weights))) / ratio[kind] ** 2
+            misfit += rows * (ROUNDING / ratio[kind]) ** 2
+        log_determinant = 2.0 * float(np.sum(np.log(np.diag(factor))))
+        value = -0.5 * n * (np.log(2.0 * np.pi * np.e) + np.log(misfit / n)) - 0.5 * log_determinant - log_ratio
+        return float(value), float(np.sqrt(misfit / n))
+
+    @cached_property
+    def powers(self) -> dict[str, float]:
+        """Power η_k ≤ 1 of each kind's likelihood, from how much its misfits agree within a fold; 1 for energies.
+
+        A composite likelihood overstates what its labels know by tr(H⁻¹J_k)/tr(H⁻¹H_k): H_k = B_kᵀB_k/σ² is the
+        information, J_k = Σ_f u_f u_fᵀ with u_f = B_fᵀe_f/σ² the variance of the score over folds, whose labels may
+        depend on each other as they like (Pauli, Racugno and Ventura (2011); Ribatet, Cooley and Davison (2012), the
+        magnitude adjustment). Here e_f are the left-out misfits, H the precision at `START`, σ² from `residual_noise`.
+        """
+        data, columns = self.data, self._columns[:-1]
+        ratio = {kind: START[kind] for kind in data.kinds}
+        factor, noise = self._solve_without(None, ratio)[0], self.residual_noise(ratio)
+        weights = [self._solve_without(fold, ratio)[1] for fold in range(data.n_folds)]
+        found = dict.fromkeys(data.kinds, 1.0)
+        for kind in set(self.telling) - {"energy"}:
+            information = score = 0.0
+            for block, w in zip(data.factors[kind], weights, strict=True):
+                gradient = columns * (block[:, :-1].T @ (block[:, :-1] @ (columns * w) - block[:, -1]))
+                score += float(np.sum(solve_triangular(factor, gradient, trans="T") ** 2))
+                information += float(np.sum(_variances(block, factor, columns)))
+            found[kind] = min(1.0, noise[kind] ** 2 * information / score) if score > 0.0 else 1.0
+        return found
+
+    def search(self, how: str, *, independent: int) -> tuple[dict[str, float], tuple[float, ...]]:
+        """Return the ratios, and the scales of the terms.
+
+        They minimise Σ_kind log RMSE of left-out folds ("cv"), or maximise the "evidence" ("tempered": with `powers`).
+
+        A log RMSE is itself a draw from as many independent witnesses as there are runs of frames: to "cv" is added
+        what a log-normal prior one decade wide about `START` would, Σ (Δ log10 ratio)²/2n for n runs. It settles what
+        few structures, or a flat valley, leave open. The same holds for the scales of a sum's further terms, about
+        where they stand; the first term's is the unit.
+        """
+        power = self.powers if how == "tempered" else None
+        kinds = self.telling
+        start = {kind: START[kind] for kind in self.data.kinds}
+        given = np.array(self.scales) / self.scales[0]
+        centre = np.log10([*(START[kind] for kind in kinds), *given[1:]])
+
+        def setting(x: Float[np.ndarray, " unknowns"]) -> tuple[dict[str, float], tuple[float, ...]]:
+            found = [10.0 ** float(v) for v in x]
+            return start | dict(zip(kinds, found, strict=False)), (1.0, *found[len(kinds) :])
+
+        def loss(x: Float[np.ndarray, " unknowns"]) -> float:
+            ratio, scales = setting(x)
+            errors = self.at(scales)
+            if how != "cv":
+                return -errors.log_evidence(ratio, power)[0]
+            rmse = errors.left_out(ratio).rmse
+            prior = float(np.sum((x - centre) ** 2)) / (2 * independent)
+            return float(sum(np.log(rmse[kind]) for kind in kinds)) + prior
+
+        best = _descend(loss, centre, tolerance=0.05 if how == "cv" else 0.02)
+        ratio, scales = setting(best)
+        found = ", ".join(f"{k} {v:.3g}" for k, v in ratio.items())
+        terms = f"; amplitudes of the terms {', '.join(f'{s:.3g}' for s in scales)}" if len(scales) > 1 else ""
+        say(f"{how}: noise over amplitude {found}{terms}")
+        return ratio, scales
+
+
+def _equal(block: Float[np.ndarray, "rank columns"], n: int) -> bool:
+    """Tell whether a factor still holds its labels one by one."""
+    return len(block) == n
+
+
+def _squares(block: Float[np.ndarray, "rank columns"], weights: Float[np.ndarray, " d"]) -> Float[np.ndarray, " rank"]:
+    """Squared misfits of rows [B | y]."""
+    result: np.ndarray = (block[:, :-1] @ weights - block[:, -1]) ** 2
+    return result
+
+
+def _variances(
+    block: Float[np.ndarray, "rank columns"], factor: Float[np.ndarray, "d d"], columns: Float[np.ndarray, " d"]
+) -> Float[np.ndarray, " rank"]:
+    """Posterior variances of the values of rows [B | y] in scaled columns, from the upper factor of the precision."""
+    scaled = (block[:, :-1] * columns).T
+    result: np.ndarray = np.sum(solve_triangular(factor, scaled, trans="T") ** 2, axis=0)
+    return result
+
+
+def _descend(
+    loss: Callable[[Float[np.ndarray, " unknowns"]], float],
+    start: Float[np.ndarray, " unknowns"],
+    *,
+    tolerance: float,
+) -> Float[np.ndarray, " unknowns"]:
+    """Minimise over log10 ratios and scales by Nelder and Mead's simplex, from a wide first simplex."""
+    simplex = np.vstack([start, start + np.eye(len(start)) * 0.8])
+    low, high = np.log10(SEARCHED)
+    result = minimize(
+        loss, start, method="Nelder-Mead", bounds=[(low, high)] * len(start),
+        options={"initial_simplex": np.clip(simplex, low, high), "xatol": tolerance, "fatol": 1e-3,
+                 "maxfev": 60 * len(start)},
+    )  # fmt: skip
+    best: np.ndarray = result.x
+    return best

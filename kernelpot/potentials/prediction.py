@@ -1,0 +1,206 @@
+"""What a model says about structures, with the standard deviation of every number."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from kernelpot.data.noise import KINDS
+from kernelpot.errors import NotFittedError, ParameterError
+from kernelpot.potentials.shape import NORMAL, Shape
+
+
+@dataclass(frozen=True, eq=False)
+class Spread:
+    """Standard deviations of predicted quantities.
+
+    Attributes
+    ----------
+    energy_std
+        Of the total energy, eV.
+    forces_std
+        Of every force component, eV/Å, one array per structure.
+    stress_std
+        eV/Å³, ASE's Voigt order; NaN without a cell.
+    local_energy_std
+        Of every atom's energy, eV, one array per structure.
+    """
+
+    energy_std: Float[np.ndarray, " structures"]
+    forces_std: list[Float[np.ndarray, "atoms 3"]]
+    stress_std: Float[np.ndarray, "structures 6"]
+    local_energy_std: list[Float[np.ndarray, " atoms"]]
+
+
+@dataclass(frozen=True, eq=False)
+class Around:
+    """What the errors of a structure's labels depend on besides their own standard deviations of the posterior.
+
+    Attributes
+    ----------
+    scarcity
+        Root mean square of the bare posterior's standard deviations of the local energies around every atom, eV: large
+        where training environments are scarce.
+    strangeness
+        The bare posterior's standard deviation of the total energy over √N, eV.
+    element
+        Atomic numbers.
+    """
+
+    scarcity: Float[np.ndarray, " atoms"]
+    strangeness: float
+    element: Int[np.ndarray, " atoms"]
+
+    @property
+    def mean_scarcity(self) -> float:
+        """Root mean square over the atoms, eV."""
+        return float(np.sqrt(np.mean(self.scarcity**2)))
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """Predictions for a list of structures.
+
+    Attributes
+    ----------
+    energy
+        Total energy on the labels' own scale, eV.
+    forces
+        eV/Å, one array per structure.
+    stress
+        eV/Å³, ASE's sign and Voigt order; NaN without a cell.
+    local_energy
+        Energy of every atom, its species' constant included, eV, one array per structure; a structure's energy is
+        their sum.
+    latent
+        Standard deviations of the bare posterior; None where they were not asked for.
+    label
+        Standard deviations of a label: posterior times calibration factor, plus noise; None where they were not
+        asked for.
+    around
+        What the labels' standard deviations depend on besides the posterior's; None where they were not asked for.
+    shape
+        Bends and tails of the kinds that were calibrated by `SparseGP.calibrate`.
+    extrapolation
+        Grade of every atom, one array per structure: 1 is the edge of what training saw; None where standard deviations
+        were not asked for, or the model holds no record of what it saw.
+    """
+
+    energy: Float[np.ndarray, " structures"]
+    forces: list[Float[np.ndarray, "atoms 3"]]
+    stress: Float[np.ndarray, "structures 6"]
+    local_energy: list[Float[np.ndarray, " atoms"]]
+    latent: Spread | None = None
+    label: Spread | None = None
+    around: list[Around] | None = None
+    shape: Mapping[str, Shape] = field(default_factory=dict)
+    extrapolation: list[Float[np.ndarray, " atoms"]] | None = None
+
+    def require_spread(self) -> Spread:
+        """Return the labels' standard deviations.
+
+        Raises
+        ------
+        NotFittedError
+            The prediction was made without them, or the model has none.
+        """
+        if self.label is None:
+            raise NotFittedError(
+                "this prediction has no standard deviations: it was made with uncertainty=False, or by a ForceRidge, "
+                "which has them after a fit with keep_factor=True alone, and never from a file."
+            )
+        return self.label
+
+    @property
+    def energy_std(self) -> Float[np.ndarray, " structures"]:
+        """Standard deviation of a total-energy label, eV."""
+        return self.require_spread().energy_std
+
+    @property
+    def forces_std(self) -> list[Float[np.ndarray, "atoms 3"]]:
+        """Standard deviation of every force label, eV/Å."""
+        return self.require_spread().forces_std
+
+    @property
+    def stress_std(self) -> Float[np.ndarray, "structures 6"]:
+        """Standard deviation of every stress label, eV/Å³."""
+        return self.require_spread().stress_std
+
+    @property
+    def local_energy_std(self) -> list[Float[np.ndarray, " atoms"]]:
+        """Calibrated standard deviation of every atom's energy, eV; atoms have no labels, so no noise is added."""
+        return self.require_spread().local_energy_std
+
+    def interval(self, kind: str, level: float = 0.95) -> tuple[Any, Any]:
+        """Return the lower and upper ends of intervals that should hold this share of labels.
+
+        After `SparseGP.calibrate` the half widths are conformal quantiles of errors on labels that the model did not
+        see, in standard deviations; before it they are those of a normal distribution.
+
+        Parameters
+        ----------
+        kind
+            "energy" (total, eV), "forces" (eV/Å) or "stress" (eV/Å³).
+        level
+            Between 0 and 1.
+
+        Returns
+        -------
+        lower, upper
+            In the form of the prediction itself: arrays, or for forces lists of arrays.
+
+        Raises
+        ------
+        ParameterError
+            There is no such kind, or the level is none.
+        NotFittedError
+            The prediction was made with uncertainty=False.
+        """
+        if kind not in KINDS:
+            raise ParameterError(f"`kind` must be one of {', '.join(KINDS)}, got {kind!r}.")
+        spread = self.require_spread()
+        q = self.shape.get(kind, NORMAL).quantile(level)
+        if kind == "forces":
+            pairs = list(zip(self.forces, spread.forces_std, strict=True))
+            return [f - q * s for f, s in pairs], [f + q * s for f, s in pairs]
+        middle, std = (self.energy, spread.energy_std) if kind == "energy" else (self.stress, spread.stress_std)
+        return middle - q * std, middle + q * std
+
+    def take(self, indices: Sequence[int] | Int[np.ndarray, " chosen"]) -> Prediction:
+        """Return the predictions of some structures, in the given order."""
+        chosen = [int(k) for k in indices]
+
+        def spread(of: Spread | None) -> Spread | None:
+            if of is None:
+                return None
+            return Spread(
+                of.energy_std[chosen], [of.forces_std[k] for k in chosen], of.stress_std[chosen],
+                [of.local_energy_std[k] for k in chosen],
+            )  # fmt: skip
+
+        return Prediction(
+            self.energy[chosen],
+            [self.forces[k] for k in chosen],
+            self.stress[chosen],
+            [self.local_energy[k] for k in chosen],
+            spread(self.latent),
+            spread(self.label),
+            None if self.around is None else [self.around[k] for k in chosen],
+            self.shape,
+            None if self.extrapolation is None else [self.extrapolation[k] for k in chosen],
+        )
+
+    def __len__(self) -> int:
+        """Count the structures."""
+        return len(self.energy)
+
+
+class Predictor(Protocol):
+    """Anything that predicts structures."""
+
+    def predict(self, structures: Sequence[object], *, uncertainty: bool = True) -> Prediction:
+        """Return a prediction for each structure."""

@@ -1,0 +1,94 @@
+"""The reliability plot: do intervals hold what they promise, and does the error grow with its standard deviation."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from kernelpot.errors import ParameterError
+from kernelpot.judgement.reliability import KindReliability, Reliability
+from kernelpot.potentials.summary import UNITS
+from kernelpot.report.canvas import ACCENT, HAIR, INK, QUIET, SECOND, STYLE, light_grid, plain_log
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+COLOURS = {"energy": SECOND, "forces": ACCENT, "stress": QUIET}
+
+
+def plot_reliability(found: Reliability, *, title: str | None = None) -> Figure:
+    """Plot observed against expected coverage, and the error against the standard deviation, kind by kind.
+
+    Parameters
+    ----------
+    found
+        What `kernelpot.reliability` returned.
+    title
+        Above the plots.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        Its ``savefig(path)`` writes PNG, SVG or PDF.
+
+    Raises
+    ------
+    ParameterError
+        There is nothing to plot.
+    """
+    import matplotlib as mpl
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    if not found.overall:
+        raise ParameterError("`found` must hold at least one kind of label, got none; give what reliability returned.")
+    kinds = dict(found.overall)
+    with mpl.rc_context(STYLE | {"figure.facecolor": "white"}):
+        figure = Figure(figsize=(4.0 * (1 + len(kinds)), 4.5 if title else 4.1), layout="constrained")
+        FigureCanvasAgg(figure)
+        axes = figure.subplots(1, 1 + len(kinds), squeeze=False)[0]
+        _coverage(axes[0], kinds)
+        for panel, (kind, known) in zip(axes[1:], kinds.items(), strict=True):
+            _growth(panel, kind, known)
+        if title:
+            figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold")
+    return figure
+
+
+def _coverage(axes: Axes, kinds: dict[str, KindReliability]) -> None:
+    light_grid(axes)
+    axes.plot([0, 100], [0, 100], color=INK, linewidth=0.8, linestyle=(0, (4, 3)))
+    for kind, known in kinds.items():
+        expected = 100.0 * np.array(known.expected)
+        observed, error = (100.0 * np.array([getattr(m, name) for m in known.observed]) for name in ("value", "error"))
+        colour = COLOURS[kind]
+        axes.fill_between(expected, observed - 2 * error, observed + 2 * error, color=colour, alpha=0.15, linewidth=0)
+        axes.plot(expected, observed, "o-", color=colour, markersize=4, linewidth=1.4, label=f"{kind}, n = {known.n:,}")
+    axes.set(xlim=(0, 101), ylim=(0, 101), xlabel="interval, %", ylabel="labels inside, %", title="Coverage")
+    axes.set_box_aspect(1)
+    axes.legend(loc="best", title="band: two standard errors", title_fontsize=8.5, alignment="left")
+
+
+def _growth(axes: Axes, kind: str, known: KindReliability) -> None:
+    unit, scale = UNITS[kind]
+    title = kind.capitalize()
+    if np.isfinite(known.rank):
+        title += f": rank {known.rank:.2f}, ceiling {known.ceiling:.2f}"
+    std = scale * np.array(known.bin_std)
+    rmse, error = (scale * np.array([getattr(m, name) for m in known.bin_rmse]) for name in ("value", "error"))
+    shown = (std > 0.0) & (rmse > 0.0)
+    std, rmse, error = std[shown], rmse[shown], np.nan_to_num(error[shown])
+    bars = np.array([np.minimum(2 * error, 0.9 * rmse), 2 * error])
+    axes.errorbar(std, rmse, bars, fmt="o", color=COLOURS[kind], markersize=5, linewidth=1.2, zorder=3)
+    if len(std):
+        low, high = 0.8 * min(std.min(), (rmse - bars[0]).min()), 1.25 * max(std.max(), (rmse + bars[1]).max())
+        axes.plot([low, high], [low, high], color=INK, linewidth=0.8, linestyle=(0, (4, 3)), zorder=1)
+        axes.set(xlim=(low, high), ylim=(low, high))
+    plain_log(axes, "x")
+    plain_log(axes, "y")
+    axes.set_box_aspect(1)
+    axes.tick_params(length=0)
+    axes.grid(visible=True, color=HAIR)
+    axes.set(xlabel=f"predicted std, {unit}", ylabel=f"RMSE of a tenth of the labels, {unit}", title=title)

@@ -1,0 +1,1 @@
+"""Kernels between whole structures, with what they are made of."""

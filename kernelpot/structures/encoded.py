@@ -1,0 +1,215 @@
+"""Structures as their environment vectors, described once for everything that follows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from kernelpot.data.batch import Batch
+from kernelpot.descriptors.protocol import Descriptor
+from kernelpot.errors import ParameterError
+from kernelpot.features.inducing import chunks, species_of
+from kernelpot.progress import track
+from kernelpot.run import ordered
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+
+@dataclass(frozen=True, eq=False)
+class Encoded:
+    """Environment vectors of structures, as the descriptor makes them, with what else a property model looks at.
+
+    It can be indexed and cut like a one-dimensional array, so that cross-validation works on it.
+
+    Attributes
+    ----------
+    descriptor
+        What made the vectors, with its species set.
+    vectors
+        Of every atom, not normalised.
+    numbers
+        Atomic number of every atom.
+    offsets
+        Atoms of structure s are ``offsets[s]:offsets[s + 1]``.
+    groups
+        ``config_type`` of each structure, empty where there is none.
+    elements, ends
+        Of a descriptor with one vector for each structure, which stands as the only environment there: atomic numbers
+        of all atoms, those of structure s in ``elements[ends[s]:ends[s + 1]]``. None: `numbers` and `offsets` say it.
+    """
+
+    descriptor: Descriptor
+    vectors: Float[np.ndarray, "atoms f"]
+    numbers: Int[np.ndarray, " atoms"]
+    offsets: Int[np.ndarray, " structures_plus_1"]
+    groups: tuple[str, ...]
+    elements: Int[np.ndarray, " all_atoms"] | None = None
+    ends: Int[np.ndarray, " structures_plus_1"] | None = None
+
+    def __len__(self) -> int:
+        """Count the structures."""
+        return len(self.offsets) - 1
+
+    @property
+    def shape(self) -> tuple[int]:
+        """One item for each structure."""
+        return (len(self),)
+
+    @property
+    def sizes(self) -> Int[np.ndarray, " structures"]:
+        """Atoms of each structure."""
+        return np.diff(self.offsets)
+
+    @cached_property
+    def structure(self) -> Int[np.ndarray, " atoms"]:
+        """Structure that each atom belongs to."""
+        return np.repeat(np.arange(len(self)), self.sizes)
+
+    def __getitem__(self, key: Any) -> Encoded:
+        """Return some of the structures: a slice, numbers or a mask; of one number a set of one."""
+        if isinstance(key, tuple):
+            key = key[0]
+        chosen = np.atleast_1d(np.arange(len(self))[key])
+        places, offsets = _places(self.offsets, chosen)
+        part = replace(
+            self,
+            vectors=self.vectors[places],
+            numbers=self.numbers[places],
+            offsets=offsets,
+            groups=tuple(self.groups[s] for s in chosen),
+        )
+        if self.elements is None or self.ends is None:
+            return part
+        atoms, ends = _places(self.ends, chosen)
+        return replace(part, elements=self.elements[atoms], ends=ends)
+
+    @property
+    def all_numbers(self) -> Int[np.ndarray, " all_atoms"]:
+        """Atomic numbers of all atoms, structure by structure."""
+        return self.numbers if self.elements is None else self.elements
+
+    @property
+    def n_atoms(self) -> Int[np.ndarray, " structures"]:
+        """Atoms of each structure, however many vectors it has."""
+        return self.sizes if self.ends is None else np.diff(self.ends)
+
+    def counts(self, species: Sequence[int]) -> Float[np.ndarray, "structures species"]:
+        """Count the atoms of each element; elements that are not asked for are left out."""
+        structure = np.repeat(np.arange(len(self)), self.n_atoms)
+        result = np.zeros((len(self), len(species)))
+        for a, z in enumerate(species):
+            result[:, a] = np.bincount(structure[self.all_numbers == z], minlength=len(self))
+        return result
+
+    def means(self) -> Float[np.ndarray, "structures f"]:
+        """Return each structure's mean unit vector, or the one vector it has."""
+        if self.elements is not None:
+            return self.vectors
+        x = unit_or_zero(self.vectors)
+        return np.add.reduceat(x, self.offsets[:-1], axis=0) / self.sizes[:, None]
+
+    def environments(self) -> tuple[Float[np.ndarray, "atoms f"], Int[np.ndarray, " structures_plus_1"]]:
+        """Return all unit vectors with their offsets, as rivals in the design room ask for them."""
+        return unit_or_zero(self.vectors).astype(np.float32), self.offsets
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Return the arrays by name, for files."""
+        return {"vectors": self.vectors, "numbers": self.numbers, "offsets": self.offsets}
+
+    @classmethod
+    def from_arrays(cls, descriptor: Descriptor, arrays: Mapping[str, np.ndarray]) -> Encoded:
+        """Make the set that `arrays` describes.
+
+        Raises
+        ------
+        ValueError
+            The arrays do not belong together.
+        """
+        vectors, numbers, offsets = (arrays[name] for name in ("vectors", "numbers", "offsets"))
+        if descriptor.species is None:
+            raise ValueError("the descriptor of structures in a file must name its species")
+        whole = numbers.dtype == offsets.dtype == np.int64
+        if vectors.dtype != np.float64 or not whole or vectors.ndim != 2 or numbers.shape != (len(vectors),):
+            raise ValueError("vectors, numbers and offsets of structures do not fit together")
+        if len(offsets) < 2 or offsets[0] != 0 or offsets[-1] != len(vectors) or (np.diff(offsets) < 1).any():
+            raise ValueError("the offsets of structures do not rise from 0 to their atoms")
+        wide = getattr(descriptor, "n_features", vectors.shape[1])
+        if vectors.shape[1] != wide:
+            raise ValueError(f"vectors must have {wide} components, found {vectors.shape[1]}")
+        if not np.isfinite(vectors).all():
+            raise ValueError("environment vectors are not finite")
+        # The one vector of a structure has no element of its own.
+        known = (0,) if getattr(descriptor, "per_structure", False) else descriptor.species
+        strange = np.setdiff1d(numbers, known)
+        if len(strange):
+            raise ValueError(f"the descriptor knows the atomic numbers {known}, the structures hold {strange.tolist()}")
+        return cls(descriptor, vectors, numbers, offsets, ("",) * (len(offsets) - 1))
+
+
+def settled(descriptor: Descriptor, structures: Sequence[Atoms]) -> Descriptor:
+    """Return the descriptor with its species: its own, or those of the structures."""
+    return descriptor if descriptor.species is not None else descriptor.with_species(species_of(structures))
+
+
+def encode(descriptor: Descriptor, structures: Sequence[Atoms]) -> Encoded:
+    """Describe every atom.
+
+    Parameters
+    ----------
+    descriptor
+        Without species it takes those of the structures.
+    structures
+        Labels are not looked at.
+
+    Raises
+    ------
+    DataError, SpeciesError
+        A structure is unusable, or holds an element that the descriptor does not know.
+    ParameterError
+        There is no structure.
+    """
+    if len(structures) == 0:
+        raise ParameterError("`structures` must hold at least one structure, got none; check the selection.")
+    descriptor = settled(descriptor, structures)
+    elements = np.concatenate([atoms.numbers for atoms in structures]).astype(np.int64)
+    offsets = np.concatenate([[0], np.cumsum([len(atoms) for atoms in structures])]).astype(np.int64)
+    groups = tuple(str(atoms.info.get("config_type", "")) for atoms in structures)
+    if getattr(descriptor, "per_structure", False):
+        features = descriptor.transform(structures)  # type: ignore[attr-defined]
+        n = len(structures)
+        return Encoded(descriptor, features, np.zeros(n, np.int64), np.arange(n + 1), groups, elements, offsets)
+
+    def described(piece: tuple[int, int]) -> np.ndarray:
+        batch = Batch.from_structures(structures[slice(*piece)], descriptor.cutoff, start=piece[0])
+        return descriptor.environments(batch).vectors
+
+    pieces = list(chunks(structures))
+    vectors: np.ndarray | None = None
+    filled = 0
+    for part in ordered(described, track(pieces, "environments")):
+        # Filled as it comes, as pieces beside their whole would double the memory.
+        vectors = np.empty((len(elements), part.shape[1])) if vectors is None else vectors
+        vectors[filled : filled + len(part)] = part
+        filled += len(part)
+    return Encoded(descriptor, np.empty((0, 0)) if vectors is None else vectors, elements, offsets, groups)
+
+
+def _places(
+    offsets: Int[np.ndarray, " n_plus_1"], chosen: Int[np.ndarray, " k"]
+) -> tuple[Int[np.ndarray, " m"], Int[np.ndarray, " k_plus_1"]]:
+    """Return the places of what belongs to the chosen, and their offsets among themselves."""
+    lengths = np.diff(offsets)[chosen]
+    short = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    return np.repeat(offsets[chosen] - short[:-1], lengths) + np.arange(short[-1]), short
+
+
+def unit_or_zero(vectors: Float[np.ndarray, "atoms f"]) -> Float[np.ndarray, "atoms f"]:
+    """Divide vectors by their lengths; what has none, as atoms without neighbours may, stays zero."""
+    norm = np.sqrt(np.einsum("if,if->i", vectors, vectors))
+    return vectors / np.where(norm > 0.0, norm, 1.0)[:, None]

@@ -1,0 +1,142 @@
+"""Structures on disk and fits by several processes: the same answers as from a list, in one process."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from ase.db import connect
+from ase.io import write
+
+import kernelpot as kp
+from kernelpot.data.labels import resolve
+from kernelpot.data.noise import Noise
+from kernelpot.errors import DataError, ParameterError
+from kernelpot.potentials import distributed
+from tests import structures as make
+from tests.potentials import NOISE, small_soap
+
+TRAIN = [*make.copper_gold_set(24), *make.labelled([make.slab(k) for k in range(3)])]
+TEST = make.slab(9)
+
+
+def spec(noise: Noise | str = NOISE) -> kp.SparseGP:
+    return kp.SparseGP([small_soap(), kp.TwoBody(4.0)], n_inducing=12, noise=noise)
+
+
+@pytest.fixture
+def files(tmp_path):
+    write(tmp_path / "a.xyz", TRAIN[:11], format="extxyz")
+    write(tmp_path / "b.extxyz", TRAIN[11:20], format="extxyz")
+    with connect(tmp_path / "c.db") as database:
+        for atoms in TRAIN[20:]:
+            database.write(atoms)
+    return [tmp_path / name for name in ("a.xyz", "b.extxyz", "c.db")]
+
+
+def test_a_stream_is_a_list(files):
+    stream = kp.stream(files)
+    assert len(stream) == len(TRAIN)
+    np.testing.assert_array_equal(stream.sizes, [len(atoms) for atoms in TRAIN])
+    for k in (0, 10, 11, 19, 20, -1):
+        np.testing.assert_allclose(stream[k].positions, TRAIN[k].positions, atol=1e-7)
+        assert stream[k].get_potential_energy() == pytest.approx(TRAIN[k].get_potential_energy())
+    assert [len(atoms) for atoms in stream] == [len(atoms) for atoms in TRAIN]
+    assert [len(atoms) for atoms in stream[9:22:3]] == [len(atoms) for atoms in TRAIN[9:22:3]]
+    assert [len(atoms) for atoms in stream.take([26, 1, 15])] == [len(TRAIN[k]) for k in (26, 1, 15)]
+    assert "b.extxyz" in repr(stream)
+    with pytest.raises(IndexError):
+        _ = stream[len(TRAIN)]
+
+
+def test_labels_in_the_keys_and_data_of_a_database_are_found(tmp_path):
+    path = tmp_path / "keys.db"
+    with connect(path) as database:
+        for atoms in TRAIN[:4]:
+            bare = atoms.copy()
+            database.write(bare, my_energy=atoms.get_potential_energy(), data={"my_forces": atoms.get_forces()})
+    keys = {"energy": "my_energy", "forces": "my_forces"}
+    labels = resolve(kp.stream(path), keys)
+    whole = resolve(kp.read(path, keys=keys, verbose=False))
+    np.testing.assert_array_equal(labels.energy, whole.energy)
+    for one, two in zip(labels.forces, whole.forces, strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
+@pytest.mark.parametrize("noise", [NOISE, "cv"], ids=["given", "cv"])
+def test_a_fit_to_a_stream_is_that_to_its_list(files, noise):
+    stream = kp.stream(files)
+    one, two = spec(noise).fit(stream), spec(noise).fit(list(stream))
+    a, b = one.predict([TEST]), two.predict([TEST])
+    np.testing.assert_array_equal(a.energy, b.energy)
+    np.testing.assert_array_equal(a.forces_std[0], b.forces_std[0])
+    more = two.condition(kp.stream(files[1]))
+    same = two.condition(list(kp.stream(files[1])))
+    np.testing.assert_array_equal(more.predict([TEST]).energy, same.predict([TEST]).energy)
+    assert one.predict(stream).energy.shape == (len(TRAIN),)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda text: text[: len(text) // 2], "ends within|number of atoms"),
+        (lambda text: "stray words\n" + text, "line 1 must be a structure's number of atoms"),
+        (lambda text: "", "must hold structures"),
+    ],
+)
+def test_broken_files_are_named(tmp_path, change, message):
+    write(tmp_path / "a.xyz", TRAIN[:3], format="extxyz")
+    (tmp_path / "a.xyz").write_text(change((tmp_path / "a.xyz").read_text()))
+    with pytest.raises(DataError, match=message):
+        kp.stream(tmp_path / "a.xyz")
+
+
+def test_a_file_that_changes_is_noticed(tmp_path):
+    path = tmp_path / "a.xyz"
+    write(path, TRAIN[:4], format="extxyz")
+    stream = kp.stream(path)
+    write(path, [atoms.repeat((2, 1, 1)) for atoms in TRAIN[:3]], format="extxyz")
+    with pytest.raises(DataError, match=r"a\.xyz"):
+        list(stream)
+
+
+def test_what_cannot_be_streamed_is_refused(tmp_path):
+    with pytest.raises(DataError, match="must exist"):
+        kp.stream(tmp_path / "none.xyz")
+    with pytest.raises(ParameterError, match="at least one file"):
+        kp.stream([])
+    (tmp_path / "a.cif").write_text("data")
+    with pytest.raises(ParameterError, match="unpack or convert"):
+        kp.stream(tmp_path / "a.cif")
+    (tmp_path / "a.db").write_text("no database at all")
+    with pytest.raises(DataError, match="ASE database"):
+        kp.stream(tmp_path / "a.db")
+
+
+def test_factors_by_tasks_equal_those_of_one_pass(monkeypatch):
+    # Small tasks, so that triangles are merged over several rounds; the workers' code runs here.
+    monkeypatch.setattr(distributed, "ATOMS_PER_TASK", 8)
+    monkeypatch.setattr(distributed, "spread", lambda work, items, **_: map(work, items))
+    one, two = spec("cv").fit(TRAIN), spec("cv").fit(TRAIN, workers=2)
+    a, b = one.predict([TEST]), two.predict([TEST])
+    np.testing.assert_allclose(b.energy, a.energy, rtol=1e-8)
+    np.testing.assert_allclose(b.forces[0], a.forces[0], atol=1e-8)
+    np.testing.assert_allclose(b.forces_std[0], a.forces_std[0], rtol=1e-6)
+    assert two.fitted_.n_labels == one.fitted_.n_labels
+    assert two.cross_validation_ == pytest.approx(one.cross_validation_, rel=1e-6)
+
+
+@pytest.mark.slow
+def test_two_processes_agree_with_one(files):
+    pytest.importorskip("distributed")
+    stream = kp.stream(files)
+    one, two = spec().fit(stream), spec().fit(stream, workers=2)
+    a, b = one.predict([TEST]), two.predict([TEST])
+    np.testing.assert_allclose(b.energy, a.energy, rtol=1e-8)
+    np.testing.assert_allclose(b.forces[0], a.forces[0], atol=1e-8)
+
+
+def test_workers_are_checked():
+    with pytest.raises(ParameterError, match="`workers`"):
+        spec().fit(TRAIN, workers=-1)
+    with pytest.raises(ParameterError, match="`scheduler`"):
+        spec().fit(TRAIN, scheduler="here")
