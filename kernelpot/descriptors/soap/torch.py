@@ -22,7 +22,7 @@ from kernelpot.descriptors.soap.definition import SOAP
 class SoapEngine:
     """What `Expansion` and `power` do in compiled loops, as batched matrix products over a `NeighbourGrid`.
 
-    Derivatives are written out: reverse-mode differentiation of `SoapTorch` stores every step of the harmonics, and
+    Derivatives are written out: reverse-mode differentiation stores every step of the harmonics, and
     takes one pass for each column of a Jacobian.
 
     Attributes
