@@ -13,7 +13,7 @@ from torch import Tensor
 
 from kernelpot.data.batch import Batch
 from kernelpot.descriptors.acsf.definition import ACSF
-from kernelpot.descriptors.device import hermite
+from kernelpot.descriptors.grid import hermite
 from kernelpot.descriptors.harmonics import recurrence
 from kernelpot.descriptors.radial import GTO
 from kernelpot.descriptors.soap.definition import SOAP

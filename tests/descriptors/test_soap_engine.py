@@ -8,7 +8,7 @@ import torch
 
 from kernelpot.data.batch import Batch
 from kernelpot.descriptors.channels import ElementChannels
-from kernelpot.descriptors.device import DeviceBatch, hermite, hermite_slope
+from kernelpot.descriptors.grid import DeviceBatch, hermite, hermite_slope
 from kernelpot.descriptors.harmonics import recurrence
 from kernelpot.descriptors.harmonics_torch import Harmonics, ladder_of
 from kernelpot.descriptors.soap.torch import SoapEngine

@@ -12,8 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from kernelpot.data.batch import Batch
-from kernelpot.descriptors.device import DeviceBatch, DeviceTable
-from kernelpot.descriptors.grid import NeighbourGrid
+from kernelpot.descriptors.grid import DeviceBatch, DeviceTable, NeighbourGrid
 from kernelpot.descriptors.harmonics_torch import Harmonics
 from kernelpot.descriptors.soap.definition import SOAP
 
