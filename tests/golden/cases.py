@@ -144,7 +144,7 @@ def space(model: Any, items: list[Atoms]) -> dict[str, np.ndarray]:
 
 def write_space(model: Any, path: Path) -> None:
     """Write a prepared model without labels."""
-    from kernelpot.curate import save_space
+    from kernelpot.pools import save_space
 
     save_space(model, path)
 
@@ -152,7 +152,7 @@ def write_space(model: Any, path: Path) -> None:
 def opened(name: str) -> Any:
     """Load a model or a prepared space."""
     if name.startswith("space"):
-        from kernelpot.curate import load_space
+        from kernelpot.pools import load_space
 
         return load_space(FILES / f"{name}.safetensors")
     return kp.load(FILES / f"{name}.kp", **GIVEN.get(name, dict)())
