@@ -15,8 +15,7 @@ from kernelpot.data.labels import Labels
 from kernelpot.data.noise import Noise
 from kernelpot.errors import ParameterError
 from kernelpot.features.derivative_map import DerivativeMap
-from kernelpot.linalg.dense import factorise
-from kernelpot.linalg.triangle import Triangle
+from kernelpot.linalg.dense import Triangle, factorise
 from kernelpot.potentials.force_system import Plan, System
 from kernelpot.progress import say
 from kernelpot.run import count, ordered

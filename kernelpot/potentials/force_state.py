@@ -17,9 +17,8 @@ from kernelpot.features.derivative_map import DerivativeMap
 from kernelpot.features.feature_map import E0_PRIOR
 from kernelpot.features.gradients import gather_pairs
 from kernelpot.features.training_form import TrainingForm
-from kernelpot.linalg.dense import Cholesky
+from kernelpot.linalg.dense import BLOCK, Cholesky, Triangle
 from kernelpot.linalg.devices import computing
-from kernelpot.linalg.triangle import BLOCK, Triangle
 from kernelpot.potentials.fitted import Mean
 from kernelpot.potentials.force_system import Plan, System
 from kernelpot.potentials.training import e0_rows, least_squares_e0

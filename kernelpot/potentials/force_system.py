@@ -14,7 +14,7 @@ from kernelpot.data.noise import Noise
 from kernelpot.features.derivative_map import DerivativeMap
 from kernelpot.features.feature_map import E0_PRIOR
 from kernelpot.features.label_kernel import Layout, fill_lower, group_by_composition
-from kernelpot.linalg.triangle import Triangle
+from kernelpot.linalg.dense import Triangle
 from kernelpot.potentials.training import composition_of, e0_rows, least_squares_e0
 
 if TYPE_CHECKING:
