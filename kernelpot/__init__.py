@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from kernelpot.potentials.baselines.calculator import CalculatorBaseline as CalculatorBaseline
     from kernelpot.potentials.baselines.zbl import ZBL as ZBL
     from kernelpot.potentials.bootstrap import Bootstrap as Bootstrap
-    from kernelpot.potentials.force_ridge import ForceRidge as ForceRidge
+    from kernelpot.potentials.force.force_ridge import ForceRidge as ForceRidge
     from kernelpot.potentials.linear import LinearModel as LinearModel
     from kernelpot.potentials.load import load as load
     from kernelpot.potentials.prediction import Prediction as Prediction
@@ -69,7 +69,7 @@ _HOMES = {
     "DotProduct": "kernelpot.kernels",
     "ElementChannels": "kernelpot.descriptors.channels",
     "ElementalModes": "kernelpot.elements.modes",
-    "ForceRidge": "kernelpot.potentials.force_ridge",
+    "ForceRidge": "kernelpot.potentials.force.force_ridge",
     "Gaussian": "kernelpot.kernels",
     "KernelRidge": "kernelpot.properties.ridge",
     "Linear": "kernelpot.kernels",

@@ -155,8 +155,8 @@ def forecast(
         Numbers of labels, the pilot's included. None: the pilot's size, then those of 10, 20, 40, 80 and 160 that are
         larger and that pool (or path) allows.
     path
-        How further structures are chosen: "greedy" (what `design.select` chooses by default), "random" (mean of three orders), or
-        indices into the pool in order of labelling.
+        How further structures are chosen: "greedy" (as `design.select` does by default), "random" (mean of three
+        orders), or indices into the pool in order of labelling.
     target
         Structures to be predicted; their labels are not looked at. None: what of the pool is not labelled yet.
     keys
