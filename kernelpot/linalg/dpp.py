@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float, Int
 
-from kernelpot.linalg.groups import SAME
-from kernelpot.linalg.subsets import checked
+from kernelpot.linalg.subsets import SAME, checked
 
 
 def log_elementary(logs: Float[np.ndarray, " r"], k: int) -> Float[np.ndarray, "k+1 r+1"]:

@@ -13,7 +13,7 @@ from kernelpot.design import expected_errors
 from kernelpot.errors import LabelError, NotFittedError, ParameterError, SpeciesError
 from kernelpot.judgement.coverage import coverage
 from kernelpot.judgement.pilot import Evidence, Pilot, leave_out, read_blocks, without_baseline
-from kernelpot.linalg.posterior import Posterior
+from kernelpot.linalg.factor import Posterior
 from tests.structures import copper, copper_gold, labelled, silicon
 
 NOISE = kp.Noise(energy=0.005, forces=0.1, stress=0.01)

@@ -21,9 +21,8 @@ from kernelpot.features.feature_map import E0_PRIOR
 from kernelpot.features.gradients import gather_pairs
 from kernelpot.features.label_kernel import Layout, Terms, chunk_length, fill_lower, group_by_composition
 from kernelpot.features.training_form import TrainingForm
-from kernelpot.linalg.dense import Cholesky, factorise
+from kernelpot.linalg.dense import BLOCK, Cholesky, Triangle, factorise
 from kernelpot.linalg.devices import computing
-from kernelpot.linalg.triangle import BLOCK, Triangle
 from kernelpot.potentials.fitted import Mean
 from kernelpot.potentials.prediction import Spread
 from kernelpot.potentials.training import composition_of, e0_rows, least_squares_e0
