@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ase import Atoms
 
     from kernelpot.tuning import TuneResult
-    from kernelpot.tuning.space import Space
+    from kernelpot.tuning.candidates import Space
 
 INDUCING, MOST_INDUCING = 500, 2000
 """Inducing environments that settings are compared with, and the most that the best are given."""
@@ -89,7 +89,7 @@ def settle(args: Namespace, train: Sequence[Atoms]) -> TuneResult | None:
 
 def _space(args: Namespace, given: Sequence[str], train: Sequence[Atoms]) -> Space:
     """Return the default space of the descriptor, with what the user gave held fast."""
-    from kernelpot.tuning.space import default_space
+    from kernelpot.tuning.candidates import default_space
 
     kernel = "zeta" if args.gaussian is None else "gaussian"
     space: dict[str | tuple[str, ...], Sequence[object]] = {}
