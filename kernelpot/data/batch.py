@@ -11,12 +11,12 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from kernelpot.data.check import check_structure, place
-from kernelpot.data.neighbours import neighbour_list_class
 from kernelpot.errors import ParameterError
 
 if TYPE_CHECKING:
     from ase import Atoms
-
+import sys
+from functools import cache
 
 FLAT = 1e-12
 """Volume, as a share of the product of the lattice vectors' lengths, below which a cell has none."""
@@ -195,3 +195,27 @@ def cell_volumes(cells: Float[np.ndarray, "structures 3 3"]) -> Float[np.ndarray
     # The determinant of a flat cell is round-off, not zero.
     box = np.prod(np.linalg.norm(cells, axis=2), axis=1)
     return np.where(volume > FLAT * box, volume, np.nan)
+
+
+@cache
+def neighbour_list_class() -> Any:
+    """Return `vesin.NeighborList`, imported without PyTorch.
+
+    vesin imports PyTorch where it is installed, to accept tensors; the pairs of a `Batch` come from NumPy arrays, and
+    PyTorch's 240 MiB would be half of a small fit's memory. A copy of vesin that does not know PyTorch is loaded and
+    taken off the list of modules again, so that whoever imports vesin gets the whole one. Where PyTorch or vesin is
+    loaded already, there is nothing to save.
+    """
+    if "torch" in sys.modules or "vesin" in sys.modules:
+        from vesin import NeighborList
+
+        return NeighborList
+    # None in sys.modules makes an import fail like that of a module that is not installed.
+    sys.modules["torch"] = None  # type: ignore[assignment]
+    try:
+        from vesin import NeighborList
+    finally:
+        del sys.modules["torch"]
+        for name in [name for name in sys.modules if name.split(".")[0] == "vesin"]:
+            del sys.modules[name]
+    return NeighborList

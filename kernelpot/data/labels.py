@@ -1,7 +1,7 @@
 """Labels of structures, wherever their files keep them.
 
 A label is looked for in the results of the calculator that ASE's readers attach (ASE 3.23 and later move the
-keys `energy`, `forces` and `stress` of extended XYZ there), then under the names of `kernelpot.data.names` in
+keys `energy`, `forces` and `stress` of extended XYZ there), then under the names of `kernelpot.data.sources` in
 `atoms.info` and `atoms.arrays`. The first one found counts; a second one that differs is an error, so that
 nothing is chosen without a word. A free energy counts only where there is no plain energy, a stress only
 where there is a cell. `keys=` overrides the search.

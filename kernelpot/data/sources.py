@@ -9,14 +9,100 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float
 
-from kernelpot.data.names import ON_ATOMS, ranked
 from kernelpot.data.noise import KINDS
-from kernelpot.data.stress import stress_of_virial, to_voigt
 from kernelpot.errors import LabelError, ParameterError
 from kernelpot.units import GPA
 
 if TYPE_CHECKING:
     from ase import Atoms
+from kernelpot.units import VOIGT
+
+STEMS = {
+    "energy": "energy",
+    "total_energy": "energy",
+    "potential_energy": "energy",
+    "free_energy": "free_energy",
+    "forces": "forces",
+    "force": "forces",
+    "stress": "stress",
+    "virial": "virial",
+    "virials": "virial",
+}
+"""Plain names and the quantity that each means."""
+
+MARKS = ("ref", "reference", "dft", "qm", "target", "label")
+"""Marks of a reference value: `REF_energy` and `energy_dft` are read like `energy`, `mace_energy` is not."""
+
+ON_ATOMS = ("forces",)
+"""Quantities looked for in `atoms.arrays` too."""
+
+
+def _table() -> dict[str, tuple[int, str]]:
+    plain = list(STEMS.items())
+    marked = [
+        (name, quantity)
+        for mark in MARKS
+        for stem, quantity in STEMS.items()
+        for name in (f"{mark}_{stem}", f"{stem}_{mark}")
+    ]
+    return {name: (rank, quantity) for rank, (name, quantity) in enumerate([*plain, *marked])}
+
+
+_RANKED = _table()
+
+
+def ranked(name: object) -> tuple[int, str] | None:
+    """Look up a name, without regard to upper and lower case, hyphens and spaces.
+
+    Parameters
+    ----------
+    name
+        Key of `atoms.info` or `atoms.arrays`.
+
+    Returns
+    -------
+    (int, str) or None
+        Rank (the smallest is preferred) and quantity, one of "energy", "free_energy", "forces", "stress" and
+        "virial"; None for a name that means no label.
+    """
+    if not isinstance(name, str):
+        return None
+    return _RANKED.get(name.lower().replace("-", "_").replace(" ", "_"))
+
+
+_ROWS, _COLUMNS = np.array(VOIGT).T
+_ASYMMETRY = 1e-3
+
+
+def to_voigt(tensor: np.ndarray) -> Float[np.ndarray, " 6"]:
+    """Bring a symmetric tensor to ASE's Voigt order.
+
+    Parameters
+    ----------
+    tensor
+        Shape (6,) in ASE's Voigt order already, or (3, 3), or (9,) row by row.
+
+    Raises
+    ------
+    ValueError
+        If the shape is another one, or the tensor differs from its transpose by more than a thousandth of its
+        largest component (and 1e-6 in its units); smaller differences are averaged.
+    """
+    if tensor.shape == (6,):
+        return np.array(tensor, dtype=np.float64)
+    if tensor.shape not in ((9,), (3, 3)):
+        raise ValueError(f"shape must be (6,), (9,) or (3, 3), found {tensor.shape}")
+    full = np.asarray(tensor, dtype=np.float64).reshape(3, 3)
+    asymmetry = float(np.abs(full - full.T).max())
+    if asymmetry > _ASYMMETRY * float(np.abs(full).max()) + 1e-6:
+        raise ValueError(f"tensor must be symmetric, found a difference of {asymmetry:.3g} to its transpose")
+    return (0.5 * (full + full.T))[_ROWS, _COLUMNS]
+
+
+def stress_of_virial(virial: np.ndarray, volume: float) -> np.ndarray:
+    """Convert a virial in eV to a stress in eV/Å³: stress = -virial / `volume`, as virial = -dE/dε."""
+    return -virial / volume
+
 
 RESOLVED = "kernelpot_resolved"
 """Attribute of a calculator whose results `kernelpot.read` has settled, so that nothing else is looked at."""
