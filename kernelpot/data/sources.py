@@ -52,19 +52,7 @@ _RANKED = _table()
 
 
 def ranked(name: object) -> tuple[int, str] | None:
-    """Look up a name, without regard to upper and lower case, hyphens and spaces.
-
-    Parameters
-    ----------
-    name
-        Key of `atoms.info` or `atoms.arrays`.
-
-    Returns
-    -------
-    (int, str) or None
-        Rank (the smallest is preferred) and quantity, one of "energy", "free_energy", "forces", "stress" and
-        "virial"; None for a name that means no label.
-    """
+    """Look up a name, without regard to upper and lower case, hyphens and spaces."""
     if not isinstance(name, str):
         return None
     return _RANKED.get(name.lower().replace("-", "_").replace(" ", "_"))
@@ -75,19 +63,7 @@ _ASYMMETRY = 1e-3
 
 
 def to_voigt(tensor: np.ndarray) -> Float[np.ndarray, " 6"]:
-    """Bring a symmetric tensor to ASE's Voigt order.
-
-    Parameters
-    ----------
-    tensor
-        Shape (6,) in ASE's Voigt order already, or (3, 3), or (9,) row by row.
-
-    Raises
-    ------
-    ValueError
-        If the shape is another one, or the tensor differs from its transpose by more than a thousandth of its
-        largest component (and 1e-6 in its units); smaller differences are averaged.
-    """
+    """Bring a symmetric tensor to ASE's Voigt order."""
     if tensor.shape == (6,):
         return np.array(tensor, dtype=np.float64)
     if tensor.shape not in ((9,), (3, 3)):
@@ -134,13 +110,7 @@ class Candidate:
 
 
 def checked_keys(keys: Mapping[str, str | None] | None) -> dict[str, str | None]:
-    """Check the argument `keys`: quantities to names, or to None for a kind to be ignored.
-
-    Raises
-    ------
-    ParameterError
-        If a quantity is unknown, both stress and virial are named, or a name is not a string.
-    """
+    """Check the argument `keys`: quantities to names, or to None for a kind to be ignored."""
     names = dict(keys or {})
     allowed = (*KINDS, "virial")
     for quantity, name in names.items():
@@ -154,27 +124,7 @@ def checked_keys(keys: Mapping[str, str | None] | None) -> dict[str, str | None]
 
 
 def find(atoms: Atoms, names: Mapping[str, str | None], where: str) -> tuple[dict[str, Candidate | None], list[str]]:
-    """Find the labels of one structure.
-
-    Parameters
-    ----------
-    atoms
-        The structure.
-    names
-        What `checked_keys` returned.
-    where
-        Name of the structure for messages.
-
-    Returns
-    -------
-    (dict, list)
-        For each kind the label that counts, or None; and remarks for people.
-
-    Raises
-    ------
-    LabelError
-        As `kernelpot.data.labels.resolve`.
-    """
+    """Find the labels of one structure."""
     results = _results(atoms, where)
     settled = bool(getattr(atoms.calc, RESOLVED, False))
     found: dict[str, Candidate | None] = {}

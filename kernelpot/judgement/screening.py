@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Int
 
-from kernelpot.data.check import GeometryLimits, broken, place
+from kernelpot.data.check import place
+from kernelpot.data.geometry import GeometryLimits, broken
 from kernelpot.descriptors.protocol import Descriptor
 from kernelpot.design.advice.screen import FACTOR, distant
 from kernelpot.features.inducing import mean_vectors, species_of
@@ -66,7 +67,7 @@ def screen(
         geometry is sound is farther than `factor` times the 90th percentile (`kernelpot.design.advice.screen`).
         A rare kind of good structure is set aside by that too: look at what is listed. None leaves this out.
     limits
-        What counts as broken geometry (`kernelpot.data.check`).
+        What counts as broken geometry (`kernelpot.data.geometry`).
     factor
         See `descriptor`.
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import kernelpot as kp
-from kernelpot.data.check import GeometryLimits, broken, nearest, radii
+from kernelpot.data.geometry import GeometryLimits, broken, nearest, radii
 from kernelpot.errors import ParameterError
 from tests import structures as make
 from tests.datasets import dataset
