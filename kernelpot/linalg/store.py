@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import uuid
 from collections.abc import Iterable, Mapping
@@ -14,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from kernelpot.archive import replacing
 from kernelpot.errors import ParameterError, StoreError
 
 FORMAT = 1
@@ -141,12 +141,8 @@ class ChunkStore:
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write a JSON file that is whole or as it was before."""
-    temporary = path.with_name(f"{_TEMPORARY}{path.name}-{uuid.uuid4().hex}")
-    try:
+    with replacing(path) as temporary:
         temporary.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-        os.replace(temporary, path)  # noqa: PTH105 (the one call that replaces on every system)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def digest(*parts: object) -> str:

@@ -17,7 +17,7 @@ from kernelpot.descriptors.protocol import Descriptor
 from kernelpot.descriptors.soap.definition import SOAP
 from kernelpot.errors import ParameterError
 from kernelpot.kernels import DotProduct, Gaussian
-from kernelpot.potentials.baselines.protocol import Baseline
+from kernelpot.potentials.baselines import Baseline
 from kernelpot.potentials.sparse_gp import SparseGP
 from kernelpot.potentials.terms import Term
 from kernelpot.tuning.trial import Settings, key_of

@@ -128,6 +128,8 @@ def test_forecast_falls_and_never_below_its_floor(space, structures):
         assert np.allclose(values**2, (found.scale[kind] * found.predicted[kind]) ** 2 + found.floor[kind] ** 2)
     assert (np.diff(found.forces) < 0).all()
     assert "pilot of 5" in str(found)
+    choice = kp.design.select(space.information(structures[5:]), 2, existing=space.information(structures[:5]))
+    assert found.path == f"{choice.method} {choice.criterion}" == "greedy balanced"
     assert json.loads(json.dumps(found.as_dict()))["n"] == [5, 8, 15]
 
 
