@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from kernelpot.alchemy import Alchemy as Alchemy
     from kernelpot.calculator import Calculator as Calculator
     from kernelpot.calculator import StopOnExtrapolation as StopOnExtrapolation
-    from kernelpot.data.cutoffs import default_cutoff as default_cutoff
+    from kernelpot.data.geometry import default_cutoff as default_cutoff
     from kernelpot.data.noise import Noise as Noise
     from kernelpot.data.read import read as read
     from kernelpot.data.stream import stream as stream
@@ -85,7 +85,7 @@ _HOMES = {
     "Term": "kernelpot.potentials.terms",
     "TwoBody": "kernelpot.descriptors.pairs",
     "VectorKernel": "kernelpot.structures.vector_kernel",
-    "default_cutoff": "kernelpot.data.cutoffs",
+    "default_cutoff": "kernelpot.data.geometry",
     "evaluate": "kernelpot.judgement.scores",
     "forecast": "kernelpot.judgement.forecast",
     "load": "kernelpot.potentials.load",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.stats import qmc
 
-from kernelpot.data.cutoffs import default_cutoff
+from kernelpot.data.geometry import default_cutoff
 from kernelpot.descriptors.acsf.definition import ACSF
 from kernelpot.descriptors.pairs import TwoBody
 from kernelpot.descriptors.protocol import Descriptor
