@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from kernelpot import progress
-from kernelpot.cli.arguments import parser
+from kernelpot.cli.options import Assess, Command, Curate, Demo, Evaluate, Fit, Predict, Regress, Select, parse
 from kernelpot.errors import KernelpotError
 
 BAD_INPUT = 2
@@ -33,12 +32,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         # A stream that was closed before we started (`>&-`) is None.
         if getattr(sys, name) is None:
             setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115
-    args = parser().parse_args(argv)
+    command = parse(argv)
     try:
-        # Only now the heavy imports: `--help` and mistyped arguments answer at once.
-        commands = importlib.import_module("kernelpot.cli.commands")
-        with progress.shown(enabled=not args.quiet):
-            getattr(commands, args.command)(args)
+        with progress.shown(enabled=not command.quiet):
+            run(command)
         sys.stdout.flush()
         return 0
     except KernelpotError as error:
@@ -61,3 +58,40 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Here the exception is gone, with it the frames that held progress bars open: the message has its own line.
     sys.stderr.write(f"kernelpot: error: {' '.join(message.split())}\n")
     return BAD_INPUT
+
+
+def run(command: Command) -> None:
+    """Do what a command says; only now the heavy imports, so that ``--help`` and mistyped arguments answer at once."""
+    match command:
+        case Select():
+            from kernelpot.cli.choosing import select
+
+            select(command)
+        case Curate():
+            from kernelpot.cli.choosing import curate
+
+            curate(command)
+        case Assess():
+            from kernelpot.cli.advising import assess
+
+            assess(command)
+        case Fit():
+            from kernelpot.cli.models import fit
+
+            fit(command)
+        case Regress():
+            from kernelpot.cli.regression import regress
+
+            regress(command)
+        case Evaluate():
+            from kernelpot.cli.models import evaluate
+
+            evaluate(command)
+        case Predict():
+            from kernelpot.cli.models import predict
+
+            predict(command)
+        case Demo():
+            from kernelpot.cli.models import demo
+
+            demo(command)
