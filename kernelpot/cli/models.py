@@ -23,7 +23,7 @@ from kernelpot.cli.printing import (
 from kernelpot.cli.regression import evaluate_property, predict_classes, predict_property
 from kernelpot.errors import LabelError, ParameterError
 from kernelpot.progress import say, track
-from kernelpot.replacing import replacing
+from kernelpot.archive import replacing
 
 if TYPE_CHECKING:
     from ase import Atoms

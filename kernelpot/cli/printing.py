@@ -14,8 +14,8 @@ import numpy as np
 
 import kernelpot as kp
 from kernelpot.cli.options import Command
+from kernelpot.archive import replacing
 from kernelpot.errors import ParameterError
-from kernelpot.replacing import replacing
 
 if TYPE_CHECKING:
     from ase import Atoms

@@ -48,7 +48,7 @@ def best_alpha(
         except ParameterError as error:
             refusal = error
             continue
-        score = float((weights @ state.left_out()[0] ** 2 / scale).sum())
+        score = float((weights @ state.left_out().squared / scale).sum())
         if best is None or score < best[0]:
             best = score, alpha, state
     if best is None:

@@ -9,7 +9,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.linalg import solve_triangular
 
-from kernelpot.inference.solvers import LeftOut, require_noise, whitened
+from kernelpot.inference.left_out import LeftOut
+from kernelpot.inference.solvers import require_noise, whitened
 from kernelpot.linalg.factor import RowSink
 
 FEWEST = 20
@@ -129,7 +130,7 @@ class Inducing:
 
     def left_out(self) -> LeftOut:
         """Return the errors of left-out items, and their variances with noise; inducing items stay."""
-        return self.residual, self.variance_left
+        return LeftOut.one_by_one(self.residual, self.variance_left)
 
     def predict(self, cross: Float[np.ndarray, "n m"]) -> Float[np.ndarray, "n outputs"]:
         """Return the predictions, given the kernel between new and inducing items."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +9,7 @@ from jaxtyping import Float, Int
 from scipy.linalg import LinAlgError, cho_solve, lapack, solve_triangular
 
 from kernelpot.errors import ParameterError
+from kernelpot.inference.left_out import LeftOut
 from kernelpot.linalg.dense import factorise
 from kernelpot.structures.vector_kernel import mirrored
 
@@ -19,9 +19,6 @@ INDEFINITE = 0.05
 """The largest negative eigenvalue, in the same unit, of kernels that are not positive semidefinite for certain."""
 TOLERANCE = 1e-12
 """Share of the largest eigenvalue of the inducing items' kernel matrix below which a direction is dropped."""
-
-Folds = Iterable[Int[np.ndarray, " fold"]]
-LeftOut = tuple[Float[np.ndarray, "n outputs"], Float[np.ndarray, " n"]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,18 +112,21 @@ class Exact:
         """Return the inverse of the factor."""
         return np.tril(lapack.dtrtri(self.factor, lower=1)[0])
 
-    def left_out(self) -> LeftOut:
-        """Return y_i minus its prediction without i, and that prediction's variance with noise (eq. 5.12)."""
-        half = self._half()
-        precision = np.einsum("ij,ij->j", half, half)
-        return self.dual / precision[:, None], 1.0 / precision
+    def left_out(self, folds: Int[np.ndarray, " n"] | None = None) -> LeftOut:
+        """Return the errors of items without which the prediction was made, alone (eq. 5.12) or with their whole fold.
 
-    def left_out_folds(self, folds: Folds) -> Float[np.ndarray, "n outputs"]:
-        """Return y minus its prediction without its whole fold: ((K + diag(noise))⁻¹_FF)⁻¹ (dual)_F."""
-        inverse, result = self.inverse(), np.empty_like(self.dual)
-        for fold in folds:
-            result[fold] = np.linalg.solve(inverse[np.ix_(fold, fold)], self.dual[fold])
-        return result
+        Those of a fold F are ((K + diag(noise))⁻¹_FF)⁻¹ (dual)_F; that inverse is their covariance.
+        """
+        if folds is None:
+            half = self._half()
+            precision = np.einsum("ij,ij->j", half, half)
+            return LeftOut.one_by_one(self.dual / precision[:, None], 1.0 / precision)
+        inverse, error, variance = self.inverse(), np.empty_like(self.dual), np.empty(len(self.dual))
+        for number in np.unique(folds):
+            fold = np.flatnonzero(folds == number)
+            block = inverse[np.ix_(fold, fold)]
+            error[fold], variance[fold] = np.linalg.solve(block, self.dual[fold]), np.linalg.inv(block).diagonal()
+        return LeftOut(error, variance, folds, np.ones(len(folds), dtype=np.int64))
 
 
 def whitened(own: Float[np.ndarray, "m m"]) -> Float[np.ndarray, "m d"]:
