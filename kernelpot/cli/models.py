@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import kernelpot as kp
+from kernelpot.archive import replacing
 from kernelpot.cli.options import Demo, Evaluate, Fit, FittedModel, Predict
 from kernelpot.cli.printing import (
     check_outputs,
@@ -23,7 +24,6 @@ from kernelpot.cli.printing import (
 from kernelpot.cli.regression import evaluate_property, predict_classes, predict_property
 from kernelpot.errors import LabelError, ParameterError
 from kernelpot.progress import say, track
-from kernelpot.archive import replacing
 
 if TYPE_CHECKING:
     from ase import Atoms

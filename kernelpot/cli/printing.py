@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import kernelpot as kp
-from kernelpot.cli.options import Command
 from kernelpot.archive import replacing
+from kernelpot.cli.options import Command
 from kernelpot.errors import ParameterError
 
 if TYPE_CHECKING:
