@@ -18,8 +18,8 @@ from ase.io import read, write
 
 import kernelpot
 from kernelpot.archive import replacing
-from kernelpot.cli import main
-from kernelpot.cli.options import Model, Select, parse
+from kernelpot.cli import main, parse
+from kernelpot.cli.options import PotentialOptions, Select
 from kernelpot.cli.printing import plain, table
 from kernelpot.data.labels import resolve
 from kernelpot.demo import label, structures
@@ -97,7 +97,7 @@ def test_a_command_is_what_its_options_say():
     assert isinstance(asked, Select)
     assert asked.pool == ("a.xyz", "b.xyz")
     assert asked.quota == (("a", 1), ("b", (1, 2)))
-    assert asked.model == Model(cutoff=4.0, given=frozenset({"cutoff"}))
+    assert asked.model == PotentialOptions(cutoff=4.0, given=frozenset({"cutoff"}))
     searched = parse(["fit", "a.xyz", "--out", "m.kp", "--tune", "--noise", "0.1,none"])
     assert searched.tuning.tune == 10.0
     assert searched.noise == (0.1, None)
@@ -105,7 +105,7 @@ def test_a_command_is_what_its_options_say():
 
 
 def test_options_of_a_model_start_from_its_own_defaults():
-    model = Model()
+    model = PotentialOptions()
     assert model.describing() == kernelpot.SOAP()
     assert model.comparing() == kernelpot.DotProduct()
 

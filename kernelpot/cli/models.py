@@ -10,7 +10,7 @@ import numpy as np
 
 import kernelpot as kp
 from kernelpot.archive import replacing
-from kernelpot.cli.options import Demo, Evaluate, Fit, FittedModel, Predict
+from kernelpot.cli.options import Demo, Evaluate, Fit, FittedOptions, Predict
 from kernelpot.cli.printing import (
     check_outputs,
     read,
@@ -105,7 +105,7 @@ def _noise(options: Fit) -> kp.Noise | str:
     return options.noise if isinstance(options.noise, str) else kp.Noise(*options.noise)
 
 
-def _settled(options: Fit, train: Sequence[Atoms]) -> tuple[FittedModel, TuneResult | None]:
+def _settled(options: Fit, train: Sequence[Atoms]) -> tuple[FittedOptions, TuneResult | None]:
     """Fill in the settings that the user left open, by a search where one is asked for.
 
     Raises
@@ -141,7 +141,7 @@ def _settled(options: Fit, train: Sequence[Atoms]) -> tuple[FittedModel, TuneRes
     return replace(settings, **{f.name: best[f.name] for f in fields(settings) if f.name in best}), result
 
 
-def _space(settings: FittedModel, train: Sequence[Atoms]) -> Space:
+def _space(settings: FittedOptions, train: Sequence[Atoms]) -> Space:
     """Return the default space of the descriptor, with what the user gave held fast."""
     from kernelpot.tuning.space import default_space
 

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import kernelpot as kp
 from kernelpot.cli.parsing import (
     Option,
-    Parser,
-    add_command,
     criterion,
     keys,
-    made,
     natural,
     noise,
     numbers,
@@ -27,45 +22,10 @@ from kernelpot.cli.parsing import (
 )
 from kernelpot.errors import ParameterError
 
-METHODS = (
-    "greedy",
-    "exchange",
-    "relaxation",
-    "stochastic",
-    "pruning",
-    "random",
-    "fps",
-    "kmeans",
-    "stratified",
-    "cur",
-    "maxvol",
-    "maxvol-environments",
-    "maximin",
-    "kdpp",
-    "kdpp-greedy",
-    "entropy",
-    "quests",
-)
-"""What ``select --method`` takes: searches, then the names of `kernelpot.design.rivals.RIVALS`, too heavy to import."""
-SEARCHES = 5
-"""How many of them are searches."""
-
-ABOUT = """\
-Choose which atomic structures deserve a DFT calculation before any is run,
-then fit a kernel potential that knows its own error."""
-
-EXAMPLES = """\
-examples:
-  kernelpot demo
-  kernelpot select pool.xyz.xz -n 50 --out chosen.xyz
-  kernelpot assess train.xyz --pool pool.xyz
-  kernelpot curate huge.xyz.xz --blocks huge.blocks -n 1000 --workers 4 --out chosen.xyz
-  kernelpot fit labelled.xyz --out si.kp --test test.xyz
-  kernelpot fit labelled.xyz --out si.kp --tune 10 --tune-table trials.csv
-  kernelpot regress crystals.xyz --property gap --combine average --out gap.kp
-  kernelpot evaluate si.kp test.xyz --json scores.json
-  kernelpot predict si.kp new.xyz --out predicted.xyz
-"""
+SEARCHES = ("greedy", "exchange", "relaxation", "stochastic", "pruning")
+RIVALS = ("random", "fps", "kmeans", "stratified", "cur", "maxvol", "maxvol-environments", "maximin", "kdpp",
+          "kdpp-greedy", "entropy", "quests")  # fmt: skip
+"""What ``select --method`` takes besides, the names of `kernelpot.design.rivals.RIVALS` (too heavy to import)."""
 
 Positive = Annotated[float, positive]
 PositiveInt = Annotated[int, positive_int]
@@ -87,7 +47,7 @@ Seed = Annotated[int, seed, Option("seed of everything random")]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Environments:
+class EnvironmentOptions:
     """Descriptor of environments and kernel between them."""
 
     descriptor: Annotated[Literal["soap", "acsf"], Option("soap, or acsf: symmetry functions, n-max radial ones")] = (
@@ -138,7 +98,7 @@ class Environments:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Model(Environments):
+class PotentialOptions(EnvironmentOptions):
     """Settings of a potential, with the noises of its labels."""
 
     n_inducing: Annotated[PositiveInt, Option("inducing environments at most")] = 500
@@ -168,7 +128,7 @@ class Model(Environments):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FittedModel(Model):
+class FittedOptions(PotentialOptions):
     """Settings of a potential whose cutoff the data may say."""
 
     cutoff: Annotated[
@@ -177,14 +137,14 @@ class FittedModel(Model):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Regression(Environments):
+class RegressionOptions(EnvironmentOptions):
     """Settings of a model of one property."""
 
     n_inducing: Annotated[PositiveInt | None, Option("inducing structures", default="all")] = None
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tuning:
+class TuningOptions:
     """Settings that are given stay as given; the others of cutoff, n-max, l-max, sigma and zeta are searched, with
     --descriptor acsf those of cutoff, n-max, n-angular and gaussian; a pair term is tried with either.
     """
@@ -237,9 +197,9 @@ class Select(Command):
     method: Annotated[
         str,
         Option(
-            f"{', '.join(METHODS[:SEARCHES])}; or a rival to compare with: {', '.join(METHODS[SEARCHES:])}",
+            f"{', '.join(SEARCHES)}; or a rival to compare with: {', '.join(RIVALS)}",
             "NAME",
-            choices=METHODS,
+            choices=SEARCHES + RIVALS,
         ),
     ] = "greedy"
     existing: Existing = ()
@@ -261,7 +221,7 @@ class Select(Command):
         Option("set broken and outlying structures of the pool aside first, and list them", default="only a warning"),
     ] = False
     out: Chosen = None
-    model: Model = Model()
+    model: PotentialOptions = PotentialOptions()
     keys: Keys = None
 
 
@@ -286,7 +246,7 @@ class Assess(Command):
         Literal["IV", "D", "A"],
         Option("by what structures are weighed: IV, mean predicted variance over the target; D; A"),
     ] = "IV"
-    model: Model = Model()
+    model: PotentialOptions = PotentialOptions()
     keys: Keys = None
 
 
@@ -322,7 +282,7 @@ class Curate(Command):
     scheduler: Annotated[str | None, Option("a running Dask cluster instead, e.g. tcp://host:8786", "ADDRESS")] = None
     memory: Annotated[Positive, Option("GiB that the choice may use")] = 4.0
     out: Chosen = None
-    model: Model = Model()
+    model: PotentialOptions = PotentialOptions()
     keys: Keys = None
 
 
@@ -361,8 +321,8 @@ class Fit(Command):
         bool,
         Option("learn the difference from the repulsion of nuclei, which keeps atoms apart where no label says so"),
     ] = False
-    model: FittedModel = FittedModel()
-    tuning: Tuning = Tuning()
+    model: FittedOptions = FittedOptions()
+    tuning: TuningOptions = TuningOptions()
     keys: Keys = None
 
 
@@ -395,7 +355,7 @@ class Regress(Command):
     alpha: Annotated[Positive | None, Option("regularisation in units of the kernel", default="by left-out errors")] = (
         None
     )
-    model: Regression = Regression()
+    model: RegressionOptions = RegressionOptions()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -437,28 +397,3 @@ class Demo(Command):
     pool: Annotated[PositiveInt, Option("structures in the pool")] = 300
     n: Annotated[PositiveInt, Option("structures to choose", "N")] = 25
     seed: Seed = 0
-
-
-COMMANDS: dict[str, type[Command]] = {
-    command.__name__.lower(): command for command in (Select, Assess, Curate, Fit, Regress, Evaluate, Predict, Demo)
-}
-
-
-def parse(argv: Sequence[str] | None) -> Command:
-    """Read a command line; None takes that of the process."""
-    top = Parser(
-        prog="kernelpot",
-        description=ABOUT,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    top.add_argument("--version", action="version", version=f"kernelpot {kp.__version__}")
-    commands = top.add_subparsers(
-        dest="command", metavar="command", required=True, parser_class=Parser, title="commands"
-    )
-    for name, command in COMMANDS.items():
-        add_command(commands, name, command)
-    given = vars(top.parse_args(argv))
-    found: Command = made(COMMANDS[given["command"]], given)
-    return found

@@ -43,16 +43,17 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"kernelpot: error: {message} (see `{self.prog} --help`)\n")
 
 
-def add_command(commands: argparse._SubParsersAction[Parser], name: str, options: type) -> None:
+def add_command(commands: argparse._SubParsersAction[Parser], options: type) -> None:
     """Add a command; the first line of its docstring stands in the list of commands, the rest above its options."""
     line, _, about = (options.__doc__ or "").partition("\n")
     command = commands.add_parser(
-        name,
+        options.__name__.lower(),
         help=line[:1].lower() + line[1:].rstrip("."),
         description=textwrap.dedent(about).strip(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+    command.set_defaults(options=options)
     _add_options(command, options)
 
 
