@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from kernelpot.potentials.sparse_gp import SparseGP
     from kernelpot.tuning import TuneResult
-    from kernelpot.tuning.space import Space
+    from kernelpot.tuning.candidates import Space
 
 CHUNK = 20
 """Structures predicted at a time, so that the progress bar moves."""
@@ -143,7 +143,7 @@ def _settled(options: Fit, train: Sequence[Atoms]) -> tuple[FittedOptions, TuneR
 
 def _space(settings: FittedOptions, train: Sequence[Atoms]) -> Space:
     """Return the default space of the descriptor, with what the user gave held fast."""
-    from kernelpot.tuning.space import default_space
+    from kernelpot.tuning.candidates import default_space
 
     given = settings.given
     kernel = "zeta" if settings.gaussian is None else "gaussian"
