@@ -21,15 +21,9 @@ Run = Float[np.ndarray, "rows columns"]
 
 @dataclass(frozen=True, eq=False)
 class Triangle:
-    """Runs of rows of a square matrix, each up to the end of its diagonal block.
+    """Runs of rows of a square matrix, each up to the end of its diagonal block."""
 
-    Attributes
-    ----------
-    runs
-        The k-th has as many columns as it and those before it have rows.
-    """
-
-    runs: list[Run]
+    runs: list[Run]  # The k-th has as many columns as it and those before it have rows
 
     @classmethod
     def zeros(cls, n: int) -> Triangle:
@@ -80,11 +74,6 @@ class Triangle:
         """Overwrite the triangle with its Cholesky factor, block column by block column from the left.
 
         All but n²·BLOCK operations are matrix products. What stands above the diagonal is kept.
-
-        Raises
-        ------
-        numpy.linalg.LinAlgError
-            The matrix is not positive definite to round-off.
         """
         n = len(self)
         for left, (start, stop) in track(self, "factor", total=len(self.runs)):
@@ -140,25 +129,13 @@ LAPACK_MOST = 16_000
 
 @dataclass(frozen=True, eq=False)
 class Cholesky:
-    """K = L Lᵀ.
+    """K = L Lᵀ."""
 
-    Attributes
-    ----------
-    lower
-        L, as runs of rows or as a tensor; what stands above its diagonal means nothing.
-    """
-
-    lower: Any
+    lower: Any  # L, as runs of rows or as a tensor; what stands above its diagonal means nothing
 
     @classmethod
     def of(cls, matrix: Any) -> Cholesky:
-        """Factorise a triangle, which is overwritten, or a tensor, which is not.
-
-        Raises
-        ------
-        numpy.linalg.LinAlgError
-            It is not positive definite to round-off.
-        """
+        """Factorise a triangle, which is overwritten, or a tensor, which is not."""
         if isinstance(matrix, Triangle):
             matrix.factorise()
             return cls(matrix)
@@ -192,18 +169,7 @@ class Cholesky:
 
 
 def factorise(a: Float[np.ndarray, "n n"]) -> None:
-    """Overwrite the lower triangle of a symmetric matrix with its factor; what stands above the diagonal stays.
-
-    Parameters
-    ----------
-    a
-        Of float64, contiguous in either order; a failure leaves the lower triangle and the diagonal undefined.
-
-    Raises
-    ------
-    numpy.linalg.LinAlgError
-        It is not positive definite to round-off.
-    """
+    """Overwrite the lower triangle of a symmetric matrix with its factor; what stands above the diagonal stays."""
     if len(a) > LAPACK_MOST:
         Triangle.within(a).factorise()
         return

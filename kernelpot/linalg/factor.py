@@ -45,11 +45,6 @@ def downdated(
 
     With P = R⁻ᵀ rowsᵀ, RᵀR - rowsᵀ rows = Rᵀ(I - PPᵀ)R. An eigenvalue of I - PPᵀ is the share of a direction's
     information that is left; its inverse is what round-off grows by (Stewart, J. Inst. Maths Applics 23, 203 (1979)).
-
-    Raises
-    ------
-    numpy.linalg.LinAlgError
-        Less than `least` of some direction would be left: hardly anything else knows it, or the rows never were there.
     """
     p = solve_triangular(factor, rows.T, trans="T")
     left = np.eye(len(factor)) - p @ p.T
@@ -60,17 +55,7 @@ def downdated(
 
 
 class RowSink:
-    """Takes rows in pieces of any height and keeps no more than one buffer and one triangle of them.
-
-    Parameters
-    ----------
-    d
-        Columns.
-    buffer
-        Rows to collect before each factorisation; three times d wastes a third of the work and no more.
-    device
-        Device of PyTorch to factorise on; None: LAPACK.
-    """
+    """Takes rows in pieces of any height and keeps no more than one buffer and one triangle of them."""
 
     def __init__(self, d: int, buffer: int | None = None, device: str | None = None) -> None:
         self._device = device
@@ -112,20 +97,11 @@ class Posterior:
 
     [B | y] stacked on [I | 0] has the triangular factor [[R, z], [0, ρ]]; then mean = R⁻¹z, and ρ² is the squared
     misfit |y - B mean|² + |mean|² (Golub and Van Loan, section 5.3; Rasmussen and Williams (2006), eq. 2.8).
-
-    Attributes
-    ----------
-    factor
-        R, upper triangular.
-    target
-        z.
-    misfit
-        ρ.
     """
 
-    factor: Float[np.ndarray, "d d"]
-    target: Float[np.ndarray, " d"]
-    misfit: float
+    factor: Float[np.ndarray, "d d"]  # R, upper triangular
+    target: Float[np.ndarray, " d"]  # z
+    misfit: float  # ρ
 
     @classmethod
     def prior(cls, d: int) -> Posterior:
@@ -137,13 +113,7 @@ class Posterior:
         return self._from_augmented(triangle(np.concatenate([self._augmented, *blocks])))
 
     def without(self, rows: Float[np.ndarray, "rows d_plus_1"]) -> Posterior:
-        """Return the posterior that never saw these rows [B | y], each divided by its noise.
-
-        Raises
-        ------
-        numpy.linalg.LinAlgError
-            Hardly anything else tells of some direction, so that digits would be lost.
-        """
+        """Return the posterior that never saw these rows [B | y], each divided by its noise."""
         return self._from_augmented(downdated(self._augmented, rows))
 
     @property
@@ -207,15 +177,6 @@ def without_each(start: State, n: int, add: Callable[[State, int, int], State]) 
     Nothing is ever subtracted: to take a block out of a triangular factor loses the directions that only this block
     knew. Halves of the items are added instead, over and over, so that all states together cost ``log2 n`` times that
     of all items, and ``log2 n`` states are held at a time.
-
-    Parameters
-    ----------
-    start
-        State without any item.
-    n
-        Number of items.
-    add
-        ``add(state, first, last)`` returns the state with items first to last - 1 added.
     """
     stack = [(start, 0, n)] if n else []
     while stack:

@@ -27,22 +27,6 @@ def leading(
 
     They come from the Gram matrix of the shorter side, so that singular values below about 1e-8 of the largest are
     noise; the default cut lies above.
-
-    Parameters
-    ----------
-    X
-        Vectors.
-    k
-        Number of directions at most.
-    scale
-        What singular values are compared with. None: the largest of them.
-    cut
-        Smallest share of the scale that still counts as a direction.
-
-    Returns
-    -------
-    values, V
-        Singular values in falling order, and the orthonormal directions, one a column.
     """
     n, F = X.shape
     k = min(k, n, F)
@@ -61,15 +45,7 @@ def leading(
 
 
 def off_span(X: Float[np.ndarray, "n F"], given: Float[np.ndarray, "m F"]) -> Float[np.ndarray, "n F"]:
-    """Take out of every vector what lies in the span of given ones.
-
-    Parameters
-    ----------
-    X
-        Vectors.
-    given
-        Vectors whose span is taken out; their directions below 1e-6 of the strongest do not count.
-    """
+    """Take out of every vector what lies in the span of given ones."""
     V = leading(given, given.shape[1])[1]
     rest = X - (X @ V) @ V.T
     # Twice: what cancellation left in the span goes with the second pass.
@@ -86,27 +62,6 @@ def iterative_cur(
     Imbalzano et al. (2018), as in scikit-matter's sample CUR with its defaults. Only the Gram matrix of the columns
     is kept up to date: the leading right singular vector v of the rest is orthogonal to the chosen rows, so
     the left one is X v.
-
-    Parameters
-    ----------
-    X
-        Rows.
-    k
-        How many to choose; it ends early where chosen rows leave less than 1e-6 of the largest singular value.
-    given
-        Rows that are chosen already.
-
-    Returns
-    -------
-    indices
-        Distinct, in the order of choice; ties go to the lowest index.
-
-    Raises
-    ------
-    ParameterError
-        If k is not between 1 and n.
-    DataError
-        If a row is not finite.
     """
     X = checked(X, k)
     scale = float(leading(X, 1)[0].max(initial=0.0))
@@ -157,30 +112,6 @@ def maxvol(
     by pivoted QR and swaps (`square`). Beyond: rows are added one by one, each the one that enlarges the rectangular
     volume det(AᵀA)^½ most (Mikhalev and Oseledets 2018, algorithm 2). Directions below 1e-6 of the strongest do
     not count.
-
-    Parameters
-    ----------
-    X
-        Rows.
-    k
-        How many to choose.
-    given
-        Rows that are there already. The volume of given and chosen ones together is that of the given ones times
-        that of the chosen ones outside their span, so the span is taken out first.
-    tol
-        As in `square`.
-
-    Returns
-    -------
-    indices
-        Distinct; those of the square part first, in the order of a pivoted QR, then the added ones.
-
-    Raises
-    ------
-    ParameterError
-        If k is not between 1 and n.
-    DataError
-        If a row is not finite.
     """
     X = checked(X, k)
     given = np.empty((0, X.shape[1])) if given is None else checked(given, None)
@@ -196,18 +127,6 @@ def square(W: Float[np.ndarray, "n r"], *, tol: float = TOLERANCE) -> Int[np.nda
 
     With A the chosen rows, the entries of ``B = W A⁻¹`` are the factors by which swaps change the volume; swaps go
     on until none exceeds 1 + tol in size (Goreinov et al. 2010).
-
-    Parameters
-    ----------
-    W
-        Rows, of full column rank.
-    tol
-        Smallest share by which a swap must enlarge the volume; 1e-6 where less is given.
-
-    Returns
-    -------
-    indices
-        In the order of a pivoted QR of the chosen rows.
     """
     rows = qr(W.T, mode="r", pivoting=True, check_finite=False)[1][: W.shape[1]].astype(np.int64)
     # Updates add up round-off: what they end with is checked with a fresh B.

@@ -34,31 +34,6 @@ def farthest_points(
 
     Distances to a new point are skipped where the triangle inequality shows that they cannot matter; the
     choice is that of the plain algorithm.
-
-    Parameters
-    ----------
-    X
-        Vectors, compared by Euclidean distance.
-    k
-        Number of points, those in `first` included.
-    seed
-        Draws the first point where `first` is None; ties go to the lowest index.
-    first
-        The first point, or several points that are taken already; they open the result.
-    tol
-        Stop early, with fewer than k points, when every other point is this close to a chosen one.
-
-    Returns
-    -------
-    indices
-        Distinct indices in the order of choice.
-
-    Raises
-    ------
-    ParameterError
-        If k is not between 1 and n, an index in `first` is outside [0, n), or `tol` is negative.
-    DataError
-        If a vector is not finite.
     """
     X = checked(X, k)
     if not tol >= 0:
@@ -113,27 +88,6 @@ def cur(X: Float[np.ndarray, "n F"], k: int, *, seed: int = 0) -> Int[np.ndarray
 
     The scores are the squared row norms of the leading left singular vectors (Mahoney and Drineas 2009,
     eq. 3); k of them where there are as many, fewer (200) where both sides of X are large.
-
-    Parameters
-    ----------
-    X
-        Vectors.
-    k
-        Number of rows.
-    seed
-        Seed of the draw.
-
-    Returns
-    -------
-    indices
-        Distinct indices, the likeliest draws first. Rows without leverage come last.
-
-    Raises
-    ------
-    ParameterError
-        If k is not between 1 and n.
-    DataError
-        If a vector is not finite.
     """
     X = checked(X, k)
     rng = np.random.default_rng(seed)
@@ -169,32 +123,7 @@ def _leading(values: Float[np.ndarray, " m"], k: int) -> Int[np.ndarray, " lead"
 
 
 def kmeans_medoids(X: Float[np.ndarray, "n F"], k: int, *, seed: int = 0, n_init: int = 4) -> Int[np.ndarray, " k"]:
-    """Choose the vector nearest to the centre of each k-means cluster (Lloyd 1982; scikit-learn).
-
-    Parameters
-    ----------
-    X
-        Vectors, compared by Euclidean distance.
-    k
-        Number of clusters.
-    seed
-        Seed of the k-means++ starts.
-    n_init
-        Number of starts, of which the tightest clustering is kept.
-
-    Returns
-    -------
-    indices
-        Distinct indices, one from each cluster, that of the largest cluster first; where X has fewer than k
-        distinct vectors, repeats fill the rest.
-
-    Raises
-    ------
-    ParameterError
-        If k is not between 1 and n, or `n_init` is not positive.
-    DataError
-        If a vector is not finite.
-    """
+    """Choose the vector nearest to the centre of each k-means cluster (Lloyd 1982; scikit-learn)."""
     X = checked(X, k)
     if n_init < 1:
         raise ParameterError(f"`n_init` must be at least 1, got {n_init}")
@@ -213,15 +142,7 @@ def kmeans_medoids(X: Float[np.ndarray, "n F"], k: int, *, seed: int = 0, n_init
 
 
 def checked(X: Float[np.ndarray, "n F"], k: int | None) -> Float[np.ndarray, "n F"]:
-    """Return X as float64, refusing what would spoil distances silently.
-
-    Parameters
-    ----------
-    X
-        Vectors.
-    k
-        How many of them are asked for; None asks for none.
-    """
+    """Return X as float64, refusing what would spoil distances silently."""
     X = np.ascontiguousarray(X, dtype=np.float64)
     if X.ndim != 2:
         raise ParameterError(f"`X` must have the shape (n, F), got {X.shape}")
@@ -251,31 +172,6 @@ def maximin(
     others, as long as that point is farther from them than the pair was apart. Each swap raises the smallest
     distance or lowers the number of pairs at it, so the exchange ends. From there a third of the points, drawn at
     random, is replaced by farthest points again before the next exchange; the best set of all is kept.
-
-    Parameters
-    ----------
-    X
-        Points, compared by Euclidean distance.
-    k
-        How many to choose.
-    given
-        Points that are there already: distances to them count, and they stay.
-    seed
-        Draws the first of the farthest points where nothing is given, and who is replaced.
-    kicks
-        How often points are replaced at random.
-
-    Returns
-    -------
-    indices
-        Distinct, in the order of farthest points among themselves.
-
-    Raises
-    ------
-    ParameterError
-        If k is not between 1 and n.
-    DataError
-        If a point is not finite.
     """
     X = checked(X, k)
     given = np.empty((0, X.shape[1])) if given is None else checked(given, None)
@@ -383,23 +279,7 @@ SAME = 1e-6
 def equal_vectors(
     vectors: Float[np.ndarray, "n f"], sizes: Int[np.ndarray, " n"], tolerance: float = SAME
 ) -> Int[np.ndarray, " n"]:
-    """Find the groups of equal vectors, and number them by their first member.
-
-    Parameters
-    ----------
-    vectors
-        One a thing, such as the mean descriptor of a structure.
-    sizes
-        Things of different sizes, such as numbers of atoms, are never equal.
-    tolerance
-        Largest distance of equal vectors, relative to the larger norm. Groups are chains: a member is within the
-        tolerance of some other member.
-
-    Returns
-    -------
-    groups
-        Group number of every vector.
-    """
+    """Find the groups of equal vectors, and number them by their first member."""
     n, width = vectors.shape
     if n == 0 or width == 0:
         return np.arange(n)

@@ -16,7 +16,7 @@ from kernelpot.features.derivative_map import DerivativeMap
 from kernelpot.features.rebuild import check_array, check_species_list
 from kernelpot.features.training_form import TrainingForm
 from kernelpot.kernels import DotProduct, Gaussian, Linear
-from kernelpot.potentials.force_state import ForceState
+from kernelpot.potentials.force.force_system import ForceState
 from kernelpot.record import record_of
 
 FORMAT = "kernelpot-force-ridge"
@@ -24,13 +24,7 @@ VERSION = 1
 
 
 def write_forces(path: str | Path, settings: dict[str, Any], state: ForceState) -> None:
-    """Write a model's settings with its fitted state; the file appears whole or not at all.
-
-    Raises
-    ------
-    ModelFileError
-        The file cannot be written.
-    """
+    """Write a model's settings with its fitted state; the file appears whole or not at all."""
     facts = {
         "species": [int(z) for z in state.species],
         "terms": [form.map.settings() for form in state.forms],
@@ -47,13 +41,7 @@ def write_forces(path: str | Path, settings: dict[str, Any], state: ForceState) 
 
 
 def read_forces(archive: Archive, device: str | None = None) -> tuple[dict[str, Any], ForceState]:
-    """Return the settings and the fitted state of a file, computing on a device.
-
-    Raises
-    ------
-    ModelFileError
-        It is damaged, foreign, or of a version that this kernelpot cannot read.
-    """
+    """Return the settings and the fitted state of a file, computing on a device."""
     archive.require(FORMAT, VERSION)
     try:
         settings, facts = archive.header["model"], archive.header["fit"]
