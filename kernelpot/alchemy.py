@@ -369,13 +369,7 @@ def _checked_lambda(lam: float) -> float:
 
 
 def _checked(change: Mapping[int, tuple[str, str]], atoms: Atoms) -> dict[int, tuple[int, int]]:
-    """Return the atomic numbers that atoms change between.
-
-    Raises
-    ------
-    ParameterError
-        There is no such atom, it is of another element, or nothing changes.
-    """
+    """Return the atomic numbers that atoms change between."""
     if not isinstance(change, Mapping) or not change:
         raise ParameterError(
             f'`change` must map numbers of atoms to pairs of symbols, such as {{3: ("Ag", "Pd")}}, got {change!r}.'

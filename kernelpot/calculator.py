@@ -224,13 +224,7 @@ class StopOnExtrapolation:
         self.largest = 0.0
 
     def __call__(self) -> None:
-        """Grade the atoms as they are now.
-
-        Raises
-        ------
-        ExtrapolationError
-            A grade exceeds the threshold, or is no number.
-        """
+        """Grade the atoms as they are now."""
         atoms = self.dynamics.atoms
         grades = np.asarray(atoms.calc.get_property("extrapolation", atoms))
         # A structure that has blown up has grades that are not numbers.

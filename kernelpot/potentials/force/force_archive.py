@@ -24,13 +24,7 @@ VERSION = 1
 
 
 def write_forces(path: str | Path, settings: dict[str, Any], state: ForceState) -> None:
-    """Write a model's settings with its fitted state; the file appears whole or not at all.
-
-    Raises
-    ------
-    ModelFileError
-        The file cannot be written.
-    """
+    """Write a model's settings with its fitted state; the file appears whole or not at all."""
     facts = {
         "species": [int(z) for z in state.species],
         "terms": [form.map.settings() for form in state.forms],
@@ -47,13 +41,7 @@ def write_forces(path: str | Path, settings: dict[str, Any], state: ForceState) 
 
 
 def read_forces(archive: Archive, device: str | None = None) -> tuple[dict[str, Any], ForceState]:
-    """Return the settings and the fitted state of a file, computing on a device.
-
-    Raises
-    ------
-    ModelFileError
-        It is damaged, foreign, or of a version that this kernelpot cannot read.
-    """
+    """Return the settings and the fitted state of a file, computing on a device."""
     archive.require(FORMAT, VERSION)
     try:
         settings, facts = archive.header["model"], archive.header["fit"]

@@ -63,25 +63,6 @@ def choose_noise(
     The sum of the logarithms of the kinds' root mean square errors is lowered on a lattice of half powers of ten, from
     usual noises on, until no neighbour is better. Of noises whose errors are alike the largest are taken, as smaller
     ones would make the model surer of itself than the errors warrant.
-
-    Parameters
-    ----------
-    maps
-        Terms of the local energy.
-    structures, labels
-        Structures with their labels, in one order.
-    kinds
-        Those that become labels.
-    memory_gb
-        Most memory for the covariances of the part, 10⁹ bytes; only the fewest structures that can be compared may take
-        more.
-    seed
-        Of the part's draw.
-
-    Raises
-    ------
-    ParameterError
-        There are too few structures, or every noise leaves the covariance singular.
     """
     part = _part(labels, kinds, most_labels(memory_gb), seed)
     system = System.of(maps, [structures[k] for k in part], labels.take(part), kinds)
@@ -105,21 +86,9 @@ def choose_noise(
 
 
 def descend(score: Callable[[Exponents], float], start: Exponents, tie: float = 0.0) -> tuple[Exponents, float, int]:
-    """Walk to the lowest neighbour on a lattice until there is none.
+    """Walk to the lowest neighbour on a lattice until there is none; return place, score, and places looked at.
 
-    Parameters
-    ----------
-    score
-        To minimise.
-    start
-        Where to begin.
-    tie
-        Of all places looked at whose score exceeds the lowest by no more, that with the largest sum is taken.
-
-    Returns
-    -------
-    tuple
-        Place, score, and how many places were looked at.
+    Of all places looked at whose score exceeds the lowest by no more than `tie`, that with the largest sum is taken.
     """
     known: dict[Exponents, float] = {start: score(start)}
     here = start
@@ -142,7 +111,10 @@ def descend(score: Callable[[Exponents], float], start: Exponents, tie: float = 
 
 
 def most_labels(memory_gb: float) -> int:
-    """Return how many labels there is time and memory for: the prior, and a factor of every pair at a time."""
+    """Return how many labels there is time and memory for: the prior, and a factor of every pair at a time.
+
+    The fewest structures that can be compared may take more.
+    """
     matrices = 1 + min(count(), NEIGHBOURS)
     return min(MOST_LABELS, int(np.sqrt(memory_gb * 1e9 / (8.0 * matrices))))
 
