@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 
 from kernelpot.archive import write_archive
-from kernelpot.inference.least_squares_inducing import Inducing
-from kernelpot.inference.solvers import Exact
+from kernelpot.inference.dense import Exact
 from kernelpot.properties.inputs import KernelRows, Precomputed
 from kernelpot.record import record_of
 from kernelpot.structures.composites import EncodedPair, Product, Scaled, Sum
@@ -26,15 +25,16 @@ KERNELS = ("VectorKernel", "Scaled", "Sum", "Product", "StructureKernel")
 """Kernels that their settings are enough to make."""
 
 STATES = {
-    "exact": (Exact, ("factor", "dual")),
-    "inducing": (Inducing, ("whitening", "factor", "weights", "spill", "residual", "variance_left")),
+    "exact": ("factor", "dual"),
+    "inducing": ("whitening", "factor", "weights", "spill", "residual", "variance_left"),
 }
-"""What is a state of each name, and which arrays it has."""
+"""Which arrays a process of each name has."""
 
 
 def write_ridge(path: str | Path, model: Any, label: str | None) -> None:
     """Write a fitted `KernelRidge` with the name of its property; the file appears whole or not at all."""
-    name = "exact" if isinstance(model.state_, Exact) else "inducing"
+    state = model.state_
+    name = "exact" if isinstance(state, Exact) else "inducing"
     header = {
         "model": {
             "alpha": model.alpha_ if np.ndim(model.alpha) == 0 else [float(value) for value in model.alpha],
@@ -56,9 +56,11 @@ def write_ridge(path: str | Path, model: Any, label: str | None) -> None:
             "label": label,
         },
     }
-    arrays = {f"state_{part}": getattr(model.state_, part) for part in STATES[name][1]}
-    if name == "inducing":
-        arrays["calibrating"] = model.state_.calibrating.astype(np.uint8)
+    if isinstance(state, Exact):
+        arrays = {"state_factor": state.system.lower, "state_dual": state.dual}
+    else:
+        arrays = {f"state_{part}": getattr(state, part) for part in STATES[name]}
+        arrays["calibrating"] = model._calibrating.astype(np.uint8)
     arrays |= {"baseline": model.baseline_.values, **item_arrays(model.items_, "items_")}
     write_archive(path, FORMAT, VERSIONS[name], header, arrays)
 

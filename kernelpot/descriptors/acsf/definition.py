@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from kernelpot.data.batch import Batch
-from kernelpot.descriptors.acsf.functions import CUTOFF_FUNCTIONS, Parameters, Rows, Standard, SymmetryFunctions
+from kernelpot.descriptors.acsf.functions import CUTOFF_FUNCTIONS, FunctionRows, Rows, Standard, SymmetryFunctions
 from kernelpot.descriptors.acsf.gradients import symmetry_rows, symmetry_vjp
 from kernelpot.descriptors.acsf.loops import symmetry_functions
 from kernelpot.descriptors.arguments import Species, check_reach, species_places
@@ -72,10 +72,10 @@ class ACSF(Record):
     """
 
     cutoff: Annotated[float, Positive(0.01, 100.0), "Å", "4 to 8 is usual"] = 6.0
-    g2: Annotated[Rows | None, Parameters(("eta", "Rs"))] = None
-    g4: Annotated[Rows | None, Parameters(("eta", "zeta", "lambda"))] = None
-    g5: Annotated[Rows | None, Parameters(("eta", "zeta", "lambda"))] = None
-    g3: Annotated[Rows | Sequence[float] | None, Parameters(("kappa",))] = None
+    g2: Annotated[Rows | None, FunctionRows(("eta", "Rs"))] = None
+    g4: Annotated[Rows | None, FunctionRows(("eta", "zeta", "lambda"))] = None
+    g5: Annotated[Rows | None, FunctionRows(("eta", "zeta", "lambda"))] = None
+    g3: Annotated[Rows | Sequence[float] | None, FunctionRows(("kappa",))] = None
     species: Annotated[tuple[int, ...] | None, Species()] = None
     channels: Annotated[
         ElementChannels | ElementalModes | None, Channels(), WHEN_GIVEN, "", "ElementChannels.modes(2) is one"

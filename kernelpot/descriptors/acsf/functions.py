@@ -36,7 +36,7 @@ _RULES = {
 
 
 @dataclass(frozen=True)
-class Parameters(Rule):
+class FunctionRows(Rule):
     """Parameters of one kind of symmetry functions: rows of finite numbers, each column within its limits."""
 
     columns: tuple[str, ...]
