@@ -14,8 +14,8 @@ from jaxtyping import Float
 
 from kernelpot.data.batch import Batch
 from kernelpot.errors import ExtrapolationError, ParameterError
-from kernelpot.potentials.arguments import require_potential
-from kernelpot.potentials.sampling import SampledModel
+from kernelpot.potentials.accept import require_potential
+from kernelpot.potentials.joint import SampledModel
 
 if TYPE_CHECKING:
     from ase.optimize.optimize import Dynamics

@@ -15,7 +15,7 @@ from kernelpot.design.precision import Precision
 from kernelpot.errors import ParameterError
 from kernelpot.features.feature_map import Described, FeatureMap, dense_local_values
 from kernelpot.features.inducing import chunks
-from kernelpot.potentials.arguments import check_species, structure_list
+from kernelpot.potentials.accept import check_species, structure_list
 
 if TYPE_CHECKING:
     from ase import Atoms

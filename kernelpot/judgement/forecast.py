@@ -19,7 +19,7 @@ from kernelpot.design.select import select
 from kernelpot.errors import LabelError, ParameterError
 from kernelpot.features.information import make_information
 from kernelpot.judgement.pilot import Pilot, leave_out, read_blocks, without_baseline
-from kernelpot.potentials.arguments import check_species, structure_list
+from kernelpot.potentials.accept import check_species, structure_list
 from kernelpot.potentials.baselines.given import less_baseline
 from kernelpot.potentials.fitting import require_labels
 from kernelpot.rules import numbers

@@ -11,11 +11,10 @@ from jaxtyping import Float, Int
 
 from kernelpot.data.labels import Labels, resolve
 from kernelpot.errors import LabelError
-from kernelpot.potentials.arguments import require_potential, structure_list
-from kernelpot.potentials.prediction import Prediction
-from kernelpot.potentials.residuals import Residuals, residuals_of
+from kernelpot.potentials.accept import require_potential, structure_list
+from kernelpot.potentials.prediction import Prediction, Residuals, residuals_of
 from kernelpot.potentials.shape import NORMAL, ONE, Shape
-from kernelpot.potentials.summary import UNITS
+from kernelpot.units import MILLI
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -175,7 +174,7 @@ def reliability(
     require_potential(model)
     structures = structure_list(structures)
     labels = resolve(structures, keys)
-    if not any(labels.present(kind).any() for kind in UNITS):
+    if not any(labels.present(kind).any() for kind in MILLI):
         raise LabelError("reliability needs labels, found none; name them with keys={'energy': ..., 'forces': ...}.")
     return reliability_of(model.predict(structures), labels, names_of(structures), seed=seed)
 
@@ -196,7 +195,7 @@ def reliability_of(prediction: Prediction, labels: Labels, names: Sequence[str],
     for group in sorted({name for name in names if name}):
         member = np.array([name == group for name in names])
         for kind, whole in residuals.items():
-            mine = member[whole.structure]
+            mine = member[whole.witness]
             here = whole.take(mine & ~whole.silent)
             if len(here.error):
                 silent = float(whole.silent[mine].mean())
@@ -232,7 +231,7 @@ def _standard_ranks(values: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
 
 
 def _of_kind(r: Residuals, silent: float, shape: Shape, seed: int) -> KindReliability:
-    members, structure = np.unique(r.structure, return_inverse=True)
+    members, structure = np.unique(r.witness, return_inverse=True)
     resamples = _resamples(len(members), seed)
     z = np.abs(r.error) / np.maximum(r.std, 1e-300)
 

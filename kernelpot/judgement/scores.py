@@ -13,11 +13,10 @@ from kernelpot.data.check import place
 from kernelpot.data.labels import Labels, resolve
 from kernelpot.errors import LabelError
 from kernelpot.judgement.reliability import names_of, rank_and_ceiling
-from kernelpot.potentials.arguments import require_potential, structure_list
-from kernelpot.potentials.prediction import Prediction, Predictor
-from kernelpot.potentials.residuals import Residuals, residuals_of
+from kernelpot.potentials.accept import require_potential, structure_list
+from kernelpot.potentials.prediction import Prediction, Predictor, Residuals, residuals_of
 from kernelpot.potentials.shape import NORMAL, ONE, Shape
-from kernelpot.potentials.summary import UNITS
+from kernelpot.units import MILLI
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -93,7 +92,7 @@ class Scores:
         lines = [head.rstrip()]
         for name, kinds in [("all", self.overall), *self.groups.items()]:
             for kind, s in kinds.items():
-                unit, scale = UNITS[kind]
+                unit, scale = MILLI[kind], 1e3
                 numbers = "".join(f"{scale * v:>10.2f}" for v in (s.mae, s.rmse, s.worst))
                 inside = "".join(
                     "        " if np.isnan(v) else f"{100 * v:>7.1f}%" for v in (s.coverage_68, s.coverage_95)
@@ -138,7 +137,7 @@ def evaluate(
     require_potential(model)
     structures = structure_list(structures)
     labels = resolve(structures, keys)
-    if not any(labels.present(kind).any() for kind in UNITS):
+    if not any(labels.present(kind).any() for kind in MILLI):
         raise LabelError("evaluate needs labels, found none; name them with keys={'energy': ..., 'forces': ...}.")
     names = [place(atoms, number) for number, atoms in enumerate(structures)]
     return score(model.predict(structures, uncertainty=uncertainty), labels, names_of(structures), names)
@@ -154,13 +153,13 @@ def score(prediction: Prediction, labels: Labels, groups: Sequence[str], names: 
     named = {}
     for group in sorted({g for g in groups if g}):
         member = np.array([g == group for g in groups])
-        here = {kind: member[r.structure] for kind, r in residuals.items()}
+        here = {kind: member[r.witness] for kind, r in residuals.items()}
         named[group] = {
             kind: _score(r.take(here[kind]), silent[kind][here[kind]], shapes[kind])
             for kind, r in residuals.items()
             if here[kind].any()
         }
-    worst = {kind: names[int(r.structure[np.abs(r.error).argmax()])] for kind, r in residuals.items()}
+    worst = {kind: names[int(r.witness[np.abs(r.error).argmax()])] for kind, r in residuals.items()}
     return Scores(overall, named if len(named) > 1 else {}, len(labels), worst)
 
 

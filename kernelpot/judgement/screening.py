@@ -14,7 +14,7 @@ from kernelpot.data.geometry import GeometryLimits, broken
 from kernelpot.descriptors.protocol import Descriptor
 from kernelpot.design.advice.screen import FACTOR, distant
 from kernelpot.features.inducing import mean_vectors, species_of
-from kernelpot.potentials.arguments import structure_list
+from kernelpot.potentials.accept import structure_list
 
 if TYPE_CHECKING:
     from ase import Atoms

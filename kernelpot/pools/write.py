@@ -18,7 +18,7 @@ from kernelpot.pools.block_store import BlockStore
 from kernelpot.pools.manifest import DTYPES
 from kernelpot.pools.source import Frame, Source, describe, frames
 from kernelpot.pools.space import features_of, fingerprint, load_space, save_space, settings_of
-from kernelpot.potentials.arguments import check_species
+from kernelpot.potentials.accept import check_species
 from kernelpot.potentials.sparse_gp import SparseGP
 from kernelpot.progress import say, shown, track
 from kernelpot.rules import real, whole

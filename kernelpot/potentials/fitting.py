@@ -1,4 +1,4 @@
-"""From labelled structures to a fitted state: folds, factors, noises, posterior."""
+"""Fitted states from labelled structures: all of them, more, fewer, and each fold left out."""
 
 from __future__ import annotations
 
@@ -8,38 +8,49 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
+from kernelpot.data.check import place
 from kernelpot.data.labels import Labels
 from kernelpot.data.noise import KINDS, Noise
-from kernelpot.errors import LabelError
+from kernelpot.errors import LabelError, NotFittedError, ParameterError
 from kernelpot.features.feature_map import FeatureMap
 from kernelpot.features.folds import folds, runs
-from kernelpot.features.inducing import chunks, mean_vectors
-from kernelpot.linalg.factor import triangle
+from kernelpot.features.inducing import chunks, mean_vectors, more_inducing
+from kernelpot.features.kernel_map import KernelMap
+from kernelpot.features.placing import device_of, on_device
+from kernelpot.features.sum_map import SumMap
+from kernelpot.features.thinned import Owners, owners, without_fold
+from kernelpot.linalg.factor import RowSink, triangle
 from kernelpot.linalg.groups import equal_vectors
 from kernelpot.linalg.posterior import Posterior
-from kernelpot.potentials.calibration import calibrate, common_scale, noise_of
-from kernelpot.potentials.distributed import Workers, distributed_factors
+from kernelpot.potentials.baselines.given import less_baseline
 from kernelpot.potentials.extrapolation import Seen
-from kernelpot.potentials.fitted import Calibration, Fitted
+from kernelpot.potentials.fitted import Fitted
 from kernelpot.potentials.noise_search import FoldErrors
+from kernelpot.potentials.prediction import Prediction, join
 from kernelpot.potentials.training import (
     FoldFactors,
+    TrainingSet,
+    Workers,
     composition_of,
+    distributed_factors,
     e0_rows,
     fold_factors,
-    labelled_rows,
     least_squares_e0,
-    whiten_columns,
 )
-from kernelpot.progress import say
+from kernelpot.progress import say, track
 from kernelpot.run import one_blas
 
 if TYPE_CHECKING:
     from ase import Atoms
 
 N_FOLDS = 8
+
+ROUND_OFF = 1e-13
+"""Eigenvalues of a Gram matrix of unit columns that tell nothing."""
+
+FEWER = "too little would be left of what they told ({}); fit again without them."
 
 
 @one_blas()
@@ -55,57 +66,43 @@ def fit_state(
     given_folds: Int[np.ndarray, " structures"] | None = None,
     workers: Workers | None = None,
 ) -> Fitted:
-    """Fit the labels from the prior.
-
-    Parameters
-    ----------
-    features
-        Feature map. Its terms' scales are kept where the noise is given.
-    structures, labels
-        Structures with their labels, in one order.
-    noise
-        Noises, or how to find them: "cv", "evidence" or "tempered".
-    kinds
-        Kinds of labels to fit, from `require_labels`.
-    amplitude
-        Prior standard deviation of a local energy where the noise is given, eV.
-    seed
-        Makes the folds repeatable.
-    given_folds
-        Fold of each structure, numbered from 0 without gaps; None: folds that keep duplicates and runs whole.
-    workers
-        Processes that make the rows; None: this one.
-    """
+    """Fit labels from the prior; amplitude and the terms' scales are kept where the noise is given."""
     e0_factor = triangle(e0_rows(labels, composition_of(structures, features.species)))
-    baseline = least_squares_e0(e0_factor)
+    e0 = least_squares_e0(e0_factor)
     groups = equal_vectors(mean_vectors(features.descriptor, structures), labels.n_atoms)
     n_folds = max(1, min(N_FOLDS, len(np.unique(groups))))
     fold = folds(groups, n_folds, seed=seed) if n_folds > 1 else np.zeros(len(groups), dtype=np.int64)
     if given_folds is not None:
         fold, n_folds = given_folds, int(given_folds.max()) + 1
-    say(_memory_plan(features, kinds, n_folds))
+    memory = 2 * n_folds * len(kinds) * (features.n_columns + len(features.species) + 1) ** 2 * 8
+    say(f"fit: {features.n_inducing} inducing environments, factors take up to {memory / 1e6:.0f} MB")
     plain = features.rescaled((1.0,) * len(features.widths))
     make_factors = fold_factors if workers is None else partial(distributed_factors, workers=workers)
-    data = make_factors(plain, structures, labels, fold, kinds=kinds, baseline=baseline)
-    found, amplitude, scales, calibration, scores = _regularise(
-        data, features.scales, noise, amplitude, independent=len(np.unique(runs(groups, n_folds)))
+    data = make_factors(plain, structures, labels, fold, kinds=kinds, e0=e0)
+    errors = FoldErrors(data).at(features.scales)
+    found = errors.settle(noise, amplitude, independent=len(np.unique(runs(groups, n_folds))))
+    features, data = features.rescaled(found.scales), data.rescaled(found.scales)
+    blocks = [
+        data.scaled(kind, f, found.noise.sigma(kind), found.amplitude)
+        for kind in data.kinds
+        for f in range(data.n_folds)
+    ]
+    return Fitted(
+        features,
+        Posterior.prior(features.n_weights + len(features.species)).condition(blocks),
+        found.noise,
+        found.amplitude,
+        e0,
+        e0_factor,
+        found.calibration,
+        found.rmse,
+        {kind: int(n.sum()) for kind, n in data.n_rows.items()},
+        seen=Seen.of(features, structures, seed=seed),
     )
-    features, data = features.rescaled(scales), data.rescaled(scales)
-    blocks = [data.scaled(kind, f, found.sigma(kind), amplitude) for kind in data.kinds for f in range(data.n_folds)]
-    posterior = Posterior.prior(features.n_weights + len(features.species)).condition(blocks)
-    n_labels = {kind: int(n.sum()) for kind, n in data.n_rows.items()}
-    seen = Seen.of(features, structures, seed=seed)
-    return Fitted(features, posterior, found, amplitude, baseline, e0_factor, calibration, scores, n_labels, seen=seen)
 
 
 def require_labels(labels: Labels, noise: Noise | str) -> tuple[str, ...]:
-    """Return the kinds of labels that are there and have a noise.
-
-    Raises
-    ------
-    LabelError
-        There is none, or neither energies nor forces are there.
-    """
+    """Return the kinds of labels that are there and have a noise; one must, and energies or forces must be there."""
     wanted = KINDS if isinstance(noise, str) else noise.kinds
     if not labels.present("energy").any() and not labels.present("forces").any():
         raise LabelError(
@@ -119,14 +116,11 @@ def require_labels(labels: Labels, noise: Noise | str) -> tuple[str, ...]:
     return found
 
 
-def condition_state(state: Fitted, structures: Sequence[Atoms], labels: Labels) -> Fitted:
-    """Return the state given more labelled structures, with noises, amplitude and calibration kept.
+# ---- more and fewer structures
 
-    Raises
-    ------
-    LabelError
-        There is no label of a kind that has a noise.
-    """
+
+def conditioned(state: Fitted, structures: Sequence[Atoms], labels: Labels) -> Fitted:
+    """Return the state given more labelled structures, with noises, amplitude and calibration kept."""
     kinds = state.noise.kinds
     if not any(labels.present(kind).any() for kind in kinds):
         raise LabelError(
@@ -135,41 +129,204 @@ def condition_state(state: Fitted, structures: Sequence[Atoms], labels: Labels) 
         )
     for start, stop in chunks(structures):
         part = labels.take(list(range(start, stop)))
-        rows = labelled_rows(state.features, structures[start:stop], part, kinds=kinds, baseline=state.baseline)
-        white = {kind: whiten_columns(state.features, block) for kind, block in rows.items()}
-        state = state.condition(white, {kind: len(block) for kind, block in rows.items()})
+        state = state.condition(state.rows(structures[start:stop], part))
     if state.seen is not None:
         state = replace(state, seen=state.seen.with_structures(state.features, structures))
-    return state.rebased(e0_rows(labels, composition_of(structures, state.features.species)))
+    return state.rebased(structures, labels)
 
 
-def _regularise(
-    data: FoldFactors, scales: tuple[float, ...], noise: Noise | str, amplitude: float, *, independent: int
-) -> tuple[Noise, float, tuple[float, ...], Calibration, dict[str, float]]:
-    """Settle noises, amplitude, the terms' scales and calibration."""
-    if data.n_folds < 2:
-        if isinstance(noise, str):
-            raise LabelError(f'noise="{noise}" needs at least two different structures, got one; give a Noise(...).')
-        given = {kind: noise.sigma(kind) for kind in data.kinds}
-        return noise, amplitude, scales, Calibration(dict.fromkeys(given, 1.0), given), {}
-    errors = FoldErrors(data).at(scales)
-    if isinstance(noise, Noise):
-        ratio = {kind: noise.sigma(kind) / amplitude for kind in data.kinds}
-        left = errors.left_out(ratio, variance=True)
-        given = {kind: noise.sigma(kind) for kind in data.kinds}
-        return noise, amplitude, scales, calibrate(given, ratio, amplitude, left), left.rmse
-    ratio, scales = errors.search(noise, independent=independent)
-    errors = errors.at(scales)
-    left = errors.left_out(ratio, variance=True)
-    if noise == "cv":
-        found = common_scale(ratio, left, errors.telling)
-    else:
-        found = errors.log_evidence(ratio, errors.powers if noise == "tempered" else None)[1]
-    calibration = calibrate(errors.residual_noise(ratio), ratio, found, left)
-    return noise_of(ratio, found), found, scales, calibration, left.rmse
+def refuse_strangers(structures: Sequence[Atoms], training: TrainingSet) -> None:
+    """Refuse structures that are none of the training set's."""
+
+    def mark(atoms: Atoms) -> tuple[bytes, bytes, bytes]:
+        return atoms.numbers.tobytes(), atoms.positions.tobytes(), np.asarray(atoms.cell.array).tobytes()
+
+    known = set(map(mark, training.structures))
+    for number, atoms in enumerate(structures):
+        if mark(atoms) not in known:
+            raise ParameterError(
+                f"{place(atoms, number)} cannot be removed: it is none of the structures that the model was fitted to."
+            )
 
 
-def _memory_plan(features: FeatureMap, kinds: Sequence[str], n_folds: int) -> str:
-    columns = features.n_columns + len(features.species) + 1
-    triangles = 2 * n_folds * len(kinds) * columns**2 * 8
-    return f"fit: {features.n_inducing} inducing environments, factors take up to {triangles / 1e6:.0f} MB"
+def removed(state: Fitted, structures: Sequence[Atoms], labels: Labels) -> Fitted:
+    """Return the state without these labelled structures, where that can be done without losing digits."""
+    sink = RowSink(len(state.posterior.target) + 1)
+    n_labels = dict(state.n_labels)
+    for start, stop in chunks(structures):
+        for kind, block in state.rows(structures[start:stop], labels.take(list(range(start, stop)))).items():
+            n_labels[kind] = n_labels.get(kind, 0) - len(block)
+            sink.append(block)
+    if sink.n_rows == 0 or min(n_labels.values()) < 0:
+        raise LabelError(
+            "remove needs structures with the labels that were fitted; "
+            + ("found none." if sink.n_rows == 0 else "these have more labels than the model has seen.")
+        )
+    try:
+        posterior = state.posterior.without(sink.compact())
+        seen = None if state.seen is None else state.seen.without_structures(state.features, structures)
+    except (np.linalg.LinAlgError, ParameterError) as error:
+        raise ParameterError(f"these structures cannot be removed: {FEWER.format(error)}") from None
+    factor = _fewer_energies(state, e0_rows(labels, composition_of(structures, state.features.species)))
+    return replace(state, posterior=posterior, seen=seen, n_labels=n_labels).with_e0(factor)
+
+
+def _fewer_energies(state: Fitted, rows: Float[np.ndarray, "energies n"]) -> Float[np.ndarray, "n n"]:
+    """Return F with FᵀF = factorᵀ factor - rowsᵀ rows, what is below round-off left out.
+
+    Energies are taken relative to E0 meanwhile: all-electron ones of 1e5 eV per atom, once squared, would leave no
+    digits for the species' shares.
+    """
+    factor, e0 = state.e0_factor, state.e0_centre
+    relative = np.eye(factor.shape[1])
+    relative[:-1, -1] = -e0
+    kept, gone = factor @ relative, rows @ relative
+    scale = np.linalg.norm(kept, axis=0)
+    scale[scale == 0.0] = 1.0
+    eigenvalues, vectors = np.linalg.eigh((kept.T @ kept - gone.T @ gone) / np.outer(scale, scale))
+    root = np.sqrt(np.where(eigenvalues > ROUND_OFF, eigenvalues, 0.0))[:, None] * vectors.T * scale
+    root[:, -1] += root[:, :-1] @ e0
+    result: np.ndarray = root
+    return result
+
+
+# ---- more inducing environments
+
+
+def grown(state: Fitted, structures: Sequence[Atoms], labels: Labels, n: int, *, seed: int, tolerance: float) -> Fitted:
+    """Return a fit of all these structures with up to n more inducing environments, at the same noises."""
+    plain = _more(on_device(state.features, None), structures, n, seed=seed, tolerance=tolerance)
+    new = fit_state(
+        _placed_as(state, plain), structures, labels, state.noise,
+        kinds=tuple(kind for kind in state.noise.kinds if labels.present(kind).any()),
+        amplitude=state.amplitude, seed=seed,
+    )  # fmt: skip
+    return replace(new, baseline=state.baseline)
+
+
+def _more(features: FeatureMap, structures: Sequence[Atoms], n: int, *, seed: int, tolerance: float) -> FeatureMap:
+    if isinstance(features, KernelMap):
+        z = more_inducing(features.descriptor, structures, features.inducing, n, seed=seed)
+        return KernelMap.from_inducing(features.descriptor, features.kernel, z, tolerance)
+    if isinstance(features, SumMap):
+        kernels = [t for t, term in enumerate(features.terms) if isinstance(term, KernelMap)]
+        if kernels:
+            shares = {t: n // len(kernels) + (k < n % len(kernels)) for k, t in enumerate(kernels)}
+            terms = [
+                _more(term, structures, shares[t], seed=seed, tolerance=tolerance) if shares.get(t) else term
+                for t, term in enumerate(features.terms)
+            ]
+            return replace(features, terms=tuple(terms))
+    raise ParameterError("this model has no term with inducing environments, so none can be added.")
+
+
+def _placed_as(state: Fitted, features: FeatureMap) -> FeatureMap:
+    """Return a map on the device of the state's own, in its precision."""
+    return on_device(features, device_of(state.features), getattr(state.features, "precision", "float64"))
+
+
+# ---- leaving out
+
+
+def check_training(state: Fitted, train: TrainingSet | None) -> TrainingSet:
+    """Return the training set, where it is the one behind the posterior."""
+    if train is None:
+        raise NotFittedError(
+            "only a model that was fitted here holds its training structures, not one from a file or from condition; "
+            "give them as training=[...], or held-out structures that have labels."
+        )
+    labels = train.labels
+    count = {
+        "energy": int(labels.present("energy").sum()),
+        "forces": sum(f.size for f in labels.forces if f is not None),
+        "stress": int(np.isfinite(labels.stress).sum()),
+    }
+    expected = {kind: n for kind, n in state.n_labels.items() if n}
+    found = {kind: n for kind, n in count.items() if kind in state.noise.kinds and n}
+    if expected != found:
+        raise ParameterError(
+            f"`training` must be the structures that the model was fitted to, whose labels are {expected}; found "
+            f"{found}. Structures that it has not seen go into `held_out`."
+        )
+    return train
+
+
+def refuse_known(held_out: Sequence[Atoms], train: TrainingSet | None) -> None:
+    """Refuse held-out structures that are the very objects the model was fitted to."""
+    known = {id(atoms) for atoms in train.structures} if train is not None else set()
+    seen = [k for k, atoms in enumerate(held_out) if id(atoms) in known]
+    if seen:
+        raise ParameterError(
+            f"`held_out` must be structures that the model has not seen, but structure {seen[0]} (from 0) is one that "
+            f"it was fitted to ({len(seen)} in all); call calibrate() to leave training structures out by folds."
+        )
+
+
+def left_out(
+    state: Fitted, train: TrainingSet, *, n_folds: int, groups: bool, seed: int
+) -> tuple[Prediction, Int[np.ndarray, " structures"]]:
+    """Predict every training structure by the model without its fold, or without its whole group.
+
+    The second array numbers what is independent: duplicates alike, or the structures of one group.
+    """
+    if groups:
+        names = [str(atoms.info.get("config_type", "")) for atoms in train.structures]
+        witness: np.ndarray = np.unique(names, return_inverse=True)[1]
+        if witness.max() < 1:
+            raise ParameterError(
+                "`groups` needs at least two groups of training structures, found one; name them in "
+                "atoms.info['config_type'], or use folds."
+            )
+        return predict_left_out(state, train, witness), witness
+    witness = equal_vectors(mean_vectors(state.features.descriptor, train.structures), train.labels.n_atoms)
+    if isinstance(n_folds, bool) or not isinstance(n_folds, int | np.integer) or n_folds < 2:
+        raise ParameterError(f"`folds` must be a whole number of at least 2, got {n_folds!r}; 16 is usual.")
+    different = len(np.unique(witness))
+    if different < 2:
+        raise ParameterError("calibrate needs at least two different training structures, found one; give `held_out`.")
+    return predict_left_out(state, train, folds(witness, min(int(n_folds), different), seed=seed, run=1)), witness
+
+
+def predict_left_out(state: Fitted, train: TrainingSet, fold: Int[np.ndarray, " structures"]) -> Prediction:
+    """Predict every structure by the model given all folds but its own.
+
+    Noises, amplitude and scales are kept, so that each prediction is that of a refit without the fold: posterior and E0
+    are made from the prior and the other folds' factors, nothing is subtracted, and the inducing environments that only
+    this fold holds are left out with it: new structures have none of their own either. Rows are made twice, once for
+    the factors and once for the standard deviations. Memory: folds · kinds · M² for the factors, and one posterior at a
+    time.
+    """
+    structures, labels = train.structures, train.labels
+    with one_blas():
+        kinds = tuple(kind for kind in state.noise.kinds if labels.present(kind).any())
+        labels = less_baseline(state.baseline, structures, labels, kinds)
+        data = fold_factors(state.features, structures, labels, fold, kinds=kinds, e0=state.e0_centre)
+        rows = e0_rows(labels, composition_of(structures, state.features.species))
+        own = owners(on_device(state.features, None), structures, fold)
+        fold_of_row = fold[labels.present("energy")]
+        parts: list[Prediction] = []
+        order: list[Int[np.ndarray, " members"]] = []
+        for f in track(range(data.n_folds), "folds"):
+            members = np.flatnonzero(fold == f)
+            others = _without(state, data, own, f, rows[fold_of_row != f])
+            parts.append(others.predict([structures[int(k)] for k in members], uncertainty=True))
+            order.append(members)
+    return join(parts).take(np.argsort(np.concatenate(order)))
+
+
+def _without(
+    state: Fitted, data: FoldFactors, own: Owners, fold: int, rows: Float[np.ndarray, "energies species_plus_1"]
+) -> Fitted:
+    """Return the state given all folds but one; `rows` are the `e0_rows` of the others."""
+    d, n_species = state.features.n_weights, len(state.features.species)
+    thinned, basis = without_fold(on_device(state.features, None), own, fold)
+    features = _placed_as(state, thinned)
+    blocks = []
+    for kind in data.kinds:
+        for f in range(data.n_folds):
+            if f != fold:
+                block = data.scaled(kind, f, state.noise.sigma(kind), state.amplitude)
+                blocks.append(np.concatenate([block[:, :d] @ basis, block[:, d:]], axis=1))
+    posterior = Posterior.prior(features.n_weights + n_species).condition(blocks)
+    blank = replace(state, features=features, posterior=posterior, seen=None)
+    return blank.with_e0(triangle(rows)) if len(rows) else replace(blank, e0_factor=np.zeros((0, n_species + 1)))

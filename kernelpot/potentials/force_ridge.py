@@ -20,15 +20,14 @@ from kernelpot.features.derivative_map import DerivativeMap
 from kernelpot.features.inducing import chunks, species_of
 from kernelpot.kernels import DotProduct, Gaussian
 from kernelpot.linalg.devices import check_device
-from kernelpot.potentials.arguments import check_species, structure_list
-from kernelpot.potentials.fitted import Mean, join
+from kernelpot.potentials.accept import check_species, structure_list
 from kernelpot.potentials.fitting import require_labels
 from kernelpot.potentials.force_archive import write_forces
 from kernelpot.potentials.force_noise import choose_noise
 from kernelpot.potentials.force_spread import ForceSpread
 from kernelpot.potentials.force_state import Factored, ForceState, check_memory, fit_forces
 from kernelpot.potentials.force_system import Plan
-from kernelpot.potentials.prediction import Prediction, Spread
+from kernelpot.potentials.prediction import Mean, Prediction, Spread, join
 from kernelpot.progress import track
 from kernelpot.run import ordered
 

@@ -20,8 +20,8 @@ from kernelpot.features.training_form import TrainingForm
 from kernelpot.linalg.dense import Cholesky
 from kernelpot.linalg.devices import computing
 from kernelpot.linalg.triangle import BLOCK, Triangle
-from kernelpot.potentials.fitted import Mean
 from kernelpot.potentials.force_system import Plan, System
+from kernelpot.potentials.prediction import Mean
 from kernelpot.potentials.training import e0_rows, least_squares_e0
 from kernelpot.progress import say
 

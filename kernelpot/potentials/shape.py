@@ -200,3 +200,41 @@ def conformal_quantiles(sizes: Float[np.ndarray, " n"], witnesses: int) -> tuple
             grown = last * normal_quantile(level) / normal_quantile(at) if at else 0.0
             found.append(max(grown, float(ordered[-1])))
     return tuple(np.maximum.accumulate(found).tolist())
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How posterior variances become those of labels: label variance = factor² · latent variance + noise².
+
+    Attributes
+    ----------
+    factor
+        Of each kind, from the residuals of left-out folds; 1 where there were too few structures to leave any out.
+    noise
+        Of a label: eV/atom, eV/Å, eV/Å³; a kind that was not fitted has the largest factor of
+        those that were (nothing measured its own: rather too cautious than too bold), and noise 0.
+    shape
+        Of the kinds that `SparseGP.calibrate` measured: how the latent standard deviation is bent, and the tails.
+    """
+
+    factor: Mapping[str, float]
+    noise: Mapping[str, float]
+    shape: Mapping[str, Shape] = field(default_factory=dict)
+
+    def label(
+        self,
+        kind: str,
+        latent: Float[np.ndarray, "..."],
+        scale: float | np.ndarray = 1.0,
+        **around: Float[np.ndarray, "..."],
+    ) -> Float[np.ndarray, "..."]:
+        """Return the label's standard deviation, where the noise is `scale` times that of the kind.
+
+        `around` are the further arguments of `Shape.bend`; energies that come with them are per atom.
+        """
+        noise = self.noise.get(kind, 0.0) * np.asarray(scale)
+        return np.hypot(self.scale(kind) * self.shape.get(kind, NORMAL).bend(latent, **around), noise)
+
+    def scale(self, kind: str) -> float:
+        """Return the factor of a kind's posterior standard deviation."""
+        return self.factor.get(kind, max(self.factor.values(), default=1.0))

@@ -8,8 +8,8 @@ import numpy as np
 
 from kernelpot.errors import ParameterError
 from kernelpot.judgement.reliability import KindReliability, Reliability
-from kernelpot.potentials.summary import UNITS
 from kernelpot.report.canvas import ACCENT, HAIR, INK, QUIET, SECOND, STYLE, light_grid, plain_log
+from kernelpot.units import MILLI
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -72,7 +72,7 @@ def _coverage(axes: Axes, kinds: dict[str, KindReliability]) -> None:
 
 
 def _growth(axes: Axes, kind: str, known: KindReliability) -> None:
-    unit, scale = UNITS[kind]
+    unit, scale = MILLI[kind], 1e3
     title = kind.capitalize()
     if np.isfinite(known.rank):
         title += f": rank {known.rank:.2f}, ceiling {known.ceiling:.2f}"

@@ -1,20 +1,25 @@
-"""Covariances of a fitted model: of total energies with each other, of one atom's force, of one stress."""
+"""What a posterior tells beyond single standard deviations: covariances, differences, potentials drawn from it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 from jaxtyping import Float
 
 from kernelpot.data.batch import Batch
+from kernelpot.data.noise import KINDS
 from kernelpot.errors import DataError, ParameterError
 from kernelpot.features.covariance import surroundings
-from kernelpot.features.feature_map import E0_PRIOR, FeatureMap, counts
+from kernelpot.features.feature_map import E0_PRIOR, Form, counts
 from kernelpot.features.inducing import chunks
-from kernelpot.potentials.fitted import Calibration, Fitted
+from kernelpot.potentials.accept import check_species, structure_list
+from kernelpot.potentials.fitted import Fitted
+from kernelpot.potentials.prediction import Mean, Prediction
+from kernelpot.potentials.shape import Calibration
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -23,13 +28,7 @@ SPREADS = ("calibrated", "latent", "label")
 
 
 def check_spread(spread: str) -> None:
-    """Refuse an unknown name of a spread.
-
-    Raises
-    ------
-    ParameterError
-        It is none of `SPREADS`.
-    """
+    """Refuse an unknown name of a spread."""
     if spread not in SPREADS:
         raise ParameterError(
             f'`spread` must be "calibrated" (posterior times calibration factor), "latent" (the bare posterior) or '
@@ -74,7 +73,7 @@ class JointEnergies:
             described.append(part)
             energy_rows.append(np.concatenate([state.amplitude * white[-1], E0_PRIOR * counted], axis=1))
             composition.append(counted)
-            known.append(np.zeros(len(batch)) if state.reference is None else state.reference.evaluate(batch).energy)
+            known.append(np.zeros(len(batch)) if state.baseline is None else state.baseline.evaluate(batch).energy)
             sizes.append(batch.sizes)
         rows = np.concatenate(energy_rows)
         residual = np.zeros((len(rows), len(rows)))
@@ -84,7 +83,7 @@ class JointEnergies:
                 part = features.energy_residual(described[i], described[j], (white[i], white[j]))
                 residual[ends[i] : ends[i + 1], ends[j] : ends[j + 1]] = part
                 residual[ends[j] : ends[j + 1], ends[i] : ends[i + 1]] = part.T
-        mean = rows @ state.posterior.mean + np.concatenate(composition) @ state.baseline + np.concatenate(known)
+        mean = rows @ state.posterior.mean + np.concatenate(composition) @ state.e0_centre + np.concatenate(known)
         return cls(
             mean,
             state.posterior.project(rows),
@@ -138,13 +137,7 @@ class EnergyDifference:
 def energy_difference(
     state: Fitted, structures: Sequence[Atoms], coefficients: Sequence[float] | Float[np.ndarray, " s"], *, spread: str
 ) -> EnergyDifference:
-    """Return Σ coefficient · energy of structures with its standard deviation.
-
-    Raises
-    ------
-    ParameterError
-        There is not one finite coefficient for each structure.
-    """
+    """Return Σ coefficient · energy of structures with its standard deviation."""
     factors = np.asarray(coefficients, dtype=np.float64)
     if factors.shape != (len(structures),) or not np.isfinite(factors).all():
         raise ParameterError(
@@ -161,11 +154,6 @@ def force_covariance(state: Fitted, structure: Atoms, atom: int, *, spread: str)
     """Return the covariance of the force on one atom, (eV/Å)².
 
     Only the environments that the atom moves are described; the others cannot matter.
-
-    Raises
-    ------
-    ParameterError
-        There is no such atom.
     """
     check_spread(spread)
     whole = isinstance(atom, int | np.integer) and not isinstance(atom, bool)
@@ -181,13 +169,7 @@ def force_covariance(state: Fitted, structure: Atoms, atom: int, *, spread: str)
 
 
 def stress_covariance(state: Fitted, structure: Atoms, *, spread: str) -> Float[np.ndarray, "6 6"]:
-    """Return the covariance of the stress, (eV/Å³)², in ASE's Voigt order.
-
-    Raises
-    ------
-    DataError
-        The structure has no volume.
-    """
+    """Return the covariance of the stress, (eV/Å³)², in ASE's Voigt order."""
     check_spread(spread)
     batch = Batch.from_structures([structure], state.features.cutoff)
     if not np.isfinite(batch.volumes[0]):
@@ -201,19 +183,14 @@ def stress_covariance(state: Fitted, structure: Atoms, *, spread: str) -> Float[
 def _block(
     state: Fitted, kind: str, white: Float[np.ndarray, "c d"], residual: Float[np.ndarray, "c c"], spread: str
 ) -> Float[np.ndarray, "c c"]:
-    T = state.posterior.project(_with_constants(state.features, state.amplitude * white))
+    constants = np.zeros((len(white), len(state.features.species)))
+    T = state.posterior.project(np.concatenate([state.amplitude * white, constants], axis=1))
     result = T @ T.T + state.amplitude**2 * _cleared(residual)
     if spread != "latent":
         result *= state.calibration.scale(kind) ** 2
     if spread == "label":
         result += state.calibration.label(kind, np.zeros(1)) ** 2 * np.eye(len(result))
     return 0.5 * (result + result.T)
-
-
-def _with_constants(
-    features: FeatureMap, rows: Float[np.ndarray, "rows d"]
-) -> Float[np.ndarray, "rows d_plus_species"]:
-    return np.concatenate([rows, np.zeros((len(rows), len(features.species)))], axis=1)
 
 
 def _cleared(residual: Float[np.ndarray, "n n"]) -> Float[np.ndarray, "n n"]:
@@ -223,3 +200,123 @@ def _cleared(residual: Float[np.ndarray, "n n"]) -> Float[np.ndarray, "n n"]:
         return residual
     root = vectors * np.sqrt(np.maximum(eigenvalues, 0.0))
     return root @ root.T
+
+
+@dataclass(frozen=True, eq=False)
+class DrawnState(Fitted):
+    """A fitted state whose weights are drawn, with a draw of what inducing environments cannot see beside them.
+
+    The second draw is made from `entropy` when it is first used; a `residual_scale` of 0 leaves it out.
+    """
+
+    entropy: tuple[int, ...] = ()
+    residual_scale: float = 0.0
+
+    @cached_property
+    def form(self) -> Form:
+        """Energy as a function of what structures are described by."""
+        weights = self.amplitude * self.features.unwhiten(self.posterior.mean[: self.features.n_weights])
+        rng = np.random.default_rng(self.entropy)
+        return self.features.drawn_form(weights, rng, self.residual_scale * self.amplitude)
+
+
+@dataclass(frozen=True, eq=False)
+class SampledModel:
+    """One potential drawn from a posterior: weights w = mean + scale · R⁻¹ξ with ξ ~ N(0, I).
+
+    It predicts as the mean of any fitted model does, so that ``Calculator(sample)`` runs molecular dynamics on it; it
+    has no standard deviations of its own.
+
+    Attributes
+    ----------
+    state
+        The fitted state whose mean is the draw.
+    seed, number
+        Number of the draw among those of a seed: both make it again.
+    scale
+        Of the weights' deviation from the posterior mean.
+    """
+
+    state: DrawnState
+    seed: int
+    number: int
+    scale: float
+
+    @property
+    def cutoff_(self) -> float:
+        """Distance up to which a batch needs neighbour pairs, Å."""
+        return self.state.reach
+
+    @property
+    def species_(self) -> tuple[int, ...]:
+        """Atomic numbers that the model knows."""
+        return self.state.features.species
+
+    def mean(self, batch: Batch) -> Mean:
+        """Return energies, forces and stresses of a batch under this draw."""
+        return self.state.mean(batch)
+
+    def predict(self, structures: Sequence[Atoms], *, uncertainty: bool = False) -> Prediction:
+        """Predict energies, forces and stresses under this draw.
+
+        Raises
+        ------
+        ParameterError
+            Standard deviations were asked for: they belong to the model that was drawn from.
+        SpeciesError
+            A structure holds an element that the model has never seen.
+        """
+        if uncertainty:
+            self._refuse()
+        structures = structure_list(structures)
+        check_species(structures, self.species_)
+        return self.state.predict(structures, uncertainty=False)
+
+    def local_energy_std(self, batch: Batch) -> NoReturn:  # noqa: ARG002
+        """Refuse: a draw has no standard deviation."""
+        self._refuse()
+
+    def extrapolation(self, batch: Batch) -> NoReturn:  # noqa: ARG002
+        """Refuse: the grade is that of the model that was drawn from."""
+        self._refuse()
+
+    def _refuse(self) -> NoReturn:
+        raise ParameterError(
+            "a potential drawn from the posterior has no standard deviations or grades; ask the model that it was "
+            "drawn from, or take the spread over several draws."
+        )
+
+    def __repr__(self) -> str:
+        """Say which draw this is."""
+        return f"SampledModel(number={self.number}, seed={self.seed}, scale={self.scale:.4g})"
+
+
+def sample(state: Fitted, n: int, *, seed: int, scale: float | str, residual: bool) -> list[SampledModel]:
+    """Draw n potentials; draw k of a seed is the same whatever n is.
+
+    With the triangular factor R of the precision and mean = R⁻¹z, a draw of the weights is R⁻¹(z + scale · ξ)
+    (Rasmussen and Williams (2006), section A.2, for a factor of the precision in place of the covariance).
+    """
+    for name, value, least in (("n", n, 1), ("seed", seed, 0)):
+        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+            raise ParameterError(f"`{name}` must be a whole number, {least} or more, got {value!r}.")
+    if isinstance(scale, str):
+        if scale not in KINDS:
+            raise ParameterError(f"`scale` must be a number or one of {', '.join(KINDS)}, got {scale!r}.")
+        factor = state.calibration.scale(scale)
+    elif isinstance(scale, bool) or not isinstance(scale, int | float | np.number) or not 0.0 <= scale < np.inf:
+        raise ParameterError(f"`scale` must be a number, 0 or more, or a kind of label, got {scale!r}.")
+    else:
+        factor = float(scale)
+    known = {field.name: getattr(state, field.name) for field in fields(Fitted)}
+    draws = []
+    for number in range(int(n)):
+        xi = np.random.default_rng((int(seed), number, 0)).standard_normal(len(state.posterior.target))
+        posterior = replace(state.posterior, target=state.posterior.target + factor * xi)
+        moved = DrawnState(
+            **(known | {"posterior": posterior}),
+            entropy=(int(seed), number, 1),
+            residual_scale=factor if residual else 0.0,
+        )
+        draws.append(SampledModel(moved, int(seed), number, factor))
+    return draws
