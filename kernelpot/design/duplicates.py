@@ -7,7 +7,7 @@ from jaxtyping import Int
 
 from kernelpot.design.information import Information
 from kernelpot.errors import ParameterError
-from kernelpot.linalg.groups import SAME, equal_vectors
+from kernelpot.linalg.subsets import SAME, equal_vectors
 
 
 def duplicates(info: Information, *, tolerance: float = SAME) -> Int[np.ndarray, " structures"]:

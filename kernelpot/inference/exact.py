@@ -45,19 +45,7 @@ class Posterior(Protocol):
 
 
 class ExactPosterior:
-    """Posterior by a Cholesky factor (Rasmussen and Williams (2006), alg. 2.1).
-
-    Parameters
-    ----------
-    prior
-        Covariance of the training items, its parameters settled.
-    targets
-        Standardised.
-    noise
-        Variance.
-    weights
-        K⁻¹ targets, where they are known; the factor is then made when it is first needed.
-    """
+    """Posterior by a Cholesky factor (Rasmussen and Williams (2006), alg. 2.1)."""
 
     def __init__(
         self,

@@ -23,21 +23,11 @@ TOLERANCE = 1e-12
 
 @dataclass(frozen=True, eq=False)
 class Exact:
-    """(K + diag(noise))⁻¹ of the training set (Rasmussen and Williams (2006), algorithm 2.1).
+    """(K + diag(noise))⁻¹ of the training set (Rasmussen and Williams (2006), algorithm 2.1)."""
 
-    Attributes
-    ----------
-    factor
-        Lower triangular.
-    dual
-        (K + diag(noise))⁻¹ y.
-    jitter
-        What was added to the diagonal beside the noise, so that the matrix is positive definite.
-    """
-
-    factor: Float[np.ndarray, "n n"]
-    dual: Float[np.ndarray, "n outputs"]
-    jitter: float
+    factor: Float[np.ndarray, "n n"]  # Lower triangular
+    dual: Float[np.ndarray, "n outputs"]  # (K + diag(noise))⁻¹ y
+    jitter: float  # What was added to the diagonal beside the noise, so that the matrix is positive definite
     calibrating = slice(None)
 
     @classmethod
@@ -50,29 +40,7 @@ class Exact:
         smallest: float | None = None,
         keep: bool = False,
     ) -> Exact:
-        """Factorise.
-
-        Parameters
-        ----------
-        kernel
-            Of the training set, symmetric.
-        noise
-            Variance of each item.
-        y
-            What to fit.
-        smallest
-            Smallest eigenvalue of a kernel that need not be positive semidefinite; None where it is, but for
-            round-off. Where it is negative, the diagonal gets what brings noise and jitter to twice its size: with
-            less, directions of which the kernel knows nothing certain would have the largest weights.
-        keep
-            Leave the kernel matrix as it is, instead of factorising in its memory.
-
-        Raises
-        ------
-        ParameterError
-            The matrix is not finite, or further from positive definite than round-off explains, or than `INDEFINITE`
-            allows for a kernel that may be so.
-        """
+        """Factorise."""
         require_finite(kernel)
         require_noise(noise)
         kernel = kernel.copy() if keep else kernel
@@ -130,13 +98,7 @@ class Exact:
 
 
 def whitened(own: Float[np.ndarray, "m m"]) -> Float[np.ndarray, "m d"]:
-    """Return U diag(λ)^(-1/2) without the directions below `TOLERANCE` of the largest, negative ones among them.
-
-    Raises
-    ------
-    ParameterError
-        The kernel matrix is not finite, or has no positive eigenvalue.
-    """
+    """Return U diag(λ)^(-1/2) without the directions below `TOLERANCE` of the largest, negative ones among them."""
     require_finite(own)
     eigenvalues, vectors = np.linalg.eigh(own)
     kept = eigenvalues > TOLERANCE * eigenvalues[-1]
@@ -146,13 +108,7 @@ def whitened(own: Float[np.ndarray, "m m"]) -> Float[np.ndarray, "m d"]:
 
 
 def smallest_eigenvalue(kernel: Float[np.ndarray, "n n"]) -> float:
-    """Return the smallest eigenvalue of a symmetric matrix.
-
-    Raises
-    ------
-    ParameterError
-        The matrix is not finite.
-    """
+    """Return the smallest eigenvalue of a symmetric matrix."""
     require_finite(kernel)
     return float(np.linalg.eigvalsh(kernel)[0])
 
@@ -180,13 +136,7 @@ def _cholesky(kernel: Float[np.ndarray, "n n"]) -> Float[np.ndarray, "n n"]:
 
 
 def _shift(own: Float[np.ndarray, " n"], noise: Float[np.ndarray, " n"], smallest: float) -> float:
-    """Return what noise lacks to twice the size of a negative eigenvalue.
-
-    Raises
-    ------
-    ParameterError
-        The eigenvalue is beyond `INDEFINITE`, and noise alone does not make up for it.
-    """
+    """Return what noise lacks to twice the size of a negative eigenvalue."""
     shift = max(0.0, -2.0 * smallest - float(noise.min()))
     if shift > 0.0 and -smallest > INDEFINITE * float(own.mean()):
         raise _indefinite(smallest, float(own.mean()))
@@ -194,13 +144,7 @@ def _shift(own: Float[np.ndarray, " n"], noise: Float[np.ndarray, " n"], smalles
 
 
 def _round_off(kernel: Float[np.ndarray, "n n"], noise: Float[np.ndarray, " n"]) -> float:
-    """Return what to add to the diagonal so that the smallest eigenvalue is that of round-off above zero.
-
-    Raises
-    ------
-    ParameterError
-        It is more than round-off explains.
-    """
+    """Return what to add to the diagonal so that the smallest eigenvalue is that of round-off above zero."""
     scale = float(kernel.diagonal().mean())
     smallest = float(np.linalg.eigvalsh(kernel)[0])
     jitter = max(0.0, -smallest - float(noise.min())) + 1e-14 * len(kernel) * scale

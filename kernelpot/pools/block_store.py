@@ -15,8 +15,8 @@ from jaxtyping import Float, Int
 from kernelpot.design.checks import KINDS
 from kernelpot.design.information import Information
 from kernelpot.errors import ParameterError, StoreError
-from kernelpot.linalg.groups import equal_vectors
 from kernelpot.linalg.store import ChunkStore, digest, require_zarr, write_json
+from kernelpot.linalg.subsets import equal_vectors
 from kernelpot.pools.manifest import DTYPES, MANIFEST, NAME, VERSION, check_same, read_manifest
 from kernelpot.rules import numbers
 

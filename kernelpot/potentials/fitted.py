@@ -17,9 +17,8 @@ from kernelpot.errors import NotFittedError
 from kernelpot.features.feature_map import E0_PRIOR, Described, FeatureMap, Form, counts
 from kernelpot.features.gradients import gather_pairs
 from kernelpot.features.inducing import chunks
-from kernelpot.linalg.factor import stack
-from kernelpot.linalg.posterior import Posterior
-from kernelpot.potentials.baselines.protocol import Baseline
+from kernelpot.linalg.factor import Posterior, stack
+from kernelpot.potentials.baselines import Baseline
 from kernelpot.potentials.extrapolation import Extrapolation, Seen, add_local
 from kernelpot.potentials.prediction import Around, Mean, Prediction, Spread, join
 from kernelpot.potentials.shape import Calibration

@@ -21,9 +21,8 @@ from kernelpot.features.kernel_map import KernelMap
 from kernelpot.features.placing import device_of, on_device
 from kernelpot.features.sum_map import SumMap
 from kernelpot.features.thinned import Owners, owners, without_fold
-from kernelpot.linalg.factor import RowSink, triangle
-from kernelpot.linalg.groups import equal_vectors
-from kernelpot.linalg.posterior import Posterior
+from kernelpot.linalg.factor import Posterior, RowSink, triangle
+from kernelpot.linalg.subsets import equal_vectors
 from kernelpot.potentials.baselines.given import less_baseline
 from kernelpot.potentials.extrapolation import Seen
 from kernelpot.potentials.fitted import Fitted

@@ -13,7 +13,7 @@ from kernelpot.data.labels import Labels
 from kernelpot.data.noise import KINDS
 from kernelpot.errors import NotFittedError, ParameterError
 from kernelpot.inference.left_out import LeftOut
-from kernelpot.potentials.baselines.protocol import Contribution
+from kernelpot.potentials.baselines import Contribution
 from kernelpot.potentials.shape import NORMAL, Shape
 
 

@@ -29,8 +29,8 @@ from kernelpot.linalg.workers import number_of
 from kernelpot.potentials import fitting, joint
 from kernelpot.potentials.accept import check_species, element_numbers, fold_numbers, force_masks, structure_list
 from kernelpot.potentials.archive import write_model
+from kernelpot.potentials.baselines import Baseline, Contribution
 from kernelpot.potentials.baselines.given import as_baseline, evaluated, less_baseline
-from kernelpot.potentials.baselines.protocol import Baseline, Contribution
 from kernelpot.potentials.calibrate import calibrate, check_method
 from kernelpot.potentials.fitted import Fitted
 from kernelpot.potentials.joint import EnergyDifference, JointEnergies, SampledModel

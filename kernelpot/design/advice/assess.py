@@ -22,7 +22,7 @@ from kernelpot.design.search.engines import gains_for
 from kernelpot.design.search.gains import Path
 from kernelpot.design.select import select
 from kernelpot.errors import DataError, ParameterError
-from kernelpot.linalg.leaving import without_each
+from kernelpot.linalg.factor import without_each
 from kernelpot.progress import track
 from kernelpot.rules import MOST_SEED, real, reals, whole
 from kernelpot.run import one_blas

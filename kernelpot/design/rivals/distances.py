@@ -8,7 +8,7 @@ from jaxtyping import Int
 
 from kernelpot.design.information import Information
 from kernelpot.design.rivals.vectors import known_means, means
-from kernelpot.linalg import maximin as exchange
+from kernelpot.linalg import subsets
 from kernelpot.linalg.subsets import farthest_points, kmeans_medoids
 
 
@@ -47,7 +47,7 @@ def maximin(
     Barzdajn and Race (2025). What is done here: the distance is ``d² = k(i, i) + k(j, j) - 2 k(i, j)`` with the average
     kernel of two structures, ``k(i, j) = mean over their environments of x·x'``, which is the dot product of mean
     unit vectors, so that d is their Euclidean distance; the start is farthest points; then members of the closest
-    pair are exchanged (`kernelpot.linalg.maximin`).
+    pair are exchanged (`kernelpot.linalg.subsets`).
     """
     vectors = means(info, heads, "maximin")
-    return heads[exchange.maximin(vectors, n, given=known_means(existing), seed=seed)]
+    return heads[subsets.maximin(vectors, n, given=known_means(existing), seed=seed)]

@@ -17,8 +17,7 @@ from kernelpot.design.rivals.vectors import (
     units,
 )
 from kernelpot.linalg import dpp
-from kernelpot.linalg.directions import off_span
-from kernelpot.linalg.leverage import iterative_cur
+from kernelpot.linalg.maxvol import iterative_cur, off_span
 from kernelpot.linalg.maxvol import maxvol as large_volume
 
 _PER_STRUCTURE = 10

@@ -10,8 +10,8 @@ import pytest
 
 import kernelpot as kp
 from kernelpot.errors import ParameterError
-from kernelpot.tuning.space import candidates, default_model, default_space
-from kernelpot.tuning.trial import key_of
+from kernelpot.tuning.candidates import candidates, default_model, default_space
+from kernelpot.tuning.halving import key_of
 from tests import structures as make
 
 SPACE = {"cutoff": [4.0, 3.5, 4.5], ("n_max", "l_max"): [(4, 3), (6, 4)], "zeta": np.array([2, 3, 4])}

@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Float, Int
-from scipy.linalg import cho_solve, lapack
 
 from kernelpot.data.labels import Labels
 from kernelpot.data.noise import Noise
 from kernelpot.errors import ParameterError
 from kernelpot.features.derivative_map import DerivativeMap
-from kernelpot.linalg.dense import factorise
-from kernelpot.linalg.triangle import Triangle
-from kernelpot.potentials.force_system import Plan, System
+from kernelpot.potentials.force.force_system import System
 from kernelpot.progress import say
 from kernelpot.run import count, ordered
 
@@ -52,64 +47,6 @@ ROUNDING = 1e-10
 """Errors never count as smaller, so that their logarithms stay finite."""
 
 Exponents = tuple[float, ...]
-
-
-@dataclass(frozen=True, eq=False)
-class LeftOut:
-    """A small system whose every structure can be left out.
-
-    Attributes
-    ----------
-    prior
-        Covariance of the labels without noise.
-    system
-        Targets and noises.
-    rows
-        Rows of each structure that has any, with its number of atoms and how many of the rows are energies.
-    """
-
-    prior: Float[np.ndarray, "n n"]
-    system: System
-    rows: list[tuple[Int[np.ndarray, " own"], int, int]]
-
-    @classmethod
-    def of(cls, system: System) -> LeftOut:
-        """Make the covariance whole."""
-        n, layout = system.layout.n_rows, system.layout
-        prior = np.zeros((n, n))
-        system.fill(Triangle.within(prior))
-        prior = np.tril(prior) + np.tril(prior, -1).T
-        rows = []
-        for s, atoms in enumerate(system.composition.sum(axis=1).astype(int).tolist()):
-            energy = [int(layout.energy[s])] if layout.energy[s] >= 0 else []
-            forces = np.arange(n)[layout.force_rows(s)] if layout.forces[s] >= 0 else np.zeros(0, dtype=np.int64)
-            if energy or len(forces):
-                rows.append((np.concatenate([np.array(energy, dtype=np.int64), forces]), atoms, len(energy)))
-        return cls(prior, system, rows)
-
-    def errors(self, noise: Noise) -> dict[str, Float[np.ndarray, " labels"]]:
-        """Return errors of the labels of each structure given all others: energies per atom, and force components.
-
-        With C = K + Λ they are (C⁻¹_ss)⁻¹ (C⁻¹ y)_s for the rows s of a structure (Rasmussen and Williams (2006), eq.
-        5.12, in blocks).
-
-        Raises
-        ------
-        numpy.linalg.LinAlgError
-            C is not positive definite to round-off.
-        """
-        lower = self.prior.copy()
-        lower[np.diag_indices(len(lower))] += self.system.variance(noise)
-        factorise(lower)
-        alpha = cho_solve((lower.T, False), self.system.targets, check_finite=False)
-        inverse = lapack.dpotri(lower.T, lower=0, overwrite_c=1)[0].T
-        energies, forces = [], []
-        for own, atoms, n_energies in self.rows:
-            block = np.tril(inverse[np.ix_(own, own)])
-            error = np.linalg.solve(block + np.tril(block, -1).T, alpha[own])
-            energies.append(error[:n_energies] / atoms)
-            forces.append(error[n_energies:])
-        return {"energy": np.concatenate(energies), "forces": np.concatenate(forces)}
 
 
 def choose_noise(
@@ -147,12 +84,11 @@ def choose_noise(
         There are too few structures, or every noise leaves the covariance singular.
     """
     part = _part(labels, kinds, most_labels(memory_gb), seed)
-    chosen, few = [structures[k] for k in part], labels.take(part)
-    left_out = LeftOut.of(System.of(maps, chosen, few, Plan.of(chosen, few, kinds, maps[0].species)))
+    system = System.of(maps, [structures[k] for k in part], labels.take(part), kinds)
 
     def score(point: Exponents) -> float:
         try:
-            found = left_out.errors(_noise(kinds, point))
+            found = system.left_out(_noise(kinds, point))
         except np.linalg.LinAlgError:
             return np.inf
         return sum(float(np.log(max(np.sqrt(np.mean(e**2)), ROUNDING))) for e in found.values() if len(e))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,12 +23,10 @@ from kernelpot.kernels import DotProduct, Gaussian
 from kernelpot.linalg.devices import check_device
 from kernelpot.potentials.accept import check_species, structure_list
 from kernelpot.potentials.fitting import require_labels
-from kernelpot.potentials.force_archive import write_forces
-from kernelpot.potentials.force_noise import choose_noise
-from kernelpot.potentials.force_spread import ForceSpread
-from kernelpot.potentials.force_state import Factored, ForceState, check_memory, fit_forces
-from kernelpot.potentials.force_system import Plan
-from kernelpot.potentials.prediction import Mean, Prediction, Spread, join
+from kernelpot.potentials.force.force_archive import write_forces
+from kernelpot.potentials.force.force_noise import choose_noise
+from kernelpot.potentials.force.force_system import ForcePosterior, ForceState, System
+from kernelpot.potentials.prediction import Mean, Prediction, join
 from kernelpot.progress import track
 from kernelpot.run import ordered
 
@@ -95,7 +94,7 @@ class ForceRidge:
         self.keep_factor = keep_factor
         self.device = device
         self.fitted_: ForceState | None = None
-        self.factored_: Factored | None = None
+        self.posterior_: ForcePosterior | None = None
 
     def __repr__(self) -> str:
         """Return the call that makes an equal model, and how many labels it was fitted to, if it was."""
@@ -145,14 +144,14 @@ class ForceRidge:
             DerivativeMap.from_structures(descriptor, kernel, list(structures), self.reduction)
             for descriptor, kernel in zip(known, self.kernels, strict=True)
         ]
-        plan = Plan.of(structures, labels, kinds, maps[0].species)
-        check_memory(maps, structures, plan.layout.n_rows, self.memory_gb, self.device)
+        system = System.of(maps, structures, labels, kinds, self.device)
+        system.require_memory(self.memory_gb)
         if isinstance(self.noise, Noise):
             noise = self.noise
         else:
             noise = choose_noise(maps, structures, labels, kinds, memory_gb=self.memory_gb)
-        state, factored = fit_forces(maps, structures, labels, plan, noise, device=self.device)
-        self.fitted_, self.factored_ = state, factored if self.keep_factor else None
+        posterior = ForcePosterior.of(system, noise)
+        self.fitted_, self.posterior_ = posterior.collapsed(), posterior if self.keep_factor else None
         return self
 
     def predict(self, structures: Sequence[Atoms], *, uncertainty: bool = True) -> Prediction:
@@ -185,25 +184,20 @@ class ForceRidge:
 
         pieces = list(chunks(structures, ATOMS_PER_PREDICTION))
         found = join(list(ordered(part, track(pieces, "predict"))))
-        if not uncertainty or self.factored_ is None:
+        posterior = self.posterior_
+        if not uncertainty or posterior is None:
             return found
-        spread = ForceSpread(self.factored_)
-        work = track(range(len(structures)), "standard deviations")
-        latent = _gathered([spread.latent(self._batch([structures[k]])) for k in work])
-        label = self._label(latent, np.array([len(atoms) for atoms in structures]), self.factored_.scale)
-        return Prediction(found.energy, found.forces, found.stress, found.local_energy, latent, label)
-
-    def _batch(self, structures: Sequence[Atoms]) -> Batch:
-        return Batch.from_structures(structures, self._state().reach)
-
-    def _label(self, latent: Spread, n_atoms: np.ndarray, scale: float) -> Spread:
-        energy, forces = (scale * (getattr(self.noise_, kind) or 0.0) for kind in ("energy", "forces"))
-        return Spread(
-            np.hypot(latent.energy_std, energy * n_atoms),
-            [np.hypot(f, forces) for f in latent.forces_std],
-            latent.stress_std,
-            latent.local_energy_std,
-        )
+        parts = []
+        for k in track(range(len(structures)), "standard deviations"):
+            latent = posterior.spread(Batch.from_structures([structures[k]], state.reach))
+            energy, forces = (posterior.scale * (getattr(self.noise_, kind) or 0.0) for kind in ("energy", "forces"))
+            label = replace(
+                latent,
+                energy_std=np.hypot(latent.energy_std, energy * len(structures[k])),
+                forces_std=[np.hypot(f, forces) for f in latent.forces_std],
+            )
+            parts.append(replace(found.take([k]), latent=latent, label=label))
+        return join(parts)
 
     def mean(self, batch: Batch) -> Mean:
         """Return the mean predictions for a batch: the fast path for molecular dynamics."""
@@ -217,26 +211,13 @@ class ForceRidge:
         NotFittedError
             The model does not keep its factor.
         """
-        if self.factored_ is None:
+        if self.posterior_ is None:
             raise NotFittedError(
                 "this model keeps no factor of its labels' covariance; fit with keep_factor=True to have standard "
                 "deviations."
             )
-        spread = ForceSpread(self.factored_)
-        return np.concatenate([spread.latent(batch.take(s, s + 1)).local_energy_std[0] for s in range(len(batch))])
-
-    def extrapolation(self, batch: Batch) -> Float[np.ndarray, " atoms"]:
-        """Refuse: there are no extrapolation grades; `local_energy_std` tells what is strange.
-
-        Raises
-        ------
-        NotFittedError
-            Always.
-        """
-        raise NotFittedError(
-            f"a ForceRidge has no extrapolation grades (asked for {batch.n_atoms} atoms); `local_energy_std` of one "
-            "with keep_factor=True tells which atoms are strange."
-        )
+        spread = self.posterior_.spread
+        return np.concatenate([spread(batch.take(s, s + 1)).local_energy_std[0] for s in range(len(batch))])
 
     @property
     def cutoff_(self) -> float:
@@ -335,12 +316,3 @@ def _number(name: str, value: float, low: float, high: float, usual: str) -> flo
     if not real or not low <= value <= high:
         raise ParameterError(f"`{name}` must lie between {low:g} and {high:g} ({usual}), got {value!r}.")
     return float(value)
-
-
-def _gathered(parts: list[Spread]) -> Spread:
-    return Spread(
-        np.concatenate([p.energy_std for p in parts]),
-        [f for p in parts for f in p.forces_std],
-        np.concatenate([p.stress_std for p in parts]),
-        [e for p in parts for e in p.local_energy_std],
-    )

@@ -17,7 +17,7 @@ from kernelpot.features.derivative_map import DerivativeMap
 from kernelpot.features.rebuild import check_array, check_species_list
 from kernelpot.features.training_form import TrainingForm
 from kernelpot.kernels import NAMED, DotProduct, Gaussian, Linear
-from kernelpot.potentials.force_state import ForceState
+from kernelpot.potentials.force.force_system import ForceState
 
 FORMAT = "kernelpot-force-ridge"
 VERSION = 1

@@ -8,9 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from kernelpot import __version__
-from kernelpot.cli.output import table
-from kernelpot.demo import Outcome
-from kernelpot.demo.outcome import Arm
+from kernelpot.demo.outcome import Arm, Outcome
 from kernelpot.report import Fact, Figure, Page, Section, Table, plots, render
 from kernelpot.report.canvas import svg
 
@@ -28,18 +26,6 @@ def write_report(outcome: Outcome, path: str | Path) -> None:
         The HTML file.
     """
     Path(path).write_text(render(page(outcome)), encoding="utf-8")
-
-
-def summary(outcome: Outcome) -> str:
-    """Return the comparison as a plain table, then one line on the molecular dynamics."""
-    head = ["chosen by", *(f"{kind} {error}" for kind in UNITS for error in ("MAE", "RMSE", "worst"))]
-    text = table(head, [[name, *(1000 * value for value in values)] for name, values in _errors(outcome)])
-    moved = outcome.dynamics
-    return (
-        f"held-out errors, energies in meV/atom, forces in meV/Å ({outcome.plan.n_chosen} labels per"
-        f" arm)\n{text}\n\nmolecular dynamics of {moved.formula}, {moved.times[-1]:.1f} ps: total energy"
-        f" drifts {moved.drift:+.3f} meV/atom"
-    )
 
 
 def page(outcome: Outcome) -> Page:
@@ -223,7 +209,7 @@ def _parity(rows: np.ndarray, unit: str, *, bars: bool) -> Callable:
 def _score_table(outcome: Outcome) -> Table:
     rows = [
         [name, *(f"{1000 * value:.{1 if k < 3 else 0}f}" for k, value in enumerate(values))]
-        for name, values in _errors(outcome)
+        for name, values in errors(outcome)
     ]
     return Table(
         "Held-out errors: energies in meV/atom, force components in meV/Å. MAE: mean absolute error; RMSE:"
@@ -236,7 +222,7 @@ def _score_table(outcome: Outcome) -> Table:
     )
 
 
-def _errors(outcome: Outcome) -> list[tuple[str, list[float]]]:
+def errors(outcome: Outcome) -> list[tuple[str, list[float]]]:
     """Return a line per arm: MAE, RMSE, worst of energies, then of forces; random as mean, median, worst."""
     lines = [(arm.name, _scores(arm)) for arm in outcome.arms if arm not in outcome.random]
     randoms = np.array([_scores(arm) for arm in outcome.random])
