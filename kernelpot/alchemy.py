@@ -13,7 +13,7 @@ from ase.calculators.calculator import all_changes
 from jaxtyping import Bool, Float, Int
 
 from kernelpot.data.batch import Batch
-from kernelpot.data.check import HEAVIEST
+from kernelpot.data.check import HEAVIEST, check_species
 from kernelpot.descriptors.channels import ElementChannels
 from kernelpot.descriptors.soap.definition import SOAP
 from kernelpot.elements.periodic_table import symbols_to_numbers
@@ -24,7 +24,6 @@ from kernelpot.features.kernel_space import Described
 from kernelpot.features.linear_map import LinearForm, LinearMap
 from kernelpot.features.normalise import unit, unit_vjp
 from kernelpot.features.sum_map import SumForm, SumMap
-from kernelpot.potentials.accept import check_species
 from kernelpot.potentials.sparse_gp import SparseGP
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ from jaxtyping import Float
 
 from kernelpot.data.batch import Batch
 from kernelpot.errors import ExtrapolationError, ParameterError
-from kernelpot.potentials.accept import require_potential
 from kernelpot.potentials.joint import SampledModel
+from kernelpot.potentials.prediction import require_potential
 
 if TYPE_CHECKING:
     from ase.optimize.optimize import Dynamics

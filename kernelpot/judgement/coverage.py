@@ -10,12 +10,13 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from kernelpot.data.batch import Batch
+from kernelpot.data.check import check_species
+from kernelpot.data.stream import structure_list
 from kernelpot.design.information import Information
 from kernelpot.design.precision import Precision
 from kernelpot.errors import ParameterError
 from kernelpot.features.feature_map import Described, FeatureMap, dense_local_values
 from kernelpot.features.inducing import chunks
-from kernelpot.potentials.accept import check_species, structure_list
 
 if TYPE_CHECKING:
     from ase import Atoms

@@ -10,10 +10,10 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from kernelpot.data.labels import Labels, resolve
+from kernelpot.data.stream import structure_list
 from kernelpot.errors import LabelError
-from kernelpot.potentials.accept import require_potential, structure_list
-from kernelpot.potentials.prediction import Prediction, Residuals, residuals_of
-from kernelpot.potentials.shape import NORMAL, ONE, Shape
+from kernelpot.potentials.calibration import NORMAL, ONE, Residuals, Shape
+from kernelpot.potentials.prediction import Prediction, require_potential, residuals_of
 from kernelpot.units import MILLI
 
 if TYPE_CHECKING:

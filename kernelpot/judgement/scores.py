@@ -11,11 +11,11 @@ from jaxtyping import Bool
 
 from kernelpot.data.check import place
 from kernelpot.data.labels import Labels, resolve
+from kernelpot.data.stream import structure_list
 from kernelpot.errors import LabelError
 from kernelpot.judgement.reliability import names_of, rank_and_ceiling
-from kernelpot.potentials.accept import require_potential, structure_list
-from kernelpot.potentials.prediction import Prediction, Predictor, Residuals, residuals_of
-from kernelpot.potentials.shape import NORMAL, ONE, Shape
+from kernelpot.potentials.calibration import NORMAL, ONE, Residuals, Shape
+from kernelpot.potentials.prediction import Prediction, Predictor, require_potential, residuals_of
 from kernelpot.units import MILLI
 
 if TYPE_CHECKING:

@@ -11,10 +11,10 @@ from jaxtyping import Int
 
 from kernelpot.data.check import place
 from kernelpot.data.geometry import GeometryLimits, broken
+from kernelpot.data.stream import structure_list
 from kernelpot.descriptors.protocol import Descriptor
 from kernelpot.design.advice.screen import FACTOR, distant
 from kernelpot.features.inducing import mean_vectors, species_of
-from kernelpot.potentials.accept import structure_list
 
 if TYPE_CHECKING:
     from ase import Atoms

@@ -13,9 +13,9 @@ from kernelpot.data.noise import KINDS, Noise
 from kernelpot.features.feature_map import FeatureMap
 from kernelpot.features.rebuild import check_array, feature_map_of
 from kernelpot.linalg.factor import Posterior
+from kernelpot.potentials.calibration import Calibration, Shape
 from kernelpot.potentials.extrapolation import Seen
 from kernelpot.potentials.fitted import Fitted
-from kernelpot.potentials.shape import Calibration, Shape
 
 FORMAT = "kernelpot-sparse-gp"
 VERSION = 2

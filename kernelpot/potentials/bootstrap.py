@@ -10,12 +10,13 @@ import numpy as np
 from jaxtyping import Float
 
 from kernelpot.data.batch import Batch
+from kernelpot.data.check import check_species
 from kernelpot.data.labels import resolve
+from kernelpot.data.stream import structure_list
 from kernelpot.errors import NotFittedError, ParameterError
 from kernelpot.features.inducing import chunks, mean_vectors
 from kernelpot.linalg.factor import Posterior, RowSink
 from kernelpot.linalg.subsets import equal_vectors
-from kernelpot.potentials.accept import check_species, structure_list
 from kernelpot.potentials.baselines.given import less_baseline
 from kernelpot.potentials.fitted import ATOMS_PER_PREDICTION, Fitted
 from kernelpot.potentials.prediction import Mean, Prediction, Spread

@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 from jaxtyping import Float
 
 from kernelpot.data.batch import Batch
+from kernelpot.data.check import check_species
 from kernelpot.data.labels import Labels
 from kernelpot.data.noise import KINDS, Noise
+from kernelpot.data.stream import structure_list
 from kernelpot.errors import NotFittedError
 from kernelpot.features.feature_map import E0_PRIOR, Described, FeatureMap, Form, counts
 from kernelpot.features.gradients import gather_pairs
 from kernelpot.features.inducing import chunks
 from kernelpot.linalg.factor import Posterior, stack
 from kernelpot.potentials.baselines import Baseline
+from kernelpot.potentials.calibration import Calibration
 from kernelpot.potentials.extrapolation import Extrapolation, Seen, add_local
 from kernelpot.potentials.prediction import Around, Mean, Prediction, Spread, join
-from kernelpot.potentials.shape import Calibration
-from kernelpot.potentials.training import Rows, composition_of, e0_rows, least_squares_e0, weighed_rows
+from kernelpot.potentials.training import Rows, TrainingSet, composition_of, e0_rows, least_squares_e0, weighed_rows
 from kernelpot.progress import track
 from kernelpot.run import ordered
 from kernelpot.units import MILLI
@@ -332,4 +335,44 @@ def scarcity(local_std: Float[np.ndarray, " atoms"], batch: Batch, cutoff: float
     first, second = batch.first[near], batch.second[near]
     total = squared + np.bincount(first, squared[second], batch.n_atoms)
     result: np.ndarray = np.sqrt(total / (1.0 + np.bincount(first, minlength=batch.n_atoms)))
+    return result
+
+
+class HasState(Protocol):
+    """Anything with a fitted state."""
+
+    @property
+    def state(self) -> Fitted:
+        """Return the state, or say that there is none."""
+
+
+class Model(HasState, Protocol):
+    """What functions need of a `SparseGP` that are its methods there."""
+
+    seed: int
+    tolerance: float
+    baseline: Baseline | None
+    features_: FeatureMap | None
+    fitted_: Fitted | None
+    training_: TrainingSet | None
+
+    def plan(self) -> tuple[FeatureMap, Noise, float]:
+        """Return what design works with: features, noise and amplitude."""
+
+
+M = TypeVar("M", bound=Model)
+
+
+def accepted(model: HasState, structures: Sequence[Atoms]) -> tuple[Fitted, list[Atoms]]:
+    """Return the state with structures of its elements."""
+    state = model.state
+    structures = structure_list(structures)
+    check_species(structures, state.features.species)
+    return state, structures
+
+
+def changed(model: M, **parts: Any) -> M:
+    """Return a model with the same settings, and no features, state or training set but those given."""
+    result = copy(model)
+    vars(result).update({"features_": None, "fitted_": None, "training_": None} | parts)
     return result

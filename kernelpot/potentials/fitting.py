@@ -1,8 +1,11 @@
-"""Fitted states from labelled structures: all of them, more, fewer, and each fold left out."""
+"""Fits: of labelled structures, with more of them or fewer, and with more inducing environments.
+
+`condition`, `remove`, `add_inducing` and `to` are methods of `SparseGP`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -10,26 +13,24 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float, Int
 
-from kernelpot.data.check import place
-from kernelpot.data.labels import Labels
+from kernelpot.data.check import place, validate
+from kernelpot.data.labels import Labels, resolve
 from kernelpot.data.noise import KINDS, Noise
-from kernelpot.errors import LabelError, NotFittedError, ParameterError
+from kernelpot.errors import LabelError, ParameterError
 from kernelpot.features.feature_map import FeatureMap
 from kernelpot.features.folds import folds, runs
 from kernelpot.features.inducing import chunks, mean_vectors, more_inducing
 from kernelpot.features.kernel_map import KernelMap
 from kernelpot.features.placing import device_of, on_device
 from kernelpot.features.sum_map import SumMap
-from kernelpot.features.thinned import Owners, owners, without_fold
+from kernelpot.linalg.devices import check_device
 from kernelpot.linalg.factor import Posterior, RowSink, triangle
 from kernelpot.linalg.subsets import equal_vectors
 from kernelpot.potentials.baselines.given import less_baseline
 from kernelpot.potentials.extrapolation import Seen
-from kernelpot.potentials.fitted import Fitted
+from kernelpot.potentials.fitted import Fitted, M, accepted, changed
 from kernelpot.potentials.noise_search import FoldErrors
-from kernelpot.potentials.prediction import Prediction, join
 from kernelpot.potentials.training import (
-    FoldFactors,
     TrainingSet,
     Workers,
     composition_of,
@@ -38,7 +39,7 @@ from kernelpot.potentials.training import (
     fold_factors,
     least_squares_e0,
 )
-from kernelpot.progress import say, track
+from kernelpot.progress import say
 from kernelpot.run import one_blas
 
 if TYPE_CHECKING:
@@ -115,11 +116,31 @@ def require_labels(labels: Labels, noise: Noise | str) -> tuple[str, ...]:
     return found
 
 
-# ---- more and fewer structures
+def fold_numbers(folds: Sequence[int] | Sequence[str], n: int) -> Int[np.ndarray, " structures"]:
+    """Return the fold of each of n structures, numbered from 0 in order of their names."""
+    names, numbers = np.unique(np.asarray(folds), return_inverse=True)
+    if np.ndim(folds) != 1 or len(folds) != n:
+        raise ParameterError(f"`folds` must name one fold for each of {n} structures, got shape {np.shape(folds)}.")
+    if len(names) < 2:
+        raise ParameterError(f"`folds` must name at least two different folds, got only {names[0]!r}.")
+    result: np.ndarray = numbers.astype(np.int64)
+    return result
 
 
-def conditioned(state: Fitted, structures: Sequence[Atoms], labels: Labels) -> Fitted:
-    """Return the state given more labelled structures, with noises, amplitude and calibration kept."""
+def condition(model: M, structures: Sequence[Atoms], *, keys: Mapping[str, str | None] | None = None) -> M:
+    """Return a new model that has also seen these labelled structures, with noises, amplitude and calibration kept.
+
+    Equal to fitting all structures at once with the same inducing environments, noises and amplitude; the cost does
+    not depend on what was seen before.
+
+    Raises
+    ------
+    NotFittedError
+        This model was never fitted.
+    LabelError
+        Labels are missing or broken.
+    """
+    state, structures, labels = _labelled(model, structures, keys)
     kinds = state.noise.kinds
     if not any(labels.present(kind).any() for kind in kinds):
         raise LabelError(
@@ -127,29 +148,39 @@ def conditioned(state: Fitted, structures: Sequence[Atoms], labels: Labels) -> F
             "check `keys`, or compute the labels first."
         )
     for start, stop in chunks(structures):
-        part = labels.take(list(range(start, stop)))
-        state = state.condition(state.rows(structures[start:stop], part))
+        state = state.condition(state.rows(structures[start:stop], labels.take(list(range(start, stop)))))
     if state.seen is not None:
         state = replace(state, seen=state.seen.with_structures(state.features, structures))
-    return state.rebased(structures, labels)
+    return changed(model, features_=model.features_, fitted_=state.rebased(structures, labels))
 
 
-def refuse_strangers(structures: Sequence[Atoms], training: TrainingSet) -> None:
-    """Refuse structures that are none of the training set's."""
+def remove(model: M, structures: Sequence[Atoms], *, keys: Mapping[str, str | None] | None = None) -> M:
+    """Return a new model that never saw these structures, with noises, amplitude and calibration kept.
 
-    def mark(atoms: Atoms) -> tuple[bytes, bytes, bytes]:
-        return atoms.numbers.tobytes(), atoms.positions.tobytes(), np.asarray(atoms.cell.array).tobytes()
+    The triangular factor is downdated (Stewart 1979): the cost does not depend on the rest. What only these
+    structures told cannot be taken out of a factor without losing digits; then it is refused. A model from a file
+    does not know its training structures: then strangers are noticed only where they tell more than the
+    factor holds. `calibrate` needs to be given the training structures that are left.
 
-    known = set(map(mark, training.structures))
-    for number, atoms in enumerate(structures):
-        if mark(atoms) not in known:
-            raise ParameterError(
-                f"{place(atoms, number)} cannot be removed: it is none of the structures that the model was fitted to."
-            )
+    Parameters
+    ----------
+    structures
+        Some of those that were fitted, with the labels they had.
+    keys
+        Names of labels, as in `kernelpot.read`.
 
-
-def removed(state: Fitted, structures: Sequence[Atoms], labels: Labels) -> Fitted:
-    """Return the state without these labelled structures, where that can be done without losing digits."""
+    Raises
+    ------
+    NotFittedError
+        This model was never fitted.
+    LabelError
+        Labels are missing, or more than there were.
+    ParameterError
+        The structures tell more than the model knows, or hardly anything else tells what they told: fit again.
+    """
+    state, structures, labels = _labelled(model, structures, keys)
+    if model.training_ is not None:
+        _refuse_strangers(structures, model.training_)
     sink = RowSink(len(state.posterior.target) + 1)
     n_labels = dict(state.n_labels)
     for start, stop in chunks(structures):
@@ -167,7 +198,96 @@ def removed(state: Fitted, structures: Sequence[Atoms], labels: Labels) -> Fitte
     except (np.linalg.LinAlgError, ParameterError) as error:
         raise ParameterError(f"these structures cannot be removed: {FEWER.format(error)}") from None
     factor = _fewer_energies(state, e0_rows(labels, composition_of(structures, state.features.species)))
-    return replace(state, posterior=posterior, seen=seen, n_labels=n_labels).with_e0(factor)
+    state = replace(state, posterior=posterior, seen=seen, n_labels=n_labels).with_e0(factor)
+    return changed(model, features_=model.features_, fitted_=state)
+
+
+def add_inducing(model: M, structures: Sequence[Atoms], n: int, *, keys: Mapping[str, str | None] | None = None) -> M:
+    """Return a new model with up to n more inducing environments, the farthest from those that are there.
+
+    New inducing environments are new columns of every row, so that the whole training set is needed again: the cost
+    is that of a fit with given noises. Noises and amplitudes are kept, the calibration is made anew.
+
+    Parameters
+    ----------
+    structures
+        All structures to be fitted, with labels; environments are chosen among theirs.
+    n
+        Upper limit of new inducing environments, shared over the terms that have any.
+    keys
+        Names of labels, as in `kernelpot.read`.
+
+    Raises
+    ------
+    NotFittedError
+        This model was never fitted.
+    ParameterError
+        n is not a positive whole number, or no term has inducing environments.
+    """
+    if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1:
+        raise ParameterError(f"`n` must be a positive whole number of inducing environments, got {n!r}.")
+    state, structures, labels = _labelled(model, structures, keys)
+    more = _more(on_device(state.features, None), structures, int(n), seed=model.seed, tolerance=model.tolerance)
+    precision = getattr(state.features, "precision", "float64")
+    new = fit_state(
+        on_device(more, device_of(state.features), precision), structures, labels, state.noise,
+        kinds=tuple(kind for kind in state.noise.kinds if labels.present(kind).any()),
+        amplitude=state.amplitude, seed=model.seed,
+    )  # fmt: skip
+    return changed(model, features_=new.features, fitted_=replace(new, baseline=state.baseline))
+
+
+def to(model: M, device: str | None, *, precision: str = "float64") -> M:
+    """Return the same model, prepared or fitted as this one is, computing elsewhere.
+
+    Parameters
+    ----------
+    device
+        None: compiled loops on the CPU. "cpu": PyTorch on the CPU. "cuda" or "cuda:0": PyTorch on a GPU.
+    precision
+        "float64", or with a device "mixed": energies, forces and stresses from densities in float32; or
+        "float32": the rows that a fit is made from, too. Standard deviations are float64 in all.
+
+    Raises
+    ------
+    ParameterError
+        There is no such device, or a term has no engine for PyTorch.
+    """
+    check_device(device, precision)
+    state, features = model.fitted_, model.features_
+    if state is not None:
+        # The fitted map where both are one, so that the device holds it once.
+        same = features is state.features
+        state = replace(state, features=on_device(state.features, device, precision))
+        features = state.features if same else features
+    if features is not None and (state is None or features is not state.features):
+        features = on_device(features, device, precision)
+    return changed(
+        model, device=device, precision=precision, features_=features, fitted_=state, training_=model.training_
+    )
+
+
+def _labelled(
+    model: M, structures: Sequence[Atoms], keys: Mapping[str, str | None] | None
+) -> tuple[Fitted, list[Atoms], Labels]:
+    """Return the state with structures it can take, and their labels less the baseline."""
+    state, structures = accepted(model, structures)
+    validate(structures)
+    return state, structures, less_baseline(state.baseline, structures, resolve(structures, keys), state.noise.kinds)
+
+
+def _refuse_strangers(structures: Sequence[Atoms], training: TrainingSet) -> None:
+    """Refuse structures that are none of the training set's."""
+
+    def mark(atoms: Atoms) -> tuple[bytes, bytes, bytes]:
+        return atoms.numbers.tobytes(), atoms.positions.tobytes(), np.asarray(atoms.cell.array).tobytes()
+
+    known = set(map(mark, training.structures))
+    for number, atoms in enumerate(structures):
+        if mark(atoms) not in known:
+            raise ParameterError(
+                f"{place(atoms, number)} cannot be removed: it is none of the structures that the model was fitted to."
+            )
 
 
 def _fewer_energies(state: Fitted, rows: Float[np.ndarray, "energies n"]) -> Float[np.ndarray, "n n"]:
@@ -189,20 +309,6 @@ def _fewer_energies(state: Fitted, rows: Float[np.ndarray, "energies n"]) -> Flo
     return result
 
 
-# ---- more inducing environments
-
-
-def grown(state: Fitted, structures: Sequence[Atoms], labels: Labels, n: int, *, seed: int, tolerance: float) -> Fitted:
-    """Return a fit of all these structures with up to n more inducing environments, at the same noises."""
-    plain = _more(on_device(state.features, None), structures, n, seed=seed, tolerance=tolerance)
-    new = fit_state(
-        _placed_as(state, plain), structures, labels, state.noise,
-        kinds=tuple(kind for kind in state.noise.kinds if labels.present(kind).any()),
-        amplitude=state.amplitude, seed=seed,
-    )  # fmt: skip
-    return replace(new, baseline=state.baseline)
-
-
 def _more(features: FeatureMap, structures: Sequence[Atoms], n: int, *, seed: int, tolerance: float) -> FeatureMap:
     if isinstance(features, KernelMap):
         z = more_inducing(features.descriptor, structures, features.inducing, n, seed=seed)
@@ -217,115 +323,3 @@ def _more(features: FeatureMap, structures: Sequence[Atoms], n: int, *, seed: in
             ]
             return replace(features, terms=tuple(terms))
     raise ParameterError("this model has no term with inducing environments, so none can be added.")
-
-
-def _placed_as(state: Fitted, features: FeatureMap) -> FeatureMap:
-    """Return a map on the device of the state's own, in its precision."""
-    return on_device(features, device_of(state.features), getattr(state.features, "precision", "float64"))
-
-
-# ---- leaving out
-
-
-def check_training(state: Fitted, train: TrainingSet | None) -> TrainingSet:
-    """Return the training set, where it is the one behind the posterior."""
-    if train is None:
-        raise NotFittedError(
-            "only a model that was fitted here holds its training structures, not one from a file or from condition; "
-            "give them as training=[...], or held-out structures that have labels."
-        )
-    labels = train.labels
-    count = {
-        "energy": int(labels.present("energy").sum()),
-        "forces": sum(f.size for f in labels.forces if f is not None),
-        "stress": int(np.isfinite(labels.stress).sum()),
-    }
-    expected = {kind: n for kind, n in state.n_labels.items() if n}
-    found = {kind: n for kind, n in count.items() if kind in state.noise.kinds and n}
-    if expected != found:
-        raise ParameterError(
-            f"`training` must be the structures that the model was fitted to, whose labels are {expected}; found "
-            f"{found}. Structures that it has not seen go into `held_out`."
-        )
-    return train
-
-
-def refuse_known(held_out: Sequence[Atoms], train: TrainingSet | None) -> None:
-    """Refuse held-out structures that are the very objects the model was fitted to."""
-    known = {id(atoms) for atoms in train.structures} if train is not None else set()
-    seen = [k for k, atoms in enumerate(held_out) if id(atoms) in known]
-    if seen:
-        raise ParameterError(
-            f"`held_out` must be structures that the model has not seen, but structure {seen[0]} (from 0) is one that "
-            f"it was fitted to ({len(seen)} in all); call calibrate() to leave training structures out by folds."
-        )
-
-
-def left_out(
-    state: Fitted, train: TrainingSet, *, n_folds: int, groups: bool, seed: int
-) -> tuple[Prediction, Int[np.ndarray, " structures"]]:
-    """Predict every training structure by the model without its fold, or without its whole group.
-
-    The second array numbers what is independent: duplicates alike, or the structures of one group.
-    """
-    if groups:
-        names = [str(atoms.info.get("config_type", "")) for atoms in train.structures]
-        witness: np.ndarray = np.unique(names, return_inverse=True)[1]
-        if witness.max() < 1:
-            raise ParameterError(
-                "`groups` needs at least two groups of training structures, found one; name them in "
-                "atoms.info['config_type'], or use folds."
-            )
-        return predict_left_out(state, train, witness), witness
-    witness = equal_vectors(mean_vectors(state.features.descriptor, train.structures), train.labels.n_atoms)
-    if isinstance(n_folds, bool) or not isinstance(n_folds, int | np.integer) or n_folds < 2:
-        raise ParameterError(f"`folds` must be a whole number of at least 2, got {n_folds!r}; 16 is usual.")
-    different = len(np.unique(witness))
-    if different < 2:
-        raise ParameterError("calibrate needs at least two different training structures, found one; give `held_out`.")
-    return predict_left_out(state, train, folds(witness, min(int(n_folds), different), seed=seed, run=1)), witness
-
-
-def predict_left_out(state: Fitted, train: TrainingSet, fold: Int[np.ndarray, " structures"]) -> Prediction:
-    """Predict every structure by the model given all folds but its own.
-
-    Noises, amplitude and scales are kept, so that each prediction is that of a refit without the fold: posterior and E0
-    are made from the prior and the other folds' factors, nothing is subtracted, and the inducing environments that only
-    this fold holds are left out with it: new structures have none of their own either. Rows are made twice, once for
-    the factors and once for the standard deviations. Memory: folds · kinds · M² for the factors, and one posterior at a
-    time.
-    """
-    structures, labels = train.structures, train.labels
-    with one_blas():
-        kinds = tuple(kind for kind in state.noise.kinds if labels.present(kind).any())
-        labels = less_baseline(state.baseline, structures, labels, kinds)
-        data = fold_factors(state.features, structures, labels, fold, kinds=kinds, e0=state.e0_centre)
-        rows = e0_rows(labels, composition_of(structures, state.features.species))
-        own = owners(on_device(state.features, None), structures, fold)
-        fold_of_row = fold[labels.present("energy")]
-        parts: list[Prediction] = []
-        order: list[Int[np.ndarray, " members"]] = []
-        for f in track(range(data.n_folds), "folds"):
-            members = np.flatnonzero(fold == f)
-            others = _without(state, data, own, f, rows[fold_of_row != f])
-            parts.append(others.predict([structures[int(k)] for k in members], uncertainty=True))
-            order.append(members)
-    return join(parts).take(np.argsort(np.concatenate(order)))
-
-
-def _without(
-    state: Fitted, data: FoldFactors, own: Owners, fold: int, rows: Float[np.ndarray, "energies species_plus_1"]
-) -> Fitted:
-    """Return the state given all folds but one; `rows` are the `e0_rows` of the others."""
-    d, n_species = state.features.n_weights, len(state.features.species)
-    thinned, basis = without_fold(on_device(state.features, None), own, fold)
-    features = _placed_as(state, thinned)
-    blocks = []
-    for kind in data.kinds:
-        for f in range(data.n_folds):
-            if f != fold:
-                block = data.scaled(kind, f, state.noise.sigma(kind), state.amplitude)
-                blocks.append(np.concatenate([block[:, :d] @ basis, block[:, d:]], axis=1))
-    posterior = Posterior.prior(features.n_weights + n_species).condition(blocks)
-    blank = replace(state, features=features, posterior=posterior, seen=None)
-    return blank.with_e0(triangle(rows)) if len(rows) else replace(blank, e0_factor=np.zeros((0, n_species + 1)))

@@ -1,4 +1,7 @@
-"""What a posterior tells beyond single standard deviations: covariances, differences, potentials drawn from it."""
+"""What a posterior tells beyond single standard deviations: covariances, differences, potentials drawn from it.
+
+The functions of a model are methods of `SparseGP`.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +19,9 @@ from kernelpot.errors import DataError, ParameterError
 from kernelpot.features.covariance import surroundings
 from kernelpot.features.feature_map import E0_PRIOR, Form, counts
 from kernelpot.features.inducing import chunks
-from kernelpot.potentials.accept import check_species, structure_list
-from kernelpot.potentials.fitted import Fitted
+from kernelpot.potentials.calibration import Calibration
+from kernelpot.potentials.fitted import Fitted, HasState, accepted
 from kernelpot.potentials.prediction import Mean, Prediction
-from kernelpot.potentials.shape import Calibration
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -134,10 +136,61 @@ class EnergyDifference:
         return f"{self.value:.4f} ± {self.std:.2g} eV (independent errors would give ± {self.independent_std:.2g})"
 
 
+def energy_covariance(
+    model: HasState, structures: Sequence[Atoms], *, spread: str = "calibrated"
+) -> Float[np.ndarray, "structures structures"]:
+    """Return the covariance of total energies, eV².
+
+    φᵀCφ' plus what inducing environments cannot see of both, 1ᵀ(K - Q)1 between structures.
+
+    Parameters
+    ----------
+    structures
+        Their labels are not looked at.
+    spread
+        "calibrated": posterior times calibration factor². "latent": the bare posterior, whose diagonal is
+        ``predict(...).latent.energy_std**2``. "label": calibrated, plus independent noise of each label, whose
+        diagonal is ``predict(...).energy_std**2``.
+
+    Raises
+    ------
+    NotFittedError
+        The model was never fitted.
+    SpeciesError
+        A structure holds an element that the model has never seen.
+    ParameterError
+        `spread` is none of these.
+    """
+    check_spread(spread)
+    return JointEnergies.of(*accepted(model, structures)).covariance(spread=spread)
+
+
 def energy_difference(
-    state: Fitted, structures: Sequence[Atoms], coefficients: Sequence[float] | Float[np.ndarray, " s"], *, spread: str
+    model: HasState,
+    structures: Sequence[Atoms],
+    coefficients: Sequence[float] | Float[np.ndarray, " structures"],
+    *,
+    spread: str = "calibrated",
 ) -> EnergyDifference:
-    """Return Σ coefficient · energy of structures with its standard deviation."""
+    """Return Σ coefficient · energy with its standard deviation: a barrier, a vacancy energy, a reaction energy.
+
+    Parameters
+    ----------
+    structures
+        Their labels are not looked at.
+    coefficients
+        One for each: [-1, 1] is E_b - E_a of [a, b]; [1, -63/64] a vacancy's energy of [vacancy, crystal].
+    spread
+        As in `energy_covariance`.
+
+    Raises
+    ------
+    NotFittedError
+        The model was never fitted.
+    ParameterError
+        There is not one finite coefficient for each structure.
+    """
+    state, structures = accepted(model, structures)
     factors = np.asarray(coefficients, dtype=np.float64)
     if factors.shape != (len(structures),) or not np.isfinite(factors).all():
         raise ParameterError(
@@ -150,11 +203,28 @@ def energy_difference(
     return EnergyDifference(float(factors @ joint.mean), float(np.sqrt(max(variance, 0.0))), float(np.sqrt(alone)))
 
 
-def force_covariance(state: Fitted, structure: Atoms, atom: int, *, spread: str) -> Float[np.ndarray, "3 3"]:
+def force_covariance(
+    model: HasState, structure: Atoms, atom: int, *, spread: str = "calibrated"
+) -> Float[np.ndarray, "3 3"]:
     """Return the covariance of the force on one atom, (eV/Å)².
 
-    Only the environments that the atom moves are described; the others cannot matter.
+    Parameters
+    ----------
+    structure
+        Its labels are not looked at.
+    atom
+        Number of the atom, from 0.
+    spread
+        As in `energy_covariance`, for forces.
+
+    Raises
+    ------
+    NotFittedError
+        The model was never fitted.
+    ParameterError
+        There is no such atom.
     """
+    state, (structure,) = accepted(model, [structure])
     check_spread(spread)
     whole = isinstance(atom, int | np.integer) and not isinstance(atom, bool)
     if not whole or not -len(structure) <= atom < len(structure):
@@ -168,8 +238,24 @@ def force_covariance(state: Fitted, structure: Atoms, atom: int, *, spread: str)
     return _block(state, "forces", white, state.features.block_residual(described, "forces", number, white), spread)
 
 
-def stress_covariance(state: Fitted, structure: Atoms, *, spread: str) -> Float[np.ndarray, "6 6"]:
-    """Return the covariance of the stress, (eV/Å³)², in ASE's Voigt order."""
+def stress_covariance(model: HasState, structure: Atoms, *, spread: str = "calibrated") -> Float[np.ndarray, "6 6"]:
+    """Return the covariance of the stress, (eV/Å³)², ASE's Voigt order.
+
+    Parameters
+    ----------
+    structure
+        With a cell.
+    spread
+        As in `energy_covariance`, for stresses.
+
+    Raises
+    ------
+    NotFittedError
+        The model was never fitted.
+    DataError
+        The structure has no volume.
+    """
+    state, (structure,) = accepted(model, [structure])
     check_spread(spread)
     batch = Batch.from_structures([structure], state.features.cutoff)
     if not np.isfinite(batch.volumes[0]):
@@ -268,9 +354,8 @@ class SampledModel:
         """
         if uncertainty:
             self._refuse()
-        structures = structure_list(structures)
-        check_species(structures, self.species_)
-        return self.state.predict(structures, uncertainty=False)
+        state, structures = accepted(self, structures)
+        return state.predict(structures, uncertainty=False)
 
     def local_energy_std(self, batch: Batch) -> NoReturn:  # noqa: ARG002
         """Refuse: a draw has no standard deviation."""
@@ -291,12 +376,36 @@ class SampledModel:
         return f"SampledModel(number={self.number}, seed={self.seed}, scale={self.scale:.4g})"
 
 
-def sample(state: Fitted, n: int, *, seed: int, scale: float | str, residual: bool) -> list[SampledModel]:
-    """Draw n potentials; draw k of a seed is the same whatever n is.
+def sample(
+    model: HasState, n: int, *, seed: int = 0, scale: float | str = "forces", residual: bool = True
+) -> list[SampledModel]:
+    """Draw potentials from the posterior: a committee, each member at the cost of a triangular solve.
 
     With the triangular factor R of the precision and mean = R⁻¹z, a draw of the weights is R⁻¹(z + scale · ξ)
     (Rasmussen and Williams (2006), section A.2, for a factor of the precision in place of the covariance).
+
+    Parameters
+    ----------
+    n
+        How many.
+    seed
+        Makes the draws repeatable; draw k does not depend on n.
+    scale
+        Factor of the deviation from the mean: that of the calibration of a kind of label, or a number; 1 is the
+        bare posterior. One potential has one scale, so that only that kind is calibrated.
+    residual
+        Also draw what inducing environments cannot see, exact for dot products of zeta 1 and 2; other kernels have
+        no draw of it, and then members agree too well far from their inducing environments. It takes F² numbers (F
+        components of the descriptor) for each species and member.
+
+    Raises
+    ------
+    NotFittedError
+        The model was never fitted.
+    ParameterError
+        A number breaks its rule.
     """
+    state = model.state
     for name, value, least in (("n", n, 1), ("seed", seed, 0)):
         if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
             raise ParameterError(f"`{name}` must be a whole number, {least} or more, got {value!r}.")

@@ -17,8 +17,7 @@ from kernelpot.data.noise import KINDS, Noise
 from kernelpot.errors import LabelError
 from kernelpot.inference.left_out import LeftOut
 from kernelpot.linalg.factor import triangle
-from kernelpot.potentials.calibrate import calibrate, common_scale
-from kernelpot.potentials.shape import Calibration
+from kernelpot.potentials.calibration import Calibration, calibrated, common_scale
 from kernelpot.potentials.training import FoldFactors, scale_columns
 from kernelpot.progress import say
 from kernelpot.run import ordered
@@ -144,7 +143,7 @@ class FoldErrors:
         told = {
             kind: one for kind, one in left.items() if one.variance.mean() > SILENT * (ratio[kind] * amplitude) ** 2
         }
-        calibration = calibrate(Calibration(dict.fromkeys(of_label, 1.0), of_label), told, "factor")
+        calibration = calibrated(Calibration(dict.fromkeys(of_label, 1.0), of_label), told, "factor")
         scores = {kind: float(one.rmse) for kind, one in left.items()}
         return Settled(noise, amplitude, errors.scales, calibration, scores)
 

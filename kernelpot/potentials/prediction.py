@@ -7,14 +7,13 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
 from kernelpot.data.labels import Labels
 from kernelpot.data.noise import KINDS
 from kernelpot.errors import NotFittedError, ParameterError
-from kernelpot.inference.left_out import LeftOut
 from kernelpot.potentials.baselines import Contribution
-from kernelpot.potentials.shape import NORMAL, Shape
+from kernelpot.potentials.calibration import NORMAL, Residuals, Shape
 
 
 @dataclass(frozen=True, eq=False)
@@ -240,6 +239,15 @@ class Predictor(Protocol):
         """Return a prediction for each structure."""
 
 
+def require_potential(model: object) -> None:
+    """Refuse a model of one property of a structure: an estimator of scikit-learn, such as `KernelRidge` or `GP`."""
+    if hasattr(model, "__sklearn_tags__"):
+        raise ParameterError(
+            f"`model` must be a potential, such as SparseGP or ForceRidge, got a {type(model).__name__}, which knows "
+            "one property and no forces; take its own `predict`, `std` and `score`."
+        )
+
+
 def join(parts: list[Prediction]) -> Prediction:
     """Put the predictions for consecutive batches together."""
 
@@ -265,44 +273,6 @@ def join(parts: list[Prediction]) -> Prediction:
         parts[0].shape,
         [g for p in parts for g in p.extrapolation or ()] if parts[0].extrapolation is not None else None,
     )
-
-
-SILENT = 1e-6
-"""Latent standard deviation, as a share of the median, below which a label is zero by symmetry."""
-
-
-@dataclass(frozen=True, eq=False)
-class Residuals(LeftOut):
-    """Errors of one kind of label, energies per atom, forces and stresses one by one.
-
-    `variance` is the bare posterior's, `witness` the place of the structure that a label belongs to, unless others were
-    given. Scarcity and strangeness (`Around`, eV) and element are those of the atom that a force acts on; an energy has
-    the scarcity of its structure; None where the standard deviation does not depend on them.
-
-    Attributes
-    ----------
-    std
-        Standard deviation of the label; NaN where it was not asked for.
-    scarcity, strangeness, element
-        What the standard deviation depends on besides the posterior's.
-    """
-
-    std: Float[np.ndarray, " n"] = field(kw_only=True)
-    scarcity: Float[np.ndarray, " n"] | None = field(default=None, kw_only=True)
-    strangeness: Float[np.ndarray, " n"] | None = field(default=None, kw_only=True)
-    element: Int[np.ndarray, " n"] | None = field(default=None, kw_only=True)
-
-    @property
-    def latent(self) -> Float[np.ndarray, " n"]:
-        """Standard deviation of the bare posterior; NaN where it was not asked for."""
-        return np.sqrt(self.variance)
-
-    @property
-    def silent(self) -> Bool[np.ndarray, " n"]:
-        """Tell which labels are zero by symmetry: the model knows them for certain, whatever its weights are."""
-        latent = self.latent
-        known = latent[latent > 0.0]
-        return latent <= (SILENT * np.median(known) if len(known) else 0.0)
 
 
 def residuals_of(

@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kernelpot.inference.left_out import LeftOut
-from kernelpot.potentials.calibrate import calibrate, common_scale, quick_factor
-from kernelpot.potentials.shape import Calibration
+from kernelpot.potentials.calibration import Calibration, calibrated, common_scale, quick_factor
 
 
 def draws(factor: float, noise: float, n: int = 40_000) -> LeftOut:
@@ -24,7 +23,7 @@ def draws(factor: float, noise: float, n: int = 40_000) -> LeftOut:
 @pytest.mark.parametrize("factor", [0.7, 1.0, 3.0])
 def test_known_noise_leaves_the_true_factor(factor):
     old = Calibration({"energy": 1.0, "forces": 2.0}, {"energy": 0.2, "forces": 0.1})
-    calibration = calibrate(old, {"energy": draws(factor, 0.2)}, "factor")
+    calibration = calibrated(old, {"energy": draws(factor, 0.2)}, "factor")
     assert calibration.factor["energy"] == pytest.approx(factor, rel=0.02)
     assert calibration.factor["forces"] == 2.0
     assert calibration.noise == old.noise

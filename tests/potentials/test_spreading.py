@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from scipy.optimize import approx_fprime
 
-from kernelpot.potentials.calibrate import FLOOR, KEPT, _Likelihood, fit_spreading
-from kernelpot.potentials.prediction import Residuals
+from kernelpot.potentials.calibration import FLOOR, KEPT, Residuals, _Likelihood, fit_spreading
 
 N, STRUCTURES = 20_000, 400
 
