@@ -18,10 +18,11 @@ from kernelpot.data.stream import structure_list
 from kernelpot.errors import ParameterError, SpeciesError
 from kernelpot.features.functionals import LinearRows, all_linear_rows
 from kernelpot.features.information import make_information
-from kernelpot.kernels import check_amplitude
+from kernelpot.kernels import DotProduct
 from kernelpot.potentials.baselines import Contribution
 from kernelpot.potentials.baselines.given import evaluated
 from kernelpot.potentials.fitted import Model
+from kernelpot.record import checked
 from kernelpot.rules import real, reals
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ def information(
     noise = own_noise if noise is None else noise
     if amplitude is None:
         amplitude = own_amplitude
-    check_amplitude(amplitude)
+    checked(DotProduct, "amplitude", amplitude)
     present = resolve(structures, keys) if labels == "present" else None
     return make_information(
         features,

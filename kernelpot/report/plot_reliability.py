@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kernelpot.errors import ParameterError
-from kernelpot.judgement.reliability import KindReliability, Reliability
+from kernelpot.judgement.scores import KindReliability, Reliability
 from kernelpot.report.canvas import ACCENT, HAIR, INK, QUIET, SECOND, STYLE, light_grid, plain_log
 from kernelpot.units import MILLI
 
