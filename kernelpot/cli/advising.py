@@ -15,9 +15,8 @@ from kernelpot.cli.printing import check_outputs, read, show, source_of, table, 
 from kernelpot.data.labels import resolve
 from kernelpot.design.advice.text import Sources, describe
 from kernelpot.errors import LabelError
-from kernelpot.judgement.coverage import Coverage, coverage
 from kernelpot.judgement.forecast import FEWEST, Forecast, forecast, shortlist
-from kernelpot.judgement.screening import screen
+from kernelpot.judgement.unlabelled import Coverage, coverage, screen
 from kernelpot.progress import say
 
 if TYPE_CHECKING:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from ase import Atoms
 
     from kernelpot.design import Certificate, Choice
-    from kernelpot.judgement.screening import Screening
+    from kernelpot.judgement.unlabelled import Screening
     from kernelpot.potentials.sparse_gp import SparseGP
 
 COMPARED = 20_000

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kernelpot.errors import ParameterError
-from kernelpot.judgement.reliability import KindReliability, Reliability
+from kernelpot.judgement.scores import KindReliability, Reliability
 from kernelpot.potentials.summary import UNITS
 from kernelpot.report.plots import ACCENT, HAIR, INK, QUIET, SECOND, light_grid, picture, plain_log
 

@@ -13,9 +13,13 @@ from typing import Any
 from kernelpot.archive import replacing
 from kernelpot.errors import DataError, ParameterError
 from kernelpot.progress import say
+from kernelpot.rules import whole
 
 FORMAT = "kernelpot tune 1"
 """First word of the first line of a journal's file."""
+
+MINUTES = 10.0
+"""Time where neither a time nor a number of fits is given."""
 
 ETA = 3
 """One candidate in this many goes on to the next rung."""
@@ -103,15 +107,7 @@ class Trial:
 
 
 class Journal:
-    """Finished trials, in memory, and in a file of JSON lines where one is named.
-
-    Parameters
-    ----------
-    path
-        The file, made or gone on with; None keeps nothing.
-    search
-        What makes trials comparable: data, objective, seed, sizes. A file of another search is refused.
-    """
+    """Finished trials, in memory, and in a file of JSON lines where one is named."""
 
     def __init__(self, path: str | Path | None, search: Mapping[str, Any]) -> None:
         self.path = None if path is None else Path(path)
@@ -167,6 +163,16 @@ class Budget:
     spent: float = 0.0
     done: int = 0
 
+    @classmethod
+    def of(cls, minutes: float | None, fits: int | None) -> Budget:
+        """Return what a user gave; `MINUTES` where that is nothing."""
+        if minutes is not None and not (math.isfinite(minutes) and minutes > 0):
+            raise ParameterError(f"`budget_minutes` must be a positive number of minutes, got {minutes}; 10 is usual.")
+        if minutes is None and fits is None:
+            minutes = MINUTES
+        seconds = math.inf if minutes is None else 60.0 * minutes
+        return cls(seconds, None if fits is None else whole(fits, "max_fits", least=1))
+
     def __str__(self) -> str:
         """Say what is spent of what there is."""
         time = "" if math.isinf(self.seconds) else f" of {self.seconds:.0f}"
@@ -208,27 +214,14 @@ class Budget:
 
 @dataclass
 class Search:
-    """What a search found, rung by rung.
+    """What a search found, rung by rung."""
 
-    Attributes
-    ----------
-    costs
-        Guessed cost of a fit on each rung, in any unit; measured times correct it.
-    rungs
-        Trials of each rung, in order of time.
-    climbed
-        Trials with more inducing environments than the last rung has.
-    notes
-        What was not tried, for people.
-    interrupted
-        Whether the user stopped it.
-    """
-
-    costs: Sequence[float]
-    rungs: list[list[Trial]]
+    costs: Sequence[float]  # Guessed cost of a fit on each rung, in any unit; measured times correct it
+    rungs: list[list[Trial]]  # Trials of each rung, in order of time
+    # Trials with more inducing environments than the last rung has
     climbed: list[Trial] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    interrupted: bool = False
+    notes: list[str] = field(default_factory=list)  # What was not tried, for people
+    interrupted: bool = False  # Whether the user stopped it
 
     @property
     def trials(self) -> tuple[Trial, ...]:
@@ -241,11 +234,6 @@ class Search:
 
         Candidates come to a rung in order of their rank on the rung below, so that one which time was too short for
         ranked behind all that were tried.
-
-        Raises
-        ------
-        ParameterError
-            Every fit failed.
         """
         for trials in reversed(self.rungs):
             good = [trial for trial in trials if not trial.failure]
@@ -274,21 +262,13 @@ class Search:
 
 @dataclass
 class Bench:
-    """Where trials are made, kept and charged for.
+    """Where trials are made, kept and charged for."""
 
-    Attributes
-    ----------
-    score
-        Fits a candidate on a rung; rungs beyond the last double the inducing environments, once each.
-    budget
-        What may be spent.
-    journal
-        Keeps every trial. Those it knows are not made again; their recorded time counts, so that a resumed search
-        makes the decisions that an uninterrupted one makes.
-    """
-
+    # Fits a candidate on a rung; rungs beyond the last double the inducing environments, once each
     score: Callable[[Settings, int], Trial]
-    budget: Budget
+    budget: Budget  # What may be spent
+    # Keeps every trial. Those it knows are not made again; their recorded time counts, so that a resumed
+    # search makes the decisions that an uninterrupted one makes.
     journal: Journal
 
     def run(self, settings: Settings, rung: int) -> Trial:

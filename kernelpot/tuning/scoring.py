@@ -58,24 +58,13 @@ FEWEST = 40
 
 @dataclass(frozen=True, eq=False)
 class Parts:
-    """A training set with the order in which its units join.
+    """A training set with the order in which its units join."""
 
-    Attributes
-    ----------
-    unit
-        What stays together, and counts as one witness: duplicates, and runs of neighbouring frames.
-    family
-        `config_type` of each structure, as a number.
-    families
-        Their names; "" where there is none.
-    order
-        Units, in the order of joining.
-    """
-
+    # What stays together, and counts as one witness: duplicates, and runs of neighbouring frames
     unit: Int[np.ndarray, " structures"]
-    family: Int[np.ndarray, " structures"]
-    families: tuple[str, ...]
-    order: Int[np.ndarray, " units"]
+    family: Int[np.ndarray, " structures"]  # `config_type` of each structure, as a number
+    families: tuple[str, ...]  # Their names; "" where there is none
+    order: Int[np.ndarray, " units"]  # Units, in the order of joining
 
     @classmethod
     def of(cls, structures: Sequence[Atoms], descriptor: Descriptor, *, n_folds: int, seed: int) -> Parts:
@@ -138,28 +127,14 @@ class FitOptions(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class HowToFit:
-    """How candidates are fitted and scored.
+    """How candidates are fitted and scored."""
 
-    Attributes
-    ----------
-    keys, seed
-        Names of labels, and what makes everything repeatable.
-    objective
-        "cv" or "groups".
-    n_inducing
-        Inducing environments on the last rung, where settings do not say.
-    max_inducing
-        Most inducing environments beyond the last rung.
-    n_folds
-        Folds, for "cv".
-    """
-
-    keys: Mapping[str, str | None] | None
+    keys: Mapping[str, str | None] | None  # keys, seed: Names of labels, and what makes everything repeatable
     seed: int
-    objective: str = "cv"
-    n_inducing: int = 500
-    max_inducing: int = 2000
-    n_folds: int = 8
+    objective: str = "cv"  # "cv" or "groups"
+    n_inducing: int = 500  # Inducing environments on the last rung, where settings do not say
+    max_inducing: int = 2000  # Most inducing environments beyond the last rung
+    n_folds: int = 8  # Folds, for "cv"
 
     def __post_init__(self) -> None:
         """Check what breaks a rule."""
@@ -175,27 +150,13 @@ class HowToFit:
 
 @dataclass(frozen=True, eq=False)
 class Scorer:
-    """Fits candidates on rungs, each of more structures and inducing environments than the one below.
+    """Fits candidates on rungs, each of more structures and inducing environments than the one below."""
 
-    Attributes
-    ----------
-    structures
-        The training set.
-    parts
-        Its units.
-    kinds
-        Kinds of labels that count.
-    build
-        Makes an unfitted model of settings and n_inducing.
-    how
-        How that is fitted and scored.
-    """
-
-    structures: Sequence[Atoms]
-    parts: Parts
-    kinds: tuple[str, ...]
-    build: Callable[[Settings], SparseGP]
-    how: HowToFit
+    structures: Sequence[Atoms]  # The training set
+    parts: Parts  # Its units
+    kinds: tuple[str, ...]  # Kinds of labels that count
+    build: Callable[[Settings], SparseGP]  # Makes an unfitted model of settings and n_inducing
+    how: HowToFit  # How that is fitted and scored
 
     @cached_property
     def rungs(self) -> list[tuple[Int[np.ndarray, " members"], Int[np.ndarray, " members"]]]:

@@ -34,27 +34,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class ForceState:
-    """The mean of the posterior, collapsed on training environments.
+    """The mean of the posterior, collapsed on training environments."""
 
-    Attributes
-    ----------
-    forms
-        One for each term of the local energy.
-    species
-        Atomic numbers, sorted.
-    e0
-        Energy constant of each species, eV.
-    noise
-        Of the labels.
-    n_labels
-        Labels of each kind behind it.
-    """
-
-    forms: tuple[TrainingForm, ...]
-    species: tuple[int, ...]
-    e0: Float[np.ndarray, " species"]
-    noise: Noise
-    n_labels: Mapping[str, int]
+    forms: tuple[TrainingForm, ...]  # One for each term of the local energy
+    species: tuple[int, ...]  # Atomic numbers, sorted
+    e0: Float[np.ndarray, " species"]  # Energy constant of each species, eV
+    noise: Noise  # Of the labels
+    n_labels: Mapping[str, int]  # Labels of each kind behind it
 
     @property
     def reach(self) -> float:
@@ -72,37 +58,17 @@ class ForceState:
 
 @dataclass(frozen=True, eq=False)
 class System:
-    """Which labels are rows, what stands in them, and their prior covariance.
+    """Which labels are rows, what stands in them, and their prior covariance."""
 
-    Attributes
-    ----------
-    maps
-        Terms of the local energy.
-    structures, labels
-        In one order.
-    groups
-        Places of structures, those of one composition together.
-    layout
-        Places of the labels.
-    composition
-        Atoms of each species in each structure.
-    e0
-        Energy constant of each species by least squares, which targets lack, eV.
-    targets
-        Labels less these constants.
-    device
-        None: NumPy; else PyTorch's name of the device for kernel blocks and factorisation.
-    """
-
-    maps: Sequence[DerivativeMap]
-    structures: Sequence[Atoms]
+    maps: Sequence[DerivativeMap]  # Terms of the local energy
+    structures: Sequence[Atoms]  # structures, labels: In one order
     labels: Labels
-    groups: list[list[int]]
-    layout: Layout
-    composition: Float[np.ndarray, "structures species"]
-    e0: Float[np.ndarray, " species"]
-    targets: Float[np.ndarray, " rows"]
-    device: str | None
+    groups: list[list[int]]  # Places of structures, those of one composition together
+    layout: Layout  # Places of the labels
+    composition: Float[np.ndarray, "structures species"]  # Atoms of each species in each structure
+    e0: Float[np.ndarray, " species"]  # Energy constant of each species by least squares, which targets lack, eV
+    targets: Float[np.ndarray, " rows"]  # Labels less these constants
+    device: str | None  # None: NumPy; else PyTorch's name of the device for kernel blocks and factorisation
 
     @classmethod
     def of(
@@ -128,13 +94,7 @@ class System:
         return cls(maps, structures, labels, groups, layout, composition, e0, targets, device)
 
     def require_memory(self, memory_gb: float) -> None:
-        """Say how much memory a fit takes; refuse one that takes more than it may.
-
-        Raises
-        ------
-        ParameterError
-            It does.
-        """
+        """Say how much memory a fit takes; refuse one that takes more than it may."""
         n = self.layout.n_rows
         # Runs of rows hold the lower half; PyTorch factorises into a second matrix.
         matrix = 4.0 * n * (n + BLOCK) if self.device is None else 16.0 * n**2
@@ -210,11 +170,6 @@ class System:
 
         With C = K + Λ they are (C⁻¹_ss)⁻¹ (C⁻¹ y)_s for the rows s of a structure (Rasmussen and Williams (2006), eq.
         5.12, in blocks).
-
-        Raises
-        ------
-        numpy.linalg.LinAlgError
-            C is not positive definite to round-off.
         """
         lower = self.prior.copy()
         lower[np.diag_indices(len(lower))] += self.variance(noise)
@@ -233,34 +188,16 @@ class System:
 
 @dataclass(frozen=True, eq=False)
 class ForcePosterior:
-    """The whole posterior: the factor of the labels' covariance with what it takes to see it from elsewhere.
+    """The whole posterior: the factor of the labels' covariance with what it takes to see it from elsewhere."""
 
-    Attributes
-    ----------
-    system
-        The labels with the training structures' derivatives.
-    noise
-        Of the labels.
-    cholesky
-        Of the labels' covariance, noise included.
-    weights
-        That covariance's inverse times the targets.
-    """
-
-    system: System
-    noise: Noise
-    cholesky: Cholesky
-    weights: Float[np.ndarray, " rows"]
+    system: System  # The labels with the training structures' derivatives
+    noise: Noise  # Of the labels
+    cholesky: Cholesky  # Of the labels' covariance, noise included
+    weights: Float[np.ndarray, " rows"]  # That covariance's inverse times the targets
 
     @classmethod
     def of(cls, system: System, noise: Noise) -> ForcePosterior:
-        """Condition the prior on the labels.
-
-        Raises
-        ------
-        ParameterError
-            Their covariance is singular to round-off.
-        """
+        """Condition the prior on the labels."""
         n, variance = system.layout.n_rows, system.variance(noise)
         try:
             if system.device is None:
