@@ -26,6 +26,7 @@ from kernelpot.features.normalise import unit, unit_vjp
 from kernelpot.features.sum_map import SumForm, SumMap
 from kernelpot.potentials.arguments import check_species
 from kernelpot.potentials.sparse_gp import SparseGP
+from kernelpot.rules import whole
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -102,11 +103,14 @@ class Alchemy:
         final.numbers = self._numbers[1]
         check_species([self.atoms, final], self._state.features.species)
         for features, _ in self._terms:
-            if isinstance(features, KernelMap | LinearMap) and not _has_channels(features.descriptor):
-                raise ParameterError(
-                    f"alchemical atoms need descriptors with element channels, such as SOAP, got "
-                    f"{features.descriptor!r}."
-                )
+            if isinstance(features, KernelMap | LinearMap):
+                # Without channels, SOAP is that with U = I; ACSF keeps a block for every pair of elements, which U does
+                # not give.
+                descriptor = features.descriptor
+                if not isinstance(descriptor, SOAP) and getattr(descriptor, "channels", None) is None:
+                    raise ParameterError(
+                        f"alchemical atoms need descriptors with element channels, such as SOAP, got {descriptor!r}."
+                    )
 
     # ---- at one λ
 
@@ -204,9 +208,7 @@ class Alchemy:
         ParameterError
             `n` is not a whole number from 1 on.
         """
-        if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1:
-            raise ParameterError(f"`n`, the number of λ, must be a whole number from 1 on, got {n!r}; 5 is usual.")
-        x, w = np.polynomial.legendre.leggauss(int(n))
+        x, w = np.polynomial.legendre.leggauss(whole(n, "n", least=1))
         return 0.5 * (x + 1.0), 0.5 * w
 
     # ---- inside
@@ -354,12 +356,6 @@ class AlchemicalCalculator(AseCalculator):
     def dE_dlambda(self, atoms: Atoms) -> float:  # noqa: N802
         """Return dE/dλ of the atoms where they are, eV."""
         return float(self.alchemy.evaluate(self.lam, atoms, derivative=True).dE_dlambda or 0.0)
-
-
-def _has_channels(descriptor: Any) -> bool:
-    """Tell whether neighbours count in the vectors by their columns of U alone."""
-    # Without channels, SOAP is that with U = I; ACSF keeps a block for every pair of elements, which U does not give.
-    return isinstance(descriptor, SOAP) or getattr(descriptor, "channels", None) is not None
 
 
 def _checked_lambda(lam: float) -> float:

@@ -14,12 +14,13 @@ from kernelpot.errors import NotFittedError, ParameterError, SpeciesError
 from kernelpot.features.feature_map import FeatureMap
 from kernelpot.features.functionals import LinearRows, all_linear_rows
 from kernelpot.features.information import make_information
-from kernelpot.kernels import check_amplitude
+from kernelpot.kernels import DotProduct
 from kernelpot.potentials.arguments import check_species, structure_list
 from kernelpot.potentials.baselines import Baseline, Contribution
 from kernelpot.potentials.baselines.given import evaluated
 from kernelpot.potentials.fitted import Fitted
 from kernelpot.potentials.terms import Term
+from kernelpot.record import checked
 from kernelpot.rules import real, reals
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ class Planner:
         noise = own_noise if noise is None else noise
         if amplitude is None:
             amplitude = own_amplitude
-        check_amplitude(amplitude)
+        checked(DotProduct, "amplitude", amplitude)
         present = resolve(structures, keys) if labels == "present" else None
         return make_information(
             features, structures, noise, amplitude, present=present, truncate=truncate, masks=_masks(structures, masks)

@@ -34,9 +34,10 @@ from kernelpot.potentials.placed import Placed
 from kernelpot.potentials.planning import Planner
 from kernelpot.potentials.prediction import Prediction
 from kernelpot.potentials.summary import summarise
-from kernelpot.potentials.terms import Term, build, check_n_inducing, leading, terms_of
+from kernelpot.potentials.terms import Term, build, leading, terms_of
 from kernelpot.potentials.updating import Updates
 from kernelpot.progress import track
+from kernelpot.rules import MOST_SEED, whole
 from kernelpot.run import ordered
 
 if TYPE_CHECKING:
@@ -105,20 +106,17 @@ class SparseGP(Planner, Placed, Updates, Calibrating):
         precision: str = "float64",
         baseline: Baseline | None = None,
     ) -> None:
-        check_n_inducing(n_inducing)
+        self.n_inducing = whole(n_inducing, "n_inducing", least=1, usual="500 to 2000 is usual")
+        self.seed = whole(seed, "seed", most=MOST_SEED)
         check_device(device, precision)
         if not isinstance(noise, Noise | None) and noise not in SEARCHES:
             raise ParameterError(f'`noise` must be a Noise, "cv", "evidence" or "tempered", got {noise!r}.')
-        if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed < 2**32:
-            raise ParameterError(f"`seed` must be a whole number of 32 bits, 0 or more, got {seed!r}.")
         if inducing not in INDUCING:
             raise ParameterError(f"`inducing` must be one of {', '.join(INDUCING)}, got {inducing!r}.")
         if not isinstance(tolerance, float | np.floating) or not 0.0 < tolerance < 1.0:
             raise ParameterError(f"`tolerance` must lie between 0 and 1, got {tolerance!r}; 1e-10 is usual.")
         self.terms = terms_of(descriptor, kernel)
-        self.n_inducing = int(n_inducing)
         self.noise: Noise | str = Noise() if noise is None else noise
-        self.seed = int(seed)
         self.inducing = inducing
         self.tolerance = float(tolerance)
         self.device, self.precision = device, precision

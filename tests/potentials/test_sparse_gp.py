@@ -398,9 +398,9 @@ def test_evaluate_refuses_a_bare_structure_too():
 @pytest.mark.parametrize(
     ("settings", "match"),
     [
-        ({"n_inducing": 0}, "`n_inducing` must be a positive whole number, got 0"),
-        ({"n_inducing": 2.5}, "`n_inducing` must be a positive whole number"),
-        ({"n_inducing": True}, "`n_inducing` must be a positive whole number"),
+        ({"n_inducing": 0}, "`n_inducing` must be a whole number, at least 1, got 0"),
+        ({"n_inducing": 2.5}, "`n_inducing` must be a whole number, at least 1"),
+        ({"n_inducing": True}, "`n_inducing` must be a whole number, at least 1"),
         ({"noise": "loocv"}, '`noise` must be a Noise, "cv", "evidence" or "tempered", got \'loocv\''),
         ({"noise": 0.002}, '`noise` must be a Noise, "cv", "evidence" or "tempered", got 0.002'),
         ({"inducing": "best"}, "`inducing` must be one of fps, cur, random"),
