@@ -11,9 +11,9 @@ import numpy as np
 from kernelpot.archive import DAMAGE, LARGEST, Archive, arrays_of, check_numbers, damaged, read_arrays, write_archive
 from kernelpot.data.noise import KINDS, Noise
 from kernelpot.linalg.factor import Posterior
+from kernelpot.potentials.calibration import Calibration, Shape
 from kernelpot.potentials.extrapolation import Seen
-from kernelpot.potentials.fitted import Calibration, Fitted
-from kernelpot.potentials.shape import Shape
+from kernelpot.potentials.fitted import Fitted
 from kernelpot.record import record_of
 
 FORMAT = "kernelpot-sparse-gp"
@@ -65,7 +65,7 @@ def _arrays(state: Fitted) -> dict[str, np.ndarray]:
     arrays = {
         "factor": state.posterior.factor,
         "target": state.posterior.target,
-        "baseline": state.baseline,
+        "baseline": state.e0_centre,
         "e0_factor": state.e0_factor,
     }
     seen = {} if state.seen is None else arrays_of(state.seen, "seen_")
