@@ -120,10 +120,11 @@ class KernelPrior:
 
 @dataclass(frozen=True, eq=False)
 class Factor:
-    """L with L Lᵀ = K, the covariance of training labels; what is above its diagonal means nothing."""
+    """L with L Lᵀ = S K S, K the covariance of training labels; what is above its diagonal means nothing."""
 
     lower: Float[Array, "n n"]
     jitter: float = 0.0  # What was added to the diagonal beside the noise
+    scale: Float[np.ndarray, " n"] | None = None  # Diagonal of S where it is not 1; 0 of a label that says nothing
 
     @classmethod
     def of(cls, assemble: Callable[[], Float[Tensor, "n n"]]) -> Factor:
@@ -197,12 +198,15 @@ class Factor:
         return cls(lower, jitter)
 
     def half(self, rhs: Float[Array, "n k"]) -> Float[Array, "n k"]:
-        """Return L⁻¹ rhs."""
-        return forward(self.lower, rhs)
+        """Return L⁻¹ S rhs."""
+        return forward(self.lower, self._scaled(rhs))
 
     def solve(self, rhs: Float[Array, "n k"]) -> Float[Array, "n k"]:
         """Return K⁻¹ rhs."""
-        return upward(self.lower, forward(self.lower, rhs))
+        return self._scaled(upward(self.lower, self.half(rhs)))
+
+    def _scaled(self, rhs: Float[Array, "n k"]) -> Float[Array, "n k"]:
+        return rhs if self.scale is None else self.scale[:, None] * rhs
 
     def explained(self, rhs: Float[Array, "n k"]) -> Float[Array, " k"]:
         """Return bᵀK⁻¹b of each column b."""
@@ -214,7 +218,7 @@ class Factor:
         return half.T @ half
 
     def inverse(self, *, overwrite: bool = False) -> Float[Array, "n n"]:
-        """Return the lower triangle of K⁻¹, on a CPU in the place of L where that may be overwritten."""
+        """Return the lower triangle of (S K S)⁻¹, on a CPU in the place of L where that may be overwritten."""
         if isinstance(self.lower, np.ndarray):
             return lapack.dpotri(self.lower, lower=1, overwrite_c=overwrite)[0]
         import torch
@@ -226,7 +230,7 @@ class Factor:
         return torch.cholesky_inverse(self.lower)
 
     def log_determinant(self) -> float:
-        """Return log |K|."""
+        """Return log |S K S|."""
         diagonal = self.lower.diagonal()
         return 2.0 * float((np.log(diagonal) if isinstance(diagonal, np.ndarray) else diagonal.log()).sum())
 
