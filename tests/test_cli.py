@@ -514,10 +514,8 @@ def test_interruption_exits_130_with_one_line(tmp_path):
 
 @pytest.mark.slow
 def test_demo_needs_no_file(tmp_path):
-    start = time.monotonic()
     done = kernelpot_command("demo", "--json", "demo.json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert time.monotonic() - start < 240
     assert "chosen by" in done.stdout
     assert sorted(path.name for path in tmp_path.iterdir()) == ["demo.json", "report.html"]
     assert len(json.loads((tmp_path / "demo.json").read_text())["chosen"]) == 25

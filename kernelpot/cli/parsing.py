@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from types import NoneType
 from typing import Annotated, Any, Literal, NoReturn, Union, get_args, get_origin, get_type_hints
@@ -120,7 +120,10 @@ def _unwrapped(hint: Any) -> tuple[Any, list[Any]]:
 
 def positive(text: str) -> float:
     """Parse a positive finite number."""
-    value = _number(text)
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be a number, got {text!r}") from None
     if not (math.isfinite(value) and value > 0):
         raise argparse.ArgumentTypeError(f"must be a positive number, got {text!r}")
     return value
@@ -131,22 +134,31 @@ def positive_or_none(text: str) -> float | None:
     return None if text.lower() == "none" else positive(text)
 
 
-def positive_int(text: str) -> int:
-    """Parse a whole number of at least 1."""
-    return _whole(text, 1)
-
-
-def natural(text: str) -> int:
-    """Parse a whole number of at least 0."""
-    return _whole(text, 0)
-
-
-def seed(text: str) -> int:
-    """Parse a seed, a whole number of 32 bits."""
-    value = _whole(text, 0)
-    if value > LARGEST_SEED:
-        raise argparse.ArgumentTypeError(f"must be at most {LARGEST_SEED}, got {text}")
+def power(text: str) -> float:
+    """Parse the power of N_atoms in a cost."""
+    if (value := positive(text)) > 10:
+        raise argparse.ArgumentTypeError(f"must be at most 10, got {text!r}")
     return value
+
+
+def whole(least: int, most: int | None = None) -> Callable[[str], int]:
+    """Make a rule for whole numbers between two limits, included."""
+
+    def rule(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"must be a whole number, got {text!r}") from None
+        if value < least:
+            raise argparse.ArgumentTypeError(f"must be at least {least}, got {text}")
+        if most is not None and value > most:
+            raise argparse.ArgumentTypeError(f"must be at most {most}, got {text}")
+        return value
+
+    return rule
+
+
+positive_int, natural, seed = whole(1), whole(0), whole(0, LARGEST_SEED)
 
 
 def noise(text: str) -> str | tuple[float | None, ...]:
@@ -175,25 +187,19 @@ def numbers(text: str) -> tuple[int, ...]:
     found: list[int] = []
     for part in text.split(","):
         first, dash, last = part.partition("-")
-        start = _whole(first, 0)
-        stop = _whole(last, start) if dash else start
-        if stop > MOST:
-            raise argparse.ArgumentTypeError(f"must be structure numbers of at most {MOST}, got {stop}")
-        found += range(start, stop + 1)
+        start = whole(0, MOST)(first)
+        found += range(start, 1 + (whole(start, MOST)(last) if dash else start))
     return tuple(found)
 
 
 def quota(text: str) -> tuple[str, int | tuple[int, int]]:
     """Parse ``GROUP=MOST`` or ``GROUP=LEAST-MOST``."""
     name, equals, limits = text.rpartition("=")
-    if any(len(limit) > len(str(MOST)) for limit in limits.split("-")):
-        raise argparse.ArgumentTypeError(f"must limit a group to at most {MOST}, got {text!r}")
     if not equals or not name:
         raise argparse.ArgumentTypeError(f"must look like GROUP=MOST or GROUP=LEAST-MOST, got {text!r}")
     least, dash, most = limits.partition("-")
-    if not dash:
-        return name, _whole(least, 0)
-    return name, (_whole(least, 0), _whole(most, 0))
+    limit = whole(0, MOST)
+    return name, (limit(least), limit(most)) if dash else limit(least)
 
 
 def criterion(text: str) -> str | dict[str, float]:
@@ -207,28 +213,3 @@ def criterion(text: str) -> str | dict[str, float]:
     if len({name for name, _, _ in parts}) < len(parts):
         raise argparse.ArgumentTypeError(f"must name every criterion once, got {text!r}")
     return text if not parts[0][1] else {name: positive(weight) for name, _, weight in parts}
-
-
-def power(text: str) -> float:
-    """Parse the power of N_atoms in a cost."""
-    value = positive(text)
-    if value > 10:
-        raise argparse.ArgumentTypeError(f"must be at most 10, got {text!r}")
-    return value
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"must be a number, got {text!r}") from None
-
-
-def _whole(text: str, least: int) -> int:
-    try:
-        value = int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"must be a whole number, got {text!r}") from None
-    if value < least:
-        raise argparse.ArgumentTypeError(f"must be at least {least}, got {text}")
-    return value

@@ -65,26 +65,15 @@ class Plan:
 
 @dataclass(frozen=True)
 class Arm:
-    """One way to choose, and what a potential fitted to its choice is worth on the held-out structures.
+    """One way to choose, and what a potential fitted to its choice is worth on the held-out structures."""
 
-    Attributes
-    ----------
-    name
-        How the structures were chosen.
-    indices
-        The structures, as numbers in the pool.
-    curve
-        Criterion after each pick: mean predicted variance over the pool, without labels.
-    energy
-        Held-out energies per atom, eV/atom: rows reference, predicted, std (NaN for rivals, as it takes longer).
-    forces
-        Held-out force components, eV/Å: rows reference, predicted, std (NaN for rivals).
-    """
-
-    name: str
-    indices: Int[np.ndarray, " chosen"]
+    name: str  # How the structures were chosen
+    indices: Int[np.ndarray, " chosen"]  # The structures, as numbers in the pool
+    # Criterion after each pick: mean predicted variance over the pool, without labels
     curve: Float[np.ndarray, chosen_plus_1]
+    # Held-out energies per atom, eV/atom: rows reference, predicted, std (NaN for rivals, as it takes longer)
     energy: Float[np.ndarray, "3 structures"]
+    # Held-out force components, eV/Å: rows reference, predicted, std (NaN for rivals)
     forces: Float[np.ndarray, "3 components"]
 
     def score(self, kind: str) -> dict[str, float]:
@@ -101,28 +90,14 @@ class Arm:
 
 @dataclass(frozen=True)
 class Dynamics:
-    """A run at constant energy under the fitted potential.
+    """A run at constant energy under the fitted potential."""
 
-    Attributes
-    ----------
-    formula
-        What moved.
-    times
-        Times, ps.
-    total, potential
-        Energies relative to the start, meV/atom.
-    temperature
-        Instantaneous temperature, K.
-    force_rmse
-        Error of the forces against EMT along the run, eV/Å.
-    """
-
-    formula: str
-    times: Float[np.ndarray, " frames"]
-    total: Float[np.ndarray, " frames"]
+    formula: str  # What moved
+    times: Float[np.ndarray, " frames"]  # Times, ps
+    total: Float[np.ndarray, " frames"]  # total, potential: Energies relative to the start, meV/atom
     potential: Float[np.ndarray, " frames"]
-    temperature: Float[np.ndarray, " frames"]
-    force_rmse: float
+    temperature: Float[np.ndarray, " frames"]  # Instantaneous temperature, K
+    force_rmse: float  # Error of the forces against EMT along the run, eV/Å
 
     @property
     def drift(self) -> float:
@@ -133,33 +108,15 @@ class Dynamics:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Everything that the report shows.
+    """Everything that the report shows."""
 
-    Attributes
-    ----------
-    plan
-        What was asked for.
-    kinds
-        Kind of each structure of the pool.
-    means
-        Mean descriptor of each structure of the pool.
-    arms
-        The design's arm first, then the rivals: k-means, farthest points, random ones.
-    dynamics
-        The molecular dynamics under the potential of the first arm.
-    model
-        Settings of that potential after the fit, as text.
-    seconds
-        Time of each stage, s.
-    """
-
-    plan: Plan
-    kinds: tuple[str, ...]
-    means: Float[np.ndarray, "structures components"]
-    arms: tuple[Arm, ...]
-    dynamics: Dynamics
-    model: Mapping[str, str]
-    seconds: Mapping[str, float]
+    plan: Plan  # What was asked for
+    kinds: tuple[str, ...]  # Kind of each structure of the pool
+    means: Float[np.ndarray, "structures components"]  # Mean descriptor of each structure of the pool
+    arms: tuple[Arm, ...]  # The design's arm first, then the rivals: k-means, farthest points, random ones
+    dynamics: Dynamics  # The molecular dynamics under the potential of the first arm
+    model: Mapping[str, str]  # Settings of that potential after the fit, as text
+    seconds: Mapping[str, float]  # Time of each stage, s
 
     @property
     def chosen(self) -> Arm:
@@ -199,18 +156,7 @@ class Outcome:
 
 
 def run(plan: Plan) -> Outcome:
-    """Do the whole job.
-
-    Parameters
-    ----------
-    plan
-        Sizes and seed.
-
-    Returns
-    -------
-    Outcome
-        Choices, held-out errors of every arm, molecular dynamics, times.
-    """
+    """Do the whole job."""
     clock = _Clock()
     say(f"1/5 making {plan.n_pool} Cu-Au structures, and {plan.n_test} held-out ones")
     pool = structures(plan.n_pool, seed=plan.seed)

@@ -305,12 +305,7 @@ class Exact:
         if folds is None:
             precision = host(inverse.diagonal())
             return LeftOut.one_by_one(dual / precision[:, None], 1.0 / precision)
-        inverse, error, variance = host(inverse), np.empty_like(dual), np.empty(len(dual))
-        for number in np.unique(folds):
-            fold = np.flatnonzero(folds == number)
-            block = mirrored(inverse[np.ix_(fold, fold)])
-            error[fold], variance[fold] = np.linalg.solve(block, dual[fold]), np.linalg.inv(block).diagonal()
-        return LeftOut(error, variance, folds, np.ones(len(folds), dtype=np.int64))
+        return in_folds(host(inverse), dual, folds)
 
     def log_evidence(self) -> float:
         """Return the log marginal likelihood (alg. 2.1, line 7)."""
@@ -326,6 +321,18 @@ def log_density(system: System, dual: Float[Array, "n outputs"], labels: Float[A
     n, outputs = labels.shape
     volume = system.log_determinant() + n * float(np.log(2.0 * np.pi))
     return -0.5 * float((labels * dual).sum()) - 0.5 * outputs * volume
+
+
+def in_folds(
+    inverse: Float[np.ndarray, "n n"], dual: Float[np.ndarray, "n outputs"], folds: Int[np.ndarray, " n"]
+) -> LeftOut:
+    """Return errors of labels given those of other folds, from the lower triangle of K⁻¹ and K⁻¹ labels."""
+    error, variance = np.empty_like(dual), np.empty(len(dual))
+    for number in np.unique(folds):
+        fold = np.flatnonzero(folds == number)
+        block = mirrored(inverse[np.ix_(fold, fold)])
+        error[fold], variance[fold] = np.linalg.solve(block, dual[fold]), np.linalg.inv(block).diagonal()
+    return LeftOut(error, variance, folds, np.ones(len(folds), dtype=np.int64))
 
 
 def host(values: Array) -> np.ndarray:

@@ -11,12 +11,11 @@ from jaxtyping import Bool, Float, Int
 
 from kernelpot.data.check import place
 from kernelpot.data.labels import Labels, resolve
+from kernelpot.data.stream import structure_list
 from kernelpot.errors import LabelError
-from kernelpot.potentials.arguments import require_potential, structure_list
-from kernelpot.potentials.prediction import Prediction, Predictor
-from kernelpot.potentials.residuals import Residuals, residuals_of
-from kernelpot.potentials.shape import NORMAL, ONE, Shape
-from kernelpot.potentials.summary import UNITS
+from kernelpot.potentials.calibration import NORMAL, ONE, Residuals, Shape
+from kernelpot.potentials.prediction import Prediction, Predictor, require_potential, residuals_of
+from kernelpot.units import MILLI
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -70,21 +69,36 @@ class KindScore:
     rank: float = float("nan")
     ceiling: float = float("nan")
 
+    @classmethod
+    def of(cls, r: Residuals, silent: Bool[np.ndarray, " n"], shape: Shape) -> KindScore:
+        """Judge one kind; labels that are `silent` count in errors alone."""
+        size = np.abs(r.error)
+        told = r.take(~silent)
+        known = bool(len(told.error) and np.isfinite(told.std).all() and (told.std > 0).all())
+        inside_68 = inside_95 = log_score = rank = ceiling = float("nan")
+        if known:
+            z = np.abs(told.error) / told.std
+            inside_68, inside_95 = (float(np.mean(z <= shape.quantile(level))) for level in (ONE, 0.95))
+            log_score = float(np.mean(shape.log_density(told.error, told.std)))
+            rank, ceiling = rank_and_ceiling(told.error, told.std)
+        return cls(
+            n=len(size),
+            mae=float(size.mean()),
+            rmse=float(np.sqrt(np.mean(r.error**2))),
+            worst=float(size.max()),
+            coverage_68=inside_68,
+            coverage_95=inside_95,
+            log_score=log_score,
+            rank=rank,
+            ceiling=ceiling,
+        )
+
 
 @dataclass(frozen=True)
 class Scores:
-    """Scores of each kind over all structures, then over each group of structures (`config_type`).
+    """Scores of each kind over all structures, then in each group (`config_type`) where there are two or more.
 
-    Attributes
-    ----------
-    overall
-        Scores of each kind.
-    groups
-        Scores of each kind in each group; empty where there are fewer than two groups.
-    n_structures
-        Structures compared.
-    worst_at
-        Structure with the largest error of each kind: its file and number where known, else its number.
+    `worst_at` names the structure with the largest error of each kind: its file and number where known.
     """
 
     overall: Mapping[str, KindScore]
@@ -109,7 +123,7 @@ class Scores:
         lines = [head.rstrip()]
         for name, kinds in [("all", self.overall), *self.groups.items()]:
             for kind, s in kinds.items():
-                unit, scale = UNITS[kind]
+                unit, scale = MILLI[kind], 1e3
                 numbers = "".join(f"{scale * v:>10.2f}" for v in (s.mae, s.rmse, s.worst))
                 inside = "".join(
                     "        " if np.isnan(v) else f"{100 * v:>7.1f}%" for v in (s.coverage_68, s.coverage_95)
@@ -151,11 +165,7 @@ def evaluate(
     ParameterError
         The structures are no list, or there is none; or the model is no potential.
     """
-    require_potential(model)
-    structures = structure_list(structures)
-    labels = resolve(structures, keys)
-    if not any(labels.present(kind).any() for kind in UNITS):
-        raise LabelError("evaluate needs labels, found none; name them with keys={'energy': ..., 'forces': ...}.")
+    structures, labels = _labelled(model, structures, keys, "evaluate")
     names = [place(atoms, number) for number, atoms in enumerate(structures)]
     return score(model.predict(structures, uncertainty=uncertainty), labels, names_of(structures), names)
 
@@ -165,9 +175,9 @@ def score(prediction: Prediction, labels: Labels, groups: Sequence[str], names: 
     names = [f"structure {s} (from 0)" for s in range(len(labels))] if names is None else names
     residuals = residuals_of(prediction, labels)
     overall, named = _compared(
-        residuals, groups, lambda kind, r, silent: _score(r, silent, prediction.shape.get(kind, NORMAL))
+        residuals, groups, lambda kind, r, silent: KindScore.of(r, silent, prediction.shape.get(kind, NORMAL))
     )
-    worst = {kind: names[int(r.structure[np.abs(r.error).argmax()])] for kind, r in residuals.items()}
+    worst = {kind: names[int(r.witness[np.abs(r.error).argmax()])] for kind, r in residuals.items()}
     return Scores(overall, named if len(named) > 1 else {}, len(labels), worst)
 
 
@@ -183,7 +193,7 @@ def _compared(
     silent = {kind: r.silent for kind, r in residuals.items()}
 
     def of(members: Bool[np.ndarray, " structures"]) -> dict[str, Judged]:
-        here = {kind: members[r.structure] for kind, r in residuals.items()}
+        here = {kind: members[r.witness] for kind, r in residuals.items()}
         found = {
             kind: judge(kind, r.take(here[kind]), silent[kind][here[kind]])
             for kind, r in residuals.items()
@@ -193,29 +203,6 @@ def _compared(
 
     every = np.array(names)
     return of(np.ones(len(every), dtype=bool)), {name: of(every == name) for name in sorted({n for n in names if n})}
-
-
-def _score(r: Residuals, silent: Bool[np.ndarray, " n"], shape: Shape) -> KindScore:
-    size = np.abs(r.error)
-    told = r.take(~silent)
-    known = bool(len(told.error) and np.isfinite(told.std).all() and (told.std > 0).all())
-    inside_68 = inside_95 = log_score = rank = ceiling = float("nan")
-    if known:
-        z = np.abs(told.error) / told.std
-        inside_68, inside_95 = (float(np.mean(z <= shape.quantile(level))) for level in (ONE, 0.95))
-        log_score = float(np.mean(shape.log_density(told.error, told.std)))
-        rank, ceiling = rank_and_ceiling(told.error, told.std)
-    return KindScore(
-        n=len(size),
-        mae=float(size.mean()),
-        rmse=float(np.sqrt(np.mean(r.error**2))),
-        worst=float(size.max()),
-        coverage_68=inside_68,
-        coverage_95=inside_95,
-        log_score=log_score,
-        rank=rank,
-        ceiling=ceiling,
-    )
 
 
 def _plain(score: KindScore) -> dict[str, float | int | None]:
@@ -231,6 +218,27 @@ class Measured:
 
     def __str__(self) -> str:
         return f"{self.value:.3g} ± {self.error:.2g}"
+
+    @classmethod
+    def mean(
+        cls,
+        values: Float[np.ndarray, " n"],
+        structure: Int[np.ndarray, " n"],
+        resamples: Int[np.ndarray, "resamples structures"],
+    ) -> Measured:
+        """Return a mean over labels, which belong to structures that each resample holds so many times."""
+        n = resamples.shape[1]
+        sums, counts = np.bincount(structure, values, n), np.bincount(structure, minlength=n)
+        drawn = resamples @ counts
+        kept = drawn > 0
+        means = (resamples @ sums)[kept] / drawn[kept]
+        return cls(float(np.mean(values)), float(np.std(means)) if len(means) > 1 else float("nan"))
+
+    @property
+    def root(self) -> Measured:
+        """Its square root."""
+        root = float(np.sqrt(self.value))
+        return Measured(root, self.error / (2.0 * root) if root > 0.0 else 0.0)
 
 
 @dataclass(frozen=True)
@@ -270,18 +278,44 @@ class KindReliability:
     bin_std: tuple[float, ...]
     bin_rmse: tuple[Measured, ...]
 
+    @classmethod
+    def of(cls, whole: Residuals, silent: Bool[np.ndarray, " n"], shape: Shape, seed: int) -> KindReliability:
+        """Judge one kind by its labels that are not `silent`, of which there must be any."""
+        r = whole.take(~silent)
+        members, structure = np.unique(r.witness, return_inverse=True)
+        # How often each structure is drawn in each resample.
+        resamples = np.zeros((0, 1), dtype=np.int64)
+        if len(members) > 1:
+            shares = np.full(len(members), 1.0 / len(members))
+            resamples = np.random.default_rng(seed).multinomial(len(members), shares, size=RESAMPLES)
+        z = np.abs(r.error) / np.maximum(r.std, 1e-300)
+
+        def mean(values: np.ndarray) -> Measured:
+            return Measured.mean(values, structure, resamples)
+
+        observed = tuple(mean((z <= shape.quantile(level)).astype(float)) for level in EXPECTED)
+        order = np.array_split(np.argsort(r.std, kind="stable"), min(BINS, len(z)))
+        squared = r.error**2
+        rank, ceiling = rank_and_ceiling(r.error, r.std, seed=seed)
+        return cls(
+            n=len(z),
+            n_structures=len(members),
+            silent=float(silent.mean()),
+            expected=EXPECTED,
+            observed=observed,
+            coverage_68=observed[EXPECTED.index(ONE)],
+            coverage_95=observed[EXPECTED.index(0.95)],
+            log_score=mean(shape.log_density(r.error, np.maximum(r.std, 1e-300))),
+            rank=rank,
+            ceiling=ceiling,
+            bin_std=tuple(float(np.sqrt(np.mean(r.std[bin_] ** 2))) for bin_ in order),
+            bin_rmse=tuple(Measured.mean(squared[bin_], structure[bin_], resamples).root for bin_ in order),
+        )
+
 
 @dataclass(frozen=True)
 class Reliability:
-    """Reliability of each kind over all structures, then in each group (`config_type`).
-
-    Attributes
-    ----------
-    overall
-        Of each kind.
-    groups
-        Of each kind in each group; empty where there are fewer than two groups.
-    """
+    """Reliability of each kind over all structures, then in each group (`config_type`) where there are two or more."""
 
     overall: Mapping[str, KindReliability]
     groups: Mapping[str, Mapping[str, KindReliability]]
@@ -351,12 +385,20 @@ def reliability(
     if structures is None:
         prediction, train = model.left_out(folds=folds, groups=groups)
         return reliability_of(prediction, train.labels, names_of(train.structures), seed=seed)
+    structures, labels = _labelled(model, structures, keys, "reliability")
+    return reliability_of(model.predict(structures), labels, names_of(structures), seed=seed)
+
+
+def _labelled(
+    model: object, structures: Sequence[Atoms], keys: Mapping[str, str | None] | None, what: str
+) -> tuple[list[Atoms], Labels]:
+    """Return structures and their labels, for a potential."""
     require_potential(model)
     structures = structure_list(structures)
     labels = resolve(structures, keys)
-    if not any(labels.present(kind).any() for kind in UNITS):
-        raise LabelError("reliability needs labels, found none; name them with keys={'energy': ..., 'forces': ...}.")
-    return reliability_of(model.predict(structures), labels, names_of(structures), seed=seed)
+    if not any(labels.present(kind).any() for kind in MILLI):
+        raise LabelError(f"{what} needs labels, found none; name them with keys={{'energy': ..., 'forces': ...}}.")
+    return structures, labels
 
 
 def names_of(structures: Sequence[Atoms]) -> list[str]:
@@ -371,7 +413,7 @@ def reliability_of(prediction: Prediction, labels: Labels, names: Sequence[str],
         residuals_of(prediction, labels),
         names,
         lambda kind, r, silent: (
-            None if silent.all() else _reliability(r, silent, prediction.shape.get(kind, NORMAL), seed)
+            None if silent.all() else KindReliability.of(r, silent, prediction.shape.get(kind, NORMAL), seed)
         ),
     )
     groups = {name: kinds for name, kinds in groups.items() if kinds}
@@ -403,55 +445,3 @@ def _standard_ranks(values: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
     spread = ranks.std()
     result: np.ndarray = (ranks - ranks.mean()) / (spread if spread > 0.0 else 1.0)
     return result
-
-
-def _reliability(whole: Residuals, silent: Bool[np.ndarray, " n"], shape: Shape, seed: int) -> KindReliability:
-    r = whole.take(~silent)
-    members, structure = np.unique(r.structure, return_inverse=True)
-    # How often each structure is drawn in each resample.
-    resamples = np.zeros((0, 1), dtype=np.int64)
-    if len(members) > 1:
-        shares = np.full(len(members), 1.0 / len(members))
-        resamples = np.random.default_rng(seed).multinomial(len(members), shares, size=RESAMPLES)
-    z = np.abs(r.error) / np.maximum(r.std, 1e-300)
-
-    def mean(values: np.ndarray) -> Measured:
-        return _mean(values, structure, resamples)
-
-    observed = tuple(mean((z <= shape.quantile(level)).astype(float)) for level in EXPECTED)
-    order = np.array_split(np.argsort(r.std, kind="stable"), min(BINS, len(z)))
-    squared = r.error**2
-    rank, ceiling = rank_and_ceiling(r.error, r.std, seed=seed)
-    return KindReliability(
-        n=len(z),
-        n_structures=len(members),
-        silent=float(silent.mean()),
-        expected=EXPECTED,
-        observed=observed,
-        coverage_68=observed[EXPECTED.index(ONE)],
-        coverage_95=observed[EXPECTED.index(0.95)],
-        log_score=mean(shape.log_density(r.error, np.maximum(r.std, 1e-300))),
-        rank=rank,
-        ceiling=ceiling,
-        bin_std=tuple(float(np.sqrt(np.mean(r.std[bin_] ** 2))) for bin_ in order),
-        bin_rmse=tuple(_root(_mean(squared[bin_], structure[bin_], resamples)) for bin_ in order),
-    )
-
-
-def _mean(
-    values: Float[np.ndarray, " n"],
-    structure: Int[np.ndarray, " n"],
-    resamples: Int[np.ndarray, "resamples structures"],
-) -> Measured:
-    """Mean over labels with its standard error over structures."""
-    n = resamples.shape[1]
-    sums, counts = np.bincount(structure, values, n), np.bincount(structure, minlength=n)
-    drawn = resamples @ counts
-    kept = drawn > 0
-    means = (resamples @ sums)[kept] / drawn[kept]
-    return Measured(float(np.mean(values)), float(np.std(means)) if len(means) > 1 else float("nan"))
-
-
-def _root(mean: Measured) -> Measured:
-    root = float(np.sqrt(mean.value))
-    return Measured(root, mean.error / (2.0 * root) if root > 0.0 else 0.0)

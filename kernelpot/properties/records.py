@@ -9,11 +9,9 @@ from typing import Any
 import numpy as np
 
 from kernelpot.archive import write_archive
-from kernelpot.descriptors import named
-from kernelpot.descriptors.pairs import TwoBody
-from kernelpot.descriptors.protocol import Descriptor
 from kernelpot.inference.dense import Exact
 from kernelpot.properties.inputs import KernelRows, Precomputed
+from kernelpot.record import record_of
 from kernelpot.structures.composites import EncodedPair, Product, Scaled, Sum
 from kernelpot.structures.encoded import Encoded
 from kernelpot.structures.structure_kernel import StructureKernel, kernel_of_environments
@@ -83,7 +81,7 @@ def kernel_of(settings: Mapping[str, Any]) -> Any:
         raise ValueError(f"there is no kernel of the name {name!r}")
     of_environments = kernel_of_environments(settings["kernel"])
     kernel = StructureKernel(
-        descriptor_of(settings["descriptor"]),
+        record_of("descriptor", settings["descriptor"]),
         with_length(of_environments) if isinstance(of_environments, VectorKernel) else of_environments,
         combine=settings["combine"],
         normalise=settings["normalise"],
@@ -99,21 +97,6 @@ def with_length(kernel: VectorKernel) -> VectorKernel:
     if kernel.length is None:
         raise ValueError(f"a fitted kernel {kernel.kind!r} must have a length, found none")
     return kernel
-
-
-def descriptor_of(settings: Mapping[str, Any]) -> Descriptor:
-    """Make the descriptor that `settings` describes, out of a closed list of classes."""
-    # Here, as DScribe takes seconds to import, and few models have it.
-    if settings["name"] == "DScribe":
-        from kernelpot.structures.dscribe import DScribe
-
-        return DScribe.from_settings(settings)
-    descriptor = named.descriptor_of(dict(settings))
-    with np.errstate(all="ignore"):
-        checked = descriptor.species is not None and not isinstance(descriptor, TwoBody)
-        if checked and not descriptor.is_finite():  # type: ignore[union-attr]
-            raise ValueError("the radial basis is not finite")
-    return descriptor
 
 
 def item_arrays(items: Any, prefix: str) -> dict[str, np.ndarray]:

@@ -13,9 +13,13 @@ from typing import Any
 from kernelpot.archive import replacing
 from kernelpot.errors import DataError, ParameterError
 from kernelpot.progress import say
+from kernelpot.rules import whole
 
 FORMAT = "kernelpot tune 1"
 """First word of the first line of a journal's file."""
+
+MINUTES = 10.0
+"""Time where neither a time nor a number of fits is given."""
 
 ETA = 3
 """One candidate in this many goes on to the next rung."""
@@ -158,6 +162,16 @@ class Budget:
     fits: int | None = None
     spent: float = 0.0
     done: int = 0
+
+    @classmethod
+    def of(cls, minutes: float | None, fits: int | None) -> Budget:
+        """Return what a user gave; `MINUTES` where that is nothing."""
+        if minutes is not None and not (math.isfinite(minutes) and minutes > 0):
+            raise ParameterError(f"`budget_minutes` must be a positive number of minutes, got {minutes}; 10 is usual.")
+        if minutes is None and fits is None:
+            minutes = MINUTES
+        seconds = math.inf if minutes is None else 60.0 * minutes
+        return cls(seconds, None if fits is None else whole(fits, "max_fits", least=1))
 
     def __str__(self) -> str:
         """Say what is spent of what there is."""

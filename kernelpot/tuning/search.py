@@ -17,15 +17,14 @@ import numpy as np
 from kernelpot.archive import replacing
 from kernelpot.data.check import validate
 from kernelpot.data.labels import Labels, resolve
+from kernelpot.data.stream import structure_list
 from kernelpot.descriptors.soap.definition import SOAP
 from kernelpot.errors import ParameterError
-from kernelpot.potentials.arguments import structure_list
 from kernelpot.potentials.baselines import Baseline
 from kernelpot.potentials.baselines.given import as_baseline
 from kernelpot.potentials.fitting import require_labels
 from kernelpot.potentials.sparse_gp import SparseGP
 from kernelpot.progress import say
-from kernelpot.rules import whole
 from kernelpot.tuning.candidates import Space, candidates, default_model, default_space
 from kernelpot.tuning.halving import Bench, Budget, Journal, Settings, Trial, climb, halve
 from kernelpot.tuning.scoring import INDUCING_SHARES, SHARES, FitOptions, HowToFit, Parts, Scorer, telling_kinds
@@ -159,11 +158,6 @@ def _short(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-MINUTES = 10.0
-"""Time where neither a time nor a number of fits is given."""
-
-OBJECTIVES = ("cv", "groups")
-
 CLIMB_SHARE = 0.3
 """Share of the time that is kept for more inducing environments."""
 
@@ -246,7 +240,7 @@ def tune(
     unknown = sorted(set(options) - set(FitOptions.__annotations__))
     if unknown:
         raise TypeError(f"tune() got an unexpected keyword argument {unknown[0]!r}")
-    budget, how = _budget(budget_minutes, max_fits), HowToFit(keys, seed, **options)
+    budget, how = Budget.of(budget_minutes, max_fits), HowToFit(keys, seed, **options)
     structures = structure_list(train)
     validate(structures)
     labels = resolve(structures, keys)
@@ -292,16 +286,6 @@ def tune(
         notes=tuple(search.notes),
         interrupted=search.interrupted,
         build=make,
-    )
-
-
-def _budget(minutes: float | None, fits: int | None) -> Budget:
-    if minutes is not None and not (math.isfinite(minutes) and minutes > 0):
-        raise ParameterError(f"`budget_minutes` must be a positive number of minutes, got {minutes}; 10 is usual.")
-    if minutes is None and fits is None:
-        minutes = MINUTES
-    return Budget(
-        math.inf if minutes is None else 60.0 * minutes, None if fits is None else whole(fits, "max_fits", least=1)
     )
 
 

@@ -64,7 +64,17 @@ def choose_noise(
     usual noises on, until no neighbour is better. Of noises whose errors are alike the largest are taken, as smaller
     ones would make the model surer of itself than the errors warrant.
     """
-    part = _part(labels, kinds, most_labels(memory_gb), seed)
+    sizes = np.zeros(len(labels), dtype=np.int64)
+    for kind in kinds:
+        sizes += labels.present(kind) * (1 if kind == "energy" else 3 * labels.n_atoms)
+    usable = np.flatnonzero(sizes > 0)
+    if len(usable) < FEWEST:
+        raise ParameterError(
+            f'`noise="cv"` needs at least {FEWEST} structures with labels, found {len(usable)}; give a Noise.'
+        )
+    order = usable[np.random.default_rng(seed).permutation(len(usable))]
+    most = int(np.searchsorted(np.cumsum(sizes[order]), most_labels(memory_gb), side="right"))
+    part = sorted(order[: max(FEWEST, most)].tolist())
     system = System.of(maps, [structures[k] for k in part], labels.take(part), kinds)
 
     def score(point: Exponents) -> float:
@@ -72,7 +82,7 @@ def choose_noise(
             found = system.left_out(_noise(kinds, point))
         except np.linalg.LinAlgError:
             return np.inf
-        return sum(float(np.log(max(np.sqrt(np.mean(e**2)), ROUNDING))) for e in found.values() if len(e))
+        return sum(float(np.log(max(float(left.rmse), ROUNDING))) for left in found.values() if len(left))
 
     best, value, n = descend(score, tuple(START[kind] for kind in kinds), TIE)
     if not np.isfinite(value):
@@ -117,21 +127,6 @@ def most_labels(memory_gb: float) -> int:
     """
     matrices = 1 + min(count(), NEIGHBOURS)
     return min(MOST_LABELS, int(np.sqrt(memory_gb * 1e9 / (8.0 * matrices))))
-
-
-def _part(labels: Labels, kinds: Sequence[str], most: int, seed: int) -> list[int]:
-    """Draw structures with labels until these are enough."""
-    sizes = np.zeros(len(labels), dtype=np.int64)
-    for kind in kinds:
-        sizes += labels.present(kind) * (1 if kind == "energy" else 3 * labels.n_atoms)
-    usable = np.flatnonzero(sizes > 0)
-    if len(usable) < FEWEST:
-        raise ParameterError(
-            f'`noise="cv"` needs at least {FEWEST} structures with labels, found {len(usable)}; give a Noise.'
-        )
-    order = usable[np.random.default_rng(seed).permutation(len(usable))]
-    n = max(FEWEST, int(np.searchsorted(np.cumsum(sizes[order]), most, side="right")))
-    return sorted(order[:n].tolist())
 
 
 def _noise(kinds: Sequence[str], point: Exponents) -> Noise:
