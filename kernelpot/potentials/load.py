@@ -12,7 +12,8 @@ from kernelpot.data.noise import Noise
 from kernelpot.errors import ModelFileError, ParameterError
 from kernelpot.linalg.devices import check_device
 from kernelpot.potentials.baselines.given import matched, recorded
-from kernelpot.potentials.files import FORCES, read_forces, read_model
+from kernelpot.potentials.files import read_model
+from kernelpot.potentials.force.force_files import FORMAT, read_forces
 from kernelpot.potentials.force.force_ridge import ForceRidge
 from kernelpot.potentials.sparse_gp import SparseGP
 from kernelpot.potentials.terms import Term
@@ -73,7 +74,7 @@ def load(
 
 def _potential(archive: Archive, baseline: object, device: str | None, precision: str) -> SparseGP | ForceRidge:
     path = archive.path
-    if archive.format == FORCES[0]:
+    if archive.format == FORMAT:
         return _forces(archive, baseline, device, precision)
     settings, state = read_model(archive)
     try:

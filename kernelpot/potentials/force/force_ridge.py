@@ -22,8 +22,8 @@ from kernelpot.features.derivative_map import DerivativeMap
 from kernelpot.features.inducing import chunks, species_of
 from kernelpot.kernels import DotProduct, Gaussian
 from kernelpot.linalg.devices import check_device
-from kernelpot.potentials.files import write_forces
 from kernelpot.potentials.fitting import require_labels
+from kernelpot.potentials.force.force_files import write_forces
 from kernelpot.potentials.force.force_noise import choose_noise
 from kernelpot.potentials.force.force_system import ForcePosterior, ForceState, System
 from kernelpot.potentials.prediction import Mean, Prediction, join
