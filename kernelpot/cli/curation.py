@@ -14,7 +14,7 @@ from kernelpot.cli.options import NOISE_DEFAULTS
 from kernelpot.cli.output import check_outputs, show, write_json
 from kernelpot.errors import ParameterError, StoreError
 from kernelpot.linalg.store import require_zarr
-from kernelpot.pools.manifest import differences
+from kernelpot.pools.block_store import differences
 from kernelpot.progress import say
 from kernelpot.replacing import replacing
 

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from kernelpot.design.checks import KINDS
+from kernelpot.design.blocks import KINDS
 from kernelpot.design.criteria import IV, A, Compound, Criterion, D, Ds, E, G, L, MeanVariance, V, c
-from kernelpot.design.duplicates import duplicates
+from kernelpot.design.information import duplicates
 from kernelpot.design.information import Information, require
 from kernelpot.design.limits import (
     Budget,
@@ -24,7 +24,7 @@ from kernelpot.design.limits import (
     read_quotas,
 )
 from kernelpot.design.precision import Precision
-from kernelpot.design.rules import Rules
+from kernelpot.design.task import Rules
 from kernelpot.errors import ParameterError
 from kernelpot.rules import MOST_SEED, reals, whole
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kernelpot.goals.cells import strained, strained_pairs, vacancy
+from kernelpot.goals.elastic import strained, strained_pairs, vacancy
 from kernelpot.goals.cheapest import Plan, cheapest
 from kernelpot.goals.elastic import bulk_modulus, elastic_constants
 from kernelpot.goals.energies import (
@@ -15,7 +15,7 @@ from kernelpot.goals.energies import (
     vacancy_energy,
 )
 from kernelpot.goals.goal import Goal
-from kernelpot.goals.quantities import Quantities
+from kernelpot.goals.goal import Quantities
 
 __all__ = [
     "Goal",

@@ -11,8 +11,8 @@ from jaxtyping import Bool, Float, Int
 
 from kernelpot.data.labels import resolve
 from kernelpot.data.noise import KINDS
-from kernelpot.design.advice.expected import UNITS, ErrorsByKind, row_variances
-from kernelpot.design.duplicates import duplicates
+from kernelpot.design.advice.findings import UNITS, ErrorsByKind, row_variances
+from kernelpot.design.information import duplicates
 from kernelpot.design.information import Information
 from kernelpot.design.precision import Precision
 from kernelpot.design.select import select

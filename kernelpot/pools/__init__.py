@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kernelpot.pools.block_store import BlockStore
-from kernelpot.pools.pool_choice import PoolChoice
+from kernelpot.pools.job import PoolChoice
 from kernelpot.pools.rounds import select_chunks
 from kernelpot.pools.source import sample
 from kernelpot.pools.space import load_space, save_space

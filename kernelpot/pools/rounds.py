@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float, Int
 
-from kernelpot.design.checks import KINDS
+from kernelpot.design.blocks import KINDS
 from kernelpot.design.criteria import IV, Criterion
 from kernelpot.design.information import Information, require
 from kernelpot.design.precision import Precision
@@ -16,7 +16,7 @@ from kernelpot.linalg.workers import number_of
 from kernelpot.pools.block_store import BlockStore, marks
 from kernelpot.pools.greedi import distributed
 from kernelpot.pools.job import Job
-from kernelpot.pools.pool_choice import PoolChoice
+from kernelpot.pools.job import PoolChoice
 from kernelpot.pools.stochastic import stochastic
 from kernelpot.pools.target import keep_open, target_root
 from kernelpot.progress import say
@@ -75,7 +75,7 @@ def select_chunks(
     epsilon
         Of stochastic greedy, 0.1 by default. "distributed": where given, parts are searched by stochastic greedy.
     mix
-        How parts are made, see `kernelpot.pools.parts.divide`.
+        How parts are made, see `kernelpot.pools.greedi.divide`.
     memory
         GiB that all processes together may use; printed with the plan.
     workers, scheduler

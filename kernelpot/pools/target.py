@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from jaxtyping import Float, Int
 
-from kernelpot.design.checks import KINDS
+from kernelpot.design.blocks import KINDS
 from kernelpot.errors import ParameterError, StoreError
 from kernelpot.linalg.factor import RowSink, stack
 from kernelpot.linalg.store import ChunkStore, digest

@@ -11,7 +11,7 @@ from kernelpot.design import IV, A, Choice, Compound, D, Ds, E, G, L, Precision,
 from kernelpot.design.criteria import MeanVariance
 from kernelpot.design.search.engines import gains_for
 from kernelpot.design.search.gains import Path
-from kernelpot.design.search.tried import TriedGains
+from kernelpot.design.search.engines import TriedGains
 from kernelpot.errors import ParameterError
 from tests.design.pools import matrix, pool
 

@@ -15,8 +15,8 @@ import kernelpot as kp
 from kernelpot.cli import arguments
 from kernelpot.design import Information, select
 from kernelpot.design.rivals import RIVALS
-from kernelpot.design.rivals.drawing import allocate
-from kernelpot.design.rivals.entropy import bandwidth, log_densities
+from kernelpot.design.rivals.vectors import allocate
+from kernelpot.design.rivals.volume import bandwidth, log_densities
 from kernelpot.design.search.methods import SEARCHES
 from kernelpot.errors import DataError, ParameterError
 from tests import potentials

@@ -17,7 +17,7 @@ pytest.importorskip("zarr", reason="zarr is not installed (kernelpot[scale])")
 from kernelpot.pools import greedi as distributed
 from kernelpot.pools import parts, select_chunks, stochastic, target_root
 from kernelpot.pools import target as targets
-from kernelpot.pools.sampled import draw, live_draw, sample_size, sampled_greedy
+from kernelpot.pools.stochastic import draw, live_draw, sample_size, sampled_greedy
 from tests.design.test_chunks import store_of
 
 CRITERIA = ("D", "A", "IV", "balanced")

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
-from kernelpot.design.advice.assessment import Assessment
-from kernelpot.design.advice.expected import Curve, Target, expected_errors, mean_curve, row_variances
+from kernelpot.design.advice.text import Assessment
+from kernelpot.design.advice.findings import Curve, Target, expected_errors, mean_curve, row_variances
 from kernelpot.design.advice.findings import Feasibility, Remaining, Swap
-from kernelpot.design.checks import KINDS
+from kernelpot.design.blocks import KINDS
 from kernelpot.design.criteria import Criterion
-from kernelpot.design.duplicates import duplicates
+from kernelpot.design.information import duplicates
 from kernelpot.design.information import PROPERTY, Information, require
 from kernelpot.design.limits import Cost
 from kernelpot.design.precision import Precision

@@ -5,11 +5,241 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
-
 import numpy as np
 from jaxtyping import Float, Int
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from kernelpot.design.blocks import KINDS
+from kernelpot.design.information import Information
+from kernelpot.design.precision import Precision
+from kernelpot.errors import ParameterError
 
-from kernelpot.design.advice.expected import Curve
+
+UNITS = {"energy": "meV/atom", "forces": "meV/Å", "stress": "meV/Å³"}
+"""Units for people: a thousandth of those of the noise."""
+
+_CHUNK = 1 << 13
+
+
+class ErrorsByKind:
+    """Errors of each kind of label against numbers of labels, by name.
+
+    Attributes
+    ----------
+    n
+        Numbers of labelled structures.
+    errors
+        Of the kinds that there are.
+    """
+
+    n: Int[np.ndarray, " points"]
+    errors: Mapping[str, Float[np.ndarray, " points"]]
+
+    @property
+    def energy(self) -> Float[np.ndarray, " points"]:
+        """Energy error, eV/atom; NaN where there are no energies."""
+        return self._of("energy")
+
+    @property
+    def forces(self) -> Float[np.ndarray, " points"]:
+        """Error of a force component, eV/Å; NaN where there are no forces."""
+        return self._of("forces")
+
+    @property
+    def stress(self) -> Float[np.ndarray, " points"]:
+        """Error of a stress component, eV/Å³; NaN where there are no stresses."""
+        return self._of("stress")
+
+    def _of(self, kind: str) -> Float[np.ndarray, " points"]:
+        return np.asarray(self.errors.get(kind, np.full(len(self.n), np.nan)))
+
+
+@dataclass(frozen=True, eq=False)
+class Curve(ErrorsByKind):
+    """Expected error of each kind of label against the number of labelled structures.
+
+    Parameters
+    ----------
+    n
+        Numbers of labelled structures.
+    errors
+        For each kind of label that the target has: root mean square of the posterior standard deviation over the
+        target's rows, without label noise; eV/atom, eV/Å, eV/Å³.
+    noise
+        Root mean square noise of the target's labels of each kind, in the same units: a test against labels
+        that noisy would show ``sqrt(errors² + noise²)``.
+    name
+        The order in which labels come, for people.
+    """
+
+    n: Int[np.ndarray, " points"]
+    errors: Mapping[str, Float[np.ndarray, " points"]]
+    noise: Mapping[str, float] = field(default_factory=dict)
+    name: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the figures as JSON values."""
+        return {
+            "order": self.name,
+            "n": self.n.tolist(),
+            "errors": {kind: values.tolist() for kind, values in self.errors.items()},
+            "noise": dict(self.noise),
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class Target:
+    """Second moments of a target's labels, kind by kind, in the units of the labels.
+
+    Parameters
+    ----------
+    roots
+        For each kind L with ``L Lᵀ`` the mean of rowᵀrow, rows not divided by noise.
+    noise
+        Root mean square noise of each kind.
+    discarded
+        Mean square that compression took from each kind's rows, in units of their noise squared.
+    """
+
+    roots: Mapping[str, Float[np.ndarray, "d d"]]
+    noise: Mapping[str, float]
+    discarded: Mapping[str, float]
+
+    @classmethod
+    def of(cls, info: Information) -> Target:
+        """Take the rows of structures as what is to be predicted.
+
+        Parameters
+        ----------
+        info
+            Structures to be predicted; best made with ``truncate=0``, as a posterior may be smaller than what was cut.
+        """
+        roots, noise, discarded = {}, {}, {}
+        for code, kind in enumerate(KINDS):
+            count = int(info.counts[:, code].sum())
+            mine = np.flatnonzero(info.kinds == code)
+            if not count:
+                continue
+            R = np.zeros((0, info.d))
+            for start in range(0, len(mine), _CHUNK):
+                part = mine[start : start + _CHUNK]
+                rows = info.rows[part] * (info.sigma[part] / np.sqrt(count))[:, None]
+                R = np.asarray(np.linalg.qr(np.concatenate([R, rows]), mode="r"))
+            roots[kind] = R.T
+            # Compressed rows of one structure and kind share their noise, so a mean over them is one over labels.
+            noise[kind] = float(np.sqrt(np.mean(info.sigma[mine] ** 2))) if len(mine) else float("nan")
+            discarded[kind] = float(info.discarded[:, code].sum()) / count
+        return cls(roots, noise, discarded)
+
+    def errors(self, precision: Precision) -> dict[str, float]:
+        """Root mean square posterior standard deviation of each kind: ``sqrt(tr(V C))``.
+
+        Parameters
+        ----------
+        precision
+            Information of what is labelled.
+        """
+        return {kind: float(np.linalg.norm(precision.whiten(root.T))) for kind, root in self.roots.items()}
+
+    def prior(self) -> dict[str, float]:
+        """Root mean square prior standard deviation of each kind."""
+        return {kind: float(np.linalg.norm(root)) for kind, root in self.roots.items()}
+
+
+def expected_errors(
+    info: Information,
+    order: Sequence[int] | Int[np.ndarray, " labels"],
+    *,
+    target: Information | Target | None = None,
+    existing: Information | None = None,
+    at: Sequence[int] | None = None,
+    name: str = "",
+) -> Curve:
+    """Predict the error on a target as structures are labelled in a given order. No label is looked at.
+
+    The expected squared error of a Bayesian linear model is its posterior variance (Rasmussen and Williams 2006,
+    eq. 2.9), if the prior is right: a kernel that fits the system badly gives larger errors (see `kernelpot.forecast`).
+
+    Parameters
+    ----------
+    info
+        Structures that may be labelled.
+    order
+        Structure numbers in the order of labelling.
+    target
+        What is to be predicted; None: `info` itself, the labelled ones included.
+    existing
+        What is labelled before.
+    at
+        Numbers of labels (of `order`, so from 0 to its length) at which to look; None: all of them.
+    name
+        The order's name, for people.
+
+    Returns
+    -------
+    Curve
+        Its `n` counts the existing structures too.
+
+    Raises
+    ------
+    ParameterError
+        If a number of labels exceeds the order, or weights do not agree.
+    """
+    measured = target if isinstance(target, Target) else Target.of(info if target is None else target)
+    chosen = info.take(order)
+    points = np.arange(len(chosen) + 1) if at is None else np.array(sorted({int(n) for n in at}), dtype=np.int64)
+    if len(points) and not (points[0] >= 0 and points[-1] <= len(chosen)):
+        raise ParameterError(f"`at` must lie between 0 and the length of the order, {len(chosen)}; got {list(points)}")
+    precision = Precision.prior(info.d)
+    if existing is not None:
+        precision = precision.with_rows(existing.rows)
+    found: list[dict[str, float]] = []
+    done = 0
+    for n in points.tolist():
+        precision = precision.with_rows(chosen.rows[chosen.offsets[done] : chosen.offsets[n]])
+        found.append(measured.errors(precision))
+        done = n
+    return Curve(
+        n=points + (0 if existing is None else len(existing)),
+        errors={kind: np.array([one[kind] for one in found]) for kind in measured.roots},
+        noise=measured.noise,
+        name=name,
+    )
+
+
+def mean_curve(curves: Sequence[Curve], name: str) -> Curve:
+    """Root mean square of curves over the same numbers of labels.
+
+    Parameters
+    ----------
+    curves
+        At least one.
+    name
+        Name of the result.
+    """
+    first = curves[0]
+    errors = {
+        kind: np.sqrt(np.mean([np.square(curve.errors[kind]) for curve in curves], axis=0)) for kind in first.errors
+    }
+    return Curve(first.n, errors, first.noise, name)
+
+
+def row_variances(rows: Float[np.ndarray, "rows d"], precision: Precision) -> Float[np.ndarray, " rows"]:
+    """Posterior variance ``row C rowᵀ`` of every row.
+
+    Parameters
+    ----------
+    rows
+        Rows in the weights of the precision.
+    precision
+        Information of what is labelled.
+    """
+    result = np.empty(len(rows))
+    for first in range(0, len(rows), _CHUNK):
+        T = precision.whiten(rows[first : first + _CHUNK])
+        result[first : first + _CHUNK] = np.einsum("rd,rd->r", T, T)
+    return result
+
 
 _WORST = 10
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float, Int
 
-from kernelpot.design.checks import KINDS
+from kernelpot.design.blocks import KINDS
 from kernelpot.design.information import Information
 from kernelpot.errors import ParameterError
 from kernelpot.linalg.groups import equal_vectors

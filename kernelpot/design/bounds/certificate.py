@@ -7,10 +7,10 @@ from jaxtyping import Float, Int
 
 from kernelpot.design.bounds.polytope import Polytope
 from kernelpot.design.criteria import Criterion
-from kernelpot.design.criteria.sensitivity import sensitivities, squares
+from kernelpot.design.criteria.base import sensitivities, squares
 from kernelpot.design.information import Information
 from kernelpot.design.precision import Precision
-from kernelpot.design.rules import Rules
+from kernelpot.design.task import Rules
 
 
 def efficiency_bound(

@@ -15,7 +15,7 @@ from kernelpot.design.criteria import Criterion
 from kernelpot.design.information import Information
 from kernelpot.design.limits import Budget, Costs, Numbers, Quotas, read_numbers
 from kernelpot.design.problem import CRITERIA, Target, make_criterion, make_rules, starting
-from kernelpot.design.rules import Rules
+from kernelpot.design.task import Rules
 from kernelpot.errors import ParameterError
 from kernelpot.rules import real, whole
 from kernelpot.run import one_blas

@@ -3,13 +3,121 @@
 from __future__ import annotations
 
 import warnings
-
 import numpy as np
 from jaxtyping import Float, Int
 from scipy.optimize import linprog
 from scipy.sparse import csr_array, vstack
+from kernelpot.design.task import Rules
+from collections.abc import Callable
+from dataclasses import dataclass
+from jaxtyping import Float
 
-from kernelpot.design.rules import Rules
+
+Vector = Float[np.ndarray, " w"]
+
+_SEARCH = 12
+_FLAT = 0.1
+_GONE = 1e-14
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """Where a climb ended."""
+
+    weights: Vector
+    value: float
+    gap: float
+    steps: int
+
+
+def frank_wolfe(
+    value: Callable[[Vector], float],
+    slopes: Callable[[Vector], Vector],
+    oracle: Callable[[Vector], Vector],
+    w0: Vector,
+    *,
+    steps: int = 200,
+    tolerance: float = 0.0,
+    stop: Callable[[Vector, float, Vector, float], bool] | None = None,
+) -> Found:
+    """Climb a concave function over a polytope.
+
+    Every step costs one oracle call and a line search of a few values and slopes.
+    """
+    w = np.array(w0, dtype=np.float64)
+    vertices, shares = [w.copy()], [1.0]
+    now, g = value(w), slopes(w)
+    taken = 0
+    while True:
+        best = oracle(g)
+        gap = float(g @ (best - w))
+        enough = stop is not None and stop(w, now, g, gap)
+        if enough or taken == steps or gap <= tolerance:
+            return Found(w, now, max(gap, 0.0), taken)
+        worst = int(np.argmin([float(g @ v) for v in vertices]))
+        moved = _line_search(value, slopes, w, best - vertices[worst], shares[worst], now, g)
+        if moved is None:  # the pair cannot climb in floating point; the plain step may
+            moved = _line_search(value, slopes, w, best - w, 1.0, now, g)
+            if moved is None:
+                return Found(w, now, max(gap, 0.0), taken)
+            shares = [(1.0 - moved[0]) * share for share in shares]
+            worst = -1
+        step, w, now, g = moved
+        if worst >= 0:
+            shares[worst] -= step
+        _give(vertices, shares, best, step)
+        kept = [k for k, share in enumerate(shares) if share > _GONE]
+        vertices, shares = [vertices[k] for k in kept], [shares[k] for k in kept]
+        taken += 1
+
+
+def _give(vertices: list[Vector], shares: list[float], vertex: Vector, share: float) -> None:
+    """Add to the share of a vertex, which may be new."""
+    for k, known in enumerate(vertices):
+        if np.array_equal(known, vertex):
+            shares[k] += share
+            return
+    vertices.append(vertex)
+    shares.append(share)
+
+
+def _line_search(
+    value: Callable[[Vector], float],
+    slopes: Callable[[Vector], Vector],
+    w: Vector,
+    direction: Vector,
+    longest: float,
+    now: float,
+    g: Vector,
+) -> tuple[float, Vector, float, Vector] | None:
+    """Climb along a direction until the slope is a tenth of the first (false position, Illinois form).
+
+    Returns the step with weights, value and slopes there; None where nothing is gained.
+    """
+    first = float(g @ direction)
+    if not (first > 0 and longest > 0):
+        return None
+    low, rise, high, fall = 0.0, first, longest, 0.0
+    best, step, side = None, longest, 0
+    for _ in range(_SEARCH):
+        trial = np.maximum(w + step * direction, 0.0)
+        there, g_there = value(trial), slopes(trial)
+        slope = float(g_there @ direction)
+        if there > now and (best is None or there > best[2]):
+            best = (step, trial, there, g_there)
+        if abs(slope) <= _FLAT * first or (step == longest and slope >= 0):
+            break
+        if slope > 0:
+            low, rise = step, slope
+            fall = 0.5 * fall if side > 0 else fall
+        else:
+            high, fall = step, slope
+            rise = 0.5 * rise if side < 0 else rise
+        side = 1 if slope > 0 else -1
+        # A slope that explodes towards the end would hold the search there.
+        step = low + (high - low) * min(max(rise / (rise - fall), 0.02), 0.98)
+    return best
+
 
 _LARGEST = 200_000
 
@@ -19,11 +127,6 @@ class Polytope:
 
     Members of one duplicate group in one quota class and of equal cost are one candidate; where a group holds several
     candidates, their weights add up to at most 1. Designs that must repeat structures have no such limit.
-
-    Parameters
-    ----------
-    rules
-        What a choice may hold.
     """
 
     def __init__(self, rules: Rules) -> None:
@@ -42,11 +145,6 @@ class Polytope:
         """Upper limit of ``g·w``, which round-off and the solver's tolerances cannot bring below the truth.
 
         Weak duality: any prices of the limits give one.
-
-        Parameters
-        ----------
-        g
-            Non-negative worth of every candidate.
         """
         own = float(g[self.forced].sum())
         worth = g[self.members]
@@ -59,18 +157,7 @@ class Polytope:
         return own + (simple if solved is None else min(simple, solved[1]))
 
     def vertex(self, g: Float[np.ndarray, " structures"]) -> Float[np.ndarray, " structures"]:
-        """Weights that maximise ``g·w``, those of the forced candidates 1 (the oracle of Frank and Wolfe).
-
-        Parameters
-        ----------
-        g
-            Worth of every candidate, of any sign.
-
-        Raises
-        ------
-        ArithmeticError
-            If the linear programme has no solution, as its limits contradict one another.
-        """
+        """Weights that maximise ``g·w``, those of the forced candidates 1 (the oracle of Frank and Wolfe)."""
         w = np.zeros(self._size)
         w[self.forced] = 1.0
         worth = g[self.members]

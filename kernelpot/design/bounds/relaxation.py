@@ -12,19 +12,97 @@ were faster for D.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-
 import numpy as np
 from jaxtyping import Float
 from scipy.linalg import cholesky
-
 from kernelpot.design.bounds.certificate import best_sum, upper_limit
-from kernelpot.design.bounds.climb import Climbed, climb
 from kernelpot.design.criteria import Criterion
-from kernelpot.design.criteria.sensitivity import sensitivities
+from kernelpot.design.criteria.base import sensitivities
 from kernelpot.design.information import Information
 from kernelpot.design.precision import Precision
-from kernelpot.design.rules import Rules
+from kernelpot.design.task import Rules
 from kernelpot.progress import track
+from dataclasses import dataclass
+from typing import Protocol
+from kernelpot.design.bounds.polytope import frank_wolfe
+from kernelpot.design.bounds.polytope import Polytope
+
+
+_STARTS = 8
+
+
+@dataclass(frozen=True, eq=False)
+class Climbed:
+    """Where a climb ended."""
+
+    weights: Float[np.ndarray, " heads"]
+    touching: Float[np.ndarray, " heads"]
+    steps: int
+
+
+class Moments(Protocol):
+    """Information of fractional designs."""
+
+    def precision(self, w: Float[np.ndarray, " structures"]) -> Precision:
+        """Information of some weights."""
+
+    def slopes(self, slope: Float[np.ndarray, "d d"]) -> Float[np.ndarray, " structures"]:
+        """Directional derivative of every block."""
+
+
+def climb(
+    moments: Moments, criterion: Criterion, rules: Rules, d: int, steps: int, tolerance: float, goal: float
+) -> Climbed:
+    """Move weights uphill by Frank-Wolfe steps."""
+    sign = criterion.sign
+    polytope = Polytope(rules)
+    at: list[tuple[Float[np.ndarray, " heads"], Precision]] = []
+
+    def precision(w: Float[np.ndarray, " heads"]) -> Precision:
+        if not at or at[0][0] is not w:
+            at[:] = [(w, moments.precision(w))]
+        return at[0][1]
+
+    def value(w: Float[np.ndarray, " heads"]) -> float:
+        return sign * criterion.value(precision(w))
+
+    def slopes(w: Float[np.ndarray, " heads"]) -> Float[np.ndarray, " heads"]:
+        return moments.slopes(sign * criterion.gradient(precision(w)))
+
+    try:
+        first = _middle(polytope, slopes(np.zeros(len(rules))), rules.seed)
+    except ArithmeticError:
+        # Limits so tight that the solver sees no room: no weights give a valid bound, if a poor one.
+        return Climbed(np.zeros(len(rules)), np.zeros(len(rules)), 0)
+    best, tightest = first, np.inf
+
+    def stop(w: Float[np.ndarray, " heads"], now: float, g: Float[np.ndarray, " heads"], gap: float) -> bool:
+        nonlocal best, tightest
+        if criterion.smooth:
+            tangent = criterion.tangent(precision(w))
+            h = moments.slopes(tangent.slope)
+            reached, gap = criterion.utility(criterion.shown(precision(w)), d), polytope.limit(h) - float(h @ w)
+            bound = tangent.utility + float(np.log1p(max(gap, 0.0)))
+        else:
+            reached = criterion.utility(sign * now, d)
+            if not np.isfinite(reached):
+                return True
+            bound = reached + float(np.log1p(max(abs(criterion.rate(sign * now, d)) * gap, 0.0)))
+        if bound < tightest:
+            best, tightest = w, bound
+        return reached >= tightest + np.log1p(-tolerance) or tightest <= goal or not g.any()
+
+    found = frank_wolfe(value, slopes, polytope.vertex, first, steps=steps, stop=stop)
+    return Climbed(found.weights, best, found.steps)
+
+
+def _middle(polytope: Polytope, g: Float[np.ndarray, " heads"], seed: int) -> Float[np.ndarray, " heads"]:
+    """Mean of some vertices, so that the climb begins inside."""
+    rng = np.random.default_rng([seed, 3])
+    drawn = [polytope.vertex(g * rng.exponential(size=len(g))) for _ in range(_STARTS)]
+    result: np.ndarray = np.mean(drawn, axis=0)
+    return result
+
 
 STEPS = 200
 TOLERANCE = 1e-3
@@ -37,21 +115,7 @@ _MOST_MOMENTS = 1 << 27
 
 @dataclass(frozen=True, eq=False)
 class Relaxation:
-    """A fractional design, and the limit of all whole ones that follows.
-
-    Parameters
-    ----------
-    weights
-        Weight of every candidate in [0, 1].
-    value
-        Value of the criterion at the weights, as it is reported.
-    bound
-        Raw value that no feasible set passes, with what compression discarded.
-    bound_as_given
-        The same if compression had discarded nothing.
-    steps
-        Number of steps taken.
-    """
+    """A fractional design, and the limit of all whole ones that follows."""
 
     weights: Float[np.ndarray, " structures"]
     value: float
@@ -71,27 +135,7 @@ def relax(
     tolerance: float = TOLERANCE,
     goal: float = -np.inf,
 ) -> Relaxation:
-    """Find fractional weights that are nearly the best, and the best bound over all of them.
-
-    Parameters
-    ----------
-    info
-        Candidates.
-    criterion
-        What is improved.
-    rules
-        What a choice may hold. Under a budget the weights obey the budget alone, the bound both limits.
-    start
-        Information before the choice.
-    discarded
-        Trace that compression took from what existed before.
-    steps
-        Largest number of steps.
-    tolerance
-        Stop where the weights' efficiency against the bound is 1 less this.
-    goal
-        Stop where the bound of log ψ falls to this: enough is known.
-    """
+    """Find fractional weights that are nearly the best, and the best bound over all of them."""
     heads = rules.heads()
     inner = rules.after_forced().take(heads)
     forced = info.take(rules.forced).rows
@@ -228,17 +272,7 @@ class _Moments:
 def capped(
     u: Float[np.ndarray, " some"], prices: Float[np.ndarray, " some"], limit: float
 ) -> Float[np.ndarray, " some"]:
-    """Scale positive weights to ``min(1, c u)`` so that their cost meets a limit, or is that of all.
-
-    Parameters
-    ----------
-    u
-        Weights before.
-    prices
-        Cost of a whole structure each.
-    limit
-        What the weights may cost together.
-    """
+    """Scale positive weights to ``min(1, c u)`` so that their cost meets a limit, or is that of all."""
     order = np.argsort(-u, kind="stable")
     spent = np.concatenate([[0.0], np.cumsum(prices[order])])
     if spent[-1] <= limit:

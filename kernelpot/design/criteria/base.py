@@ -10,12 +10,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-
 import numpy as np
 from jaxtyping import Float
-
 from kernelpot.design.precision import Precision
 from kernelpot.errors import ParameterError
+from kernelpot.design.information import Information
+
 
 Batch = Float[np.ndarray, "blocks r r"]
 Rows = Float[np.ndarray, "rows d"]
@@ -162,3 +162,30 @@ class Criterion(ABC):
         """``ψ(value)/ψ(bound)`` in (0, 1], where the bound is a raw value too."""
         ours, best = self.utility(value, d), self.utility(bound, d)
         return 1.0 if ours >= best else float(np.exp(ours - best))
+
+
+_CHUNK = 1 << 14
+
+
+def sensitivities(info: Information, slope: Float[np.ndarray, "d d"]) -> Float[np.ndarray, " structures"]:
+    """Directional derivative ``tr(S B_sᵀ B_s)`` of every block.
+
+    Parameters
+    ----------
+    info
+        Blocks.
+    slope
+        S, the positive semidefinite derivative in the information.
+    """
+    per_row = np.empty(len(info.rows))
+    for start in range(0, len(per_row), _CHUNK):
+        rows = info.rows[start : start + _CHUNK]
+        per_row[start : start + _CHUNK] = np.einsum("rd,rd->r", rows @ slope, rows)
+    # Round-off can leave a derivative of zero slightly negative.
+    return np.maximum(np.bincount(info.structure, weights=per_row, minlength=len(info)), 0.0)
+
+
+def squares(info: Information) -> Float[np.ndarray, " structures"]:
+    """Trace of ``B_sᵀ B_s`` of every block."""
+    per_row = np.einsum("rd,rd->r", info.rows, info.rows)
+    return np.bincount(info.structure, weights=per_row, minlength=len(info))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from kernelpot.design.rivals.distances import fps, kmeans, maximin
-from kernelpot.design.rivals.drawing import random, stratified
-from kernelpot.design.rivals.entropy import entropy, quests
+from kernelpot.design.rivals.vectors import fps, kmeans, maximin
+from kernelpot.design.rivals.vectors import random, stratified
+from kernelpot.design.rivals.volume import entropy, quests
 from kernelpot.design.rivals.vectors import Rival
 from kernelpot.design.rivals.volume import cur, kdpp, kdpp_greedy, maxvol, maxvol_environments
 

@@ -13,7 +13,7 @@ from kernelpot.design.information import Information
 from kernelpot.design.limits import Numbers, read_numbers
 from kernelpot.design.precision import Precision
 from kernelpot.design.rivals import RIVALS
-from kernelpot.design.rules import Rules
+from kernelpot.design.task import Rules
 from kernelpot.design.search.exchange import exchange, fill, single_rows
 from kernelpot.design.search.gains import Path
 from kernelpot.design.search.greedy import greedy
@@ -36,13 +36,7 @@ def best_greedy(
     lazy: bool | None = None,
     sample: float | None = None,
 ) -> tuple[list[int], Path]:
-    """Run greedy; under budgets also by gain per cost, of all resources together and of each, and keep the best.
-
-    Parameters
-    ----------
-    info, criterion, rules, start, lazy, sample
-        As in `greedy`, where `start` is the precision.
-    """
+    """Run greedy; under budgets also by gain per cost, of all resources together and of each, and keep the best."""
     scales: list[Float[np.ndarray, " structures"] | None] = [None]
     if len(rules.budget):
         scales.append(np.maximum(rules.shares, 1e-12))
@@ -66,15 +60,6 @@ def rounded(
     """Choose among the structures of positive weight; the rest of the pool only fills up.
 
     The largest weights alone would be a poor design, as several structures may share one task.
-
-    Parameters
-    ----------
-    info, criterion, rules, start
-        As in `exchange`.
-    weights
-        A fractional design.
-    restarts
-        As in `exchange`.
     """
     used = weights > _SUPPORT
     used[rules.forced] = True
@@ -100,15 +85,7 @@ def _fulfilling(rules: Rules) -> list[int]:
 
 
 def ranked(info: Information, method: str, rules: Rules, existing: Information | None) -> list[int]:
-    """Take a rival's ranking as far as the rules allow; what is left, and repeats, follow in random order.
-
-    Parameters
-    ----------
-    info, rules, existing
-        As elsewhere.
-    method
-        Name of the rival.
-    """
+    """Take a rival's ranking as far as the rules allow; what is left, and repeats, follow in random order."""
     available = Available(rules)
     free = np.flatnonzero(rules.fresh)
     heads = free[np.unique(rules.groups[free], return_index=True)[1]]
@@ -147,18 +124,7 @@ def first_design(
     *,
     lazy: bool | None,
 ) -> list[int]:
-    """Find the design that exchange begins with.
-
-    Parameters
-    ----------
-    info, criterion, rules, start, existing, start_from, lazy
-        As elsewhere.
-
-    Raises
-    ------
-    ParameterError
-        If the design given is not one that the rules allow.
-    """
+    """Find the design that exchange begins with."""
     if start_from is None or (isinstance(start_from, str) and start_from == "greedy"):
         return best_greedy(info, criterion, rules, start, lazy=lazy)[0]
     if isinstance(start_from, str):
@@ -177,15 +143,7 @@ def first_design(
 
 
 def restarts_of(info: Information, n: int, restarts: int | None) -> int:
-    """Check how often exchange starts again.
-
-    Parameters
-    ----------
-    info
-        The pool.
-    n, restarts
-        As in `select`.
-    """
+    """Check how often exchange starts again."""
     if restarts is None:
         return _ROW_RESTARTS if single_rows(info) and len(info) * n * info.d <= _CHEAP else 0
     if not isinstance(restarts, int) or restarts < 0:
@@ -194,11 +152,5 @@ def restarts_of(info: Information, n: int, restarts: int | None) -> int:
 
 
 def discarded_of(existing: Information | None) -> float:
-    """Trace that compression took from what existed before.
-
-    Parameters
-    ----------
-    existing
-        As in `select`.
-    """
+    """Trace that compression took from what existed before."""
     return 0.0 if existing is None else float(existing.discarded.sum())
