@@ -15,7 +15,7 @@ demo: install
 	$(VENV)/bin/kernelpot demo
 
 test: install-dev
-	$(VENV)/bin/python -m pytest -m "not slow"
+	$(VENV)/bin/python -m pytest -m "not slow" -n 2
 
 test-slow: install-dev
 	$(VENV)/bin/python -m pytest -m slow

@@ -75,7 +75,7 @@ def trials(*, name: str, quick: bool) -> dict[str, Any]:
     from kernelpot.design import Information, select
     from kernelpot.judgement.forecast import Course
     from kernelpot.judgement.pilot import leave_out, read_blocks, without_baseline
-    from kernelpot.linalg.groups import equal_vectors
+    from kernelpot.linalg.subsets import equal_vectors
 
     train, test = _structures(name, quick)
     noise, kinds = kp.Noise(energy=0.002, forces=0.1), ("energy", "forces")
@@ -136,7 +136,7 @@ def _structures(name: str, quick: bool) -> tuple[list[Any], list[Any]]:
 def _errors(labelled: Sequence[Any], probe: Sequence[Any], n_weights: int, noise: Any) -> dict[str, float]:
     """Fit by QR of the stacked rows, and return the RMSE on the test rows."""
     from kernelpot.judgement.pilot import without_baseline
-    from kernelpot.linalg.posterior import Posterior
+    from kernelpot.linalg.factor import Posterior
 
     # One baseline for both: that of the training energies.
     joined = without_baseline(labelled, n_weights)

@@ -9,7 +9,7 @@ from scipy.linalg import cholesky, solve_triangular
 
 from benchmarks.label_rows import KINDS, Rows
 from kernelpot.features.folds import folds, runs
-from kernelpot.linalg.groups import equal_vectors
+from kernelpot.linalg.subsets import equal_vectors
 from kernelpot.potentials.noise_search import ROUNDING, FoldErrors, LeftOut
 from kernelpot.potentials.training import FoldFactors
 

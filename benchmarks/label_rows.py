@@ -61,7 +61,7 @@ class Rows:
     @cached_property
     def n_distinct(self) -> int:
         """Distinct structures of the pool."""
-        from kernelpot.linalg.groups import equal_vectors
+        from kernelpot.linalg.subsets import equal_vectors
 
         return int(equal_vectors(self.means[: self.n_pool], self.n_atoms[: self.n_pool]).max()) + 1
 

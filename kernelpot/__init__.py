@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from kernelpot.alchemy import Alchemy as Alchemy
     from kernelpot.calculator import Calculator as Calculator
     from kernelpot.calculator import StopOnExtrapolation as StopOnExtrapolation
-    from kernelpot.data.cutoffs import default_cutoff as default_cutoff
+    from kernelpot.data.geometry import default_cutoff as default_cutoff
     from kernelpot.data.noise import Noise as Noise
     from kernelpot.data.read import read as read
     from kernelpot.data.stream import stream as stream
@@ -32,10 +32,10 @@ if TYPE_CHECKING:
     from kernelpot.kernels import DotProduct as DotProduct
     from kernelpot.kernels import Gaussian as Gaussian
     from kernelpot.kernels import Linear as Linear
-    from kernelpot.potentials.baselines.calculator import CalculatorBaseline as CalculatorBaseline
+    from kernelpot.potentials.baselines.given import CalculatorBaseline as CalculatorBaseline
     from kernelpot.potentials.baselines.zbl import ZBL as ZBL
     from kernelpot.potentials.bootstrap import Bootstrap as Bootstrap
-    from kernelpot.potentials.force_ridge import ForceRidge as ForceRidge
+    from kernelpot.potentials.force.force_ridge import ForceRidge as ForceRidge
     from kernelpot.potentials.linear import LinearModel as LinearModel
     from kernelpot.potentials.load import load as load
     from kernelpot.potentials.prediction import Prediction as Prediction
@@ -63,13 +63,13 @@ _HOMES = {
     "GP": "kernelpot.properties.gp",
     "ZBL": "kernelpot.potentials.baselines.zbl",
     "Calculator": "kernelpot.calculator",
-    "CalculatorBaseline": "kernelpot.potentials.baselines.calculator",
+    "CalculatorBaseline": "kernelpot.potentials.baselines.given",
     "CompositionFeatures": "kernelpot.elements.compositions",
     "DScribe": "kernelpot.structures.dscribe",
     "DotProduct": "kernelpot.kernels",
     "ElementChannels": "kernelpot.descriptors.channels",
     "ElementalModes": "kernelpot.elements.modes",
-    "ForceRidge": "kernelpot.potentials.force_ridge",
+    "ForceRidge": "kernelpot.potentials.force.force_ridge",
     "Gaussian": "kernelpot.kernels",
     "KernelRidge": "kernelpot.properties.ridge",
     "Linear": "kernelpot.kernels",
@@ -85,7 +85,7 @@ _HOMES = {
     "Term": "kernelpot.potentials.terms",
     "TwoBody": "kernelpot.descriptors.pairs",
     "VectorKernel": "kernelpot.structures.vector_kernel",
-    "default_cutoff": "kernelpot.data.cutoffs",
+    "default_cutoff": "kernelpot.data.geometry",
     "evaluate": "kernelpot.judgement.scores",
     "forecast": "kernelpot.judgement.forecast",
     "load": "kernelpot.potentials.load",

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Mapping
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +15,39 @@ from typing import Any
 import numpy as np
 
 from kernelpot.errors import KernelpotError, ModelFileError
-from kernelpot.replacing import replacing
+
+
+@contextlib.contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """Give a temporary path beside `path`, which takes its place when the block ends well.
+
+    Parameters
+    ----------
+    path
+        The file to write. It is never half-written: an error or an interruption leaves what was there.
+    """
+    target = Path(path)
+    # A device or a pipe (`/dev/null`, `>(jq)`) is written to, never replaced.
+    special = target.exists() and not target.is_file() and not target.is_dir()
+    # The suffix stays, as writers choose their format by it.
+    folder = None if special else target.parent
+    handle, name = tempfile.mkstemp(dir=folder, prefix=".kernelpot-", suffix="".join(target.suffixes[-1:]))
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        if special:
+            with temporary.open("rb") as content, target.open("wb") as sink:
+                shutil.copyfileobj(content, sink)
+            return
+        # mkstemp makes files private; the result gets the mode that any other new file would have.
+        mask = os.umask(0)
+        os.umask(mask)
+        temporary.chmod(0o666 & ~mask)
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
 
 DAMAGE = (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError, RecursionError)
 """What rebuilding a model from an altered file may raise."""

@@ -20,7 +20,7 @@ from kernelpot.potentials.sampling import SampledModel
 if TYPE_CHECKING:
     from ase.optimize.optimize import Dynamics
 
-    from kernelpot.potentials.force_ridge import ForceRidge
+    from kernelpot.potentials.force.force_ridge import ForceRidge
     from kernelpot.potentials.sparse_gp import SparseGP
 
 MEANS = ("energy", "free_energy", "energies", "forces", "stress")
@@ -96,8 +96,8 @@ class Calculator(AseCalculator):
         SpeciesError
             An element that the model has not seen.
         PropertyNotImplementedError
-            A stress was asked for, and the structure has no cell; or a standard deviation of a potential drawn from a
-            posterior.
+            A stress was asked for, and the structure has no cell; or what this kind of model has not: a standard
+            deviation of a potential drawn from a posterior, extrapolation grades of a ForceRidge.
         """
         if system_changes:
             # An error below must not leave the last structure's results behind.
@@ -115,6 +115,11 @@ class Calculator(AseCalculator):
             raise PropertyNotImplementedError(
                 f"{', '.join(sorted(wanted))}: a potential drawn from a posterior has none; ask the model that it was "
                 "drawn from"
+            )
+        if "extrapolation" in wanted and not hasattr(self.model, "extrapolation"):
+            raise PropertyNotImplementedError(
+                f"extrapolation: a {type(self.model).__name__} has no extrapolation grades; energies_std of one with "
+                "keep_factor=True tells which atoms are strange"
             )
         for name, cheap in (("energies_std", "local_energy_std"), ("extrapolation", "extrapolation")):
             if name in wanted:
@@ -205,10 +210,12 @@ class StopOnExtrapolation:
             if value is not None and not (isinstance(value, int | float | np.number) and value > 0):
                 raise ParameterError(f"`{name}` must be a positive grade, got {value!r}; 2 is usual")
         found = getattr(getattr(dynamics, "atoms", None), "calc", None)
-        if not isinstance(found, Calculator) or isinstance(found.model, SampledModel):
+        model = getattr(found, "model", None)
+        if not isinstance(found, Calculator) or isinstance(model, SampledModel) or not hasattr(model, "extrapolation"):
             raise ParameterError(
-                "`dynamics` must move atoms that carry a kernelpot.Calculator of a fitted model, found "
-                f"{type(found).__name__}; set `atoms.calc` first"
+                "`dynamics` must move atoms that carry a kernelpot.Calculator of a fitted model with extrapolation "
+                f"grades, such as SparseGP, found {type(found).__name__} of {type(model).__name__}; set `atoms.calc` "
+                "first"
             )
         self.dynamics = dynamics
         self.threshold = float(threshold)

@@ -17,11 +17,11 @@ from ase.build import molecule
 from ase.io import read, write
 
 import kernelpot
+from kernelpot.archive import replacing
 from kernelpot.cli import main
 from kernelpot.cli.output import plain, table
 from kernelpot.data.labels import resolve
 from kernelpot.demo import label, structures
-from kernelpot.replacing import replacing
 
 SMALL = ["--cutoff", "4.5", "--n-max", "4", "--l-max", "3", "--sigma", "0.6", "--n-inducing", "60"]
 

@@ -40,3 +40,11 @@ def test_public_names_are_few_and_all_load():
 def test_unknown_name_lists_the_known_ones():
     with pytest.raises(AttributeError, match=r"no attribute 'Sparse'; public names: .*SparseGP"):
         kp.Sparse  # noqa: B018
+
+
+def test_the_old_name_of_the_room_of_pools_says_the_new_one():
+    with pytest.warns(DeprecationWarning, match=r"kernelpot\.pools"):
+        from kernelpot.curate import select_chunks
+    from kernelpot.pools import select_chunks as moved
+
+    assert select_chunks is moved

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import kernelpot as kp
+from kernelpot.archive import replacing
 from kernelpot.cli.common import given_noise, model_of, read, settings_json, shortened, source_of, write_structures
 from kernelpot.cli.curation import curate as curate
 from kernelpot.cli.options import NOISE_DEFAULTS
 from kernelpot.cli.output import check_outputs, show, write_json
 from kernelpot.errors import LabelError, ParameterError
 from kernelpot.progress import track
-from kernelpot.replacing import replacing
 
 if TYPE_CHECKING:
     from ase import Atoms

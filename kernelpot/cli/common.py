@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import kernelpot as kp
+from kernelpot.archive import replacing
 from kernelpot.cli.output import table
 from kernelpot.errors import ParameterError
-from kernelpot.replacing import replacing
 
 if TYPE_CHECKING:
     from ase import Atoms

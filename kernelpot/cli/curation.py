@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import kernelpot as kp
+from kernelpot.archive import replacing
 from kernelpot.cli.common import given_noise, model_of
 from kernelpot.cli.options import NOISE_DEFAULTS
 from kernelpot.cli.output import check_outputs, show, write_json
@@ -16,7 +17,6 @@ from kernelpot.errors import ParameterError, StoreError
 from kernelpot.linalg.store import require_zarr
 from kernelpot.pools.block_store import differences
 from kernelpot.progress import say
-from kernelpot.replacing import replacing
 
 if TYPE_CHECKING:
     from kernelpot.pools import BlockStore, PoolChoice

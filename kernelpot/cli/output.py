@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from kernelpot.archive import replacing
 from kernelpot.errors import ParameterError
-from kernelpot.replacing import replacing
 
 
 def check_outputs(outputs: Mapping[str, str | None], inputs: Sequence[str] = ()) -> None:

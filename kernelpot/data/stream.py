@@ -26,18 +26,6 @@ class Stream(Sequence["Atoms"]):
 
     Kept in memory are the place and the number of atoms of each, 24 bytes a structure. Every pass of a fit reads the
     files again: about 0.2 ms a small structure.
-
-    Parameters
-    ----------
-    files
-        One file or several: extended XYZ (`.xyz`, `.extxyz`, not compressed) or ASE databases (`.db`).
-
-    Raises
-    ------
-    DataError
-        A file is absent, empty, cut off or none of these.
-    ParameterError
-        There is no file, or one is of a kind that cannot be read from the middle.
     """
 
     def __init__(self, files: str | Path | Sequence[str | Path]) -> None:
@@ -86,13 +74,7 @@ class Stream(Sequence["Atoms"]):
             yield from self.take(range(start, min(len(self), start + 256)))
 
     def take(self, indices: Sequence[int]) -> list[Atoms]:
-        """Read some structures, in the order given.
-
-        Raises
-        ------
-        DataError
-            One cannot be read; the file was changed since it was indexed.
-        """
+        """Read some structures, in the order given."""
         result: list[Any] = [None] * len(indices)
         by_file: dict[int, list[tuple[int, int]]] = {}
         for slot, k in enumerate(indices):
@@ -164,13 +146,7 @@ def _index_xyz(path: Path) -> Int[np.ndarray, "structures 2"]:
 
 
 def parse_xyz(text: str, where: str) -> Atoms:
-    """Parse one structure of extended XYZ.
-
-    Raises
-    ------
-    DataError
-        ASE cannot read it.
-    """
+    """Parse one structure of extended XYZ."""
     import ase.io
 
     try:

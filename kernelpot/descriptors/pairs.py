@@ -11,8 +11,8 @@ from jaxtyping import Float, Int
 
 from kernelpot.data.batch import Batch
 from kernelpot.descriptors.arguments import positive, sorted_species, species_places
+from kernelpot.descriptors.protocol import ValuesOnly
 from kernelpot.descriptors.radial import RadialTable
-from kernelpot.descriptors.values_only import ValuesOnly
 from kernelpot.errors import ParameterError
 
 POINTS_PER_LENGTH = 2.0

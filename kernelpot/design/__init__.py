@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from kernelpot.design.advice.assess import assess
-from kernelpot.design.advice.text import Assessment
 from kernelpot.design.advice.findings import Curve, expected_errors
+from kernelpot.design.advice.text import Assessment
+from kernelpot.design.blocks import KINDS, compress
 from kernelpot.design.bounds.branch import Optimum, branch_and_bound
 from kernelpot.design.bounds.certify import Certificate, certify
-from kernelpot.design.blocks import KINDS
 from kernelpot.design.choice import Choice
-from kernelpot.design.blocks import compress
 from kernelpot.design.criteria import IV, A, Compound, Criterion, D, Ds, E, G, L, V, c
-from kernelpot.design.information import duplicates
-from kernelpot.design.information import Information
+from kernelpot.design.information import Information, duplicates
 from kernelpot.design.precision import Precision
 from kernelpot.design.select import select
 

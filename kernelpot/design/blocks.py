@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+
 import numpy as np
 from jaxtyping import Float, Int
-from kernelpot.errors import DataError, ParameterError
-from kernelpot.rules import reals, shown, wholes
-from kernelpot.errors import DataError
-from kernelpot.rules import real
 
+from kernelpot.errors import DataError, ParameterError
+from kernelpot.rules import real, reals, shown, wholes
 
 KINDS = ("energy", "forces", "stress")
 """Label kinds; a row's kind is stored as the position in this tuple."""

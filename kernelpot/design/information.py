@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
+
 import numpy as np
 from jaxtyping import Float, Int
-from kernelpot.design.blocks import KINDS, check_block, check_shapes, check_values
-from kernelpot.design.blocks import compress_block
-from kernelpot.errors import ParameterError
-from kernelpot.rules import names, numbers, real, reals, shown, whole, wholes
-from collections.abc import Callable
-from dataclasses import dataclass
-from jaxtyping import Int
-from kernelpot.linalg.groups import SAME, equal_vectors
 
+from kernelpot.design.blocks import KINDS, check_block, check_shapes, check_values, compress_block
+from kernelpot.errors import ParameterError
+from kernelpot.linalg.subsets import SAME, equal_vectors
+from kernelpot.rules import names, numbers, real, reals, shown, whole, wholes
 
 Vectors = tuple[Float[np.ndarray, "environments F"], Int[np.ndarray, " structures+1"]]
 Environments = Callable[[], Vectors]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
-from textwrap import indent
 from typing import ParamSpec, TypedDict, TypeVar
 
 import numpy as np

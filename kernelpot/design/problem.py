@@ -11,8 +11,7 @@ from jaxtyping import Float
 
 from kernelpot.design.blocks import KINDS
 from kernelpot.design.criteria import IV, A, Compound, Criterion, D, Ds, E, G, L, MeanVariance, V, c
-from kernelpot.design.information import duplicates
-from kernelpot.design.information import Information, require
+from kernelpot.design.information import Information, duplicates, require
 from kernelpot.design.limits import (
     Budget,
     Costs,

@@ -10,24 +10,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+
 import numpy as np
 from jaxtyping import Bool, Float, Int
+
 from kernelpot.design.available import Available
 from kernelpot.design.criteria import Criterion
 from kernelpot.design.information import Information
 from kernelpot.design.precision import Precision
 from kernelpot.design.problem import make_criterion, make_rules, starting
-from kernelpot.design.task import Rules
 from kernelpot.design.search.gains import Gains, Path, first_of_best
+from kernelpot.design.search.greedy import follow
+from kernelpot.design.select import select
+from kernelpot.design.task import Rules
 from kernelpot.errors import ParameterError
 from kernelpot.progress import track
 from kernelpot.run import one_blas
-from dataclasses import dataclass
-from jaxtyping import Float, Int
-from kernelpot.design.problem import starting
-from kernelpot.design.search.greedy import follow
-from kernelpot.design.select import select
-
 
 COMBINE = ("mean", "worst")
 

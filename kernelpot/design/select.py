@@ -16,7 +16,6 @@ from kernelpot.design.information import Information
 from kernelpot.design.limits import Budget, Costs, Numbers, Quotas
 from kernelpot.design.problem import Target, make_criterion, make_rules, starting
 from kernelpot.design.rivals import RIVALS
-from kernelpot.design.task import Rules
 from kernelpot.design.search.engines import economy
 from kernelpot.design.search.exchange import exchange
 from kernelpot.design.search.gains import Path
@@ -31,6 +30,7 @@ from kernelpot.design.search.methods import (
     rounded,
 )
 from kernelpot.design.search.pruning import prune
+from kernelpot.design.task import Rules
 from kernelpot.errors import ParameterError
 from kernelpot.run import one_blas
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from kernelpot.goals.elastic import strained, strained_pairs, vacancy
 from kernelpot.goals.cheapest import Plan, cheapest
-from kernelpot.goals.elastic import bulk_modulus, elastic_constants
+from kernelpot.goals.elastic import bulk_modulus, elastic_constants, strained, strained_pairs, vacancy
 from kernelpot.goals.energies import (
     barrier,
     energies,
@@ -14,8 +13,7 @@ from kernelpot.goals.energies import (
     total_energy,
     vacancy_energy,
 )
-from kernelpot.goals.goal import Goal
-from kernelpot.goals.goal import Quantities
+from kernelpot.goals.goal import Goal, Quantities
 
 __all__ = [
     "Goal",

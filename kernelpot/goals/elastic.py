@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
+
 import numpy as np
+
 from kernelpot.errors import ParameterError
 from kernelpot.goals.goal import Goal, Origin
 from kernelpot.units import GPA
+
 if TYPE_CHECKING:
     from ase import Atoms
 
     from kernelpot.potentials.sparse_gp import SparseGP
 from collections.abc import Iterable, Mapping
-from kernelpot.errors import DataError, ParameterError
+
+from kernelpot.errors import DataError
 from kernelpot.units import VOIGT
+
 if TYPE_CHECKING:
     from ase import Atoms
 

@@ -6,20 +6,22 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
+
 import numpy as np
 from jaxtyping import Float
+
 from kernelpot.design.criteria import Criterion, L, c
 from kernelpot.design.information import Information
 from kernelpot.design.precision import Precision
 from kernelpot.errors import DataError, NotFittedError, ParameterError
 from kernelpot.features.feature_map import E0_PRIOR, FeatureMap
 from kernelpot.potentials.covariance import JointEnergies
+
 if TYPE_CHECKING:
     from ase import Atoms
 
     from kernelpot.potentials.sparse_gp import SparseGP
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 
 @dataclass(frozen=True, eq=False, repr=False)

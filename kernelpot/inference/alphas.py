@@ -20,24 +20,7 @@ Fit = Callable[[Float[np.ndarray, " n"], Float[np.ndarray, "n outputs"]], Exact 
 def best_alpha(
     fitted: Fit, alphas: Sequence[float], weights: Float[np.ndarray, " n"], y: Float[np.ndarray, "n outputs"]
 ) -> tuple[float, Exact | Inducing]:
-    """Return the alpha whose leave-one-out errors have the smallest weighted mean square, with its fit.
-
-    Parameters
-    ----------
-    fitted
-        Called with the noise alpha/weights and y.
-    alphas
-        To choose among; those for which the kernel matrix is not positive definite drop out.
-    weights
-        Of the items.
-    y
-        What to fit; each output counts in units of its own mean square.
-
-    Raises
-    ------
-    ParameterError
-        The kernel matrix is not positive definite with any alpha.
-    """
+    """Return the alpha whose leave-one-out errors have the smallest weighted mean square, with its fit."""
     if len(alphas) == 1:
         return alphas[0], fitted(_noise(alphas[0], weights), y)
     scale = np.maximum(weights @ y**2, 1e-300)
@@ -48,7 +31,7 @@ def best_alpha(
         except ParameterError as error:
             refusal = error
             continue
-        score = float((weights @ state.left_out()[0] ** 2 / scale).sum())
+        score = float((weights @ state.left_out().squared / scale).sum())
         if best is None or score < best[0]:
             best = score, alpha, state
     if best is None:
@@ -57,13 +40,7 @@ def best_alpha(
 
 
 def checked_alphas(alpha: Any) -> list[float]:
-    """Return the alphas to choose among as positive numbers.
-
-    Raises
-    ------
-    ParameterError
-        There is none, or one is not a positive number.
-    """
+    """Return the alphas to choose among as positive numbers."""
     many = isinstance(alpha, np.ndarray) and alpha.ndim > 0
     if not many and (isinstance(alpha, str | bytes) or not isinstance(alpha, Sequence)):
         return [real(alpha, "alpha", above=True)]

@@ -43,13 +43,7 @@ def modes(kernel: Float[np.ndarray, "n n"], labels: Float[np.ndarray, "n C"]) ->
 
 
 def matrix(covariance: Covariance) -> Float[np.ndarray, "n n"]:
-    """Return the covariance for NumPy.
-
-    Raises
-    ------
-    DataError
-        It is not finite.
-    """
+    """Return the covariance for NumPy."""
     found: np.ndarray = covariance.full().cpu().numpy()
     if not np.isfinite(found).all():
         raise DataError("the kernel matrix is not finite; check for features or structures whose kernel overflows.")

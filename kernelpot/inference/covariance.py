@@ -23,18 +23,10 @@ ENTRIES = 500_000
 
 @dataclass(frozen=True, eq=False)
 class Items:
-    """What a Gaussian process is asked about.
+    """What a Gaussian process is asked about."""
 
-    Attributes
-    ----------
-    values
-        Rows of features as a tensor, a list of structures, or what `encode` made of one.
-    trend
-        Columns of the mean, times the prior standard deviation of their coefficients.
-    """
-
-    values: Any
-    trend: Float[Tensor, "n q"]
+    values: Any  # Rows of features as a tensor, a list of structures, or what `encode` made of one
+    trend: Float[Tensor, "n q"]  # Columns of the mean, times the prior standard deviation of their coefficients
 
     def __len__(self) -> int:
         """Count the items."""
@@ -61,15 +53,7 @@ class Panel:
 
 
 class Covariance(ABC):
-    """Prior covariance of training items: a kernel, and the columns of the mean with their prior.
-
-    Parameters
-    ----------
-    items
-        Training items.
-    parameters
-        Of the kernel; `block` is differentiable with respect to them.
-    """
+    """Prior covariance of training items: a kernel, and the columns of the mean with their prior."""
 
     def __init__(self, items: Items, parameters: Parameters) -> None:
         self.items = items

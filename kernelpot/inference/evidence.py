@@ -24,18 +24,10 @@ NOISE_FLOOR = 1e-10
 
 @dataclass(frozen=True)
 class NoiseModel:
-    """Variance of the noise: fixed, or the last entry of θ as a logarithm.
+    """Variance of the noise: fixed, or the last entry of θ as a logarithm."""
 
-    Attributes
-    ----------
-    fixed
-        Variance; None: to be found.
-    unit
-        Variance of the targets.
-    """
-
-    fixed: float | None = None
-    unit: float = 1.0
+    fixed: float | None = None  # Variance; None: to be found
+    unit: float = 1.0  # Variance of the targets
 
     def variance(self, theta: Float[np.ndarray, " p"]) -> float:
         """Return the variance for these parameters."""
@@ -75,15 +67,6 @@ class Evidence:
     With A = K⁻¹Z, T outputs and S = ½ (T K⁻¹ - A Aᵀ), the gradient is Σ_ij S_ij ∂K_ij/∂θ (Rasmussen and Williams
     (2006), eq. 5.9). S is made from the factor; K is differentiated in blocks of rows, so that nothing but one matrix
     is ever of n² numbers.
-
-    Parameters
-    ----------
-    covariance
-        Of the training items.
-    targets
-        Z, standardised.
-    noise
-        Fixed or learned.
     """
 
     def __init__(self, covariance: Covariance, targets: Float[Tensor, "n T"], noise: NoiseModel) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 from kernelpot.inference.covariance import Covariance, Items, pieces
 from kernelpot.inference.evidence import log_likelihood
 from kernelpot.inference.factors import factor, forward, inverse, solve
+from kernelpot.inference.left_out import LeftOut
 
 
 class Posterior(Protocol):
@@ -44,19 +45,7 @@ class Posterior(Protocol):
 
 
 class ExactPosterior:
-    """Posterior by a Cholesky factor (Rasmussen and Williams (2006), alg. 2.1).
-
-    Parameters
-    ----------
-    prior
-        Covariance of the training items, its parameters settled.
-    targets
-        Standardised.
-    noise
-        Variance.
-    weights
-        K⁻¹ targets, where they are known; the factor is then made when it is first needed.
-    """
+    """Posterior by a Cholesky factor (Rasmussen and Williams (2006), alg. 2.1)."""
 
     def __init__(
         self,
@@ -100,8 +89,9 @@ class ExactPosterior:
             v = forward(self.lower, self.prior.cross(new).T)
             return self.prior.square(new) - v.T @ v
 
-    def left_out(self) -> tuple[Float[Tensor, "n T"], Float[Tensor, " n"]]:
-        """Return mean and variance of each label given all others (Rasmussen and Williams (2006), eq. 5.12)."""
+    def left_out(self) -> LeftOut:
+        """Return the errors of labels given all others (Rasmussen and Williams (2006), eq. 5.12)."""
         # The inverse takes the place of the factor, which is needed again.
         precision = inverse(self.lower.clone()).diagonal()
-        return self.targets - self.weights / precision[:, None], 1.0 / precision
+        error = self.weights / precision[:, None]
+        return LeftOut.one_by_one(error.cpu().numpy(), 1.0 / precision.cpu().numpy())

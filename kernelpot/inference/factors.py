@@ -18,18 +18,7 @@ JITTERS = (0.0, 1e-12, 1e-10, 1e-8, 1e-6)
 
 
 def factor(assemble: Callable[[], Float[Tensor, "n n"]]) -> Float[Tensor, "n n"]:
-    """Return a lower triangular L with L Lᵀ = K; what is above its diagonal means nothing.
-
-    Parameters
-    ----------
-    assemble
-        Makes K, of which the lower triangle is read, afresh for each try: it is overwritten.
-
-    Raises
-    ------
-    DataError
-        K is not finite, or not positive definite with a millionth of its diagonal added.
-    """
+    """Return a lower triangular L with L Lᵀ = K; what is above its diagonal means nothing."""
     for jitter in JITTERS:
         matrix = assemble()
         diagonal = matrix.diagonal()

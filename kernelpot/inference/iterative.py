@@ -44,13 +44,7 @@ class Solver:
         )
 
     def solve(self, rhs: Float[Tensor, "n k"], tolerance: float) -> Float[Tensor, "n k"]:
-        """Return (K + σ²)⁻¹ rhs.
-
-        Raises
-        ------
-        DataError
-            The residual stays above a thousandth.
-        """
+        """Return (K + σ²)⁻¹ rhs."""
         with torch.no_grad(), _iterating(tolerance):
             found = self.operator.solve(rhs)
             left = float((self.operator @ found - rhs).norm() / rhs.norm().clamp_min(1e-300))
@@ -78,19 +72,7 @@ class Solver:
 
 
 class IterativePosterior:
-    """Posterior whose every solve is iterative.
-
-    Parameters
-    ----------
-    prior
-        Covariance of the training items, its parameters settled.
-    targets
-        Standardised.
-    noise
-        Variance.
-    seed
-        Of the estimate of the log marginal likelihood.
-    """
+    """Posterior whose every solve is iterative."""
 
     def __init__(self, prior: Covariance, targets: Float[Tensor, "n T"], noise: float, seed: int) -> None:
         self.prior, self.targets, self.noise, self._seed = prior, targets, noise, seed

@@ -26,27 +26,13 @@ WEIGHTS = np.exp(-0.5 * NODES**2) / np.exp(-0.5 * NODES**2).sum()
 
 @dataclass(frozen=True, eq=False)
 class Mode:
-    """Mode of the posterior of latent values for labels 0 and 1.
+    """Mode of the posterior of latent values for labels 0 and 1."""
 
-    Attributes
-    ----------
-    slope
-        Gradient of the log likelihood, t - π.
-    third
-        Its third derivative, W (2π - 1).
-    root
-        √W, with W = π (1 - π).
-    lower
-        Factor of B = 1 + √W K √W.
-    evidence
-        Approximate log marginal likelihood.
-    """
-
-    slope: Float[np.ndarray, " n"]
-    third: Float[np.ndarray, " n"]
-    root: Float[np.ndarray, " n"]
-    lower: Float[np.ndarray, "n n"]
-    evidence: float
+    slope: Float[np.ndarray, " n"]  # Gradient of the log likelihood, t - π
+    third: Float[np.ndarray, " n"]  # Its third derivative, W (2π - 1)
+    root: Float[np.ndarray, " n"]  # √W, with W = π (1 - π)
+    lower: Float[np.ndarray, "n n"]  # Factor of B = 1 + √W K √W
+    evidence: float  # Approximate log marginal likelihood
 
     def latent(
         self, cross: Float[np.ndarray, "m n"], own: Float[np.ndarray, " m"]
@@ -99,13 +85,7 @@ def find_mode(kernel: Float[np.ndarray, "n n"], labels: Float[np.ndarray, " n"])
 
 
 def mode_of(kernel: Float[np.ndarray, "n n"], slope: Float[np.ndarray, " n"]) -> Mode:
-    """Return the mode whose slope is known: there f = K times it (Rasmussen and Williams (2006), eq. 3.17).
-
-    Raises
-    ------
-    ValueError
-        The slope is that of no mode of this kernel.
-    """
+    """Return the mode whose slope is known: there f = K times it (Rasmussen and Williams (2006), eq. 3.17)."""
     f = kernel @ slope
     # A slope of exactly zero is that of a probability that has reached its label.
     labels = np.where(slope == 0.0, f, slope) > 0.0

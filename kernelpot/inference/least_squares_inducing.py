@@ -9,7 +9,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.linalg import solve_triangular
 
-from kernelpot.inference.solvers import LeftOut, require_noise, whitened
+from kernelpot.inference.left_out import LeftOut
+from kernelpot.inference.solvers import require_noise, whitened
 from kernelpot.linalg.factor import RowSink
 
 FEWEST = 20
@@ -29,29 +30,17 @@ class Inducing:
         r(x) + φᵀ [A⁻¹ + A⁻¹ (Σ_j r_j φ_j φ_jᵀ/noise_j²) A⁻¹] φ,
 
     a covariance of weights of the sandwich form (White (1980)). With all items inducing it is the exact variance.
-
-    Attributes
-    ----------
-    whitening
-        U diag(λ)^(-1/2) of the inducing items' kernel matrix.
-    factor
-        Upper triangular R with RᵀR = A.
-    weights
-        Of the features.
-    spill
-        S with SᵀS = R⁻ᵀ (Σ_j r_j φ_j φ_jᵀ/noise_j²) R⁻¹.
-    residual, variance_left
-        y_i minus its prediction without i, and that prediction's variance with noise, of every training item.
-    calibrating
-        Of the training items those that tell the amplitude, see `calibrating_items`.
     """
 
-    whitening: Float[np.ndarray, "m d"]
-    factor: Float[np.ndarray, "d d"]
-    weights: Float[np.ndarray, "d outputs"]
-    spill: Float[np.ndarray, "k d"]
+    whitening: Float[np.ndarray, "m d"]  # U diag(λ)^(-1/2) of the inducing items' kernel matrix
+    factor: Float[np.ndarray, "d d"]  # Upper triangular R with RᵀR = A
+    weights: Float[np.ndarray, "d outputs"]  # Of the features
+    spill: Float[np.ndarray, "k d"]  # S with SᵀS = R⁻ᵀ (Σ_j r_j φ_j φ_jᵀ/noise_j²) R⁻¹
+    # residual, variance_left: y_i minus its prediction without i, and that prediction's variance with noise,
+    # of every training item
     residual: Float[np.ndarray, "n outputs"]
     variance_left: Float[np.ndarray, " n"]
+    # Of the training items those that tell the amplitude, see `calibrating_items`
     calibrating: Bool[np.ndarray, " n"]
     jitter = 0.0
 
@@ -65,23 +54,7 @@ class Inducing:
         noise: Float[np.ndarray, " n"],
         y: Float[np.ndarray, "n outputs"],
     ) -> Inducing:
-        """Fit by QR of the rows [φ/√noise | y/√noise] on top of the prior's, block by block.
-
-        Parameters
-        ----------
-        own
-            Kernel matrix of the inducing items.
-        diagonal
-            Kernel of every training item with itself.
-        calibrating
-            As in the attributes.
-        blocks
-            Makes the kernel between all training items and the inducing ones in blocks of rows; it is called twice.
-        noise
-            Variance of each training item.
-        y
-            What to fit.
-        """
+        """Fit by QR of the rows [φ/√noise | y/√noise] on top of the prior's, block by block."""
         require_noise(noise)
         whitening = whitened(own)
         d, outputs = whitening.shape[1], y.shape[1]
@@ -129,7 +102,7 @@ class Inducing:
 
     def left_out(self) -> LeftOut:
         """Return the errors of left-out items, and their variances with noise; inducing items stay."""
-        return self.residual, self.variance_left
+        return LeftOut.one_by_one(self.residual, self.variance_left)
 
     def predict(self, cross: Float[np.ndarray, "n m"]) -> Float[np.ndarray, "n outputs"]:
         """Return the predictions, given the kernel between new and inducing items."""
@@ -149,15 +122,6 @@ def calibrating_items(n: int, chosen: Int[np.ndarray, " m"], method: str) -> Boo
     A left-out inducing item keeps its feature, which sees all of it, as no new item has. So where they are drawn at
     random the others tell. Where they are chosen to lie apart, the others are those in between, easier than new items,
     and all together come closer.
-
-    Parameters
-    ----------
-    n
-        Training items.
-    chosen
-        The inducing ones.
-    method
-        How these were chosen.
     """
     others = np.ones(n, dtype=bool)
     others[chosen] = False

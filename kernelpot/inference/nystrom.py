@@ -87,29 +87,15 @@ class Projection:
 
 @dataclass(frozen=True, eq=False)
 class InducingPosterior:
-    """Posterior of the optimal variational distribution (Titsias (2009), eq. 6).
+    """Posterior of the optimal variational distribution (Titsias (2009), eq. 6)."""
 
-    Attributes
-    ----------
-    prior
-        Whose kernel is asked; its items are not.
-    inducing
-        Inducing items.
-    lower, inner, weights
-        L, C and c of `Projection`.
-    noise
-        Variance.
-    log_likelihood
-        Lower bound of the log marginal likelihood.
-    """
-
-    prior: Covariance
-    inducing: Items
-    lower: Float[Tensor, "m m"]
+    prior: Covariance  # Whose kernel is asked; its items are not
+    inducing: Items  # Inducing items
+    lower: Float[Tensor, "m m"]  # lower, inner, weights: L, C and c of `Projection`
     inner: Float[Tensor, "m m"]
     weights: Float[Tensor, "m T"]
-    noise: float
-    log_likelihood: float
+    noise: float  # Variance
+    log_likelihood: float  # Lower bound of the log marginal likelihood
 
     @classmethod
     def of(cls, prior: Covariance, panel: Panel, targets: Float[Tensor, "n T"], noise: float) -> InducingPosterior:

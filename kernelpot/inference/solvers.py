@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +9,7 @@ from jaxtyping import Float, Int
 from scipy.linalg import LinAlgError, cho_solve, lapack, solve_triangular
 
 from kernelpot.errors import ParameterError
+from kernelpot.inference.left_out import LeftOut
 from kernelpot.linalg.dense import factorise
 from kernelpot.structures.vector_kernel import mirrored
 
@@ -20,27 +20,14 @@ INDEFINITE = 0.05
 TOLERANCE = 1e-12
 """Share of the largest eigenvalue of the inducing items' kernel matrix below which a direction is dropped."""
 
-Folds = Iterable[Int[np.ndarray, " fold"]]
-LeftOut = tuple[Float[np.ndarray, "n outputs"], Float[np.ndarray, " n"]]
-
 
 @dataclass(frozen=True, eq=False)
 class Exact:
-    """(K + diag(noise))⁻¹ of the training set (Rasmussen and Williams (2006), algorithm 2.1).
+    """(K + diag(noise))⁻¹ of the training set (Rasmussen and Williams (2006), algorithm 2.1)."""
 
-    Attributes
-    ----------
-    factor
-        Lower triangular.
-    dual
-        (K + diag(noise))⁻¹ y.
-    jitter
-        What was added to the diagonal beside the noise, so that the matrix is positive definite.
-    """
-
-    factor: Float[np.ndarray, "n n"]
-    dual: Float[np.ndarray, "n outputs"]
-    jitter: float
+    factor: Float[np.ndarray, "n n"]  # Lower triangular
+    dual: Float[np.ndarray, "n outputs"]  # (K + diag(noise))⁻¹ y
+    jitter: float  # What was added to the diagonal beside the noise, so that the matrix is positive definite
     calibrating = slice(None)
 
     @classmethod
@@ -53,29 +40,7 @@ class Exact:
         smallest: float | None = None,
         keep: bool = False,
     ) -> Exact:
-        """Factorise.
-
-        Parameters
-        ----------
-        kernel
-            Of the training set, symmetric.
-        noise
-            Variance of each item.
-        y
-            What to fit.
-        smallest
-            Smallest eigenvalue of a kernel that need not be positive semidefinite; None where it is, but for
-            round-off. Where it is negative, the diagonal gets what brings noise and jitter to twice its size: with
-            less, directions of which the kernel knows nothing certain would have the largest weights.
-        keep
-            Leave the kernel matrix as it is, instead of factorising in its memory.
-
-        Raises
-        ------
-        ParameterError
-            The matrix is not finite, or further from positive definite than round-off explains, or than `INDEFINITE`
-            allows for a kernel that may be so.
-        """
+        """Factorise."""
         require_finite(kernel)
         require_noise(noise)
         kernel = kernel.copy() if keep else kernel
@@ -115,28 +80,25 @@ class Exact:
         """Return the inverse of the factor."""
         return np.tril(lapack.dtrtri(self.factor, lower=1)[0])
 
-    def left_out(self) -> LeftOut:
-        """Return y_i minus its prediction without i, and that prediction's variance with noise (eq. 5.12)."""
-        half = self._half()
-        precision = np.einsum("ij,ij->j", half, half)
-        return self.dual / precision[:, None], 1.0 / precision
+    def left_out(self, folds: Int[np.ndarray, " n"] | None = None) -> LeftOut:
+        """Return the errors of items without which the prediction was made, alone (eq. 5.12) or with their whole fold.
 
-    def left_out_folds(self, folds: Folds) -> Float[np.ndarray, "n outputs"]:
-        """Return y minus its prediction without its whole fold: ((K + diag(noise))⁻¹_FF)⁻¹ (dual)_F."""
-        inverse, result = self.inverse(), np.empty_like(self.dual)
-        for fold in folds:
-            result[fold] = np.linalg.solve(inverse[np.ix_(fold, fold)], self.dual[fold])
-        return result
+        Those of a fold F are ((K + diag(noise))⁻¹_FF)⁻¹ (dual)_F; that inverse is their covariance.
+        """
+        if folds is None:
+            half = self._half()
+            precision = np.einsum("ij,ij->j", half, half)
+            return LeftOut.one_by_one(self.dual / precision[:, None], 1.0 / precision)
+        inverse, error, variance = self.inverse(), np.empty_like(self.dual), np.empty(len(self.dual))
+        for number in np.unique(folds):
+            fold = np.flatnonzero(folds == number)
+            block = inverse[np.ix_(fold, fold)]
+            error[fold], variance[fold] = np.linalg.solve(block, self.dual[fold]), np.linalg.inv(block).diagonal()
+        return LeftOut(error, variance, folds, np.ones(len(folds), dtype=np.int64))
 
 
 def whitened(own: Float[np.ndarray, "m m"]) -> Float[np.ndarray, "m d"]:
-    """Return U diag(λ)^(-1/2) without the directions below `TOLERANCE` of the largest, negative ones among them.
-
-    Raises
-    ------
-    ParameterError
-        The kernel matrix is not finite, or has no positive eigenvalue.
-    """
+    """Return U diag(λ)^(-1/2) without the directions below `TOLERANCE` of the largest, negative ones among them."""
     require_finite(own)
     eigenvalues, vectors = np.linalg.eigh(own)
     kept = eigenvalues > TOLERANCE * eigenvalues[-1]
@@ -146,13 +108,7 @@ def whitened(own: Float[np.ndarray, "m m"]) -> Float[np.ndarray, "m d"]:
 
 
 def smallest_eigenvalue(kernel: Float[np.ndarray, "n n"]) -> float:
-    """Return the smallest eigenvalue of a symmetric matrix.
-
-    Raises
-    ------
-    ParameterError
-        The matrix is not finite.
-    """
+    """Return the smallest eigenvalue of a symmetric matrix."""
     require_finite(kernel)
     return float(np.linalg.eigvalsh(kernel)[0])
 
@@ -180,13 +136,7 @@ def _cholesky(kernel: Float[np.ndarray, "n n"]) -> Float[np.ndarray, "n n"]:
 
 
 def _shift(own: Float[np.ndarray, " n"], noise: Float[np.ndarray, " n"], smallest: float) -> float:
-    """Return what noise lacks to twice the size of a negative eigenvalue.
-
-    Raises
-    ------
-    ParameterError
-        The eigenvalue is beyond `INDEFINITE`, and noise alone does not make up for it.
-    """
+    """Return what noise lacks to twice the size of a negative eigenvalue."""
     shift = max(0.0, -2.0 * smallest - float(noise.min()))
     if shift > 0.0 and -smallest > INDEFINITE * float(own.mean()):
         raise _indefinite(smallest, float(own.mean()))
@@ -194,13 +144,7 @@ def _shift(own: Float[np.ndarray, " n"], noise: Float[np.ndarray, " n"], smalles
 
 
 def _round_off(kernel: Float[np.ndarray, "n n"], noise: Float[np.ndarray, " n"]) -> float:
-    """Return what to add to the diagonal so that the smallest eigenvalue is that of round-off above zero.
-
-    Raises
-    ------
-    ParameterError
-        It is more than round-off explains.
-    """
+    """Return what to add to the diagonal so that the smallest eigenvalue is that of round-off above zero."""
     scale = float(kernel.diagonal().mean())
     smallest = float(np.linalg.eigvalsh(kernel)[0])
     jitter = max(0.0, -smallest - float(noise.min())) + 1e-14 * len(kernel) * scale

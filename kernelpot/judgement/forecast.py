@@ -12,8 +12,7 @@ from jaxtyping import Bool, Float, Int
 from kernelpot.data.labels import resolve
 from kernelpot.data.noise import KINDS
 from kernelpot.design.advice.findings import UNITS, ErrorsByKind, row_variances
-from kernelpot.design.information import duplicates
-from kernelpot.design.information import Information
+from kernelpot.design.information import Information, duplicates
 from kernelpot.design.precision import Precision
 from kernelpot.design.select import select
 from kernelpot.errors import LabelError, ParameterError
@@ -155,8 +154,8 @@ def forecast(
         Numbers of labels, the pilot's included. None: the pilot's size, then those of 10, 20, 40, 80 and 160 that are
         larger and that pool (or path) allows.
     path
-        How further structures are chosen: "greedy" (as `design.select` does by IV), "random" (mean of three orders), or
-        indices into the pool in order of labelling.
+        How further structures are chosen: "greedy" (as `design.select` does by default), "random" (mean of three
+        orders), or indices into the pool in order of labelling.
     target
         Structures to be predicted; their labels are not looked at. None: what of the pool is not labelled yet.
     keys
@@ -322,7 +321,8 @@ def _orders(
     """Orders in which the pool is labelled, and what they are called."""
     if isinstance(path, str):
         if path == "greedy":
-            return [select(planned, more, existing=existing, seed=seed).indices], "greedy IV"
+            choice = select(planned, more, existing=existing, seed=seed)
+            return [choice.indices], f"{choice.method} {choice.criterion}"
         if path == "random":
             rng = np.random.default_rng(seed)
             orders = [np.argsort(known + rng.random(len(known)), kind="stable") for _ in range(_RANDOM_ORDERS)]

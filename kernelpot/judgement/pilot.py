@@ -24,8 +24,7 @@ from scipy.optimize import minimize
 from kernelpot.data.labels import Labels
 from kernelpot.data.noise import Noise
 from kernelpot.features.feature_map import FeatureMap
-from kernelpot.linalg.leaving import without_each
-from kernelpot.linalg.posterior import Posterior
+from kernelpot.linalg.factor import Posterior, without_each
 from kernelpot.potentials.training import labelled_rows, least_squares_e0, scale_rows, whiten_columns
 
 if TYPE_CHECKING:

@@ -23,20 +23,7 @@ _ONE = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREAD
 
 
 def number_of(workers: int | None, scheduler: str | None) -> int:
-    """Return how many worker processes are meant; 0 for none.
-
-    Parameters
-    ----------
-    workers
-        As given; None is one per thread that this process may use, and none where that is one.
-    scheduler
-        Address of a running cluster; then `workers` must be None.
-
-    Raises
-    ------
-    ParameterError
-        A rule is broken.
-    """
+    """Return how many worker processes are meant; 0 for none."""
     if scheduler is not None:
         if workers:
             raise ParameterError(
@@ -63,26 +50,6 @@ def spread(
     """Yield ``work(item)`` for every item, in the order of completion.
 
     Items are taken from their iterator only as fast as they are worked on, so that it may be endless.
-
-    Parameters
-    ----------
-    work
-        A function of a module (it is named to the workers, not sent).
-    items
-        What it is called with.
-    workers
-        Local processes of one thread each; 0 does everything here, with the threads of this process.
-    scheduler
-        Address of a running cluster, whose workers need kernelpot and must see the same folders.
-    patience
-        How long to wait for its answer, as Dask writes times.
-
-    Raises
-    ------
-    ParameterError
-        Dask is not installed.
-    StoreError
-        A worker died, or the cluster cannot be reached.
     """
     if not workers and scheduler is None:
         yield from map(work, items)

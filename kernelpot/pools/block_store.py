@@ -8,17 +8,16 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+
 import numpy as np
 from jaxtyping import Float, Int
+
 from kernelpot.design.blocks import KINDS
 from kernelpot.design.information import Information
 from kernelpot.errors import ParameterError, StoreError
-from kernelpot.linalg.groups import equal_vectors
 from kernelpot.linalg.store import ChunkStore, digest, require_zarr, write_json
+from kernelpot.linalg.subsets import equal_vectors
 from kernelpot.rules import numbers
-from collections.abc import Mapping
-from kernelpot.errors import StoreError
-
 
 NAME, VERSION = "kernelpot-blocks", 1
 DTYPES = ("float32", "float64")

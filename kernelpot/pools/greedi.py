@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+
 import numpy as np
 from jaxtyping import Float, Int
+
 from kernelpot.design.criteria import Criterion
 from kernelpot.design.precision import Precision
 from kernelpot.design.search.greedy import Rules, greedy
 from kernelpot.errors import ParameterError
 from kernelpot.linalg.store import ChunkStore, digest
 from kernelpot.linalg.workers import spread
-from kernelpot.pools.job import Job
-from kernelpot.pools.job import PoolChoice, make_choice
+from kernelpot.pools.block_store import BlockStore
+from kernelpot.pools.job import Job, PoolChoice, make_choice
 from kernelpot.pools.stochastic import sampled_greedy
 from kernelpot.pools.target import opened
-from kernelpot.progress import say, track
-from kernelpot.pools.block_store import BlockStore
 from kernelpot.pools.write import BASE_GIB
-
+from kernelpot.progress import say, track
 
 MIXES = ("structures", "chunks")
 MOST_PASSES = 16

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
+
+from kernelpot.design.choice import Choice
 from kernelpot.design.criteria import Criterion
 from kernelpot.design.precision import Precision
 from kernelpot.linalg.store import digest
 from kernelpot.pools.block_store import BlockStore
 from kernelpot.pools.greedi import Room, room
-from collections.abc import Sequence
-from jaxtyping import Float, Int
-from kernelpot.design.choice import Choice
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,12 +11,11 @@ from kernelpot.design.information import Information, require
 from kernelpot.design.precision import Precision
 from kernelpot.design.problem import balanced_of, make_criterion
 from kernelpot.errors import ParameterError
-from kernelpot.linalg.groups import equal_vectors
+from kernelpot.linalg.subsets import equal_vectors
 from kernelpot.linalg.workers import number_of
 from kernelpot.pools.block_store import BlockStore, marks
 from kernelpot.pools.greedi import distributed
-from kernelpot.pools.job import Job
-from kernelpot.pools.job import PoolChoice
+from kernelpot.pools.job import Job, PoolChoice
 from kernelpot.pools.stochastic import stochastic
 from kernelpot.pools.target import keep_open, target_root
 from kernelpot.progress import say

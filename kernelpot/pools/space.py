@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from kernelpot.archive import DAMAGE, read_archive, write_archive
 from kernelpot.data.noise import KINDS, Noise
-from kernelpot.errors import ParameterError, StoreError
+from kernelpot.errors import ModelFileError, ParameterError, StoreError
 from kernelpot.features.feature_map import FeatureMap
 from kernelpot.features.rebuild import feature_map_of
 from kernelpot.linalg.store import digest
 from kernelpot.potentials.sparse_gp import SparseGP
 from kernelpot.potentials.terms import Term
-from kernelpot.replacing import replacing
 
 FORMAT, VERSION = "kernelpot-space", 2
 
@@ -62,14 +61,10 @@ def save_space(space: SparseGP, path: str | Path) -> None:
     ------
     NotFittedError, ParameterError
         As `settings_of`.
+    ModelFileError
+        The file cannot be written.
     """
-    from safetensors.numpy import save as to_bytes
-
-    features = features_of(space)
-    header = json.dumps({"format": FORMAT, "version": VERSION, "model": settings_of(space)})
-    arrays = {name: np.ascontiguousarray(array) for name, array in features.arrays().items()}
-    with replacing(path) as temporary:
-        temporary.write_bytes(to_bytes(arrays, metadata={"kernelpot": header}))
+    write_archive(path, FORMAT, VERSION, {"model": settings_of(space)}, features_of(space).arrays())
 
 
 def load_space(path: str | Path) -> SparseGP:
@@ -80,22 +75,19 @@ def load_space(path: str | Path) -> SparseGP:
     StoreError
         There is no such file, or it is damaged, foreign, or of another version.
     """
-    from safetensors import SafetensorError, safe_open
-
+    if not Path(path).is_file():
+        raise StoreError(f"{path}: there is no such file; write_blocks makes it beside the blocks")
     try:
-        with safe_open(str(path), framework="numpy") as file:
-            header = json.loads((file.metadata() or {})["kernelpot"])
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        if (header["format"], header["version"]) != (FORMAT, VERSION):
+        archive = read_archive(path)
+        if (archive.format, archive.header["version"]) != (FORMAT, VERSION):
             raise StoreError(
-                f"{path}: must be {FORMAT} version {VERSION}, found {header['format']} version {header['version']}"
+                f"{path}: must be {FORMAT} version {VERSION}, found {archive.format} version "
+                f"{archive.header['version']}"
             )
-        return _rebuild(header["model"], arrays)
-    except FileNotFoundError:
-        raise StoreError(f"{path}: there is no such file; write_blocks makes it beside the blocks") from None
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError, AttributeError) as error:
-        if isinstance(error, StoreError):
-            raise
+        return _rebuild(archive.header["model"], archive.arrays)
+    except StoreError:
+        raise
+    except (*DAMAGE, ModelFileError) as error:
         raise StoreError(
             f"{path}: the feature space is damaged or was altered ({type(error).__name__}: {error}); "
             "remove the folder and write it again"

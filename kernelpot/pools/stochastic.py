@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from kernelpot.design.information import Information
-from kernelpot.design.search.gains import Path
-from kernelpot.errors import ParameterError
-from kernelpot.linalg.store import ChunkStore
-from kernelpot.pools.job import Job
-from kernelpot.pools.greedi import weights
-from kernelpot.pools.job import PoolChoice, make_choice
-from kernelpot.progress import say, track
-from jaxtyping import Bool, Int
+
 from kernelpot.design.criteria import Criterion
+from kernelpot.design.information import Information
 from kernelpot.design.precision import Precision
 from kernelpot.design.search.gains import Gains, Path
-from kernelpot.progress import track
+from kernelpot.errors import ParameterError
+from kernelpot.linalg.store import ChunkStore
+from kernelpot.pools.greedi import weights
+from kernelpot.pools.job import Job, PoolChoice, make_choice
+from kernelpot.progress import say, track
 from kernelpot.rules import real
 
 

@@ -14,8 +14,7 @@ import numpy as np
 from kernelpot.design.information import Information
 from kernelpot.errors import DataError, ParameterError, StoreError
 from kernelpot.linalg.workers import number_of, spread
-from kernelpot.pools.block_store import BlockStore
-from kernelpot.pools.block_store import DTYPES
+from kernelpot.pools.block_store import DTYPES, BlockStore
 from kernelpot.pools.source import Frame, Source, describe, frames
 from kernelpot.pools.space import features_of, fingerprint, load_space, save_space, settings_of
 from kernelpot.potentials.arguments import check_species

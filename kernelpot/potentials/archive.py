@@ -12,7 +12,7 @@ from kernelpot.archive import DAMAGE, Archive, damaged, write_archive
 from kernelpot.data.noise import KINDS, Noise
 from kernelpot.features.feature_map import FeatureMap
 from kernelpot.features.rebuild import check_array, feature_map_of
-from kernelpot.linalg.posterior import Posterior
+from kernelpot.linalg.factor import Posterior
 from kernelpot.potentials.extrapolation import Seen
 from kernelpot.potentials.fitted import Calibration, Fitted
 from kernelpot.potentials.shape import Shape

@@ -13,9 +13,8 @@ from kernelpot.data.batch import Batch
 from kernelpot.data.labels import resolve
 from kernelpot.errors import NotFittedError, ParameterError
 from kernelpot.features.inducing import chunks, mean_vectors
-from kernelpot.linalg.factor import RowSink
-from kernelpot.linalg.groups import equal_vectors
-from kernelpot.linalg.posterior import Posterior
+from kernelpot.linalg.factor import Posterior, RowSink
+from kernelpot.linalg.subsets import equal_vectors
 from kernelpot.potentials.arguments import check_species, structure_list
 from kernelpot.potentials.baselines.given import less_baseline
 from kernelpot.potentials.fitted import Fitted, Mean

@@ -14,9 +14,8 @@ from kernelpot.data.noise import Noise
 from kernelpot.errors import NotFittedError
 from kernelpot.features.feature_map import E0_PRIOR, Described, FeatureMap, Form
 from kernelpot.features.gradients import gather_pairs
-from kernelpot.linalg.factor import stack
-from kernelpot.linalg.posterior import Posterior
-from kernelpot.potentials.baselines.protocol import Baseline, Contribution
+from kernelpot.linalg.factor import Posterior, stack
+from kernelpot.potentials.baselines import Baseline, Contribution
 from kernelpot.potentials.extrapolation import Extrapolation, Seen
 from kernelpot.potentials.prediction import Around, Prediction, Spread
 from kernelpot.potentials.shape import NORMAL, Shape

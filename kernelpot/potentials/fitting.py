@@ -16,9 +16,8 @@ from kernelpot.errors import LabelError
 from kernelpot.features.feature_map import FeatureMap
 from kernelpot.features.folds import folds, runs
 from kernelpot.features.inducing import chunks, mean_vectors
-from kernelpot.linalg.factor import triangle
-from kernelpot.linalg.groups import equal_vectors
-from kernelpot.linalg.posterior import Posterior
+from kernelpot.linalg.factor import Posterior, triangle
+from kernelpot.linalg.subsets import equal_vectors
 from kernelpot.potentials.calibration import calibrate, common_scale, noise_of
 from kernelpot.potentials.distributed import Workers, distributed_factors
 from kernelpot.potentials.extrapolation import Seen

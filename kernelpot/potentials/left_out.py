@@ -14,7 +14,7 @@ from kernelpot.data.labels import Labels
 from kernelpot.features.inducing import chunks
 from kernelpot.features.placing import device_of, on_device
 from kernelpot.features.thinned import Owners, owners, without_fold
-from kernelpot.linalg.posterior import Posterior
+from kernelpot.linalg.factor import Posterior
 from kernelpot.potentials.baselines.given import less_baseline
 from kernelpot.potentials.fitted import Fitted, join
 from kernelpot.potentials.prediction import Prediction

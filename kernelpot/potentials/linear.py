@@ -8,7 +8,7 @@ from kernelpot.data.noise import Noise
 from kernelpot.descriptors.pairs import TwoBody
 from kernelpot.descriptors.protocol import Descriptor
 from kernelpot.kernels import Linear
-from kernelpot.potentials.baselines.protocol import Baseline
+from kernelpot.potentials.baselines import Baseline
 from kernelpot.potentials.sparse_gp import SparseGP
 from kernelpot.potentials.terms import Term
 

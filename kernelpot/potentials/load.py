@@ -13,9 +13,9 @@ from kernelpot.errors import ModelFileError, ParameterError
 from kernelpot.linalg.devices import check_device
 from kernelpot.potentials.archive import read_model
 from kernelpot.potentials.baselines.given import matched, recorded
-from kernelpot.potentials.force_archive import FORMAT as FORCE_FORMAT
-from kernelpot.potentials.force_archive import read_forces
-from kernelpot.potentials.force_ridge import ForceRidge
+from kernelpot.potentials.force.force_archive import FORMAT as FORCE_FORMAT
+from kernelpot.potentials.force.force_archive import read_forces
+from kernelpot.potentials.force.force_ridge import ForceRidge
 from kernelpot.potentials.sparse_gp import SparseGP
 from kernelpot.potentials.terms import Term
 

@@ -16,8 +16,8 @@ from kernelpot.features.functionals import LinearRows, all_linear_rows
 from kernelpot.features.information import make_information
 from kernelpot.kernels import check_amplitude
 from kernelpot.potentials.arguments import check_species, structure_list
+from kernelpot.potentials.baselines import Baseline, Contribution
 from kernelpot.potentials.baselines.given import evaluated
-from kernelpot.potentials.baselines.protocol import Baseline, Contribution
 from kernelpot.potentials.fitted import Fitted
 from kernelpot.potentials.terms import Term
 from kernelpot.rules import real, reals

@@ -13,7 +13,7 @@ from kernelpot.data.labels import Labels
 from kernelpot.errors import LabelError, NotFittedError, ParameterError
 from kernelpot.features.folds import folds as share_out
 from kernelpot.features.inducing import mean_vectors
-from kernelpot.linalg.groups import equal_vectors
+from kernelpot.linalg.subsets import equal_vectors
 from kernelpot.potentials.fitted import Calibration, Fitted
 from kernelpot.potentials.left_out import TrainingSet, predict_left_out
 from kernelpot.potentials.prediction import Prediction

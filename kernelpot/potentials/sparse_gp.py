@@ -23,8 +23,8 @@ from kernelpot.linalg.devices import check_device
 from kernelpot.linalg.workers import number_of
 from kernelpot.potentials.archive import write_model
 from kernelpot.potentials.arguments import check_species, fold_numbers, structure_list
+from kernelpot.potentials.baselines import Baseline
 from kernelpot.potentials.baselines.given import as_baseline, less_baseline
-from kernelpot.potentials.baselines.protocol import Baseline
 from kernelpot.potentials.calibrating import Calibrating
 from kernelpot.potentials.distributed import Workers
 from kernelpot.potentials.fitted import Fitted, Mean, join

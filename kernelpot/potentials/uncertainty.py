@@ -11,7 +11,7 @@ from jaxtyping import Float
 
 from kernelpot.data.batch import Batch
 from kernelpot.features.feature_map import E0_PRIOR, Described, FeatureMap, counts
-from kernelpot.linalg.posterior import Posterior
+from kernelpot.linalg.factor import Posterior
 
 LABELLED = ("energy", "forces", "stress")
 

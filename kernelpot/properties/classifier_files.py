@@ -26,13 +26,7 @@ CLASSES = {"b": bool, "i": int, "u": int, "f": float, "U": str, "O": str}
 
 
 def write_classifier(model: Any, path: str | Path, label: str | None) -> None:
-    """Write a fitted `kernelpot.Classifier` with the name of its property; the file appears whole or not at all.
-
-    Raises
-    ------
-    ModelFileError
-        The file cannot be written, or the classes or items are of a kind that files do not hold.
-    """
+    """Write a fitted `kernelpot.Classifier` with the name of its property; the file appears whole or not at all."""
     header, arrays = prior_parts(model, model._prior, model._prior.items, model._trend, model._scaling)
     classes = model.classes_.tolist()
     made = CLASSES.get(model.classes_.dtype.kind)
@@ -51,14 +45,7 @@ def write_classifier(model: Any, path: str | Path, label: str | None) -> None:
 
 
 def read_classes(kind: Callable[..., Any], archive: Archive, kernel: Any) -> Any:
-    """Return the classifier of a file, made by `kind`, the class of classifiers.
-
-    Raises
-    ------
-    ModelFileError
-        It is damaged, altered, of a version that this kernelpot cannot read; or its kernel is not a named one and was
-        not given, or another was.
-    """
+    """Return the classifier of a file, made by `kind`, the class of classifiers."""
     archive.require(FORMAT, VERSION)
     return rebuilt(archive, kernel, partial(_made, kind, archive))
 

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from sklearn.base import BaseEstimator, RegressorMixin, clone
-from torch import Tensor
 
 from kernelpot.archive import LARGEST, Archive
 from kernelpot.errors import ParameterError
@@ -153,12 +152,12 @@ class GP(RegressorMixin, BaseEstimator):
     def latent_std(self, X: Any) -> Float[np.ndarray, "m *T"]:
         """Return the standard deviation of the function itself, without the noise of a label."""
         new, _ = self._new(X)
-        return self._scaled(self.posterior_.variance(new))
+        return self._scaled(self.posterior_.variance(new).cpu().numpy())
 
     def std(self, X: Any) -> Float[np.ndarray, "m *T"]:
         """Return the standard deviation of a label."""
         new, _ = self._new(X)
-        return self._scaled(self.posterior_.variance(new) + self.posterior_.noise)
+        return self._scaled(self.posterior_.variance(new).cpu().numpy() + self.posterior_.noise)
 
     def sample(self, X: Any, n: int = 1, *, seed: int = 0) -> Float[np.ndarray, "n m *T"]:
         """Draw functions from the posterior at X.
@@ -193,8 +192,9 @@ class GP(RegressorMixin, BaseEstimator):
         self._check_fitted()
         if not isinstance(self.posterior_, ExactPosterior):
             raise ParameterError('`loo` needs the exact process by its factor: n_inducing=None, solver="cholesky".')
-        mean, variance = self.posterior_.left_out()
-        return self._shaped(self._targets.restored(self._columns, mean.cpu().numpy())), self._scaled(variance)
+        left = self.posterior_.left_out()
+        mean = self._targets.restored(self._columns, self.posterior_.targets.cpu().numpy() - left.error)
+        return self._shaped(mean), self._scaled(left.variance)
 
     def prepare(self, X: Any, *, n_inducing: int | None = None) -> PropertySpace:
         """Return the space of this process on a pool, whose `information` the design room chooses by.
@@ -325,8 +325,8 @@ class GP(RegressorMixin, BaseEstimator):
     def _shaped(self, values: Float[np.ndarray, "m T"]) -> Float[np.ndarray, "m *T"]:
         return values[:, 0] if self._single else values
 
-    def _scaled(self, variance: Float[Tensor, " m"]) -> Float[np.ndarray, "m *T"]:
-        return self._shaped(np.sqrt(variance.cpu().numpy())[:, None] * self._targets.scale)
+    def _scaled(self, variance: Float[np.ndarray, " m"]) -> Float[np.ndarray, "m *T"]:
+        return self._shaped(np.sqrt(variance)[:, None] * self._targets.scale)
 
 
 def read_process(archive: Archive, kernel: Any = None) -> GP:

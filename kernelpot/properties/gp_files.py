@@ -48,14 +48,7 @@ def write_gp(model: Any, path: str | Path) -> None:
 
 
 def read_gp(kind: Callable[..., Any], archive: Archive, kernel: Any) -> Any:
-    """Return the process of a file, made by `kind`, the class of processes.
-
-    Raises
-    ------
-    ModelFileError
-        It is damaged, foreign, of a version that this kernelpot cannot read; or its kernel is not a named one and was
-        not given, or another was.
-    """
+    """Return the process of a file, made by `kind`, the class of processes."""
     archive.require(FORMAT, VERSION)
     return rebuilt(archive, kernel, partial(_made, kind, archive))
 
@@ -78,13 +71,7 @@ def _made(kind: Callable[..., Any], archive: Archive, kernel: Any) -> Any:
 
 
 def _check(header: dict[str, Any], arrays: dict[str, np.ndarray], columns: tuple[int, ...], *, inducing: bool) -> None:
-    """Refuse numbers that are none, and arrays that do not belong together; `columns` is the shape of the mean's.
-
-    Raises
-    ------
-    KeyError, TypeError, ValueError
-        There are such.
-    """
+    """Refuse numbers that are none, and arrays that do not belong together; `columns` is the shape of the mean's."""
     for name, least in (("noise", True), ("freedom", False)):
         value = header[name]
         real = isinstance(value, int | float) and not isinstance(value, bool)

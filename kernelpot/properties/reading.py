@@ -19,13 +19,7 @@ from kernelpot.structures.composites import EncodedPair
 
 
 def read_ridge(archive: Archive) -> KernelRidge:
-    """Return the fitted model of a file.
-
-    Raises
-    ------
-    ModelFileError
-        It is damaged, altered, or of a version that this kernelpot cannot read.
-    """
+    """Return the fitted model of a file."""
     fit = archive.header.get("fit")
     inducing = isinstance(fit, dict) and fit.get("state") == "inducing"
     archive.require(FORMAT, VERSIONS["inducing" if inducing else "exact"])

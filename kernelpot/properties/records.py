@@ -35,13 +35,7 @@ STATES = {
 
 
 def write_ridge(path: str | Path, model: Any, label: str | None) -> None:
-    """Write a fitted `KernelRidge` with the name of its property; the file appears whole or not at all.
-
-    Raises
-    ------
-    ModelFileError
-        The file cannot be written.
-    """
+    """Write a fitted `KernelRidge` with the name of its property; the file appears whole or not at all."""
     name = "exact" if isinstance(model.state_, Exact) else "inducing"
     header = {
         "model": {
@@ -72,13 +66,7 @@ def write_ridge(path: str | Path, model: Any, label: str | None) -> None:
 
 
 def kernel_of(settings: Mapping[str, Any]) -> Any:
-    """Make the kernel that `settings` describes, out of a closed list of classes.
-
-    Raises
-    ------
-    KeyError, TypeError, ValueError
-        There is none of this name, or its settings are wrong.
-    """
+    """Make the kernel that `settings` describes, out of a closed list of classes."""
     name = settings["name"]
     if name == "VectorKernel":
         return with_length(VectorKernel.from_settings(settings))
@@ -105,26 +93,14 @@ def kernel_of(settings: Mapping[str, Any]) -> Any:
 
 
 def with_length(kernel: VectorKernel) -> VectorKernel:
-    """Refuse a kernel that would take its length from whatever it is asked about.
-
-    Raises
-    ------
-    ValueError
-        It has none of its own.
-    """
+    """Refuse a kernel that would take its length from whatever it is asked about."""
     if kernel.length is None:
         raise ValueError(f"a fitted kernel {kernel.kind!r} must have a length, found none")
     return kernel
 
 
 def descriptor_of(settings: Mapping[str, Any]) -> Descriptor:
-    """Make the descriptor that `settings` describes, out of a closed list of classes.
-
-    Raises
-    ------
-    KeyError, TypeError, ValueError
-        There is none of this name, or its settings are wrong.
-    """
+    """Make the descriptor that `settings` describes, out of a closed list of classes."""
     # Here, as DScribe takes seconds to import, and few models have it.
     if settings["name"] == "DScribe":
         from kernelpot.structures.dscribe import DScribe

@@ -243,10 +243,8 @@ class KernelRidge(RegressorMixin, BaseEstimator):
 
     def amplitude(self) -> Float[np.ndarray, " outputs"]:
         """Return the prior standard deviation of each output in units of the kernel's, from leave-one-out errors."""
-        errors, variance = self._left_out()
-        used = self.state_.calibrating
-        result: np.ndarray = np.sqrt(np.mean(errors[used] ** 2 / variance[used, None], axis=0))
-        return result
+        require_fitted(self)
+        return np.sqrt(self.state_.left_out().take(self.state_.calibrating).ratio)
 
     def leave_one_out(self) -> np.ndarray:
         """Return y_i minus its prediction by the fit without i, of the shape of y, without any refit.
@@ -259,7 +257,7 @@ class KernelRidge(RegressorMixin, BaseEstimator):
             The model is not fitted.
         """
         require_fitted(self)
-        return self._shaped(self._left_out()[0])
+        return self._shaped(self.state_.left_out().error)
 
     def leave_out(self, folds: Sequence[int] | Int[np.ndarray, " n"]) -> np.ndarray:
         """Return y minus its prediction by the fit without its whole fold, of the shape of y, without any refit.
@@ -279,8 +277,7 @@ class KernelRidge(RegressorMixin, BaseEstimator):
         require_fitted(self)
         if not isinstance(self.state_, Exact):
             raise ParameterError("`leave_out` needs an exact fit; set n_inducing=None, or use cross_val_predict.")
-        labels = numbered_folds(folds, len(self.state_.dual))
-        return self._shaped(self.state_.left_out_folds(np.flatnonzero(labels == f) for f in range(labels.max() + 1)))
+        return self._shaped(self.state_.left_out(numbered_folds(folds, len(self.state_.dual))).error)
 
     def save(self, path: str | Path, *, label: str | None = None) -> None:
         """Write the fitted model, with its items as vectors, to a file that `kernelpot.load` reads.
@@ -305,10 +302,6 @@ class KernelRidge(RegressorMixin, BaseEstimator):
 
         require_fitted(self)
         write_ridge(path, self, checked_label(label) or getattr(self, "label_", None))
-
-    def _left_out(self) -> tuple[Float[np.ndarray, "n outputs"], Float[np.ndarray, " n"]]:
-        require_fitted(self)
-        return self.state_.left_out()
 
     def _encoded(self, X: Any) -> Any:
         require_fitted(self)

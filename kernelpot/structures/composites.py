@@ -33,13 +33,7 @@ class Composable(Parameterised):
         return Scaled(self, real(other, "factor", above=True))
 
     def distance(self, a: Any, b: Any | None = None) -> Float[np.ndarray, "n m"]:
-        """Return √(k(a_i, a_i) + k(b_j, b_j) - 2k(a_i, b_j)).
-
-        Parameters
-        ----------
-        a, b
-            Items, or what `encode` made of them; without `b` distances within `a`.
-        """
+        """Return √(k(a_i, a_i) + k(b_j, b_j) - 2k(a_i, b_j))."""
         return distance(self, a, b)
 
 
@@ -119,13 +113,7 @@ class _Pair(Composable):
 
 
 class Sum(_Pair):
-    """k(a, b) = k₁(a, b) + k₂(a, b).
-
-    Parameters
-    ----------
-    first, second
-        Kernels of the same items.
-    """
+    """k(a, b) = k₁(a, b) + k₂(a, b)."""
 
     def matrix(self, a: Any, b: Any | None = None) -> Float[np.ndarray, "n m"]:
         """Return k(a_i, b_j); without `b` k(a_i, a_j)."""
@@ -140,13 +128,7 @@ class Sum(_Pair):
 
 
 class Product(_Pair):
-    """k(a, b) = k₁(a, b) k₂(a, b).
-
-    Parameters
-    ----------
-    first, second
-        Kernels of the same items.
-    """
+    """k(a, b) = k₁(a, b) k₂(a, b)."""
 
     def matrix(self, a: Any, b: Any | None = None) -> Float[np.ndarray, "n m"]:
         """Return k(a_i, b_j); without `b` k(a_i, a_j)."""
@@ -161,15 +143,7 @@ class Product(_Pair):
 
 
 class Scaled(Composable):
-    """k(a, b) = factor · k₁(a, b).
-
-    Parameters
-    ----------
-    kernel
-        Any kernel.
-    factor
-        Positive: a variance, not a standard deviation.
-    """
+    """k(a, b) = factor · k₁(a, b): the factor multiplies a variance, not a standard deviation."""
 
     def __init__(self, kernel: Any, factor: float = 1.0) -> None:
         self.kernel = kernel
@@ -210,15 +184,7 @@ class Scaled(Composable):
 
 
 def distance(kernel: Kernel, a: Any, b: Any | None = None) -> Float[np.ndarray, "n m"]:
-    """Return d(a_i, b_j) = √(k(a_i, a_i) + k(b_j, b_j) - 2k(a_i, b_j)), the distance in the kernel's feature space.
-
-    Parameters
-    ----------
-    kernel
-        Any kernel.
-    a, b
-        Items; without `b` distances within `a`.
-    """
+    """Return d(a_i, b_j) = √(k(a_i, a_i) + k(b_j, b_j) - 2k(a_i, b_j)), the distance in the kernel's feature space."""
     if hasattr(kernel, "prepared"):
         kernel = kernel.prepared(a)
     result = -2.0 * kernel.matrix(a, b)

@@ -14,7 +14,7 @@ from sklearn.base import BaseEstimator, TransformerMixin
 
 from kernelpot.data.batch import Batch
 from kernelpot.data.check import check_structure, place
-from kernelpot.descriptors.values_only import ValuesOnly
+from kernelpot.descriptors.protocol import ValuesOnly
 from kernelpot.errors import DataError, ParameterError
 from kernelpot.structures.structure_kernel import as_structures
 

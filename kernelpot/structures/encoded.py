@@ -26,29 +26,16 @@ class Encoded:
     """Environment vectors of structures, as the descriptor makes them, with what else a property model looks at.
 
     It can be indexed and cut like a one-dimensional array, so that cross-validation works on it.
-
-    Attributes
-    ----------
-    descriptor
-        What made the vectors, with its species set.
-    vectors
-        Of every atom, not normalised.
-    numbers
-        Atomic number of every atom.
-    offsets
-        Atoms of structure s are ``offsets[s]:offsets[s + 1]``.
-    groups
-        ``config_type`` of each structure, empty where there is none.
-    elements, ends
-        Of a descriptor with one vector for each structure, which stands as the only environment there: atomic numbers
-        of all atoms, those of structure s in ``elements[ends[s]:ends[s + 1]]``. None: `numbers` and `offsets` say it.
     """
 
-    descriptor: Descriptor
-    vectors: Float[np.ndarray, "atoms f"]
-    numbers: Int[np.ndarray, " atoms"]
-    offsets: Int[np.ndarray, " structures_plus_1"]
-    groups: tuple[str, ...]
+    descriptor: Descriptor  # What made the vectors, with its species set
+    vectors: Float[np.ndarray, "atoms f"]  # Of every atom, not normalised
+    numbers: Int[np.ndarray, " atoms"]  # Atomic number of every atom
+    offsets: Int[np.ndarray, " structures_plus_1"]  # Atoms of structure s are ``offsets[s]:offsets[s + 1]``
+    groups: tuple[str, ...]  # ``config_type`` of each structure, empty where there is none
+    # elements, ends: Of a descriptor with one vector for each structure, which stands as the only environment
+    # there: atomic numbers of all atoms, those of structure s in ``elements[ends[s]:ends[s + 1]]``. None:
+    # `numbers` and `offsets` say it.
     elements: Int[np.ndarray, " all_atoms"] | None = None
     ends: Int[np.ndarray, " structures_plus_1"] | None = None
 
@@ -124,13 +111,7 @@ class Encoded:
 
     @classmethod
     def from_arrays(cls, descriptor: Descriptor, arrays: Mapping[str, np.ndarray]) -> Encoded:
-        """Make the set that `arrays` describes.
-
-        Raises
-        ------
-        ValueError
-            The arrays do not belong together.
-        """
+        """Make the set that `arrays` describes."""
         vectors, numbers, offsets = (arrays[name] for name in ("vectors", "numbers", "offsets"))
         if descriptor.species is None:
             raise ValueError("the descriptor of structures in a file must name its species")
@@ -158,22 +139,7 @@ def settled(descriptor: Descriptor, structures: Sequence[Atoms]) -> Descriptor:
 
 
 def encode(descriptor: Descriptor, structures: Sequence[Atoms]) -> Encoded:
-    """Describe every atom.
-
-    Parameters
-    ----------
-    descriptor
-        Without species it takes those of the structures.
-    structures
-        Labels are not looked at.
-
-    Raises
-    ------
-    DataError, SpeciesError
-        A structure is unusable, or holds an element that the descriptor does not know.
-    ParameterError
-        There is no structure.
-    """
+    """Describe every atom."""
     if len(structures) == 0:
         raise ParameterError("`structures` must hold at least one structure, got none; check the selection.")
     descriptor = settled(descriptor, structures)

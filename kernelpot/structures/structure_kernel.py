@@ -263,13 +263,7 @@ class StructureKernel(Composable):
 
 
 def as_structures(items: Any) -> list[Atoms]:
-    """Return a list of structures.
-
-    Raises
-    ------
-    ParameterError
-        It is a single structure, no sequence, or holds something else.
-    """
+    """Return a list of structures."""
     from ase import Atoms
 
     if isinstance(items, Atoms):
@@ -295,13 +289,7 @@ def as_structures(items: Any) -> list[Atoms]:
 
 
 def kernel_of_environments(settings: Mapping[str, Any]) -> Any:
-    """Make the kernel of environments that `settings` describes.
-
-    Raises
-    ------
-    KeyError, TypeError, ValueError
-        There is none of this name, or its settings are wrong.
-    """
+    """Make the kernel of environments that `settings` describes."""
     import kernelpot.kernels
 
     if settings["name"] == "VectorKernel":

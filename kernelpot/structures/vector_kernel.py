@@ -187,13 +187,7 @@ class VectorKernel(Composable):
 
 
 def rows(items: Any) -> Float[np.ndarray, "n f"]:
-    """Return a matrix of features, one row for each structure.
-
-    Raises
-    ------
-    ParameterError
-        It is no matrix of finite numbers with at least one row and one column.
-    """
+    """Return a matrix of features, one row for each structure."""
     array = reals(items, "X").astype(np.float64, copy=False)
     if array.ndim != 2 or not array.size:
         raise ParameterError(

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from kernelpot.archive import replacing
 from kernelpot.errors import DataError, ParameterError
-from kernelpot.replacing import replacing
 from kernelpot.tuning.trial import Settings, Trial, key_of
 
 FORMAT = "kernelpot tune 1"

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from kernelpot.archive import replacing
 from kernelpot.potentials.sparse_gp import SparseGP
-from kernelpot.replacing import replacing
 from kernelpot.tuning.trial import Settings, Trial
 
 UNITS = {"energy": ("meV/atom", "eV_per_atom"), "forces": ("meV/Å", "eV_per_A"), "stress": ("meV/Å³", "eV_per_A3")}

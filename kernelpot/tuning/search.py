@@ -16,8 +16,8 @@ from kernelpot.data.labels import Labels, resolve
 from kernelpot.descriptors.soap.definition import SOAP
 from kernelpot.errors import ParameterError
 from kernelpot.potentials.arguments import structure_list
+from kernelpot.potentials.baselines import Baseline
 from kernelpot.potentials.baselines.given import as_baseline
-from kernelpot.potentials.baselines.protocol import Baseline
 from kernelpot.potentials.fitting import require_labels
 from kernelpot.potentials.sparse_gp import SparseGP
 from kernelpot.progress import say

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.stats import qmc
 
-from kernelpot.data.cutoffs import default_cutoff
+from kernelpot.data.geometry import default_cutoff
 from kernelpot.descriptors.acsf.definition import ACSF
 from kernelpot.descriptors.pairs import TwoBody
 from kernelpot.descriptors.protocol import Descriptor
 from kernelpot.descriptors.soap.definition import SOAP
 from kernelpot.errors import ParameterError
 from kernelpot.kernels import DotProduct, Gaussian
-from kernelpot.potentials.baselines.protocol import Baseline
+from kernelpot.potentials.baselines import Baseline
 from kernelpot.potentials.sparse_gp import SparseGP
 from kernelpot.potentials.terms import Term
 from kernelpot.tuning.trial import Settings, key_of

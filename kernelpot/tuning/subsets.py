@@ -12,7 +12,7 @@ from jaxtyping import Int
 from kernelpot.errors import ParameterError
 from kernelpot.features.folds import folds, runs
 from kernelpot.features.inducing import mean_vectors, species_of
-from kernelpot.linalg.groups import equal_vectors
+from kernelpot.linalg.subsets import equal_vectors
 
 if TYPE_CHECKING:
     from ase import Atoms

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import kernelpot as kp
-from kernelpot.data.cutoffs import LONELY, LONGEST, MOST_NEIGHBOURS, SHORTEST, SPACINGS, element_cutoffs
+from kernelpot.data.geometry import LONELY, LONGEST, MOST_NEIGHBOURS, SHORTEST, SPACINGS, element_cutoffs
 from kernelpot.errors import DataError, ParameterError
 from tests import structures as make
 from tests.datasets import dataset

@@ -18,14 +18,13 @@ from hypothesis import strategies as st
 
 import kernelpot as kp
 from kernelpot.data.batch import Batch
-from kernelpot.descriptors.acsf.functions import cutoff_series
-from kernelpot.descriptors.acsf.reference import AcsfTorch, triples
-from kernelpot.descriptors.acsf.standard import LEAST
+from kernelpot.descriptors.acsf.functions import LEAST, cutoff_series
 from kernelpot.descriptors.acsf.torch import AcsfEngine
-from kernelpot.descriptors.device import DeviceBatch
+from kernelpot.descriptors.grid import DeviceBatch
 from kernelpot.errors import ParameterError
 from tests import structures as make
 from tests.datasets import dataset
+from tests.descriptors.references import AcsfTorch, triples
 from tests.descriptors.test_derivatives import position_gradient
 from tests.devices import DEVICES
 

@@ -10,8 +10,7 @@ import pytest
 from ase import Atoms
 
 from kernelpot.data.batch import Batch
-from kernelpot.descriptors.compression import Compressed
-from kernelpot.descriptors.radial import GTO
+from kernelpot.descriptors.radial import GTO, Compressed
 from kernelpot.descriptors.soap.definition import SOAP
 from kernelpot.errors import ParameterError
 from tests import structures as make

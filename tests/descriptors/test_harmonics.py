@@ -45,7 +45,7 @@ def test_real_harmonics_are_those_of_scipy(l_max):
 
 def test_torch_harmonics_are_those_of_scipy():
     torch = pytest.importorskip("torch")
-    from kernelpot.descriptors.soap.reference import solid_harmonics
+    from tests.descriptors.references import solid_harmonics
 
     u = directions()
     y = solid_harmonics(torch.as_tensor(u), torch.as_tensor(recurrence(L_MAX)), L_MAX)

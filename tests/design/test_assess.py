@@ -259,7 +259,7 @@ def test_bad_input_is_refused():
 
 
 def test_precision_without_each_is_that_of_the_others():
-    from kernelpot.linalg.leaving import without_each
+    from kernelpot.linalg.factor import without_each
 
     info = pool(7, 4, seed=8)
 

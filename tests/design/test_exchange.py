@@ -10,10 +10,9 @@ from hypothesis import strategies as st
 
 from kernelpot.design import IV, A, D, Information, Precision, select
 from kernelpot.design.available import Available, swappable
-from kernelpot.design.task import Rules
-from kernelpot.design.search.swaps import BlockSwaps, ScreenedSwaps
 from kernelpot.design.search.exchange import exchange, fill
-from kernelpot.design.search.swaps import RowSwaps
+from kernelpot.design.search.swaps import BlockSwaps, RowSwaps, ScreenedSwaps
+from kernelpot.design.task import Rules
 from kernelpot.errors import ParameterError
 from tests.design.pools import matrix, pool
 

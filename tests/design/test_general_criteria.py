@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from kernelpot.design import IV, A, Compound, D, E, G, Precision, branch_and_bound, certify, select
 from kernelpot.design.criteria import MeanVariance
 from kernelpot.design.problem import make_rules, starting
-from kernelpot.design.search.swaps import ScreenedSwaps
+from kernelpot.design.search.engines import LazyGains
 from kernelpot.design.search.exchange import exchange
 from kernelpot.design.search.gains import Gains, Path
-from kernelpot.design.search.engines import LazyGains
 from kernelpot.design.search.pruning import Losses
+from kernelpot.design.search.swaps import ScreenedSwaps
 from kernelpot.errors import ParameterError
 from tests.design.pools import matrix, pool
 from tests.design.test_criteria import plain, worst

@@ -13,8 +13,8 @@ from kernelpot.design.available import Available, swappable
 from kernelpot.design.bounds.certificate import best_sum
 from kernelpot.design.bounds.relaxation import relax
 from kernelpot.design.problem import make_criterion, starting
-from kernelpot.design.search.gains import Gains, Path
 from kernelpot.design.search.engines import LazyGains
+from kernelpot.design.search.gains import Gains, Path
 from kernelpot.errors import ParameterError
 from tests.design.pools import pool
 from tests.design.sets import all_sets, matrix, obeys, request, rules_of, value

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import kernelpot as kp
 from kernelpot.data.batch import Batch
-from kernelpot.descriptors.device import DeviceBatch
+from kernelpot.descriptors.grid import DeviceBatch
 from kernelpot.errors import ParameterError, SpeciesError
 from kernelpot.features.feature_map import dense_local_values
 from kernelpot.features.inducing import choose_inducing

@@ -13,7 +13,7 @@ from kernelpot.design import expected_errors
 from kernelpot.errors import LabelError, NotFittedError, ParameterError, SpeciesError
 from kernelpot.judgement.coverage import coverage
 from kernelpot.judgement.pilot import Evidence, Pilot, leave_out, read_blocks, without_baseline
-from kernelpot.linalg.posterior import Posterior
+from kernelpot.linalg.factor import Posterior
 from tests.structures import copper, copper_gold, labelled, silicon
 
 NOISE = kp.Noise(energy=0.005, forces=0.1, stress=0.01)
@@ -128,6 +128,8 @@ def test_forecast_falls_and_never_below_its_floor(space, structures):
         assert np.allclose(values**2, (found.scale[kind] * found.predicted[kind]) ** 2 + found.floor[kind] ** 2)
     assert (np.diff(found.forces) < 0).all()
     assert "pilot of 5" in str(found)
+    choice = kp.design.select(space.information(structures[5:]), 2, existing=space.information(structures[:5]))
+    assert found.path == f"{choice.method} {choice.criterion}" == "greedy balanced"
     assert json.loads(json.dumps(found.as_dict()))["n"] == [5, 8, 15]
 
 

@@ -18,7 +18,7 @@ import kernelpot as kp
 from kernelpot.cli import main
 from kernelpot.data.labels import resolve
 from kernelpot.errors import ModelFileError, ParameterError
-from kernelpot.potentials.baselines.protocol import Contribution
+from kernelpot.potentials.baselines import Contribution
 from tests import potentials
 from tests import structures as make
 from tests.potentials.test_baselines import PAIRS, TEST, TRAIN

@@ -17,8 +17,8 @@ import kernelpot as kp
 from kernelpot import goals
 from kernelpot.data.batch import Batch
 from kernelpot.errors import DataError, LabelError, ParameterError
+from kernelpot.potentials.baselines import Contribution
 from kernelpot.potentials.baselines.given import evaluated
-from kernelpot.potentials.baselines.protocol import Contribution
 from tests import potentials
 from tests import structures as make
 from tests.features.test_rows import moved, strained

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -308,8 +309,10 @@ def test_the_calculator_gives_what_predict_gives(model):
     np.testing.assert_allclose(atoms.get_forces(), expected.forces[0])
     np.testing.assert_allclose(atoms.calc.get_property("forces_std", atoms), expected.forces_std[0])
     np.testing.assert_allclose(atoms.calc.get_property("energies_std", atoms), expected.local_energy_std[0])
-    with pytest.raises(NotFittedError, match="no extrapolation grades"):
+    with pytest.raises(PropertyNotImplementedError, match="a ForceRidge has no extrapolation grades"):
         atoms.calc.get_property("extrapolation", atoms)
+    with pytest.raises(ParameterError, match=r"with extrapolation grades, .* found Calculator of ForceRidge"):
+        kp.StopOnExtrapolation(SimpleNamespace(atoms=atoms))
     with pytest.raises(PropertyNotImplementedError):
         atoms.get_stress()
 

@@ -11,10 +11,9 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from kernelpot.data.batch import Batch
-from kernelpot.descriptors.acsf.functions import CUTOFF_FUNCTIONS, Rows, SymmetryFunctions, checked_rows
+from kernelpot.descriptors.acsf.functions import CUTOFF_FUNCTIONS, Rows, Standard, SymmetryFunctions, checked_rows
 from kernelpot.descriptors.acsf.gradients import symmetry_rows, symmetry_vjp
 from kernelpot.descriptors.acsf.loops import symmetry_functions
-from kernelpot.descriptors.acsf.standard import Standard
 from kernelpot.descriptors.arguments import check_reach, positive, settled, sorted_species, species_places
 from kernelpot.descriptors.channels import ElementChannels
 from kernelpot.descriptors.protocol import Displacements
@@ -230,7 +229,7 @@ class ACSF:
 
         Every function is shifted by its mean and divided by its standard deviation and the square root of their number,
         for each centre species apart: vectors less their first component have the root mean square length 1. Standard
-        deviations below `kernelpot.descriptors.acsf.standard.LEAST` of the species' largest count as that.
+        deviations below `kernelpot.descriptors.acsf.functions.LEAST` of the species' largest count as that.
 
         Parameters
         ----------

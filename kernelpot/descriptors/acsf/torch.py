@@ -14,8 +14,7 @@ from torch import Tensor
 
 from kernelpot.data.batch import Batch
 from kernelpot.descriptors.acsf.definition import ACSF
-from kernelpot.descriptors.device import DeviceBatch, DeviceTable
-from kernelpot.descriptors.grid import NeighbourGrid
+from kernelpot.descriptors.grid import DeviceBatch, DeviceTable, NeighbourGrid
 from kernelpot.descriptors.harmonics_torch import Harmonics
 from kernelpot.linalg.devices import pieces, working_bytes
 from kernelpot.run import count

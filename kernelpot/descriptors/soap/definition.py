@@ -20,16 +20,18 @@ from kernelpot.descriptors.arguments import (
     species_places,
 )
 from kernelpot.descriptors.channels import ElementChannels
-from kernelpot.descriptors.compression import (
+from kernelpot.descriptors.protocol import Displacements
+from kernelpot.descriptors.radial import (
     Compressed,
+    PowerGaussian,
+    RadialBasis,
+    RadialTable,
     basis_from_settings,
     basis_settings,
     coefficient_moments,
     principal_components,
     volume_moments,
 )
-from kernelpot.descriptors.protocol import Displacements
-from kernelpot.descriptors.radial import PowerGaussian, RadialBasis, RadialTable
 from kernelpot.descriptors.soap.loops import ATOMS_PER_TASK, Expansion
 from kernelpot.descriptors.soap.power import displacement_rows, slots, spectrum, spectrum_vjp
 from kernelpot.elements.modes import ElementalModes

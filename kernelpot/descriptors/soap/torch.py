@@ -12,8 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from kernelpot.data.batch import Batch
-from kernelpot.descriptors.device import DeviceBatch, DeviceTable
-from kernelpot.descriptors.grid import NeighbourGrid
+from kernelpot.descriptors.grid import DeviceBatch, DeviceTable, NeighbourGrid
 from kernelpot.descriptors.harmonics_torch import Harmonics
 from kernelpot.descriptors.soap.definition import SOAP
 
@@ -22,7 +21,7 @@ from kernelpot.descriptors.soap.definition import SOAP
 class SoapEngine:
     """What `Expansion` and `power` do in compiled loops, as batched matrix products over a `NeighbourGrid`.
 
-    Derivatives are written out: reverse-mode differentiation of `SoapTorch` stores every step of the harmonics, and
+    Derivatives are written out: reverse-mode differentiation stores every step of the harmonics, and
     takes one pass for each column of a Jacobian.
 
     Attributes

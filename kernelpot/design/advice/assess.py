@@ -8,13 +8,20 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
+from kernelpot.design.advice.findings import (
+    Curve,
+    Feasibility,
+    Remaining,
+    Swap,
+    Target,
+    expected_errors,
+    mean_curve,
+    row_variances,
+)
 from kernelpot.design.advice.text import Assessment
-from kernelpot.design.advice.findings import Curve, Target, expected_errors, mean_curve, row_variances
-from kernelpot.design.advice.findings import Feasibility, Remaining, Swap
 from kernelpot.design.blocks import KINDS
 from kernelpot.design.criteria import Criterion
-from kernelpot.design.information import duplicates
-from kernelpot.design.information import PROPERTY, Information, require
+from kernelpot.design.information import PROPERTY, Information, duplicates, require
 from kernelpot.design.limits import Cost
 from kernelpot.design.precision import Precision
 from kernelpot.design.problem import make_criterion
@@ -22,7 +29,7 @@ from kernelpot.design.search.engines import gains_for
 from kernelpot.design.search.gains import Path
 from kernelpot.design.select import select
 from kernelpot.errors import DataError, ParameterError
-from kernelpot.linalg.leaving import without_each
+from kernelpot.linalg.factor import without_each
 from kernelpot.progress import track
 from kernelpot.rules import MOST_SEED, real, reals, whole
 from kernelpot.run import one_blas

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from kernelpot.design.blocks import KINDS
 from kernelpot.design.information import Information
 from kernelpot.errors import ParameterError
-from kernelpot.linalg.groups import equal_vectors
+from kernelpot.linalg.subsets import equal_vectors
 
 FACTOR = 8.0
 """How many times the 90th percentile is too far."""

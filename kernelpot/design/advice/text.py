@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-import numpy as np
-from kernelpot.design.advice.findings import UNITS, Curve
-from kernelpot.design.advice.findings import Findings
 from dataclasses import asdict, dataclass
 from typing import Any
-from kernelpot.design.advice.findings import UNITS
 
+import numpy as np
+
+from kernelpot.design.advice.findings import UNITS, Curve, Findings
 
 _SHOWN = 10
 _CHAIN = 6

@@ -22,10 +22,10 @@ from kernelpot.design.information import Information
 from kernelpot.design.limits import Budget, Costs, Numbers, Quotas, check_feasible
 from kernelpot.design.precision import Precision
 from kernelpot.design.problem import make_criterion, make_rules, starting
-from kernelpot.design.task import Rules
 from kernelpot.design.search.exchange import exchange
 from kernelpot.design.search.gains import Path, first_of_best
 from kernelpot.design.search.methods import best_greedy, restarts_of
+from kernelpot.design.task import Rules
 from kernelpot.errors import ParameterError
 from kernelpot.rules import real, whole
 from kernelpot.run import one_blas

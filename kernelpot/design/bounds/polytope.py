@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import numpy as np
 from jaxtyping import Float, Int
 from scipy.optimize import linprog
 from scipy.sparse import csr_array, vstack
-from kernelpot.design.task import Rules
-from collections.abc import Callable
-from dataclasses import dataclass
-from jaxtyping import Float
 
+from kernelpot.design.task import Rules
 
 Vector = Float[np.ndarray, " w"]
 

@@ -12,21 +12,20 @@ were faster for D.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Protocol
+
 import numpy as np
 from jaxtyping import Float
 from scipy.linalg import cholesky
+
 from kernelpot.design.bounds.certificate import best_sum, upper_limit
+from kernelpot.design.bounds.polytope import Polytope, frank_wolfe
 from kernelpot.design.criteria import Criterion
 from kernelpot.design.criteria.base import sensitivities
 from kernelpot.design.information import Information
 from kernelpot.design.precision import Precision
 from kernelpot.design.task import Rules
 from kernelpot.progress import track
-from dataclasses import dataclass
-from typing import Protocol
-from kernelpot.design.bounds.polytope import frank_wolfe
-from kernelpot.design.bounds.polytope import Polytope
-
 
 _STARTS = 8
 

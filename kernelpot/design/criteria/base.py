@@ -10,12 +10,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+
 import numpy as np
 from jaxtyping import Float
+
+from kernelpot.design.information import Information
 from kernelpot.design.precision import Precision
 from kernelpot.errors import ParameterError
-from kernelpot.design.information import Information
-
 
 Batch = Float[np.ndarray, "blocks r r"]
 Rows = Float[np.ndarray, "rows d"]

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from kernelpot.design.rivals.vectors import fps, kmeans, maximin
-from kernelpot.design.rivals.vectors import random, stratified
-from kernelpot.design.rivals.volume import entropy, quests
-from kernelpot.design.rivals.vectors import Rival
-from kernelpot.design.rivals.volume import cur, kdpp, kdpp_greedy, maxvol, maxvol_environments
+from kernelpot.design.rivals.vectors import Rival, fps, kmeans, maximin, random, stratified
+from kernelpot.design.rivals.volume import cur, entropy, kdpp, kdpp_greedy, maxvol, maxvol_environments, quests
 
 __all__ = ["RIVALS", "Rival"]
 

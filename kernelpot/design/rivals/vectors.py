@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+
 import numpy as np
 from jaxtyping import Float, Int
-from kernelpot.design.information import Subset
-from kernelpot.design.information import Information
+
+from kernelpot.design.information import Information, Subset
 from kernelpot.errors import DataError, ParameterError
-from kernelpot.linalg.subsets import kmeans_medoids
-from jaxtyping import Int
 from kernelpot.linalg import maximin as exchange
 from kernelpot.linalg.subsets import farthest_points, kmeans_medoids
-
 
 Rival = Callable[[Information, Int[np.ndarray, " heads"], int, Information | None, int], Int[np.ndarray, " order"]]
 """``rival(info, heads, n, existing, seed)`` ranks n of the distinct candidates `heads`, the first choice first."""
@@ -169,7 +167,7 @@ def maximin(
     Barzdajn and Race (2025). What is done here: the distance is ``d² = k(i, i) + k(j, j) - 2 k(i, j)`` with the average
     kernel of two structures, ``k(i, j) = mean over their environments of x·x'``, which is the dot product of mean
     unit vectors, so that d is their Euclidean distance; the start is farthest points; then members of the closest
-    pair are exchanged (`kernelpot.linalg.maximin`).
+    pair are exchanged (`kernelpot.linalg.subsets`).
     """
     vectors = means(info, heads, "maximin")
     return heads[exchange.maximin(vectors, n, given=known_means(existing), seed=seed)]

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
+from itertools import pairwise
+from types import ModuleType
+
 import numpy as np
 from jaxtyping import Float, Int
+
 from kernelpot.design.information import Information
 from kernelpot.design.rivals.vectors import (
     environments,
@@ -14,17 +19,11 @@ from kernelpot.design.rivals.vectors import (
     shuffled,
     units,
 )
-from kernelpot.linalg import dpp
-from kernelpot.linalg.directions import off_span
-from kernelpot.linalg.leverage import iterative_cur
-from kernelpot.linalg.maxvol import maxvol as large_volume
-import importlib
-from itertools import pairwise
-from types import ModuleType
-from kernelpot.design.rivals.vectors import environments, known_environments, shuffled
 from kernelpot.errors import ParameterError
+from kernelpot.linalg import dpp
+from kernelpot.linalg.maxvol import iterative_cur, off_span
+from kernelpot.linalg.maxvol import maxvol as large_volume
 from kernelpot.progress import track
-
 
 _PER_STRUCTURE = 10
 

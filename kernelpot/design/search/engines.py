@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from kernelpot.design.task import Task
-from kernelpot.design.information import Information
-from kernelpot.design.search.gains import Gains, Path
 from collections.abc import Sequence
+
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from kernelpot.design.precision import Precision
-from kernelpot.design.search.gains import SHARED_ROWS, TIE, Path, bins_of, first_of_best, lost, outer
-from kernelpot.run import ordered
-from kernelpot.design.criteria.base import sensitivities
-from kernelpot.design.search.gains import Path, first_of_best
 
+from kernelpot.design.criteria.base import sensitivities
+from kernelpot.design.information import Information
+from kernelpot.design.precision import Precision
+from kernelpot.design.search.gains import SHARED_ROWS, TIE, Gains, Path, bins_of, first_of_best, lost, outer
+from kernelpot.design.task import Task
+from kernelpot.run import ordered
 
 _FIRST_ROWS = 128
 

@@ -13,10 +13,10 @@ from kernelpot.design.information import Information
 from kernelpot.design.limits import Numbers, read_numbers
 from kernelpot.design.precision import Precision
 from kernelpot.design.rivals import RIVALS
-from kernelpot.design.task import Rules
 from kernelpot.design.search.exchange import exchange, fill, single_rows
 from kernelpot.design.search.gains import Path
 from kernelpot.design.search.greedy import greedy
+from kernelpot.design.task import Rules
 from kernelpot.errors import ParameterError
 
 SEARCHES = ("greedy", "stochastic", "exchange", "relaxation", "pruning")

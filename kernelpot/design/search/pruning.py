@@ -17,9 +17,9 @@ from jaxtyping import Bool, Float, Int
 from scipy.linalg import solve_triangular
 
 from kernelpot.design.available import completable
-from kernelpot.design.task import Rules, Task
 from kernelpot.design.search.exchange import fill
 from kernelpot.design.search.gains import Bin, bins_of, first_of_best, outer, with_zero_row
+from kernelpot.design.task import Rules, Task
 from kernelpot.errors import ParameterError
 from kernelpot.progress import track
 

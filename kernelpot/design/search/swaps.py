@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from kernelpot.design.task import Task
-from kernelpot.design.precision import Precision
-from kernelpot.design.search.gains import Gains, Path, bins_of, first_of_best, outer, with_zero_row
-from kernelpot.design.search.engines import TriedGains
-from jaxtyping import Float, Int
 
+from kernelpot.design.precision import Precision
+from kernelpot.design.search.engines import TriedGains
+from kernelpot.design.search.gains import Gains, Path, bins_of, first_of_best, outer, with_zero_row
+from kernelpot.design.task import Task
 
 COARSE = 3e-2
 """Share of the trace of a block's label kind that the screen may leave out."""

@@ -10,9 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from kernelpot.descriptors.device import DeviceBatch
-from kernelpot.descriptors.device_engine import DescriptorEngine
-from kernelpot.descriptors.grid import NeighbourGrid
+from kernelpot.descriptors.grid import DeviceBatch, NeighbourGrid
+from kernelpot.descriptors.protocol import DescriptorEngine
 from kernelpot.linalg.devices import pieces, working_bytes
 from kernelpot.run import count
 

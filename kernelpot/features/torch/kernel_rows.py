@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from kernelpot.descriptors.device import DeviceBatch
+from kernelpot.descriptors.grid import DeviceBatch
 from kernelpot.features.gradients import EnergyForm
 from kernelpot.features.kernel_map import KernelMap
 from kernelpot.features.linear_map import LinearMap

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from kernelpot.descriptors.device import DeviceBatch, DeviceTable, hermite, hermite_slope
+from kernelpot.descriptors.grid import DeviceBatch, DeviceTable, hermite, hermite_slope
 from kernelpot.features.torch.described import VOIGT, DeviceRows
 from kernelpot.features.two_body_map import TwoBodyMap
 from kernelpot.linalg.devices import pieces, working_bytes

@@ -17,7 +17,7 @@ from kernelpot.data.batch import Batch
 from kernelpot.data.check import HEAVIEST
 from kernelpot.errors import ParameterError
 from kernelpot.features.gradients import gather_pairs
-from kernelpot.potentials.baselines.protocol import Contribution
+from kernelpot.potentials.baselines import Contribution
 
 COULOMB = 14.399645478425668
 """e²/4πε₀, eV Å (CODATA 2018)."""

@@ -1,0 +1,113 @@
+"""Files of kernel fits to energies and forces."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kernelpot.archive import DAMAGE, Archive, damaged, write_archive
+from kernelpot.data.noise import KINDS, Noise
+from kernelpot.descriptors.acsf.definition import ACSF
+from kernelpot.descriptors.named import descriptor_of
+from kernelpot.descriptors.pairs import TwoBody
+from kernelpot.descriptors.soap.definition import SOAP
+from kernelpot.features.derivative_map import DerivativeMap
+from kernelpot.features.rebuild import check_array, check_species_list
+from kernelpot.features.training_form import TrainingForm
+from kernelpot.kernels import NAMED, DotProduct, Gaussian, Linear
+from kernelpot.potentials.force.force_system import ForceState
+
+FORMAT = "kernelpot-force-ridge"
+VERSION = 1
+
+
+def write_forces(path: str | Path, settings: dict[str, Any], state: ForceState) -> None:
+    """Write a model's settings with its fitted state; the file appears whole or not at all.
+
+    Raises
+    ------
+    ModelFileError
+        The file cannot be written.
+    """
+    facts = {
+        "species": [int(z) for z in state.species],
+        "terms": [form.map.settings() for form in state.forms],
+        "noise": {kind: getattr(state.noise, kind) for kind in KINDS},
+        "n_labels": dict(state.n_labels),
+    }
+    arrays = {"e0": state.e0}
+    for t, form in enumerate(state.forms):
+        parts = zip(form.map.columns, form.points, form.weights, form.directions, strict=True)
+        for a, (columns, points, weights, directions) in enumerate(parts):
+            arrays[f"columns_{t}_{a}"], arrays[f"points_{t}_{a}"] = columns, points
+            arrays[f"weights_{t}_{a}"], arrays[f"directions_{t}_{a}"] = weights, directions
+    write_archive(path, FORMAT, VERSION, {"model": settings, "fit": facts}, arrays)
+
+
+def read_forces(archive: Archive, device: str | None = None) -> tuple[dict[str, Any], ForceState]:
+    """Return the settings and the fitted state of a file, computing on a device.
+
+    Raises
+    ------
+    ModelFileError
+        It is damaged, foreign, or of a version that this kernelpot cannot read.
+    """
+    archive.require(FORMAT, VERSION)
+    try:
+        settings, facts = archive.header["model"], archive.header["fit"]
+        found = {
+            "descriptor": [_descriptor(s) for s in settings["descriptors"]],
+            "kernel": [_kernel(s) for s in settings["kernels"]],
+            "noise": settings["noise"] if settings["noise"] == "cv" else Noise(**settings["noise"]),
+            "reduction": float(settings["reduction"]),
+            "memory_gb": float(settings["memory_gb"]),
+        }
+        return found, _state(facts, archive.arrays, device)
+    except DAMAGE as error:
+        raise damaged(archive.path, error) from None
+
+
+def _state(facts: dict[str, Any], arrays: dict[str, np.ndarray], device: str | None) -> ForceState:
+    species = check_species_list(facts["species"])
+    forms = []
+    for t, term in enumerate(facts["terms"]):
+        columns, points, weights, directions = (
+            tuple(arrays[f"{name}_{t}_{a}"] for a in range(len(species)))
+            for name in ("columns", "points", "weights", "directions")
+        )
+        check_species_list(term["descriptor"]["species"])
+        descriptor = _descriptor(term["descriptor"])
+        if descriptor.species != species:
+            raise ValueError(f"the terms must have the species {species}, found {descriptor.species}")
+        for a, (c, x, alpha, v) in enumerate(zip(columns, points, weights, directions, strict=True)):
+            check_array(f"columns_{t}_{a}", c, (descriptor.n_features, c.shape[-1]))
+            check_array(f"points_{t}_{a}", x, (len(x), c.shape[1]))
+            check_array(f"weights_{t}_{a}", alpha, (len(x),))
+            check_array(f"directions_{t}_{a}", v, x.shape)
+        term_map = DerivativeMap(descriptor, _kernel(term["kernel"]), columns)
+        forms.append(TrainingForm(term_map, points, weights, directions, device))
+    if not forms:
+        raise ValueError("the model has no term")
+    check_array("e0", arrays["e0"], (len(species),))
+    n_labels = {kind: int(n) for kind, n in facts["n_labels"].items() if kind in KINDS}
+    return ForceState(tuple(forms), species, arrays["e0"], Noise(**facts["noise"]), n_labels)
+
+
+def _descriptor(settings: dict[str, Any]) -> SOAP | ACSF:
+    descriptor = descriptor_of(settings)
+    if isinstance(descriptor, TwoBody):
+        raise ValueError("pair energies have no environments")
+    if descriptor.species is not None:
+        with np.errstate(all="ignore"):
+            if not descriptor.is_finite():
+                raise ValueError("the radial basis is not finite")
+    return descriptor
+
+
+def _kernel(settings: dict[str, Any]) -> DotProduct | Gaussian:
+    kernel = NAMED[settings["name"]].from_settings(settings)
+    if isinstance(kernel, Linear):
+        raise ValueError("a linear kernel has no unit vectors")
+    return kernel
