@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
-from functools import wraps
-from typing import ParamSpec, TypedDict, TypeVar
+from typing import TypedDict
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -20,9 +18,6 @@ Costs = Cost | Mapping[str, Cost]
 Budget = float | Mapping[str, float]
 Quotas = Mapping[str, int | tuple[int, int]]
 Numbers = Sequence[int] | Int[np.ndarray, " some"]
-
-Arguments = ParamSpec("Arguments")
-Result = TypeVar("Result")
 
 
 class Limits(TypedDict, total=False):
@@ -53,37 +48,6 @@ class Limits(TypedDict, total=False):
     forbidden: Numbers | None
     quotas: Quotas | None
     quota_groups: Sequence[object] | np.ndarray | None
-
-
-def limited(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
-    """Write the keywords of `Limits` into the signature and the docstring of a function that takes them as ``**rules``.
-
-    Keywords that are neither its own nor one of them are refused by a TypeError that lists those that are.
-    """
-    signature = inspect.signature(function)
-    own = [p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
-    more = [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind)
-        for name, kind in inspect.get_annotations(Limits).items()
-    ]
-    signature = signature.replace(parameters=[*own, *more])
-
-    @wraps(function)
-    def checked(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
-        for name in kwargs:
-            if name not in signature.parameters:
-                raise TypeError(
-                    f"{function.__name__}() knows no parameter `{name}`; it takes {', '.join(signature.parameters)}"
-                )
-        return function(*args, **kwargs)
-
-    text = inspect.cleandoc(Limits.__doc__ or "").partition("----------\n")[2]
-    head, rules, tail = inspect.cleandoc(function.__doc__ or "").partition("**rules\n")
-    if rules:  # docstrings are there: Python was not asked to drop them
-        tail = "".join(tail.splitlines(keepends=True)[1:])
-        checked.__doc__ = f"{head}{text}\n{tail}"
-    checked.__signature__ = signature  # type: ignore[attr-defined]
-    return checked
 
 
 def read_rules(info: Information, existing: Information | None, seed: int, given: Limits) -> Rules:

@@ -122,6 +122,9 @@ def _is_table(value: Any) -> bool:
 
 _MARKS = 16
 
+BASE_GIB = 0.35
+"""Resident memory of a process that has loaded everything, GiB."""
+
 
 @dataclass(frozen=True, eq=False)
 class Catalogue:
@@ -473,3 +476,24 @@ def _nothing(d: int) -> Information:
         rows=np.empty((0, d)), kinds=none, offsets=np.zeros(1), counts=np.empty((0, 3)), sigma=none, n_atoms=none,
         groups=(), means=np.empty((0, 0)), discarded=np.empty((0, 3)),
     )  # fmt: skip
+
+
+_opened: dict[str, tuple[str, BlockStore]] = {}
+
+
+def keep_open(store: BlockStore) -> None:
+    """Let `opened` find a store, so that this process has one catalogue of it."""
+    _opened.clear()
+    _opened[str(store.folder)] = (store.fingerprint(), store)
+
+
+def opened(folder: str) -> BlockStore:
+    """Open a complete store once in a process, as its catalogue is long to read."""
+    store = BlockStore(folder)
+    if not store.complete:
+        raise StoreError(f"{folder}: this worker must see the complete store, and does not")
+    mark = store.fingerprint()
+    if _opened.get(folder, ("",))[0] != mark:
+        _opened.clear()
+        _opened[folder] = (mark, store)
+    return _opened[folder][1]

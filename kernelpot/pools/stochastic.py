@@ -11,8 +11,7 @@ from kernelpot.design.precision import Precision
 from kernelpot.design.search.gains import Gains, Path
 from kernelpot.errors import ParameterError
 from kernelpot.linalg.store import ChunkStore
-from kernelpot.pools.greedi import weights
-from kernelpot.pools.job import Job, PoolChoice, make_choice
+from kernelpot.pools.request import Job, PoolChoice, make_choice, weights
 from kernelpot.progress import say, track
 from kernelpot.rules import real
 
@@ -139,21 +138,21 @@ def _batches(job: Job, epsilon: float) -> list[Int[np.ndarray, " steps"]]:
         sample = draw(len(size), job.n, epsilon, job.seed, step)
         own = float(size[sample].sum())
         extra = float(size[sample[~seen[sample]]].sum())
-        if filled and filled + extra + own > job.room.part:
+        if filled and filled + extra + own > job.part:
             batches.append([])
             seen[:] = False
             filled, extra = 0.0, own
-        if extra + own > job.room.part:
+        if extra + own > job.part:
             raise ParameterError(
                 f"`memory` must hold the sample of one step, {len(sample)} blocks of {own / 2**30:.2g} GiB, twice; a "
-                f"part has {job.room.part / 2**30:.2g} GiB; give more, or a larger `epsilon`"
+                f"part has {job.part / 2**30:.2g} GiB; give more, or a larger `epsilon`"
             )
         seen[sample] = True
         filled += extra
         batches[-1].append(step)
     say(
         f"stochastic greedy: samples of {sample_size(len(size), job.n, epsilon)} of {len(size)} blocks, {job.n} steps "
-        f"in {len(batches)} batch(es), each a pass over the chunks (room for {job.room.part / 2**30:.2g} GiB, "
+        f"in {len(batches)} batch(es), each a pass over the chunks (room for {job.part / 2**30:.2g} GiB, "
         f"{job.memory:g} GiB in all)"
     )
     return [np.array(batch, dtype=np.int64) for batch in batches]
@@ -184,7 +183,7 @@ def _batch(
 
 def _again(job: Job, which: list[int], path: Path) -> None:
     """Walk along the choice of an earlier run, block by block, which leaves the path as it was."""
-    step = max(1, int(job.room.part / max(float(weights(job.store).max()), 1.0)))
+    step = max(1, int(job.part / max(float(weights(job.store).max()), 1.0)))
     for first in range(0, len(which), step):
         info: Information = job.store.take(job.candidates[which[first : first + step]])
         for s in range(len(info)):

@@ -9,15 +9,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from kernelpot.design.blocks import KINDS
 from kernelpot.design.information import Information
-from kernelpot.design.precision import Precision
+from kernelpot.design.precision import Aim, Precision
 from kernelpot.errors import ParameterError
 
-UNITS = {"energy": "meV/atom", "forces": "meV/Å", "stress": "meV/Å³"}
-"""Units for people: a thousandth of those of the noise."""
-
-_CHUNK = 1 << 13
+_WORST = 10
 
 
 class ErrorsByKind:
@@ -86,70 +82,11 @@ class Curve(ErrorsByKind):
         }
 
 
-@dataclass(frozen=True, eq=False)
-class Target:
-    """Second moments of a target's labels, kind by kind, in the units of the labels.
-
-    Parameters
-    ----------
-    roots
-        For each kind L with ``L Lᵀ`` the mean of rowᵀrow, rows not divided by noise.
-    noise
-        Root mean square noise of each kind.
-    discarded
-        Mean square that compression took from each kind's rows, in units of their noise squared.
-    """
-
-    roots: Mapping[str, Float[np.ndarray, "d d"]]
-    noise: Mapping[str, float]
-    discarded: Mapping[str, float]
-
-    @classmethod
-    def of(cls, info: Information) -> Target:
-        """Take the rows of structures as what is to be predicted.
-
-        Parameters
-        ----------
-        info
-            Structures to be predicted; best made with ``truncate=0``, as a posterior may be smaller than what was cut.
-        """
-        roots, noise, discarded = {}, {}, {}
-        for code, kind in enumerate(KINDS):
-            count = int(info.counts[:, code].sum())
-            mine = np.flatnonzero(info.kinds == code)
-            if not count:
-                continue
-            R = np.zeros((0, info.d))
-            for start in range(0, len(mine), _CHUNK):
-                part = mine[start : start + _CHUNK]
-                rows = info.rows[part] * (info.sigma[part] / np.sqrt(count))[:, None]
-                R = np.asarray(np.linalg.qr(np.concatenate([R, rows]), mode="r"))
-            roots[kind] = R.T
-            # Compressed rows of one structure and kind share their noise, so a mean over them is one over labels.
-            noise[kind] = float(np.sqrt(np.mean(info.sigma[mine] ** 2))) if len(mine) else float("nan")
-            discarded[kind] = float(info.discarded[:, code].sum()) / count
-        return cls(roots, noise, discarded)
-
-    def errors(self, precision: Precision) -> dict[str, float]:
-        """Root mean square posterior standard deviation of each kind: ``sqrt(tr(V C))``.
-
-        Parameters
-        ----------
-        precision
-            Information of what is labelled.
-        """
-        return {kind: float(np.linalg.norm(precision.whiten(root.T))) for kind, root in self.roots.items()}
-
-    def prior(self) -> dict[str, float]:
-        """Root mean square prior standard deviation of each kind."""
-        return {kind: float(np.linalg.norm(root)) for kind, root in self.roots.items()}
-
-
 def expected_errors(
     info: Information,
     order: Sequence[int] | Int[np.ndarray, " labels"],
     *,
-    target: Information | Target | None = None,
+    target: Information | Aim | None = None,
     existing: Information | None = None,
     at: Sequence[int] | None = None,
     name: str = "",
@@ -184,7 +121,7 @@ def expected_errors(
     ParameterError
         If a number of labels exceeds the order, or weights do not agree.
     """
-    measured = target if isinstance(target, Target) else Target.of(info if target is None else target)
+    measured = target if isinstance(target, Aim) else Aim.of(info if target is None else target)
     chosen = info.take(order)
     points = np.arange(len(chosen) + 1) if at is None else np.array(sorted({int(n) for n in at}), dtype=np.int64)
     if len(points) and not (points[0] >= 0 and points[-1] <= len(chosen)):
@@ -207,40 +144,12 @@ def expected_errors(
 
 
 def mean_curve(curves: Sequence[Curve], name: str) -> Curve:
-    """Root mean square of curves over the same numbers of labels.
-
-    Parameters
-    ----------
-    curves
-        At least one.
-    name
-        Name of the result.
-    """
+    """Root mean square of curves over the same numbers of labels."""
     first = curves[0]
     errors = {
         kind: np.sqrt(np.mean([np.square(curve.errors[kind]) for curve in curves], axis=0)) for kind in first.errors
     }
     return Curve(first.n, errors, first.noise, name)
-
-
-def row_variances(rows: Float[np.ndarray, "rows d"], precision: Precision) -> Float[np.ndarray, " rows"]:
-    """Posterior variance ``row C rowᵀ`` of every row.
-
-    Parameters
-    ----------
-    rows
-        Rows in the weights of the precision.
-    precision
-        Information of what is labelled.
-    """
-    result = np.empty(len(rows))
-    for first in range(0, len(rows), _CHUNK):
-        T = precision.whiten(rows[first : first + _CHUNK])
-        result[first : first + _CHUNK] = np.einsum("rd,rd->r", T, T)
-    return result
-
-
-_WORST = 10
 
 
 @dataclass(frozen=True)
@@ -348,8 +257,8 @@ class Findings:
         The effective parameters that each kind of label fixes.
     target_name, target_numbers, remaining
         What is to be predicted, the numbers that its structures go by, and what the set leaves open of it.
-    criterion, value
-        What structures are weighed by, and its value for the set.
+    criterion, value, unit
+        What structures are weighed by, its value for the set, and the value's unit where it has one.
     leverage
         ``tr(B_s C B_sᵀ)``: effective parameters that each structure fixes; they add up to all.
     losses, loss_shares
@@ -400,6 +309,7 @@ class Findings:
     ahead_random: Curve | None
     discarded: Mapping[str, float]
     cost_unit: str = ""
+    unit: str = ""
 
     @property
     def redundant(self) -> Int[np.ndarray, " some"]:

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from kernelpot.design.advice.findings import UNITS, Curve, Findings
+from kernelpot.design.advice.findings import Curve, Findings
+from kernelpot.design.choice import UNITS, milli
 
 _SHOWN = 10
 _CHAIN = 6
@@ -120,7 +121,7 @@ def _target(found: Findings, names: Sources) -> str:
     kinds = list(left.now)
     head = ("group", "structures", *(f"{kind}, {UNITS[kind]}" for kind in kinds))
     rows = [
-        (name or "(no group)", f"{figures['structures']:.0f}", *(_milli(figures[kind]) for kind in kinds))
+        (name or "(no group)", f"{figures['structures']:.0f}", *(milli(figures[kind]) for kind in kinds))
         for name, figures in left.groups.items()
     ]
     text = (
@@ -132,7 +133,7 @@ def _target(found: Findings, names: Sources) -> str:
     rows = [
         (
             _named(int(found.target_numbers[s]), names.targets),
-            *(_milli(left.structures[kind][s]) for kind in kinds),
+            *(milli(left.structures[kind][s]) for kind in kinds),
             *(_percent(float(left.shares[kind][s])) for kind in kinds),
         )
         for s in worst
@@ -174,7 +175,8 @@ def _swaps(found: Findings, names: Sources) -> str:
     if not found.swaps:
         return ""
     symbol = _SYMBOLS.get(found.criterion, found.criterion)
-    head = ("take out", "put in (pool)", f"gain in {symbol}", f"gain, % of {symbol} now")
+    unit = f", {found.unit}" if found.unit else ""
+    head = ("take out", "put in (pool)", f"gain in {symbol}{unit}", f"gain, % of {symbol} now")
     rows = [
         (
             _named(one.out, names.members),
@@ -184,7 +186,8 @@ def _swaps(found: Findings, names: Sources) -> str:
         )
         for one in found.swaps
     ]
-    return f"BEST SWAPS, each alone; {symbol} is {found.value:.5g} now\n" + _table(head, rows)
+    now = f"{found.value:.5g} {found.unit}".rstrip()
+    return f"BEST SWAPS, each alone; {symbol} is {now} now\n" + _table(head, rows)
 
 
 def _next(found: Findings, names: Sources) -> str:
@@ -193,15 +196,17 @@ def _next(found: Findings, names: Sources) -> str:
     known = f" ({found.n_known} candidates repeat a member and are left out)" if found.n_known else ""
     kinds = list(found.ahead.errors)
     cost = f"cost, {found.cost_unit}" if found.cost_unit else "cost"
-    head = ("pick", "pool", "gain", cost, "gain per cost", *(f"then {kind}, {UNITS[kind]}" for kind in kinds))
+    gain = f"gain, {found.unit}" if found.unit else "gain"
+    first = max(float(found.gain_per_cost[0]), 1e-300)
+    head = ("pick", "pool", gain, cost, "gain per cost, first = 1", *(f"then {kind}, {UNITS[kind]}" for kind in kinds))
     rows = [
         (
             str(k + 1),
             _named(s, names.candidates),
             f"{found.next_gains[k]:.4g}",
             f"{found.next_costs[k]:.4g}",
-            f"{found.gain_per_cost[k]:.3g}",
-            *(_milli(found.ahead.errors[kind][k + 1]) for kind in kinds),
+            f"{found.gain_per_cost[k] / first:.2g}",
+            *(milli(found.ahead.errors[kind][k + 1]) for kind in kinds),
         )
         for k, s in enumerate(found.next_indices.tolist())
     ]
@@ -241,7 +246,7 @@ def curve_table(curve: Curve) -> str:
         What is shown.
     """
     kinds = list(curve.errors)
-    rows = [(str(n), *(_milli(float(curve.errors[kind][k])) for kind in kinds)) for k, n in enumerate(curve.n.tolist())]
+    rows = [(str(n), *(milli(float(curve.errors[kind][k])) for kind in kinds)) for k, n in enumerate(curve.n.tolist())]
     return _table(("labels", *(f"{kind}, {UNITS[kind]}" for kind in kinds)), rows)
 
 
@@ -250,20 +255,12 @@ def _named(number: int, names: Sequence[str]) -> str:
     return f"{number} ({names[number]})" if names else str(number)
 
 
-def _milli(value: float) -> str:
-    if not np.isfinite(value):
-        return "–"
-    if value < 1e-9:
-        return "0"
-    return f"{1e3 * value:.3g}" if value < 1 else f"{1e3 * value:.0f}"
-
-
 def _percent(share: float) -> str:
     return f"{100 * share:.2g}" if np.isfinite(share) else "–"
 
 
 def _figure(value: float, kind: str) -> str:
-    return f"{_milli(value)} {UNITS[kind]}"
+    return f"{milli(value)} {UNITS[kind]}"
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -1,125 +1,59 @@
-"""The fractional designs that rules allow, and the best of them for given worths."""
+"""The fractional designs that rules allow, the best of them for given worths, and the limit of all sets that follows."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int
 from scipy.optimize import linprog
 from scipy.sparse import csr_array, vstack
 
-from kernelpot.design.task import Rules
-
-Vector = Float[np.ndarray, " w"]
-
-_SEARCH = 12
-_FLAT = 0.1
-_GONE = 1e-14
-
-
-@dataclass(frozen=True, eq=False)
-class Found:
-    """Where a climb ended."""
-
-    weights: Vector
-    value: float
-    gap: float
-    steps: int
-
-
-def frank_wolfe(
-    value: Callable[[Vector], float],
-    slopes: Callable[[Vector], Vector],
-    oracle: Callable[[Vector], Vector],
-    w0: Vector,
-    *,
-    steps: int = 200,
-    tolerance: float = 0.0,
-    stop: Callable[[Vector, float, Vector, float], bool] | None = None,
-) -> Found:
-    """Climb a concave function over a polytope.
-
-    Every step costs one oracle call and a line search of a few values and slopes.
-    """
-    w = np.array(w0, dtype=np.float64)
-    vertices, shares = [w.copy()], [1.0]
-    now, g = value(w), slopes(w)
-    taken = 0
-    while True:
-        best = oracle(g)
-        gap = float(g @ (best - w))
-        enough = stop is not None and stop(w, now, g, gap)
-        if enough or taken == steps or gap <= tolerance:
-            return Found(w, now, max(gap, 0.0), taken)
-        worst = int(np.argmin([float(g @ v) for v in vertices]))
-        moved = _line_search(value, slopes, w, best - vertices[worst], shares[worst], now, g)
-        if moved is None:  # the pair cannot climb in floating point; the plain step may
-            moved = _line_search(value, slopes, w, best - w, 1.0, now, g)
-            if moved is None:
-                return Found(w, now, max(gap, 0.0), taken)
-            shares = [(1.0 - moved[0]) * share for share in shares]
-            worst = -1
-        step, w, now, g = moved
-        if worst >= 0:
-            shares[worst] -= step
-        _give(vertices, shares, best, step)
-        kept = [k for k, share in enumerate(shares) if share > _GONE]
-        vertices, shares = [vertices[k] for k in kept], [shares[k] for k in kept]
-        taken += 1
-
-
-def _give(vertices: list[Vector], shares: list[float], vertex: Vector, share: float) -> None:
-    """Add to the share of a vertex, which may be new."""
-    for k, known in enumerate(vertices):
-        if np.array_equal(known, vertex):
-            shares[k] += share
-            return
-    vertices.append(vertex)
-    shares.append(share)
-
-
-def _line_search(
-    value: Callable[[Vector], float],
-    slopes: Callable[[Vector], Vector],
-    w: Vector,
-    direction: Vector,
-    longest: float,
-    now: float,
-    g: Vector,
-) -> tuple[float, Vector, float, Vector] | None:
-    """Climb along a direction until the slope is a tenth of the first (false position, Illinois form).
-
-    Returns the step with weights, value and slopes there; None where nothing is gained.
-    """
-    first = float(g @ direction)
-    if not (first > 0 and longest > 0):
-        return None
-    low, rise, high, fall = 0.0, first, longest, 0.0
-    best, step, side = None, longest, 0
-    for _ in range(_SEARCH):
-        trial = np.maximum(w + step * direction, 0.0)
-        there, g_there = value(trial), slopes(trial)
-        slope = float(g_there @ direction)
-        if there > now and (best is None or there > best[2]):
-            best = (step, trial, there, g_there)
-        if abs(slope) <= _FLAT * first or (step == longest and slope >= 0):
-            break
-        if slope > 0:
-            low, rise = step, slope
-            fall = 0.5 * fall if side > 0 else fall
-        else:
-            high, fall = step, slope
-            rise = 0.5 * rise if side < 0 else rise
-        side = 1 if slope > 0 else -1
-        # A slope that explodes towards the end would hold the search there.
-        step = low + (high - low) * min(max(rise / (rise - fall), 0.02), 0.98)
-    return best
-
+from kernelpot.design.criteria.base import sensitivities, squares
+from kernelpot.design.precision import Precision
+from kernelpot.design.task import Rules, Task
 
 _LARGEST = 200_000
+
+
+def efficiency_bound(task: Task, indices: Int[np.ndarray, " n"], precision: Precision) -> float:
+    """Lower limit of a design's efficiency, from the criterion's linearisation at the design itself.
+
+    A concave function lies below its tangent (Kiefer and Wolfowitz 1960 for D; Pukelsheim 2006, ch. 7), so no
+    feasible set gains more than the gap of the tangent. The limit is valid but loose: a relaxation would
+    tighten it. What compression discarded is counted for every rival set, but not for the design.
+    """
+    weights = np.zeros(len(task.info))
+    weights[indices] = 1.0
+    criterion = task.criterion
+    return criterion.efficiency(criterion.shown(precision), upper_limit(task, precision, weights), task.info.d)
+
+
+def upper_limit(
+    task: Task, precision: Precision, weights: Float[np.ndarray, " structures"], *, as_given: bool = False
+) -> float:
+    """Raw value that no feasible set passes, from the tangent at a fractional design.
+
+    With Γ of `Criterion.tangent` and ``g_s = tr(Γ B_sᵀB_s)``, a set T has
+    ``log ψ(T) <= log ψ + log(1 + Σ_T g_s - Σ_s w_s g_s)``. A block that lost the trace τ to compression gains at most
+    ``λ_max(Γ) τ`` more (unless blocks are taken as given), and g_s itself is known to d ε ‖Γ‖ tr(B_sᵀB_s) at best (ε of
+    float64): next to nothing unless rows span more than eight orders of magnitude.
+    """
+    info, criterion = task.info, task.criterion
+    tangent = criterion.tangent(precision)
+    if not np.isfinite(tangent.utility):
+        return criterion.raw(tangent.utility, info.d)
+    g = sensitivities(info, tangent.slope)
+    # Squares that cancel leave round-off, which must not make the limit tighter than it is.
+    error = info.d * np.finfo(float).eps * float(np.linalg.norm(tangent.slope)) * squares(info)
+    at = float((g - error) @ weights)
+    polytope = Polytope(task.rules)
+    if as_given:
+        best = polytope.limit(g + error)
+    else:
+        steepest = float(np.linalg.eigvalsh(tangent.slope)[-1]) if len(tangent.slope) else 0.0
+        best = polytope.limit(g + error + steepest * info.discarded.sum(axis=1)) + steepest * task.discarded
+    return criterion.raw(tangent.utility + float(np.log1p(max(best - at, 0.0))), info.d)
 
 
 class Polytope:

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from kernelpot.design.blocks import KINDS
+from kernelpot.design.choice import NOISES
 from kernelpot.design.criteria.base import Criterion, Tangent
 from kernelpot.design.criteria.compound import Compound, MeanVariance
 from kernelpot.design.criteria.linear import IV, A, L, V, c
@@ -93,7 +94,7 @@ def _of_structures(name: str, target: Information) -> Criterion:
         made = G(target.target_rows(), target.structure)
     else:
         made = V(target.rows) if name == "V" else IV.from_root(target.target_root())
-    made.unit = "noise²"
+    made.unit = NOISES
     return made
 
 

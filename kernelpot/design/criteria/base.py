@@ -63,6 +63,8 @@ class Criterion(ABC):
         How many candidates have their gain evaluated at every step where `roots` is None; None: all.
     smooth
         Whether `value` is a smooth stand-in for what `shown` reports.
+    unit
+        Of the value; "noise²" where it is a variance of labels in units of their noise, empty elsewhere.
     """
 
     name: str = ""
@@ -72,6 +74,7 @@ class Criterion(ABC):
     roots: tuple[Float[np.ndarray, "d q"], ...] | None = None
     tries: int | None = None
     smooth: bool = False
+    unit: str = ""
 
     @abstractmethod
     def value(self, precision: Precision) -> float:
