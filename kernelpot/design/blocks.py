@@ -175,7 +175,7 @@ def compress_block(
     Float[np.ndarray, " kept"],
     Float[np.ndarray, " kinds"],
 ]:
-    """Compress one structure's block, each label kind of equal noise by itself; return what is lost of each kind, too."""
+    """Compress a structure's block, each label kind of equal noise by itself, and return what each kind loses, too."""
     parts, part_kinds, part_sigma = [np.empty((0, rows.shape[1]))], [], []
     discarded = np.zeros(len(KINDS))
     for kind, noise in sorted(set(zip(kinds.tolist(), sigma.tolist(), strict=True))):

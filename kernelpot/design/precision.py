@@ -117,7 +117,7 @@ class Aim:
 
     @classmethod
     def of(cls, info: Information) -> Aim:
-        """Take what structures are labelled with; rows are best whole, as a posterior may be smaller than what was cut."""
+        """Take what structures are labelled with, best with all rows: a posterior may be smaller than what was cut."""
         roots, noise, discarded = {}, {}, {}
         for code, kind in enumerate(KINDS):
             count = int(info.counts[:, code].sum())

@@ -64,6 +64,11 @@ class Problem(Task):
         """Structures to be predicted: those given, else the pool, duplicates once."""
         return self.target if isinstance(self.target, Information) else distinct(self.info)
 
+    def within(self, budget: float) -> Problem:
+        """Pose the same problem under another budget of its single resource."""
+        limits = np.array([real(budget, "budget")])
+        return replace(self, rules=replace(self.rules, budget=limits), again=None)
+
     def sized(self, n: int | None) -> Task:
         """Check a number of structures, and that some choice of it can obey the rules."""
         if n is None and not len(self.rules.resources):

@@ -264,9 +264,9 @@ class Task:
         return self.start.with_rows(self.info.take(indices).rows)
 
     def among(self, which: Int[np.ndarray, " some"]) -> Task:
-        """The same among some of the candidates, the forced ones included, by their new numbers."""
+        """Return the same among some of the candidates, the forced ones included, by their new numbers."""
         return replace(self, info=self.info.take(which), rules=self.rules.take(which))
 
     def under(self, rules: Rules) -> Task:
-        """The same under other rules."""
+        """Return the same under other rules."""
         return replace(self, rules=rules)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kernelpot.goals.cheapest import Plan, cheapest
-from kernelpot.goals.elastic import bulk_modulus, elastic_constants, strained, strained_pairs, vacancy
+from kernelpot.goals.elastic import bulk_modulus, elastic_constants, strained, strained_pairs
 from kernelpot.goals.energies import (
     barrier,
     energies,
@@ -11,6 +11,7 @@ from kernelpot.goals.energies import (
     forces_on,
     surface_energy,
     total_energy,
+    vacancy,
     vacancy_energy,
 )
 from kernelpot.goals.goal import Goal, Quantities

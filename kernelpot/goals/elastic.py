@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from kernelpot.errors import ParameterError
+from kernelpot.goals.energies import bare, check_crystal
 from kernelpot.goals.goal import Goal, Origin
-from kernelpot.units import GPA
+from kernelpot.units import GPA, VOIGT
 
 if TYPE_CHECKING:
     from ase import Atoms
 
     from kernelpot.potentials.sparse_gp import SparseGP
-from collections.abc import Iterable, Mapping
 
-from kernelpot.errors import DataError
-from kernelpot.units import VOIGT
-
-if TYPE_CHECKING:
-    from ase import Atoms
-
+ACCURACY = 1.0
+"""Accuracy wanted of elastic constants and bulk moduli where none is given, GPa."""
 
 Pairs = Mapping[int, tuple["Atoms", "Atoms"]]
 LARGEST_STRAIN = 0.1
@@ -67,48 +63,6 @@ def strained_pairs(crystal: Atoms, strain: float = 0.01, components: Iterable[in
     return {j: (strained(crystal, j, strain), strained(crystal, j, -strain)) for j in components}
 
 
-def vacancy(bulk: Atoms, site: int = 0) -> Atoms:
-    """Take one atom out of a bulk cell; the others stay where they are.
-
-    Parameters
-    ----------
-    bulk
-        A supercell: the vacancy sees its own images.
-    site
-        Number of the atom, from 0.
-    """
-    check_crystal(bulk)
-    if not 0 <= site < len(bulk) or len(bulk) < 2:
-        raise ParameterError(f"`site` must name one of at least two atoms, got {site} of {len(bulk)}")
-    result = bare(bulk)
-    del result[site]
-    return result
-
-
-def bare(atoms: Atoms) -> Atoms:
-    """Copy atoms without calculator, constraints or notes."""
-    copy = atoms.copy()
-    copy.set_constraint()
-    copy.info.clear()
-    return copy
-
-
-def check_crystal(atoms: Atoms) -> None:
-    """Refuse what is not a crystal.
-
-    Raises
-    ------
-    DataError
-        The structure is not periodic in all three directions, or its cell spans no volume.
-    """
-    if not bool(np.all(atoms.pbc)) or atoms.cell.rank < 3:
-        flags = "".join("T" if flag else "F" for flag in atoms.pbc)
-        raise DataError(
-            f"{atoms.symbols}: a crystal must be periodic in three directions with a cell that spans a volume, found "
-            f"pbc {flags} and a cell of rank {atoms.cell.rank}; give the cell and set pbc=True"
-        )
-
-
 def check_strain(strain: float) -> None:
     """Refuse strains that differences cannot be taken with."""
     if not 1e-5 <= strain <= LARGEST_STRAIN:
@@ -137,10 +91,6 @@ def _deformed(crystal: Atoms, tensor: np.ndarray) -> Atoms:
     result = bare(crystal)
     result.set_cell(crystal.cell.array @ (np.eye(3) + tensor), scale_atoms=True)
     return result
-
-
-ACCURACY = 1.0
-"""Accuracy wanted of elastic constants and bulk moduli where none is given, GPa."""
 
 
 def elastic_constants(

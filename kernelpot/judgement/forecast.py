@@ -14,7 +14,7 @@ from kernelpot.data.noise import KINDS
 from kernelpot.design.advice.findings import UNITS, ErrorsByKind, row_variances
 from kernelpot.design.information import Information, duplicates
 from kernelpot.design.precision import Precision
-from kernelpot.design.select import select
+from kernelpot.design.problem import select
 from kernelpot.errors import LabelError, ParameterError
 from kernelpot.features.information import make_information
 from kernelpot.judgement.pilot import Pilot, leave_out, read_blocks, without_baseline

@@ -137,10 +137,19 @@ def select_chunks(
         start = start.with_rows(existing.rows)
     measure = _criterion(criterion, store, target, processes, scheduler)
     job = Job(
-        store=store, candidates=candidates, n=size, criterion=measure, start=start, epsilon=epsilon,
-        per_part=size if per_part is None else whole(per_part, "per_part", least=1), mix=means.get("mix"), memory=memory, workers=processes, scheduler=scheduler,
+        store=store,
+        candidates=candidates,
+        n=size,
+        criterion=measure,
+        start=start,
+        epsilon=epsilon,
+        per_part=size if per_part is None else whole(per_part, "per_part", least=1),
+        mix=means.get("mix"),
+        memory=memory,
+        workers=processes,
+        scheduler=scheduler,
         seed=seed,
-    )  # fmt: skip
+    )
     return METHODS[method](job)
 
 

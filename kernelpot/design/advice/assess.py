@@ -25,7 +25,7 @@ from kernelpot.design.precision import Aim, Precision, row_variances
 from kernelpot.design.problem import Problem, pose
 from kernelpot.design.search.engines import gains_for
 from kernelpot.design.search.gains import Path
-from kernelpot.errors import DataError, ParameterError
+from kernelpot.errors import ParameterError
 from kernelpot.linalg.factor import without_each
 from kernelpot.progress import track
 from kernelpot.rules import MOST_SEED, real, reals, whole
@@ -90,10 +90,8 @@ def assess(
 
     Raises
     ------
-    DataError
-        If the set is empty.
     ParameterError
-        If a number breaks its rule, or the sets do not share their weights.
+        If the set is empty, a number breaks its rule, or the sets do not share their weights.
 
     Notes
     -----
@@ -164,9 +162,9 @@ def _check(info: Information, pool: Information | None, target: Information | No
                 f"`{name}` has {other.d} weights and the set {info.d}; make both with the same prepared model"
             )
     if not len(info):
-        raise DataError("the set to assess is empty: give at least one structure")
+        raise ParameterError("the set to assess is empty: give at least one structure")
     if target is not None and not len(target):
-        raise DataError("`target` is empty: give at least one structure, or None for the pool")
+        raise ParameterError("`target` is empty: give at least one structure, or None for the pool")
 
 
 @dataclass(frozen=True, eq=False)
@@ -229,10 +227,10 @@ class _Set:
     def losses(
         self, keep: int
     ) -> tuple[Float[np.ndarray, " structures"], Float[np.ndarray, " structures"], list[tuple[float, int, Path]]]:
-        """Compute what each removal costs: the gain of the block beside all others, in closed form, without cancellation.
+        """Compute what each removal costs, the gain of the block beside all others; keep those that are missed least.
 
         That is ``log det(I + B C' Bᵀ) = -log det(I - B C Bᵀ)`` for D and ``tr(G⁻¹ B C' V C' Bᵀ)`` for IV, with C' the
-        covariance without the structure (Woodbury), which no downdate has spoilt. Those that are missed least are kept, with what is known beside them.
+        covariance without the structure (Woodbury), which no downdate has spoilt.
         """
 
         def add(precision: Precision, first: int, last: int) -> Precision:

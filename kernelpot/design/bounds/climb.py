@@ -1,9 +1,10 @@
-"""The climb of a fractional design: by the multiplicative algorithm under one limit, by Frank and Wolfe's under several.
+"""The climb of a fractional design: by multiplication of weights under one limit, by Frank and Wolfe under several.
 
-Multiplicative (Silvey, Titterington and Torsney 1978; Yu 2010), capped at 1: ``w_s ← min(1, c w_s (g_s/a_s)^p)``, with a
-the costs and c such that the limit is met. The power p grows while it improves the criterion and is halved where it does
-not. In trials on force blocks this was the fastest for D and A, before plain powers, spectral projected gradients and
-Frank-Wolfe steps; on plain rows projected gradients were faster for D.
+The multiplicative algorithm (Silvey, Titterington and Torsney 1978; Yu 2010), capped at 1:
+``w_s ← min(1, c w_s (g_s/a_s)^p)``, with a the costs and c such that the limit is met. The power p grows while it
+improves the criterion and is halved where it does not. In trials on force blocks this was the fastest for D and A,
+before plain powers, spectral projected gradients and Frank-Wolfe steps; on plain rows projected gradients were faster
+for D.
 
 Frank and Wolfe (1956) with pairwise steps (Lacoste-Julien and Jaggi 2015): weight moves from the worst vertex in use to
 the best one there is, which converges linearly on polytopes where plain steps towards vertices zigzag.
@@ -81,7 +82,7 @@ class Moments:
                 self._packed[s] = (info.block(s).T @ info.block(s))[self._upper]
 
     def precision(self, w: Float[np.ndarray, " structures"]) -> Precision:
-        """Information of some weights. Its round-off only misleads the search: `certificate.relax` certifies with another."""
+        """Information of some weights; its round-off only misleads the search, as `relax` certifies with another."""
         if self._packed is not None:
             Lambda = np.zeros_like(self._prior)
             Lambda[self._upper] = w @ self._packed

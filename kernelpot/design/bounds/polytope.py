@@ -1,4 +1,4 @@
-"""The fractional designs that rules allow, the best of them for given worths, and the limit of all sets that follows."""
+"""The fractional designs that rules allow, the best of them for given worths, and the limit that follows for sets."""
 
 from __future__ import annotations
 
