@@ -221,7 +221,7 @@ def _killed(asked: dict[str, Any], threads: int) -> int:
 def compare(*, folder: str, sizes: dict[str, Any]) -> dict[str, Any]:
     """Compare what several ways gain on a pool that fits."""
     from kernelpot.design import select
-    from kernelpot.pools import open_blocks, select_chunks
+    from kernelpot.pools import open_blocks, request, select_chunks
     from kernelpot.pools.block_store import BlockStore
 
     s = Sizes(**sizes)

@@ -143,12 +143,13 @@ class Problem(Task):
         if breach is not None:
             raise ParameterError(f"the choice breaks its rules: {breach}")
         value = task.criterion.shown(task.known(indices))
-        same = isinstance(choice, Choice) and choice.criterion == task.criterion.name
-        if same and not np.isclose(value, choice.curve[-1], rtol=1e-4, atol=1e-12):
-            raise ParameterError(
-                f"the choice ended at {choice.curve[-1]:.6g}, but here has {value:.6g}: give the same `existing` and "
-                "`target`, or `choice.indices` to judge it by others"
-            )
+        if isinstance(choice, Choice) and choice.criterion == task.criterion.name:
+            ended = float(choice.curve[-1])
+            if not np.isclose(value, ended, rtol=1e-4, atol=1e-12):
+                raise ParameterError(
+                    f"the choice ended at {ended:.6g}, but here has {value:.6g}: give the same `existing` and "
+                    "`target`, or `choice.indices` to judge it by others"
+                )
         return certificate(task, value, effort)
 
     @one_blas()

@@ -11,9 +11,10 @@ from jaxtyping import Bool, Float, Int
 
 from kernelpot.data.labels import resolve
 from kernelpot.data.noise import KINDS
-from kernelpot.design.advice.findings import UNITS, ErrorsByKind, row_variances
+from kernelpot.design.advice.findings import ErrorsByKind
+from kernelpot.design.choice import UNITS
 from kernelpot.design.information import Information, duplicates
-from kernelpot.design.precision import Precision
+from kernelpot.design.precision import Precision, row_variances
 from kernelpot.design.problem import select
 from kernelpot.errors import LabelError, ParameterError
 from kernelpot.features.information import make_information
