@@ -74,7 +74,7 @@ def trials(*, name: str, quick: bool) -> dict[str, Any]:
     from kernelpot.data.labels import resolve
     from kernelpot.design import Information, select
     from kernelpot.judgement.forecast import Course
-    from kernelpot.judgement.pilot import leave_out, read_blocks, without_baseline
+    from kernelpot.judgement.pilot import Pilot, read_blocks, without_baseline
     from kernelpot.linalg.subsets import equal_vectors
 
     train, test = _structures(name, quick)
@@ -101,7 +101,7 @@ def trials(*, name: str, quick: bool) -> dict[str, Any]:
                 whole.take(pool[order[:PILOT]]), few, [order[PILOT:]], np.array(sizes),
                 exact.take(rest := np.setdiff1d(np.arange(len(pool)), order[:PILOT])), rest, features.n_weights, arm,
             )  # fmt: skip
-            ahead = course.corrected(leave_out(first, np.arange(PILOT), features.n_weights, noise))
+            ahead = course.corrected(Pilot.of(first, np.arange(PILOT), features.n_weights, noise))
             truth = [_errors([blocks[k] for k in pool[order[:n]]], probe, features.n_weights, noise) for n in sizes]
             found.append(
                 {

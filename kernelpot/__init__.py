@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from kernelpot.elements.compositions import CompositionFeatures as CompositionFeatures
     from kernelpot.elements.modes import ElementalModes as ElementalModes
     from kernelpot.judgement.forecast import forecast as forecast
-    from kernelpot.judgement.reliability import reliability as reliability
     from kernelpot.judgement.scores import evaluate as evaluate
-    from kernelpot.judgement.screening import screen as screen
+    from kernelpot.judgement.scores import reliability as reliability
+    from kernelpot.judgement.unlabelled import screen as screen
     from kernelpot.kernels import DotProduct as DotProduct
     from kernelpot.kernels import Gaussian as Gaussian
     from kernelpot.kernels import Linear as Linear
@@ -36,9 +36,9 @@ if TYPE_CHECKING:
     from kernelpot.potentials.baselines.zbl import ZBL as ZBL
     from kernelpot.potentials.bootstrap import Bootstrap as Bootstrap
     from kernelpot.potentials.force.force_ridge import ForceRidge as ForceRidge
-    from kernelpot.potentials.linear import LinearModel as LinearModel
     from kernelpot.potentials.load import load as load
     from kernelpot.potentials.prediction import Prediction as Prediction
+    from kernelpot.potentials.sparse_gp import LinearModel as LinearModel
     from kernelpot.potentials.sparse_gp import SparseGP as SparseGP
     from kernelpot.potentials.terms import Term as Term
     from kernelpot.properties.classifier import Classifier as Classifier
@@ -73,7 +73,7 @@ _HOMES = {
     "Gaussian": "kernelpot.kernels",
     "KernelRidge": "kernelpot.properties.ridge",
     "Linear": "kernelpot.kernels",
-    "LinearModel": "kernelpot.potentials.linear",
+    "LinearModel": "kernelpot.potentials.sparse_gp",
     "Noise": "kernelpot.data.noise",
     "Prediction": "kernelpot.potentials.prediction",
     "SOAP": "kernelpot.descriptors.soap.definition",
@@ -92,8 +92,8 @@ _HOMES = {
     "plot_modes": "kernelpot.report.plot_modes",
     "plot_reliability": "kernelpot.report.plot_reliability",
     "read": "kernelpot.data.read",
-    "reliability": "kernelpot.judgement.reliability",
-    "screen": "kernelpot.judgement.screening",
+    "reliability": "kernelpot.judgement.scores",
+    "screen": "kernelpot.judgement.unlabelled",
     "stream": "kernelpot.data.stream",
     "tune": "kernelpot.tuning.search",
 }

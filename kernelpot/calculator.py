@@ -10,12 +10,11 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator as AseCalculator
 from ase.calculators.calculator import PropertyNotImplementedError, all_changes
 from ase.outputs import Properties, all_outputs
-from jaxtyping import Float
 
 from kernelpot.data.batch import Batch
 from kernelpot.errors import ExtrapolationError, ParameterError
-from kernelpot.potentials.arguments import require_potential
-from kernelpot.potentials.sampling import SampledModel
+from kernelpot.potentials.joint import SampledModel
+from kernelpot.potentials.prediction import require_potential
 
 if TYPE_CHECKING:
     from ase.optimize.optimize import Dynamics
@@ -167,13 +166,8 @@ class Calculator(AseCalculator):
             and np.array_equal(built.pbc, atoms.pbc)
             and np.array_equal(built.cell.array, atoms.cell.array)
         )
-        return same and bool(np.all(_moved_by(built, atoms) <= self.skin / 2))
-
-
-def _moved_by(before: Atoms, after: Atoms) -> Float[np.ndarray, " atoms"]:
-    """Return the distance each atom moved, Å; a jump across a periodic boundary counts in full."""
-    distances: Float[np.ndarray, " atoms"] = np.linalg.norm(after.positions - before.positions, axis=1)
-    return distances
+        # A jump across a periodic boundary counts in full.
+        return same and bool(np.all(np.linalg.norm(atoms.positions - built.positions, axis=1) <= self.skin / 2))
 
 
 class StopOnExtrapolation:
@@ -224,13 +218,7 @@ class StopOnExtrapolation:
         self.largest = 0.0
 
     def __call__(self) -> None:
-        """Grade the atoms as they are now.
-
-        Raises
-        ------
-        ExtrapolationError
-            A grade exceeds the threshold, or is no number.
-        """
+        """Grade the atoms as they are now."""
         atoms = self.dynamics.atoms
         grades = np.asarray(atoms.calc.get_property("extrapolation", atoms))
         # A structure that has blown up has grades that are not numbers.

@@ -55,7 +55,7 @@ def keywords(*kinds: type) -> Callable[[Callable[Arguments, Result]], Callable[A
     return decorate
 
 
-def whole(value: object, name: str, *, least: int = 0, most: int = _MOST) -> int:
+def whole(value: object, name: str, *, least: int = 0, most: int = _MOST, usual: str = "") -> int:
     """Check a whole number.
 
     Parameters
@@ -66,6 +66,8 @@ def whole(value: object, name: str, *, least: int = 0, most: int = _MOST) -> int
         Of the argument.
     least, most
         Limits, included.
+    usual
+        What to give instead.
 
     Raises
     ------
@@ -74,8 +76,9 @@ def whole(value: object, name: str, *, least: int = 0, most: int = _MOST) -> int
     """
     value = _scalar(value)
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or not least <= value <= most:
-        limits = f"at least {least}" if most == _MOST else f"from {least} to {most}"
-        raise ParameterError(f"`{name}` must be a whole number, {limits}, got {shown(value)}")
+        limits = f", at least {least}" if most == _MOST else f" from {least} to {most}"
+        mend = f"; {usual}." if usual else ""
+        raise ParameterError(f"`{name}` must be a whole number{limits}, got {shown(value)}{mend}")
     return int(value)
 
 
@@ -98,15 +101,20 @@ def real(value: object, name: str, *, least: float = 0.0, most: float = np.inf, 
     ParameterError
         It is none, not finite, or outside the limits.
     """
-    value = _scalar(value)
-    # A whole number may be larger than any float.
-    small = isinstance(value, int) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
-    if isinstance(value, float | np.integer | np.floating) or small:
-        number = float(value)  # type: ignore[arg-type]
-        if np.isfinite(number) and least <= number < most and not (above and number == least):
-            return number
+    number = number_or_none(value)
+    if number is not None and np.isfinite(number) and least <= number < most and not (above and number == least):
+        return number
     rule = f"{'above' if above else 'at least'} {least:g}" + (f" and below {most:g}" if np.isfinite(most) else "")
     raise ParameterError(f"`{name}` must be a finite number {rule}, got {shown(value)}")
+
+
+def number_or_none(value: object) -> float | None:
+    """Return a number as a float, or None for what is none; True and False are none, and whole ones beyond floats."""
+    value = _scalar(value)
+    small = isinstance(value, int) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+    if isinstance(value, float | np.integer | np.floating) or small:
+        return float(value)  # type: ignore[arg-type]
+    return None
 
 
 def reals(value: object, name: str) -> np.ndarray[Any, Any]:

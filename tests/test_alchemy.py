@@ -203,5 +203,5 @@ def test_what_cannot_be_is_refused(fitted, atoms):
         kp.Alchemy(fitted, [atoms], CHANGE)
     with pytest.raises(ParameterError, match="the atoms of λ = 0 at other positions"):
         kp.Alchemy(fitted, atoms, CHANGE).evaluate(0.5, ends(atoms)[1])
-    with pytest.raises(ParameterError, match="`n`, the number of λ, must be a whole number from 1 on, got 0"):
+    with pytest.raises(ParameterError, match="`n` must be a whole number, at least 1, got 0"):
         kp.Alchemy.nodes(0)

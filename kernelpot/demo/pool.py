@@ -25,25 +25,9 @@ MELT_FRACTIONS = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
 def structures(n: int, *, seed: int = 0) -> list[Atoms]:
-    """Make unlabelled Cu-Au structures of 4 to 16 atoms; the same seed gives the same list.
+    """Make `n` (at least 6) unlabelled Cu-Au structures of 4 to 16 atoms, of the kinds in ``info["config_type"]``.
 
-    Parameters
-    ----------
-    n
-        How many structures, at least 6 (one of each kind).
-    seed
-        Seed of every random choice; pools of different seeds share no structure and no trajectory.
-
-    Returns
-    -------
-    list of ase.Atoms
-        Without a calculator; ``info["config_type"]`` names the kind: bulk, strained, alloy, vacancy, surface
-        or melt.
-
-    Raises
-    ------
-    ParameterError
-        `n` is below 6.
+    The same seed gives the same list; pools of different seeds share no structure and no trajectory.
     """
     if n < len(SHARES):
         raise ParameterError(f"`n` must be at least {len(SHARES)} (one structure of each kind), got {n}")
@@ -65,15 +49,7 @@ def structures(n: int, *, seed: int = 0) -> list[Atoms]:
 
 
 def label(structures: Sequence[Atoms], *, what: str = "labelling with EMT") -> list[Atoms]:
-    """Copy structures and give each copy EMT's energy, forces and stress, as a DFT run would.
-
-    Parameters
-    ----------
-    structures
-        Cu-Au structures.
-    what
-        Name of the progress bar.
-    """
+    """Copy structures and give each copy EMT's energy, forces and stress, as a DFT run would."""
     labelled = []
     for atoms in track(structures, what):
         # EMT keeps its neighbour list in the calculator: a fresh one per structure cannot go stale.

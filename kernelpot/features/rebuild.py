@@ -9,14 +9,16 @@ import numpy as np
 
 from kernelpot.archive import LARGEST
 from kernelpot.data.check import HEAVIEST
-from kernelpot.descriptors.named import descriptor_of
+from kernelpot.descriptors.acsf.definition import ACSF
 from kernelpot.descriptors.pairs import TwoBody
+from kernelpot.descriptors.soap.definition import SOAP
 from kernelpot.features.feature_map import FeatureMap
 from kernelpot.features.kernel_map import KernelMap
 from kernelpot.features.linear_map import LinearMap
 from kernelpot.features.sum_map import SumMap
 from kernelpot.features.two_body_map import TwoBodyMap
-from kernelpot.kernels import NAMED, DotProduct, Gaussian, Linear
+from kernelpot.kernels import DotProduct, Gaussian, Linear
+from kernelpot.record import record_of
 
 LARGEST_SCALE = 1e60
 """Of a term's amplitude to the first one's; far beyond what searches reach, and its square is still a number."""
@@ -47,12 +49,9 @@ def feature_map_of(settings: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
         raise ValueError(f"there is no feature map of the name {name!r}")
     # As written, not as sorted by the descriptor: the arrays stand in this order.
     check_species_list(settings["descriptor"]["species"])
-    descriptor = descriptor_of(settings["descriptor"])
+    descriptor: SOAP | ACSF | TwoBody = record_of("descriptor", settings["descriptor"])
     if isinstance(descriptor, TwoBody):
         raise ValueError("pair energies have a feature map of their own")
-    with np.errstate(all="ignore"):
-        if not descriptor.is_finite():
-            raise ValueError("the radial basis is not finite")
     if name == "LinearMap":
         check_array("lengths", arrays["lengths"], (len(descriptor.species or ()),))
         if not (arrays["lengths"] > 0.0).all():
@@ -67,7 +66,7 @@ def _kernel_of(settings: Mapping[str, Any]) -> DotProduct | Gaussian:
     """Make the kernel of unit vectors, at amplitude 1."""
     if "kernel" not in settings:
         return DotProduct(int(settings["zeta"]))
-    kernel = NAMED[settings["kernel"]["name"]].from_settings(settings["kernel"])
+    kernel: DotProduct | Gaussian | Linear = record_of("kernel", settings["kernel"])
     if isinstance(kernel, Linear):
         raise ValueError("a linear term has a feature map of its own")
     return kernel

@@ -15,7 +15,7 @@ from kernelpot.design.information import Information
 from kernelpot.design.precision import Precision
 from kernelpot.errors import DataError, NotFittedError, ParameterError
 from kernelpot.features.feature_map import E0_PRIOR, FeatureMap
-from kernelpot.potentials.covariance import JointEnergies
+from kernelpot.potentials.joint import JointEnergies
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -329,7 +329,7 @@ class Goal:
             std = np.sqrt(np.maximum(np.diag(covariance), 0.0))
             return Quantities(self.names, self.sums.coefficients @ joint.mean, std, self.units)
         composition = self.rows[:, state.features.n_weights :] / E0_PRIOR
-        mean = self.rows @ posterior.mean + composition @ state.baseline + self._share
+        mean = self.rows @ posterior.mean + composition @ state.e0_centre + self._share
         return Quantities(self.names, mean, np.sqrt(posterior.variance(self.rows)), self.units)
 
     def table(self, **columns: Float[np.ndarray, " q"]) -> str:

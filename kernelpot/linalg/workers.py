@@ -54,8 +54,12 @@ def spread(
     if not workers and scheduler is None:
         yield from map(work, items)
         return
-    with _client(workers, scheduler, patience) as client:
-        yield from _bounded(client, work, iter(items))
+    with _environment_kept() as restore, _client(workers, scheduler, patience) as client:
+        restore()
+        for found in _bounded(client, work, iter(items)):
+            # A worker that is started anew, as on a busy machine, sets its variables here again.
+            restore()
+            yield found
 
 
 def _bounded(client: Any, work: Callable[[Item], Result], items: Iterator[Item]) -> Iterator[Result]:
@@ -151,7 +155,6 @@ def _client(workers: int, scheduler: str | None, patience: str) -> Iterator[Any]
     # Threads are set before a worker imports NumPy; memory is bounded by our plan, not by pausing workers.
     settings = {"distributed.nanny.pre-spawn-environ": _ONE | {"MALLOC_TRIM_THRESHOLD_": "65536"}}
     with (
-        _environment_kept() as restore,
         dask.config.set(settings),
         distributed.LocalCluster(
             n_workers=workers, threads_per_worker=1, processes=True, memory_limit=0, dashboard_address=None,
@@ -159,5 +162,4 @@ def _client(workers: int, scheduler: str | None, patience: str) -> Iterator[Any]
         ) as cluster,
         distributed.Client(cluster, set_as_default=False) as client,
     ):  # fmt: skip
-        restore()
         yield client

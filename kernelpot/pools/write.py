@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from kernelpot.data.check import check_species
 from kernelpot.design.information import Information
 from kernelpot.errors import DataError, ParameterError, StoreError
 from kernelpot.linalg.workers import number_of, spread
 from kernelpot.pools.block_store import BASE_GIB, DTYPES, BlockStore
 from kernelpot.pools.source import Frame, Source, describe, frames
 from kernelpot.pools.space import features_of, fingerprint, load_space, save_space, settings_of
-from kernelpot.potentials.arguments import check_species
 from kernelpot.potentials.sparse_gp import SparseGP
 from kernelpot.progress import say, shown, track
 from kernelpot.rules import real, whole

@@ -13,9 +13,9 @@ from kernelpot.data.noise import KINDS, Noise
 from kernelpot.features.feature_map import FeatureMap
 from kernelpot.features.rebuild import check_array, feature_map_of
 from kernelpot.linalg.factor import Posterior
+from kernelpot.potentials.calibration import Calibration, Shape
 from kernelpot.potentials.extrapolation import Seen
-from kernelpot.potentials.fitted import Calibration, Fitted
-from kernelpot.potentials.shape import Shape
+from kernelpot.potentials.fitted import Fitted
 
 FORMAT = "kernelpot-sparse-gp"
 VERSION = 2
@@ -66,7 +66,7 @@ def _arrays(state: Fitted) -> dict[str, np.ndarray]:
     arrays = {
         "factor": state.posterior.factor,
         "target": state.posterior.target,
-        "baseline": state.baseline,
+        "baseline": state.e0_centre,
         "e0_factor": state.e0_factor,
     }
     if state.seen is not None:

@@ -39,6 +39,7 @@ SOLVERS = ("cholesky", "cg")
 class GP(RegressorMixin, BaseEstimator):
     """Gaussian process regression whose hyper-parameters maximise the marginal likelihood.
 
+    The exact process of a property (`SparseGP`, a potential with forces, is not its sparse form).
     Of rows of features by any kernel of GPyTorch, or of structures by kernels between them. Weak priors keep small sets
     from running away: normal in the logarithms, lengths about the distance of typical points (width √3), amplitudes
     about the spread of the targets (width 2), the noise about 3 % of it (width of the variance 3).

@@ -9,8 +9,9 @@ import numpy as np
 
 from kernelpot.archive import DAMAGE, Archive, check_numbers, damaged
 from kernelpot.errors import KernelpotError
+from kernelpot.inference.dense import Exact, Factor, KernelPrior
+from kernelpot.inference.inducing import Inducing
 from kernelpot.inference.means import Baseline
-from kernelpot.inference.solvers import Exact
 from kernelpot.properties.inputs import KernelRows, Precomputed, means_of, takes_rows
 from kernelpot.properties.records import FORMAT, STATES, VERSIONS, items_from, kernel_of
 from kernelpot.properties.ridge import KernelRidge
@@ -34,8 +35,7 @@ def _rebuilt(header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Ker
     kernel = kernel_of(header["kernel"])
     model = KernelRidge("precomputed" if isinstance(kernel, Precomputed) else kernel, **dict(settings))
     items = items_from(kernel, arrays, "items_")
-    made, names = STATES[facts["state"]]
-    parts = {name: arrays[f"state_{name}"] for name in names}
+    parts = {name: arrays[f"state_{name}"] for name in STATES[facts["state"]]}
     baseline = arrays["baseline"]
     for name, array in {**parts, "baseline": baseline}.items():
         check_numbers(name, array, array.shape, positive=name == "variance_left")
@@ -48,11 +48,15 @@ def _rebuilt(header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Ker
     if settings["baseline"] not in (kind, "auto") or baseline.shape != (terms, outputs):
         raise ValueError("the baseline does not fit the outputs")
     jitter = real(facts["jitter"], "jitter")
-    if made is Exact:
-        parts["jitter"] = jitter  # type: ignore[assignment]
+    prior = KernelPrior(kernel, items)
+    if facts["state"] == "exact":
+        model.state_ = Exact(prior, Factor(parts["factor"], jitter), dual=parts["dual"])
+        model._calibrating = slice(None)
     else:
-        parts["calibrating"] = _calibrating(arrays["calibrating"], len(parts["variance_left"]))
-    model.kernel_, model.items_, model.state_ = kernel, items, made(**parts)
+        whitening, factor, weights, spill, residual, variance = parts.values()
+        model.state_ = Inducing(prior, whitening, factor, weights, spill, residual, variance)
+        model._calibrating = _calibrating(arrays["calibrating"], len(parts["variance_left"]))
+    model.kernel_, model.items_ = kernel, items
     model.baseline_ = Baseline(kind, baseline, species)
     model.alpha_ = real(facts["alpha"], "alpha", above=True)
     model.jitter_, model._single = jitter, bool(facts["single"])

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from kernelpot.elements.modes import ElementalModes
 from kernelpot.elements.periodic_table import group, period
 from kernelpot.errors import ParameterError
-from kernelpot.report.canvas import INK, PAPER, STYLE
+from kernelpot.report.plots import INK, PAPER, picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -40,25 +40,17 @@ def plot_modes(modes: ElementalModes, *, title: str | None = None) -> Figure:
     ParameterError
         These are no elemental modes.
     """
-    import matplotlib as mpl
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     if not isinstance(modes, ElementalModes):
         raise ParameterError(f"`modes` must be ElementalModes, got {type(modes).__name__}; ElementalModes(4) is one.")
     columns = min(int(modes.n), 2)
     rows = -(-int(modes.n) // columns)
-    with mpl.rc_context(STYLE | {"figure.facecolor": "white"}):
-        figure = Figure(figsize=(5.4 * columns + 0.6, 2.9 * rows + (0.4 if title else 0.0)), layout="constrained")
-        FigureCanvasAgg(figure)
+    with picture((5.4 * columns + 0.6, 2.9 * rows), title) as figure:
         panels = figure.subplots(rows, columns, squeeze=False).ravel()
         for k, axes in enumerate(panels):
             axes.set_axis_off()
             if k < modes.n:
                 drawn = _table(axes, modes, k)
         figure.colorbar(drawn, ax=list(panels), shrink=0.7, aspect=30, pad=0.01, ticks=[0.0, 0.5, 1.0])
-        if title:
-            figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold")
     return figure
 
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kernelpot.errors import ParameterError
-from kernelpot.judgement.reliability import KindReliability, Reliability
-from kernelpot.potentials.summary import UNITS
-from kernelpot.report.canvas import ACCENT, HAIR, INK, QUIET, SECOND, STYLE, light_grid, plain_log
+from kernelpot.judgement.scores import KindReliability, Reliability
+from kernelpot.report.plots import ACCENT, HAIR, INK, QUIET, SECOND, light_grid, picture, plain_log
+from kernelpot.units import MILLI
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -38,22 +38,14 @@ def plot_reliability(found: Reliability, *, title: str | None = None) -> Figure:
     ParameterError
         There is nothing to plot.
     """
-    import matplotlib as mpl
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     if not found.overall:
         raise ParameterError("`found` must hold at least one kind of label, got none; give what reliability returned.")
     kinds = dict(found.overall)
-    with mpl.rc_context(STYLE | {"figure.facecolor": "white"}):
-        figure = Figure(figsize=(4.0 * (1 + len(kinds)), 4.5 if title else 4.1), layout="constrained")
-        FigureCanvasAgg(figure)
+    with picture((4.0 * (1 + len(kinds)), 4.1), title) as figure:
         axes = figure.subplots(1, 1 + len(kinds), squeeze=False)[0]
         _coverage(axes[0], kinds)
         for panel, (kind, known) in zip(axes[1:], kinds.items(), strict=True):
             _growth(panel, kind, known)
-        if title:
-            figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold")
     return figure
 
 
@@ -72,7 +64,7 @@ def _coverage(axes: Axes, kinds: dict[str, KindReliability]) -> None:
 
 
 def _growth(axes: Axes, kind: str, known: KindReliability) -> None:
-    unit, scale = UNITS[kind]
+    unit, scale = MILLI[kind], 1e3
     title = kind.capitalize()
     if np.isfinite(known.rank):
         title += f": rank {known.rank:.2f}, ceiling {known.ceiling:.2f}"

@@ -362,7 +362,7 @@ def test_settings_hold_shift_and_scale():
         ({"centre": 0.0}, "`centre` must be positive"),
         ({"species": ()}, "`species` must be atomic numbers"),
         ({"channels": 2}, "`channels` must be ElementChannels"),
-        ({"standard": 1.0}, "`standard` must come from `scaled`"),
+        ({"standard": 1.0}, "`standard` must be a Standard, got 1.0; `scaled` makes one"),
     ],
 )
 def test_parameters_are_checked(settings, text):

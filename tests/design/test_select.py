@@ -51,8 +51,8 @@ def test_greedy_is_the_plain_greedy_and_the_curve_its_values(seed, name):
 @given(seeds, st.sampled_from([1.0, 100.0]), st.booleans())
 def test_lazy_greedy_chooses_what_exact_greedy_chooses(seed, scale, single):
     heights = (1,) if single else (0, 1, 2, 3, 5, 9, 20)
-    info = pool(60, seed=seed, heights=heights, scale=scale)
-    runs = [greedy(task(info, D(), n=30, seed=seed), lazy=lazy) for lazy in (True, False)]
+    info = pool(40, seed=seed, heights=heights, scale=scale)
+    runs = [greedy(task(info, D(), n=20, seed=seed), lazy=lazy) for lazy in (True, False)]
     assert runs[0][0] == runs[1][0]
     np.testing.assert_allclose(runs[0][1].values, runs[1][1].values, rtol=1e-9, atol=1e-9)
 

@@ -14,23 +14,12 @@ from kernelpot.data.batch import Batch
 
 @dataclass(frozen=True, eq=False)
 class Contribution:
-    """What a baseline adds to the predictions for a batch, flat.
+    """What a baseline adds to the predictions for a batch, flat."""
 
-    Attributes
-    ----------
-    energy
-        Total energies, eV.
-    local_energy
-        Shares of the atoms, eV; a structure's energy is their sum.
-    forces
-        eV/Å.
-    stress
-        eV/Å³, ASE's sign and Voigt order; NaN without a cell, or where the baseline has none.
-    """
-
-    energy: Float[np.ndarray, " structures"]
-    local_energy: Float[np.ndarray, " atoms"]
-    forces: Float[np.ndarray, "atoms 3"]
+    energy: Float[np.ndarray, " structures"]  # Total energies, eV
+    local_energy: Float[np.ndarray, " atoms"]  # Shares of the atoms, eV; a structure's energy is their sum
+    forces: Float[np.ndarray, "atoms 3"]  # eV/Å
+    # eV/Å³, ASE's sign and Voigt order; NaN without a cell, or where the baseline has none
     stress: Float[np.ndarray, "structures 6"]
 
 

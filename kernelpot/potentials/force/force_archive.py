@@ -10,27 +10,21 @@ import numpy as np
 from kernelpot.archive import DAMAGE, Archive, damaged, write_archive
 from kernelpot.data.noise import KINDS, Noise
 from kernelpot.descriptors.acsf.definition import ACSF
-from kernelpot.descriptors.named import descriptor_of
 from kernelpot.descriptors.pairs import TwoBody
 from kernelpot.descriptors.soap.definition import SOAP
 from kernelpot.features.derivative_map import DerivativeMap
 from kernelpot.features.rebuild import check_array, check_species_list
 from kernelpot.features.training_form import TrainingForm
-from kernelpot.kernels import NAMED, DotProduct, Gaussian, Linear
+from kernelpot.kernels import DotProduct, Gaussian, Linear
 from kernelpot.potentials.force.force_system import ForceState
+from kernelpot.record import record_of
 
 FORMAT = "kernelpot-force-ridge"
 VERSION = 1
 
 
 def write_forces(path: str | Path, settings: dict[str, Any], state: ForceState) -> None:
-    """Write a model's settings with its fitted state; the file appears whole or not at all.
-
-    Raises
-    ------
-    ModelFileError
-        The file cannot be written.
-    """
+    """Write a model's settings with its fitted state; the file appears whole or not at all."""
     facts = {
         "species": [int(z) for z in state.species],
         "terms": [form.map.settings() for form in state.forms],
@@ -47,13 +41,7 @@ def write_forces(path: str | Path, settings: dict[str, Any], state: ForceState) 
 
 
 def read_forces(archive: Archive, device: str | None = None) -> tuple[dict[str, Any], ForceState]:
-    """Return the settings and the fitted state of a file, computing on a device.
-
-    Raises
-    ------
-    ModelFileError
-        It is damaged, foreign, or of a version that this kernelpot cannot read.
-    """
+    """Return the settings and the fitted state of a file, computing on a device."""
     archive.require(FORMAT, VERSION)
     try:
         settings, facts = archive.header["model"], archive.header["fit"]
@@ -96,18 +84,14 @@ def _state(facts: dict[str, Any], arrays: dict[str, np.ndarray], device: str | N
 
 
 def _descriptor(settings: dict[str, Any]) -> SOAP | ACSF:
-    descriptor = descriptor_of(settings)
+    descriptor: SOAP | ACSF | TwoBody = record_of("descriptor", settings)
     if isinstance(descriptor, TwoBody):
         raise ValueError("pair energies have no environments")
-    if descriptor.species is not None:
-        with np.errstate(all="ignore"):
-            if not descriptor.is_finite():
-                raise ValueError("the radial basis is not finite")
     return descriptor
 
 
 def _kernel(settings: dict[str, Any]) -> DotProduct | Gaussian:
-    kernel = NAMED[settings["name"]].from_settings(settings)
+    kernel: DotProduct | Gaussian | Linear = record_of("kernel", settings)
     if isinstance(kernel, Linear):
         raise ValueError("a linear kernel has no unit vectors")
     return kernel

@@ -63,27 +63,18 @@ def choose_noise(
     The sum of the logarithms of the kinds' root mean square errors is lowered on a lattice of half powers of ten, from
     usual noises on, until no neighbour is better. Of noises whose errors are alike the largest are taken, as smaller
     ones would make the model surer of itself than the errors warrant.
-
-    Parameters
-    ----------
-    maps
-        Terms of the local energy.
-    structures, labels
-        Structures with their labels, in one order.
-    kinds
-        Those that become labels.
-    memory_gb
-        Most memory for the covariances of the part, 10⁹ bytes; only the fewest structures that can be compared may take
-        more.
-    seed
-        Of the part's draw.
-
-    Raises
-    ------
-    ParameterError
-        There are too few structures, or every noise leaves the covariance singular.
     """
-    part = _part(labels, kinds, most_labels(memory_gb), seed)
+    sizes = np.zeros(len(labels), dtype=np.int64)
+    for kind in kinds:
+        sizes += labels.present(kind) * (1 if kind == "energy" else 3 * labels.n_atoms)
+    usable = np.flatnonzero(sizes > 0)
+    if len(usable) < FEWEST:
+        raise ParameterError(
+            f'`noise="cv"` needs at least {FEWEST} structures with labels, found {len(usable)}; give a Noise.'
+        )
+    order = usable[np.random.default_rng(seed).permutation(len(usable))]
+    most = int(np.searchsorted(np.cumsum(sizes[order]), most_labels(memory_gb), side="right"))
+    part = sorted(order[: max(FEWEST, most)].tolist())
     system = System.of(maps, [structures[k] for k in part], labels.take(part), kinds)
 
     def score(point: Exponents) -> float:
@@ -91,7 +82,7 @@ def choose_noise(
             found = system.left_out(_noise(kinds, point))
         except np.linalg.LinAlgError:
             return np.inf
-        return sum(float(np.log(max(np.sqrt(np.mean(e**2)), ROUNDING))) for e in found.values() if len(e))
+        return sum(float(np.log(max(float(left.rmse), ROUNDING))) for left in found.values() if len(left))
 
     best, value, n = descend(score, tuple(START[kind] for kind in kinds), TIE)
     if not np.isfinite(value):
@@ -105,21 +96,9 @@ def choose_noise(
 
 
 def descend(score: Callable[[Exponents], float], start: Exponents, tie: float = 0.0) -> tuple[Exponents, float, int]:
-    """Walk to the lowest neighbour on a lattice until there is none.
+    """Walk to the lowest neighbour on a lattice until there is none; return place, score, and places looked at.
 
-    Parameters
-    ----------
-    score
-        To minimise.
-    start
-        Where to begin.
-    tie
-        Of all places looked at whose score exceeds the lowest by no more, that with the largest sum is taken.
-
-    Returns
-    -------
-    tuple
-        Place, score, and how many places were looked at.
+    Of all places looked at whose score exceeds the lowest by no more than `tie`, that with the largest sum is taken.
     """
     known: dict[Exponents, float] = {start: score(start)}
     here = start
@@ -142,24 +121,12 @@ def descend(score: Callable[[Exponents], float], start: Exponents, tie: float = 
 
 
 def most_labels(memory_gb: float) -> int:
-    """Return how many labels there is time and memory for: the prior, and a factor of every pair at a time."""
+    """Return how many labels there is time and memory for: the prior, and a factor of every pair at a time.
+
+    The fewest structures that can be compared may take more.
+    """
     matrices = 1 + min(count(), NEIGHBOURS)
     return min(MOST_LABELS, int(np.sqrt(memory_gb * 1e9 / (8.0 * matrices))))
-
-
-def _part(labels: Labels, kinds: Sequence[str], most: int, seed: int) -> list[int]:
-    """Draw structures with labels until these are enough."""
-    sizes = np.zeros(len(labels), dtype=np.int64)
-    for kind in kinds:
-        sizes += labels.present(kind) * (1 if kind == "energy" else 3 * labels.n_atoms)
-    usable = np.flatnonzero(sizes > 0)
-    if len(usable) < FEWEST:
-        raise ParameterError(
-            f'`noise="cv"` needs at least {FEWEST} structures with labels, found {len(usable)}; give a Noise.'
-        )
-    order = usable[np.random.default_rng(seed).permutation(len(usable))]
-    n = max(FEWEST, int(np.searchsorted(np.cumsum(sizes[order]), most, side="right")))
-    return sorted(order[:n].tolist())
 
 
 def _noise(kinds: Sequence[str], point: Exponents) -> Noise:

@@ -21,10 +21,11 @@ from kernelpot.features.feature_map import E0_PRIOR
 from kernelpot.features.gradients import gather_pairs
 from kernelpot.features.label_kernel import Layout, Terms, chunk_length, fill_lower, group_by_composition
 from kernelpot.features.training_form import TrainingForm
+from kernelpot.inference.dense import host, in_folds
+from kernelpot.inference.left_out import LeftOut
 from kernelpot.linalg.dense import BLOCK, Cholesky, Triangle, factorise
 from kernelpot.linalg.devices import computing
-from kernelpot.potentials.fitted import Mean
-from kernelpot.potentials.prediction import Spread
+from kernelpot.potentials.prediction import Mean, Spread
 from kernelpot.potentials.training import composition_of, e0_rows, least_squares_e0
 from kernelpot.progress import say
 
@@ -34,27 +35,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class ForceState:
-    """The mean of the posterior, collapsed on training environments.
+    """The mean of the posterior, collapsed on training environments."""
 
-    Attributes
-    ----------
-    forms
-        One for each term of the local energy.
-    species
-        Atomic numbers, sorted.
-    e0
-        Energy constant of each species, eV.
-    noise
-        Of the labels.
-    n_labels
-        Labels of each kind behind it.
-    """
-
-    forms: tuple[TrainingForm, ...]
-    species: tuple[int, ...]
-    e0: Float[np.ndarray, " species"]
-    noise: Noise
-    n_labels: Mapping[str, int]
+    forms: tuple[TrainingForm, ...]  # One for each term of the local energy
+    species: tuple[int, ...]  # Atomic numbers, sorted
+    e0: Float[np.ndarray, " species"]  # Energy constant of each species, eV
+    noise: Noise  # Of the labels
+    n_labels: Mapping[str, int]  # Labels of each kind behind it
 
     @property
     def reach(self) -> float:
@@ -72,37 +59,17 @@ class ForceState:
 
 @dataclass(frozen=True, eq=False)
 class System:
-    """Which labels are rows, what stands in them, and their prior covariance.
+    """Which labels are rows, what stands in them, and their prior covariance."""
 
-    Attributes
-    ----------
-    maps
-        Terms of the local energy.
-    structures, labels
-        In one order.
-    groups
-        Places of structures, those of one composition together.
-    layout
-        Places of the labels.
-    composition
-        Atoms of each species in each structure.
-    e0
-        Energy constant of each species by least squares, which targets lack, eV.
-    targets
-        Labels less these constants.
-    device
-        None: NumPy; else PyTorch's name of the device for kernel blocks and factorisation.
-    """
-
-    maps: Sequence[DerivativeMap]
-    structures: Sequence[Atoms]
+    maps: Sequence[DerivativeMap]  # Terms of the local energy
+    structures: Sequence[Atoms]  # structures, labels: In one order
     labels: Labels
-    groups: list[list[int]]
-    layout: Layout
-    composition: Float[np.ndarray, "structures species"]
-    e0: Float[np.ndarray, " species"]
-    targets: Float[np.ndarray, " rows"]
-    device: str | None
+    groups: list[list[int]]  # Places of structures, those of one composition together
+    layout: Layout  # Places of the labels
+    composition: Float[np.ndarray, "structures species"]  # Atoms of each species in each structure
+    e0: Float[np.ndarray, " species"]  # Energy constant of each species by least squares, which targets lack, eV
+    targets: Float[np.ndarray, " rows"]  # Labels less these constants
+    device: str | None  # None: NumPy; else PyTorch's name of the device for kernel blocks and factorisation
 
     @classmethod
     def of(
@@ -128,13 +95,7 @@ class System:
         return cls(maps, structures, labels, groups, layout, composition, e0, targets, device)
 
     def require_memory(self, memory_gb: float) -> None:
-        """Say how much memory a fit takes; refuse one that takes more than it may.
-
-        Raises
-        ------
-        ParameterError
-            It does.
-        """
+        """Say how much memory a fit takes; refuse one that takes more than it may."""
         n = self.layout.n_rows
         # Runs of rows hold the lower half; PyTorch factorises into a second matrix.
         matrix = 4.0 * n * (n + BLOCK) if self.device is None else 16.0 * n**2
@@ -194,73 +155,47 @@ class System:
         return np.tril(prior) + np.tril(prior, -1).T
 
     @cached_property
-    def members(self) -> list[tuple[int, Int[np.ndarray, " energies"], Int[np.ndarray, " forces"]]]:
-        """Structures that have any label, each with the rows of its energy and of its forces."""
-        rows = np.arange(self.layout.n_rows)
-        found = []
+    def structure(self) -> Int[np.ndarray, " rows"]:
+        """Structure that each row belongs to."""
+        found = np.empty(self.layout.n_rows, dtype=np.int64)
         for s in range(len(self.structures)):
-            energy = self.layout.energy[[s]] if self.layout.energy[s] >= 0 else rows[:0]
-            forces = rows[self.layout.force_rows(s)] if self.layout.forces[s] >= 0 else rows[:0]
-            if len(energy) or len(forces):
-                found.append((s, energy, forces))
+            if self.layout.energy[s] >= 0:
+                found[self.layout.energy[s]] = s
+            if self.layout.forces[s] >= 0:
+                found[self.layout.force_rows(s)] = s
         return found
 
-    def left_out(self, noise: Noise) -> dict[str, Float[np.ndarray, " labels"]]:
+    def left_out(self, noise: Noise) -> dict[str, LeftOut]:
         """Return errors of the labels of each structure given all others: energies per atom, and force components.
-
-        With C = K + Λ they are (C⁻¹_ss)⁻¹ (C⁻¹ y)_s for the rows s of a structure (Rasmussen and Williams (2006), eq.
-        5.12, in blocks).
 
         Raises
         ------
         numpy.linalg.LinAlgError
-            C is not positive definite to round-off.
+            The covariance is not positive definite to round-off.
         """
         lower = self.prior.copy()
         lower[np.diag_indices(len(lower))] += self.variance(noise)
         factorise(lower)
-        alpha = cho_solve((lower.T, False), self.targets, check_finite=False)
+        dual = cho_solve((lower.T, False), self.targets, check_finite=False)
         inverse = lapack.dpotri(lower.T, lower=0, overwrite_c=1)[0].T
-        energies, forces = [], []
-        for s, energy, components in self.members:
-            own = np.concatenate([energy, components])
-            block = np.tril(inverse[np.ix_(own, own)])
-            error = np.linalg.solve(block + np.tril(block, -1).T, alpha[own])
-            energies.append(error[: len(energy)] / self.labels.n_atoms[s])
-            forces.append(error[len(energy) :])
-        return {"energy": np.concatenate(energies), "forces": np.concatenate(forces)}
+        found, n = in_folds(inverse, dual, self.structure), self.layout.n_energies
+        atoms = self.labels.n_atoms[self.structure[:n]]
+        energies = replace(found.take(slice(n)), error=found.error[:n] / atoms, variance=found.variance[:n] / atoms**2)
+        return {"energy": energies, "forces": found.take(slice(n, None))}
 
 
 @dataclass(frozen=True, eq=False)
 class ForcePosterior:
-    """The whole posterior: the factor of the labels' covariance with what it takes to see it from elsewhere.
+    """The whole posterior: the factor of the labels' covariance with what it takes to see it from elsewhere."""
 
-    Attributes
-    ----------
-    system
-        The labels with the training structures' derivatives.
-    noise
-        Of the labels.
-    cholesky
-        Of the labels' covariance, noise included.
-    weights
-        That covariance's inverse times the targets.
-    """
-
-    system: System
-    noise: Noise
-    cholesky: Cholesky
-    weights: Float[np.ndarray, " rows"]
+    system: System  # The labels with the training structures' derivatives
+    noise: Noise  # Of the labels
+    cholesky: Cholesky  # Of the labels' covariance, noise included
+    weights: Float[np.ndarray, " rows"]  # That covariance's inverse times the targets
 
     @classmethod
     def of(cls, system: System, noise: Noise) -> ForcePosterior:
-        """Condition the prior on the labels.
-
-        Raises
-        ------
-        ParameterError
-            Their covariance is singular to round-off.
-        """
+        """Condition the prior on the labels."""
         n, variance = system.layout.n_rows, system.variance(noise)
         try:
             if system.device is None:
@@ -330,13 +265,13 @@ class ForcePosterior:
         counted = np.array([np.count_nonzero(batch.numbers == z) for z in maps[0].species], dtype=float)
         own = _sum_blocks(maps, whole, whole)
         rows = [self._rows(whole, counted)]
-        prior = [_host(own.value) + E0_PRIOR**2 * counted @ counted, np.diag(_host(own.d_d)[:, 0])]
+        prior = [host(own.value) + E0_PRIOR**2 * counted @ counted, np.diag(host(own.d_d)[:, 0])]
         for k, z in enumerate(batch.numbers):
             # Each atom's environment as a structure of its own that nothing moves.
             a, place = maps[0].species.index(int(z)), int(np.count_nonzero(batch.numbers[:k] == z))
             alone = [_environment(frames, a, place) for frames in whole]
             rows.append(self._rows(alone, np.eye(len(counted))[a]))
-            prior.append(_host(_sum_blocks(maps, alone, alone).value) + E0_PRIOR**2)
+            prior.append(host(_sum_blocks(maps, alone, alone).value) + E0_PRIOR**2)
         half = self.cholesky.half_solve(np.concatenate(rows).T)
         variance = np.concatenate(prior) - np.einsum("nk,nk->k", half, half)
         std = self.scale * np.sqrt(np.maximum(variance, 0.0))
@@ -355,8 +290,8 @@ class ForcePosterior:
             for start in range(0, len(right[0]), step):
                 taken = [frames.take(slice(start, start + step)) for frames in right]
                 found = _sum_blocks(maps, left, taken)
-                value, value_d = _host(found.value), _host(found.value_d)
-                d_value, d_d = _host(found.d_value), _host(found.d_d)
+                value, value_d = host(found.value), host(found.value_d)
+                d_value, d_d = host(found.d_value), host(found.d_d)
                 for t, s in enumerate(taken[0].index):
                     if layout.energy[s] >= 0:
                         column = int(layout.energy[s])
@@ -384,8 +319,3 @@ def _environment(frames: Frames, species: int, place: int) -> Frames:
         return tuple(part[:, c] for part, c in zip(parts, chosen, strict=True))
 
     return Frames(frames.index, alone(frames.x), tuple(j[:, :, :0] for j in alone(frames.j)))
-
-
-def _host(array: Any) -> np.ndarray:
-    result: np.ndarray = array if isinstance(array, np.ndarray) else array.cpu().numpy()
-    return result

@@ -1,24 +1,22 @@
-"""The advice of ``kernelpot assess``: design's figures, elements and environments, and a forecast where labels are."""
+"""What ``kernelpot assess`` does: design's figures, elements and environments, and a forecast where labels are."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kernelpot.cli.choosing import COMPARED
-from kernelpot.cli.output import table
+import kernelpot as kp
+from kernelpot.cli.choosing import COMPARED, suspects
+from kernelpot.cli.options import Assess
+from kernelpot.cli.printing import check_outputs, read, show, source_of, table, warn, write_json
 from kernelpot.data.labels import resolve
-from kernelpot.design import assess
 from kernelpot.design.advice.text import Sources, describe
 from kernelpot.errors import LabelError
-from kernelpot.judgement.coverage import Coverage, coverage
 from kernelpot.judgement.forecast import FEWEST, Forecast, forecast, shortlist
-from kernelpot.judgement.screening import screen
+from kernelpot.judgement.unlabelled import Coverage, coverage, screen
 from kernelpot.progress import say
 
 if TYPE_CHECKING:
@@ -35,74 +33,65 @@ PILOT = 60
 _POORLY = 0.5
 
 
-def advise(
-    spec: SparseGP,
-    train: Sequence[Atoms],
-    pool: Sequence[Atoms],
-    target: Sequence[Atoms],
-    *,
-    criterion: str,
-    n: int,
-    swaps: int,
-    keys: Mapping[str, str | None] | None,
-) -> tuple[str, dict[str, Any]]:
-    """Return the advice on a training set as text and as JSON values.
-
-    Parameters
-    ----------
-    spec
-        Settings of the model.
-    train, pool, target
-        The set, candidates, and what is to be predicted; the last two may be empty.
-    criterion, n, swaps
-        As in `kernelpot.design.advice.assess`.
-    keys
-        Names of the set's labels.
-    """
-    suspects = {"set": _suspects(train, "set", spec), "pool": _suspects(pool, "pool", spec)}
+def assess(options: Assess) -> None:
+    """Judge a set of structures, with a pool to add from where one is given."""
+    check_outputs({"--json": options.json}, [*options.train, *options.pool, *options.target])
+    spec = options.model.spec()
+    train, pool, target = (
+        read(options, files) if files else [] for files in (options.train, options.pool, options.target)
+    )
+    screened = {"set": _suspects(train, "set", spec), "pool": _suspects(pool, "pool", spec)}
     say(f"preparing: inducing environments from {len(train) + len(pool) + len(target)} structures, labels unseen")
     space = spec.prepare([*pool, *target, *train])
-    labels = resolve(train, keys)
+    labels = resolve(train, options.keys)
     kinds = [kind for kind in space.plan()[1].kinds if labels.present(kind).any()]
-    info = space.information(train, labels="present" if kinds else "planned", keys=keys)
+    info = space.information(train, labels="present" if kinds else "planned", keys=options.keys)
     aims = list(target or pool or train)
     numbers = np.arange(len(aims))
     if len(aims) > TARGET:
         numbers = np.sort(np.random.default_rng(spec.seed).permutation(len(aims))[:TARGET])
-    found = assess(
+    found = kp.design.assess(
         info,
         pool=space.information(pool) if pool else None,
         target=space.information([aims[k] for k in numbers], truncate=0.0),
-        criterion=criterion,
-        next=n,
-        swaps=swaps,
+        criterion=options.criterion,
+        next=options.next,
+        swaps=options.swaps,
         seed=spec.seed,
     )
     name = "target" if target else "pool" if pool else "set itself"
     found = replace(found, target_name=name, target_numbers=numbers)
     known = coverage(space, train, aims, info)
-    ahead, why = _forecast(space, train, pool, target, found.next_indices.tolist(), kinds, keys)
+    ahead, why = _forecast(space, (train, pool, target), found.next_indices.tolist(), kinds, options.keys)
     counted = (
         f"labels: those that are there count ({', '.join(kinds)})"
         if kinds
         else "labels: none found, so all planned ones count; nothing below looks at a label"
     )
+    sources = [[source_of(atoms, k) for k, atoms in enumerate(some)] for some in (train, pool, aims)]
+    remarks = [counted, *_remarks(known)]
+    if ahead and ahead.missing:
+        remarks.append(f"the set holds no {shortlist(ahead.missing)}: there the errors by the labels are a guess")
     text = describe(
         found,
-        [counted, *_remarks(known), *_unheld(ahead)],
+        remarks,
         by_labels={kind: float(values[0]) for kind, values in ahead.errors.items()} if ahead else None,
-        sources=Sources(_sources(train), _sources(pool), _sources(aims)),
+        sources=Sources(*sources),
     )
     text += "\n\n" + _coverage_text(known, aims, name)
     text += "\n\n" + (f"FORECAST, corrected by the labels that are there\n{ahead}" if ahead else f"no forecast: {why}")
-    content = found.as_dict() | {
+    show(text, options.json)
+    content = {
+        "files": {"train": options.train, "pool": options.pool, "target": options.target},
+        "settings": options.model.as_dict() | {"noise": options.model.noises()},
+        **found.as_dict(),
         "labels_counted": "present" if kinds else "planned",
         "coverage": known.as_dict(),
         "forecast": ahead.as_dict() if ahead else None,
-        "sources": {"train": _sources(train), "pool": _sources(pool)},
-        "screen": suspects,
+        "sources": {"train": sources[0], "pool": sources[1]},
+        "screen": screened,
     }
-    return text, content
+    write_json(options.json, content)
 
 
 def _suspects(structures: Sequence[Atoms], what: str, spec: SparseGP) -> list[dict[str, Any]]:
@@ -111,27 +100,22 @@ def _suspects(structures: Sequence[Atoms], what: str, spec: SparseGP) -> list[di
         return []
     found = screen(structures, spec.descriptor if len(structures) <= COMPARED else None)
     if found.aside:
-        sys.stderr.write(
-            f"kernelpot: warning: {len(found.aside)} of {len(structures)} structures of the {what} look broken or "
-            f"outlying; the first, {found.names[0]}: {found.aside[0][1]}; they may be proposed all the same, so look "
-            "before labelling\n"
+        warn(
+            f"{len(found.aside)} of {len(structures)} structures of the {what} look broken or outlying; the first, "
+            f"{found.names[0]}: {found.aside[0][1]}; they may be proposed all the same, so look before labelling"
         )
-    return [
-        {"index": k, "source": name, "reason": reason}
-        for name, (k, reason) in zip(found.names, found.aside, strict=True)
-    ]
+    return suspects(found)
 
 
 def _forecast(
     space: SparseGP,
-    train: Sequence[Atoms],
-    pool: Sequence[Atoms],
-    target: Sequence[Atoms],
+    structures: tuple[list[Atoms], list[Atoms], list[Atoms]],
     path: Sequence[int],
     kinds: Sequence[str],
     keys: Mapping[str, str | None] | None,
 ) -> tuple[Forecast | None, str]:
-    """Forecast the error along the proposed additions, or say why not."""
+    """Forecast the error of set, pool and target along the proposed additions, or say why not."""
+    train, pool, target = structures
     if not pool:
         return None, "it needs a pool (--pool)"
     if not {"energy", "forces"} & set(kinds):
@@ -172,13 +156,6 @@ def _remarks(known: Coverage) -> list[str]:
     return lines
 
 
-def _unheld(ahead: Forecast | None) -> list[str]:
-    """Say which groups the errors by the labels know nothing of."""
-    if ahead is None or not ahead.missing:
-        return []
-    return [f"the set holds no {shortlist(ahead.missing)}: there the errors by the labels are a guess"]
-
-
 def _coverage_text(known: Coverage, aims: Sequence[Atoms], name: str) -> str:
     """Tables of elements and of the least known environments."""
     from ase.data import chemical_symbols
@@ -200,16 +177,8 @@ def _coverage_text(known: Coverage, aims: Sequence[Atoms], name: str) -> str:
         "variance that no inducing environment sees\n" + table(head, rows)
     )
     places = [
-        (int(s), int(i), aims[s].get_chemical_symbols()[i], _source(aims[s], int(s)), float(1e3 * std))
+        (int(s), int(i), aims[s].get_chemical_symbols()[i], source_of(aims[s], int(s)), float(1e3 * std))
         for (s, i), std in zip(known.least_known, known.least_known_std, strict=True)
     ]
     columns = ("structure", "atom", "element", "source", "std left, meV")
     return text + f"\n\nleast known environments of the {name}, one per structure\n" + table(columns, places)
-
-
-def _source(atoms: Atoms, number: int) -> str:
-    return Path(str(atoms.info.get("kernelpot_source", f"@{number}"))).name
-
-
-def _sources(structures: Sequence[Atoms]) -> list[str]:
-    return [_source(atoms, k) for k, atoms in enumerate(structures)]

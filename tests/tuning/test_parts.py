@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kernelpot.errors import ParameterError
-from kernelpot.tuning.subsets import Parts, _joining
+from kernelpot.tuning.scoring import Parts, joining
 from tests import structures as make
 from tests.potentials import small_soap
 
@@ -21,7 +21,7 @@ def sets(draw):
     unit, family = np.repeat(np.arange(len(sizes)), sizes), np.repeat(families, sizes)
     family = np.unique(family, return_inverse=True)[1]
     seed = draw(st.integers(0, 9))
-    return Parts(unit, family, tuple(map(str, range(family.max() + 1))), _joining(unit, family, seed))
+    return Parts(unit, family, tuple(map(str, range(family.max() + 1))), joining(unit, family, seed))
 
 
 @given(sets())

@@ -1,4 +1,4 @@
-"""Tables for people, JSON for programs, files that are whole or absent."""
+"""Reading and writing of all commands: tables for people, JSON for programs, files that are whole or absent."""
 
 from __future__ import annotations
 
@@ -8,70 +8,68 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+import kernelpot as kp
 from kernelpot.archive import replacing
+from kernelpot.cli.options import Command
 from kernelpot.errors import ParameterError
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+SHOWN = 60
+"""Most rows of a table of structures that a screen is given; files and JSON hold them all."""
 
 
 def check_outputs(outputs: Mapping[str, str | None], inputs: Sequence[str] = ()) -> None:
-    """Refuse outputs that cannot be written, or that would replace each other or an input.
-
-    Parameters
-    ----------
-    outputs
-        Path of each option; None and ``'-'`` pass.
-    inputs
-        Input files, also as "file@index".
+    """Refuse outputs that cannot be written, or would replace each other or an input, before the long work starts.
 
     Raises
     ------
     ParameterError
-        As `check_writable`, or two options name one file.
+        A directory is missing or not writable, a path is a directory or an input, or two options name one file.
     """
     seen: dict[Path, str] = {}
     for option, path in outputs.items():
-        check_writable(option, path, inputs)
         if path is None or path == "-":
             continue
-        first = seen.setdefault(Path(path).resolve(), option)
+        target = Path(path)
+        _check_writable(option, target, inputs)
+        first = seen.setdefault(target.resolve(), option)
         if first != option:
             raise ParameterError(f"`{first}` and `{option}` must be different files, got {path!r} for both")
 
 
-def check_writable(option: str, path: str | None, inputs: Sequence[str] = ()) -> None:
-    """Refuse an output that cannot be written, before the long work starts.
-
-    Parameters
-    ----------
-    option
-        The option's name, for the message.
-    path
-        The output file; None and ``'-'`` pass.
-    inputs
-        Input files, also as "file@index", which an output must not replace.
-
-    Raises
-    ------
-    ParameterError
-        The directory is missing or not writable, the path is a directory, or it is one of the inputs.
-    """
-    if path is None or path == "-":
-        return
-    target = Path(path)
+def _check_writable(option: str, target: Path, inputs: Sequence[str]) -> None:
+    """Refuse one output; inputs may be named as "file@index"."""
+    got = f"got {str(target)!r}"
     if target.is_dir():
-        raise ParameterError(f"`{option}` must be a file, got the directory {path!r}")
+        raise ParameterError(f"`{option}` must be a file, got the directory {str(target)!r}")
     if target.exists() and not target.is_file():
         return  # a device or a pipe
     if not target.parent.is_dir():
-        raise ParameterError(f"`{option}` must be in a directory that exists, got {path!r}; create {target.parent}")
+        raise ParameterError(f"`{option}` must be in a directory that exists, {got}; create {target.parent}")
     if not os.access(target.parent, os.W_OK):
-        raise ParameterError(f"`{option}` must be in a writable directory, got {path!r}")
+        raise ParameterError(f"`{option}` must be in a writable directory, {got}")
     places = [place for name in inputs for place in (name, name.rpartition("@")[0]) if place and Path(place).exists()]
     if target.exists() and any(target.samefile(place) for place in places):
-        raise ParameterError(f"`{option}` must not replace an input file, got {path!r}; choose another name")
+        raise ParameterError(f"`{option}` must not replace an input file, {got}; choose another name")
+
+
+def read(command: Command, files: Sequence[str], *, check: bool = True) -> list[Atoms]:
+    """Read structures, with a word on what was found; unusable ones too where they are not to be refused."""
+    return kp.read(list(files), keys=getattr(command, "keys", None), verbose=not command.quiet, check=check)
+
+
+def write_structures(path: str, structures: Sequence[Atoms]) -> None:
+    """Write extended XYZ, whole or not at all."""
+    from ase.io import write
+
+    with replacing(path) as temporary:
+        write(temporary, list(structures), format="extxyz")
 
 
 def write_json(path: str | None, content: Mapping[str, Any]) -> None:
@@ -101,23 +99,30 @@ def plain(value: Any) -> Any:
     return value
 
 
-def show(text: str, args_json: str | None) -> None:
+def show(text: str, json_path: str | None) -> None:
     """Print text for people: on standard output, or on standard error where standard output carries JSON."""
-    stream = sys.stderr if args_json == "-" else sys.stdout
+    stream = sys.stderr if json_path == "-" else sys.stdout
     stream.write(text.rstrip("\n") + "\n")
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Set a plain table: text to the left, numbers to the right.
+def warn(text: str) -> None:
+    """Print a warning of one line, also where progress is not wanted."""
+    sys.stderr.write(f"kernelpot: warning: {text}\n")
 
-    Parameters
-    ----------
-    head
-        Column titles.
-    rows
-        One sequence of cells per row; floats get four significant digits, or two decimals where total energies need
-        more.
-    """
+
+def source_of(atoms: Atoms, number: int) -> str:
+    """File and number that `kp.read` left on a structure."""
+    return Path(str(atoms.info.get("kernelpot_source", f"@{number}"))).name
+
+
+def shortened(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """Lay out a table, and say how many rows it leaves out."""
+    more = len(rows) - SHOWN
+    return table(head, rows[:SHOWN]) + (f"\n… and {more} more" if more > 0 else "")
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """Set a plain table: text to the left, numbers to the right, floats with four digits or two decimals."""
     cells = [[_cell(value) for value in row] for row in rows]
     widths = [max(len(text) for text in column) for column in zip(head, *cells, strict=True)]
     right = [

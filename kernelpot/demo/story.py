@@ -8,38 +8,15 @@ from pathlib import Path
 import numpy as np
 
 from kernelpot import __version__
-from kernelpot.cli.output import table
-from kernelpot.demo import Outcome
-from kernelpot.demo.outcome import Arm
+from kernelpot.demo.outcome import Arm, Outcome
 from kernelpot.report import Fact, Figure, Page, Section, Table, plots, render
-from kernelpot.report.canvas import svg
 
 UNITS = {"energy": "meV/atom", "forces": "meV/Å"}
 
 
 def write_report(outcome: Outcome, path: str | Path) -> None:
-    """Write the page of a demonstration.
-
-    Parameters
-    ----------
-    outcome
-        What the demonstration found.
-    path
-        The HTML file.
-    """
+    """Write the page of a demonstration."""
     Path(path).write_text(render(page(outcome)), encoding="utf-8")
-
-
-def summary(outcome: Outcome) -> str:
-    """Return the comparison as a plain table, then one line on the molecular dynamics."""
-    head = ["chosen by", *(f"{kind} {error}" for kind in UNITS for error in ("MAE", "RMSE", "worst"))]
-    text = table(head, [[name, *(1000 * value for value in values)] for name, values in _errors(outcome)])
-    moved = outcome.dynamics
-    return (
-        f"held-out errors, energies in meV/atom, forces in meV/Å ({outcome.plan.n_chosen} labels per"
-        f" arm)\n{text}\n\nmolecular dynamics of {moved.formula}, {moved.times[-1]:.1f} ps: total energy"
-        f" drifts {moved.drift:+.3f} meV/atom"
-    )
 
 
 def page(outcome: Outcome) -> Page:
@@ -47,7 +24,7 @@ def page(outcome: Outcome) -> Page:
     plan, chosen = outcome.plan, outcome.chosen
     forces, rivals = _rmse(chosen, "forces"), [_rmse(arm, "forces") for arm in outcome.random]
     energy, energy_rivals = _rmse(chosen, "energy"), [_rmse(arm, "energy") for arm in outcome.random]
-    beaten = sum(value > forces for value in rivals)
+    times = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in outcome.seconds.items())
     return Page(
         kicker=f"kernelpot {__version__} · demonstration on copper–gold",
         title=f"{plan.n_chosen} structures, chosen before any was labelled",
@@ -59,13 +36,19 @@ def page(outcome: Outcome) -> Page:
             f" {len(rivals)} random choices, its energy error"
             f" {_against(energy, float(np.median(energy_rivals)))} it."
         ),
-        facts=_facts(outcome, beaten),
+        facts=_facts(outcome),
         sections=[
             _choosing(outcome),
             _comparing(outcome),
             _trusting(outcome),
             _moving(outcome),
-            Section("How it was made", _recipe(outcome), details=_details(outcome)),
+            Section(
+                "How it was made",
+                f"A seeded pool of {plan.n_pool} structures of 4 to 16 atoms: ordered crystals, strained crystals,"
+                " random alloys, vacancies, surfaces and snapshots of melts. Inducing environments come from the"
+                " unlabelled pool and are the same for every arm.",
+                details=[*outcome.model.items(), ("time", times)],
+            ),
         ],
         footer=(
             f"Made by `kernelpot demo`, seed {plan.seed}, in {sum(outcome.seconds.values()):.0f} s. Energies"
@@ -88,8 +71,9 @@ def _rmse(arm: Arm, kind: str) -> float:
     return arm.score(kind)["rmse"]
 
 
-def _facts(outcome: Outcome, beaten: int) -> list[Fact]:
+def _facts(outcome: Outcome) -> list[Fact]:
     chosen, randoms = outcome.chosen, outcome.random
+    beaten = sum(_rmse(arm, "forces") > _rmse(chosen, "forces") for arm in randoms)
     medians = {kind: float(np.median([_rmse(arm, kind) for arm in randoms])) for kind in UNITS}
     inside = {kind: f"{100 * chosen.score(kind)['coverage_95']:.0f}" for kind in UNITS}
     return [
@@ -125,29 +109,26 @@ def _choosing(outcome: Outcome) -> Section:
     coordinates, shares = plots.principal_plane(outcome.means)
     kinds = [outcome.kinds[k] for k in chosen.indices]
     counts = ", ".join(f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(outcome.kinds) if kind in kinds)
+    # The criterion is a mean variance in units of the labels' noise; people read standard deviations.
+    curves = {arm.name: np.sqrt(arm.curve) for arm in outcome.arms}
     map_alt = (
         f"Scatter plot of {plan.n_pool} structures on two principal axes of their mean descriptor, coloured"
         f" by kind; the {plan.n_chosen} chosen ones are ringed: {counts}."
     )
     curve_alt = (
-        "Line plot of the mean predicted variance over the pool against the number of chosen structures: it"
-        f" ends at {chosen.curve[-1]:.3g} for the design and at"
-        f" {np.median([arm.curve[-1] for arm in outcome.random]):.3g} in the median of the random choices."
+        "Line plot of the predicted standard deviation over the pool against the number of chosen structures: it"
+        f" ends at {curves[chosen.name][-1]:.3g} times the noise for the design and at"
+        f" {np.median([curves[arm.name][-1] for arm in outcome.random]):.3g} in the median of the random choices."
     )
-    curves = {arm.name: arm.curve for arm in outcome.arms}
     return Section(
         "What was chosen",
         "A structure is worth labelling if its rows, one energy and three force components per atom, would"
         " narrow what the potential does not yet know. The design adds one structure at a time, always the"
-        " one that lowers the mean predicted variance over the pool most.",
+        " one that lowers the predicted variances over the pool most.",
         [
             Figure(
-                svg(
-                    lambda figure: plots.pool_map(
-                        figure.subplots(), coordinates, outcome.kinds, chosen.indices, shares
-                    ),
-                    map_alt,
-                    size=(10.4, 4.6),
+                _drawn(
+                    plots.pool_map, coordinates, outcome.kinds, chosen.indices, shares, alt=map_alt, size=(10.4, 4.6)
                 ),
                 "A map of the pool",
                 "Each mark is a structure; near marks have similar atomic environments, and the arc leads"
@@ -156,14 +137,11 @@ def _choosing(outcome: Outcome) -> Section:
                 wide=True,
             ),
             Figure(
-                svg(
-                    lambda figure: plots.information_curves(figure.subplots(), curves, chosen.name),
-                    curve_alt,
-                    size=(10.4, 3.7),
-                ),
+                _drawn(plots.information_curves, curves, chosen.name, alt=curve_alt, size=(10.4, 3.7)),
                 "What each choice leaves unknown",
-                "Mean predicted variance over the pool, in units of the labels' noise, after each pick; lower"
-                " is better. No label enters this curve: it is known before the first calculation is run.",
+                "Predicted standard deviation over the pool after each pick, in multiples of the labels' noise"
+                f" ({outcome.model['noise planned with']}), energies and forces together; lower is better. No label"
+                " enters this curve: it is known before the first calculation is run.",
                 wide=True,
             ),
         ],
@@ -180,7 +158,7 @@ def _comparing(outcome: Outcome) -> Section:
         )
         figures.append(
             Figure(
-                svg(_strip(values, chosen.name, UNITS[kind]), alt, size=(5.4, 2.6)),
+                _drawn(plots.strips, values, chosen.name, "", f"RMSE, {UNITS[kind]}", alt=alt, size=(5.4, 2.6)),
                 f"{name} error by way of choosing",
                 f"Root mean square error on the held-out structures, {UNITS[kind]}; shorter is better. Each"
                 " grey dot is one random choice; the tick is their median.",
@@ -195,7 +173,7 @@ def _comparing(outcome: Outcome) -> Section:
         )
         figures.append(
             Figure(
-                svg(_parity(rows, unit, bars=kind == "energy"), alt, size=(5.4, 4.6)),
+                _drawn(plots.parity, rows, "", unit, bars=kind == "energy", alt=alt, size=(5.4, 4.6)),
                 f"{name}: predicted against EMT",
                 f"{rows.shape[1]:,} held-out values; on the line, prediction and EMT agree. "
                 + (
@@ -203,49 +181,42 @@ def _comparing(outcome: Outcome) -> Section:
                 ),
             )
         )
-    return Section(
-        "What it is worth",
-        f"Every arm labelled {outcome.plan.n_chosen} structures and was fitted the same way, noises found by"
-        f" cross-validation on its own labels. All were scored on the same {outcome.plan.n_test} structures,"
-        " made with another seed.",
-        [*figures, _score_table(outcome)],
-    )
-
-
-def _strip(values: dict[str, float], main: str, unit: str) -> Callable:
-    return lambda figure: plots.strips(figure.subplots(), values, main, "", f"RMSE, {unit}")
-
-
-def _parity(rows: np.ndarray, unit: str, *, bars: bool) -> Callable:
-    return lambda figure: plots.parity(figure.subplots(), rows, "", unit, bars=bars)
-
-
-def _score_table(outcome: Outcome) -> Table:
-    rows = [
-        [name, *(f"{1000 * value:.{1 if k < 3 else 0}f}" for k, value in enumerate(values))]
-        for name, values in _errors(outcome)
-    ]
-    return Table(
+    table = Table(
         "Held-out errors: energies in meV/atom, force components in meV/Å. MAE: mean absolute error; RMSE:"
         " root mean square error; worst: largest error. The random lines are taken over"
         f" {len(outcome.random)} seeds, column by column.",
         [("", 1), ("Energy, meV/atom", 3), ("Forces, meV/Å", 3)],
         ["Chosen by", "MAE", "RMSE", "worst", "MAE", "RMSE", "worst"],
-        rows,
+        [
+            [name, *(f"{1000 * value:.{1 if k < 3 else 0}f}" for k, value in enumerate(values))]
+            for name, values in errors(outcome)
+        ],
         marked=[0],
+    )
+    return Section(
+        "What it is worth",
+        f"Every arm labelled {outcome.plan.n_chosen} structures and was fitted the same way, noises found by"
+        f" cross-validation on its own labels. All were scored on the same {outcome.plan.n_test} structures,"
+        " made with another seed.",
+        [*figures, table],
     )
 
 
-def _errors(outcome: Outcome) -> list[tuple[str, list[float]]]:
+def _drawn(plot: Callable, *given: object, alt: str, size: tuple[float, float], **options: object) -> str:
+    """Draw on one pair of axes."""
+    return plots.svg(lambda figure: plot(figure.subplots(), *given, **options), alt, size=size)
+
+
+def errors(outcome: Outcome) -> list[tuple[str, list[float]]]:
     """Return a line per arm: MAE, RMSE, worst of energies, then of forces; random as mean, median, worst."""
-    lines = [(arm.name, _scores(arm)) for arm in outcome.arms if arm not in outcome.random]
-    randoms = np.array([_scores(arm) for arm in outcome.random])
+    scores = {
+        arm.name: [arm.score(kind)[error] for kind in UNITS for error in ("mae", "rmse", "worst")]
+        for arm in outcome.arms
+    }
+    lines = [(arm.name, scores[arm.name]) for arm in outcome.arms if arm not in outcome.random]
+    randoms = np.array([scores[arm.name] for arm in outcome.random])
     over: Sequence[tuple[str, Callable]] = (("mean", np.mean), ("median", np.median), ("worst", np.max))
     return lines + [(f"random, {name}", list(how(randoms, axis=0))) for name, how in over]
-
-
-def _scores(arm: Arm) -> list[float]:
-    return [arm.score(kind)[error] for kind in UNITS for error in ("mae", "rmse", "worst")]
 
 
 def _trusting(outcome: Outcome) -> Section:
@@ -260,7 +231,7 @@ def _trusting(outcome: Outcome) -> Section:
         )
         figures.append(
             Figure(
-                svg(_honesty(rows, unit, 6 if kind == "energy" else 12), alt, size=(5.4, 4.3)),
+                _drawn(plots.honesty, rows, "", unit, n_bins=6 if kind == "energy" else 12, alt=alt, size=(5.4, 4.3)),
                 f"{name}: error against predicted std",
                 "Grey: one value each. Coloured: root mean square error of equally full bins. On the line the"
                 " std is right, below it too cautious, above it too bold."
@@ -274,10 +245,6 @@ def _trusting(outcome: Outcome) -> Section:
         " meet stds that are too large; and it was scaled on structures left out of the 25, not on these.",
         figures,
     )
-
-
-def _honesty(rows: np.ndarray, unit: str, n_bins: int) -> Callable:
-    return lambda figure: plots.honesty(figure.subplots(), rows, "", unit, n_bins=n_bins)
 
 
 def _moving(outcome: Outcome) -> Section:
@@ -294,7 +261,7 @@ def _moving(outcome: Outcome) -> Section:
         " forces are the exact derivatives of its energy keeps the total energy.",
         [
             Figure(
-                svg(
+                plots.svg(
                     lambda figure: plots.drift(
                         figure.subplots(2, 1, sharex=True), moved.times, moved.total, moved.potential
                     ),
@@ -308,16 +275,3 @@ def _moving(outcome: Outcome) -> Section:
             )
         ],
     )
-
-
-def _recipe(outcome: Outcome) -> str:
-    return (
-        f"A seeded pool of {outcome.plan.n_pool} structures of 4 to 16 atoms: ordered crystals, strained"
-        " crystals, random alloys, vacancies, surfaces and snapshots of melts. Inducing environments come"
-        " from the unlabelled pool and are the same for every arm."
-    )
-
-
-def _details(outcome: Outcome) -> list[tuple[str, str]]:
-    times = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in outcome.seconds.items())
-    return [*outcome.model.items(), ("time", times)]

@@ -20,10 +20,11 @@ from kernelpot.kernels import DotProduct, Gaussian
 from kernelpot.potentials.baselines import Baseline
 from kernelpot.potentials.sparse_gp import SparseGP
 from kernelpot.potentials.terms import Term
-from kernelpot.tuning.trial import Settings, key_of
+from kernelpot.tuning.halving import Settings, key_of
 
 if TYPE_CHECKING:
     from ase import Atoms
+
 
 PAIR_REACH = 5.0
 """Least cutoff of a pair term tried, Å: pairs are cheap, and other terms may end before them."""
@@ -96,18 +97,6 @@ def candidates(space: Space, *, seed: int) -> list[dict[str, Any]]:
 
     The order is that of a scrambled Halton sequence, in which every value stands about equally often in every stretch
     (Halton (1960); for the search of parameters: Bergstra and Bengio (2012)).
-
-    Parameters
-    ----------
-    space
-        Values of each setting.
-    seed
-        Makes the order repeatable.
-
-    Raises
-    ------
-    ParameterError
-        The space is empty, a setting has no value, or a tuple of names no tuple of as many values.
     """
     if not space:
         raise ParameterError("`space` must hold at least one setting, got none; leave it out for the default.")
@@ -146,7 +135,12 @@ def default_model(settings: Settings, *, seed: int = 0, baseline: Baseline | Non
     """
     given = dict(settings)
     name, n_inducing, two_body = given.pop("descriptor", "soap"), given.pop("n_inducing"), given.pop("two_body", None)
-    kernel = _kernel(given.pop("zeta", None), given.pop("gaussian", None))
+    zeta, gaussian = given.pop("zeta", None), given.pop("gaussian", None)
+    if gaussian is not None and zeta is not None:
+        raise ParameterError(
+            f"`space` must set zeta or gaussian, got zeta {zeta} with gaussian {gaussian}; set one, or set both "
+            'together with None for the other: {("zeta", "gaussian"): [(2, None), (None, 1.0)]}.'
+        )
     _check_descriptor(name)
     unknown = sorted(set(given) - set(DESCRIPTORS[name]))
     if unknown:
@@ -156,6 +150,7 @@ def default_model(settings: Settings, *, seed: int = 0, baseline: Baseline | Non
         )
     many = SOAP(**given) if name == "soap" else ACSF.spaced(**given)
     terms: list[Descriptor | Term] = [many] if two_body is None else [TwoBody(cutoff=two_body), many]
+    kernel = DotProduct(2 if zeta is None else zeta) if gaussian is None else Gaussian(gaussian)
     return SparseGP(terms, kernel, n_inducing=n_inducing, noise="cv", seed=seed, baseline=baseline)
 
 
@@ -166,25 +161,14 @@ def _check_descriptor(name: Any) -> None:
         )
 
 
-def _kernel(zeta: int | None, gaussian: float | None) -> DotProduct | Gaussian:
-    if gaussian is None:
-        return DotProduct(2 if zeta is None else zeta)
-    if zeta is not None:
-        raise ParameterError(
-            f"`space` must set zeta or gaussian, got zeta {zeta} with gaussian {gaussian}; set one, or set both "
-            'together with None for the other: {("zeta", "gaussian"): [(2, None), (None, 1.0)]}.'
-        )
-    return Gaussian(gaussian)
-
-
 def _axis(name: str | tuple[str, ...], values: Sequence[Any]) -> list[dict[str, Any]]:
     """Return the choices of one axis."""
     names = (name,) if isinstance(name, str) else tuple(name)
     if isinstance(values, str) or not hasattr(values, "__len__") or len(values) == 0:
         raise ParameterError(f"`space` must list at least one value of {' and '.join(names)}, got {values!r}.")
-    # Not through NumPy, which would make one type of what is set together.
+    # Not through NumPy, which would make one type of what is set together; its numbers become Python's, as JSON needs.
     rows = [(value,) if isinstance(name, str) or np.ndim(value) == 0 else tuple(value) for value in values]
-    rows = [tuple(map(_plain, row)) for row in rows]
+    rows = [tuple(v.item() if isinstance(v, np.generic) else v for v in row) for row in rows]
     try:
         json.dumps(rows)
     except TypeError:
@@ -196,8 +180,3 @@ def _axis(name: str | tuple[str, ...], values: Sequence[Any]) -> list[dict[str, 
     if wrong:
         raise ParameterError(f"`space` must set {' and '.join(names)} together, got {wrong[0]!r}.")
     return [dict(zip(names, row, strict=True)) for row in rows]
-
-
-def _plain(value: Any) -> Any:
-    """Turn NumPy's numbers into Python's, which JSON knows."""
-    return value.item() if isinstance(value, np.generic) else value

@@ -10,8 +10,8 @@ import pytest
 
 import kernelpot as kp
 from kernelpot.errors import ParameterError
-from kernelpot.tuning.space import candidates, default_model, default_space
-from kernelpot.tuning.trial import key_of
+from kernelpot.tuning.candidates import candidates, default_model, default_space
+from kernelpot.tuning.halving import key_of
 from tests import structures as make
 
 SPACE = {"cutoff": [4.0, 3.5, 4.5], ("n_max", "l_max"): [(4, 3), (6, 4)], "zeta": np.array([2, 3, 4])}
@@ -119,7 +119,7 @@ def test_soap_takes_a_gaussian_too():
         ({"n_radial": 4}, "among cutoff, n_max, .* for the descriptor 'soap', got n_radial"),
         ({"zeta": 2, "gaussian": 1.0}, "set zeta or gaussian, got zeta 2 with gaussian 1.0; set one"),
         ({"descriptor": "acsf", "n_angular": 0}, "`n_angular` must be a whole number from 1 to 64, got 0"),
-        ({"gaussian": -1.0}, "`length` must be a distance"),
+        ({"gaussian": -1.0}, "`length` must lie between 0.001 and 1000, got -1.0"),
     ],
 )
 def test_settings_that_do_not_fit_together_are_refused(settings, message):
