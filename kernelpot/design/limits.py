@@ -50,6 +50,28 @@ class Limits(TypedDict, total=False):
     quota_groups: Sequence[object] | np.ndarray | None
 
 
+class Choosing(Limits, total=False):
+    """How `select` searches, beside the limits.
+
+    Parameters
+    ----------
+    restarts
+        How often "exchange" or "relaxation" shakes the best design and swaps again. None: 20 times for single rows
+        where that takes seconds, else not at all.
+    start_from
+        Where "exchange" begins: structure numbers, "greedy" (None), or the name of a rival.
+    lazy
+        Whether greedy passes over candidates whose old gain no longer wins: exact for a submodular criterion such as
+        D, a heuristic for others. False: every gain is exact at every step. None: lazy where that is exact; where
+        exact gains of all would take long, those of blocks shortened to 99.7 % of their trace; in very large pools
+        lazy again. `Choice.method` says what was done.
+    """
+
+    restarts: int | None
+    start_from: str | Numbers | None
+    lazy: bool | None
+
+
 def read_rules(info: Information, existing: Information | None, seed: int, given: Limits) -> Rules:
     """Check the limits of a choice of any size."""
     seed = read.whole(seed, "seed", most=read.MOST_SEED)

@@ -19,7 +19,7 @@ from kernelpot.design.bounds.polytope import efficiency_bound
 from kernelpot.design.choice import UNITS, Choice, Facts
 from kernelpot.design.criteria import CRITERIA, Target, Wanted, distinct, make_criterion
 from kernelpot.design.information import Information, require
-from kernelpot.design.limits import Limits, Numbers, read_numbers, read_rules
+from kernelpot.design.limits import Choosing, Limits, Numbers, read_numbers, read_rules
 from kernelpot.design.precision import Aim, Precision
 from kernelpot.design.rivals import RIVALS, ranked
 from kernelpot.design.search.engines import economy
@@ -286,28 +286,6 @@ def _check_paid(
             raise ParameterError(
                 f"the choice cost {np.sum(named[name]):.6g}, but by these `costs` {cost:.6g}: give the same costs"
             )
-
-
-class Choosing(Limits, total=False):
-    """How `select` searches, beside the limits.
-
-    Parameters
-    ----------
-    restarts
-        How often "exchange" or "relaxation" shakes the best design and swaps again. None: 20 times for single rows
-        where that takes seconds, else not at all.
-    start_from
-        Where "exchange" begins: structure numbers, "greedy" (None), or the name of a rival.
-    lazy
-        Whether greedy passes over candidates whose old gain no longer wins: exact for a submodular criterion such as
-        D, a heuristic for others. False: every gain is exact at every step. None: lazy where that is exact; where
-        exact gains of all would take long, those of blocks shortened to 99.7 % of their trace; in very large pools
-        lazy again. `Choice.method` says what was done.
-    """
-
-    restarts: int | None
-    start_from: str | Numbers | None
-    lazy: bool | None
 
 
 @keywords(Limits, Choosing)

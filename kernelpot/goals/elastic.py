@@ -70,13 +70,7 @@ def check_strain(strain: float) -> None:
 
 
 def check_pair(given: tuple[Atoms, Atoms], made: tuple[Atoms, Atoms], what: str) -> None:
-    """Refuse cells whose ions may be relaxed but whose strain or composition is another one.
-
-    Raises
-    ------
-    ParameterError
-        A cell or its atoms do not agree.
-    """
+    """Refuse cells whose ions may be relaxed but whose strain or composition is another one."""
     for mine, theirs in zip(made, given, strict=True):
         same = len(mine) == len(theirs) and sorted(mine.numbers) == sorted(theirs.numbers)
         error = np.abs(mine.cell.array - theirs.cell.array).max()

@@ -243,13 +243,7 @@ def bare(atoms: Atoms) -> Atoms:
 
 
 def check_crystal(atoms: Atoms) -> None:
-    """Refuse what is not a crystal.
-
-    Raises
-    ------
-    DataError
-        The structure is not periodic in all three directions, or its cell spans no volume.
-    """
+    """Refuse what is not a crystal."""
     if not bool(np.all(atoms.pbc)) or atoms.cell.rank < 3:
         flags = "".join("T" if flag else "F" for flag in atoms.pbc)
         raise DataError(

@@ -84,31 +84,15 @@ def _features(model: SparseGP) -> FeatureMap:
 
 @dataclass(frozen=True)
 class Origin:
-    """The weights that rows speak about.
+    """The weights that rows speak about."""
 
-    Attributes
-    ----------
-    space
-        Fingerprint of the feature map and the amplitude.
-    amplitude
-        Prior standard deviation of a local energy that the rows carry, eV.
-    n_species
-        Last columns, which carry E0.
-    """
-
-    space: str
-    amplitude: float
-    n_species: int
+    space: str  # Fingerprint of the feature map and the amplitude
+    amplitude: float  # Prior standard deviation of a local energy that the rows carry, eV
+    n_species: int  # Last columns, which carry E0
 
     @classmethod
     def of(cls, model: SparseGP) -> Origin:
-        """Return the origin of rows that a prepared or fitted model makes now.
-
-        Raises
-        ------
-        NotFittedError
-            The inducing environments are not fixed yet.
-        """
+        """Return the origin of rows that a prepared or fitted model makes now."""
         features = _features(model)
         amplitude = model.plan()[2]
         baseline = None if model.baseline is None else model.baseline.settings()
@@ -120,18 +104,10 @@ class Origin:
 
 @dataclass(frozen=True, eq=False)
 class EnergySums:
-    """Sums of total energies.
+    """Sums of total energies."""
 
-    Attributes
-    ----------
-    structures
-        Whose energies are added up.
-    coefficients
-        One for each structure, one row for each sum.
-    """
-
-    structures: tuple[Atoms, ...]
-    coefficients: Float[np.ndarray, "q s"]
+    structures: tuple[Atoms, ...]  # Whose energies are added up
+    coefficients: Float[np.ndarray, "q s"]  # One for each structure, one row for each sum
 
     def append(self, other: EnergySums) -> EnergySums:
         """Put other sums behind these."""

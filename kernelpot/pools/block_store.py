@@ -25,18 +25,7 @@ MANIFEST = "manifest.json"
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """Read what a store says of itself.
-
-    Parameters
-    ----------
-    folder
-        The store.
-
-    Raises
-    ------
-    StoreError
-        There is no manifest, it is damaged, or of another version.
-    """
+    """Read what a store says of itself."""
     file = folder / MANIFEST
     try:
         manifest = json.loads(file.read_text(encoding="utf-8"))
@@ -71,15 +60,7 @@ def _check_numbers(file: Path, manifest: Mapping[str, Any]) -> None:
 
 
 def check_same(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
-    """Refuse to go on with other settings; say which.
-
-    Parameters
-    ----------
-    folder
-        The store.
-    old, new
-        Settings, as JSON values.
-    """
+    """Refuse to go on with other settings; say which."""
     different = differences(old, new)
     if different:
         raise StoreError(
@@ -89,15 +70,7 @@ def check_same(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> 
 
 
 def differences(old: Any, new: Any, name: str = "") -> list[str]:
-    """Say in words where two sets of JSON values differ; of things of other names, and of tables, no more than that.
-
-    Parameters
-    ----------
-    old, new
-        JSON values.
-    name
-        What they are called.
-    """
+    """Say in words where two sets of JSON values differ; of things of other names, and of tables, no more than that."""
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         kinds = old.get("name"), new.get("name")
         if name and None not in kinds and kinds[0] != kinds[1]:
@@ -128,41 +101,24 @@ BASE_GIB = 0.35
 
 @dataclass(frozen=True, eq=False)
 class Catalogue:
-    """What is known of every structure in a store without reading its block; some 300 bytes each.
+    """What is known of every structure in a store without reading its block; some 300 bytes each."""
 
-    Attributes
-    ----------
-    chunk, place
-        Chunk that holds the structure, and its number within.
-    index
-        Number of the structure in the source, set-aside ones counted.
-    file, frame
-        Number of the file in the manifest's list (-1 for none), and number of the structure in that file.
-    heights
-        Rows of the block as it is stored.
-    counts
-        True number of rows of each kind.
-    n_atoms
-        Number of atoms.
-    same
-        Group of equal structures: equal numbers of atoms and equal mean descriptors.
-    group, names
-        Position in `names` of the name of the group that the structure was given.
-    marks
-        A few random projections of the mean descriptor, by which equal structures are found.
-    """
-
-    chunk: Int[np.ndarray, " structures"]
+    chunk: Int[np.ndarray, " structures"]  # chunk, place: Chunk that holds the structure, and its number within
     place: Int[np.ndarray, " structures"]
-    index: Int[np.ndarray, " structures"]
+    index: Int[np.ndarray, " structures"]  # Number of the structure in the source, set-aside ones counted
+    # file, frame: Number of the file in the manifest's list (-1 for none), and number of the structure in
+    # that file
     file: Int[np.ndarray, " structures"]
     frame: Int[np.ndarray, " structures"]
-    heights: Int[np.ndarray, " structures"]
-    counts: Int[np.ndarray, "structures 3"]
-    n_atoms: Int[np.ndarray, " structures"]
+    heights: Int[np.ndarray, " structures"]  # Rows of the block as it is stored
+    counts: Int[np.ndarray, "structures 3"]  # True number of rows of each kind
+    n_atoms: Int[np.ndarray, " structures"]  # Number of atoms
+    # Group of equal structures: equal numbers of atoms and equal mean descriptors
     same: Int[np.ndarray, " structures"]
+    # group, names: Position in `names` of the name of the group that the structure was given
     group: Int[np.ndarray, " structures"]
     names: tuple[str, ...]
+    # A few random projections of the mean descriptor, by which equal structures are found
     marks: Float[np.ndarray, "structures k"]
 
     def __len__(self) -> int:
@@ -396,19 +352,9 @@ class BlockStore:
 def to_arrays(info: Information, dtype: str = "float64") -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Turn information into arrays and notes that a chunk can hold.
 
-    Parameters
-    ----------
-    info
-        What to keep.
-    dtype
-        Of rows and means. For float32, the trace that rounding a block B to B₃₂ may have taken,
-        ``2 |B₃₂|_F |B - B₃₂|_F + |B - B₃₂|_F²`` (the trace norm of the change of BᵀB is no more), is added to what
-        compression discarded, so that certificates stay limits.
-
-    Raises
-    ------
-    ParameterError
-        `dtype` is unknown.
+    For float32, the trace that rounding a block B to B₃₂ may have taken, ``2 |B₃₂|_F |B - B₃₂|_F + |B - B₃₂|_F²`` (the
+    trace norm of the change of BᵀB is no more), is added to what compression discarded, so that certificates stay
+    limits.
     """
     if dtype not in DTYPES:
         raise ParameterError(f"`dtype` must be one of {', '.join(DTYPES)}, got {dtype!r}")

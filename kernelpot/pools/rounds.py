@@ -42,7 +42,8 @@ class Means(TypedDict, total=False):
     epsilon
         Of stochastic greedy, 0.1 by default. "distributed": where given, parts are searched by stochastic greedy.
     mix
-        How parts are made, see `kernelpot.pools.request.divide`.
+        "structures" sends every structure to a part at random, "chunks" whole chunks, so that everything is read once.
+        None takes the first while there are no more than 16 parts.
     memory
         GiB that all processes together may use, 4 by default; printed with the plan.
     workers, scheduler

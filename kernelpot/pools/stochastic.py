@@ -53,28 +53,7 @@ def pick(info: Information, path: Path, seed: int, step: int) -> int:
 def sampled_greedy(
     info: Information, criterion: Criterion, n: int, precision: Precision, *, epsilon: float, seed: int
 ) -> tuple[list[int], Path]:
-    """Choose n of the blocks in memory by stochastic greedy.
-
-    Parameters
-    ----------
-    info
-        Candidates, all different.
-    criterion
-        What is improved.
-    n
-        How many.
-    precision
-        Information before the choice.
-    epsilon
-        For D, the expected gain is at least ``1 - 1/e - ε`` of the best possible.
-    seed
-        Makes the samples repeatable.
-
-    Returns
-    -------
-    indices, path
-        The choice in order and the path it took.
-    """
+    """Choose n blocks in memory by stochastic greedy: for D at least ``1 - 1/e - ε`` of the best gain on average."""
     path = Path(criterion, precision)
     chosen = np.zeros(len(info), dtype=bool)
     indices: list[int] = []
@@ -92,13 +71,7 @@ EPSILON = 0.1
 
 
 def stochastic(job: Job) -> PoolChoice:
-    """Choose by stochastic greedy; after every batch of steps the choice so far is kept.
-
-    Parameters
-    ----------
-    job
-        What is asked for.
-    """
+    """Choose by stochastic greedy; after every batch of steps the choice so far is kept."""
     epsilon = EPSILON if job.epsilon is None else job.epsilon
     steps = _batches(job, epsilon)
     results = ChunkStore(job.folder("stochastic"))

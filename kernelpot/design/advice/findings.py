@@ -17,15 +17,7 @@ _WORST = 10
 
 
 class ErrorsByKind:
-    """Errors of each kind of label against numbers of labels, by name.
-
-    Attributes
-    ----------
-    n
-        Numbers of labelled structures.
-    errors
-        Of the kinds that there are.
-    """
+    """Errors of each kind of label against numbers of labels, by name."""
 
     n: Int[np.ndarray, " points"]
     errors: Mapping[str, Float[np.ndarray, " points"]]

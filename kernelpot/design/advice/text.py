@@ -18,14 +18,10 @@ _SYMBOLS = {"D": "log det Λ", "A": "tr C", "IV": "tr(VC)"}
 
 @dataclass(frozen=True)
 class Sources:
-    """Where structures come from, such as "pool.xyz@12", to be shown beside their numbers.
+    """Where structures come from, such as "pool.xyz@12", to be shown beside their numbers."""
 
-    Parameters
-    ----------
-    members, candidates, targets
-        One name for each structure of the set, the pool and the target; empty where there are none.
-    """
-
+    # members, candidates, targets: One name for each structure of the set, the pool and the target; empty
+    # where there are none
     members: Sequence[str] = ()
     candidates: Sequence[str] = ()
     targets: Sequence[str] = ()
@@ -38,19 +34,7 @@ def describe(
     by_labels: Mapping[str, float] | None = None,
     sources: Sources | None = None,
 ) -> str:
-    """Return the advice for people: verdict first, then tables.
-
-    Parameters
-    ----------
-    found
-        What `assess` returned.
-    remarks
-        Sentences to add to the verdict.
-    by_labels
-        Errors of the set on the target that a forecast from its labels gives: eV/atom, eV/Å, eV/Å³.
-    sources
-        Names of structures; None leaves bare numbers.
-    """
+    """Return the advice for people: verdict first, then tables."""
     names = sources or Sources()
     parts = [_verdict(found, remarks, by_labels), _feasibility(found), _target(found, names), _members(found, names)]
     parts += [part for part in (_swaps(found, names), _next(found, names), _curves(found, by_labels)) if part]
@@ -58,15 +42,7 @@ def describe(
 
 
 def verdict(found: Findings, by_labels: Mapping[str, float] | None = None) -> list[str]:
-    """Say in a few sentences whether the set can be trained on and what it lacks.
-
-    Parameters
-    ----------
-    found
-        What `assess` returned.
-    by_labels
-        As in `describe`.
-    """
+    """Say in a few sentences whether the set can be trained on and what it lacks."""
     labels = ", ".join(f"{count} {kind}" for kind, count in found.counts.items() if count)
     where = found.feasibility
     lines = []
@@ -238,13 +214,7 @@ def _curves(found: Findings, by_labels: Mapping[str, float] | None) -> str:
 
 
 def curve_table(curve: Curve) -> str:
-    """Set a curve as a table.
-
-    Parameters
-    ----------
-    curve
-        What is shown.
-    """
+    """Set a curve as a table."""
     kinds = list(curve.errors)
     rows = [(str(n), *(milli(float(curve.errors[kind][k])) for kind in kinds)) for k, n in enumerate(curve.n.tolist())]
     return _table(("labels", *(f"{kind}, {UNITS[kind]}" for kind in kinds)), rows)

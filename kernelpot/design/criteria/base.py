@@ -24,18 +24,12 @@ Rows = Float[np.ndarray, "rows d"]
 
 @dataclass(frozen=True, eq=False)
 class Tangent:
-    """An upper limit of log ψ at every information N: ``log ψ(N) <= utility + log tr(ΓN)``.
+    """An upper limit of log ψ at every information N: ``log ψ(N) <= utility + log tr(ΓN)``."""
 
-    Parameters
-    ----------
-    utility
-        log ψ where the tangent touches; for a criterion that is a maximum over others, that of the others' mixture.
-    slope
-        Γ, positive semidefinite, with ``tr(ΓM) = 1`` where it touches.
-    """
-
+    # log ψ where the tangent touches; for a criterion that is a maximum over others, that of the others'
+    # mixture
     utility: float
-    slope: Float[np.ndarray, "d d"]
+    slope: Float[np.ndarray, "d d"]  # Γ, positive semidefinite, with ``tr(ΓM) = 1`` where it touches
 
 
 # ruff: noqa: ARG002 (criteria share signatures, and each uses what it needs)
@@ -172,15 +166,7 @@ _CHUNK = 1 << 14
 
 
 def sensitivities(info: Information, slope: Float[np.ndarray, "d d"]) -> Float[np.ndarray, " structures"]:
-    """Directional derivative ``tr(S B_sᵀ B_s)`` of every block.
-
-    Parameters
-    ----------
-    info
-        Blocks.
-    slope
-        S, the positive semidefinite derivative in the information.
-    """
+    """Directional derivative ``tr(S B_sᵀ B_s)`` of every block."""
     per_row = np.empty(len(info.rows))
     for start in range(0, len(per_row), _CHUNK):
         rows = info.rows[start : start + _CHUNK]
