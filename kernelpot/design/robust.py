@@ -224,7 +224,7 @@ def sensitivity(
     n
         Number of structures.
     criterion, existing, seed, method
-        As in `kernelpot.design.problem`; `existing` for each setting.
+        As in `kernelpot.design.select`; `existing` for each setting.
 
     Raises
     ------

@@ -110,7 +110,7 @@ class System:
         if total > memory_gb:
             raise ParameterError(
                 f"the fit takes {total:.3g} GB ({plan}), more than `memory_gb` = {memory_gb:g}; raise it where the "
-                "machine has more, or fit fewer structures (`kernelpot.design.problem` chooses them), or use SparseGP."
+                "machine has more, or fit fewer structures (`kernelpot.design.select` chooses them), or use SparseGP."
             )
 
     @cached_property
