@@ -20,13 +20,7 @@ FORMAT, VERSION = "kernelpot-space", 2
 
 
 def settings_of(space: SparseGP) -> dict[str, Any]:
-    """Return what fixes the rows of a prepared model, arrays apart, as JSON values.
-
-    Raises
-    ------
-    NotFittedError
-        The inducing environments are not fixed yet.
-    """
+    """Return what fixes the rows of a prepared model, arrays apart, as JSON values."""
     features = features_of(space)
     _, noise, amplitude = space.plan()
     return {
