@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 
 ATOMS_PER_PREDICTION = 256
 
+ROUND_OFF = 1e-13
+"""Eigenvalues of a Gram matrix of unit columns that tell nothing."""
+
 FEW = 30
 """Structures below which left-out residuals say little about the scale of standard deviations."""
 
@@ -206,6 +209,23 @@ class Fitted:
         shift = np.zeros_like(self.posterior.target)
         shift[self.features.n_weights :] = (centre - self.e0_centre) / E0_PRIOR
         return replace(self, posterior=self.posterior.recentred(shift), e0_centre=centre, e0_factor=factor)
+
+    def without_energies(self, rows: Float[np.ndarray, "energies species_plus_1"]) -> Fitted:
+        """Return the state whose prior of E0 is centred on the least squares of the energies but these.
+
+        From FᵀF = factorᵀ factor - rowsᵀ rows, what is below round-off left out. Energies are taken relative to E0
+        meanwhile: all-electron ones of 1e5 eV per atom, once squared, would leave no digits for the species' shares.
+        """
+        factor, e0 = self.e0_factor, self.e0_centre
+        relative = np.eye(factor.shape[1])
+        relative[:-1, -1] = -e0
+        kept, gone = factor @ relative, rows @ relative
+        scale = np.linalg.norm(kept, axis=0)
+        scale[scale == 0.0] = 1.0
+        eigenvalues, vectors = np.linalg.eigh((kept.T @ kept - gone.T @ gone) / np.outer(scale, scale))
+        root = np.sqrt(np.where(eigenvalues > ROUND_OFF, eigenvalues, 0.0))[:, None] * vectors.T * scale
+        root[:, -1] += root[:, :-1] @ e0
+        return self.with_e0(root)
 
     def summary(self) -> str:
         """Describe size, labels, noises, leave-out errors and energy constants, one fact a line."""
