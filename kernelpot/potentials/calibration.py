@@ -98,26 +98,17 @@ class Shape:
     The scarcity u is the root mean square standard deviation of the local energies around the atom (for an energy, of
     all atoms), the strangeness v of the structure is the standard deviation of its energy over √N, and Z is the atom's
     element. α = 1, β = δ = 0 and γ = 1 leave it as it is.
-
-    Attributes
-    ----------
-    latent_power, scarcity_power, strangeness_power
-        α, β and δ.
-    latent, scarcity, strangeness
-        Typical values l₀ (unit of the kind), u₀ and v₀ (eV).
-    elements
-        γ of each element, by atomic number; 1 for the others.
-    quantiles
-        |error|/std that the share `LEVELS` of labels stays below; that at 68.27 % is one. Empty: a normal distribution.
     """
 
-    latent_power: float = 1.0
+    latent_power: float = 1.0  # α, β and δ
     scarcity_power: float = 0.0
     strangeness_power: float = 0.0
-    latent: float = 1.0
+    latent: float = 1.0  # typical values l₀ (unit of the kind), u₀ and v₀ (eV)
     scarcity: float = 1.0
     strangeness: float = 1.0
+    # |error|/std that the share `LEVELS` of labels stays below, one at 68.27 %; empty: a normal distribution
     quantiles: tuple[float, ...] = ()
+    # γ of each element, by atomic number; 1 for the others
     elements: Mapping[int, float] = field(default_factory=dict)
 
     def bend(

@@ -44,45 +44,22 @@ FEW = 30
 
 @dataclass(frozen=True, eq=False)
 class Fitted:
-    """What a fit leaves behind: all that prediction, conditioning and files need.
+    """What a fit leaves behind: all that prediction, conditioning and files need."""
 
-    Attributes
-    ----------
-    features
-        Feature map, at amplitude 1.
-    posterior
-        Over whitened weights and E0 columns.
-    noise
-        Noise that the labels were weighted with.
-    amplitude
-        Prior standard deviation of a local energy, eV.
-    e0_centre
-        Energy of each species that the prior of E0 is centred on, and that was taken off before the fit, eV.
-    e0_factor
-        Triangular factor of the rows (`e0_rows`) whose least squares `e0_centre` is.
-    calibration
-        From posterior to label.
-    cross_validation
-        RMSE of left-out folds for each kind: eV/atom, eV/Å, eV/Å³; empty where there were none.
-    n_labels
-        Labels of each kind behind the posterior.
-    baseline
-        Potential that was taken off the labels, and is added to every mean.
-    seen
-        Environments behind it, for extrapolation grades; None where nobody kept them.
-    """
-
-    features: FeatureMap
-    posterior: Posterior
-    noise: Noise
-    amplitude: float
+    features: FeatureMap  # At amplitude 1
+    posterior: Posterior  # Over whitened weights and E0 columns
+    noise: Noise  # That the labels were weighted with
+    amplitude: float  # Prior standard deviation of a local energy, eV
+    # Energy of each species that the prior of E0 is centred on, and that was taken off before the fit, eV
     e0_centre: Float[np.ndarray, " species"]
+    # Triangular factor of the rows (`e0_rows`) whose least squares `e0_centre` is
     e0_factor: Float[np.ndarray, "rank species_plus_1"]
-    calibration: Calibration
+    calibration: Calibration  # From posterior to label
+    # RMSE of left-out folds for each kind: eV/atom, eV/Å, eV/Å³; empty where there were none
     cross_validation: Mapping[str, float]
-    n_labels: Mapping[str, int]
-    baseline: Baseline | None = None
-    seen: Seen | None = None
+    n_labels: Mapping[str, int]  # Labels of each kind behind the posterior
+    baseline: Baseline | None = None  # Potential that was taken off the labels, and is added to every mean
+    seen: Seen | None = None  # Environments behind it, for extrapolation grades; None where nobody kept them
 
     @property
     def reach(self) -> float:

@@ -93,19 +93,12 @@ class FoldFactors:
 
     The columns are d whitened features, one E0 column per species (times its prior standard deviation), then the
     labels.
-
-    Attributes
-    ----------
-    factors
-        For each kind, one per fold: triangular, or the rows themselves where they are few, so that each is one label.
-    n_rows
-        For each kind, labels behind each fold's factor.
-    widths
-        Whitened features of each term; their sum d is the number of columns that an amplitude scales.
     """
 
+    # For each kind, one per fold: triangular, or the rows themselves where they are few, each then one label
     factors: dict[str, list[Rows]]
-    n_rows: dict[str, Int[np.ndarray, " folds"]]
+    n_rows: dict[str, Int[np.ndarray, " folds"]]  # For each kind, labels behind each fold's factor
+    # Whitened features of each term; their sum d is the number of columns that an amplitude scales
     widths: tuple[int, ...]
 
     @property
