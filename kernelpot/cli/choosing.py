@@ -13,11 +13,12 @@ import numpy as np
 import kernelpot as kp
 from kernelpot.cli.options import Curate, Select
 from kernelpot.cli.printing import (
+    cells_of,
     check_outputs,
+    facts_of,
     read,
     shortened,
     show,
-    source_of,
     warn,
     write_json,
     write_structures,
@@ -141,20 +142,11 @@ def _rules(options: Select, kept: np.ndarray, size: int, groups: set[str]) -> di
 
 def _text(choice: Choice, pool: Sequence[Atoms], certificate: Certificate | None, out: str | None) -> str:
     rows = [
-        (
-            rank,
-            int(k),
-            source_of(pool[k], int(k)),
-            str(pool[k].info.get("config_type", "")),
-            str(pool[k].symbols),
-            len(pool[k]),
-            choice.curve[rank],
-        )
-        for rank, k in enumerate(choice.indices, start=1)
+        (rank, k, *cells_of(pool[k], k), str(pool[k].info.get("config_type", "")), choice.curve[rank])
+        for rank, k in enumerate(choice.indices.tolist(), start=1)
     ]
-    text = f"{choice.summary()}\n\n" + shortened(
-        ("pick", "index", "source", "group", "formula", "atoms", choice.symbol), rows
-    )
+    head = ("pick", "index", "source", "formula", "atoms", "group", choice.symbol)
+    text = f"{choice.summary()}\n\n{shortened(head, rows)}"
     if certificate is not None:
         text += f"\n\n{certificate}"
     return text + (f"\n\nwrote {out}" if out else "")
@@ -182,15 +174,7 @@ def _json(
         "pool": {"files": options.pool, "n_structures": len(pool)},
         "screen": {"set_aside": options.screen, "found": suspects(screening)},
         "settings": options.model.as_dict() | {"noise": options.model.noises()},
-        "structures": [
-            {
-                "index": int(k),
-                "source": source_of(pool[k], int(k)),
-                "formula": str(pool[k].symbols),
-                "n_atoms": len(pool[k]),
-            }
-            for k in choice.indices
-        ],
+        "structures": [{"index": k} | facts_of(pool[k], k) for k in choice.indices.tolist()],
         "out": options.out,
     }
 

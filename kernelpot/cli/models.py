@@ -12,11 +12,12 @@ import kernelpot as kp
 from kernelpot.archive import replacing
 from kernelpot.cli.options import Demo, Evaluate, Fit, FittedOptions, Predict
 from kernelpot.cli.printing import (
+    cells_of,
     check_outputs,
+    facts_of,
     read,
     shortened,
     show,
-    source_of,
     table,
     write_json,
     write_structures,
@@ -196,10 +197,8 @@ def predict(options: Predict) -> None:
     ]
     write_structures(options.out, predicted)
     found = [
-        {
-            "source": source_of(atoms, number),
-            "formula": str(atoms.symbols),
-            "n_atoms": len(atoms),
+        facts_of(atoms, number)
+        | {
             "energy_eV": atoms.get_potential_energy(),
             "energy_std_eV": atoms.info.get("energy_std", np.nan),
             "largest_force_eV_per_A": float(np.abs(atoms.get_forces(apply_constraint=False)).max()),
@@ -209,10 +208,19 @@ def predict(options: Predict) -> None:
         }
         for number, atoms in enumerate(predicted)
     ]
-    head = ("#", "source", "formula", "atoms", "energy eV", "std meV/atom", "max |F| eV/Å", "max std eV/Å", "grade",
-            "atoms > 1")  # fmt: skip
+    head = ("#", "source", "formula", "atoms", "energy eV", "std meV/atom", "max |F| eV/Å", "max std eV/Å", "max grade",
+            "atoms beyond 1")  # fmt: skip
     rows = [
-        (k, *(one | {"energy_std_eV": 1000 * one["energy_std_eV"] / one["n_atoms"]}).values())
+        (
+            k,
+            *cells_of(predicted[k], k),
+            one["energy_eV"],
+            1000 * one["energy_std_eV"] / one["n_atoms"],
+            one["largest_force_eV_per_A"],
+            one["largest_force_std_eV_per_A"],
+            one["largest_extrapolation_grade"],
+            one["atoms_beyond_training"],
+        )
         for k, one in enumerate(found)
     ]
     silent = (
@@ -292,6 +300,6 @@ def _grades(structures: Sequence[Atoms]) -> str:
     grades = np.concatenate(graded)
     one, two = int(np.sum(grades > 1.0)), int(np.sum(grades > 2.0))
     return (
-        f"extrapolation: {one} of {len(grades)} atoms beyond 1 (the 99th percentile of the training set), {two} beyond "
-        f"2, largest grade {grades.max():.2f}\n"
+        f"extrapolation grades: {one} of {len(grades)} atoms beyond 1 (the 99th percentile of the training set), {two} "
+        f"beyond 2, largest {grades.max():.2f}\n"
     )

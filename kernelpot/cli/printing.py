@@ -115,6 +115,16 @@ def source_of(atoms: Atoms, number: int) -> str:
     return Path(str(atoms.info.get("kernelpot_source", f"@{number}"))).name
 
 
+def facts_of(atoms: Atoms, number: int) -> dict[str, Any]:
+    """Say which structure it is, for JSON."""
+    return {"source": source_of(atoms, number), "formula": str(atoms.symbols), "n_atoms": len(atoms)}
+
+
+def cells_of(atoms: Atoms, number: int) -> tuple[str, str, int]:
+    """Say which structure it is, in a table: source, formula, atoms."""
+    return source_of(atoms, number), atoms.get_chemical_formula(), len(atoms)
+
+
 def shortened(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """Lay out a table, and say how many rows it leaves out."""
     more = len(rows) - SHOWN
