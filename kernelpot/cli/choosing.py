@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,7 +46,12 @@ def select(options: Select) -> None:
     check_outputs({"--out": options.out, "--json": options.json}, [*options.pool, *options.existing, *options.target])
     if options.n is None and options.budget is None:
         raise ParameterError("say how many structures to choose with `-n`, or what they may cost with `--budget`")
-    pool = _pool(options)
+    try:
+        pool = read(options, options.pool, check=not options.screen)
+    except DataError as error:
+        if options.screen:
+            raise
+        raise DataError(f"{error} (or let --screen set broken structures of the pool aside)") from error
     existing, target = (read(options, files) if files else [] for files in (options.existing, options.target))
     spec = options.model.spec()
     screening = _screened(pool, spec, setting_aside=options.screen)
@@ -83,16 +88,6 @@ def suspects(screening: Screening) -> list[dict[str, Any]]:
         {"index": k, "source": name, "reason": reason}
         for name, (k, reason) in zip(screening.names, screening.aside, strict=True)
     ]
-
-
-def _pool(options: Select) -> list[Atoms]:
-    """Read the pool; with ``--screen`` broken structures are listed with the others, without it they are an error."""
-    try:
-        return read(options, options.pool, check=not options.screen)
-    except DataError as error:
-        if options.screen:
-            raise
-        raise DataError(f"{error} (or let --screen set broken structures of the pool aside)") from error
 
 
 def _screened(pool: list[Atoms], spec: SparseGP, *, setting_aside: bool) -> Screening:
@@ -186,7 +181,13 @@ def curate(options: Curate) -> None:
 
     outputs = {"--out": options.out, "--json": options.json}
     check_outputs(outputs, [*options.pool, *options.existing])
-    _check_folder(options.blocks, outputs)
+    folder = Path(options.blocks).resolve()
+    above = next(place for place in (folder, *folder.parents) if place.exists())
+    if not above.is_dir():
+        raise ParameterError(f"`--blocks` must be a folder, but {above} is a file; choose another name")
+    for option, path in outputs.items():
+        if path is not None and path != "-" and Path(path).resolve().is_relative_to(folder):
+            raise ParameterError(f"`{option}` must not lie in the folder of `--blocks`, got {path!r}; choose another")
     require_zarr()
     file_list(options.pool)
     for name, value in (("epsilon", options.epsilon), ("truncate", options.truncate)):
@@ -246,17 +247,6 @@ def curate(options: Curate) -> None:
         "out": options.out,
     }
     write_json(options.json, content)
-
-
-def _check_folder(blocks: str, outputs: Mapping[str, str | None]) -> None:
-    """Refuse a folder that is a file, and outputs that would lie in it."""
-    folder = Path(blocks).resolve()
-    above = next((place for place in (folder, *folder.parents) if place.exists()), folder)
-    if above.exists() and not above.is_dir():
-        raise ParameterError(f"`--blocks` must be a folder, but {above} is a file; choose another name")
-    for option, path in outputs.items():
-        if path is not None and path != "-" and Path(path).resolve().is_relative_to(folder):
-            raise ParameterError(f"`{option}` must not lie in the folder of `--blocks`, got {path!r}; choose another")
 
 
 def _space(options: Curate) -> SparseGP:

@@ -45,15 +45,14 @@ OPTIONS = {"n_radial": "n_max"}
 
 def fit(options: Fit) -> None:
     """Fit a model, save it, and score it where test files are given."""
-    searched = {"--tune-table": options.tuning.tune_table, "--tune-resume": options.tuning.tune_resume}
-    _check_tuning(options, searched)
-    inputs = [*options.train, *options.pool, *options.test]
-    check_outputs({"--out": options.out, "--json": options.json, **searched}, inputs)
+    options.check()
+    outputs = {"--out": options.out, "--json": options.json} | options.tuning.outputs()
+    check_outputs(outputs, [*options.train, *options.pool, *options.test])
     train = read(options, options.train)
     test = read(options, options.test) if options.test else []
     if test and not any(atoms.calc is not None and atoms.calc.results for atoms in test):
         raise LabelError(f"--test {' '.join(options.test)}: a test needs labels, found none; name them with --keys")
-    noise = _noise(options)
+    noise = options.noises()
     settings, tuned = _settled(options, train)
     model = settings.spec(noise, zbl=options.zbl) if tuned is None else tuned.best
     if options.pool:
@@ -82,28 +81,6 @@ def fit(options: Fit) -> None:
         "test": scores.as_dict() if scores is not None else None,
     }
     write_json(options.json, content | ({"tuning": tuned.as_dict()} if tuned else {}))
-
-
-def _check_tuning(options: Fit, searched: dict[str, str | None]) -> None:
-    """Refuse an option of the search without a search, and one that the model or the search has no use for."""
-    options.model.check()
-    if not options.tuning.asked:
-        idle = [name for name, value in (searched | {"--tune-groups": options.tuning.tune_groups}).items() if value]
-        if idle:
-            raise ParameterError(f"`{idle[0]}` needs a search: add --tune MINUTES or --tune-fits N")
-    elif options.noise not in (None, "cv") or options.model.given_noises():
-        raise ParameterError("`--tune` compares settings with noises by cross-validation: leave --noise out")
-
-
-def _noise(options: Fit) -> kp.Noise | str:
-    """Return the noises that are given, or how to find them."""
-    given = options.model.given_noises()
-    if options.noise is None:
-        return kp.Noise(**options.model.noises()) if given else "cv"
-    if given:
-        names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
-        raise ParameterError(f"`--noise` already says what {names} says; give one or the other")
-    return options.noise if isinstance(options.noise, str) else kp.Noise(*options.noise)
 
 
 def _settled(options: Fit, train: Sequence[Atoms]) -> tuple[FittedOptions, TuneResult | None]:
