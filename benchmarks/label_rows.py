@@ -168,7 +168,7 @@ def make(known: LabelSet, part: Split) -> Rows:
     for start, stop in chunks(part.structures, _ATOMS):
         rows = labelled_rows(
             features, part.structures[start:stop], labels.take(range(start, stop)), kinds=KINDS,
-            baseline=np.zeros(n_species),
+            e0=np.zeros(n_species),
         )  # fmt: skip
         for kind in KINDS:
             blocks[kind].append(whiten_columns(features, rows[kind]))

@@ -36,9 +36,9 @@ if TYPE_CHECKING:
     from kernelpot.potentials.baselines.zbl import ZBL as ZBL
     from kernelpot.potentials.bootstrap import Bootstrap as Bootstrap
     from kernelpot.potentials.force.force_ridge import ForceRidge as ForceRidge
-    from kernelpot.potentials.linear import LinearModel as LinearModel
     from kernelpot.potentials.load import load as load
     from kernelpot.potentials.prediction import Prediction as Prediction
+    from kernelpot.potentials.sparse_gp import LinearModel as LinearModel
     from kernelpot.potentials.sparse_gp import SparseGP as SparseGP
     from kernelpot.potentials.terms import Term as Term
     from kernelpot.properties.classifier import Classifier as Classifier
@@ -73,7 +73,7 @@ _HOMES = {
     "Gaussian": "kernelpot.kernels",
     "KernelRidge": "kernelpot.properties.ridge",
     "Linear": "kernelpot.kernels",
-    "LinearModel": "kernelpot.potentials.linear",
+    "LinearModel": "kernelpot.potentials.sparse_gp",
     "Noise": "kernelpot.data.noise",
     "Prediction": "kernelpot.potentials.prediction",
     "SOAP": "kernelpot.descriptors.soap.definition",

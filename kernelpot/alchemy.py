@@ -13,7 +13,7 @@ from ase.calculators.calculator import all_changes
 from jaxtyping import Bool, Float, Int
 
 from kernelpot.data.batch import Batch
-from kernelpot.data.check import HEAVIEST
+from kernelpot.data.check import HEAVIEST, check_species
 from kernelpot.descriptors.channels import ElementChannels
 from kernelpot.descriptors.soap.definition import SOAP
 from kernelpot.elements.periodic_table import symbols_to_numbers
@@ -24,7 +24,6 @@ from kernelpot.features.kernel_space import Described
 from kernelpot.features.linear_map import LinearForm, LinearMap
 from kernelpot.features.normalise import unit, unit_vjp
 from kernelpot.features.sum_map import SumForm, SumMap
-from kernelpot.potentials.arguments import check_species
 from kernelpot.potentials.sparse_gp import SparseGP
 from kernelpot.rules import whole
 
@@ -91,7 +90,7 @@ class Alchemy:
     def __init__(self, model: SparseGP, atoms: Atoms, change: Mapping[int, tuple[str, str]]) -> None:
         if not isinstance(model, SparseGP):
             raise ParameterError(f"`model` must be a fitted SparseGP or LinearModel, got {type(model).__name__}.")
-        self._state = model.to(None)._state()
+        self._state = model.to(None).state
         if not hasattr(atoms, "positions"):
             raise ParameterError(f"`atoms` must be one ase.Atoms, got {type(atoms).__name__}.")
         self.atoms = atoms.copy()
@@ -179,8 +178,8 @@ class Alchemy:
             local, along, by_lambda = at.term(features, form)
             energy, pairs, slope = energy + local, pairs + along, slope + by_lambda
         forces, stress = gather_pairs(at.batch, pairs)
-        if self._state.reference is not None:
-            first, last = (self._state.reference.evaluate(batch) for batch in at.ends)
+        if self._state.baseline is not None:
+            first, last = (self._state.baseline.evaluate(batch) for batch in at.ends)
             energy += float((1.0 - lam) * first.energy[0] + lam * last.energy[0])
             forces = forces + (1.0 - lam) * first.forces + lam * last.forces
             stress = stress + (1.0 - lam) * first.stress + lam * last.stress

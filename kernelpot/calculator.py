@@ -13,8 +13,8 @@ from ase.outputs import Properties, all_outputs
 
 from kernelpot.data.batch import Batch
 from kernelpot.errors import ExtrapolationError, ParameterError
-from kernelpot.potentials.arguments import require_potential
-from kernelpot.potentials.sampling import SampledModel
+from kernelpot.potentials.joint import SampledModel
+from kernelpot.potentials.prediction import require_potential
 
 if TYPE_CHECKING:
     from ase.optimize.optimize import Dynamics

@@ -19,6 +19,7 @@ from typing import Annotated, Any, Self, Union, get_args, get_origin, get_type_h
 
 import numpy as np
 
+from kernelpot.archive import NO_ARRAYS, array_type, arrays_of, read_arrays
 from kernelpot.errors import ParameterError
 from kernelpot.rules import number_or_none, shown, whole
 
@@ -34,6 +35,12 @@ HOMES: dict[str, dict[str, str]] = {
         "Gaussian": "kernelpot.kernels",
         "Linear": "kernelpot.kernels",
     },
+    "feature map": {
+        "KernelMap": "kernelpot.features.kernel_map",
+        "LinearMap": "kernelpot.features.linear_map",
+        "SumMap": "kernelpot.features.sum_map",
+        "TwoBodyMap": "kernelpot.features.two_body_map",
+    },
     "radial basis": {
         "GTO": "kernelpot.descriptors.radial",
         "PowerGaussian": "kernelpot.descriptors.radial",
@@ -43,22 +50,16 @@ HOMES: dict[str, dict[str, str]] = {
 }
 """Where the records are that a file may name, by what they stand for; nothing else is ever made of a file."""
 
-WHEN_GIVEN = object()
-"""Of a field: written only where it is not None, so that files and checksums from before it stay as they are."""
+WHEN_GIVEN, NEVER = object(), object()
+"""Of a field: written only where it is not None, so that older files and checksums stay as they are; or never."""
 
 
-def record_of(group: str, settings: Mapping[str, Any]) -> Any:
-    """Make the record that settings name, one of a group of `HOMES`.
-
-    Raises
-    ------
-    KeyError, TypeError, ValueError
-        There is none of this name, or its settings are wrong.
-    """
+def record_of(group: str, settings: Mapping[str, Any], *arrays: Mapping[str, np.ndarray]) -> Any:
+    """Make the record that settings name, one of a group of `HOMES`, or refuse them as `Record.from_settings` does."""
     name = settings["name"]
     if name not in HOMES[group]:
         raise ValueError(f"there is no {group} of the name {name!r}")
-    return getattr(import_module(HOMES[group][name]), name).from_settings(settings)
+    return getattr(import_module(HOMES[group][name]), name).from_settings(settings, *arrays)
 
 
 # ---- rules
@@ -216,8 +217,8 @@ class Field:
         What it may be.
     default
         `dataclasses.MISSING` where there is none.
-    when_given
-        Whether None is left out of the settings.
+    written
+        Whether it is always in the settings, `WHEN_GIVEN` or `NEVER`.
     """
 
     name: str
@@ -228,7 +229,7 @@ class Field:
     unit: str
     usual: str
     default: Any
-    when_given: bool
+    written: object
 
     def read(self, value: Any) -> Any:
         """Return the value as the record keeps it, or refuse it with a ParameterError."""
@@ -252,7 +253,7 @@ def fields_of(record: type) -> tuple[Field, ...]:
     """Return what a class says of its settings, in their order; arrays are none."""
     if record not in _KNOWN:
         hints, helps = get_type_hints(record, include_extras=True), _helps(record)
-        given = [one for one in dataclasses.fields(record) if one.init and not is_array(hints[one.name])]
+        given = [one for one in dataclasses.fields(record) if one.init and array_type(hints[one.name]) is None]
         _KNOWN[record] = tuple(_field(one, hints[one.name], helps.get(one.name, "")) for one in given)
     return _KNOWN[record]
 
@@ -265,13 +266,9 @@ def _field(one: dataclasses.Field[Any], hint: Any, text: str) -> Field:
     kind = left[0] if len(left) == 1 else kind
     unit, usual = [*(word for word in said if isinstance(word, str)), "", ""][:2]
     rule = next((r for r in said if isinstance(r, Rule)), None) or _rule_of(kind)
+    written = next((mark for mark in said if mark is WHEN_GIVEN or mark is NEVER), None)
     default = one.default if one.default_factory is MISSING else one.default_factory()
-    return Field(one.name, text, kind, len(left) < len(types), rule, unit, usual, default, WHEN_GIVEN in said)
-
-
-def is_array(kind: Any) -> bool:
-    """Tell whether a type is that of an array, or of a tuple of arrays."""
-    return hasattr(get_args(kind)[0] if get_origin(kind) is tuple else kind, "dim_str")
+    return Field(one.name, text, kind, len(left) < len(types), rule, unit, usual, default, written)
 
 
 def _rule_of(kind: Any) -> Rule:
@@ -319,22 +316,26 @@ class Record:
         settings: dict[str, Any] = {"name": name} if any(name in group for group in HOMES.values()) else {}
         for field in fields_of(type(self)):
             value = getattr(self, field.name)
-            if value is not None or not field.when_given:
+            if field.written is None or (field.written is WHEN_GIVEN and value is not None):
                 settings[field.name] = None if value is None else field.rule.write(value)
         return settings
 
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Return what the settings do not hold: the arrays, by name."""
+        return arrays_of(self)
+
     @classmethod
-    def from_settings(cls, settings: Mapping[str, Any]) -> Self:
-        """Make the record that `settings` describes.
+    def from_settings(cls, settings: Mapping[str, Any], arrays: Mapping[str, np.ndarray] = NO_ARRAYS) -> Self:
+        """Make the record that settings and arrays describe.
 
         Raises
         ------
         KeyError, TypeError, ValueError, ParameterError
             A value is missing, or breaks its rule.
         """
-        given: dict[str, Any] = {}
+        given = read_arrays(cls, arrays)
         for field in fields_of(cls):
-            if field.name in settings or not field.when_given:
+            if field.written is None or field.name in settings:
                 stored = settings[field.name]
                 given[field.name] = None if stored is None and field.optional else field.rule.back(stored)
         made = cls(**given)

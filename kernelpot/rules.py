@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 from jaxtyping import Int
@@ -16,6 +18,41 @@ MOST_SEED = 2**32 - 1
 
 _MOST = 2**63 - 1
 _SHOWN = 120
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+
+
+def keywords(*kinds: type) -> Callable[[Callable[Arguments, Result]], Callable[Arguments, Result]]:
+    """Write the keys of TypedDicts into the signature and the docstring of a function that takes them as keywords.
+
+    The function's last parameter is ``**name: Unpack[kind]``, where `kind` is the last of `kinds` and made from the
+    others; ``**name`` in its docstring is where their texts under "Parameters" are to stand. Keywords that are neither
+    its own nor keys are refused by a TypeError that lists those that are.
+    """
+    names = dict.fromkeys(name for kind in kinds for name in kind.__annotations__)
+    text = "\n".join(inspect.cleandoc(kind.__doc__ or "").partition("----------\n")[2] for kind in kinds)
+
+    def decorate(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+        signature = inspect.signature(function)
+        *own, bundle = signature.parameters.values()
+        more = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None) for name in names]
+        signature = signature.replace(parameters=[*own, *more])
+
+        @wraps(function)
+        def checked(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+            for name in kwargs:
+                if name not in signature.parameters:
+                    raise TypeError(
+                        f"{function.__name__}() knows no parameter `{name}`; it takes {', '.join(signature.parameters)}"
+                    )
+            return function(*args, **kwargs)
+
+        checked.__doc__ = inspect.cleandoc(function.__doc__ or "").replace(f"**{bundle.name}", text)
+        checked.__signature__ = signature  # type: ignore[attr-defined]
+        return checked
+
+    return decorate
 
 
 def whole(value: object, name: str, *, least: int = 0, most: int = _MOST, usual: str = "") -> int:

@@ -77,7 +77,9 @@ def fit(options: Fit) -> None:
         "n_inducing": model.n_inducing_,
         "species": [int(z) for z in model.species_],
         "baseline_potential": model.settings()["baseline"],
-        "baseline": {str(key): value for key, value in dict(model.baseline_).items()},
+        "e0": model.e0_,
+        # The old name of e0, by atomic number, for one release.
+        "baseline": {str(z): e0 for z, e0 in zip(model.species_, model.e0_.values(), strict=True)},
         "test": scores.as_dict() if scores is not None else None,
     }
     write_json(options.json, content | ({"tuning": tuned.as_dict()} if tuned else {}))

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.spatial import cKDTree
 
-from kernelpot.errors import DataError
+from kernelpot.errors import DataError, SpeciesError
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -140,3 +140,18 @@ def _check_overlap(points: Float[np.ndarray, "points 3"], owner: Int[np.ndarray,
             f"{where}: atoms must be at least {OVERLAP} Å apart, atoms {first} and {second} (or images) "
             f"are {distances[worst]:.3g} Å apart; remove duplicated atoms, or check the cell and the units."
         )
+
+
+def check_species(structures: Sequence[Atoms], known: Sequence[int]) -> None:
+    """Refuse elements that a model has never seen, and say where they are."""
+    from ase.data import chemical_symbols
+
+    for number, atoms in enumerate(structures):
+        strange = sorted({int(z) for z in atoms.numbers} - set(known))
+        if strange and strange[0] > 0 and strange[-1] <= HEAVIEST:
+            names = ", ".join(chemical_symbols[z] for z in strange)
+            usable = ", ".join(chemical_symbols[z] for z in known)
+            raise SpeciesError(
+                f"{place(atoms, number)}: element {names} was never seen by this model (it knows {usable}); "
+                "fit with structures that contain it."
+            )

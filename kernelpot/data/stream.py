@@ -6,7 +6,7 @@ import io
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, cast, overload
 
 import numpy as np
 from jaxtyping import Int
@@ -214,3 +214,27 @@ def _read_db(path: Path, rows: Sequence[int]) -> Iterator[Atoms | None]:
             atoms: Atoms = found.toatoms()
             atoms.info.update({**found.data, **found.key_value_pairs})
             yield atoms
+
+
+def structure_list(structures: Sequence[Atoms]) -> list[Atoms]:
+    """Return the structures as a list, which must hold at least one; a `Stream` stays what it is."""
+    if hasattr(structures, "positions"):
+        raise ParameterError("`structures` must be a list of ase.Atoms, got a single one; write [atoms].")
+    if isinstance(structures, Stream):
+        # Read when it is used; every batch is checked then.
+        return cast("list[Atoms]", structures)
+    try:
+        result = list(structures)
+    except TypeError:
+        raise ParameterError(f"`structures` must be a list of ase.Atoms, got {structures!r}.") from None
+    if not result:
+        raise ParameterError(
+            "`structures` must hold at least one structure, got none; check the file or the selection."
+        )
+    for number, atoms in enumerate(result):
+        if not hasattr(atoms, "positions") or not hasattr(atoms, "cell"):
+            raise ParameterError(
+                f"`structures` must be a list of ase.Atoms, item {number} is of type {type(atoms).__name__}; "
+                "kernelpot.read makes such a list from a file."
+            )
+    return result

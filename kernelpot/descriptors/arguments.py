@@ -29,6 +29,12 @@ class Species(Rule):
             raise field.refused(f"be atomic numbers from 1 to {HEAVIEST}, such as (14,)", value)
         return tuple(sorted({int(z) for z in given}))
 
+    def back(self, stored: Any) -> Any:
+        """Refuse what is not in rising order: arrays of a file stand in the order that is written."""
+        if list(stored) != sorted(set(stored)):
+            raise ValueError(f"the species must be atomic numbers in rising order, found {stored}")
+        return stored
+
 
 def species_places(
     species: tuple[int, ...] | None, numbers: Int[np.ndarray, " atoms"], name: str

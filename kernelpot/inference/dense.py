@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from jaxtyping import Float, Int
 from scipy.linalg import LinAlgError, lapack, solve_triangular
 
-from kernelpot.errors import ParameterError
+from kernelpot.errors import DataError, ParameterError
 from kernelpot.inference.left_out import LeftOut
 from kernelpot.linalg.dense import factorise
 from kernelpot.structures.vector_kernel import mirrored
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Array = Any
 
@@ -22,8 +25,15 @@ ENTRIES = 20_000_000
 """Kernel values held at a time where rows are streamed."""
 ROUND_OFF = 1e-10
 """Jitter, as a share of the kernel's mean variance and for each sample, that round-off may ask for."""
+JITTERS = (0.0, 1e-12, 1e-10, 1e-8, 1e-6)
+"""What is added to the diagonal, in units of its mean, until a factorisation in a search succeeds."""
 INDEFINITE = 0.05
 """The largest negative eigenvalue, in the same unit, of kernels that are not positive semidefinite for certain."""
+
+NO_FACTOR = (
+    '`left_out` needs the factor of an exact process: n_inducing=None, and of a GP solver="cholesky"; or use '
+    "cross_val_predict."
+)
 
 
 class Prior(Protocol):
@@ -47,6 +57,10 @@ class Prior(Protocol):
 
 class Conditioned(Protocol):
     """A Gaussian process given labels, however it is computed: of the function itself, without the noise of a label."""
+
+    @property
+    def prior(self) -> Any:
+        """The process before, of the items that its means are sums over."""
 
     def mean(self, new: Any) -> Float[np.ndarray, "m outputs"]:
         """Return the means at new items."""
@@ -106,10 +120,40 @@ class KernelPrior:
 
 @dataclass(frozen=True, eq=False)
 class Factor:
-    """L with L Lᵀ = K, the covariance of training labels; what is above its diagonal means nothing."""
+    """L with L Lᵀ = S K S, K the covariance of training labels; what is above its diagonal means nothing."""
 
     lower: Float[Array, "n n"]
     jitter: float = 0.0  # What was added to the diagonal beside the noise
+    scale: Float[np.ndarray, " n"] | None = None  # Diagonal of S where it is not 1; 0 of a label that says nothing
+
+    @classmethod
+    def of(cls, assemble: Callable[[], Float[Tensor, "n n"]]) -> Factor:
+        """Factorise what `assemble` makes afresh for each try, of which the lower triangle is read and overwritten.
+
+        A search goes through parameters for which round-off leaves a matrix indefinite; a little jitter helps there,
+        where `steadied` would look for its cause.
+        """
+        import torch
+
+        for jitter in JITTERS:
+            matrix = assemble()
+            mean = float(matrix.diagonal().mean())
+            if not np.isfinite(mean):
+                break
+            matrix.diagonal().add_(jitter * mean)
+            if matrix.device.type == "cpu":
+                try:
+                    factorise(matrix.numpy())
+                except LinAlgError:
+                    continue
+                return cls(matrix, jitter * mean)
+            lower, code = torch.linalg.cholesky_ex(matrix)
+            if not int(code.item()):
+                return cls(lower, jitter * mean)
+        raise DataError(
+            "the kernel matrix is not positive definite; check for features or structures whose kernel overflows, or "
+            "set a larger `noise`."
+        )
 
     @classmethod
     def steadied(
@@ -154,12 +198,15 @@ class Factor:
         return cls(lower, jitter)
 
     def half(self, rhs: Float[Array, "n k"]) -> Float[Array, "n k"]:
-        """Return L⁻¹ rhs."""
-        return forward(self.lower, rhs)
+        """Return L⁻¹ S rhs."""
+        return forward(self.lower, self._scaled(rhs))
 
     def solve(self, rhs: Float[Array, "n k"]) -> Float[Array, "n k"]:
         """Return K⁻¹ rhs."""
-        return upward(self.lower, forward(self.lower, rhs))
+        return self._scaled(upward(self.lower, self.half(rhs)))
+
+    def _scaled(self, rhs: Float[Array, "n k"]) -> Float[Array, "n k"]:
+        return rhs if self.scale is None else self.scale[:, None] * rhs
 
     def explained(self, rhs: Float[Array, "n k"]) -> Float[Array, " k"]:
         """Return bᵀK⁻¹b of each column b."""
@@ -170,13 +217,45 @@ class Factor:
         half = self.half(rhs)
         return half.T @ half
 
+    def inverse(self, *, overwrite: bool = False) -> Float[Array, "n n"]:
+        """Return the lower triangle of (S K S)⁻¹, on a CPU in the place of L where that may be overwritten."""
+        if isinstance(self.lower, np.ndarray):
+            return lapack.dpotri(self.lower, lower=1, overwrite_c=overwrite)[0]
+        import torch
+
+        if self.lower.device.type == "cpu":
+            # A row-major lower triangle is LAPACK's upper one.
+            held = self.lower if overwrite else self.lower.clone()
+            return torch.from_numpy(lapack.dpotri(held.numpy().T, lower=0, overwrite_c=1)[0].T)
+        return torch.cholesky_inverse(self.lower)
+
+    def log_determinant(self) -> float:
+        """Return log |S K S|."""
+        diagonal = self.lower.diagonal()
+        return 2.0 * float((np.log(diagonal) if isinstance(diagonal, np.ndarray) else diagonal.log()).sum())
+
+
+class System(Protocol):
+    """What solves with the covariance K of training labels."""
+
+    @property
+    def jitter(self) -> float:
+        """What was added to the diagonal beside the noise."""
+
+    def solve(self, rhs: Float[Array, "n k"]) -> Float[Array, "n k"]:
+        """Return K⁻¹ rhs."""
+
+    def explained(self, rhs: Float[Array, "n k"]) -> Float[Array, " k"]:
+        """Return bᵀK⁻¹b of each column b."""
+
+    def gram(self, rhs: Float[Array, "n k"]) -> Float[Array, "k k"]:
+        """Return rhsᵀ K⁻¹ rhs."""
+
     def inverse(self) -> Float[Array, "n n"]:
-        """Return the lower triangle of K⁻¹; what is above it means nothing."""
-        return lapack.dpotri(self.lower, lower=1)[0]
+        """Return the lower triangle of K⁻¹."""
 
     def log_determinant(self) -> float:
         """Return log |K|."""
-        return 2.0 * float(np.log(self.lower.diagonal()).sum())
 
 
 class Exact:
@@ -189,7 +268,7 @@ class Exact:
     def __init__(
         self,
         prior: Prior,
-        system: Factor | Callable[[], Factor],
+        system: System | Callable[[], System],
         *,
         labels: Float[Array, "n outputs"] | None = None,
         dual: Float[Array, "n outputs"] | None = None,
@@ -198,7 +277,7 @@ class Exact:
         self.dual = self.system.solve(labels) if dual is None else dual
 
     @cached_property
-    def system(self) -> Factor:
+    def system(self) -> System:
         """What solves with the covariance of the labels."""
         return self._system() if callable(self._system) else self._system
 
@@ -226,21 +305,34 @@ class Exact:
         if folds is None:
             precision = host(inverse.diagonal())
             return LeftOut.one_by_one(dual / precision[:, None], 1.0 / precision)
-        inverse, error, variance = host(inverse), np.empty_like(dual), np.empty(len(dual))
-        for number in np.unique(folds):
-            fold = np.flatnonzero(folds == number)
-            block = mirrored(inverse[np.ix_(fold, fold)])
-            error[fold], variance[fold] = np.linalg.solve(block, dual[fold]), np.linalg.inv(block).diagonal()
-        return LeftOut(error, variance, folds, np.ones(len(folds), dtype=np.int64))
+        return in_folds(host(inverse), dual, folds)
 
     def log_evidence(self) -> float:
         """Return the log marginal likelihood (alg. 2.1, line 7)."""
-        n, outputs = self.dual.shape
-        if self._labels is None:
-            fit = float(np.square(np.tril(self.system.lower).T @ self.dual).sum())
-        else:
-            fit = float((self._labels * self.dual).sum())
-        return -0.5 * fit - 0.5 * outputs * (self.system.log_determinant() + n * float(np.log(2.0 * np.pi)))
+        labels = self._labels
+        if labels is None and isinstance(self.system, Factor):
+            lower = np.tril(self.system.lower)
+            labels = lower @ (lower.T @ self.dual)
+        return log_density(self.system, self.dual, labels)
+
+
+def log_density(system: System, dual: Float[Array, "n outputs"], labels: Float[Array, "n outputs"]) -> float:
+    """Return the sum over outputs of log N(labels | 0, K), where `dual` is K⁻¹ labels."""
+    n, outputs = labels.shape
+    volume = system.log_determinant() + n * float(np.log(2.0 * np.pi))
+    return -0.5 * float((labels * dual).sum()) - 0.5 * outputs * volume
+
+
+def in_folds(
+    inverse: Float[np.ndarray, "n n"], dual: Float[np.ndarray, "n outputs"], folds: Int[np.ndarray, " n"]
+) -> LeftOut:
+    """Return errors of labels given those of other folds, from the lower triangle of K⁻¹ and K⁻¹ labels."""
+    error, variance = np.empty_like(dual), np.empty(len(dual))
+    for number in np.unique(folds):
+        fold = np.flatnonzero(folds == number)
+        block = mirrored(inverse[np.ix_(fold, fold)])
+        error[fold], variance[fold] = np.linalg.solve(block, dual[fold]), np.linalg.inv(block).diagonal()
+    return LeftOut(error, variance, folds, np.ones(len(folds), dtype=np.int64))
 
 
 def host(values: Array) -> np.ndarray:
@@ -250,17 +342,27 @@ def host(values: Array) -> np.ndarray:
 
 def forward(lower: Float[Array, "n n"], rhs: Float[Array, "n k"]) -> Float[Array, "n k"]:
     """Return L⁻¹ rhs."""
-    return solve_triangular(lower, rhs, lower=True, check_finite=False)
+    if isinstance(lower, np.ndarray):
+        return solve_triangular(lower, rhs, lower=True, check_finite=False)
+    import torch
+
+    return torch.linalg.solve_triangular(lower, rhs, upper=False)
 
 
 def upward(lower: Float[Array, "n n"], rhs: Float[Array, "n k"]) -> Float[Array, "n k"]:
     """Return L⁻ᵀ rhs."""
-    return solve_triangular(lower, rhs, lower=True, trans="T", check_finite=False)
+    if isinstance(lower, np.ndarray):
+        return solve_triangular(lower, rhs, lower=True, trans="T", check_finite=False)
+    import torch
+
+    return torch.linalg.solve_triangular(lower.mT, rhs, upper=True)
 
 
 def squares(columns: Float[Array, "n k"]) -> Float[Array, " k"]:
     """Return the sum of the squares of each column."""
-    return np.einsum("nk,nk->k", columns, columns)
+    if isinstance(columns, np.ndarray):
+        return np.einsum("nk,nk->k", columns, columns)
+    return columns.square().sum(0)
 
 
 def smallest_eigenvalue(kernel: Float[np.ndarray, "n n"]) -> float:

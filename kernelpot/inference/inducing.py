@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 
 from kernelpot.errors import ParameterError
 from kernelpot.inference.dense import (
+    NO_FACTOR,
     Array,
     KernelPrior,
     Prior,
@@ -90,7 +91,7 @@ class Inducing:
     def left_out(self, folds: Int[np.ndarray, " n"] | None = None) -> LeftOut:
         """Return the errors of labels given all others, with variances of labels; inducing items stay."""
         if folds is not None or self.residual is None or self.variance_left is None:
-            raise ParameterError("`leave_out` needs an exact fit; set n_inducing=None, or use cross_val_predict.")
+            raise ParameterError(NO_FACTOR)
         return LeftOut.one_by_one(self.residual, self.variance_left)
 
     def log_evidence(self) -> float:

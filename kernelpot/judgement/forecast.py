@@ -9,17 +9,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from kernelpot.data.check import check_species
 from kernelpot.data.labels import resolve
 from kernelpot.data.noise import KINDS
-from kernelpot.design.advice.expected import UNITS, ErrorsByKind, row_variances
-from kernelpot.design.duplicates import duplicates
-from kernelpot.design.information import Information
-from kernelpot.design.precision import Precision
-from kernelpot.design.select import select
+from kernelpot.data.stream import structure_list
+from kernelpot.design.advice.findings import ErrorsByKind
+from kernelpot.design.choice import UNITS
+from kernelpot.design.information import Information, duplicates
+from kernelpot.design.precision import Precision, row_variances
+from kernelpot.design.problem import select
 from kernelpot.errors import LabelError, ParameterError
 from kernelpot.features.information import make_information
 from kernelpot.judgement.pilot import Pilot, read_blocks, without_baseline
-from kernelpot.potentials.arguments import check_species, structure_list
 from kernelpot.potentials.baselines.given import less_baseline
 from kernelpot.potentials.fitting import require_labels
 from kernelpot.rules import numbers

@@ -191,7 +191,7 @@ def read_blocks(
     none = np.zeros(len(features.species))
 
     def of(s: int) -> Blocks:
-        rows = labelled_rows(features, structures[s : s + 1], labels.take([s]), kinds=kinds, baseline=none)
+        rows = labelled_rows(features, structures[s : s + 1], labels.take([s]), kinds=kinds, e0=none)
         return {
             kind: scale_rows(whiten_columns(features, block), features.n_weights, noise.sigma(kind), amplitude)
             for kind, block in rows.items()

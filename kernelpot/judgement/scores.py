@@ -11,12 +11,11 @@ from jaxtyping import Bool, Float, Int
 
 from kernelpot.data.check import place
 from kernelpot.data.labels import Labels, resolve
+from kernelpot.data.stream import structure_list
 from kernelpot.errors import LabelError
-from kernelpot.potentials.arguments import require_potential, structure_list
-from kernelpot.potentials.prediction import Prediction, Predictor
-from kernelpot.potentials.residuals import Residuals, residuals_of
-from kernelpot.potentials.shape import NORMAL, ONE, Shape
-from kernelpot.potentials.summary import UNITS
+from kernelpot.potentials.calibration import NORMAL, ONE, Residuals, Shape
+from kernelpot.potentials.prediction import Prediction, Predictor, require_potential, residuals_of
+from kernelpot.units import MILLI
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -124,7 +123,7 @@ class Scores:
         lines = [head.rstrip()]
         for name, kinds in [("all", self.overall), *self.groups.items()]:
             for kind, s in kinds.items():
-                unit, scale = UNITS[kind]
+                unit, scale = MILLI[kind], 1e3
                 numbers = "".join(f"{scale * v:>10.2f}" for v in (s.mae, s.rmse, s.worst))
                 inside = "".join(
                     "        " if np.isnan(v) else f"{100 * v:>7.1f}%" for v in (s.coverage_68, s.coverage_95)
@@ -178,7 +177,7 @@ def score(prediction: Prediction, labels: Labels, groups: Sequence[str], names: 
     overall, named = _compared(
         residuals, groups, lambda kind, r, silent: KindScore.of(r, silent, prediction.shape.get(kind, NORMAL))
     )
-    worst = {kind: names[int(r.structure[np.abs(r.error).argmax()])] for kind, r in residuals.items()}
+    worst = {kind: names[int(r.witness[np.abs(r.error).argmax()])] for kind, r in residuals.items()}
     return Scores(overall, named if len(named) > 1 else {}, len(labels), worst)
 
 
@@ -194,7 +193,7 @@ def _compared(
     silent = {kind: r.silent for kind, r in residuals.items()}
 
     def of(members: Bool[np.ndarray, " structures"]) -> dict[str, Judged]:
-        here = {kind: members[r.structure] for kind, r in residuals.items()}
+        here = {kind: members[r.witness] for kind, r in residuals.items()}
         found = {
             kind: judge(kind, r.take(here[kind]), silent[kind][here[kind]])
             for kind, r in residuals.items()
@@ -283,7 +282,7 @@ class KindReliability:
     def of(cls, whole: Residuals, silent: Bool[np.ndarray, " n"], shape: Shape, seed: int) -> KindReliability:
         """Judge one kind by its labels that are not `silent`, of which there must be any."""
         r = whole.take(~silent)
-        members, structure = np.unique(r.structure, return_inverse=True)
+        members, structure = np.unique(r.witness, return_inverse=True)
         # How often each structure is drawn in each resample.
         resamples = np.zeros((0, 1), dtype=np.int64)
         if len(members) > 1:
@@ -397,7 +396,7 @@ def _labelled(
     require_potential(model)
     structures = structure_list(structures)
     labels = resolve(structures, keys)
-    if not any(labels.present(kind).any() for kind in UNITS):
+    if not any(labels.present(kind).any() for kind in MILLI):
         raise LabelError(f"{what} needs labels, found none; name them with keys={{'energy': ..., 'forces': ...}}.")
     return structures, labels
 

@@ -11,22 +11,16 @@ from kernelpot.archive import DAMAGE, read_archive, write_archive
 from kernelpot.data.noise import KINDS, Noise
 from kernelpot.errors import ModelFileError, ParameterError, StoreError
 from kernelpot.features.feature_map import FeatureMap
-from kernelpot.features.rebuild import feature_map_of
 from kernelpot.linalg.store import digest
 from kernelpot.potentials.sparse_gp import SparseGP
 from kernelpot.potentials.terms import Term
+from kernelpot.record import record_of
 
 FORMAT, VERSION = "kernelpot-space", 2
 
 
 def settings_of(space: SparseGP) -> dict[str, Any]:
-    """Return what fixes the rows of a prepared model, arrays apart, as JSON values.
-
-    Raises
-    ------
-    NotFittedError
-        The inducing environments are not fixed yet.
-    """
+    """Return what fixes the rows of a prepared model, arrays apart, as JSON values."""
     features = features_of(space)
     _, noise, amplitude = space.plan()
     return {
@@ -95,7 +89,7 @@ def load_space(path: str | Path) -> SparseGP:
 
 
 def _rebuild(settings: dict[str, Any], arrays: dict[str, np.ndarray]) -> SparseGP:
-    features = feature_map_of(settings["features"], arrays)
+    features = record_of("feature map", settings["features"], arrays)
     terms = [Term.from_settings(term) for term in settings["terms"]]
     amplitude = float(settings["amplitude"])
     if not np.isfinite(amplitude) or amplitude <= 0.0:

@@ -8,14 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from kernelpot.archive import DAMAGE, Archive, damaged, write_archive
+from kernelpot.archive import DAMAGE, LARGEST, Archive, arrays_of, check_numbers, damaged, read_arrays, write_archive
 from kernelpot.data.noise import KINDS, Noise
-from kernelpot.features.feature_map import FeatureMap
-from kernelpot.features.rebuild import check_array, feature_map_of
 from kernelpot.linalg.factor import Posterior
+from kernelpot.potentials.calibration import Calibration, Shape
 from kernelpot.potentials.extrapolation import Seen
-from kernelpot.potentials.fitted import Calibration, Fitted
-from kernelpot.potentials.shape import Shape
+from kernelpot.potentials.fitted import Fitted
+from kernelpot.record import record_of
 
 FORMAT = "kernelpot-sparse-gp"
 VERSION = 2
@@ -66,19 +65,29 @@ def _arrays(state: Fitted) -> dict[str, np.ndarray]:
     arrays = {
         "factor": state.posterior.factor,
         "target": state.posterior.target,
-        "baseline": state.baseline,
+        "baseline": state.e0_centre,
         "e0_factor": state.e0_factor,
     }
-    if state.seen is not None:
-        arrays |= {"seen_factor": state.seen.factor, "seen_reference": state.seen.reference}
-    return arrays | state.features.arrays()
+    seen = {} if state.seen is None else arrays_of(state.seen, "seen_")
+    return arrays | seen | state.features.arrays()
 
 
 def _rebuild(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> tuple[dict[str, Any], Fitted]:
     settings, facts = dict(header["model"]), header["fit"]
-    features = feature_map_of(facts["features"], arrays)
-    posterior = Posterior(arrays["factor"], arrays["target"], _number("misfit", facts["misfit"]))
-    _check_arrays(features, posterior, arrays["baseline"], arrays["e0_factor"])
+    features = record_of("feature map", facts["features"], arrays)
+    n, d = len(features.species), features.n_weights
+    posterior = Posterior(**read_arrays(Posterior, arrays, d=d + n), misfit=_number("misfit", facts["misfit"]))
+    check_numbers("baseline", arrays["baseline"], (n,))
+    check_numbers("e0_factor", arrays["e0_factor"], (len(arrays["e0_factor"]), n + 1))
+    if not (np.diag(posterior.factor) > 0).all():
+        raise ValueError("the posterior's factor is singular")
+    seen = None
+    # Files of before there was a record of training environments have none.
+    if facts.get("seen_noise") is not None:
+        noise = _number("seen_noise", facts["seen_noise"], positive=True)
+        seen = Seen(**read_arrays(Seen, arrays, "seen_", d=d, species=n), noise=noise)
+        if not (np.diag(seen.factor) > 0).all() or not (seen.reference > 0).all():
+            raise ValueError("the record of training environments is not one")
     calibration = Calibration(_numbers(facts["factor"]), _numbers(facts["label_noise"]), _shapes(facts["shape"]))
     if set(calibration.factor) != set(calibration.noise):
         raise ValueError("factors and noises of labels must be of the same kinds")
@@ -93,23 +102,9 @@ def _rebuild(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> tuple[dic
         calibration,
         _numbers(facts["cross_validation"]),
         n_labels,
-        seen=_seen(facts, arrays, features),
+        seen=seen,
     )
     return settings, state
-
-
-def _seen(facts: Mapping[str, Any], arrays: Mapping[str, np.ndarray], features: FeatureMap) -> Seen | None:
-    """Return the record of training environments; files of before there was one have none."""
-    if facts.get("seen_noise") is None:
-        return None
-    seen = Seen(
-        arrays["seen_factor"], arrays["seen_reference"], _number("seen_noise", facts["seen_noise"], positive=True)
-    )
-    check_array("seen_factor", seen.factor, (features.n_weights, features.n_weights))
-    check_array("seen_reference", seen.reference, (len(features.species),))
-    if not (np.diag(seen.factor) > 0).all() or not (seen.reference > 0).all():
-        raise ValueError("the record of training environments is not one")
-    return seen
 
 
 def _numbers(table: Mapping[str, Any]) -> dict[str, float]:
@@ -127,18 +122,6 @@ def _shapes(table: Mapping[str, Any]) -> dict[str, Shape]:
 def _number(name: str, value: Any, *, positive: bool = False) -> float:
     result = float(value)
     # A square of it must still be a number.
-    if not 0.0 <= result <= 1e150 or (positive and result == 0.0):
+    if not 0.0 <= result <= LARGEST or (positive and result == 0.0):
         raise ValueError(f"{name} in the header must be finite, not negative and not huge, found {result}")
     return result
-
-
-def _check_arrays(features: FeatureMap, posterior: Posterior, baseline: np.ndarray, e0_factor: np.ndarray) -> None:
-    """Refuse arrays whose shapes, types or values cannot belong together."""
-    n = len(features.species)
-    d = features.n_weights + n
-    check_array("factor", posterior.factor, (d, d))
-    check_array("target", posterior.target, (d,))
-    check_array("baseline", baseline, (n,))
-    check_array("e0_factor", e0_factor, (len(e0_factor), n + 1))
-    if not (np.diag(posterior.factor) > 0).all():
-        raise ValueError("the posterior's factor is singular")

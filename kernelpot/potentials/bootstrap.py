@@ -10,17 +10,18 @@ import numpy as np
 from jaxtyping import Float
 
 from kernelpot.data.batch import Batch
+from kernelpot.data.check import check_species
 from kernelpot.data.labels import resolve
+from kernelpot.data.stream import structure_list
 from kernelpot.errors import NotFittedError, ParameterError
 from kernelpot.features.inducing import chunks, mean_vectors
 from kernelpot.linalg.factor import Posterior, RowSink
 from kernelpot.linalg.subsets import equal_vectors
-from kernelpot.potentials.arguments import check_species, structure_list
 from kernelpot.potentials.baselines.given import less_baseline
-from kernelpot.potentials.fitted import Fitted, Mean
-from kernelpot.potentials.prediction import Prediction, Spread
-from kernelpot.potentials.sparse_gp import ATOMS_PER_PREDICTION, SparseGP
-from kernelpot.potentials.training import ATOMS_PER_BATCH, labelled_rows, owners, scale_rows, whiten_columns
+from kernelpot.potentials.fitted import ATOMS_PER_PREDICTION, Fitted
+from kernelpot.potentials.prediction import Mean, Prediction, Spread
+from kernelpot.potentials.sparse_gp import SparseGP
+from kernelpot.potentials.training import ATOMS_PER_BATCH, owners
 from kernelpot.progress import track
 from kernelpot.run import one_blas, ordered
 
@@ -70,35 +71,28 @@ class Bootstrap:
 
     @one_blas()
     def _resample(self, structures: list[Atoms], keys: Mapping[str, str | None] | None) -> list[Fitted]:
-        state = self.model._state()
-        labels = less_baseline(state.reference, structures, resolve(structures, keys), tuple(state.n_labels))
+        state = self.model.state
+        kinds = tuple(state.n_labels)
+        labels = less_baseline(state.baseline, structures, resolve(structures, keys), kinds)
         groups = equal_vectors(mean_vectors(state.features.descriptor, structures), labels.n_atoms)
         weights = draws(groups, self.n_members, self.seed)
-        features, kinds = state.features, tuple(state.n_labels)
         d = len(state.posterior.target)
         sinks = [RowSink(d + 1) for _ in range(self.n_members)]
 
-        def rows_of(piece: tuple[int, int]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-            members = list(range(*piece))
-            part, here = [structures[k] for k in members], labels.take(members)
-            found = labelled_rows(features, part, here, kinds=kinds, baseline=state.baseline)
-            scaled = {
-                kind: scale_rows(
-                    whiten_columns(features, block), features.n_weights, state.noise.sigma(kind), state.amplitude
-                )
-                for kind, block in found.items()
-            }
-            return {kind: (block, piece[0] + owners(part, here, kind)) for kind, block in scaled.items()}
+        def rows_of(piece: tuple[int, int]) -> list[tuple[np.ndarray, np.ndarray]]:
+            part, here = structures[slice(*piece)], labels.take(list(range(*piece)))
+            found = state.rows(part, here)
+            return [(block, piece[0] + owners(part, here, kind)) for kind, block in found.items()]
 
         pieces = list(chunks(structures, ATOMS_PER_BATCH))
         for blocks in ordered(rows_of, track(pieces, "bootstrap")):
-            for block, owner in blocks.values():
+            for block, owner in blocks:
                 for sink, weight in zip(sinks, weights, strict=True):
                     drawn = weight[owner] > 0.0
                     sink.append(np.sqrt(weight[owner][drawn])[:, None] * block[drawn])
         prior = Posterior.prior(d)
         # A baseline is the same for all members: their spread does not need it.
-        return [replace(state, posterior=prior.condition([sink.factor()]), reference=None) for sink in sinks]
+        return [replace(state, posterior=prior.condition([sink.factor()]), baseline=None) for sink in sinks]
 
     def predict(self, structures: Sequence[Atoms], *, uncertainty: bool = True) -> Prediction:
         """Predict as the model does; standard deviations are the spread of the members.
@@ -118,7 +112,7 @@ class Bootstrap:
         mean = self.model.predict(structures, uncertainty=False)
         if not uncertainty:
             return mean
-        state = self.model._state()
+        state = self.model.state
         check_species(structures, state.features.species)
 
         def part(piece: tuple[int, int]) -> Spread:

@@ -87,7 +87,7 @@ def _potential(archive: Archive, baseline: object, device: str | None, precision
             f"{path}: the model's settings were altered ({type(error).__name__}: {error}); fit again."
         ) from None
     model.baseline = matched(found, baseline, path)
-    state = replace(state, reference=model.baseline)
+    state = replace(state, baseline=model.baseline)
     model.fitted_ = state
     model.features_ = state.features if prepared else None
     return model if device is None and precision == "float64" else model.to(device, precision=precision)

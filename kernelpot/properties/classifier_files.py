@@ -11,8 +11,7 @@ import numpy as np
 
 from kernelpot.archive import Archive, check_numbers, write_archive
 from kernelpot.errors import ModelFileError
-from kernelpot.inference.class_evidence import matrix
-from kernelpot.inference.laplace import mode_of
+from kernelpot.inference.laplace import Laplace, matrix, mode_of
 from kernelpot.properties.gp_inputs import structure_kernels
 from kernelpot.properties.inputs import checked_label
 from kernelpot.properties.prior_files import prior_from, prior_parts, rebuilt
@@ -40,7 +39,7 @@ def write_classifier(model: Any, path: str | Path, label: str | None) -> None:
         "n_evaluations": int(model.n_evaluations_),
         "label": label,
     }
-    arrays["slopes"] = np.stack([mode.slope for mode in model._modes], axis=1)
+    arrays["slopes"] = np.stack([mode.slope for mode in model.posterior_.modes], axis=1)
     write_archive(path, FORMAT, VERSION, header, arrays)
 
 
@@ -65,7 +64,7 @@ def _made(kind: Callable[..., Any], archive: Archive, kernel: Any) -> Any:
     if not structure_kernels(kernel):
         model.n_features_in_ = archive.arrays["x"].shape[1]
     values = matrix(prior.covariance)
-    model._modes = [mode_of(values, slope) for slope in slopes.T]
+    model.posterior_ = Laplace(prior.covariance, [mode_of(values, slope) for slope in slopes.T])
     model.n_evaluations_ = whole(header["n_evaluations"], "n_evaluations")
     model.label_ = checked_label(header["label"])
     return model

@@ -33,7 +33,7 @@ STATES = {
 
 def write_ridge(path: str | Path, model: Any, label: str | None) -> None:
     """Write a fitted `KernelRidge` with the name of its property; the file appears whole or not at all."""
-    state = model.state_
+    state: Any = model.state_
     name = "exact" if isinstance(state, Exact) else "inducing"
     header = {
         "model": {
@@ -56,7 +56,7 @@ def write_ridge(path: str | Path, model: Any, label: str | None) -> None:
             "label": label,
         },
     }
-    if isinstance(state, Exact):
+    if name == "exact":
         arrays = {"state_factor": state.system.lower, "state_dual": state.dual}
     else:
         arrays = {f"state_{part}": getattr(state, part) for part in STATES[name]}

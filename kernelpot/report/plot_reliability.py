@@ -8,8 +8,8 @@ import numpy as np
 
 from kernelpot.errors import ParameterError
 from kernelpot.judgement.scores import KindReliability, Reliability
-from kernelpot.potentials.summary import UNITS
 from kernelpot.report.plots import ACCENT, HAIR, INK, QUIET, SECOND, light_grid, picture, plain_log
+from kernelpot.units import MILLI
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -64,7 +64,7 @@ def _coverage(axes: Axes, kinds: dict[str, KindReliability]) -> None:
 
 
 def _growth(axes: Axes, kind: str, known: KindReliability) -> None:
-    unit, scale = UNITS[kind]
+    unit, scale = MILLI[kind], 1e3
     title = kind.capitalize()
     if np.isfinite(known.rank):
         title += f": rank {known.rank:.2f}, ceiling {known.ceiling:.2f}"

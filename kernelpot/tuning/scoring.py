@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, Annotated, TypedDict
 
 import numpy as np
 from jaxtyping import Int
@@ -22,7 +22,7 @@ from kernelpot.linalg.subsets import equal_vectors
 from kernelpot.potentials.noise_search import ROUNDING
 from kernelpot.potentials.sparse_gp import SparseGP
 from kernelpot.progress import shown
-from kernelpot.rules import whole
+from kernelpot.record import OneOf, Record, Whole
 from kernelpot.tuning.halving import Settings, Trial
 
 if TYPE_CHECKING:
@@ -49,8 +49,6 @@ TIMED_ATOMS = 400
 
 COST_POWER = 0.7
 """Guessed growth of a fit's time with the number of inducing environments."""
-
-OBJECTIVES = ("cv", "groups")
 
 FEWEST = 40
 """Structures of the smallest part, where there are as many: fewer rank settings by chance."""
@@ -117,7 +115,7 @@ def joining(
 
 
 class FitOptions(TypedDict, total=False):
-    """How `tune` fits candidates and scores them, beside what `HowToFit` always needs."""
+    """How `tune` may be told to fit and score candidates."""
 
     objective: str
     n_inducing: int
@@ -126,22 +124,18 @@ class FitOptions(TypedDict, total=False):
 
 
 @dataclass(frozen=True)
-class HowToFit:
-    """How candidates are fitted and scored."""
+class HowToFit(Record):
+    """How candidates are fitted and scored: names of labels, what makes everything repeatable, and `FitOptions`."""
 
-    keys: Mapping[str, str | None] | None  # keys, seed: Names of labels, and what makes everything repeatable
-    seed: int
-    objective: str = "cv"  # "cv" or "groups"
-    n_inducing: int = 500  # Inducing environments on the last rung, where settings do not say
-    max_inducing: int = 2000  # Most inducing environments beyond the last rung
-    n_folds: int = 8  # Folds, for "cv"
+    keys: Mapping[str, str | None] | None
+    seed: Annotated[int, Whole()]
+    objective: Annotated[str, OneOf(("cv", "groups"))] = "cv"
+    n_inducing: Annotated[int, Whole(1)] = 500  # on the last rung, where settings do not say
+    max_inducing: Annotated[int, Whole(1)] = 2000  # beyond the last rung
+    n_folds: Annotated[int, Whole(2)] = 8
 
-    def __post_init__(self) -> None:
-        """Check what breaks a rule."""
-        if self.objective not in OBJECTIVES:
-            raise ParameterError(f'`objective` must be "cv" or "groups", got {self.objective!r}.')
-        for name, least in (("n_inducing", 1), ("max_inducing", 1), ("n_folds", 2), ("seed", 0)):
-            object.__setattr__(self, name, whole(getattr(self, name), name, least=least))
+    def check(self) -> None:
+        """Compare the two numbers of inducing environments."""
         if self.max_inducing < self.n_inducing:
             raise ParameterError(
                 f"`max_inducing` must be at least `n_inducing`, {self.n_inducing}, got {self.max_inducing}."

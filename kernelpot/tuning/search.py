@@ -17,9 +17,9 @@ import numpy as np
 from kernelpot.archive import replacing
 from kernelpot.data.check import validate
 from kernelpot.data.labels import Labels, resolve
+from kernelpot.data.stream import structure_list
 from kernelpot.descriptors.soap.definition import SOAP
 from kernelpot.errors import ParameterError
-from kernelpot.potentials.arguments import structure_list
 from kernelpot.potentials.baselines import Baseline
 from kernelpot.potentials.baselines.given import as_baseline
 from kernelpot.potentials.fitting import require_labels

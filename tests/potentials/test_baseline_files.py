@@ -125,7 +125,7 @@ class Own:
 def test_a_baseline_of_ones_own(tmp_path):
     model, plain = potentials.model(20, baseline=Own()).fit(TRAIN), potentials.model(20).fit(TRAIN)
     np.testing.assert_allclose(model.predict(TEST).energy, plain.predict(TEST).energy, atol=1e-7)
-    assert model.baseline_[29] == pytest.approx(plain.baseline_[29] - 7.0, abs=1e-7)
+    assert model.e0_["Cu"] == pytest.approx(plain.e0_["Cu"] - 7.0, abs=1e-7)
     model.save(tmp_path / "own.kp")
     with pytest.raises(ModelFileError, match="the baseline 'seven'"):
         kp.load(tmp_path / "own.kp")

@@ -79,7 +79,7 @@ def test_predictions_equal_those_of_a_fit_to_the_difference_by_hand(pair):
     for name in ("energy_std", "stress_std"):
         np.testing.assert_allclose(getattr(found, name), getattr(by_hand, name), rtol=1e-9)
     np.testing.assert_allclose(np.concatenate(found.forces_std), np.concatenate(by_hand.forces_std), rtol=1e-9)
-    assert model.baseline_ == pytest.approx(bare.baseline_, abs=1e-9)
+    assert model.e0_ == pytest.approx(bare.e0_, abs=1e-9)
     for kind, value in model.cross_validation_.items():
         assert value == pytest.approx(bare.cross_validation_[kind], rel=1e-9)
 
@@ -122,7 +122,7 @@ def test_nothing_is_left_to_learn_where_the_baseline_made_the_labels(calculator)
     np.testing.assert_allclose(found.energy, [a.get_potential_energy() for a in truth], atol=1e-9)
     np.testing.assert_allclose(np.concatenate(found.forces), np.concatenate([a.get_forces() for a in truth]), atol=1e-9)
     np.testing.assert_allclose(found.stress, [a.get_stress() for a in truth], atol=1e-10)
-    assert list(model.baseline_.values()) == pytest.approx([0.0, 0.0], abs=1e-9)
+    assert list(model.e0_.values()) == pytest.approx([0.0, 0.0], abs=1e-9)
     local = np.concatenate(found.local_energy)
     if "energies" in calculator().implemented_properties:
         np.testing.assert_allclose(local, np.concatenate([energies_of(calculator(), a) for a in truth]), atol=1e-9)
@@ -140,7 +140,7 @@ def test_conditioning_equals_refitting(pair):
     first, second = TRAIN[:5], TRAIN[5:]
     # The calibration and the folds are those of the first fit; means and posterior those of all.
     grown = prepared.fit(first).condition(second)
-    whole = prepared._clone()
+    whole = prepared._copy()
     whole.features_ = prepared.features_
     whole.fit(TRAIN)
     one, two = grown.predict(TEST), whole.predict(TEST)

@@ -13,8 +13,9 @@ import kernelpot as kp
 from kernelpot.data.labels import resolve
 from kernelpot.errors import LabelError, NotFittedError, ParameterError
 from kernelpot.features.folds import folds
-from kernelpot.potentials.left_out import TrainingSet, predict_left_out
-from kernelpot.potentials.residuals import residuals_of
+from kernelpot.potentials.leaving import predict_left_out
+from kernelpot.potentials.prediction import residuals_of
+from kernelpot.potentials.training import TrainingSet
 from tests import potentials
 from tests import structures as make
 

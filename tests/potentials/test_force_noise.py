@@ -47,16 +47,19 @@ def test_left_out_errors_are_those_of_conditioning_on_all_others(structures):
     noise = kp.Noise(energy=2e-3, forces=3e-2)
     errors = found.left_out(noise)
     covariance = found.prior + np.diag(found.variance(noise))
-    energies, forces = [], []
-    for s, energy, components in found.members:
-        own = np.concatenate([energy, components])
-        rest = np.setdiff1d(np.arange(len(covariance)), own)
-        known = np.linalg.solve(covariance[np.ix_(rest, rest)], found.targets[rest])
-        error = found.targets[own] - covariance[np.ix_(own, rest)] @ known
-        energies += (error[: len(energy)] / len(structures[s])).tolist()
-        forces += error[len(energy) :].tolist()
-    np.testing.assert_allclose(errors["energy"], energies, rtol=1e-6, atol=1e-9)
-    np.testing.assert_allclose(errors["forces"], forces, rtol=1e-6, atol=1e-9)
+    error, variance = np.empty(len(covariance)), np.empty(len(covariance))
+    for s in np.unique(found.structure):
+        own, rest = np.flatnonzero(found.structure == s), np.flatnonzero(found.structure != s)
+        weights = np.linalg.solve(covariance[np.ix_(rest, rest)], covariance[np.ix_(rest, own)])
+        error[own] = found.targets[own] - found.targets[rest] @ weights
+        variance[own] = np.diag(covariance)[own] - np.sum(covariance[np.ix_(rest, own)] * weights, axis=0)
+    n = found.layout.n_energies
+    atoms = np.array([len(structures[s]) for s in found.structure[:n]])
+    np.testing.assert_allclose(errors["energy"].error, error[:n] / atoms, rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose(errors["forces"].error, error[n:], rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose(errors["energy"].variance, variance[:n] / atoms**2, rtol=1e-5)
+    np.testing.assert_allclose(errors["forces"].variance, variance[n:], rtol=1e-5)
+    assert errors["forces"].noisy
 
 
 @one_blas()
@@ -66,7 +69,7 @@ def test_the_choice_is_as_good_as_any_near_it():
     found = system_of(structures)
 
     def score(noise):
-        return sum(np.log(np.sqrt(np.mean(e**2))) for e in found.left_out(noise).values())
+        return sum(np.log(left.rmse) for left in found.left_out(noise).values())
 
     chosen = model.noise_
     assert chosen.stress is None
@@ -102,7 +105,9 @@ def test_a_part_of_the_structures_decides(monkeypatch):
     whole = kp.ForceRidge(SOAP, kp.Gaussian(0.5), noise="cv").fit(structures)
     sizes = []
     plain = System.left_out
-    monkeypatch.setattr(System, "left_out", lambda self, noise: sizes.append(len(self.members)) or plain(self, noise))
+    monkeypatch.setattr(
+        System, "left_out", lambda self, noise: sizes.append(len(self.structures)) or plain(self, noise)
+    )
     monkeypatch.setattr(force_noise, "MOST_LABELS", 150)
     part = kp.ForceRidge(SOAP, kp.Gaussian(0.5), noise="cv").fit(structures)
     assert set(sizes) == {5}

@@ -11,7 +11,7 @@ import kernelpot as kp
 from kernelpot.data.labels import resolve
 from kernelpot.data.noise import Noise
 from kernelpot.errors import DataError, ParameterError
-from kernelpot.potentials import distributed
+from kernelpot.potentials import training
 from tests import structures as make
 from tests.potentials import NOISE, small_soap
 
@@ -114,8 +114,8 @@ def test_what_cannot_be_streamed_is_refused(tmp_path):
 
 def test_factors_by_tasks_equal_those_of_one_pass(monkeypatch):
     # Small tasks, so that triangles are merged over several rounds; the workers' code runs here.
-    monkeypatch.setattr(distributed, "ATOMS_PER_TASK", 8)
-    monkeypatch.setattr(distributed, "spread", lambda work, items, **_: map(work, items))
+    monkeypatch.setattr(training, "ATOMS_PER_TASK", 8)
+    monkeypatch.setattr(training, "spread", lambda work, items, **_: map(work, items))
     one, two = spec("cv").fit(TRAIN), spec("cv").fit(TRAIN, workers=2)
     a, b = one.predict([TEST]), two.predict([TEST])
     np.testing.assert_allclose(b.energy, a.energy, rtol=1e-8)

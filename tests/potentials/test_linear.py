@@ -34,7 +34,7 @@ def test_energies_alone_are_ridge_regression():
         return np.column_stack([0.5 * sums, 10.0 * batch.sizes]) / batch.sizes[:, None] / 0.01
 
     e = np.array([a.get_potential_energy() / len(a) for a in train])
-    e0 = model.fitted_.baseline[0]
+    e0 = model.fitted_.e0_centre[0]
     ridge = Ridge(alpha=1.0, fit_intercept=False, solver="svd").fit(design(train), (e - e0) / 0.01)
     expected = 0.01 * ridge.predict(design(test)) + e0
     found = model.predict(test, uncertainty=False).energy / [len(a) for a in test]

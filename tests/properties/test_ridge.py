@@ -436,7 +436,7 @@ def test_folds_must_fit():
     same(model.leave_out(names), model.leave_out([0, 1] * 20))
     with pytest.raises(ParameterError, match="`folds` must hold a number for each of 40 items"):
         model.leave_out([1, 2])
-    with pytest.raises(ParameterError, match="needs an exact fit"):
+    with pytest.raises(ParameterError, match="factor of an exact process"):
         ridge(n_inducing=5).fit(X, Y).leave_out(np.zeros(40))
 
 

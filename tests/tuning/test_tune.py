@@ -250,7 +250,7 @@ def test_no_budget_is_blamed_where_every_environment_is_inducing(train):
         ({"budget_minutes": float("nan")}, ParameterError, "`budget_minutes` must be a positive number"),
         ({"max_fits": 0}, ParameterError, "`max_fits` must be a whole number, at least 1"),
         ({"max_fits": 2.5}, ParameterError, "`max_fits` must be a whole number, at least 1"),
-        ({"objective": "loo"}, ParameterError, '`objective` must be "cv" or "groups", got \'loo\''),
+        ({"objective": "loo"}, ParameterError, "`objective` must be one of cv, groups, got 'loo'"),
         ({"n_folds": 1}, ParameterError, "`n_folds` must be a whole number, at least 2"),
         ({"n_inducing": 50}, ParameterError, "`max_inducing` must be at least `n_inducing`, 50, got 40"),
         ({"seed": -1}, ParameterError, "`seed` must be a whole number, at least 0"),

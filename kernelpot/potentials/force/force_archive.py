@@ -7,13 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from kernelpot.archive import DAMAGE, Archive, damaged, write_archive
+from kernelpot.archive import DAMAGE, Archive, arrays_of, check_numbers, damaged, read_arrays, write_archive
 from kernelpot.data.noise import KINDS, Noise
 from kernelpot.descriptors.acsf.definition import ACSF
 from kernelpot.descriptors.pairs import TwoBody
 from kernelpot.descriptors.soap.definition import SOAP
 from kernelpot.features.derivative_map import DerivativeMap
-from kernelpot.features.rebuild import check_array, check_species_list
 from kernelpot.features.training_form import TrainingForm
 from kernelpot.kernels import DotProduct, Gaussian, Linear
 from kernelpot.potentials.force.force_system import ForceState
@@ -33,10 +32,7 @@ def write_forces(path: str | Path, settings: dict[str, Any], state: ForceState) 
     }
     arrays = {"e0": state.e0}
     for t, form in enumerate(state.forms):
-        parts = zip(form.map.columns, form.points, form.weights, form.directions, strict=True)
-        for a, (columns, points, weights, directions) in enumerate(parts):
-            arrays[f"columns_{t}_{a}"], arrays[f"points_{t}_{a}"] = columns, points
-            arrays[f"weights_{t}_{a}"], arrays[f"directions_{t}_{a}"] = weights, directions
+        arrays |= arrays_of(form.map, suffix=f"_{t}") | arrays_of(form, suffix=f"_{t}")
     write_archive(path, FORMAT, VERSION, {"model": settings, "fit": facts}, arrays)
 
 
@@ -58,27 +54,21 @@ def read_forces(archive: Archive, device: str | None = None) -> tuple[dict[str, 
 
 
 def _state(facts: dict[str, Any], arrays: dict[str, np.ndarray], device: str | None) -> ForceState:
-    species = check_species_list(facts["species"])
+    species = tuple(facts["species"])
     forms = []
     for t, term in enumerate(facts["terms"]):
-        columns, points, weights, directions = (
-            tuple(arrays[f"{name}_{t}_{a}"] for a in range(len(species)))
-            for name in ("columns", "points", "weights", "directions")
-        )
-        check_species_list(term["descriptor"]["species"])
-        descriptor = _descriptor(term["descriptor"])
-        if descriptor.species != species:
+        descriptor, kernel = _descriptor(term["descriptor"]), _kernel(term["kernel"])
+        if not species or descriptor.species != species:
             raise ValueError(f"the terms must have the species {species}, found {descriptor.species}")
-        for a, (c, x, alpha, v) in enumerate(zip(columns, points, weights, directions, strict=True)):
-            check_array(f"columns_{t}_{a}", c, (descriptor.n_features, c.shape[-1]))
-            check_array(f"points_{t}_{a}", x, (len(x), c.shape[1]))
-            check_array(f"weights_{t}_{a}", alpha, (len(x),))
-            check_array(f"directions_{t}_{a}", v, x.shape)
-        term_map = DerivativeMap(descriptor, _kernel(term["kernel"]), columns)
-        forms.append(TrainingForm(term_map, points, weights, directions, device))
+        columns = read_arrays(DerivativeMap, arrays, suffix=f"_{t}", f=descriptor.n_features)["columns"]
+        parts = read_arrays(TrainingForm, arrays, suffix=f"_{t}")
+        widths = [points.shape[1] for points in parts["points"]]
+        if widths != [c.shape[1] for c in columns] or len(widths) != len(species):
+            raise ValueError("the training environments have other components than the map, or other species")
+        forms.append(TrainingForm(DerivativeMap(descriptor, kernel, columns), **parts, device=device))
     if not forms:
         raise ValueError("the model has no term")
-    check_array("e0", arrays["e0"], (len(species),))
+    check_numbers("e0", arrays["e0"], (len(species),))
     n_labels = {kind: int(n) for kind, n in facts["n_labels"].items() if kind in KINDS}
     return ForceState(tuple(forms), species, arrays["e0"], Noise(**facts["noise"]), n_labels)
 

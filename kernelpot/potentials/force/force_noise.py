@@ -82,7 +82,7 @@ def choose_noise(
             found = system.left_out(_noise(kinds, point))
         except np.linalg.LinAlgError:
             return np.inf
-        return sum(float(np.log(max(np.sqrt(np.mean(e**2)), ROUNDING))) for e in found.values() if len(e))
+        return sum(float(np.log(max(float(left.rmse), ROUNDING))) for left in found.values() if len(left))
 
     best, value, n = descend(score, tuple(START[kind] for kind in kinds), TIE)
     if not np.isfinite(value):

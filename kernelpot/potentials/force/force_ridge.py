@@ -11,9 +11,10 @@ import numpy as np
 from jaxtyping import Float
 
 from kernelpot.data.batch import Batch
-from kernelpot.data.check import validate
+from kernelpot.data.check import check_species, validate
 from kernelpot.data.labels import resolve
 from kernelpot.data.noise import KINDS, Noise
+from kernelpot.data.stream import structure_list
 from kernelpot.descriptors.pairs import TwoBody
 from kernelpot.descriptors.protocol import Descriptor
 from kernelpot.errors import NotFittedError, ParameterError
@@ -21,13 +22,11 @@ from kernelpot.features.derivative_map import DerivativeMap
 from kernelpot.features.inducing import chunks, species_of
 from kernelpot.kernels import DotProduct, Gaussian
 from kernelpot.linalg.devices import check_device
-from kernelpot.potentials.arguments import check_species, structure_list
-from kernelpot.potentials.fitted import Mean, join
 from kernelpot.potentials.fitting import require_labels
 from kernelpot.potentials.force.force_archive import write_forces
 from kernelpot.potentials.force.force_noise import choose_noise
 from kernelpot.potentials.force.force_system import ForcePosterior, ForceState, System
-from kernelpot.potentials.prediction import Prediction
+from kernelpot.potentials.prediction import Mean, Prediction, join
 from kernelpot.progress import track
 from kernelpot.run import ordered
 

@@ -21,10 +21,11 @@ from kernelpot.features.feature_map import E0_PRIOR
 from kernelpot.features.gradients import gather_pairs
 from kernelpot.features.label_kernel import Layout, Terms, chunk_length, fill_lower, group_by_composition
 from kernelpot.features.training_form import TrainingForm
+from kernelpot.inference.dense import host, in_folds
+from kernelpot.inference.left_out import LeftOut
 from kernelpot.linalg.dense import BLOCK, Cholesky, Triangle, factorise
 from kernelpot.linalg.devices import computing
-from kernelpot.potentials.fitted import Mean
-from kernelpot.potentials.prediction import Spread
+from kernelpot.potentials.prediction import Mean, Spread
 from kernelpot.potentials.training import composition_of, e0_rows, least_squares_e0
 from kernelpot.progress import say
 
@@ -154,36 +155,33 @@ class System:
         return np.tril(prior) + np.tril(prior, -1).T
 
     @cached_property
-    def members(self) -> list[tuple[int, Int[np.ndarray, " energies"], Int[np.ndarray, " forces"]]]:
-        """Structures that have any label, each with the rows of its energy and of its forces."""
-        rows = np.arange(self.layout.n_rows)
-        found = []
+    def structure(self) -> Int[np.ndarray, " rows"]:
+        """Structure that each row belongs to."""
+        found = np.empty(self.layout.n_rows, dtype=np.int64)
         for s in range(len(self.structures)):
-            energy = self.layout.energy[[s]] if self.layout.energy[s] >= 0 else rows[:0]
-            forces = rows[self.layout.force_rows(s)] if self.layout.forces[s] >= 0 else rows[:0]
-            if len(energy) or len(forces):
-                found.append((s, energy, forces))
+            if self.layout.energy[s] >= 0:
+                found[self.layout.energy[s]] = s
+            if self.layout.forces[s] >= 0:
+                found[self.layout.force_rows(s)] = s
         return found
 
-    def left_out(self, noise: Noise) -> dict[str, Float[np.ndarray, " labels"]]:
+    def left_out(self, noise: Noise) -> dict[str, LeftOut]:
         """Return errors of the labels of each structure given all others: energies per atom, and force components.
 
-        With C = K + Λ they are (C⁻¹_ss)⁻¹ (C⁻¹ y)_s for the rows s of a structure (Rasmussen and Williams (2006), eq.
-        5.12, in blocks).
+        Raises
+        ------
+        numpy.linalg.LinAlgError
+            The covariance is not positive definite to round-off.
         """
         lower = self.prior.copy()
         lower[np.diag_indices(len(lower))] += self.variance(noise)
         factorise(lower)
-        alpha = cho_solve((lower.T, False), self.targets, check_finite=False)
+        dual = cho_solve((lower.T, False), self.targets, check_finite=False)
         inverse = lapack.dpotri(lower.T, lower=0, overwrite_c=1)[0].T
-        energies, forces = [], []
-        for s, energy, components in self.members:
-            own = np.concatenate([energy, components])
-            block = np.tril(inverse[np.ix_(own, own)])
-            error = np.linalg.solve(block + np.tril(block, -1).T, alpha[own])
-            energies.append(error[: len(energy)] / self.labels.n_atoms[s])
-            forces.append(error[len(energy) :])
-        return {"energy": np.concatenate(energies), "forces": np.concatenate(forces)}
+        found, n = in_folds(inverse, dual, self.structure), self.layout.n_energies
+        atoms = self.labels.n_atoms[self.structure[:n]]
+        energies = replace(found.take(slice(n)), error=found.error[:n] / atoms, variance=found.variance[:n] / atoms**2)
+        return {"energy": energies, "forces": found.take(slice(n, None))}
 
 
 @dataclass(frozen=True, eq=False)
@@ -267,13 +265,13 @@ class ForcePosterior:
         counted = np.array([np.count_nonzero(batch.numbers == z) for z in maps[0].species], dtype=float)
         own = _sum_blocks(maps, whole, whole)
         rows = [self._rows(whole, counted)]
-        prior = [_host(own.value) + E0_PRIOR**2 * counted @ counted, np.diag(_host(own.d_d)[:, 0])]
+        prior = [host(own.value) + E0_PRIOR**2 * counted @ counted, np.diag(host(own.d_d)[:, 0])]
         for k, z in enumerate(batch.numbers):
             # Each atom's environment as a structure of its own that nothing moves.
             a, place = maps[0].species.index(int(z)), int(np.count_nonzero(batch.numbers[:k] == z))
             alone = [_environment(frames, a, place) for frames in whole]
             rows.append(self._rows(alone, np.eye(len(counted))[a]))
-            prior.append(_host(_sum_blocks(maps, alone, alone).value) + E0_PRIOR**2)
+            prior.append(host(_sum_blocks(maps, alone, alone).value) + E0_PRIOR**2)
         half = self.cholesky.half_solve(np.concatenate(rows).T)
         variance = np.concatenate(prior) - np.einsum("nk,nk->k", half, half)
         std = self.scale * np.sqrt(np.maximum(variance, 0.0))
@@ -292,8 +290,8 @@ class ForcePosterior:
             for start in range(0, len(right[0]), step):
                 taken = [frames.take(slice(start, start + step)) for frames in right]
                 found = _sum_blocks(maps, left, taken)
-                value, value_d = _host(found.value), _host(found.value_d)
-                d_value, d_d = _host(found.d_value), _host(found.d_d)
+                value, value_d = host(found.value), host(found.value_d)
+                d_value, d_d = host(found.d_value), host(found.d_d)
                 for t, s in enumerate(taken[0].index):
                     if layout.energy[s] >= 0:
                         column = int(layout.energy[s])
@@ -321,8 +319,3 @@ def _environment(frames: Frames, species: int, place: int) -> Frames:
         return tuple(part[:, c] for part, c in zip(parts, chosen, strict=True))
 
     return Frames(frames.index, alone(frames.x), tuple(j[:, :, :0] for j in alone(frames.j)))
-
-
-def _host(array: Any) -> np.ndarray:
-    result: np.ndarray = array if isinstance(array, np.ndarray) else array.cpu().numpy()
-    return result
