@@ -24,6 +24,7 @@ from kernelpot.errors import ParameterError
 from kernelpot.rules import number_or_none, shown, whole
 
 HOMES: dict[str, dict[str, str]] = {
+    "baseline": {"ZBL": "kernelpot.potentials.baselines.zbl"},
     "descriptor": {
         "SOAP": "kernelpot.descriptors.soap.definition",
         "ACSF": "kernelpot.descriptors.acsf.definition",
