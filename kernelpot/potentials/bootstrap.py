@@ -121,13 +121,7 @@ class Bootstrap:
             return spread(batch, [member.mean_described(described) for member in self.members_])
 
         pieces = list(chunks(structures, ATOMS_PER_PREDICTION))
-        parts = list(ordered(part, track(pieces, "predict")))
-        latent = Spread(
-            np.concatenate([p.energy_std for p in parts]),
-            [f for p in parts for f in p.forces_std],
-            np.concatenate([p.stress_std for p in parts]),
-            [e for p in parts for e in p.local_energy_std],
-        )
+        latent = Spread.joined(list(ordered(part, track(pieces, "predict"))))
         noise = {kind: state.calibration.noise.get(kind, 0.0) for kind in ("energy", "forces", "stress")}
         sizes = np.array([len(atoms) for atoms in structures])
         label = Spread(

@@ -85,7 +85,8 @@ def calibrate(
         errors = residuals_of(prediction, train.labels, witness)
     else:
         held_out = structure_list(held_out)
-        _refuse_known(held_out, model.training_)
+        if model.training_ is not None:
+            model.training_.refuse_members(held_out)
         check_species(held_out, state.features.species)
         errors = residuals_of(state.predict(held_out, uncertainty=True, grades=False), resolve(held_out, keys))
         if not errors:
@@ -137,7 +138,12 @@ def leave_out(
     if training is not None:
         structures = structure_list(training)
         train = TrainingSet(structures, resolve(structures, keys))
-    train = _checked(state, train)
+    if train is None:
+        raise NotFittedError(
+            "only a model that was fitted here holds its training structures, not one from a file or from condition; "
+            "give them as training=[...], or held-out structures that have labels."
+        )
+    train.require(state.n_labels, state.noise.kinds)
     if groups:
         names = [str(atoms.info.get("config_type", "")) for atoms in train.structures]
         witness: np.ndarray = np.unique(names, return_inverse=True)[1]
@@ -155,40 +161,6 @@ def leave_out(
         raise ParameterError("calibrate needs at least two different training structures, found one; give `held_out`.")
     fold = share_out(witness, min(int(folds), different), seed=model.seed, run=1)
     return predict_left_out(state, train, fold), train, witness
-
-
-def _checked(state: Fitted, train: TrainingSet | None) -> TrainingSet:
-    """Return the training set, where it is the one behind the posterior."""
-    if train is None:
-        raise NotFittedError(
-            "only a model that was fitted here holds its training structures, not one from a file or from condition; "
-            "give them as training=[...], or held-out structures that have labels."
-        )
-    labels = train.labels
-    count = {
-        "energy": int(labels.present("energy").sum()),
-        "forces": sum(f.size for f in labels.forces if f is not None),
-        "stress": int(np.isfinite(labels.stress).sum()),
-    }
-    expected = {kind: n for kind, n in state.n_labels.items() if n}
-    found = {kind: n for kind, n in count.items() if kind in state.noise.kinds and n}
-    if expected != found:
-        raise ParameterError(
-            f"`training` must be the structures that the model was fitted to, whose labels are {expected}; found "
-            f"{found}. Structures that it has not seen go into `held_out`."
-        )
-    return train
-
-
-def _refuse_known(held_out: Sequence[Atoms], train: TrainingSet | None) -> None:
-    """Refuse held-out structures that are the very objects the model was fitted to."""
-    known = {id(atoms) for atoms in train.structures} if train is not None else set()
-    seen = [k for k, atoms in enumerate(held_out) if id(atoms) in known]
-    if seen:
-        raise ParameterError(
-            f"`held_out` must be structures that the model has not seen, but structure {seen[0]} (from 0) is one that "
-            f"it was fitted to ({len(seen)} in all); call calibrate() to leave training structures out by folds."
-        )
 
 
 def predict_left_out(state: Fitted, train: TrainingSet, fold: Int[np.ndarray, " structures"]) -> Prediction:
