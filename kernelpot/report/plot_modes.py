@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kernelpot.elements.modes import ElementalModes
-from kernelpot.elements.periodic_table import group, period
+from kernelpot.elements.table import group, period
 from kernelpot.errors import ParameterError
 from kernelpot.report.plots import INK, PAPER, picture
 
