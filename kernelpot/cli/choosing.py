@@ -136,11 +136,12 @@ def _rules(options: Select, kept: np.ndarray, size: int, groups: set[str]) -> di
 
 
 def _text(choice: Choice, pool: Sequence[Atoms], certificate: Certificate | None, out: str | None) -> str:
+    heading, values = choice.column
     rows = [
-        (rank, k, *cells_of(pool[k], k), str(pool[k].info.get("config_type", "")), choice.curve[rank])
+        (rank, k, *cells_of(pool[k], k), str(pool[k].info.get("config_type", "")), values[rank])
         for rank, k in enumerate(choice.indices.tolist(), start=1)
     ]
-    head = ("pick", "index", "source", "formula", "atoms", "group", choice.symbol)
+    head = ("pick", "index", "source", "formula", "atoms", "group", heading)
     text = f"{choice.summary()}\n\n{shortened(head, rows)}"
     if certificate is not None:
         text += f"\n\n{certificate}"
