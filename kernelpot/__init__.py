@@ -34,10 +34,10 @@ if TYPE_CHECKING:
     from kernelpot.kernels import Linear as Linear
     from kernelpot.potentials.baselines.given import CalculatorBaseline as CalculatorBaseline
     from kernelpot.potentials.baselines.zbl import ZBL as ZBL
-    from kernelpot.potentials.bootstrap import Bootstrap as Bootstrap
     from kernelpot.potentials.force.force_ridge import ForceRidge as ForceRidge
     from kernelpot.potentials.load import load as load
     from kernelpot.potentials.prediction import Prediction as Prediction
+    from kernelpot.potentials.resampling import Bootstrap as Bootstrap
     from kernelpot.potentials.sparse_gp import LinearModel as LinearModel
     from kernelpot.potentials.sparse_gp import SparseGP as SparseGP
     from kernelpot.potentials.terms import Term as Term
@@ -58,7 +58,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "ACSF": "kernelpot.descriptors.acsf.definition",
     "Alchemy": "kernelpot.alchemy",
-    "Bootstrap": "kernelpot.potentials.bootstrap",
+    "Bootstrap": "kernelpot.potentials.resampling",
     "Classifier": "kernelpot.properties.classifier",
     "GP": "kernelpot.properties.gp",
     "ZBL": "kernelpot.potentials.baselines.zbl",

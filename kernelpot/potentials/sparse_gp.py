@@ -24,7 +24,7 @@ from kernelpot.features.placing import on_device
 from kernelpot.kernels import DotProduct, Gaussian, Linear
 from kernelpot.linalg.devices import check_device
 from kernelpot.linalg.workers import number_of
-from kernelpot.potentials import fitting, joint, leaving, planning
+from kernelpot.potentials import fitting, joint, planning, resampling
 from kernelpot.potentials.baselines import Baseline
 from kernelpot.potentials.baselines.given import as_baseline, less_baseline
 from kernelpot.potentials.files import write_model
@@ -233,8 +233,8 @@ class SparseGP:
     remove = fitting.remove
     add_inducing = fitting.add_inducing
     to = fitting.to
-    calibrate = leaving.calibrate
-    left_out = leaving.left_out
+    calibrate = resampling.calibrate
+    left_out = resampling.left_out
 
     # ---- using
 
