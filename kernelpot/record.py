@@ -24,6 +24,7 @@ from kernelpot.errors import ParameterError
 from kernelpot.rules import number_or_none, shown, whole
 
 HOMES: dict[str, dict[str, str]] = {
+    "baseline": {"ZBL": "kernelpot.potentials.baselines.zbl"},
     "descriptor": {
         "SOAP": "kernelpot.descriptors.soap.definition",
         "ACSF": "kernelpot.descriptors.acsf.definition",
@@ -34,6 +35,19 @@ HOMES: dict[str, dict[str, str]] = {
         "DotProduct": "kernelpot.kernels",
         "Gaussian": "kernelpot.kernels",
         "Linear": "kernelpot.kernels",
+    },
+    "structure kernel": {
+        "VectorKernel": "kernelpot.structures.vector_kernel",
+        "StructureKernel": "kernelpot.structures.structure_kernel",
+        "Scaled": "kernelpot.structures.composites",
+        "Sum": "kernelpot.structures.composites",
+        "Product": "kernelpot.structures.composites",
+        "Precomputed": "kernelpot.properties.inputs",
+    },
+    "kernel of environments": {
+        "DotProduct": "kernelpot.kernels",
+        "Gaussian": "kernelpot.kernels",
+        "VectorKernel": "kernelpot.structures.vector_kernel",
     },
     "feature map": {
         "KernelMap": "kernelpot.features.kernel_map",
@@ -300,9 +314,13 @@ class Record:
 
     def __post_init__(self) -> None:
         """Check and keep every value, then their relations."""
-        for field in fields_of(type(self)):
-            object.__setattr__(self, field.name, field.read(getattr(self, field.name)))
+        for name, value in self.checked_values().items():
+            object.__setattr__(self, name, value)
         self.check()
+
+    def checked_values(self) -> dict[str, Any]:
+        """Return every value as it is to be kept, or refuse it by its rule."""
+        return {field.name: field.read(getattr(self, field.name)) for field in fields_of(type(self))}
 
     def check(self) -> None:
         """Refuse fields that do not fit together; a record that has relations says them here."""

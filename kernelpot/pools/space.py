@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from kernelpot.archive import DAMAGE, read_archive, write_archive
-from kernelpot.data.noise import KINDS, Noise
+from kernelpot.data.noise import Noise
 from kernelpot.errors import ModelFileError, ParameterError, StoreError
 from kernelpot.features.feature_map import FeatureMap
 from kernelpot.linalg.store import digest
@@ -27,7 +27,7 @@ def settings_of(space: SparseGP) -> dict[str, Any]:
         "features": features.settings(),
         "terms": [term.settings() for term in space.terms],
         "amplitude": float(amplitude),
-        "noise": {kind: getattr(noise, kind) for kind in KINDS},
+        "noise": noise.settings(),
         "n_inducing": int(space.n_inducing),
         "seed": int(space.seed),
         "inducing": space.inducing,
@@ -96,7 +96,7 @@ def _rebuild(settings: dict[str, Any], arrays: dict[str, np.ndarray]) -> SparseG
         raise ValueError(f"the amplitude must be positive, found {amplitude}")
     space = SparseGP(
         [terms[0].with_amplitude(amplitude), *terms[1:]],
-        n_inducing=settings["n_inducing"], noise=Noise(**settings["noise"]),
+        n_inducing=settings["n_inducing"], noise=Noise.from_settings(settings["noise"]),
         seed=settings["seed"], inducing=settings["inducing"], tolerance=settings["tolerance"],
     )  # fmt: skip
     space.features_ = features

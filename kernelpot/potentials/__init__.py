@@ -12,13 +12,13 @@ if TYPE_CHECKING:
     from kernelpot.data.geometry import default_cutoff as default_cutoff
     from kernelpot.kernels import Linear as Linear
     from kernelpot.potentials.baselines.given import CalculatorBaseline as CalculatorBaseline
-    from kernelpot.potentials.bootstrap import Bootstrap as Bootstrap
     from kernelpot.potentials.prediction import Prediction as Prediction
+    from kernelpot.potentials.resampling import Bootstrap as Bootstrap
     from kernelpot.potentials.sparse_gp import LinearModel as LinearModel
 
 _HOMES = {
     "Alchemy": "kernelpot.alchemy",
-    "Bootstrap": "kernelpot.potentials.bootstrap",
+    "Bootstrap": "kernelpot.potentials.resampling",
     "CalculatorBaseline": "kernelpot.potentials.baselines.given",
     "Linear": "kernelpot.kernels",
     "LinearModel": "kernelpot.potentials.sparse_gp",

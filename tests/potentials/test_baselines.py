@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from copy import copy
 
 import numpy as np
 import pytest
@@ -140,9 +141,7 @@ def test_conditioning_equals_refitting(pair):
     first, second = TRAIN[:5], TRAIN[5:]
     # The calibration and the folds are those of the first fit; means and posterior those of all.
     grown = prepared.fit(first).condition(second)
-    whole = prepared._copy()
-    whole.features_ = prepared.features_
-    whole.fit(TRAIN)
+    whole = copy(prepared).fit(TRAIN)
     one, two = grown.predict(TEST), whole.predict(TEST)
     np.testing.assert_allclose(one.energy, two.energy, atol=1e-8)
     np.testing.assert_allclose(np.concatenate(one.forces), np.concatenate(two.forces), atol=1e-8)

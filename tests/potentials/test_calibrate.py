@@ -13,8 +13,8 @@ import kernelpot as kp
 from kernelpot.data.labels import resolve
 from kernelpot.errors import LabelError, NotFittedError, ParameterError
 from kernelpot.features.folds import folds
-from kernelpot.potentials.leaving import predict_left_out
 from kernelpot.potentials.prediction import residuals_of
+from kernelpot.potentials.resampling import predict_left_out
 from kernelpot.potentials.training import TrainingSet
 from tests import potentials
 from tests import structures as make

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from kernelpot.data.batch import Batch
 from kernelpot.data.check import check_species, validate
 from kernelpot.data.labels import resolve
-from kernelpot.data.noise import KINDS, Noise
+from kernelpot.data.noise import Noise
 from kernelpot.data.stream import structure_list
 from kernelpot.descriptors.pairs import TwoBody
 from kernelpot.descriptors.protocol import Descriptor
@@ -23,7 +23,7 @@ from kernelpot.features.inducing import chunks, species_of
 from kernelpot.kernels import DotProduct, Gaussian
 from kernelpot.linalg.devices import check_device
 from kernelpot.potentials.fitting import require_labels
-from kernelpot.potentials.force.force_archive import write_forces
+from kernelpot.potentials.force.force_files import write_forces
 from kernelpot.potentials.force.force_noise import choose_noise
 from kernelpot.potentials.force.force_system import ForcePosterior, ForceState, System
 from kernelpot.potentials.prediction import Mean, Prediction, join
@@ -252,7 +252,7 @@ class ForceRidge:
         return {
             "descriptors": [descriptor.settings() for descriptor in self.descriptors],
             "kernels": [kernel.settings() for kernel in self.kernels],
-            "noise": self.noise if isinstance(self.noise, str) else {k: getattr(self.noise, k) for k in KINDS},
+            "noise": self.noise if isinstance(self.noise, str) else self.noise.settings(),
             "reduction": self.reduction,
             "memory_gb": self.memory_gb,
         }
