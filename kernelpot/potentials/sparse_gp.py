@@ -186,7 +186,7 @@ class SparseGP:
         ----------
         structures
             With labels: whatever energies, forces and stresses are there and have a noise are used. A
-            `kernelpot.stream` stays on disk.
+            `kernelpot.pools.stream` stays on disk.
         keys
             Names of labels, as in `kernelpot.read`.
         folds

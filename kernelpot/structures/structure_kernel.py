@@ -82,7 +82,7 @@ class StructureKernel(Composable, Record):
         if not vectors and (not hasattr(self.kernel, "value") or isinstance(self.kernel, type)):
             raise ParameterError(
                 f"`kernel` must be a kernel of environments, such as kp.DotProduct(2), kp.Gaussian(0.5) or "
-                f'kp.VectorKernel("rbf", length=1.0), got {self.kernel!r}.'
+                f'kp.properties.VectorKernel("rbf", length=1.0), got {self.kernel!r}.'
             )
         if vectors:
             self.kernel.check()

@@ -132,7 +132,7 @@ def test_alike_elements_have_alike_modes():
 def test_soap_takes_modes_as_they_are():
     modes = ElementalModes(2)
     soap = kp.SOAP(channels=modes, species=(29, 46, 47, 79), **SIZE)
-    given = kp.SOAP(channels=kp.ElementChannels.given(modes.weights()), species=(29, 46, 47, 79), **SIZE)
+    given = kp.SOAP(channels=kp.elements.ElementChannels.given(modes.weights()), species=(29, 46, 47, 79), **SIZE)
     assert soap.n_features == given.n_features == 6 * 7 // 2 * 3
     batch = _batch([four_metals(1)])
     np.testing.assert_array_equal(soap.values(batch), given.values(batch))
