@@ -96,7 +96,7 @@ def _settled(options: Fit, train: Sequence[Atoms]) -> tuple[FittedOptions, TuneR
     settings, tuning = options.model, options.tuning
     if not tuning.asked:
         if "cutoff" not in settings.given:
-            settings = replace(settings, cutoff=kp.default_cutoff(train))
+            settings = replace(settings, cutoff=kp.potentials.default_cutoff(train))
             say(f"cutoff {settings.cutoff:g} Å, from the distances between atoms")
         return settings, None
     most = settings.n_inducing if "n_inducing" in settings.given else MOST_INDUCING

@@ -353,6 +353,12 @@ class Model(HasState, Protocol):
     fitted_: Fitted | None
     training_: TrainingSet | None
 
+    def fit(self, structures: Sequence[Atoms], *, keys: Mapping[str, str | None] | None = None) -> Any:
+        """Fit the labels of structures."""
+
+    def predict(self, structures: Sequence[Atoms], *, uncertainty: bool = True) -> Prediction:
+        """Predict structures."""
+
     def plan(self) -> tuple[FeatureMap, Noise, float]:
         """Return what design works with: features, noise and amplitude."""
 

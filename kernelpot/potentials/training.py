@@ -279,7 +279,7 @@ def weighed_rows(
     }
 
 
-def owners(structures: Sequence[Atoms], labels: Labels, kind: str) -> Int[np.ndarray, " rows"]:
+def row_owners(structures: Sequence[Atoms], labels: Labels, kind: str) -> Int[np.ndarray, " rows"]:
     """Return the structure, counted from 0, that each row of `labelled_rows` belongs to."""
     every = np.arange(len(structures))
     if kind == "energy":
