@@ -142,7 +142,7 @@ def _text(choice: Choice, pool: Sequence[Atoms], certificate: Certificate | None
         for rank, k in enumerate(choice.indices.tolist(), start=1)
     ]
     head = ("pick", "index", "source", "formula", "atoms", "group", heading)
-    # A certificate says more than the quick limit, which may be against other choices: of this size, not of this budget.
+    # A certificate says more than the quick limit, which may hold against other choices: of a size, not of a budget.
     told = choice if certificate is None else replace(choice, efficiency_bound=None, efficiency_from="the certificate")
     text = f"{told.summary()}\n\n{shortened(head, rows)}"
     if certificate is not None:
