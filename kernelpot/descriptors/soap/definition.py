@@ -20,6 +20,7 @@ from kernelpot.descriptors.arguments import (
     species_places,
 )
 from kernelpot.descriptors.channels import ElementChannels
+from kernelpot.descriptors.loops import Pairs, Slots
 from kernelpot.descriptors.protocol import Displacements
 from kernelpot.descriptors.radial import (
     Compressed,
@@ -32,8 +33,7 @@ from kernelpot.descriptors.radial import (
     principal_components,
     volume_moments,
 )
-from kernelpot.descriptors.soap.loops import ATOMS_PER_TASK, Expansion
-from kernelpot.descriptors.soap.power import displacement_rows, slots, spectrum, spectrum_vjp
+from kernelpot.descriptors.soap.loops import ATOMS_PER_TASK, Expansion, displacement_rows, spectrum, spectrum_vjp
 from kernelpot.elements.modes import ElementalModes
 from kernelpot.errors import ParameterError
 from kernelpot.run import share
@@ -295,35 +295,20 @@ class SoapEnvironments:
         return self.soap.expansion.vjp(self.batch, self.species, inner)
 
     @cached_property
-    def _slots(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        slot, offsets, atoms = slots(self.batch.pair_offsets, self.batch.second, self.batch.n_atoms)
-        return slot, offsets, atoms
+    def _slots(self) -> Slots:
+        return Slots.of(self.batch)
 
     def displacements(self, start: int, stop: int) -> Displacements:
         """Return the derivatives of the power spectra of atoms ``start:stop``."""
-        batch, soap = self.batch, self.soap
-        slot, offsets, atoms = self._slots
-        a, b = int(offsets[start]), int(offsets[stop])
-        rows = np.empty((b - a, 3, soap.n_features))
-        virial = np.empty((stop - start, 6, soap.n_features))
-        expansion = soap.expansion
+        expansion, c, slots = self.soap.expansion, self.coefficients, self._slots
         # A plain n_max: this loop is compiled once for all sizes.
-        engine = (
-            soap.l_max,
-            soap.n_max,
-            *expansion.settings[2:],
-            expansion.table.nodes,
-            expansion.angular,
-            expansion.weights,
-        )
-        pairs = (batch.vectors, self.species[batch.second], batch.pair_offsets, slot, offsets, start)
-        share(
-            lambda begin, end: displacement_rows(begin, end, *engine, *pairs, self.coefficients, rows, virial),
-            stop - start,
-            CENTRES_PER_TASK,
-        )
-        centre = np.repeat(np.arange(stop - start), np.diff(offsets[start : stop + 1]))
-        return Displacements(rows, centre, atoms[a:b], virial)
+        tables, weights = expansion.tables._replace(n_max=int(self.soap.n_max)), expansion.weights
+        pairs = Pairs.of(self.batch, self.species)
+
+        def fill(begin: int, end: int, rows: np.ndarray, virial: np.ndarray) -> None:
+            displacement_rows(begin, end, tables, weights, pairs, slots, start, c, rows, virial)
+
+        return slots.displacements(start, stop, self.soap.n_features, fill, CENTRES_PER_TASK)
 
 
 @lru_cache(maxsize=16)
