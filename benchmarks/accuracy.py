@@ -145,7 +145,7 @@ def fit_and_score(element: str, *, quick: bool) -> dict[str, Any]:
 def _leaked(descriptor: Descriptor, train: list[Atoms], test: list[Atoms]) -> np.ndarray:
     """Mark test structures that are the same, up to symmetry, as one of the training set."""
     from kernelpot.features.inducing import mean_vectors
-    from kernelpot.linalg.groups import equal_vectors
+    from kernelpot.linalg.subsets import equal_vectors
 
     both = train + test
     groups = equal_vectors(mean_vectors(descriptor, both), np.array([len(atoms) for atoms in both]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from ase import Atoms
 
     import kernelpot as kp
-    from kernelpot.judgement.reliability import KindReliability, Measured, Reliability
-    from kernelpot.potentials.residuals import Residuals
+    from kernelpot.judgement.scores import KindReliability, Measured, Reliability
+    from kernelpot.potentials.calibration import Residuals
 
 ENOUGH = 500
 """Test energies below which energies are judged by pooled folds alone."""
@@ -183,27 +183,26 @@ def _judge_coverage(report: Report, what: str, found: dict[str, Measured], *, ju
 
 def _calibrated(model: kp.SparseGP) -> tuple[dict[str, Residuals], kp.SparseGP]:
     """Do what `model.calibrate()` does, and keep the left-out residuals."""
-    from kernelpot.potentials.recalibrate import left_out, recalibrated
-    from kernelpot.potentials.residuals import residuals_of
+    from kernelpot.potentials.calibration import calibrated
+    from kernelpot.potentials.prediction import residuals_of
+    from kernelpot.potentials.resampling import leave_out
 
-    state, train = model.fitted_, model.training_
-    prediction, witness = left_out(state, train, n_folds=16, groups=False, seed=model.seed)
-    residuals = residuals_of(prediction, train.labels)
-    calibrated = copy(model)
-    calibrated.fitted_ = recalibrated(state, residuals, witness, "conformal")
-    return residuals, calibrated
+    prediction, train, witness = leave_out(model, None, folds=16, groups=False, keys=None)
+    result, errors = copy(model), residuals_of(prediction, train.labels, witness)
+    result.fitted_ = replace(model.state, calibration=calibrated(model.state.calibration, errors, "conformal"))
+    return residuals_of(prediction, train.labels), result
 
 
 def _pooled_energies(residuals: Residuals) -> dict[str, Measured]:
     """Coverage of left-out energies, each part by the spreading fitted to the other parts."""
-    from kernelpot.judgement.reliability import Measured
-    from kernelpot.potentials.spreading import fit_spreading
+    from kernelpot.judgement.scores import Measured
+    from kernelpot.potentials.calibration import fit_spreading
 
     part = np.random.default_rng(0).permutation(len(residuals.error)) % POOLED
     inside = {level: np.zeros(len(part)) for level in TARGETS}
     for k in range(POOLED):
         mine = part == k
-        spreading = fit_spreading(residuals.take(~mine), method="conformal", witnesses=int((~mine).sum()))
+        spreading = fit_spreading(residuals.take(~mine), method="conformal")
         here = residuals.take(mine)
         z = np.abs(here.error) / spreading.std(here)
         for level, (expected, _) in TARGETS.items():

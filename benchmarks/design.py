@@ -75,7 +75,7 @@ def compare(*, quick: bool) -> dict[str, Any]:
     """Run every arm in a process of its own; errors in eV/Å and eV/atom."""
     import kernelpot as kp
     from kernelpot.design import select
-    from kernelpot.linalg.groups import equal_vectors
+    from kernelpot.linalg.subsets import equal_vectors
 
     pool, test = mlearn("Si", "train"), mlearn("Si", "test")
     sizes, repeats, n_inducing = SIZES, N_RANDOM, N_INDUCING

@@ -74,8 +74,8 @@ def trials(*, name: str, quick: bool) -> dict[str, Any]:
     from kernelpot.data.labels import resolve
     from kernelpot.design import Information, select
     from kernelpot.judgement.forecast import Course
-    from kernelpot.judgement.pilot import leave_out, read_blocks, without_baseline
-    from kernelpot.linalg.groups import equal_vectors
+    from kernelpot.judgement.pilot import Pilot, read_blocks, without_baseline
+    from kernelpot.linalg.subsets import equal_vectors
 
     train, test = _structures(name, quick)
     noise, kinds = kp.Noise(energy=0.002, forces=0.1), ("energy", "forces")
@@ -101,7 +101,7 @@ def trials(*, name: str, quick: bool) -> dict[str, Any]:
                 whole.take(pool[order[:PILOT]]), few, [order[PILOT:]], np.array(sizes),
                 exact.take(rest := np.setdiff1d(np.arange(len(pool)), order[:PILOT])), rest, features.n_weights, arm,
             )  # fmt: skip
-            ahead = course.corrected(leave_out(first, np.arange(PILOT), features.n_weights, noise))
+            ahead = course.corrected(Pilot.of(first, np.arange(PILOT), features.n_weights, noise))
             truth = [_errors([blocks[k] for k in pool[order[:n]]], probe, features.n_weights, noise) for n in sizes]
             found.append(
                 {
@@ -136,7 +136,7 @@ def _structures(name: str, quick: bool) -> tuple[list[Any], list[Any]]:
 def _errors(labelled: Sequence[Any], probe: Sequence[Any], n_weights: int, noise: Any) -> dict[str, float]:
     """Fit by QR of the stacked rows, and return the RMSE on the test rows."""
     from kernelpot.judgement.pilot import without_baseline
-    from kernelpot.linalg.posterior import Posterior
+    from kernelpot.linalg.factor import Posterior
 
     # One baseline for both: that of the training energies.
     joined = without_baseline(labelled, n_weights)

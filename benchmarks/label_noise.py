@@ -9,8 +9,9 @@ from scipy.linalg import cholesky, solve_triangular
 
 from benchmarks.label_rows import KINDS, Rows
 from kernelpot.features.folds import folds, runs
-from kernelpot.linalg.groups import equal_vectors
-from kernelpot.potentials.noise_search import ROUNDING, FoldErrors, LeftOut
+from kernelpot.inference.left_out import LeftOut
+from kernelpot.linalg.subsets import equal_vectors
+from kernelpot.potentials.noise_search import ROUNDING, FoldErrors
 from kernelpot.potentials.training import FoldFactors
 
 N_FOLDS = 8
@@ -44,7 +45,7 @@ class GramErrors(FoldErrors):
         self.data = FoldFactors({kind: [] for kind in KINDS}, n_rows, (rows.d - rows.n_e0,))
         self.scales = (1.0,)
 
-    def left_out(self, ratio: Mapping[str, float], *, variance: bool = False) -> LeftOut:  # noqa: ARG002
+    def left_out(self, ratio: Mapping[str, float], *, variance: bool = False) -> dict[str, LeftOut]:  # noqa: ARG002
         """Fit without each fold in turn, and score it on that fold; no witnesses are kept."""
         total = dict.fromkeys(KINDS, 0.0)
         for f in range(self.data.n_folds):
@@ -57,8 +58,9 @@ class GramErrors(FoldErrors):
             for kind in KINDS:
                 total[kind] += max(float(errors @ self._own[kind][f] @ errors), 0.0)
         rows = {kind: int(self.data.n_rows[kind].sum()) for kind in KINDS}
-        rmse = {kind: float(np.sqrt(total[kind] / rows[kind] + ROUNDING**2)) for kind in KINDS}
-        return LeftOut(rmse, {}, {})
+        rmse = {kind: np.sqrt(total[kind] / rows[kind] + ROUNDING**2) for kind in KINDS}
+        none = np.full(1, np.nan)
+        return {k: LeftOut(np.array([rmse[k]]), none, np.zeros(1, int), np.array([rows[k]])) for k in KINDS}
 
 
 def found_ratio(rows: Rows, chosen: Sequence[int] | np.ndarray) -> dict[str, float]:

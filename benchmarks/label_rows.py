@@ -61,7 +61,7 @@ class Rows:
     @cached_property
     def n_distinct(self) -> int:
         """Distinct structures of the pool."""
-        from kernelpot.linalg.groups import equal_vectors
+        from kernelpot.linalg.subsets import equal_vectors
 
         return int(equal_vectors(self.means[: self.n_pool], self.n_atoms[: self.n_pool]).max()) + 1
 
@@ -168,7 +168,7 @@ def make(known: LabelSet, part: Split) -> Rows:
     for start, stop in chunks(part.structures, _ATOMS):
         rows = labelled_rows(
             features, part.structures[start:stop], labels.take(range(start, stop)), kinds=KINDS,
-            baseline=np.zeros(n_species),
+            e0=np.zeros(n_species),
         )  # fmt: skip
         for kind in KINDS:
             blocks[kind].append(whiten_columns(features, rows[kind]))

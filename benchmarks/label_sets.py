@@ -124,7 +124,7 @@ def held(means: np.ndarray, sizes: np.ndarray, in_run: np.ndarray, number: int) 
         Seed of the split.
     """
     from kernelpot.features.folds import RUN
-    from kernelpot.linalg.groups import equal_vectors
+    from kernelpot.linalg.subsets import equal_vectors
 
     groups = equal_vectors(means, sizes)
     first = np.unique(groups, return_index=True)[1]

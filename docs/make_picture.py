@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from kernelpot import progress
 from kernelpot.demo import Outcome, Plan, run
 from kernelpot.report import plots
-from kernelpot.report.canvas import PAPER, svg
+from kernelpot.report.plots import PAPER, svg
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import kernelpot as kp
-from kernelpot.judgement.reliability import KindReliability, Measured, Reliability
+from kernelpot.judgement.scores import KindReliability, Measured, Reliability
 
 FIGURES = Path(__file__).with_name("figures")
 SHOWN = ("Si", "ethanol")
@@ -35,7 +35,7 @@ def main(paths: list[str]) -> None:
             known = name.removeprefix("calibration-")
             for label, text in (("before", "as fitted"), ("after", "calibrated by folds")):
                 if known in SHOWN and case["details"]:
-                    figure = kp.plot_reliability(found(case["details"][label]), title=f"{known}, {text}")
+                    figure = kp.report.plot_reliability(found(case["details"][label]), title=f"{known}, {text}")
                     figure.savefig(FIGURES / f"reliability-{known}-{label}.png", dpi=110)
                     print(FIGURES / f"reliability-{known}-{label}.png")
 

@@ -13,7 +13,7 @@ from ase.calculators.calculator import all_changes
 from jaxtyping import Bool, Float, Int
 
 from kernelpot.data.batch import Batch
-from kernelpot.data.check import HEAVIEST
+from kernelpot.data.check import HEAVIEST, check_species
 from kernelpot.descriptors.channels import ElementChannels
 from kernelpot.descriptors.soap.definition import SOAP
 from kernelpot.elements.periodic_table import symbols_to_numbers
@@ -24,8 +24,8 @@ from kernelpot.features.kernel_space import Described
 from kernelpot.features.linear_map import LinearForm, LinearMap
 from kernelpot.features.normalise import unit, unit_vjp
 from kernelpot.features.sum_map import SumForm, SumMap
-from kernelpot.potentials.arguments import check_species
 from kernelpot.potentials.sparse_gp import SparseGP
+from kernelpot.rules import whole
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -90,7 +90,7 @@ class Alchemy:
     def __init__(self, model: SparseGP, atoms: Atoms, change: Mapping[int, tuple[str, str]]) -> None:
         if not isinstance(model, SparseGP):
             raise ParameterError(f"`model` must be a fitted SparseGP or LinearModel, got {type(model).__name__}.")
-        self._state = model.to(None)._state()
+        self._state = model.to(None).state
         if not hasattr(atoms, "positions"):
             raise ParameterError(f"`atoms` must be one ase.Atoms, got {type(atoms).__name__}.")
         self.atoms = atoms.copy()
@@ -102,11 +102,14 @@ class Alchemy:
         final.numbers = self._numbers[1]
         check_species([self.atoms, final], self._state.features.species)
         for features, _ in self._terms:
-            if isinstance(features, KernelMap | LinearMap) and not _has_channels(features.descriptor):
-                raise ParameterError(
-                    f"alchemical atoms need descriptors with element channels, such as SOAP, got "
-                    f"{features.descriptor!r}."
-                )
+            if isinstance(features, KernelMap | LinearMap):
+                # Without channels, SOAP is that with U = I; ACSF keeps a block for every pair of elements, which U does
+                # not give.
+                descriptor = features.descriptor
+                if not isinstance(descriptor, SOAP) and getattr(descriptor, "channels", None) is None:
+                    raise ParameterError(
+                        f"alchemical atoms need descriptors with element channels, such as SOAP, got {descriptor!r}."
+                    )
 
     # ---- at one λ
 
@@ -175,8 +178,8 @@ class Alchemy:
             local, along, by_lambda = at.term(features, form)
             energy, pairs, slope = energy + local, pairs + along, slope + by_lambda
         forces, stress = gather_pairs(at.batch, pairs)
-        if self._state.reference is not None:
-            first, last = (self._state.reference.evaluate(batch) for batch in at.ends)
+        if self._state.baseline is not None:
+            first, last = (self._state.baseline.evaluate(batch) for batch in at.ends)
             energy += float((1.0 - lam) * first.energy[0] + lam * last.energy[0])
             forces = forces + (1.0 - lam) * first.forces + lam * last.forces
             stress = stress + (1.0 - lam) * first.stress + lam * last.stress
@@ -204,9 +207,7 @@ class Alchemy:
         ParameterError
             `n` is not a whole number from 1 on.
         """
-        if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1:
-            raise ParameterError(f"`n`, the number of λ, must be a whole number from 1 on, got {n!r}; 5 is usual.")
-        x, w = np.polynomial.legendre.leggauss(int(n))
+        x, w = np.polynomial.legendre.leggauss(whole(n, "n", least=1))
         return 0.5 * (x + 1.0), 0.5 * w
 
     # ---- inside
@@ -356,12 +357,6 @@ class AlchemicalCalculator(AseCalculator):
         return float(self.alchemy.evaluate(self.lam, atoms, derivative=True).dE_dlambda or 0.0)
 
 
-def _has_channels(descriptor: Any) -> bool:
-    """Tell whether neighbours count in the vectors by their columns of U alone."""
-    # Without channels, SOAP is that with U = I; ACSF keeps a block for every pair of elements, which U does not give.
-    return isinstance(descriptor, SOAP) or getattr(descriptor, "channels", None) is not None
-
-
 def _checked_lambda(lam: float) -> float:
     if isinstance(lam, bool) or not isinstance(lam, int | float | np.number) or not 0.0 <= lam <= 1.0:
         raise ParameterError(f"λ must be a number from 0 to 1, got {lam!r}.")
@@ -369,13 +364,7 @@ def _checked_lambda(lam: float) -> float:
 
 
 def _checked(change: Mapping[int, tuple[str, str]], atoms: Atoms) -> dict[int, tuple[int, int]]:
-    """Return the atomic numbers that atoms change between.
-
-    Raises
-    ------
-    ParameterError
-        There is no such atom, it is of another element, or nothing changes.
-    """
+    """Return the atomic numbers that atoms change between."""
     if not isinstance(change, Mapping) or not change:
         raise ParameterError(
             f'`change` must map numbers of atoms to pairs of symbols, such as {{3: ("Ag", "Pd")}}, got {change!r}.'

@@ -2,19 +2,58 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, get_args, get_origin, get_type_hints
 
 import numpy as np
 
 from kernelpot.errors import KernelpotError, ModelFileError
-from kernelpot.replacing import replacing
+
+
+@contextlib.contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """Give a temporary path beside `path`, which takes its place when the block ends well.
+
+    Parameters
+    ----------
+    path
+        The file to write. It is never half-written: an error or an interruption leaves what was there.
+    """
+    target = Path(path)
+    # A device or a pipe (`/dev/null`, `>(jq)`) is written to, never replaced.
+    special = target.exists() and not target.is_file() and not target.is_dir()
+    # The suffix stays, as writers choose their format by it.
+    folder = None if special else target.parent
+    handle, name = tempfile.mkstemp(dir=folder, prefix=".kernelpot-", suffix="".join(target.suffixes[-1:]))
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        if special:
+            with temporary.open("rb") as content, target.open("wb") as sink:
+                shutil.copyfileobj(content, sink)
+            return
+        # mkstemp makes files private; the result gets the mode that any other new file would have.
+        mask = os.umask(0)
+        os.umask(mask)
+        temporary.chmod(0o666 & ~mask)
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
 
 DAMAGE = (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError, RecursionError)
 """What rebuilding a model from an altered file may raise."""
+
+NO_ARRAYS: Mapping[str, np.ndarray] = MappingProxyType({})
 
 LARGEST = 1e150
 """Of numbers in property models: the square of one must still be a number."""
@@ -156,3 +195,75 @@ def _header(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
         return {**header, "format": header["format"], "version": header["version"]}
     except (ValueError, KeyError, TypeError, RecursionError):
         raise ModelFileError(f"{path}: the header is damaged; fit again.") from None
+
+
+# ---- arrays of dataclasses, as their types say them
+
+
+def arrays_of(value: Any, prefix: str = "", suffix: str = "") -> dict[str, np.ndarray]:
+    """Return the arrays of a dataclass by prefix, name of the field and suffix; those of tuples are numbered."""
+    types = _array_types(type(value))
+    found = {f"{prefix}{name}{suffix}": getattr(value, name) for name, (_, several) in types.items() if not several}
+    # Part by part: checksums depend on the order.
+    tuples = {name: getattr(value, name) for name, (_, several) in types.items() if several}
+    for k in range(max(map(len, tuples.values()), default=0)):
+        found |= {f"{prefix}{name}{suffix}_{k}": parts[k] for name, parts in tuples.items()}
+    return found
+
+
+def read_arrays(
+    kind: type, arrays: Mapping[str, np.ndarray], prefix: str = "", suffix: str = "", **sizes: int
+) -> dict[str, Any]:
+    """Return the arrays that `arrays_of` named, by their fields, checked by what the types of the fields say.
+
+    ``Float[np.ndarray, "n d"]`` asks for float64 and finite numbers; sizes of one name, here n and d, must agree over
+    all arrays and with those given. In tuples only sizes that are given do, the others within the parts of one number.
+
+    Raises
+    ------
+    KeyError, ValueError
+        An array is missing, or cannot be right.
+    """
+    found: dict[str, Any] = {}
+    known, parts = dict(sizes), list[dict[str, int]]()
+    for name, (array, several) in _array_types(kind).items():
+        key = f"{prefix}{name}{suffix}"
+        if not several:
+            found[name] = _fitting(key, arrays[key], array, known)
+            continue
+        there = [arrays[f"{key}_{k}"] for k in range(sum(f"{key}_{k}" in arrays for k in range(len(arrays))))]
+        parts = parts or [dict(sizes) for _ in there]
+        found[name] = tuple(
+            _fitting(f"{key}_{k}", one, array, part) for k, (one, part) in enumerate(zip(there, parts, strict=True))
+        )
+    return found
+
+
+def array_type(hint: Any) -> Any:
+    """Return the type of an array, or of those in a tuple; None of anything else."""
+    kind = get_args(hint)[0] if get_origin(hint) is tuple else hint
+    return kind if hasattr(kind, "dim_str") else None
+
+
+def _array_types(kind: type) -> dict[str, tuple[Any, bool]]:
+    """Return the type of each array of a dataclass, and whether there is a tuple of them."""
+    hints = get_type_hints(kind)
+    types = {one.name: hints[one.name] for one in fields(kind) if array_type(hints[one.name]) is not None}
+    return {name: (array_type(hint), get_origin(hint) is tuple) for name, hint in types.items()}
+
+
+def _fitting(name: str, array: np.ndarray, kind: Any, sizes: dict[str, int]) -> np.ndarray:
+    """Return an array of the type and shape that its annotation says; sizes that are new are added to the others."""
+    wanted = np.dtype("float64" if "float64" in kind.dtypes else "int64")
+    dims = kind.dim_str.split()
+    if array.ndim == len(dims):
+        # Such as "species_plus_1", where `species` is known.
+        for dim, size in zip(dims, array.shape, strict=True):
+            base = dim.removesuffix("_plus_1")
+            sizes.setdefault(dim, sizes[base] + 1 if base != dim and base in sizes else size)
+    shape = tuple(sizes.get(dim, 0) for dim in dims)
+    if array.dtype != wanted or array.shape != shape:
+        raise ValueError(f"{name} must be {wanted} of shape {shape}, found {array.dtype} of shape {array.shape}")
+    if not (np.abs(array) <= LARGEST).all():
+        raise ValueError(f"{name} must hold finite numbers up to {LARGEST:g}")
+    return array

@@ -10,17 +10,16 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator as AseCalculator
 from ase.calculators.calculator import PropertyNotImplementedError, all_changes
 from ase.outputs import Properties, all_outputs
-from jaxtyping import Float
 
 from kernelpot.data.batch import Batch
 from kernelpot.errors import ExtrapolationError, ParameterError
-from kernelpot.potentials.arguments import require_potential
-from kernelpot.potentials.sampling import SampledModel
+from kernelpot.potentials.joint import SampledModel
+from kernelpot.potentials.prediction import require_potential
 
 if TYPE_CHECKING:
     from ase.optimize.optimize import Dynamics
 
-    from kernelpot.potentials.force_ridge import ForceRidge
+    from kernelpot.potentials.force.force_ridge import ForceRidge
     from kernelpot.potentials.sparse_gp import SparseGP
 
 MEANS = ("energy", "free_energy", "energies", "forces", "stress")
@@ -96,8 +95,8 @@ class Calculator(AseCalculator):
         SpeciesError
             An element that the model has not seen.
         PropertyNotImplementedError
-            A stress was asked for, and the structure has no cell; or a standard deviation of a potential drawn from a
-            posterior.
+            A stress was asked for, and the structure has no cell; or what this kind of model has not: a standard
+            deviation of a potential drawn from a posterior, extrapolation grades of a ForceRidge.
         """
         if system_changes:
             # An error below must not leave the last structure's results behind.
@@ -115,6 +114,11 @@ class Calculator(AseCalculator):
             raise PropertyNotImplementedError(
                 f"{', '.join(sorted(wanted))}: a potential drawn from a posterior has none; ask the model that it was "
                 "drawn from"
+            )
+        if "extrapolation" in wanted and not hasattr(self.model, "extrapolation"):
+            raise PropertyNotImplementedError(
+                f"extrapolation: a {type(self.model).__name__} has no extrapolation grades; energies_std of one with "
+                "keep_factor=True tells which atoms are strange"
             )
         for name, cheap in (("energies_std", "local_energy_std"), ("extrapolation", "extrapolation")):
             if name in wanted:
@@ -162,13 +166,8 @@ class Calculator(AseCalculator):
             and np.array_equal(built.pbc, atoms.pbc)
             and np.array_equal(built.cell.array, atoms.cell.array)
         )
-        return same and bool(np.all(_moved_by(built, atoms) <= self.skin / 2))
-
-
-def _moved_by(before: Atoms, after: Atoms) -> Float[np.ndarray, " atoms"]:
-    """Return the distance each atom moved, Å; a jump across a periodic boundary counts in full."""
-    distances: Float[np.ndarray, " atoms"] = np.linalg.norm(after.positions - before.positions, axis=1)
-    return distances
+        # A jump across a periodic boundary counts in full.
+        return same and bool(np.all(np.linalg.norm(atoms.positions - built.positions, axis=1) <= self.skin / 2))
 
 
 class StopOnExtrapolation:
@@ -205,10 +204,12 @@ class StopOnExtrapolation:
             if value is not None and not (isinstance(value, int | float | np.number) and value > 0):
                 raise ParameterError(f"`{name}` must be a positive grade, got {value!r}; 2 is usual")
         found = getattr(getattr(dynamics, "atoms", None), "calc", None)
-        if not isinstance(found, Calculator) or isinstance(found.model, SampledModel):
+        model = getattr(found, "model", None)
+        if not isinstance(found, Calculator) or isinstance(model, SampledModel) or not hasattr(model, "extrapolation"):
             raise ParameterError(
-                "`dynamics` must move atoms that carry a kernelpot.Calculator of a fitted model, found "
-                f"{type(found).__name__}; set `atoms.calc` first"
+                "`dynamics` must move atoms that carry a kernelpot.Calculator of a fitted model with extrapolation "
+                f"grades, such as SparseGP, found {type(found).__name__} of {type(model).__name__}; set `atoms.calc` "
+                "first"
             )
         self.dynamics = dynamics
         self.threshold = float(threshold)
@@ -217,13 +218,7 @@ class StopOnExtrapolation:
         self.largest = 0.0
 
     def __call__(self) -> None:
-        """Grade the atoms as they are now.
-
-        Raises
-        ------
-        ExtrapolationError
-            A grade exceeds the threshold, or is no number.
-        """
+        """Grade the atoms as they are now."""
         atoms = self.dynamics.atoms
         grades = np.asarray(atoms.calc.get_property("extrapolation", atoms))
         # A structure that has blown up has grades that are not numbers.

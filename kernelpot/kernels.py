@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
 import numpy as np
 from jaxtyping import Float
 
-from kernelpot.errors import ParameterError
+from kernelpot.record import Between, Positive, Record, Whole
 
 
 class Kernel(Protocol):
@@ -35,21 +35,14 @@ class Kernel(Protocol):
         """Return the settings as JSON values."""
 
 
-def check_amplitude(amplitude: Any) -> None:
-    """Refuse a prior standard deviation that is none.
+FRACTIONAL = "2 is usual; a fractional power has no derivative where two environments are orthogonal"
 
-    Raises
-    ------
-    ParameterError
-        It is not a positive number.
-    """
-    real = not isinstance(amplitude, bool) and isinstance(amplitude, int | float | np.number)
-    if not real or not 1e-20 <= amplitude <= 1e20:
-        raise ParameterError(f"`amplitude` must be positive and in eV, 1e-20 to 1e20, got {amplitude!r}; 1.0 is usual.")
+Amplitude = Annotated[float, Positive(1e-20, 1e20), "eV", "1.0 is usual"]
+"""Prior standard deviation of a local energy."""
 
 
 @dataclass(frozen=True)
-class DotProduct:
+class DotProduct(Record):
     """k(x, z) = amplitude² (x·z)^zeta for unit vectors x, z (Bartók et al., Phys. Rev. B 87, 184115 (2013), eq. 36).
 
     Parameters
@@ -66,21 +59,13 @@ class DotProduct:
         zeta is not a whole number of at least 1, or the amplitude is not positive.
     """
 
-    zeta: int = 2
-    amplitude: float = 1.0
-
-    def __post_init__(self) -> None:
-        if isinstance(self.zeta, bool) or not isinstance(self.zeta, int | np.integer) or not 1 <= self.zeta <= 16:
-            raise ParameterError(
-                f"`zeta` must be a whole number from 1 to 16, got {self.zeta!r}; a fractional power has no derivative "
-                "where two environments are orthogonal. 2 is usual."
-            )
-        check_amplitude(self.amplitude)
+    zeta: Annotated[int, Whole(1, 16), "", FRACTIONAL] = 2
+    amplitude: Amplitude = 1.0
 
     @property
     def form(self) -> int | None:
         """Zeta 1 and 2: x·v and xᵀAx."""
-        return int(self.zeta) if self.zeta <= 2 else None
+        return self.zeta if self.zeta <= 2 else None
 
     def value(self, s: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
         """s^zeta, the kernel at amplitude 1 for dot products s."""
@@ -98,18 +83,9 @@ class DotProduct:
             return np.zeros_like(s)
         return self.zeta * (self.zeta - 1) * s ** (self.zeta - 2)
 
-    def settings(self) -> dict[str, Any]:
-        """Return the settings as JSON values."""
-        return {"name": "DotProduct", "zeta": int(self.zeta), "amplitude": float(self.amplitude)}
-
-    @classmethod
-    def from_settings(cls, settings: dict[str, Any]) -> DotProduct:
-        """Make the kernel that `settings` describes."""
-        return cls(int(settings["zeta"]), float(settings["amplitude"]))
-
 
 @dataclass(frozen=True)
-class Gaussian:
+class Gaussian(Record):
     """k(x, z) = amplitude² exp(-|x - z|²/(2 length²)) for unit vectors: amplitude² exp((x·z - 1)/length²).
 
     The squared exponential (Rasmussen and Williams (2006), eq. 4.9) of environments, local where `DotProduct` is a
@@ -128,17 +104,8 @@ class Gaussian:
         The length or the amplitude is not positive.
     """
 
-    length: float = 0.5
-    amplitude: float = 1.0
-
-    def __post_init__(self) -> None:
-        real = not isinstance(self.length, bool) and isinstance(self.length, int | float | np.number)
-        if not real or not 1e-3 <= self.length <= 1e3:
-            raise ParameterError(
-                f"`length` must be a distance of unit vectors from 0.001 to 1000, got {self.length!r}; 0.2 to 1 is "
-                "usual."
-            )
-        check_amplitude(self.amplitude)
+    length: Annotated[float, Between(1e-3, 1e3), "", "it is a distance of unit vectors, 0.2 to 1 is usual"] = 0.5
+    amplitude: Amplitude = 1.0
 
     @property
     def form(self) -> int | None:
@@ -157,18 +124,9 @@ class Gaussian:
         """Second derivative with respect to s, at amplitude 1."""
         return self.value(s) / self.length**4
 
-    def settings(self) -> dict[str, Any]:
-        """Return the settings as JSON values."""
-        return {"name": "Gaussian", "length": float(self.length), "amplitude": float(self.amplitude)}
-
-    @classmethod
-    def from_settings(cls, settings: dict[str, Any]) -> Gaussian:
-        """Make the kernel that `settings` describes."""
-        return cls(float(settings["length"]), float(settings["amplitude"]))
-
 
 @dataclass(frozen=True)
-class Linear:
+class Linear(Record):
     """k(x, z) = amplitude² x·z of the vectors themselves: a Bayesian linear model, at finite rank without inducing.
 
     Vectors are divided by the root mean square length of those that the model is prepared with, one number for each
@@ -187,25 +145,5 @@ class Linear:
         The amplitude is not positive.
     """
 
-    amplitude: float = 1.0
+    amplitude: Amplitude = 1.0
     normalise: bool = False
-
-    def __post_init__(self) -> None:
-        check_amplitude(self.amplitude)
-        if not isinstance(self.normalise, bool):
-            raise ParameterError(f"`normalise` must be True or False, got {self.normalise!r}.")
-
-    def settings(self) -> dict[str, Any]:
-        """Return the settings as JSON values."""
-        return {"name": "Linear", "amplitude": float(self.amplitude), "normalise": self.normalise}
-
-    @classmethod
-    def from_settings(cls, settings: dict[str, Any]) -> Linear:
-        """Make the kernel that `settings` describes."""
-        return cls(float(settings["amplitude"]), bool(settings["normalise"]))
-
-
-NAMED: dict[str, type[DotProduct] | type[Gaussian] | type[Linear]] = {
-    "DotProduct": DotProduct, "Gaussian": Gaussian, "Linear": Linear,
-}  # fmt: skip
-"""Kernels by the names in their settings."""

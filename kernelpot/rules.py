@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 from jaxtyping import Int
@@ -17,8 +19,43 @@ MOST_SEED = 2**32 - 1
 _MOST = 2**63 - 1
 _SHOWN = 120
 
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
 
-def whole(value: object, name: str, *, least: int = 0, most: int = _MOST) -> int:
+
+def keywords(*kinds: type) -> Callable[[Callable[Arguments, Result]], Callable[Arguments, Result]]:
+    """Write the keys of TypedDicts into the signature and the docstring of a function that takes them as keywords.
+
+    The function's last parameter is ``**name: Unpack[kind]``, where `kind` is the last of `kinds` and made from the
+    others; ``**name`` in its docstring is where their texts under "Parameters" are to stand. Keywords that are neither
+    its own nor keys are refused by a TypeError that lists those that are.
+    """
+    names = dict.fromkeys(name for kind in kinds for name in kind.__annotations__)
+    text = "\n".join(inspect.cleandoc(kind.__doc__ or "").partition("----------\n")[2] for kind in kinds)
+
+    def decorate(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+        signature = inspect.signature(function)
+        *own, bundle = signature.parameters.values()
+        more = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None) for name in names]
+        signature = signature.replace(parameters=[*own, *more])
+
+        @wraps(function)
+        def checked(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+            for name in kwargs:
+                if name not in signature.parameters:
+                    raise TypeError(
+                        f"{function.__name__}() knows no parameter `{name}`; it takes {', '.join(signature.parameters)}"
+                    )
+            return function(*args, **kwargs)
+
+        checked.__doc__ = inspect.cleandoc(function.__doc__ or "").replace(f"**{bundle.name}", text)
+        checked.__signature__ = signature  # type: ignore[attr-defined]
+        return checked
+
+    return decorate
+
+
+def whole(value: object, name: str, *, least: int = 0, most: int = _MOST, usual: str = "") -> int:
     """Check a whole number.
 
     Parameters
@@ -29,6 +66,8 @@ def whole(value: object, name: str, *, least: int = 0, most: int = _MOST) -> int
         Of the argument.
     least, most
         Limits, included.
+    usual
+        What to give instead.
 
     Raises
     ------
@@ -37,8 +76,9 @@ def whole(value: object, name: str, *, least: int = 0, most: int = _MOST) -> int
     """
     value = _scalar(value)
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or not least <= value <= most:
-        limits = f"at least {least}" if most == _MOST else f"from {least} to {most}"
-        raise ParameterError(f"`{name}` must be a whole number, {limits}, got {shown(value)}")
+        limits = f", at least {least}" if most == _MOST else f" from {least} to {most}"
+        mend = f"; {usual}." if usual else ""
+        raise ParameterError(f"`{name}` must be a whole number{limits}, got {shown(value)}{mend}")
     return int(value)
 
 
@@ -61,15 +101,20 @@ def real(value: object, name: str, *, least: float = 0.0, most: float = np.inf, 
     ParameterError
         It is none, not finite, or outside the limits.
     """
-    value = _scalar(value)
-    # A whole number may be larger than any float.
-    small = isinstance(value, int) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
-    if isinstance(value, float | np.integer | np.floating) or small:
-        number = float(value)  # type: ignore[arg-type]
-        if np.isfinite(number) and least <= number < most and not (above and number == least):
-            return number
+    number = number_or_none(value)
+    if number is not None and np.isfinite(number) and least <= number < most and not (above and number == least):
+        return number
     rule = f"{'above' if above else 'at least'} {least:g}" + (f" and below {most:g}" if np.isfinite(most) else "")
     raise ParameterError(f"`{name}` must be a finite number {rule}, got {shown(value)}")
+
+
+def number_or_none(value: object) -> float | None:
+    """Return a number as a float, or None for what is none; True and False are none, and whole ones beyond floats."""
+    value = _scalar(value)
+    small = isinstance(value, int) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+    if isinstance(value, float | np.integer | np.floating) or small:
+        return float(value)  # type: ignore[arg-type]
+    return None
 
 
 def reals(value: object, name: str) -> np.ndarray[Any, Any]:

@@ -69,11 +69,6 @@ def calm_blas(n: int) -> Iterator[None]:
 
     Of small ones two threads make little more than half the time where cores are free, and many times the time where
     they are shared, as each waits for the other after every step.
-
-    Parameters
-    ----------
-    n
-        Rows; from `WORTH_THREADS` on nothing is changed.
     """
     with one_blas() if n < WORTH_THREADS else nullcontext():
         yield
@@ -100,17 +95,7 @@ def _inside(work: Callable[[Item], Result], item: Item) -> Result:
 
 
 def share(work: Callable[[int, int], None], n: int, grain: int) -> None:
-    """Call ``work(start, stop)`` on ranges that cover ``range(n)``, at least `grain` long, over the threads.
-
-    Parameters
-    ----------
-    work
-        Must let go of the lock, and must not write where another range writes.
-    n
-        Length of the whole range.
-    grain
-        Shortest range worth a thread.
-    """
+    """Call ``work(start, stop)`` on ranges that cover ``range(n)``, at least `grain` long, over the threads."""
     parts = min(count(), n // max(1, grain))
     if parts < 2 or getattr(_here, "busy", False):
         work(0, n)

@@ -11,3 +11,6 @@ KBAR = GPA / 10.0
 
 VOIGT = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
 """ASE's Voigt order: xx, yy, zz, yz, xz, xy."""
+
+MILLI = {"energy": "meV/atom", "forces": "meV/Å", "stress": "meV/Å³"}
+"""What figures of each kind of label are printed in, a thousand times those in eV."""

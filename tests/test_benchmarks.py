@@ -37,6 +37,7 @@ def test_an_unknown_case_is_a_clear_error():
     assert "predict" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_quick_case_prints_a_table_and_writes_json(tmp_path):
     file = tmp_path / "out.json"
     done = run("descriptor", "--quick", "--json", str(file))

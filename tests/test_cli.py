@@ -17,11 +17,12 @@ from ase.build import molecule
 from ase.io import read, write
 
 import kernelpot
-from kernelpot.cli import main
-from kernelpot.cli.output import plain, table
+from kernelpot.archive import replacing
+from kernelpot.cli import main, parse
+from kernelpot.cli.options import PotentialOptions, Select
+from kernelpot.cli.printing import plain, table
 from kernelpot.data.labels import resolve
 from kernelpot.demo import label, structures
-from kernelpot.replacing import replacing
 
 SMALL = ["--cutoff", "4.5", "--n-max", "4", "--l-max", "3", "--sigma", "0.6", "--n-inducing", "60"]
 
@@ -89,6 +90,24 @@ def test_installed_command_is_the_module():
         pytest.skip("the package is not installed with its command")
     done = subprocess.run([script, "--version"], capture_output=True, text=True, check=True)
     assert done.stdout == kernelpot_command("--version").stdout == f"kernelpot {kernelpot.__version__}\n"
+
+
+def test_a_command_is_what_its_options_say():
+    asked = parse(["select", "a.xyz", "b.xyz", "-n", "3", "--cutoff", "4", "--quota", "a=1", "--quota", "b=1-2"])
+    assert isinstance(asked, Select)
+    assert asked.pool == ("a.xyz", "b.xyz")
+    assert asked.quota == (("a", 1), ("b", (1, 2)))
+    assert asked.model == PotentialOptions(cutoff=4.0, given=frozenset({"cutoff"}))
+    searched = parse(["fit", "a.xyz", "--out", "m.kp", "--tune", "--noise", "0.1,none"])
+    assert searched.tuning.tune == 10.0
+    assert searched.noise == (0.1, None)
+    assert "cutoff" not in searched.model.given
+
+
+def test_options_of_a_model_start_from_its_own_defaults():
+    model = PotentialOptions()
+    assert model.describing() == kernelpot.SOAP()
+    assert model.comparing() == kernelpot.DotProduct()
 
 
 # the four verbs
@@ -290,7 +309,7 @@ def test_predict_writes_predictions_with_stds(files, tmp_path, capsys):
     model, test = kernelpot.load(files / "model.kp"), read(files / "test.xyz", ":")
     prediction = model.predict(test)
     grades = np.concatenate(prediction.extrapolation)
-    assert f"extrapolation: {(grades > 1).sum()} of {len(grades)} atoms beyond 1" in text
+    assert f"extrapolation grades: {(grades > 1).sum()} of {len(grades)} atoms beyond 1" in text
     np.testing.assert_allclose(read(out, 0).arrays["extrapolation"], prediction.extrapolation[0], atol=1e-6)
     for s, atoms in enumerate(read(out, ":")):
         assert atoms.get_potential_energy() == pytest.approx(prediction.energy[s], abs=1e-6)
@@ -471,7 +490,7 @@ def test_unseen_species(files, tmp_path, capsys):
 @pytest.mark.skipif(os.name != "posix", reason="sends a signal")
 def test_interruption_exits_130_with_one_line(tmp_path):
     code = (
-        "import sys, time\nimport kernelpot.cli.commands as c\nc.demo = lambda args: (print('ready',"
+        "import sys, time\nimport kernelpot.cli as c\nc.run = lambda command: (print('ready',"
         " flush=True), time.sleep(60))\nfrom kernelpot.cli import main\nsys.exit(main(['demo']))\n"
     )
     # A parent that runs in the background may ignore Ctrl-C, and children inherit that: this child must not.
@@ -495,10 +514,8 @@ def test_interruption_exits_130_with_one_line(tmp_path):
 
 @pytest.mark.slow
 def test_demo_needs_no_file(tmp_path):
-    start = time.monotonic()
     done = kernelpot_command("demo", "--json", "demo.json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert time.monotonic() - start < 240
     assert "chosen by" in done.stdout
     assert sorted(path.name for path in tmp_path.iterdir()) == ["demo.json", "report.html"]
     assert len(json.loads((tmp_path / "demo.json").read_text())["chosen"]) == 25

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 import kernelpot as kp
-from kernelpot.cli.story import summary, write_report
 from kernelpot.demo import Plan, label, run, structures
 from kernelpot.demo.pool import SHARES, heat
+from kernelpot.demo.story import errors, write_report
 from kernelpot.errors import ParameterError
 
 
@@ -116,7 +116,8 @@ def test_report_stands_alone(outcome, tmp_path):
         assert words in text
 
 
-def test_summary_lists_every_arm(outcome):
-    text = summary(outcome)
-    for words in ("kernelpot", "k-means", "random, mean", "random, median", "random, worst", "drifts"):
-        assert words in text
+def test_errors_list_every_arm(outcome):
+    names = [name for name, _ in errors(outcome)]
+    assert names[0] == "kernelpot"
+    assert "k-means on mean SOAP" in names
+    assert names[-3:] == ["random, mean", "random, median", "random, worst"]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from kernelpot.report import Fact, Figure, Page, Section, Table, plots, render
-from kernelpot.report.canvas import svg
+from kernelpot.report.plots import svg
 
 
 @pytest.fixture

@@ -2,15 +2,35 @@
 
 from __future__ import annotations
 
-import importlib
+import argparse
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from kernelpot import progress
-from kernelpot.cli.arguments import parser
+from kernelpot import __version__, progress
+from kernelpot.cli.options import Assess, Command, Curate, Demo, Evaluate, Fit, Predict, Regress, Select
+from kernelpot.cli.parsing import Parser, add_command, made
 from kernelpot.errors import KernelpotError
+
+COMMANDS = (Select, Assess, Curate, Fit, Regress, Evaluate, Predict, Demo)
+
+ABOUT = """\
+Choose which atomic structures deserve a DFT calculation before any is run,
+then fit a kernel potential that knows its own error."""
+
+EXAMPLES = """\
+examples:
+  kernelpot demo
+  kernelpot select pool.xyz.xz -n 50 --out chosen.xyz
+  kernelpot assess train.xyz --pool pool.xyz
+  kernelpot curate huge.xyz.xz --blocks huge.blocks -n 1000 --workers 4 --out chosen.xyz
+  kernelpot fit labelled.xyz --out si.kp --test test.xyz
+  kernelpot fit labelled.xyz --out si.kp --tune 10 --tune-table trials.csv
+  kernelpot regress crystals.xyz --property gap --combine average --out gap.kp
+  kernelpot evaluate si.kp test.xyz --json scores.json
+  kernelpot predict si.kp new.xyz --out predicted.xyz
+"""
 
 BAD_INPUT = 2
 INTERRUPTED = 130
@@ -33,12 +53,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         # A stream that was closed before we started (`>&-`) is None.
         if getattr(sys, name) is None:
             setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115
-    args = parser().parse_args(argv)
+    command = parse(argv)
     try:
-        # Only now the heavy imports: `--help` and mistyped arguments answer at once.
-        commands = importlib.import_module("kernelpot.cli.commands")
-        with progress.shown(enabled=not args.quiet):
-            getattr(commands, args.command)(args)
+        with progress.shown(enabled=not command.quiet):
+            run(command)
         sys.stdout.flush()
         return 0
     except KernelpotError as error:
@@ -61,3 +79,60 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Here the exception is gone, with it the frames that held progress bars open: the message has its own line.
     sys.stderr.write(f"kernelpot: error: {' '.join(message.split())}\n")
     return BAD_INPUT
+
+
+def parse(argv: Sequence[str] | None) -> Command:
+    """Read a command line; None takes that of the process."""
+    top = Parser(
+        prog="kernelpot",
+        description=ABOUT,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    top.add_argument("--version", action="version", version=f"kernelpot {__version__}")
+    commands = top.add_subparsers(
+        dest="command", metavar="command", required=True, parser_class=Parser, title="commands"
+    )
+    for command in COMMANDS:
+        add_command(commands, command)
+    given = vars(top.parse_args(argv))
+    found: Command = made(given["options"], given)
+    return found
+
+
+def run(command: Command) -> None:
+    """Do what a command says; only now the heavy imports, so that ``--help`` and mistyped arguments answer at once."""
+    match command:
+        case Select():
+            from kernelpot.cli.choosing import select
+
+            select(command)
+        case Curate():
+            from kernelpot.cli.choosing import curate
+
+            curate(command)
+        case Assess():
+            from kernelpot.cli.advising import assess
+
+            assess(command)
+        case Fit():
+            from kernelpot.cli.models import fit
+
+            fit(command)
+        case Regress():
+            from kernelpot.cli.regression import regress
+
+            regress(command)
+        case Evaluate():
+            from kernelpot.cli.models import evaluate
+
+            evaluate(command)
+        case Predict():
+            from kernelpot.cli.models import predict
+
+            predict(command)
+        case Demo():
+            from kernelpot.cli.models import demo
+
+            demo(command)

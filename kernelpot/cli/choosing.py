@@ -1,174 +1,93 @@
-"""What ``kernelpot select`` does."""
+"""What ``kernelpot select`` and ``kernelpot curate`` do."""
 
 from __future__ import annotations
 
-import sys
-from argparse import Namespace
+import json
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 import kernelpot as kp
-from kernelpot.cli.common import given_noise, model_of, read, settings_json, shortened, source_of, write_structures
-from kernelpot.cli.options import NOISE_DEFAULTS
-from kernelpot.cli.output import check_outputs, show, write_json
-from kernelpot.errors import DataError, ParameterError
+from kernelpot.cli.options import Curate, Select
+from kernelpot.cli.printing import (
+    cells_of,
+    check_outputs,
+    facts_of,
+    read,
+    shortened,
+    show,
+    warn,
+    write_json,
+    write_structures,
+)
+from kernelpot.errors import DataError, ParameterError, StoreError
+from kernelpot.linalg.store import require_zarr
 from kernelpot.progress import say
 
 if TYPE_CHECKING:
     from ase import Atoms
 
     from kernelpot.design import Certificate, Choice
-    from kernelpot.judgement.screening import Screening
+    from kernelpot.judgement.unlabelled import Screening
     from kernelpot.potentials.sparse_gp import SparseGP
 
 COMPARED = 20_000
 """Structures up to which all are compared with all to find outliers; larger pools have their geometry checked."""
 
+NAMED = 5
+"""Structures of `curate` that were set aside and are named on the screen; JSON names them all."""
 
-def choose(args: Namespace) -> None:
-    """Choose structures of a pool and write them.
 
-    Parameters
-    ----------
-    args
-        The arguments of ``kernelpot select``.
-    """
-    inputs = [*args.pool, *args.existing, *args.target]
-    check_outputs({"--out": args.out, "--json": args.json}, inputs)
-    if args.n is None and args.budget is None:
+def select(options: Select) -> None:
+    """Choose structures of a pool and write them."""
+    check_outputs({"--out": options.out, "--json": options.json}, [*options.pool, *options.existing, *options.target])
+    if options.n is None and options.budget is None:
         raise ParameterError("say how many structures to choose with `-n`, or what they may cost with `--budget`")
-    pool = _pool(args)
-    existing, target = (read(args, files) if files else [] for files in (args.existing, args.target))
-    spec = model_of(args, kp.Noise(**given_noise(args, NOISE_DEFAULTS)))
-    screening = _screened(pool, spec, setting_aside=args.screen)
-    kept = np.asarray(screening.kept) if args.screen else np.arange(len(pool))
+    try:
+        pool = read(options, options.pool, check=not options.screen)
+    except DataError as error:
+        if options.screen:
+            raise
+        raise DataError(f"{error} (or let --screen set broken structures of the pool aside)") from error
+    existing, target = (read(options, files) if files else [] for files in (options.existing, options.target))
+    spec = options.model.spec()
+    screening = _screened(pool, spec, setting_aside=options.screen)
+    kept = np.asarray(screening.kept) if options.screen else np.arange(len(pool))
     usable = [pool[k] for k in kept]
-    if args.n is not None and args.n > len(usable):
-        raise ParameterError(f"`-n` must be at most the size of the pool, got {args.n} of {len(usable)} structures")
-    rules = _rules(args, kept, len(pool), {str(atoms.info.get("config_type", "")) for atoms in usable})
+    if options.n is not None and options.n > len(usable):
+        raise ParameterError(f"`-n` must be at most the size of the pool, got {options.n} of {len(usable)} structures")
+    rules = _rules(options, kept, len(pool), {str(atoms.info.get("config_type", "")) for atoms in usable})
     say(f"preparing: inducing environments from {len(usable) + len(existing)} structures, labels unseen")
     space = spec.prepare([*usable, *existing])
     info = space.information(usable)
     given = {
-        "criterion": args.criterion,
+        "criterion": options.criterion,
         "existing": space.information(existing, labels="present") if existing else None,
         "target": space.information(target) if target else None,
         **rules,
     }
-    choice = kp.design.select(info, args.n, method=args.method, seed=args.seed, **given)
+    choice = kp.design.select(info, options.n, method=options.method, seed=options.model.seed, **given)
     certificate = None
-    if args.certify and len(choice):
+    if options.certify and len(choice):
         say("certifying")
         certificate = kp.design.certify(info, choice, **given)
     choice = replace(choice, indices=kept[choice.indices])  # numbers are those of the files
-    if args.out:
-        write_structures(args.out, [pool[int(k)] for k in choice.indices])
-    text = _text(choice, pool, certificate, args.out)
-    show(f"{screening}\n\n{text}" if args.screen else text, args.json)
-    write_json(args.json, _json(choice, pool, certificate, args, screening))
+    if options.out:
+        write_structures(options.out, [pool[int(k)] for k in choice.indices])
+    text = _text(choice, pool, certificate, options.out)
+    show(f"{screening}\n\n{text}" if options.screen else text, options.json)
+    write_json(options.json, _json(choice, pool, certificate, options, screening))
 
 
-def _pool(args: Namespace) -> list[Atoms]:
-    """Read the pool; with ``--screen`` broken structures are listed with the others, without it they are an error."""
-    try:
-        return read(args, args.pool, check=not args.screen)
-    except DataError as error:
-        if args.screen:
-            raise
-        raise DataError(f"{error} (or let --screen set broken structures of the pool aside)") from error
-
-
-def _rules(args: Namespace, kept: np.ndarray, size: int, groups: set[str]) -> dict[str, Any]:
-    """Limits of the choice, in the numbers of what was kept."""
-    position = {int(k): place for place, k in enumerate(kept)}
-    for option, given in (("--force", args.force), ("--forbid", args.forbid)):
-        wrong = [k for k in given if k >= size]
-        if wrong:
-            raise ParameterError(f"`{option}` names structure {wrong[0]}, but the pool has {size}, counted from 0")
-    aside = [k for k in args.force if k not in position]
-    if aside:
-        raise ParameterError(f"`--force` names structure {aside[0]}, which `--screen` has set aside: drop one of them")
-    names = [name for name, _ in args.quota]
-    if len(set(names)) < len(names):
-        raise ParameterError(f"`--quota` must name every group once, got {', '.join(names)}")
-    unknown = [name for name, _ in args.quota if name not in groups]
-    if unknown:
-        raise ParameterError(
-            f"`--quota` names the group {unknown[0]!r}, but config_type knows {', '.join(sorted(groups)) or 'none'}"
-        )
-    power = args.cost_power
-    return {
-        "forced": [position[k] for k in args.force] or None,
-        "forbidden": [position[k] for k in args.forbid if k in position] or None,
-        "quotas": dict(args.quota) or None,
-        "budget": args.budget,
-        "costs": None if args.budget is None else lambda info: info.n_atoms.astype(float) ** power,
-    }
-
-
-def _text(choice: Choice, pool: Sequence[Atoms], certificate: Certificate | None, out: str | None) -> str:
-    rows = [
-        (
-            rank,
-            int(k),
-            source_of(pool[k], int(k)),
-            str(pool[k].info.get("config_type", "")),
-            str(pool[k].symbols),
-            len(pool[k]),
-            choice.curve[rank],
-        )
-        for rank, k in enumerate(choice.indices, start=1)
+def suspects(screening: Screening) -> list[dict[str, Any]]:
+    """Return what a screen set aside, for JSON."""
+    return [
+        {"index": k, "source": name, "reason": reason}
+        for name, (k, reason) in zip(screening.names, screening.aside, strict=True)
     ]
-    text = f"{choice.summary()}\n\n" + shortened(
-        ("pick", "index", "source", "group", "formula", "atoms", choice.symbol), rows
-    )
-    if certificate is not None:
-        text += f"\n\n{certificate}"
-    return text + (f"\n\nwrote {out}" if out else "")
-
-
-def _json(
-    choice: Choice, pool: Sequence[Atoms], certificate: Certificate | None, args: Namespace, screening: Screening
-) -> dict[str, Any]:
-    return {
-        "indices": choice.indices,
-        "curve": choice.curve,
-        "criterion": choice.criterion,
-        "method": choice.method,
-        "efficiency_bound": choice.efficiency_bound,
-        "certificate": None if certificate is None else asdict(certificate),
-        "budget": choice.budget,
-        "cost_power": args.cost_power if args.budget is not None else None,
-        "costs": choice.costs,
-        "forced": args.force,
-        "forbidden": args.forbid,
-        "quotas": dict(args.quota),
-        "existing": args.existing,
-        "target": args.target,
-        "description": dict(choice.description),
-        "pool": {"files": args.pool, "n_structures": len(pool)},
-        "screen": {
-            "set_aside": args.screen,
-            "found": [
-                {"index": k, "source": name, "reason": reason}
-                for name, (k, reason) in zip(screening.names, screening.aside, strict=True)
-            ],
-        },
-        "settings": settings_json(args) | {"noise": given_noise(args, NOISE_DEFAULTS)},
-        "structures": [
-            {
-                "index": int(k),
-                "source": source_of(pool[k], int(k)),
-                "formula": str(pool[k].symbols),
-                "n_atoms": len(pool[k]),
-            }
-            for k in choice.indices
-        ],
-        "out": args.out,
-    }
 
 
 def _screened(pool: list[Atoms], spec: SparseGP, *, setting_aside: bool) -> Screening:
@@ -181,8 +100,187 @@ def _screened(pool: list[Atoms], spec: SparseGP, *, setting_aside: bool) -> Scre
     if setting_aside and not len(screening.kept):
         raise DataError(f"`--screen` leaves no structure of the pool: {screening.names[0]}: {screening.aside[0][1]}")
     if screening.aside and not setting_aside:
-        sys.stderr.write(
-            f"kernelpot: warning: {len(screening.aside)} of {len(pool)} structures look broken or outlying; the first, "
-            f"{screening.names[0]}: {screening.aside[0][1]}; --screen lists them and sets them aside\n"
+        warn(
+            f"{len(screening.aside)} of {len(pool)} structures look broken or outlying; the first, "
+            f"{screening.names[0]}: {screening.aside[0][1]}; --screen lists them and sets them aside"
         )
     return screening
+
+
+def _rules(options: Select, kept: np.ndarray, size: int, groups: set[str]) -> dict[str, Any]:
+    """Limits of the choice, in the numbers of what was kept."""
+    position = {int(k): place for place, k in enumerate(kept)}
+    for option, given in (("--force", options.force), ("--forbid", options.forbid)):
+        wrong = [k for k in given if k >= size]
+        if wrong:
+            raise ParameterError(f"`{option}` names structure {wrong[0]}, but the pool has {size}, counted from 0")
+    aside = [k for k in options.force if k not in position]
+    if aside:
+        raise ParameterError(f"`--force` names structure {aside[0]}, which `--screen` has set aside: drop one of them")
+    names = [name for name, _ in options.quota]
+    if len(set(names)) < len(names):
+        raise ParameterError(f"`--quota` must name every group once, got {', '.join(names)}")
+    unknown = [name for name in names if name not in groups]
+    if unknown:
+        raise ParameterError(
+            f"`--quota` names the group {unknown[0]!r}, but config_type knows {', '.join(sorted(groups)) or 'none'}"
+        )
+    power = options.cost_power
+    return {
+        "forced": [position[k] for k in options.force] or None,
+        "forbidden": [position[k] for k in options.forbid if k in position] or None,
+        "quotas": dict(options.quota) or None,
+        "budget": options.budget,
+        "costs": None if options.budget is None else lambda info: info.n_atoms.astype(float) ** power,
+    }
+
+
+def _text(choice: Choice, pool: Sequence[Atoms], certificate: Certificate | None, out: str | None) -> str:
+    heading, values = choice.column
+    rows = [
+        (rank, k, *cells_of(pool[k], k), str(pool[k].info.get("config_type", "")), values[rank])
+        for rank, k in enumerate(choice.indices.tolist(), start=1)
+    ]
+    head = ("pick", "index", "source", "formula", "atoms", "group", heading)
+    text = f"{choice.summary()}\n\n{shortened(head, rows)}"
+    if certificate is not None:
+        text += f"\n\n{certificate}"
+    return text + (f"\n\nwrote {out}" if out else "")
+
+
+def _json(
+    choice: Choice, pool: Sequence[Atoms], certificate: Certificate | None, options: Select, screening: Screening
+) -> dict[str, Any]:
+    return {
+        "indices": choice.indices,
+        "curve": choice.curve,
+        "criterion": choice.criterion,
+        "method": choice.method,
+        "efficiency_bound": choice.efficiency_bound,
+        "certificate": None if certificate is None else asdict(certificate),
+        "budget": choice.budget,
+        "cost_power": options.cost_power if options.budget is not None else None,
+        "costs": choice.costs,
+        "forced": options.force,
+        "forbidden": options.forbid,
+        "quotas": dict(options.quota),
+        "existing": options.existing,
+        "target": options.target,
+        "description": dict(choice.description),
+        "pool": {"files": options.pool, "n_structures": len(pool)},
+        "screen": {"set_aside": options.screen, "found": suspects(screening)},
+        "settings": options.model.as_dict() | {"noise": options.model.noises()},
+        "structures": [{"index": k} | facts_of(pool[k], k) for k in choice.indices.tolist()],
+        "out": options.out,
+    }
+
+
+def curate(options: Curate) -> None:
+    """Write the blocks of a pool to a folder, or go on with them, and choose."""
+    from kernelpot.pools import select_chunks, write_blocks
+    from kernelpot.pools.source import file_list, read_frames
+
+    outputs = {"--out": options.out, "--json": options.json}
+    check_outputs(outputs, [*options.pool, *options.existing])
+    folder = Path(options.blocks).resolve()
+    above = next(place for place in (folder, *folder.parents) if place.exists())
+    if not above.is_dir():
+        raise ParameterError(f"`--blocks` must be a folder, but {above} is a file; choose another name")
+    for option, path in outputs.items():
+        if path is not None and path != "-" and Path(path).resolve().is_relative_to(folder):
+            raise ParameterError(f"`{option}` must not lie in the folder of `--blocks`, got {path!r}; choose another")
+    require_zarr()
+    file_list(options.pool)
+    for name, value in (("epsilon", options.epsilon), ("truncate", options.truncate)):
+        if value is not None and value >= 1:
+            raise ParameterError(f"`--{name}` must lie between 0 and 1, got {value:g}")
+    space = _space(options)
+    existing = None
+    if options.existing:
+        labelled = read(options, options.existing)
+        existing = space.information(labelled, labels="present", keys=options.keys)
+    store = write_blocks(
+        space,
+        options.pool,
+        options.blocks,
+        chunk=options.chunk,
+        workers=options.workers,
+        scheduler=options.scheduler,
+        truncate=options.truncate,
+    )
+    choice = select_chunks(
+        store,
+        options.n,
+        criterion=options.criterion,
+        method=options.method,
+        existing=existing,
+        epsilon=options.epsilon,
+        memory=options.memory,
+        workers=0 if options.scheduler is None else None,
+        scheduler=options.scheduler,
+        seed=options.model.seed,
+    )
+    if options.out:
+        write_structures(options.out, read_frames(options.pool, choice.indices))
+    size, aside = store.manifest["n_structures"], store.set_aside()
+    lines = [str(choice), "", f"{options.blocks}: {size} structures"]
+    if aside:
+        lines.append(f"{len(aside)} unusable structures were set aside:")
+        lines += [f"  {one['reason']}" for one in aside[:NAMED]]
+        if len(aside) > NAMED:
+            lines.append(f"  … and {len(aside) - NAMED} more")
+    show("\n".join(lines) + (f"\n\nwrote {options.out}" if options.out else ""), options.json)
+    content = {
+        "indices": choice.indices,
+        "curve": choice.curve,
+        "criterion": choice.criterion,
+        "method": choice.method,
+        "guarantee": choice.guarantee,
+        "n_chunks": choice.n_chunks,
+        "n_parts": choice.n_parts,
+        "pool": {"files": options.pool, "n_structures": size, "n_distinct": choice.n_distinct},
+        "settings": store.manifest["settings"],
+        "set_aside": aside,
+        "structures": [
+            {"index": int(index), "source": f"{Path(choice.files[k]).name}@{choice.frames[k]}"}
+            for k, index in enumerate(choice.indices)
+        ],
+        "out": options.out,
+    }
+    write_json(options.json, content)
+
+
+def _space(options: Curate) -> SparseGP:
+    """Take the feature space of the folder, or prepare one from a sample and put it there."""
+    from kernelpot.pools import load_space, sample, save_space
+    from kernelpot.pools.block_store import differences
+    from kernelpot.pools.space import settings_of
+    from kernelpot.pools.write import SPACE
+
+    spec = options.model.spec()
+    path = Path(options.blocks) / SPACE
+    if not path.exists():
+        drawn = sample(options.pool, options.sample, seed=options.model.seed)
+        say(f"preparing: inducing environments from {len(drawn)} structures drawn at random, labels unseen")
+        space = spec.prepare(drawn)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_space(space, path)
+        return space
+    space = load_space(path)
+    old, new = settings_of(space), json.loads(json.dumps(spec.settings()))
+    # The command line writes spaces of one term. Species come from the sample, and whether a model was prepared is
+    # no setting of the space.
+    before, wanted = old["terms"][0], new["terms"][0]
+    kept = ("n_inducing", "noise", "seed", "inducing", "tolerance")
+    before["descriptor"]["species"] = wanted["descriptor"]["species"]
+    different = differences(
+        {key: old[key] for key in kept} | {key: before[key] for key in ("descriptor", "kernel")},
+        {key: new[key] for key in kept} | {key: wanted[key] for key in ("descriptor", "kernel")},
+    )
+    if different:
+        raise StoreError(
+            f"{options.blocks}: the folder's feature space was prepared with other settings: {'; '.join(different)}; "
+            "use those, or choose another folder"
+        )
+    say(f"the feature space of {options.blocks} is used; --sample has no effect any more")
+    return space

@@ -11,12 +11,12 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from kernelpot.data.check import check_structure, place
-from kernelpot.data.neighbours import neighbour_list_class
 from kernelpot.errors import ParameterError
 
 if TYPE_CHECKING:
     from ase import Atoms
-
+import sys
+from functools import cache
 
 FLAT = 1e-12
 """Volume, as a share of the product of the lattice vectors' lengths, below which a cell has none."""
@@ -28,62 +28,22 @@ class Batch:
 
     Pairs are complete (both i→j and j→i, periodic images included) and sorted by their first atom, so that the
     neighbours of atom i are the slice ``pair_offsets[i]:pair_offsets[i + 1]``.
-
-    Attributes
-    ----------
-    positions
-        Cartesian positions, Å.
-    cells
-        Lattice vectors as rows, Å; zero where a structure has none.
-    pbc
-        Periodic directions.
-    numbers
-        Atomic numbers.
-    offsets
-        Atoms of structure s are ``offsets[s]:offsets[s + 1]``.
-    first, second
-        Atom indices of each pair, counted over the whole batch.
-    shifts
-        Cartesian translation of the second atom's image, Å.
-    pair_offsets
-        Pairs of atom i are ``pair_offsets[i]:pair_offsets[i + 1]``.
-    cutoff
-        Every pair up to this distance was there when the list was made, Å.
     """
 
-    positions: Float[np.ndarray, "atoms 3"]
-    cells: Float[np.ndarray, "structures 3 3"]
-    pbc: Bool[np.ndarray, "structures 3"]
-    numbers: Int[np.ndarray, " atoms"]
-    offsets: Int[np.ndarray, " structures_plus_1"]
-    first: Int[np.ndarray, " pairs"]
+    positions: Float[np.ndarray, "atoms 3"]  # Cartesian positions, Å
+    cells: Float[np.ndarray, "structures 3 3"]  # Lattice vectors as rows, Å; zero where a structure has none
+    pbc: Bool[np.ndarray, "structures 3"]  # Periodic directions
+    numbers: Int[np.ndarray, " atoms"]  # Atomic numbers
+    offsets: Int[np.ndarray, " structures_plus_1"]  # Atoms of structure s are ``offsets[s]:offsets[s + 1]``
+    first: Int[np.ndarray, " pairs"]  # first, second: Atom indices of each pair, counted over the whole batch
     second: Int[np.ndarray, " pairs"]
-    shifts: Float[np.ndarray, "pairs 3"]
-    pair_offsets: Int[np.ndarray, " atoms_plus_1"]
-    cutoff: float
+    shifts: Float[np.ndarray, "pairs 3"]  # Cartesian translation of the second atom's image, Å
+    pair_offsets: Int[np.ndarray, " atoms_plus_1"]  # Pairs of atom i are ``pair_offsets[i]:pair_offsets[i + 1]``
+    cutoff: float  # Every pair up to this distance was there when the list was made, Å
 
     @classmethod
     def from_structures(cls, structures: Sequence[Atoms], cutoff: float, *, skin: float = 0.0, start: int = 0) -> Batch:
-        """Check the structures, flatten them, find the pairs.
-
-        Parameters
-        ----------
-        structures
-            One or more ASE structures: crystals, slabs, molecules, isolated atoms.
-        cutoff
-            Largest distance between the atoms of a pair, Å.
-        skin
-            Extra distance, Å, so that the list stays complete while no atom moves by more than half of it.
-        start
-            Number of the first structure in the list that these are a part of, for messages.
-
-        Raises
-        ------
-        DataError
-            A structure is empty, not finite, has overlapping atoms or no volume where it is periodic.
-        ParameterError
-            There is no structure, the cutoff is not a positive length, or the skin is negative.
-        """
+        """Check the structures, flatten them, find the pairs."""
         if len(structures) == 0:
             raise ParameterError(
                 "`structures` must hold at least one structure, got none; check the selection that made it."
@@ -151,13 +111,7 @@ class Batch:
         return cell_volumes(self.cells)
 
     def moved(self, positions: Float[np.ndarray, "atoms 3"]) -> Batch:
-        """Return the same pairs at new positions (cells unchanged).
-
-        Parameters
-        ----------
-        positions
-            New Cartesian positions, Å. The caller sees to it that no atom moved by more than half the skin.
-        """
+        """Return the same pairs at new positions (cells unchanged)."""
         return replace(self, positions=np.ascontiguousarray(positions, dtype=np.float64))
 
     def take(self, start: int, stop: int) -> Batch:
@@ -195,3 +149,27 @@ def cell_volumes(cells: Float[np.ndarray, "structures 3 3"]) -> Float[np.ndarray
     # The determinant of a flat cell is round-off, not zero.
     box = np.prod(np.linalg.norm(cells, axis=2), axis=1)
     return np.where(volume > FLAT * box, volume, np.nan)
+
+
+@cache
+def neighbour_list_class() -> Any:
+    """Return `vesin.NeighborList`, imported without PyTorch.
+
+    vesin imports PyTorch where it is installed, to accept tensors; the pairs of a `Batch` come from NumPy arrays, and
+    PyTorch's 240 MiB would be half of a small fit's memory. A copy of vesin that does not know PyTorch is loaded and
+    taken off the list of modules again, so that whoever imports vesin gets the whole one. Where PyTorch or vesin is
+    loaded already, there is nothing to save.
+    """
+    if "torch" in sys.modules or "vesin" in sys.modules:
+        from vesin import NeighborList
+
+        return NeighborList
+    # None in sys.modules makes an import fail like that of a module that is not installed.
+    sys.modules["torch"] = None  # type: ignore[assignment]
+    try:
+        from vesin import NeighborList
+    finally:
+        del sys.modules["torch"]
+        for name in [name for name in sys.modules if name.split(".")[0] == "vesin"]:
+            del sys.modules[name]
+    return NeighborList

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.spatial import cKDTree
 
-from kernelpot.errors import DataError
+from kernelpot.errors import DataError, SpeciesError
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -27,37 +27,14 @@ HEAVIEST = 118
 
 
 def place(atoms: Atoms, number: int, source: str | None = None) -> str:
-    """Name a structure for messages.
-
-    Parameters
-    ----------
-    atoms
-        The structure; one that `kernelpot.read` made knows its file.
-    number
-        Its place in the list it came with, counted from 0.
-    source
-        Name of that list, where it has one.
-    """
+    """Name a structure for messages."""
     if SOURCE in atoms.info:
         return str(atoms.info[SOURCE])
     return f"structure {number} (from 0)" if source is None else f"{source}@{number}"
 
 
 def validate(structures: Sequence[Atoms], source: str | None = None) -> None:
-    """Check the geometry of every structure.
-
-    Parameters
-    ----------
-    structures
-        Structures to check.
-    source
-        Name of the list for messages, e.g. a file.
-
-    Raises
-    ------
-    DataError
-        At the first structure that `check_structure` refuses.
-    """
+    """Check the geometry of every structure."""
     for number, atoms in enumerate(structures):
         check_structure(atoms, place(atoms, number, source))
 
@@ -68,18 +45,6 @@ def check_structure(atoms: Atoms, where: str) -> None:
     Refused are: no atoms, dummy elements, coordinates or cell vectors that are not finite or longer than
     `EXTENT`, periodic directions whose cell vectors span no volume, and atoms closer than `OVERLAP` to
     another atom or to a periodic image.
-
-    Parameters
-    ----------
-    atoms
-        Structure to check; it may be periodic in any of the three directions.
-    where
-        Name of the structure, which begins the message.
-
-    Raises
-    ------
-    DataError
-        If any check fails.
     """
     positions, cell, pbc = np.asarray(atoms.positions), np.asarray(atoms.cell), np.asarray(atoms.pbc)
     if len(positions) == 0:
@@ -175,3 +140,18 @@ def _check_overlap(points: Float[np.ndarray, "points 3"], owner: Int[np.ndarray,
             f"{where}: atoms must be at least {OVERLAP} Å apart, atoms {first} and {second} (or images) "
             f"are {distances[worst]:.3g} Å apart; remove duplicated atoms, or check the cell and the units."
         )
+
+
+def check_species(structures: Sequence[Atoms], known: Sequence[int]) -> None:
+    """Refuse elements that a model has never seen, and say where they are."""
+    from ase.data import chemical_symbols
+
+    for number, atoms in enumerate(structures):
+        strange = sorted({int(z) for z in atoms.numbers} - set(known))
+        if strange and strange[0] > 0 and strange[-1] <= HEAVIEST:
+            names = ", ".join(chemical_symbols[z] for z in strange)
+            usable = ", ".join(chemical_symbols[z] for z in known)
+            raise SpeciesError(
+                f"{place(atoms, number)}: element {names} was never seen by this model (it knows {usable}); "
+                "fit with structures that contain it."
+            )

@@ -1,4 +1,4 @@
-"""Frames whose geometry is broken: atoms far too close, torn out, or a whole cell blown up."""
+"""What distances between atoms tell: frames whose geometry is broken, and cutoffs to start from."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float, Int
-from vesin import NeighborList
 
+from kernelpot.data.batch import neighbour_list_class
 from kernelpot.data.check import check_structure
 from kernelpot.errors import DataError, ParameterError
 
 if TYPE_CHECKING:
     from ase import Atoms
+from kernelpot.data.check import place
 
 NOBLE = (2, 10, 18, 36, 54, 86)
 """Elements whose covalent radius says nothing about distances: theirs is taken as 0.6 van der Waals radii."""
@@ -27,26 +28,14 @@ _NEAR = 1.3
 
 @dataclass(frozen=True)
 class GeometryLimits:
-    """What counts as broken, in sums of the two atoms' covalent radii (Cordero et al. 2008).
+    """What counts as broken, in sums of the two atoms' covalent radii (Cordero et al. 2008)."""
 
-    Attributes
-    ----------
-    short
-        Least distance of two atoms. In sums of radii H2 has 1.19, acetylacetone at 600 K goes down to
-        0.80, compressed Ta of a SNAP training set to 0.56.
-    alone
-        Largest distance of an atom to the nearest other; van der Waals contacts have 1.5 to 2.
-    blown_up
-        Largest median over atoms of the distance to the nearest other; crystals of the large alkali metals have 1.15.
-
-    Raises
-    ------
-    ParameterError
-        They do not rise from short to blown_up to alone.
-    """
-
+    # Least distance of two atoms. In sums of radii H2 has 1.19, acetylacetone at 600 K goes down to 0.80,
+    # compressed Ta of a SNAP training set to 0.56.
     short: float = 0.5
-    alone: float = 3.0
+    alone: float = 3.0  # Largest distance of an atom to the nearest other; van der Waals contacts have 1.5 to 2
+    # Largest median over atoms of the distance to the nearest other; crystals of the large alkali metals have
+    # 1.15
     blown_up: float = 2.2
 
     def __post_init__(self) -> None:
@@ -63,18 +52,6 @@ def broken(structures: Sequence[Atoms], limits: GeometryLimits | None = None) ->
 
     A structure of a single atom is never too lonely: it is the reference for an isolated atom. Vacuum is no fault
     either: distances are those to the nearest atom.
-
-    Parameters
-    ----------
-    structures
-        To look at; nothing is raised for one that `check_structure` would refuse: its message is the reason.
-    limits
-        What counts as broken; None takes the defaults.
-
-    Returns
-    -------
-    list of (int, str)
-        Number in the list, reason.
     """
     limits = limits or GeometryLimits()
     found = [(number, why(atoms, limits)) for number, atoms in enumerate(structures)]
@@ -123,7 +100,7 @@ def nearest(
     ratio, distance = np.full((2, len(atoms)), np.inf)
     partner = np.full(len(atoms), -1)
     for reach in (_NEAR, largest):
-        search = NeighborList(cutoff=2.0 * reach * float(radius.max()), full_list=True)
+        search = neighbour_list_class()(cutoff=2.0 * reach * float(radius.max()), full_list=True)
         i, j, d = search.compute(atoms.positions, atoms.cell.array, [bool(b) for b in atoms.pbc], quantities="ijd")
         r = d / (radius[i] + radius[j])
         order = np.lexsort((r, i))
@@ -146,3 +123,85 @@ def radii() -> Float[np.ndarray, " elements"]:
         contact = vdw_radii[z] if np.isfinite(vdw_radii[z]) else NOBLE_DEFAULT
         result[z] = NOBLE_SHARE * contact
     return result
+
+
+SPACINGS = 2.15
+"""Cutoff over the typical distance to the nearest heavy atom."""
+
+MOST_NEIGHBOURS = 40
+"""No farther than to the typical 40th neighbour: close packing has more shells within the same distance.
+
+Both by cross-validation on training sets. mlearn Si is best at 5.0 Å (the rule gives 4.95), Ge anywhere from 5.0 to 5.8
+(5.3), Ni at 4.6 (4.45), Li from 5.5 on (5.7); AgPd gains little beyond 4.5 (5.05); ethanol, toluene and acetylacetone
+are best at 3.0 (3.5).
+"""
+
+SHORTEST, LONGEST = 3.5, 6.5
+"""Range of the cutoffs, Å."""
+
+LONELY = 5.0
+"""Cutoff for an element that no structure has a neighbour for, Å."""
+
+HYDROGEN = 1
+
+
+def element_cutoffs(structures: Sequence[Atoms]) -> dict[str, float]:
+    """Return a cutoff for each element, Å: 2.15 times its median distance to the nearest heavy atom.
+
+    It is at most the median distance of the 40th neighbour, and from 3.5 to 6.5. Heavy is all but hydrogen, whose bonds
+    of 1 Å say nothing about the spacing of molecules: liquid water gets 6 Å by its 2.8 Å between oxygen atoms, ethanol
+    3.5 Å. In structures of hydrogen alone it counts.
+    """
+    from ase.data import chemical_symbols
+
+    if hasattr(structures, "positions") or len(structures) == 0:
+        raise ParameterError("`structures` must be a list of at least one ase.Atoms; write [atoms] for a single one.")
+    for number, atoms in enumerate(structures):
+        check_structure(atoms, place(atoms, number))
+    numbers = np.concatenate([atoms.numbers for atoms in structures])
+    found = [_distances(atoms) for atoms in structures]
+    heavy, fortieth = (np.concatenate([pair[k] for pair in found]) for k in range(2))
+    result = {}
+    for z in np.unique(numbers):
+        mine = heavy[(numbers == z) & np.isfinite(heavy)]
+        cutoff = SPACINGS * float(np.median(mine)) if len(mine) else LONELY
+        cutoff = float(np.clip(min(cutoff, np.median(fortieth[numbers == z])), SHORTEST, LONGEST))
+        result[chemical_symbols[int(z)]] = round(20.0 * cutoff) / 20.0
+    return result
+
+
+def default_cutoff(structures: Sequence[Atoms]) -> float:
+    """Return a cutoff to start from, Å: the largest of `element_cutoffs`, as one SOAP serves all elements.
+
+    Parameters
+    ----------
+    structures
+        Such as a training set; labels are not looked at.
+
+    Raises
+    ------
+    ParameterError
+        There is no structure.
+    DataError
+        A structure is unusable.
+    """
+    return max(element_cutoffs(structures).values())
+
+
+def _distances(atoms: Atoms) -> tuple[Float[np.ndarray, " atoms"], Float[np.ndarray, " atoms"]]:
+    """Return each atom's distance to the nearest other heavy atom or image, and to its 40th neighbour.
+
+    They are infinite where they are beyond `LONGEST`: both limits are then the same.
+    """
+    search = neighbour_list_class()(cutoff=LONGEST, full_list=True)
+    i, j, d = search.compute(atoms.positions, atoms.cell.array, [bool(b) for b in atoms.pbc], quantities="ijd")
+    heavy = atoms.numbers != HYDROGEN
+    kept = heavy[j] if heavy.any() else np.ones(len(j), dtype=bool)
+    nearest, fortieth = np.full((2, len(atoms)), np.inf)
+    np.minimum.at(nearest, i[kept], d[kept])
+    order = np.lexsort((d, i))
+    count = np.bincount(i, minlength=len(atoms))
+    many = np.flatnonzero(count >= MOST_NEIGHBOURS)
+    start = np.concatenate([[0], np.cumsum(count)[:-1]])
+    fortieth[many] = d[order][start[many] + MOST_NEIGHBOURS - 1]
+    return nearest, fortieth

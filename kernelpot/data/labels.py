@@ -1,7 +1,7 @@
 """Labels of structures, wherever their files keep them.
 
 A label is looked for in the results of the calculator that ASE's readers attach (ASE 3.23 and later move the
-keys `energy`, `forces` and `stress` of extended XYZ there), then under the names of `kernelpot.data.names` in
+keys `energy`, `forces` and `stress` of extended XYZ there), then under the names of `kernelpot.data.sources` in
 `atoms.info` and `atoms.arrays`. The first one found counts; a second one that differs is an error, so that
 nothing is chosen without a word. A free energy counts only where there is no plain energy, a stress only
 where there is a cell. `keys=` overrides the search.
@@ -29,30 +29,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Labels:
-    """Labels of many structures in kernelpot's units; the arrays are read-only.
+    """Labels of many structures in kernelpot's units; the arrays are read-only."""
 
-    Parameters
-    ----------
-    energy
-        Total energy of each structure, eV; NaN where absent.
-    forces
-        Forces of each structure, eV/Å; None where absent.
-    stress
-        Stress of each structure, eV/Å³, ASE's sign and Voigt order; NaN where absent.
-    n_atoms
-        Number of atoms of each structure.
-    origins
-        For each kind, where the label of each structure was read, or None.
-    notes
-        Remarks on the labels for people.
-    """
-
-    energy: Float[np.ndarray, " structures"]
-    forces: tuple[Float[np.ndarray, "atoms 3"] | None, ...]
+    energy: Float[np.ndarray, " structures"]  # Total energy of each structure, eV; NaN where absent
+    forces: tuple[Float[np.ndarray, "atoms 3"] | None, ...]  # Forces of each structure, eV/Å; None where absent
+    # Stress of each structure, eV/Å³, ASE's sign and Voigt order; NaN where absent
     stress: Float[np.ndarray, "structures 6"]
-    n_atoms: Int[np.ndarray, " structures"]
+    n_atoms: Int[np.ndarray, " structures"]  # Number of atoms of each structure
+    # For each kind, where the label of each structure was read, or None
     origins: Mapping[str, tuple[str | None, ...]]
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = field(default=())  # Remarks on the labels for people
 
     def __len__(self) -> int:
         return len(self.energy)
@@ -70,13 +56,7 @@ class Labels:
         return np.array([name is not None for name in self.origins[kind]], dtype=bool)
 
     def take(self, indices: Sequence[int] | Int[np.ndarray, " chosen"]) -> Labels:
-        """Labels of some structures, in the given order.
-
-        Parameters
-        ----------
-        indices
-            Places of the structures, counted from 0.
-        """
+        """Labels of some structures, in the given order."""
         chosen = np.asarray(indices, dtype=int)
         return replace(
             self,
@@ -120,33 +100,7 @@ def resolve(
     require: Sequence[str] = (),
     source: str | None = None,
 ) -> Labels:
-    """Find the labels of structures.
-
-    Parameters
-    ----------
-    structures
-        Structures, from `kernelpot.read` or not; they stay as they are, and no calculator is run.
-    keys
-        Names of labels: maps "energy", "forces", "stress" or "virial" to the key that holds it in the
-        calculator's results, `atoms.info` or `atoms.arrays`, or to None, which ignores the kind.
-    require
-        Kinds that every structure must have.
-    source
-        Name of the list for messages, e.g. a file.
-
-    Returns
-    -------
-    Labels
-        In eV, eV/Å and eV/Å³; virials (eV) are divided by -V.
-
-    Raises
-    ------
-    LabelError
-        If a required kind is missing; a label is half missing, not finite, of a wrong shape, of absurd size
-        or given twice with different values; atoms moved after the labels were computed; or a key is nowhere.
-    ParameterError
-        If `keys` or `require` names no kind.
-    """
+    """Find the labels of structures."""
     names = checked_keys(keys)
     _check_require(require)
     table: dict[str, list[Candidate | None]] = {kind: [] for kind in KINDS}

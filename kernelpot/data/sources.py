@@ -9,14 +9,76 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float
 
-from kernelpot.data.names import ON_ATOMS, ranked
 from kernelpot.data.noise import KINDS
-from kernelpot.data.stress import stress_of_virial, to_voigt
 from kernelpot.errors import LabelError, ParameterError
 from kernelpot.units import GPA
 
 if TYPE_CHECKING:
     from ase import Atoms
+from kernelpot.units import VOIGT
+
+STEMS = {
+    "energy": "energy",
+    "total_energy": "energy",
+    "potential_energy": "energy",
+    "free_energy": "free_energy",
+    "forces": "forces",
+    "force": "forces",
+    "stress": "stress",
+    "virial": "virial",
+    "virials": "virial",
+}
+"""Plain names and the quantity that each means."""
+
+MARKS = ("ref", "reference", "dft", "qm", "target", "label")
+"""Marks of a reference value: `REF_energy` and `energy_dft` are read like `energy`, `mace_energy` is not."""
+
+ON_ATOMS = ("forces",)
+"""Quantities looked for in `atoms.arrays` too."""
+
+
+def _table() -> dict[str, tuple[int, str]]:
+    plain = list(STEMS.items())
+    marked = [
+        (name, quantity)
+        for mark in MARKS
+        for stem, quantity in STEMS.items()
+        for name in (f"{mark}_{stem}", f"{stem}_{mark}")
+    ]
+    return {name: (rank, quantity) for rank, (name, quantity) in enumerate([*plain, *marked])}
+
+
+_RANKED = _table()
+
+
+def ranked(name: object) -> tuple[int, str] | None:
+    """Look up a name, without regard to upper and lower case, hyphens and spaces."""
+    if not isinstance(name, str):
+        return None
+    return _RANKED.get(name.lower().replace("-", "_").replace(" ", "_"))
+
+
+_ROWS, _COLUMNS = np.array(VOIGT).T
+_ASYMMETRY = 1e-3
+
+
+def to_voigt(tensor: np.ndarray) -> Float[np.ndarray, " 6"]:
+    """Bring a symmetric tensor to ASE's Voigt order."""
+    if tensor.shape == (6,):
+        return np.array(tensor, dtype=np.float64)
+    if tensor.shape not in ((9,), (3, 3)):
+        raise ValueError(f"shape must be (6,), (9,) or (3, 3), found {tensor.shape}")
+    full = np.asarray(tensor, dtype=np.float64).reshape(3, 3)
+    asymmetry = float(np.abs(full - full.T).max())
+    if asymmetry > _ASYMMETRY * float(np.abs(full).max()) + 1e-6:
+        raise ValueError(f"tensor must be symmetric, found a difference of {asymmetry:.3g} to its transpose")
+    return (0.5 * (full + full.T))[_ROWS, _COLUMNS]
+
+
+def stress_of_virial(virial: np.ndarray, volume: float) -> np.ndarray:
+    """Convert a virial in eV to a stress in eV/Å³: stress = -virial / `volume`, as virial = -dE/dε."""
+    return -virial / volume
+
 
 RESOLVED = "kernelpot_resolved"
 """Attribute of a calculator whose results `kernelpot.read` has settled, so that nothing else is looked at."""
@@ -48,13 +110,7 @@ class Candidate:
 
 
 def checked_keys(keys: Mapping[str, str | None] | None) -> dict[str, str | None]:
-    """Check the argument `keys`: quantities to names, or to None for a kind to be ignored.
-
-    Raises
-    ------
-    ParameterError
-        If a quantity is unknown, both stress and virial are named, or a name is not a string.
-    """
+    """Check the argument `keys`: quantities to names, or to None for a kind to be ignored."""
     names = dict(keys or {})
     allowed = (*KINDS, "virial")
     for quantity, name in names.items():
@@ -68,27 +124,7 @@ def checked_keys(keys: Mapping[str, str | None] | None) -> dict[str, str | None]
 
 
 def find(atoms: Atoms, names: Mapping[str, str | None], where: str) -> tuple[dict[str, Candidate | None], list[str]]:
-    """Find the labels of one structure.
-
-    Parameters
-    ----------
-    atoms
-        The structure.
-    names
-        What `checked_keys` returned.
-    where
-        Name of the structure for messages.
-
-    Returns
-    -------
-    (dict, list)
-        For each kind the label that counts, or None; and remarks for people.
-
-    Raises
-    ------
-    LabelError
-        As `kernelpot.data.labels.resolve`.
-    """
+    """Find the labels of one structure."""
     results = _results(atoms, where)
     settled = bool(getattr(atoms.calc, RESOLVED, False))
     found: dict[str, Candidate | None] = {}

@@ -6,7 +6,7 @@ import io
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, cast, overload
 
 import numpy as np
 from jaxtyping import Int
@@ -26,18 +26,6 @@ class Stream(Sequence["Atoms"]):
 
     Kept in memory are the place and the number of atoms of each, 24 bytes a structure. Every pass of a fit reads the
     files again: about 0.2 ms a small structure.
-
-    Parameters
-    ----------
-    files
-        One file or several: extended XYZ (`.xyz`, `.extxyz`, not compressed) or ASE databases (`.db`).
-
-    Raises
-    ------
-    DataError
-        A file is absent, empty, cut off or none of these.
-    ParameterError
-        There is no file, or one is of a kind that cannot be read from the middle.
     """
 
     def __init__(self, files: str | Path | Sequence[str | Path]) -> None:
@@ -86,13 +74,7 @@ class Stream(Sequence["Atoms"]):
             yield from self.take(range(start, min(len(self), start + 256)))
 
     def take(self, indices: Sequence[int]) -> list[Atoms]:
-        """Read some structures, in the order given.
-
-        Raises
-        ------
-        DataError
-            One cannot be read; the file was changed since it was indexed.
-        """
+        """Read some structures, in the order given."""
         result: list[Any] = [None] * len(indices)
         by_file: dict[int, list[tuple[int, int]]] = {}
         for slot, k in enumerate(indices):
@@ -164,13 +146,7 @@ def _index_xyz(path: Path) -> Int[np.ndarray, "structures 2"]:
 
 
 def parse_xyz(text: str, where: str) -> Atoms:
-    """Parse one structure of extended XYZ.
-
-    Raises
-    ------
-    DataError
-        ASE cannot read it.
-    """
+    """Parse one structure of extended XYZ."""
     import ase.io
 
     try:
@@ -238,3 +214,27 @@ def _read_db(path: Path, rows: Sequence[int]) -> Iterator[Atoms | None]:
             atoms: Atoms = found.toatoms()
             atoms.info.update({**found.data, **found.key_value_pairs})
             yield atoms
+
+
+def structure_list(structures: Sequence[Atoms]) -> list[Atoms]:
+    """Return the structures as a list, which must hold at least one; a `Stream` stays what it is."""
+    if hasattr(structures, "positions"):
+        raise ParameterError("`structures` must be a list of ase.Atoms, got a single one; write [atoms].")
+    if isinstance(structures, Stream):
+        # Read when it is used; every batch is checked then.
+        return cast("list[Atoms]", structures)
+    try:
+        result = list(structures)
+    except TypeError:
+        raise ParameterError(f"`structures` must be a list of ase.Atoms, got {structures!r}.") from None
+    if not result:
+        raise ParameterError(
+            "`structures` must hold at least one structure, got none; check the file or the selection."
+        )
+    for number, atoms in enumerate(result):
+        if not hasattr(atoms, "positions") or not hasattr(atoms, "cell"):
+            raise ParameterError(
+                f"`structures` must be a list of ase.Atoms, item {number} is of type {type(atoms).__name__}; "
+                "kernelpot.read makes such a list from a file."
+            )
+    return result

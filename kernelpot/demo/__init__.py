@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from kernelpot.demo.job import run
-from kernelpot.demo.outcome import Outcome, Plan
+from kernelpot.demo.outcome import Outcome, Plan, run
 from kernelpot.demo.pool import label, structures
 
 __all__ = ["Outcome", "Plan", "label", "run", "structures"]

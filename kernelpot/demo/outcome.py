@@ -1,17 +1,26 @@
-"""What the demonstration is asked for, next to what it found."""
+"""Choose, label, fit, compare with chance, move atoms: the demonstration from end to end."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from ase import Atoms, units
+from ase.build import bulk
+from ase.md.verlet import VelocityVerlet
 from jaxtyping import Float, Int
 
+from kernelpot.calculator import Calculator
 from kernelpot.data.noise import Noise
+from kernelpot.demo.pool import LATTICE, heat, label, structures
 from kernelpot.descriptors.soap.definition import SOAP
+from kernelpot.design import Choice, select
 from kernelpot.kernels import DotProduct
+from kernelpot.potentials.sparse_gp import SparseGP
+from kernelpot.progress import say, shown, track
 
 CHOSEN = "kernelpot"
 """Name of the arm that the design chose."""
@@ -56,26 +65,15 @@ class Plan:
 
 @dataclass(frozen=True)
 class Arm:
-    """One way to choose, and what a potential fitted to its choice is worth on the held-out structures.
+    """One way to choose, and what a potential fitted to its choice is worth on the held-out structures."""
 
-    Attributes
-    ----------
-    name
-        How the structures were chosen.
-    indices
-        The structures, as numbers in the pool.
-    curve
-        Criterion after each pick: mean predicted variance over the pool, without labels.
-    energy
-        Held-out energies per atom, eV/atom: rows reference, predicted, std (NaN for rivals, as it takes longer).
-    forces
-        Held-out force components, eV/Å: rows reference, predicted, std (NaN for rivals).
-    """
-
-    name: str
-    indices: Int[np.ndarray, " chosen"]
+    name: str  # How the structures were chosen
+    indices: Int[np.ndarray, " chosen"]  # The structures, as numbers in the pool
+    # Criterion after each pick: mean predicted variance over the pool, without labels
     curve: Float[np.ndarray, chosen_plus_1]
+    # Held-out energies per atom, eV/atom: rows reference, predicted, std (NaN for rivals, as it takes longer)
     energy: Float[np.ndarray, "3 structures"]
+    # Held-out force components, eV/Å: rows reference, predicted, std (NaN for rivals)
     forces: Float[np.ndarray, "3 components"]
 
     def score(self, kind: str) -> dict[str, float]:
@@ -92,28 +90,14 @@ class Arm:
 
 @dataclass(frozen=True)
 class Dynamics:
-    """A run at constant energy under the fitted potential.
+    """A run at constant energy under the fitted potential."""
 
-    Attributes
-    ----------
-    formula
-        What moved.
-    times
-        Times, ps.
-    total, potential
-        Energies relative to the start, meV/atom.
-    temperature
-        Instantaneous temperature, K.
-    force_rmse
-        Error of the forces against EMT along the run, eV/Å.
-    """
-
-    formula: str
-    times: Float[np.ndarray, " frames"]
-    total: Float[np.ndarray, " frames"]
+    formula: str  # What moved
+    times: Float[np.ndarray, " frames"]  # Times, ps
+    total: Float[np.ndarray, " frames"]  # Energies relative to the start, meV/atom
     potential: Float[np.ndarray, " frames"]
-    temperature: Float[np.ndarray, " frames"]
-    force_rmse: float
+    temperature: Float[np.ndarray, " frames"]  # Instantaneous temperature, K
+    force_rmse: float  # Error of the forces against EMT along the run, eV/Å
 
     @property
     def drift(self) -> float:
@@ -124,33 +108,15 @@ class Dynamics:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Everything that the report shows.
+    """Everything that the report shows."""
 
-    Attributes
-    ----------
-    plan
-        What was asked for.
-    kinds
-        Kind of each structure of the pool.
-    means
-        Mean descriptor of each structure of the pool.
-    arms
-        The design's arm first, then the rivals: k-means, farthest points, random ones.
-    dynamics
-        The molecular dynamics under the potential of the first arm.
-    model
-        Settings of that potential after the fit, as text.
-    seconds
-        Time of each stage, s.
-    """
-
-    plan: Plan
-    kinds: tuple[str, ...]
-    means: Float[np.ndarray, "structures components"]
-    arms: tuple[Arm, ...]
-    dynamics: Dynamics
-    model: Mapping[str, str]
-    seconds: Mapping[str, float]
+    plan: Plan  # What was asked for
+    kinds: tuple[str, ...]  # Kind of each structure of the pool
+    means: Float[np.ndarray, "structures components"]  # Mean descriptor of each structure of the pool
+    arms: tuple[Arm, ...]  # The design's arm first, then the rivals: k-means, farthest points, random ones
+    dynamics: Dynamics  # The molecular dynamics under the potential of the first arm
+    model: Mapping[str, str]  # Settings of that potential after the fit, as text
+    seconds: Mapping[str, float]  # Time of each stage, s
 
     @property
     def chosen(self) -> Arm:
@@ -187,3 +153,133 @@ class Outcome:
             "model": dict(self.model),
             "seconds": dict(self.seconds),
         }
+
+
+def run(plan: Plan) -> Outcome:
+    """Do the whole job."""
+    clock = _Clock()
+    say(f"1/5 making {plan.n_pool} Cu-Au structures, and {plan.n_test} held-out ones")
+    pool = structures(plan.n_pool, seed=plan.seed)
+    test = label(structures(plan.n_test, seed=plan.seed + 1), what="labelling the held-out set")
+    clock.lap("structures")
+
+    say(f"2/5 choosing {plan.n_chosen} of them without labels")
+    planner = _spec(plan, plan.planned).prepare(pool)
+    space = planner.information(pool)
+    choices = {CHOSEN: select(space, plan.n_chosen, seed=plan.seed)}
+    for name, method in (("k-means on mean SOAP", "kmeans"), ("farthest points", "fps")):
+        choices[name] = select(space, plan.n_chosen, method=method, seed=plan.seed)
+    for k in range(plan.n_random):
+        choices[f"random {k + 1}"] = select(space, plan.n_chosen, method="random", seed=1000 * (plan.seed + 1) + k)
+    clock.lap("choosing")
+
+    say("3/5 labelling what each arm chose with EMT, the stand-in for DFT")
+    wanted = sorted({int(k) for choice in choices.values() for k in choice.indices})
+    labels = dict(zip(wanted, label([pool[k] for k in wanted], what="labelling the choices"), strict=True))
+    clock.lap("labelling")
+
+    say(f"4/5 fitting {len(choices)} potentials, comparing them on the held-out structures")
+    # `fit` starts from the prior each time, so one prepared model serves every arm.
+    model = _spec(plan, "cv").prepare(pool)
+    arms = []
+    for name in track([name for name in choices if name != CHOSEN], "fitting rivals"):
+        with shown(enabled=False):
+            model.fit([labels[int(k)] for k in choices[name].indices])
+            arms.append(_arm(name, choices[name], model, test, uncertainty=False))
+    model.fit([labels[int(k)] for k in choices[CHOSEN].indices])
+    arms.insert(0, _arm(CHOSEN, choices[CHOSEN], model, test, uncertainty=True))
+    clock.lap("fitting and scoring")
+
+    say("5/5 moving atoms")
+    dynamics = _dynamics(model, plan)
+    clock.lap("molecular dynamics")
+    return Outcome(
+        plan=plan,
+        kinds=tuple(str(atoms.info["config_type"]) for atoms in pool),
+        means=np.asarray(space.means),
+        arms=tuple(arms),
+        dynamics=dynamics,
+        model=_described(model, plan),
+        seconds=clock.seconds,
+    )
+
+
+class _Clock:
+    """Seconds since the last lap, by name."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        now = time.perf_counter()
+        self.seconds[name] = now - self._last
+        self._last = now
+
+
+def _spec(plan: Plan, noise: Noise | str) -> SparseGP:
+    return SparseGP(plan.descriptor, plan.kernel, n_inducing=plan.n_inducing, noise=noise, seed=plan.seed)
+
+
+def _arm(name: str, choice: Choice, model: SparseGP, test: Sequence[Atoms], *, uncertainty: bool) -> Arm:
+    prediction = model.predict(test, uncertainty=uncertainty)
+    sizes = np.array([len(atoms) for atoms in test])
+    energies = np.array([atoms.get_potential_energy() for atoms in test])
+    forces = _flat([atoms.get_forces() for atoms in test])
+    nothing = np.full(len(test), np.nan), np.full(len(forces), np.nan)
+    stds = (prediction.energy_std, _flat(prediction.forces_std)) if uncertainty else nothing
+    return Arm(
+        name,
+        np.asarray(choice.indices),
+        np.asarray(choice.curve),
+        np.stack([energies, prediction.energy, stds[0]]) / sizes,
+        np.stack([forces, _flat(prediction.forces), stds[1]]),
+    )
+
+
+def _flat(parts: Sequence[np.ndarray]) -> Float[np.ndarray, "components"]:
+    return np.concatenate([np.ravel(part) for part in parts])
+
+
+def _dynamics(model: SparseGP, plan: Plan) -> Dynamics:
+    """Move ordered Cu3Au at constant energy, from momenta at twice the temperature that it settles at."""
+    atoms = bulk("Cu", "fcc", a=0.75 * LATTICE["Cu"] + 0.25 * LATTICE["Au"], cubic=True)
+    atoms.symbols[0] = "Au"
+    atoms = atoms.repeat((2, 2, 2))
+    heat(atoms, 2 * plan.md_temperature, np.random.default_rng([plan.seed, 7]))
+    atoms.calc = Calculator(model)
+    md = VelocityVerlet(atoms, timestep=plan.md_step * units.fs)
+    every = max(1, plan.md_steps // 200)
+    frames, snapshots = [], []
+    for step in track(range(0, plan.md_steps + 1, every), "molecular dynamics"):
+        if step:
+            md.run(every)
+        potential, kinetic = atoms.get_potential_energy(), atoms.get_kinetic_energy()
+        frames.append((step * plan.md_step / 1000, potential + kinetic, potential, atoms.get_temperature()))
+        if step % (20 * every) == 0:
+            snapshots.append((atoms.copy(), atoms.get_forces()))
+    times, total, potentials, temperature = np.array(frames).T
+    truth = np.stack([labelled.get_forces() for labelled in label([frame for frame, _ in snapshots], what="checking")])
+    errors = truth - np.stack([forces for _, forces in snapshots])
+    scale = 1000 / len(atoms)
+    return Dynamics(
+        formula=atoms.get_chemical_formula(),
+        times=times,
+        total=(total - total[0]) * scale,
+        potential=(potentials - potentials[0]) * scale,
+        temperature=temperature,
+        force_rmse=float(np.sqrt((errors**2).mean())),
+    )
+
+
+def _described(model: SparseGP, plan: Plan) -> dict[str, str]:
+    soap = plan.descriptor
+    return {
+        "descriptor": (f"SOAP, cutoff {soap.cutoff:g} Å, n_max {soap.n_max}, l_max {soap.l_max}, σ {soap.sigma:g} Å"),
+        "kernel": f"dot product of normalised environments, ζ = {plan.kernel.zeta}",
+        "inducing environments": str(model.n_inducing_),
+        "noise planned with": str(plan.planned),
+        "noise found by cross-validation": str(model.noise_),
+        "amplitude found by cross-validation": f"{model.amplitude_:.3g} eV",
+        "calibration of the stds": ", ".join(f"{kind} × {value:.2f}" for kind, value in model.calibration_.items()),
+    }

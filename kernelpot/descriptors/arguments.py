@@ -2,48 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int
 
 from kernelpot.data.batch import Batch
 from kernelpot.data.check import HEAVIEST
-from kernelpot.descriptors.channels import ElementChannels
-from kernelpot.elements.modes import ElementalModes
 from kernelpot.errors import ParameterError, SpeciesError
+from kernelpot.record import Field, Rule
 
 
-def positive(name: str, value: float, usual: str) -> None:
-    """Refuse a length or energy that is not positive and finite.
+@dataclass(frozen=True)
+class Species(Rule):
+    """Atomic numbers in rising order, each once."""
 
-    Raises
-    ------
-    ParameterError
-        It is not a number, or not positive, or not finite.
-    """
-    real = not isinstance(value, bool) and isinstance(value, int | float | np.number)
-    # Not by numpy, which does not know whole numbers of more than 64 bits.
-    if not real or not 0 < value < np.inf:
-        raise ParameterError(f"`{name}` must be positive and in {usual}, got {value!r}.")
+    def read(self, value: Any, field: Field) -> tuple[int, ...]:
+        """Return them sorted, as `species_places` searches in rising order."""
+        try:
+            given = [] if isinstance(value, str | bytes) else list(value)
+        except TypeError:
+            given = []
+        known = [isinstance(z, int | np.integer) and not isinstance(z, bool) and 1 <= z <= HEAVIEST for z in given]
+        if not known or not all(known):
+            raise field.refused(f"be atomic numbers from 1 to {HEAVIEST}, such as (14,)", value)
+        return tuple(sorted({int(z) for z in given}))
 
-
-def sorted_species(species: Iterable[int]) -> tuple[int, ...]:
-    """Return atomic numbers in rising order, each once.
-
-    Raises
-    ------
-    ParameterError
-        They are no atomic numbers, or there is none.
-    """
-    try:
-        given = [] if isinstance(species, str | bytes) else list(species)
-    except TypeError:
-        given = []
-    known = [isinstance(z, int | np.integer) and not isinstance(z, bool) and 1 <= z <= HEAVIEST for z in given]
-    if not known or not all(known):
-        raise ParameterError(f"`species` must be atomic numbers from 1 to {HEAVIEST}, such as (14,), got {species!r}.")
-    return tuple(sorted({int(z) for z in given}))
+    def back(self, stored: Any) -> Any:
+        """Refuse what is not in rising order: arrays of a file stand in the order that is written."""
+        if list(stored) != sorted(set(stored)):
+            raise ValueError(f"the species must be atomic numbers in rising order, found {stored}")
+        return stored
 
 
 def species_places(
@@ -104,23 +94,3 @@ def checked_scaling(scaling: tuple[float, float], cutoff: float) -> tuple[float,
     if not 2.0 <= m <= 32.0:
         raise ParameterError(f"`scaling`: m must lie between 2 and 32, got {m}; 2 to 8 is usual.")
     return r0, m
-
-
-def settled(channels: ElementChannels | ElementalModes, species: tuple[int, ...] | None) -> ElementChannels | None:
-    """Give channels their matrix where the species are known; the identity is what the loops do anyway.
-
-    Raises
-    ------
-    ParameterError
-        They are no channels, or do not fit the species.
-    """
-    if isinstance(channels, ElementalModes):
-        channels = ElementChannels.elemental(channels)
-    if not isinstance(channels, ElementChannels):
-        raise ParameterError(
-            f"`channels` must be ElementChannels, ElementalModes or None, got {channels!r}; "
-            "ElementChannels.modes(2) is one."
-        )
-    if channels.kind == "identity":
-        return None
-    return channels if species is None else channels.for_species(species)

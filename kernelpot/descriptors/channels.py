@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from jaxtyping import Float
@@ -12,6 +12,8 @@ from jaxtyping import Float
 from kernelpot.elements.modes import ElementalModes
 from kernelpot.elements.periodic_table import properties, symbol_of, symbols_to_numbers
 from kernelpot.errors import ParameterError
+from kernelpot.record import Field, OneOf, Positive, Record, Rule, Whole
+from kernelpot.rules import whole
 
 Vector = tuple[float, ...]
 KINDS = ("identity", "weighted", "given", "modes", "elemental", "random")
@@ -21,8 +23,20 @@ LEAST = 0.5
 """Smallest weight of an element in a single mode; the largest is 1."""
 
 
+class Table(Rule):
+    """(atomic number, vector) of each element; in files, and as users give it, a table of symbols."""
+
+    def read(self, value: Any, field: Field) -> tuple[tuple[int, Vector], ...]:  # noqa: ARG002
+        """Return the rows, sorted by atomic number."""
+        return value if isinstance(value, tuple) else _checked_table(value)
+
+    def write(self, value: Any) -> dict[str, list[float]]:
+        """Return the vectors by symbol."""
+        return {symbol_of(z): list(vector) for z, vector in value}
+
+
 @dataclass(frozen=True)
-class ElementChannels:
+class ElementChannels(Record):
     """What the densities of the elements are mixed into: c_k = Σ_a U_ka c_a, k = 1 … K channels.
 
     Made by `identity`, `weighted`, `given`, `modes`, `elemental` or `random`. The matrix is settled once the species
@@ -47,13 +61,38 @@ class ElementChannels:
         U, shape (K, species).
     """
 
-    kind: str
-    n: int = 0
-    seed: int = 0
-    width: float = 1.0
-    table: tuple[tuple[int, Vector], ...] | None = field(default=None, repr=False)
+    kind: Annotated[str, OneOf(KINDS)]
+    n: Annotated[int, Whole()] = 0
+    seed: Annotated[int, Whole()] = 0
+    width: Annotated[float, Positive(), "", "1 is usual"] = 1.0
+    table: Annotated[tuple[tuple[int, Vector], ...] | None, Table()] = field(default=None, repr=False)
     species: tuple[int, ...] | None = None
     matrix: tuple[Vector, ...] | None = field(default=None, repr=False)
+
+    def check(self) -> None:
+        """Refuse a matrix that is not for the species, or that makes one of them invisible."""
+        if self.matrix is None:
+            return
+        u, species = np.array(self.matrix), self.species or ()
+        names = ", ".join(symbol_of(z) for z in species)
+        if u.shape != (self.n or len(species), len(species)) or not np.isfinite(u).all():
+            raise ParameterError(
+                f"element channels: the matrix must be finite with {self.n} rows and a column for each of {names}, "
+                f"got shape {u.shape}."
+            )
+        singular = np.linalg.svd(u, compute_uv=False)
+        rank = int((singular > RANK_TOLERANCE * singular[0]).sum())
+        if rank < len(u):
+            raise ParameterError(
+                f"the {len(u)} element channels of {names} are linear combinations of {rank}; use {rank}, or a table "
+                "that tells the elements apart."
+            )
+        for z, column in zip(species, u.T, strict=True):
+            if np.linalg.norm(column) <= RANK_TOLERANCE * singular[0]:
+                raise ParameterError(
+                    f"element channels: {symbol_of(z)} has no weight in any channel, so its atoms would be invisible; "
+                    "choose other channels or another seed."
+                )
 
     @classmethod
     def identity(cls) -> ElementChannels:
@@ -133,10 +172,7 @@ class ElementChannels:
         ParameterError
             `n` or `width` is not positive, or the table is unusable.
         """
-        _check_count(n)
-        if not np.isfinite(width) or width <= 0:
-            raise ParameterError(f"`width` of element modes must be positive, got {width}; 1 is usual.")
-        return cls("modes", int(n), width=float(width), table=None if table is None else _checked_table(table))
+        return cls("modes", _count(n), width=width, table=None if table is None else _checked_table(table))
 
     @classmethod
     def elemental(cls, modes: ElementalModes) -> ElementChannels:
@@ -172,10 +208,7 @@ class ElementChannels:
         ParameterError
             `n` is not a positive whole number, or `seed` not a whole number from 0 on.
         """
-        _check_count(n)
-        if not isinstance(seed, int | np.integer) or seed < 0:
-            raise ParameterError(f"`seed` of element channels must be a whole number from 0 on, got {seed!r}.")
-        return cls("random", int(n), seed=int(seed))
+        return cls("random", _count(n), seed=seed)
 
     @property
     def array(self) -> Float[np.ndarray, "k species"]:
@@ -210,7 +243,7 @@ class ElementChannels:
             u = np.array(self._rows(species)).T
         elif self.kind == "elemental":
             u = _without_repeats(np.array(self._rows(species)).T)
-            return replace(self, n=len(u))._settled(species, u)
+            return replace(self, n=len(u), species=species, matrix=u.tolist())
         elif self.kind == "modes":
             rows = properties(species) if self.table is None else _standardised(self.table, self._rows(species))
             u = _modes(np.array(rows), species, self.n, self.width)
@@ -219,30 +252,7 @@ class ElementChannels:
         else:
             weights = dict(self.table or ())
             u = np.diag([weights.get(z, (1.0,))[0] for z in species])
-        return self._settled(species, u)
-
-    def _settled(self, species: tuple[int, ...], u: Float[np.ndarray, "k species"]) -> ElementChannels:
-        """Keep the matrix for these species, after looking at it."""
-        names = ", ".join(symbol_of(z) for z in species)
-        if u.shape != (self.n or len(species), len(species)) or not np.isfinite(u).all():
-            raise ParameterError(
-                f"element channels: the matrix must be finite with {self.n} rows and a column for each of {names}, "
-                f"got shape {u.shape}."
-            )
-        singular = np.linalg.svd(u, compute_uv=False)
-        rank = int((singular > RANK_TOLERANCE * singular[0]).sum())
-        if rank < len(u):
-            raise ParameterError(
-                f"the {len(u)} element channels of {names} are linear combinations of {rank}; use {rank}, or a table "
-                "that tells the elements apart."
-            )
-        for z, column in zip(species, u.T, strict=True):
-            if np.linalg.norm(column) <= RANK_TOLERANCE * singular[0]:
-                raise ParameterError(
-                    f"element channels: {symbol_of(z)} has no weight in any channel, so its atoms would be invisible; "
-                    "choose other channels or another seed."
-                )
-        return replace(self, species=species, matrix=tuple(tuple(row) for row in u.tolist()))
+        return replace(self, species=species, matrix=u.tolist())
 
     def _rows(self, species: tuple[int, ...]) -> list[Vector]:
         known = dict(self.table or ())
@@ -254,41 +264,25 @@ class ElementChannels:
             )
         return [known[z] for z in species]
 
-    def settings(self) -> dict[str, Any]:
-        """Return everything as JSON values."""
-        table = None if self.table is None else {symbol_of(z): list(vector) for z, vector in self.table}
-        return {
-            "kind": self.kind,
-            "n": self.n,
-            "seed": self.seed,
-            "width": self.width,
-            "table": table,
-            "species": None if self.species is None else list(self.species),
-            "matrix": None if self.matrix is None else [list(row) for row in self.matrix],
-        }
 
-    @classmethod
-    def from_settings(cls, settings: Mapping[str, Any]) -> ElementChannels:
-        """Make the channels that `settings` describes, with the matrix stored there.
+@dataclass(frozen=True)
+class Channels(Rule):
+    """Element channels, or elemental modes to make them of; the identity is None, as the loops do it anyway."""
 
-        Raises
-        ------
-        ParameterError
-            The settings do not fit together.
-        """
-        if settings["kind"] not in KINDS:
-            raise ParameterError(f"element channels are one of {', '.join(KINDS)}, got {settings['kind']!r}.")
-        table = None if settings["table"] is None else _checked_table(settings["table"])
-        plain = cls(settings["kind"], int(settings["n"]), int(settings["seed"]), float(settings["width"]), table)
-        if settings["matrix"] is None:
-            return plain
-        species = tuple(int(z) for z in settings["species"])
-        return plain._settled(species, np.array(settings["matrix"], dtype=np.float64))
+    def read(self, value: Any, field: Field) -> ElementChannels | None:
+        """Return the channels."""
+        channels = ElementChannels.elemental(value) if isinstance(value, ElementalModes) else value
+        if not isinstance(channels, ElementChannels):
+            raise field.refused("be ElementChannels, ElementalModes or None", value)
+        return None if channels.kind == "identity" else channels
+
+    def back(self, stored: Any) -> ElementChannels:
+        """Make the channels, with the matrix stored there."""
+        return ElementChannels.from_settings(stored)
 
 
-def _check_count(n: int) -> None:
-    if not isinstance(n, int | np.integer) or n < 1:
-        raise ParameterError(f"`n`, the number of element channels, must be a whole number from 1 on, got {n!r}.")
+def _count(n: int) -> int:
+    return whole(n, "n", least=1, usual="it is the number of element channels")
 
 
 def _checked_table(table: Mapping[str, Sequence[float] | float]) -> tuple[tuple[int, Vector], ...]:

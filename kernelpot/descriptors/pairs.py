@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
+from typing import Annotated
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from kernelpot.data.batch import Batch
-from kernelpot.descriptors.arguments import positive, sorted_species, species_places
+from kernelpot.descriptors.arguments import Species, species_places
 from kernelpot.descriptors.protocol import ValuesOnly
 from kernelpot.descriptors.radial import RadialTable
 from kernelpot.errors import ParameterError
+from kernelpot.record import Positive, Record
 
 POINTS_PER_LENGTH = 2.0
 """Grid points for each correlation length."""
@@ -63,7 +64,7 @@ def _tabulated(cutoff: float, length: float) -> RadialTable:
 
 
 @dataclass(frozen=True)
-class TwoBody:
+class TwoBody(Record):
     """Pair energies: a term whose parts are pairs, cheap and of long reach.
 
     The prior of the energy of two atoms at distance r is a Gaussian process with covariance f(r) f(r')
@@ -87,33 +88,23 @@ class TwoBody:
         A parameter breaks its rule.
     """
 
-    cutoff: float = 6.0
-    length: float = 0.6
-    amplitude: float = 1.0
-    species: tuple[int, ...] | None = None
+    cutoff: Annotated[float, Positive(0.01, 100.0), "Å", "5 to 8 is usual"] = 6.0
+    length: Annotated[float, Positive(), "Å", "0.4 to 1 is usual"] = 0.6
+    amplitude: Annotated[float, Positive(1e-20, 1e20), "eV", "1.0 is usual"] = 1.0
+    species: Annotated[tuple[int, ...] | None, Species()] = None
 
-    def __post_init__(self) -> None:
-        positive("cutoff", self.cutoff, "Å; 5 to 8 is usual")
-        positive("length", self.length, "Å; 0.4 to 1 is usual")
-        positive("amplitude", self.amplitude, "eV; 1.0 is usual")
-        if not 1e-20 <= self.amplitude <= 1e20:
-            raise ParameterError(
-                f"`amplitude` must be positive and in eV, 1e-20 to 1e20, got {self.amplitude!r}; 1.0 is usual."
-            )
-        if not 0.01 <= self.cutoff <= 100.0:
-            raise ParameterError(f"`cutoff` must lie between 0.01 and 100 Å, got {self.cutoff}; 5 to 8 is usual.")
+    def check(self) -> None:
+        """Refuse a length that the cutoff does not allow."""
         if not self.cutoff / 100.0 <= self.length <= self.cutoff:
             raise ParameterError(
                 f"`length` must lie between cutoff/100 and the cutoff ({self.cutoff} Å), got {self.length}; "
                 "0.4 to 1 is usual."
             )
-        if self.species is not None:
-            object.__setattr__(self, "species", sorted_species(self.species))
 
     @property
     def table(self) -> RadialTable:
         """The functions on nodes."""
-        return _tabulated(float(self.cutoff), float(self.length))
+        return _tabulated(self.cutoff, self.length)
 
     @property
     def n_functions(self) -> int:
@@ -154,27 +145,6 @@ class TwoBody:
             columns = slice(1 + a * self.n_functions, 1 + (a + 1) * self.n_functions)
             np.add.at(vectors[:, columns], batch.first[inside][mine], values[mine])
         return ValuesOnly(vectors, _ONLY_VALUES)
-
-    def settings(self) -> dict[str, Any]:
-        """Return the settings as JSON values."""
-        return {
-            "name": "TwoBody",
-            "cutoff": float(self.cutoff),
-            "length": float(self.length),
-            "amplitude": float(self.amplitude),
-            "species": self.species,
-        }
-
-    @classmethod
-    def from_settings(cls, settings: dict[str, Any]) -> TwoBody:
-        """Make the descriptor that `settings` describes."""
-        species = settings["species"]
-        return cls(
-            cutoff=float(settings["cutoff"]),
-            length=float(settings["length"]),
-            amplitude=float(settings["amplitude"]),
-            species=None if species is None else tuple(int(z) for z in species),
-        )
 
 
 _ONLY_VALUES = "TwoBody is a term of its own and takes no kernel; give it to SparseGP as one of a list of terms."

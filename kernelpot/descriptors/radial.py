@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any, Protocol
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Protocol
 
 import numpy as np
 from jaxtyping import Float
@@ -14,6 +13,7 @@ from scipy.linalg import sqrtm
 from scipy.special import gamma, spherical_in
 
 from kernelpot.errors import ParameterError
+from kernelpot.record import Named, Positive, Record
 
 NODES_PER_SIGMA = 24
 
@@ -31,7 +31,7 @@ class RadialBasis(Protocol):
 
 
 @dataclass(frozen=True)
-class GTO:
+class GTO(Record):
     """Gaussian-type radial functions r^l exp(-α_nl r²), Löwdin-orthonormalised.
 
     α_nl makes function n fall to 1e-3 at the n-th of n_max radii between 1 Å and `radius` (Himanen et al., Comput.
@@ -45,7 +45,7 @@ class GTO:
         Radius that the functions reach, Å; the descriptor's cutoff where None.
     """
 
-    radius: float | None = None
+    radius: Annotated[float | None, Positive(), "Å", "None takes the descriptor's cutoff"] = None
 
     def values(
         self, r: Float[np.ndarray, " points"], *, cutoff: float, n_max: int, l_max: int, sigma: float
@@ -84,7 +84,7 @@ class GTO:
 
 
 @dataclass(frozen=True)
-class PowerGaussian:
+class PowerGaussian(Record):
     """Radial functions r^n exp(-r²/2s_n²), the same for every l, Löwdin-orthonormalised on the half line.
 
     s_n = radius · max(√n, 1) / n_max (Musil et al., J. Chem. Phys. 154, 114109 (2021), eq. 26); smeared by quadrature.
@@ -95,7 +95,7 @@ class PowerGaussian:
         Radius that the functions reach, Å; the descriptor's cutoff where None.
     """
 
-    radius: float | None = None
+    radius: Annotated[float | None, Positive(), "Å", "None takes the descriptor's cutoff"] = None
 
     def values(
         self, r: Float[np.ndarray, " points"], *, cutoff: float, n_max: int, l_max: int, sigma: float
@@ -116,7 +116,7 @@ class PowerGaussian:
 
 
 @dataclass(frozen=True)
-class SphericalBessel:
+class SphericalBessel(Record):
     """Solutions j_0(nπr/R)-like of the Laplacian in a ball, orthonormal and vanishing at its surface.
 
     g_n(r) = √(2/R) sin((n+1)πr/R)/r, the l = 0 eigenfunctions for every l (Kocer et al., J. Chem. Phys. 150, 154102
@@ -128,7 +128,7 @@ class SphericalBessel:
         Radius of the ball, Å; the descriptor's cutoff where None.
     """
 
-    radius: float | None = None
+    radius: Annotated[float | None, Positive(), "Å", "None takes the descriptor's cutoff"] = None
 
     def values(
         self, r: Float[np.ndarray, " points"], *, cutoff: float, n_max: int, l_max: int, sigma: float
@@ -304,17 +304,11 @@ def _product(u: list[np.ndarray], f: list[np.ndarray]) -> list[np.ndarray]:
     return [a * f[0], a * f[1] + b * f[0], a * f[2] + 2.0 * b * f[1] + c * f[0]]
 
 
-BASES: dict[str, type[GTO] | type[PowerGaussian] | type[SphericalBessel]] = {
-    "GTO": GTO,
-    "PowerGaussian": PowerGaussian,
-    "SphericalBessel": SphericalBessel,
-}
-
 Matrix = tuple[tuple[tuple[float, ...], ...], ...]
 
 
 @dataclass(frozen=True)
-class Compressed:
+class Compressed(Record):
     """Combinations of the functions of a larger basis: R_ln(r) = Σ_n' matrix[l, n', n] R_ln'(r).
 
     They enter the radial table, so that neither loops nor vectors know of the larger basis. `SOAP.compressed` makes
@@ -328,7 +322,7 @@ class Compressed:
         Shape (l_max + 1, functions of the larger basis, functions left), as nested tuples.
     """
 
-    basis: RadialBasis
+    basis: Annotated[RadialBasis, Named("radial basis")]
     matrix: Matrix = field(repr=False)
 
     def values(
@@ -380,21 +374,3 @@ def coefficient_moments(
         rows = coefficients[:, l * l : (l + 1) ** 2].reshape(-1, n_max)
         result[l] = rows.T @ rows
     return result
-
-
-def basis_settings(basis: RadialBasis) -> dict[str, Any]:
-    """Return a basis as JSON values."""
-    if isinstance(basis, Compressed):
-        return {"name": "Compressed", "basis": basis_settings(basis.basis), "matrix": basis.matrix}
-    return {"name": type(basis).__name__, **asdict(basis)}  # type: ignore[call-overload]
-
-
-def basis_from_settings(settings: Mapping[str, Any]) -> RadialBasis:
-    """Make the basis that `settings` describes."""
-    others = dict(settings)
-    name = others.pop("name")
-    if name == "Compressed":
-        matrix = np.array(others["matrix"], dtype=np.float64)
-        inner = basis_from_settings(others["basis"])
-        return Compressed(inner, tuple(tuple(tuple(row) for row in block) for block in matrix.tolist()))
-    return BASES[name](**others)

@@ -9,6 +9,8 @@ from typing import Protocol
 import numpy as np
 from jaxtyping import Float
 
+from kernelpot.linalg.devices import calm
+
 HIDDEN = 16
 """Units of the layer on either side of the code."""
 STEPS = 400
@@ -101,7 +103,9 @@ class Autoencoder:
             value.backward()  # type: ignore[no-untyped-call]
             return value
 
-        search.step(loss)  # type: ignore[no-untyped-call]
+        # Products this small take up to forty times as long in two threads, which wait for each other.
+        with calm(len(x)):
+            search.step(loss)  # type: ignore[no-untyped-call]
         arrays = [w.detach().numpy().copy() for w in weights]
         layers = tuple((arrays[2 * k], arrays[2 * k + 1]) for k in range(4))
         codes = _through(layers[:2], x)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from kernelpot.descriptors.protocol import Descriptor
+from kernelpot.archive import NO_ARRAYS
+from kernelpot.descriptors.pairs import TwoBody
 from kernelpot.features.covariance import energy_covariance, force_covariance, stress_covariance
 from kernelpot.features.drawing import drawn_form
 from kernelpot.features.feature_map import Rows
@@ -18,11 +19,12 @@ from kernelpot.features.kernel_space import Described, KernelSpace
 from kernelpot.features.residual import prior
 from kernelpot.features.rows import make_rows
 from kernelpot.features.single import Single
-from kernelpot.kernels import DotProduct, Kernel
+from kernelpot.kernels import DotProduct, Linear
+from kernelpot.record import Record
 
 
 @dataclass(frozen=True, eq=False)
-class KernelMap(KernelSpace, Single):
+class KernelMap(KernelSpace, Single, Record):
     """`KernelSpace` as a feature map: a model of its own, or one term of a sum."""
 
     @property
@@ -84,30 +86,32 @@ class KernelMap(KernelSpace, Single):
         """Tell which features belong to environments centred on an element."""
         return np.repeat(self.species, [w.shape[1] for w in self.whitening]) == number
 
-    def settings(self) -> dict[str, Any]:
-        """Return descriptor and kernel as JSON values."""
-        settings = {"name": "KernelMap", "descriptor": self.descriptor.settings()}
-        # A power alone, so that files and hashes of before stay as they are.
-        if isinstance(self.kernel, DotProduct):
-            return {**settings, "zeta": int(self.kernel.zeta)}
-        return {**settings, "kernel": {**self.kernel.settings(), "amplitude": 1.0}}
+    def verify(self) -> None:
+        """Refuse arrays that are not those of the descriptor's species, and kernels that take no unit vectors."""
+        if isinstance(self.descriptor, TwoBody) or isinstance(self.kernel, Linear):
+            raise ValueError("pair energies and linear terms have feature maps of their own")
+        descriptor: Any = self.descriptor
+        wide = [z.shape[1] for z in self.inducing]
+        if not wide or wide != [descriptor.n_features] * len(self.species):
+            raise ValueError(f"inducing environments must have {len(self.species)} species, as the descriptor does")
 
-    def arrays(self) -> dict[str, np.ndarray]:
-        """Return inducing environments and whitening of each species."""
-        pairs = zip(self.inducing, self.whitening, strict=True)
-        return {f"{name}_{a}": part for a, pair in enumerate(pairs) for name, part in zip(_NAMES, pair, strict=True)}
+    def settings(self) -> dict[str, Any]:
+        """Return the settings as JSON values; the amplitude is the model's."""
+        settings = super().settings()
+        kernel = settings.pop("kernel")
+        # A power alone, so that files and checksums of before stay as they are.
+        if isinstance(self.kernel, DotProduct):
+            return {**settings, "zeta": kernel["zeta"]}
+        return {**settings, "kernel": {**kernel, "amplitude": 1.0}}
 
     @classmethod
-    def from_arrays(cls, descriptor: Descriptor, kernel: Kernel, arrays: dict[str, np.ndarray]) -> KernelMap:
-        """Make the map that `arrays` describes."""
-        number = range(len(descriptor.species or ()))
-        return cls(descriptor, kernel, *(tuple(arrays[f"{name}_{a}"] for a in number) for name in _NAMES))
+    def from_settings(cls, settings: Mapping[str, Any], arrays: Mapping[str, np.ndarray] = NO_ARRAYS) -> Self:
+        """Make the map that settings and arrays describe."""
+        power = {"name": "DotProduct", "zeta": settings.get("zeta"), "amplitude": 1.0}
+        return super().from_settings({"kernel": power, **settings}, arrays)
 
     def shares(self) -> str:
         """Say how many inducing environments each element has."""
         from ase.data import chemical_symbols
 
         return ", ".join(f"{chemical_symbols[z]} {len(x)}" for z, x in zip(self.species, self.inducing, strict=True))
-
-
-_NAMES = ("inducing", "whitening")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Self
+from typing import Annotated, Self
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -13,6 +13,7 @@ from kernelpot.data.batch import Batch
 from kernelpot.descriptors.protocol import Descriptor, Environments
 from kernelpot.features.normalise import unit
 from kernelpot.kernels import Kernel
+from kernelpot.record import Named
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,8 +45,8 @@ class KernelSpace:
         U diag(λ)^(-1/2) of each species.
     """
 
-    descriptor: Descriptor
-    kernel: Kernel
+    descriptor: Annotated[Descriptor, Named("descriptor")]
+    kernel: Annotated[Kernel, Named("kernel")]
     inducing: tuple[Float[np.ndarray, "m f"], ...]
     whitening: tuple[Float[np.ndarray, "m d"], ...]
 

@@ -12,8 +12,8 @@ from jaxtyping import Int
 
 from kernelpot.features.derivative_kernel import CHUNK_BYTES, Block, Frames, block
 from kernelpot.features.derivative_map import DerivativeMap
+from kernelpot.linalg.dense import Triangle
 from kernelpot.linalg.devices import computing
-from kernelpot.linalg.triangle import Triangle
 from kernelpot.progress import track
 from kernelpot.run import ordered
 

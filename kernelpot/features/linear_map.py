@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from kernelpot.data.batch import Batch
+from kernelpot.descriptors.pairs import TwoBody
 from kernelpot.descriptors.protocol import Descriptor, Environments
 from kernelpot.features.feature_map import Rows
 from kernelpot.features.finite_rank import FiniteRank
@@ -18,6 +19,7 @@ from kernelpot.features.kernel_space import Described
 from kernelpot.features.normalise import unit, unit_jacobian, unit_vjp
 from kernelpot.features.rows import add_runs, scatter
 from kernelpot.features.single import Single
+from kernelpot.record import NEVER, Named, Record
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -27,7 +29,7 @@ CENTRES = 64
 
 
 @dataclass(frozen=True, eq=False)
-class LinearMap(FiniteRank, Single):
+class LinearMap(FiniteRank, Single, Record):
     """φ(x) = x / s of the centre's species: finite rank is the prior itself, and there is no residual variance.
 
     Attributes
@@ -40,10 +42,23 @@ class LinearMap(FiniteRank, Single):
         s, root mean square length of the vectors of each species' environments.
     """
 
-    descriptor: Descriptor
+    descriptor: Annotated[Descriptor, Named("descriptor")]
     normalise: bool
     lengths: Float[np.ndarray, " species"]
-    n_features: int
+    n_features: Annotated[int, NEVER] = 0
+
+    def check(self) -> None:
+        """Take the length of vectors from the descriptor where it is not given."""
+        if self.n_features == 0:
+            descriptor: Any = self.descriptor
+            object.__setattr__(self, "n_features", descriptor.n_features)
+
+    def verify(self) -> None:
+        """Refuse lengths that are not those of the descriptor's species."""
+        if isinstance(self.descriptor, TwoBody):
+            raise ValueError("pair energies have a feature map of their own")
+        if len(self.lengths) != len(self.species) or not (self.lengths > 0.0).all():
+            raise ValueError("the lengths of vectors must be positive, one for each species")
 
     @classmethod
     def from_structures(cls, descriptor: Descriptor, structures: Sequence[Atoms], *, normalise: bool) -> LinearMap:
@@ -162,14 +177,6 @@ class LinearMap(FiniteRank, Single):
     def weights_of(self, number: int) -> Bool[np.ndarray, " d"]:
         """Tell which features belong to environments centred on an element."""
         return np.repeat(np.asarray(self.species) == number, self.n_features)
-
-    def settings(self) -> dict[str, Any]:
-        """Return the descriptor as JSON values."""
-        return {"name": "LinearMap", "descriptor": self.descriptor.settings(), "normalise": self.normalise}
-
-    def arrays(self) -> dict[str, np.ndarray]:
-        """Return the lengths."""
-        return {"lengths": self.lengths}
 
     def shares(self) -> str:
         """Say how many components there are."""

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Annotated, Any, Self
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from kernelpot.archive import NO_ARRAYS
 from kernelpot.data.batch import Batch
 from kernelpot.descriptors.protocol import Descriptor, Environments
 from kernelpot.features.feature_map import FeatureMap, Form, Rows
 from kernelpot.features.kernel_map import KernelMap
 from kernelpot.features.linear_map import LinearMap
+from kernelpot.record import EachOf, Positive, Record, Rule, record_of
+
+LARGEST_SCALE = 1e60
+"""Of a term's amplitude to the first one's; far beyond what searches reach, and its square is still a number."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +54,7 @@ class SumForm:
 
 
 @dataclass(frozen=True, eq=False)
-class SumMap:
+class SumMap(Record):
     """k = Σ_t s_t² k_t: features of the terms side by side, term t scaled by s_t.
 
     A sum of independent Gaussian processes is a Gaussian process whose kernel is the sum (Rasmussen and Williams
@@ -64,8 +69,8 @@ class SumMap:
         Prior standard deviation of each term, in units of the amplitude.
     """
 
-    terms: tuple[FeatureMap, ...]
-    scales: tuple[float, ...]
+    terms: Annotated[tuple[FeatureMap, ...], EachOf(Rule())]
+    scales: Annotated[tuple[float, ...], EachOf(Positive(1.0 / LARGEST_SCALE, LARGEST_SCALE))]
 
     @cached_property
     def _leading(self) -> FeatureMap:
@@ -209,17 +214,21 @@ class SumMap:
         """Tell which features belong to environments of an element."""
         return np.concatenate([term.weights_of(number) for term in self.terms])
 
-    def settings(self) -> dict[str, Any]:
-        """Return the terms' settings with their scales."""
-        return {
-            "name": "SumMap",
-            "terms": [term.settings() for term in self.terms],
-            "scales": [float(scale) for scale in self.scales],
-        }
-
     def arrays(self) -> dict[str, np.ndarray]:
         """Return the terms' arrays, numbered."""
         return {f"term_{t}_{name}": a for t, term in enumerate(self.terms) for name, a in term.arrays().items()}
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any], arrays: Mapping[str, np.ndarray] = NO_ARRAYS) -> Self:
+        """Make the sum that settings and arrays describe."""
+        terms = []
+        for t, term in enumerate(settings["terms"]):
+            prefix = f"term_{t}_"
+            own = {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+            terms.append(record_of("feature map", term, own))
+        if not terms or len(settings["scales"]) != len(terms) or len({term.species for term in terms}) != 1:
+            raise ValueError("the terms of a sum must have one scale each and the same species")
+        return cls(tuple(terms), settings["scales"])
 
     def shares(self) -> str:
         """Describe the terms' raw columns."""

@@ -17,6 +17,7 @@ from kernelpot.descriptors.pairs import TwoBody
 from kernelpot.features.feature_map import Rows
 from kernelpot.features.finite_rank import FiniteRank
 from kernelpot.features.single import Single
+from kernelpot.record import Record
 
 
 class PairList(NamedTuple):
@@ -39,7 +40,7 @@ class TwoBodyDescribed:
 
 
 @dataclass(frozen=True, eq=False)
-class TwoBodyMap(FiniteRank, Single):
+class TwoBodyMap(FiniteRank, Single, Record):
     """E = Σ_pairs e_ab(r), with e_ab = Σ_k w_k φ_k(r) and w ~ N(0, I); every atom owns half of its pairs.
 
     The prior of e_ab is f(r) f(r') exp(-(r - r')²/2ℓ²) seen from a grid of distances so dense that nothing is left out
@@ -152,14 +153,6 @@ class TwoBodyMap(FiniteRank, Single):
         a, b = np.triu_indices(len(self.species))
         z = np.asarray(self.species)
         return np.repeat((z[a] == number) | (z[b] == number), self.n_functions)
-
-    def settings(self) -> dict[str, Any]:
-        """Return the descriptor as JSON values; it makes the map."""
-        return {"name": "TwoBodyMap", "descriptor": self.descriptor.settings()}
-
-    def arrays(self) -> dict[str, np.ndarray]:
-        """There is nothing but the settings."""
-        return {}
 
     def shares(self) -> str:
         """Say how many functions of the distance there are."""

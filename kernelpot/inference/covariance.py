@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,18 +23,10 @@ ENTRIES = 500_000
 
 @dataclass(frozen=True, eq=False)
 class Items:
-    """What a Gaussian process is asked about.
+    """What a Gaussian process is asked about."""
 
-    Attributes
-    ----------
-    values
-        Rows of features as a tensor, a list of structures, or what `encode` made of one.
-    trend
-        Columns of the mean, times the prior standard deviation of their coefficients.
-    """
-
-    values: Any
-    trend: Float[Tensor, "n q"]
+    values: Any  # Rows of features as a tensor, a list of structures, or what `encode` made of one
+    trend: Float[Tensor, "n q"]  # Columns of the mean, times the prior standard deviation of their coefficients
 
     def __len__(self) -> int:
         """Count the items."""
@@ -54,22 +46,14 @@ class Panel:
     Each is computed with the parameters as they are when it is called, and is differentiable.
     """
 
-    inducing: Items
+    inducing: Covariance
     among: Callable[[], Float[Tensor, "m m"]]
     across: Callable[[], Float[Tensor, "m n"]]
     own: Callable[[], Float[Tensor, " n"]]
 
 
 class Covariance(ABC):
-    """Prior covariance of training items: a kernel, and the columns of the mean with their prior.
-
-    Parameters
-    ----------
-    items
-        Training items.
-    parameters
-        Of the kernel; `block` is differentiable with respect to them.
-    """
+    """Prior covariance of training items: a kernel, and the columns of the mean with their prior."""
 
     def __init__(self, items: Items, parameters: Parameters) -> None:
         self.items = items
@@ -109,10 +93,7 @@ class Covariance(ABC):
         trend = self.items.trend
         return self._kernel(rows, cols) + trend[rows] @ trend[cols].T
 
-    def diagonal(self) -> Float[Tensor, " n"]:
-        """Return every item's prior variance."""
-        return self._own() + self.items.trend.square().sum(1)
-
+    @torch.no_grad()
     def between(self, a: Items, b: Items) -> Float[Tensor, "a b"]:
         """Return the covariance of any items with any others."""
         return self._between(a, b) + a.trend @ b.trend.T
@@ -121,22 +102,28 @@ class Covariance(ABC):
         """Return the covariance of new items with the training items."""
         return self.between(new, self.items)
 
+    def runs(self, new: Items) -> Iterator[Items]:
+        """Cut new items into as many as stay in a cache with their covariance."""
+        return (new.take(rows) for rows in pieces(len(new), len(self)))
+
+    @torch.no_grad()
     def square(self, new: Items) -> Float[Tensor, "m m"]:
         """Return the covariance of new items among themselves."""
         return self._between(new, None) + new.trend @ new.trend.T
 
+    @torch.no_grad()
     def own(self, new: Items) -> Float[Tensor, " m"]:
         """Return the prior variances of new items."""
         return self._own_of(new) + new.trend.square().sum(1)
 
+    @torch.no_grad()
     def matrix(self, noise: float = 0.0) -> Float[Tensor, "n n"]:
         """Return a matrix whose lower triangle is the covariance, with a variance of noise on the diagonal."""
         n = len(self)
         result = torch.zeros((n, n), dtype=torch.float64, device=self.items.trend.device)
-        with torch.no_grad():
-            for rows in pieces(n):
-                result[rows, : rows.stop] = self.block(rows, slice(0, rows.stop))
-            result.diagonal().add_(noise)
+        for rows in pieces(n):
+            result[rows, : rows.stop] = self.block(rows, slice(0, rows.stop))
+        result.diagonal().add_(noise)
         return result
 
     def full(self) -> Float[Tensor, "n n"]:
@@ -163,8 +150,9 @@ class FeatureCovariance(Covariance):
 
     def panel(self, index: Int[np.ndarray, " m"]) -> Panel:
         """Return the covariance of some items with all."""
-        z = self.items.take(index)
-        return Panel(z, lambda: self._between(z, None), lambda: self._between(z, self.items), self._own)
+        some = self.subset(index)
+        z = some.items
+        return Panel(some, lambda: self._between(z, None), lambda: self._between(z, self.items), self._own)
 
     def _kernel(self, rows: slice, cols: slice) -> Tensor:
         x = self.items.values
@@ -234,10 +222,11 @@ class MatrixCovariance(Covariance):
 
     def panel(self, index: Int[np.ndarray, " m"]) -> Panel:
         """Return the covariance of some items with all; kernel values are computed once."""
-        z = self.items.take(index)
-        among, across, own = self._stack(z, None), self._stack(z, self.items), self._diagonals(self.items)
+        some = self.subset(index)
+        among, across = self._stack(some.items, None), self._stack(some.items, self.items)
+        own = self._diagonals(self.items)
         return Panel(
-            z,
+            some,
             lambda: torch.einsum("p,pij->ij", self._weights, among),
             lambda: torch.einsum("p,pij->ij", self._weights, across),
             lambda: self._weights @ own,

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from kernelpot.inference.covariance import Covariance, pieces
-from kernelpot.inference.factors import factor, inverse, solve
+from kernelpot.inference.dense import Factor, log_density
 from kernelpot.inference.hyperparameters import LARGEST, Parameters
 
 NOISE_CENTRE, NOISE_WIDTH = -7.0, 3.0
@@ -24,18 +24,10 @@ NOISE_FLOOR = 1e-10
 
 @dataclass(frozen=True)
 class NoiseModel:
-    """Variance of the noise: fixed, or the last entry of θ as a logarithm.
+    """Variance of the noise: fixed, or the last entry of θ as a logarithm."""
 
-    Attributes
-    ----------
-    fixed
-        Variance; None: to be found.
-    unit
-        Variance of the targets.
-    """
-
-    fixed: float | None = None
-    unit: float = 1.0
+    fixed: float | None = None  # Variance; None: to be found
+    unit: float = 1.0  # Variance of the targets
 
     def variance(self, theta: Float[np.ndarray, " p"]) -> float:
         """Return the variance for these parameters."""
@@ -75,15 +67,6 @@ class Evidence:
     With A = K⁻¹Z, T outputs and S = ½ (T K⁻¹ - A Aᵀ), the gradient is Σ_ij S_ij ∂K_ij/∂θ (Rasmussen and Williams
     (2006), eq. 5.9). S is made from the factor; K is differentiated in blocks of rows, so that nothing but one matrix
     is ever of n² numbers.
-
-    Parameters
-    ----------
-    covariance
-        Of the training items.
-    targets
-        Z, standardised.
-    noise
-        Fixed or learned.
     """
 
     def __init__(self, covariance: Covariance, targets: Float[Tensor, "n T"], noise: NoiseModel) -> None:
@@ -94,11 +77,11 @@ class Evidence:
         """Return value and gradient."""
         split_assign(self, theta)
         variance = self.noise.variance(theta)
-        lower = factor(lambda: self.covariance.matrix(variance))
-        weights = solve(lower, self.targets)
-        value = -log_likelihood(lower, weights, self.targets)
+        system = Factor.of(lambda: self.covariance.matrix(variance))
+        weights = system.solve(self.targets)
+        value = -log_density(system, weights, self.targets)
         count = self.targets.shape[1]
-        inverted = inverse(lower)
+        inverted = system.inverse(overwrite=True)
 
         def cotangent(rows: slice, cols: slice) -> Tensor:
             return 0.5 * (count * inverted[rows, cols] - weights[rows] @ weights[cols].T)
@@ -106,13 +89,6 @@ class Evidence:
         traced = 0.5 * float(count * inverted.diagonal().sum() - weights.square().sum())
         gradient = pull_back(self.covariance, cotangent)
         return penalised(self, theta, value, gradient, traced)
-
-
-def log_likelihood(lower: Tensor, weights: Tensor, targets: Tensor) -> float:
-    """Return the log marginal likelihood from a factor (Rasmussen and Williams (2006), alg. 2.1, line 7)."""
-    n, count = targets.shape
-    logdet = float(torch.log(lower.diagonal()).sum())
-    return -0.5 * float((targets * weights).sum()) - count * (logdet + 0.5 * n * float(np.log(2.0 * np.pi)))
 
 
 def pull_back(covariance: Covariance, cotangent: Callable[[slice, slice], Tensor]) -> Float[np.ndarray, " p"]:

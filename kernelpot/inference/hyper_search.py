@@ -18,24 +18,12 @@ STEPS = 200
 
 @dataclass(frozen=True)
 class Found:
-    """What a search ended with.
+    """What a search ended with."""
 
-    Attributes
-    ----------
-    theta
-        Parameters.
-    value
-        Of the objective.
-    inverse_hessian
-        As the search has learned it.
-    evaluations
-        Count of calls.
-    """
-
-    theta: Float[np.ndarray, " p"]
-    value: float
-    inverse_hessian: Float[np.ndarray, "p p"]
-    evaluations: int
+    theta: Float[np.ndarray, " p"]  # Parameters
+    value: float  # Of the objective
+    inverse_hessian: Float[np.ndarray, "p p"]  # As the search has learned it
+    evaluations: int  # Count of calls
 
 
 def climb(objective: Objective, start: Float[np.ndarray, " p"], *, evaluations: int = STEPS) -> Found:

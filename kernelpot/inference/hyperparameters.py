@@ -26,12 +26,7 @@ class Prior:
 class Parameters:
     """The free parameters of a module: logarithms of what must be positive, the bare values of all others.
 
-    Parameters
-    ----------
-    module
-        A kernel of GPyTorch, or another module; it is changed by `assign`.
-    priors
-        By parameter name; a parameter that is not there has a width of 2 about its present value.
+    A parameter without a prior of its own has a width of 2 about its present value.
     """
 
     def __init__(self, module: torch.nn.Module, priors: dict[str, Prior]) -> None:

@@ -6,7 +6,6 @@ import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from linear_operator import settings
@@ -14,8 +13,9 @@ from linear_operator.operators import AddedDiagLinearOperator, ConstantDiagLinea
 from linear_operator.utils.warnings import NumericalWarning
 from torch import Tensor
 
-from kernelpot.errors import DataError
-from kernelpot.inference.covariance import Covariance, Items, pieces
+from kernelpot.errors import DataError, ParameterError
+from kernelpot.inference.covariance import Covariance
+from kernelpot.inference.dense import NO_FACTOR
 
 RANK = 200
 """Rank of the preconditioner."""
@@ -30,28 +30,25 @@ ITERATIONS = 3000
 """Most iterations of a solve."""
 
 
-class Solver:
-    """K + σ² with GPyTorch's solves: conjugate gradients, preconditioned by a pivoted Cholesky factor of rank 200.
+class Conjugate:
+    """Solves with K + σ² by conjugate gradients of GPyTorch, preconditioned by a pivoted Cholesky factor of rank 200.
 
     Gardner, Pleiss, Bindel, Weinberger and Wilson (2018).
     """
 
-    def __init__(self, covariance: Covariance, noise: float) -> None:
+    jitter = 0.0
+
+    def __init__(self, covariance: Covariance, noise: float, seed: int) -> None:
+        self.seed = seed
         self.kernel = DenseLinearOperator(covariance.full())
         diagonal = torch.tensor([noise], dtype=torch.float64, device=self.kernel.device)
         self.operator = AddedDiagLinearOperator(
             self.kernel, ConstantDiagLinearOperator(diagonal, diag_shape=len(covariance))
         )
 
-    def solve(self, rhs: Float[Tensor, "n k"], tolerance: float) -> Float[Tensor, "n k"]:
-        """Return (K + σ²)⁻¹ rhs.
-
-        Raises
-        ------
-        DataError
-            The residual stays above a thousandth.
-        """
-        with torch.no_grad(), _iterating(tolerance):
+    def solve(self, rhs: Float[Tensor, "n k"]) -> Float[Tensor, "n k"]:
+        """Return (K + σ²)⁻¹ rhs."""
+        with torch.no_grad(), _iterating(FINE):
             found = self.operator.solve(rhs)
             left = float((self.operator @ found - rhs).norm() / rhs.norm().clamp_min(1e-300))
         if not left <= 1e-3:
@@ -61,9 +58,21 @@ class Solver:
             )
         return found
 
-    def log_likelihood(self, weights: Float[Tensor, "n T"], targets: Float[Tensor, "n T"], seed: int) -> float:
-        """Return the log marginal likelihood; the log-determinant is an estimate by Lanczos quadrature."""
-        device = targets.device
+    def explained(self, rhs: Float[Tensor, "n k"]) -> Float[Tensor, " k"]:
+        """Return bᵀ(K + σ²)⁻¹b of each column b."""
+        return (rhs * self.solve(rhs)).sum(0)
+
+    def gram(self, rhs: Float[Tensor, "n k"]) -> Float[Tensor, "k k"]:
+        """Return rhsᵀ (K + σ²)⁻¹ rhs."""
+        return rhs.T @ self.solve(rhs)
+
+    def inverse(self) -> Float[Tensor, "n n"]:
+        """Refuse what only a factor tells."""
+        raise ParameterError(NO_FACTOR)
+
+    def log_determinant(self) -> float:
+        """Return an estimate of log |K + σ²| by Lanczos quadrature."""
+        device = self.kernel.device
         with (
             torch.no_grad(),
             torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
@@ -71,58 +80,8 @@ class Solver:
             settings.num_trace_samples(PROBES),
             settings.max_lanczos_quadrature_iterations(100),
         ):
-            torch.manual_seed(seed)
-            logdet = float(self.operator.logdet())
-        n, count = targets.shape
-        return -0.5 * float((weights * targets).sum()) - 0.5 * count * (logdet + n * float(np.log(2.0 * np.pi)))
-
-
-class IterativePosterior:
-    """Posterior whose every solve is iterative.
-
-    Parameters
-    ----------
-    prior
-        Covariance of the training items, its parameters settled.
-    targets
-        Standardised.
-    noise
-        Variance.
-    seed
-        Of the estimate of the log marginal likelihood.
-    """
-
-    def __init__(self, prior: Covariance, targets: Float[Tensor, "n T"], noise: float, seed: int) -> None:
-        self.prior, self.targets, self.noise, self._seed = prior, targets, noise, seed
-        self.solver = Solver(prior, noise)
-        self.weights = self.solver.solve(targets, FINE)
-
-    @property
-    def log_likelihood(self) -> float:
-        """Estimate of the log marginal likelihood."""
-        return self.solver.log_likelihood(self.weights, self.targets, self._seed)
-
-    def mean(self, new: Items) -> Float[Tensor, "m T"]:
-        """Return the means at new items."""
-        with torch.no_grad():
-            parts = [self.prior.cross(new.take(rows)) @ self.weights for rows in pieces(len(new), len(self.prior))]
-        return torch.cat(parts)
-
-    def variance(self, new: Items) -> Float[Tensor, " m"]:
-        """Return the variances at new items."""
-        parts = []
-        with torch.no_grad():
-            for rows in pieces(len(new), len(self.prior)):
-                some = new.take(rows)
-                cross = self.prior.cross(some)
-                parts.append(self.prior.own(some) - (cross * self.solver.solve(cross.T, FINE).T).sum(1))
-        return torch.cat(parts).clamp_min(0.0)
-
-    def covariance(self, new: Items) -> Float[Tensor, "m m"]:
-        """Return the joint covariance of new items."""
-        with torch.no_grad():
-            cross = self.prior.cross(new)
-            return self.prior.square(new) - cross @ self.solver.solve(cross.T, FINE)
+            torch.manual_seed(self.seed)
+            return float(self.operator.logdet())
 
 
 @contextmanager

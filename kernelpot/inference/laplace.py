@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from jaxtyping import Float
-from scipy.linalg import cholesky, lapack, solve_triangular
+import torch
+from jaxtyping import Float, Int
+from scipy.linalg import cholesky
 from scipy.special import expit
+from torch import Tensor
+
+from kernelpot.errors import DataError, ParameterError
+from kernelpot.inference.covariance import Covariance
+from kernelpot.inference.dense import Factor, host
+from kernelpot.inference.evidence import NoiseModel, penalised, pull_back, split_assign
+from kernelpot.inference.left_out import LeftOut
 
 ITERATIONS = 100
 """Most Newton steps."""
@@ -26,43 +36,21 @@ WEIGHTS = np.exp(-0.5 * NODES**2) / np.exp(-0.5 * NODES**2).sum()
 
 @dataclass(frozen=True, eq=False)
 class Mode:
-    """Mode of the posterior of latent values for labels 0 and 1.
+    """Mode of the posterior of latent values for labels 0 and 1, and the Gaussian there."""
 
-    Attributes
-    ----------
-    slope
-        Gradient of the log likelihood, t - π.
-    third
-        Its third derivative, W (2π - 1).
-    root
-        √W, with W = π (1 - π).
-    lower
-        Factor of B = 1 + √W K √W.
-    evidence
-        Approximate log marginal likelihood.
-    """
-
-    slope: Float[np.ndarray, " n"]
-    third: Float[np.ndarray, " n"]
-    root: Float[np.ndarray, " n"]
-    lower: Float[np.ndarray, "n n"]
-    evidence: float
-
-    def latent(
-        self, cross: Float[np.ndarray, "m n"], own: Float[np.ndarray, " m"]
-    ) -> tuple[Float[np.ndarray, " m"], Float[np.ndarray, " m"]]:
-        """Return mean and variance of the latent function (Rasmussen and Williams (2006), alg. 3.2, lines 4 to 6)."""
-        v = solve_triangular(self.lower, self.root[:, None] * cross.T, lower=True)
-        return cross @ self.slope, np.maximum(own - np.sum(v * v, axis=0), 0.0)
+    slope: Float[np.ndarray, " n"]  # Gradient of the log likelihood, t - π
+    third: Float[np.ndarray, " n"]  # Its third derivative, W (2π - 1)
+    system: Factor  # Of √W (K + W⁻¹) √W = 1 + √W K √W, with W = π (1 - π)
+    evidence: float  # Approximate log marginal likelihood
 
     def cotangent(self, kernel: Float[np.ndarray, "n n"]) -> Float[np.ndarray, "n n"]:
         """Return G, symmetric, with ∂ evidence/∂θ = Σ_ij G_ij ∂K_ij/∂θ (Rasmussen and Williams (2006), alg. 5.1).
 
         Half of it is the explicit dependence on K, the other that of the mode.
         """
-        inverse, _ = lapack.dpotri(self.lower, lower=1)
-        r = self.root[:, None] * (np.tril(inverse) + np.tril(inverse, -1).T) * self.root
-        seen = solve_triangular(self.lower, self.root[:, None] * kernel, lower=True, check_finite=False)
+        inverse, root = self.system.inverse(), np.asarray(self.system.scale)
+        r = root[:, None] * (np.tril(inverse) + np.tril(inverse, -1).T) * root
+        seen = self.system.half(kernel)
         moved = 0.5 * (kernel.diagonal() - np.sum(seen * seen, axis=0)) * self.third
         implicit = np.outer(moved - r @ (kernel @ moved), self.slope)
         explicit: np.ndarray = 0.5 * (np.outer(self.slope, self.slope) - r)
@@ -80,10 +68,8 @@ def find_mode(kernel: Float[np.ndarray, "n n"], labels: Float[np.ndarray, " n"])
     for _ in range(ITERATIONS):
         probability = expit(f)
         root = np.sqrt(probability * (1.0 - probability))
-        lower = _factor(kernel, root)
         b = root**2 * f + (labels - probability)
-        inner = solve_triangular(lower, root * (kernel @ b), lower=True)
-        newton = b - root * solve_triangular(lower, inner, lower=True, trans="T")
+        newton = b - _system(kernel, root).solve((kernel @ b)[:, None])[:, 0]
         step, gained = newton - a, -np.inf
         for _ in range(30):
             trial = a + step
@@ -99,13 +85,7 @@ def find_mode(kernel: Float[np.ndarray, "n n"], labels: Float[np.ndarray, " n"])
 
 
 def mode_of(kernel: Float[np.ndarray, "n n"], slope: Float[np.ndarray, " n"]) -> Mode:
-    """Return the mode whose slope is known: there f = K times it (Rasmussen and Williams (2006), eq. 3.17).
-
-    Raises
-    ------
-    ValueError
-        The slope is that of no mode of this kernel.
-    """
+    """Return the mode whose slope is known: there f = K times it (Rasmussen and Williams (2006), eq. 3.17)."""
     f = kernel @ slope
     # A slope of exactly zero is that of a probability that has reached its label.
     labels = np.where(slope == 0.0, f, slope) > 0.0
@@ -125,10 +105,10 @@ def _mode(
     slope = labels - expit(f) if slope is None else slope
     size = np.abs(slope)
     root = np.sqrt(size * (1.0 - size))
-    lower = _factor(kernel, root)
+    system = _system(kernel, root)
     # 2π - 1 is 1 - 2|slope| where the label is 1, and the negative of it where it is 0.
     third = root**2 * (2.0 * labels - 1.0) * (1.0 - 2.0 * size)
-    return Mode(slope, third, root, lower, value - float(np.log(lower.diagonal()).sum()))
+    return Mode(slope, third, system, value - 0.5 * system.log_determinant())
 
 
 def averaged(mean: Float[np.ndarray, " m"], variance: Float[np.ndarray, " m"]) -> Float[np.ndarray, " m"]:
@@ -145,8 +125,86 @@ def _objective(a: Float[np.ndarray, " n"], f: Float[np.ndarray, " n"], labels: F
     return float(-0.5 * (a @ f) - np.logaddexp(0.0, -signs * f).sum())
 
 
-def _factor(kernel: Float[np.ndarray, "n n"], root: Float[np.ndarray, " n"]) -> Float[np.ndarray, "n n"]:
+def _system(kernel: Float[np.ndarray, "n n"], root: Float[np.ndarray, " n"]) -> Factor:
     inner = root[:, None] * kernel * root
     inner[np.diag_indices_from(inner)] += 1.0
     lower: np.ndarray = cholesky(inner, lower=True, overwrite_a=True, check_finite=False)
-    return lower
+    return Factor(lower, scale=root)
+
+
+class LaplaceEvidence:
+    """Minus the sum of Laplace's log marginal likelihoods, one for each column of labels, minus the log prior of θ."""
+
+    def __init__(self, covariance: Covariance, labels: Float[np.ndarray, "n C"]) -> None:
+        self.covariance, self.labels = covariance, labels
+        self.parameters = covariance.parameters
+        self.noise = NoiseModel(fixed=0.0)
+
+    def __call__(self, theta: Float[np.ndarray, " p"]) -> tuple[float, Float[np.ndarray, " p"]]:
+        """Return value and gradient."""
+        split_assign(self, theta)
+        kernel = matrix(self.covariance)
+        found = [find_mode(kernel, column) for column in self.labels.T]
+        summed = torch.as_tensor(
+            sum(mode.cotangent(kernel) for mode in found), device=self.covariance.items.trend.device
+        )
+
+        def cotangent(rows: slice, cols: slice) -> Tensor:
+            return -summed[rows, cols]
+
+        gradient = pull_back(self.covariance, cotangent)
+        return penalised(self, theta, -sum(mode.evidence for mode in found), gradient, 0.0)
+
+
+class Laplace:
+    """Latent functions given classes, one for each column of labels, by Gaussians about their modes.
+
+    Rasmussen and Williams (2006), section 3.4.
+    """
+
+    def __init__(self, prior: Covariance, modes: Sequence[Mode]) -> None:
+        self.prior, self.modes = prior, tuple(modes)
+
+    @classmethod
+    def condition(cls, prior: Covariance, labels: Float[np.ndarray, "n C"]) -> Laplace:
+        """Find the mode of every column of labels."""
+        kernel = matrix(prior)
+        return cls(prior, [find_mode(kernel, column) for column in labels.T])
+
+    def moments(self, new: Any) -> tuple[Float[np.ndarray, "m C"], Float[np.ndarray, "m C"]]:
+        """Return means and variances of the latent functions (alg. 3.2, lines 4 to 6)."""
+        means, variances = [], []
+        for some in self.prior.runs(new):
+            cross, own = host(self.prior.cross(some)), host(self.prior.own(some))
+            means.append(np.stack([cross @ mode.slope for mode in self.modes], axis=1))
+            variances.append(np.stack([own - mode.system.explained(cross.T) for mode in self.modes], axis=1))
+        return np.concatenate(means), np.maximum(np.concatenate(variances), 0.0)
+
+    def mean(self, new: Any) -> Float[np.ndarray, "m C"]:
+        """Return the means of the latent functions."""
+        return self.moments(new)[0]
+
+    def variance(self, new: Any) -> Float[np.ndarray, "m C"]:
+        """Return the variances of the latent functions, which here differ."""
+        return self.moments(new)[1]
+
+    def covariance(self, new: Any) -> Float[np.ndarray, "C m m"]:
+        """Return the joint covariance of each latent function."""
+        cross, square = host(self.prior.cross(new)), host(self.prior.square(new))
+        return np.stack([square - mode.system.gram(cross.T) for mode in self.modes])
+
+    def left_out(self, folds: Int[np.ndarray, " n"] | None = None) -> LeftOut:  # noqa: ARG002
+        """Refuse: the mode without a class is that of another fit."""
+        raise ParameterError("classes are left out by refits alone; use cross_val_predict.")
+
+    def log_evidence(self) -> float:
+        """Return Laplace's approximation of the log marginal likelihood, summed over the latent functions."""
+        return float(sum(mode.evidence for mode in self.modes))
+
+
+def matrix(covariance: Covariance) -> Float[np.ndarray, "n n"]:
+    """Return the covariance for NumPy."""
+    found: np.ndarray = covariance.full().cpu().numpy()
+    if not np.isfinite(found).all():
+        raise DataError("the kernel matrix is not finite; check for features or structures whose kernel overflows.")
+    return found

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, Self
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -39,6 +41,14 @@ class LeftOut:
         """Return single labels, each a witness of its own."""
         return cls(error, variance, np.arange(len(error)), np.ones(len(error), dtype=np.int64), noisy)
 
+    @staticmethod
+    def joined(parts: Sequence[LeftOut]) -> LeftOut:
+        """Return the entries of several, one after another."""
+        error, variance, witness, rows = (
+            np.concatenate([getattr(part, name) for part in parts]) for name in ("error", "variance", "witness", "rows")
+        )
+        return LeftOut(error, variance, witness, rows, parts[0].noisy)
+
     def __len__(self) -> int:
         """Count the entries."""
         return len(self.rows)
@@ -64,15 +74,11 @@ class LeftOut:
         found: np.ndarray = self.rows @ values / self.rows.sum()
         return found
 
-    def take(self, index: Int[np.ndarray, " k"] | Bool[np.ndarray, " n"] | slice) -> LeftOut:
+    def take(self, index: Int[np.ndarray, " k"] | Bool[np.ndarray, " n"] | slice) -> Self:
         """Return some of the entries."""
-        return replace(
-            self,
-            error=self.error[index],
-            variance=self.variance[index],
-            witness=self.witness[index],
-            rows=self.rows[index],
-        )
+        every = {field.name: getattr(self, field.name) for field in fields(self)}
+        some: dict[str, Any] = {name: v[index] for name, v in every.items() if isinstance(v, np.ndarray)}
+        return replace(self, **some)
 
     def pooled(self) -> LeftOut:
         """Return one entry for each witness, in their order: the root mean square error and the mean variance."""

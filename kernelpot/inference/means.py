@@ -17,21 +17,11 @@ KINDS = ("mean", "composition", None)
 
 @dataclass(frozen=True, eq=False)
 class Baseline:
-    """A sum over elements, a constant, or zero.
+    """A sum over elements, a constant, or zero."""
 
-    Attributes
-    ----------
-    kind
-        "composition", "mean" or None.
-    values
-        One for each element and output; of "mean" one for each output.
-    species
-        Atomic numbers of "composition", in the order of `values`.
-    """
-
-    kind: str | None
-    values: Float[np.ndarray, "terms outputs"]
-    species: tuple[int, ...] = ()
+    kind: str | None  # "composition", "mean" or None
+    values: Float[np.ndarray, "terms outputs"]  # One for each element and output; of "mean" one for each output
+    species: tuple[int, ...] = ()  # Atomic numbers of "composition", in the order of `values`
 
     @classmethod
     def fitted(
@@ -51,13 +41,7 @@ class Baseline:
         return cls(kind, values, species)
 
     def predict(self, encoded: Any, n: int) -> Float[np.ndarray, "n outputs"]:
-        """Return the baseline of n items.
-
-        Raises
-        ------
-        SpeciesError
-            An element was not in the training set.
-        """
+        """Return the baseline of n items."""
         if self.kind == "composition":
             structures = _structures(encoded)
             strange = set(np.unique(structures.all_numbers).tolist()) - set(self.species)

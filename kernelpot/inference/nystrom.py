@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from kernelpot.inference.covariance import Covariance, Items, Panel, pieces
+from kernelpot.inference.covariance import Covariance, Panel
+from kernelpot.inference.dense import upward
 from kernelpot.inference.evidence import NoiseModel, penalised, split_assign
+from kernelpot.inference.inducing import Inducing
 
 JITTER = 1e-10
 """Share of the mean diagonal that is added to the covariance of inducing items."""
@@ -64,7 +64,7 @@ class Projection:
     """Factors of the projected process: K_mm = L Lᵀ, A = L⁻¹ K_mn / σ, I + A Aᵀ = C Cᵀ, c = C⁻¹ A z / σ."""
 
     def __init__(self, prior: Covariance, panel: Panel, targets: Float[Tensor, "n T"], variance: Tensor) -> None:
-        trend = panel.inducing.trend
+        trend = panel.inducing.items.trend
         among = panel.among() + trend @ trend.T
         eye = torch.eye(len(among), dtype=among.dtype, device=among.device)
         self.lower = torch.linalg.cholesky(among + JITTER * among.diagonal().mean().detach() * eye)
@@ -85,63 +85,16 @@ class Projection:
         return fit - count * (volume + unseen)
 
 
-@dataclass(frozen=True, eq=False)
-class InducingPosterior:
-    """Posterior of the optimal variational distribution (Titsias (2009), eq. 6).
+def condition(prior: Covariance, panel: Panel, targets: Float[Tensor, "n T"], noise: float) -> Inducing:
+    """Return the process of the optimal variational distribution (Titsias (2009), eq. 6)."""
+    with torch.no_grad():
+        variance = torch.tensor(noise, dtype=torch.float64, device=targets.device)
+        found = Projection(prior, panel, targets, variance)
+        return inducing(panel.inducing, found.lower, found.inner, found.weights, float(found.bound()))
 
-    Attributes
-    ----------
-    prior
-        Whose kernel is asked; its items are not.
-    inducing
-        Inducing items.
-    lower, inner, weights
-        L, C and c of `Projection`.
-    noise
-        Variance.
-    log_likelihood
-        Lower bound of the log marginal likelihood.
-    """
 
-    prior: Covariance
-    inducing: Items
-    lower: Float[Tensor, "m m"]
-    inner: Float[Tensor, "m m"]
-    weights: Float[Tensor, "m T"]
-    noise: float
-    log_likelihood: float
-
-    @classmethod
-    def of(cls, prior: Covariance, panel: Panel, targets: Float[Tensor, "n T"], noise: float) -> InducingPosterior:
-        """Condition on the targets."""
-        with torch.no_grad():
-            variance = torch.tensor(noise, dtype=torch.float64, device=targets.device)
-            found = Projection(prior, panel, targets, variance)
-            return cls(prior, panel.inducing, found.lower, found.inner, found.weights, noise, float(found.bound()))
-
-    def mean(self, new: Items) -> Float[Tensor, "m T"]:
-        """Return the means at new items."""
-        return torch.cat([self._projected(some)[1].T @ self.weights for some in self._parts(new)])
-
-    def variance(self, new: Items) -> Float[Tensor, " m"]:
-        """Return the variances at new items."""
-        parts = []
-        with torch.no_grad():
-            for some in self._parts(new):
-                outer, inner = self._projected(some)
-                parts.append(self.prior.own(some) - outer.square().sum(0) + inner.square().sum(0))
-        return torch.cat(parts).clamp_min(0.0)
-
-    def covariance(self, new: Items) -> Float[Tensor, "m m"]:
-        """Return the joint covariance of new items."""
-        outer, inner = self._projected(new)
-        with torch.no_grad():
-            return self.prior.square(new) - outer.T @ outer + inner.T @ inner
-
-    def _parts(self, new: Items) -> list[Items]:
-        return [new.take(rows) for rows in pieces(len(new), len(self.lower))]
-
-    def _projected(self, new: Items) -> tuple[Tensor, Tensor]:
-        with torch.no_grad():
-            outer = torch.linalg.solve_triangular(self.lower, self.prior.between(self.inducing, new), upper=False)
-            return outer, torch.linalg.solve_triangular(self.inner, outer, upper=False)
+def inducing(
+    prior: Covariance, lower: Float[Tensor, "m m"], inner: Float[Tensor, "m m"], c: Float[Tensor, "m T"], bound: float
+) -> Inducing:
+    """Return the process of a projection, whose L, C and c these are; the prior is that of inducing items."""
+    return Inducing(prior, lower, inner.mT, upward(inner, c), evidence=bound, triangular=True)

@@ -21,31 +21,15 @@ FREEDOM = 3.0
 
 @dataclass(frozen=True, eq=False)
 class Trend:
-    """Columns of the mean: none, a constant, or the number of atoms of each element.
+    """Columns of the mean: none, a constant, or the number of atoms of each element."""
 
-    Attributes
-    ----------
-    kind
-        One of `MEANS`.
-    species
-        Atomic numbers, for "composition".
-    sizes
-        What each column is divided by.
-    """
-
-    kind: str
-    species: tuple[int, ...] = ()
-    sizes: tuple[float, ...] = ()
+    kind: str  # One of `MEANS`
+    species: tuple[int, ...] = ()  # Atomic numbers, for "composition"
+    sizes: tuple[float, ...] = ()  # What each column is divided by
 
     @classmethod
     def of(cls, kind: str, items: Sequence[Any]) -> Trend:
-        """Prepare the columns for training items.
-
-        Raises
-        ------
-        ParameterError
-            The kind is unknown, or elements are asked for where items have none.
-        """
+        """Prepare the columns for training items."""
         if not isinstance(kind, str) or kind not in MEANS:
             raise ParameterError(
                 f"`mean` must be one of {', '.join(MEANS)}, got {kind!r}; a regression also takes auto."
@@ -63,13 +47,7 @@ class Trend:
         return cls(kind, species, tuple(np.sqrt(np.mean(np.square(counts), axis=0)).tolist()))
 
     def columns(self, items: Sequence[Any]) -> Float[np.ndarray, "n q"]:
-        """Return the columns for items.
-
-        Raises
-        ------
-        SpeciesError
-            A structure holds an element that no training structure has.
-        """
+        """Return the columns for items."""
         if self.kind == "constant":
             return np.ones((len(items), 1))
         if self.kind == "zero":
@@ -79,20 +57,12 @@ class Trend:
 
 @dataclass(frozen=True, eq=False)
 class Targets:
-    """How targets become numbers of order one: y = columns · coefficients + scale · z.
+    """How targets become numbers of order one: y = columns · coefficients + scale · z."""
 
-    Attributes
-    ----------
-    trend
-        Columns of the mean.
-    coefficients
-        Least-squares estimate; what is left of it belongs to the Gaussian process.
-    scale
-        Standard deviation of what the mean leaves, for each output; ones without `normalise`.
-    """
-
-    trend: Trend
+    trend: Trend  # Columns of the mean
+    # Least-squares estimate; what is left of it belongs to the Gaussian process
     coefficients: Float[np.ndarray, "q T"]
+    # Standard deviation of what the mean leaves, for each output; ones without `normalise`
     scale: Float[np.ndarray, " T"]
 
     @classmethod

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from jaxtyping import Float
@@ -10,11 +12,11 @@ from torch import Tensor
 
 from kernelpot.errors import ParameterError
 from kernelpot.inference.covariance import Covariance
+from kernelpot.inference.dense import Conditioned, Exact, Factor, System
 from kernelpot.inference.evidence import Evidence, NoiseModel
-from kernelpot.inference.exact import ExactPosterior, Posterior
 from kernelpot.inference.hyper_search import Found, best_of, polish
-from kernelpot.inference.iterative import IterativePosterior
-from kernelpot.inference.nystrom import Bound, InducingPosterior, choose
+from kernelpot.inference.iterative import Conjugate
+from kernelpot.inference.nystrom import Bound, choose, condition
 from kernelpot.linalg.devices import calm
 from kernelpot.rules import MOST_SEED, shown, whole
 
@@ -52,6 +54,12 @@ class Plan:
         if self.solver == "cg" and self.n_inducing is not None:
             raise ParameterError('inducing items need no iterations: leave `solver` "cholesky" or `n_inducing` None.')
 
+    def system(self, prior: Covariance, noise: float) -> System | Callable[[], System]:
+        """Return what solves with the covariance of labels, or makes it."""
+        if self.solver == "cg":
+            return Conjugate(prior, noise, self.seed)
+        return partial(Factor.of, partial(prior.matrix, noise))
+
 
 def check_whole(**given: tuple[object, int]) -> None:
     """Refuse what is not a whole number, or below its least value."""
@@ -69,9 +77,10 @@ def check_switches(**given: object) -> None:
 
 @dataclass(frozen=True, eq=False)
 class Trained:
-    """A posterior, and how many evaluations on a subset and on all it took."""
+    """A process given labels, the variance of their noise, and how many evaluations on a subset and on all it took."""
 
-    posterior: Posterior
+    posterior: Conditioned
+    noise: float
     evaluations: tuple[int, int]
 
 
@@ -92,9 +101,7 @@ def train(plan: Plan, prior: Covariance, targets: Float[Tensor, "n T"], noise: N
         theta = found.theta
     _settle(prior, theta, noise)
     variance = noise.variance(theta)
-    if plan.solver == "cg":
-        return Trained(IterativePosterior(prior, targets, variance, plan.seed), counts)
-    return Trained(ExactPosterior(prior, targets, variance), counts)
+    return Trained(Exact(prior, plan.system(prior, variance), labels=targets), variance, counts)
 
 
 def _start(prior: Covariance, noise: NoiseModel) -> Float[np.ndarray, " p"]:
@@ -132,4 +139,5 @@ def _inducing(
         found = polish(Bound(prior, panel, targets, noise), found, scale=scale, evaluations=plan.full_steps)
         theta, counts = found.theta, (counts[0], found.evaluations)
         _settle(prior, theta, noise)
-    return Trained(InducingPosterior.of(prior, panel, targets, noise.variance(theta)), counts)
+    variance = noise.variance(theta)
+    return Trained(condition(prior, panel, targets, variance), variance, counts)

@@ -24,26 +24,7 @@ LENGTH_WIDTH = 3.0**0.5
 def feature_kernel(
     kernel: str | Kernel, x: Float[np.ndarray, "n F"], *, ard: bool, device: str, unit: float = 1.0
 ) -> tuple[Kernel, Parameters]:
-    """Return a kernel of its own for these features, with its parameters.
-
-    Parameters
-    ----------
-    kernel
-        A name, or names joined by "+"; or a kernel, which is copied and gets an amplitude where it has none.
-    x
-        Training features, of which the spread of every column sets the centre of the priors.
-    ard
-        A length for every feature, in kernels by name.
-    device
-        Where it shall compute.
-    unit
-        Variance of the targets.
-
-    Raises
-    ------
-    ParameterError
-        The name is unknown, or the kernel is for another number of features or for batches.
-    """
+    """Return a kernel of its own for these features, with its parameters."""
     if isinstance(kernel, str):
         own = _by_name(kernel, x.shape[1], ard=ard)
     elif not isinstance(kernel, Kernel):

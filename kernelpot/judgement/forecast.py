@@ -9,17 +9,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from kernelpot.data.check import check_species
 from kernelpot.data.labels import resolve
 from kernelpot.data.noise import KINDS
-from kernelpot.design.advice.expected import UNITS, ErrorsByKind, row_variances
-from kernelpot.design.duplicates import duplicates
-from kernelpot.design.information import Information
-from kernelpot.design.precision import Precision
-from kernelpot.design.select import select
+from kernelpot.data.stream import structure_list
+from kernelpot.design.advice.findings import ErrorsByKind
+from kernelpot.design.choice import UNITS
+from kernelpot.design.information import Information, duplicates
+from kernelpot.design.precision import Precision, row_variances
+from kernelpot.design.problem import select
 from kernelpot.errors import LabelError, ParameterError
 from kernelpot.features.information import make_information
-from kernelpot.judgement.pilot import Pilot, leave_out, read_blocks, without_baseline
-from kernelpot.potentials.arguments import check_species, structure_list
+from kernelpot.judgement.pilot import Pilot, read_blocks, without_baseline
 from kernelpot.potentials.baselines.given import less_baseline
 from kernelpot.potentials.fitting import require_labels
 from kernelpot.rules import numbers
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from ase import Atoms
 
     from kernelpot.potentials.sparse_gp import SparseGP
+
 
 FEWEST = 3
 """Distinct pilot structures below which nothing can be learned from leaving one out."""
@@ -141,7 +143,7 @@ def forecast(
 
     The posterior standard deviation on the target is computed for every number of labels, which needs no label. The
     pilot then tells how far to trust it: each structure is predicted from the others, and ``error² = scale² ·
-    predicted² + floor²`` is fitted to what is seen (see `kernelpot.judgement.pilot`).
+    predicted² + floor²`` is fitted to what is seen (see `kernelpot.judgement.forecast`).
 
     Parameters
     ----------
@@ -155,8 +157,8 @@ def forecast(
         Numbers of labels, the pilot's included. None: the pilot's size, then those of 10, 20, 40, 80 and 160 that are
         larger and that pool (or path) allows.
     path
-        How further structures are chosen: "greedy" (as `design.select` does by IV), "random" (mean of three orders), or
-        indices into the pool in order of labelling.
+        How further structures are chosen: "greedy" (as `design.select` does by default), "random" (mean of three
+        orders), or indices into the pool in order of labelling.
     target
         Structures to be predicted; their labels are not looked at. None: what of the pool is not labelled yet.
     keys
@@ -190,67 +192,56 @@ def forecast(
     if n is None:
         most = len(pilot) + (len(pool) if isinstance(path, str) else len(path))
         n = [len(pilot), *(k for k in USUAL if len(pilot) < k <= most)]
-    points = _points(n, len(pilot), len(pool))
+    points = np.unique(numbers(n, "n", "numbers of labels"))
+    if not len(points) or points[0] < len(pilot) or points[-1] > len(pilot) + len(pool):
+        raise ParameterError(
+            f"`n` must lie between the size of the pilot, {len(pilot)}, and that of pilot and pool together, "
+            f"{len(pilot) + len(pool)}; got {list(n)}."
+        )
     joint = duplicates(existing.append(planned))
     known = np.isin(joint[len(pilot) :], joint[: len(pilot)])
     orders, name = _orders(path, planned, existing, known, int(points[-1]) - len(pilot), seed)
     aims = pool if target is None else structure_list(target)
-    thinned = _thinned(len(aims), known if target is None else np.zeros(len(aims), dtype=bool), seed)
+    # Those that repeat the pilot come last.
+    order = np.argsort(
+        (known if target is None else 0) + np.random.default_rng([seed, 7]).random(len(aims)), kind="stable"
+    )
+    thinned = np.sort(order[:_TARGET])
     exact = make_information(features, [aims[k] for k in thinned], noise, amplitude, present=None, truncate=0.0)
-    evidence = leave_out(
-        without_baseline(read_blocks(features, pilot, labels, kinds, noise, amplitude), features.n_weights),
-        groups, features.n_weights, noise,
-    )  # fmt: skip
+    blocks = without_baseline(read_blocks(features, pilot, labels, kinds, noise, amplitude), features.n_weights)
     hidden = thinned if target is None else None
     course = Course(existing, planned, orders, points, exact, hidden, features.n_weights, name)
-    return replace(course.corrected(evidence), missing=_missing(pilot, aims))
+    found = course.corrected(Pilot.of(blocks, groups, features.n_weights, noise))
+    mine, theirs = ({str(atoms.info.get("config_type", "")) for atoms in some} - {""} for some in (pilot, aims))
+    return replace(found, missing=tuple(sorted(theirs - mine)) if mine else ())
 
 
 @dataclass(frozen=True, eq=False)
 class Course:
-    """How labels come after a pilot, and what is to be predicted.
+    """How labels come after a pilot, and what is to be predicted."""
 
-    Attributes
-    ----------
-    existing, planned
-        The pilot and the pool.
-    orders
-        Indices into the pool; figures are averaged over orders.
-    points
-        Numbers of labels, the pilot's included.
-    exact
-        The target's rows, best not compressed.
-    hidden
-        Where the target's structures stand in the pool: those that are labelled by then do not count, unless all are.
-    n_weights
-        Columns before those of the elements.
-    name
-        The path's name, for people.
-    """
-
-    existing: Information
-    planned: Information
-    orders: Sequence[Int[np.ndarray, " more"]]
-    points: Int[np.ndarray, " points"]
-    exact: Information
+    existing: Information  # the pilot
+    planned: Information  # the pool
+    orders: Sequence[Int[np.ndarray, " more"]]  # indices into the pool; figures are averaged over orders
+    points: Int[np.ndarray, " points"]  # numbers of labels, the pilot's included
+    exact: Information  # the target's rows, best not compressed
+    # Where the target's structures stand in the pool: those that are labelled by then do not count, unless all are.
     hidden: Int[np.ndarray, " some"] | None
-    n_weights: int
-    name: str
+    n_weights: int  # columns before those of the elements
+    name: str  # the path's, for people
 
-    def corrected(self, evidence: Pilot) -> Forecast:
-        """Predict the error along the course and correct it by what a pilot shows.
-
-        Parameters
-        ----------
-        evidence
-            Of the pilot, each structure predicted from the others.
-        """
+    def corrected(self, pilot: Pilot) -> Forecast:
+        """Predict the error along the course and correct it by what a pilot shows."""
         curves = [self._predicted(order) for order in self.orders]
         predicted = {
-            kind: np.sqrt(np.mean([np.square(curve[kind]) for curve in curves], axis=0)) for kind in evidence.kinds
+            kind: np.sqrt(np.mean([np.square(curve[kind]) for curve in curves], axis=0)) for kind in pilot.kinds
         }
-        scales = evidence.scales(_signal(self.exact, self.n_weights))
-        seen, expected = evidence.left_out()
+        exact = self.exact
+        prior = np.einsum("rd,rd->r", exact.rows[:, : self.n_weights], exact.rows[:, : self.n_weights]) * exact.sigma**2
+        scales = pilot.scales(
+            {kind: float(prior[exact.kinds == code].mean()) for code, kind in enumerate(KINDS) if code in exact.kinds}
+        )
+        seen = {kind: one.left_out for kind, one in pilot.kinds.items()}
         return Forecast(
             n=self.points,
             errors={
@@ -260,8 +251,8 @@ class Course:
             predicted=predicted,
             scale=scales.scale,
             floor=scales.floor,
-            pilot_error=seen,
-            pilot_predicted=expected,
+            pilot_error={kind: float(found.rmse) for kind, found in seen.items()},
+            pilot_predicted={kind: float(np.sqrt(found.mean(found.variance))) for kind, found in seen.items()},
             n_pilot=len(self.existing),
             path=self.name,
         )
@@ -284,33 +275,6 @@ class Course:
         return {kind: np.array(values) for kind, values in found.items()}
 
 
-def _signal(exact: Information, n_weights: int) -> dict[str, float]:
-    """Mean prior variance of the target's labels of each kind, constants per element aside."""
-    per_row = np.einsum("rd,rd->r", exact.rows[:, :n_weights], exact.rows[:, :n_weights]) * exact.sigma**2
-    return {
-        kind: float(per_row[exact.kinds == code].mean())
-        for code, kind in enumerate(KINDS)
-        if (exact.kinds == code).any()
-    }
-
-
-def _missing(pilot: Sequence[Atoms], aims: Sequence[Atoms]) -> tuple[str, ...]:
-    """Name groups of the target that the pilot lacks; none where the pilot's structures name no group at all."""
-    mine, theirs = ({str(atoms.info.get("config_type", "")) for atoms in some} for some in (pilot, aims))
-    return tuple(sorted(theirs - mine - {""})) if mine - {""} else ()
-
-
-def _points(n: Sequence[int], n_pilot: int, n_pool: int) -> Int[np.ndarray, " points"]:
-    """Check the numbers of labels."""
-    points = np.unique(numbers(n, "n", "numbers of labels"))
-    if not len(points) or points[0] < n_pilot or points[-1] > n_pilot + n_pool:
-        raise ParameterError(
-            f"`n` must lie between the size of the pilot, {n_pilot}, and that of pilot and pool together, "
-            f"{n_pilot + n_pool}; got {list(n)}."
-        )
-    return points
-
-
 def _orders(
     path: str | Sequence[int],
     planned: Information,
@@ -322,7 +286,8 @@ def _orders(
     """Orders in which the pool is labelled, and what they are called."""
     if isinstance(path, str):
         if path == "greedy":
-            return [select(planned, more, existing=existing, seed=seed).indices], "greedy IV"
+            choice = select(planned, more, existing=existing, seed=seed)
+            return [choice.indices], f"{choice.method} {choice.criterion}"
         if path == "random":
             rng = np.random.default_rng(seed)
             orders = [np.argsort(known + rng.random(len(known)), kind="stable") for _ in range(_RANDOM_ORDERS)]
@@ -334,9 +299,3 @@ def _orders(
     if len(order) and not (order.min() >= 0 and order.max() < len(known)):
         raise ParameterError(f"`path` must hold indices into the pool, from 0 to {len(known) - 1}.")
     return [order[:more]], "the given order"
-
-
-def _thinned(n: int, known: Bool[np.ndarray, " n"], seed: int) -> Int[np.ndarray, " some"]:
-    """Choose at most `_TARGET` target structures, those that repeat the pilot last."""
-    order = np.argsort(known + np.random.default_rng([seed, 7]).random(n), kind="stable")
-    return np.sort(order[: min(n, _TARGET)])

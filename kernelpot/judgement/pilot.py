@@ -1,15 +1,4 @@
-"""How far predicted errors can be trusted, from a small labelled set: each structure predicted from the others.
-
-The error of a structure s that was left out is modelled, kind by kind, as Gaussian with the variance
-``scale² v_s + floor² g_s``: v_s is its posterior variance given the others, and g_s the prior variance of its rows
-over that of the target (1 for energies), as what a kernel cannot represent is larger where the signal is. Scale and
-floor maximise the likelihood times weak priors, all log-normal:
-
-- the scale of forces about 1, one e-fold wide; of other kinds about that of forces, 0.35 e-folds wide;
-- the floor of a kind with many more labels than they fix parameters (forces) about √(RSS/(n - degrees of freedom)) of
-  the fit to the pilot (Hastie and Tibshirani 1990, section 3.5), 0.15 e-folds wide; else about what the stated noise
-  and the floor of forces over `REACH` suggest, 0.7 e-folds wide.
-"""
+"""How far predicted errors can be trusted, from a small labelled set: each structure predicted from the others."""
 
 from __future__ import annotations
 
@@ -24,12 +13,13 @@ from scipy.optimize import minimize
 from kernelpot.data.labels import Labels
 from kernelpot.data.noise import Noise
 from kernelpot.features.feature_map import FeatureMap
-from kernelpot.linalg.leaving import without_each
-from kernelpot.linalg.posterior import Posterior
+from kernelpot.inference.left_out import LeftOut
+from kernelpot.linalg.factor import Posterior, without_each
 from kernelpot.potentials.training import labelled_rows, least_squares_e0, scale_rows, whiten_columns
 
 if TYPE_CHECKING:
     from ase import Atoms
+
 
 Blocks = Mapping[str, Float[np.ndarray, "rows columns"]]
 """Rows [B | y] of one structure by kind of label."""
@@ -60,67 +50,91 @@ class Scales:
 
 
 @dataclass(frozen=True, eq=False)
-class Evidence:
-    """What leaving out shows about one kind of label, an entry per pilot structure that has it.
+class KindEvidence:
+    """What leaving out shows about one kind of label, an entry per pilot structure that has it."""
 
-    Attributes
-    ----------
-    squared
-        Mean squared error of the structure's labels, predicted from the other structures.
-    variance
-        Mean posterior variance of the same.
-    rows
-        Labels of the structure.
-    signal
-        Mean prior variance of the structure's labels, constants per element aside.
-    misfit, freedom
-        Sum of squared residuals of the fit to the whole pilot, and the labels' degrees of freedom in it.
-    noise
-        Stated noise.
-    """
-
-    squared: Float[np.ndarray, " n"]
-    variance: Float[np.ndarray, " n"]
-    rows: Int[np.ndarray, " n"]
-    signal: Float[np.ndarray, " n"]
-    misfit: float
-    freedom: float
-    noise: float
-
-    def mean(self, values: Float[np.ndarray, " n"]) -> float:
-        """Mean over labels of a figure per structure."""
-        return float((values * self.rows).sum() / self.rows.sum())
+    left_out: LeftOut
+    signal: Float[np.ndarray, " n"]  # mean prior variance of the structure's labels, constants per element aside
+    misfit: float  # sum of squared residuals of the fit to the whole pilot
+    freedom: float  # the labels' degrees of freedom in it
+    noise: float  # stated
 
     @property
     def left(self) -> float:
         """Labels less the degrees of freedom spent on them."""
-        return float(self.rows.sum()) - self.freedom
+        return float(self.left_out.rows.sum()) - self.freedom
 
 
 @dataclass(frozen=True, eq=False)
 class Pilot:
-    """Evidence of every kind of label that a pilot has."""
+    """Evidence of every kind of label that a small labelled set has, each structure predicted from the others."""
 
-    kinds: Mapping[str, Evidence]
+    kinds: Mapping[str, KindEvidence]
 
-    def left_out(self) -> tuple[dict[str, float], dict[str, float]]:
-        """Root mean square error of left-out structures for each kind, and its prediction."""
-        seen = {kind: float(np.sqrt(one.mean(one.squared))) for kind, one in self.kinds.items()}
-        expected = {kind: float(np.sqrt(one.mean(one.variance))) for kind, one in self.kinds.items()}
-        return seen, expected
+    @classmethod
+    def of(
+        cls, blocks: Sequence[Blocks], groups: Int[np.ndarray, " structures"], n_weights: int, noise: Noise
+    ) -> Pilot:
+        """Predict every structure, given its rows [B | y] less a baseline, from those of other groups (duplicates).
+
+        With r_s = y_s - B_s w the residuals of the fit to all and C its covariance, the errors of a structure that is
+        left out are ``(I - B_s C B_sᵀ)⁻¹ r_s`` (Rasmussen and Williams 2006, section 5.4.2, in block form). That
+        inverse loses digits where a structure alone knows a direction, so the factors without each structure are built
+        by adding up.
+        """
+        members = [np.flatnonzero(groups == g) for g in np.unique(groups)]
+        width = next(iter(next(block for block in blocks if block).values())).shape[1]
+
+        def add(posterior: Posterior, first: int, last: int) -> Posterior:
+            some = [rows for group in members[first:last] for s in group.tolist() for rows in blocks[s].values()]
+            return posterior.condition(some) if some else posterior
+
+        prior = Posterior.prior(width - 1)
+        whole = add(prior, 0, len(members))
+        others = {s: posterior for g, posterior in without_each(prior, len(members), add) for s in members[g].tolist()}
+
+        def evidence(kind: str, mine: list[int]) -> KindEvidence:
+            sigma, rows = noise.sigma(kind), [blocks[s][kind] for s in mine]
+            counts = np.array([len(r) for r in rows])
+            error = [r[:, -1] - r[:, :-1] @ others[s].mean for s, r in zip(mine, rows, strict=True)]
+            variance = [others[s].variance(r[:, :-1]) for s, r in zip(mine, rows, strict=True)]
+            single = LeftOut(
+                sigma * np.concatenate(error), sigma**2 * np.concatenate(variance), np.repeat(mine, counts),
+                np.ones(counts.sum(), dtype=np.int64), noisy=False,
+            )  # fmt: skip
+            return KindEvidence(
+                left_out=single.pooled(),
+                signal=sigma**2 * np.array([np.sum(r[:, :n_weights] ** 2) / len(r) for r in rows]),
+                misfit=sigma**2 * float(sum(np.sum((r[:, :-1] @ whole.mean - r[:, -1]) ** 2) for r in rows)),
+                freedom=float(sum(np.sum(whole.variance(r[:, :-1])) for r in rows)),
+                noise=sigma,
+            )
+
+        having = {kind: [s for s in range(len(blocks)) if kind in blocks[s]] for kind in noise.kinds}
+        return cls({kind: evidence(kind, mine) for kind, mine in having.items() if mine})
 
     def scales(self, signal: Mapping[str, float]) -> Scales:
-        """Find the likeliest scale and floor of each kind.
+        """Find the likeliest scale and floor of each kind; `signal` is the target's mean prior variance of each.
 
-        Parameters
-        ----------
-        signal
-            Mean prior variance of the target's labels of each kind, constants per element aside.
+        The error of a structure s that was left out is modelled, kind by kind, as Gaussian with the variance
+        ``scale² v_s + floor² g_s``: v_s is its posterior variance given the others, and g_s the prior variance of its
+        rows over that of the target (1 for energies), as what a kernel cannot represent is larger where the signal is.
+        Scale and floor maximise the likelihood times weak priors, all log-normal:
+
+        - the scale of forces about 1, one e-fold wide; of other kinds about that of forces, 0.35 e-folds wide;
+        - the floor of a kind with many more labels than they fix parameters (forces) about √(RSS/(n - degrees of
+          freedom)) of the fit to the pilot (Hastie and Tibshirani 1990, section 3.5), 0.15 e-folds wide; else about
+          what the stated noise and the floor of forces over `REACH` suggest, 0.7 e-folds wide.
         """
         kinds = sorted(self.kinds, key=lambda kind: kind != "forces")
-        shape = {kind: self._shape(kind, signal) for kind in kinds}
+        shape = {
+            kind: self.kinds[kind].signal / signal[kind]
+            if kind != "energy" and signal.get(kind, 0.0) > 0
+            else np.ones(len(self.kinds[kind].left_out))
+            for kind in kinds
+        }
         residual = {
-            kind: float(np.sqrt(one.misfit / one.left / max(one.mean(shape[kind]), _TINY)))
+            kind: float(np.sqrt(one.misfit / one.left / max(float(one.left_out.mean(shape[kind])), _TINY)))
             for kind, one in self.kinds.items()
             if one.left >= _ENOUGH
         }
@@ -145,14 +159,10 @@ class Pilot:
         def loss(x: Float[np.ndarray, " parameters"]) -> float:
             total = 0.5 * float(np.square((x - centres(x)) / widths).sum())
             for k, kind in enumerate(kinds):
-                one = self.kinds[kind]
-                expected = (
-                    np.exp(2 * x[k]) * one.variance
-                    + np.exp(2 * x[len(kinds) + k]) * shape[kind]
-                    + (SILENT * one.noise) ** 2
-                )
-                worth = np.minimum(one.rows, WITNESSES)
-                total += 0.5 * float((worth * (np.log(expected) + one.squared / expected)).sum())
+                found, silent = self.kinds[kind].left_out, SILENT * self.kinds[kind].noise
+                expected = np.exp(2 * x[k]) * found.variance + np.exp(2 * x[len(kinds) + k]) * shape[kind] + silent**2
+                worth = np.minimum(found.rows, WITNESSES)
+                total += 0.5 * float((worth * (np.log(expected) + found.squared / expected)).sum())
             return total
 
         start = centres(np.zeros(2 * len(kinds)))
@@ -168,13 +178,6 @@ class Pilot:
             {kind: float(best[len(kinds) + k]) for k, kind in enumerate(kinds)},
         )
 
-    def _shape(self, kind: str, signal: Mapping[str, float]) -> Float[np.ndarray, " n"]:
-        """How the floor's variance differs from structure to structure: as the signal, but for energies."""
-        one = self.kinds[kind]
-        if kind == "energy" or not signal.get(kind, 0.0) > 0:
-            return np.ones(len(one.rows))
-        return one.signal / signal[kind]
-
 
 def read_blocks(
     features: FeatureMap,
@@ -184,21 +187,11 @@ def read_blocks(
     noise: Noise,
     amplitude: float,
 ) -> list[Blocks]:
-    """Return the rows [B | y] of every structure, kind by kind, divided by their noise.
-
-    Parameters
-    ----------
-    features, noise, amplitude
-        What design works with.
-    structures, labels
-        Labelled structures.
-    kinds
-        Kinds of labels that count.
-    """
+    """Return the rows [B | y] of every structure, kind by kind, divided by their noise."""
     none = np.zeros(len(features.species))
 
     def of(s: int) -> Blocks:
-        rows = labelled_rows(features, structures[s : s + 1], labels.take([s]), kinds=kinds, baseline=none)
+        rows = labelled_rows(features, structures[s : s + 1], labels.take([s]), kinds=kinds, e0=none)
         return {
             kind: scale_rows(whiten_columns(features, block), features.n_weights, noise.sigma(kind), amplitude)
             for kind, block in rows.items()
@@ -209,15 +202,7 @@ def read_blocks(
 
 
 def without_baseline(blocks: Sequence[Blocks], n_weights: int) -> list[Blocks]:
-    """Take a least-squares energy per element off the energies of blocks, as a fit does.
-
-    Parameters
-    ----------
-    blocks
-        From `read_blocks`.
-    n_weights
-        Columns before those of the elements.
-    """
+    """Take a least-squares energy per element (the columns from `n_weights` on) off the energies of blocks."""
     energies = [block["energy"] for block in blocks if "energy" in block]
     if not energies:
         return list(blocks)
@@ -227,62 +212,3 @@ def without_baseline(blocks: Sequence[Blocks], n_weights: int) -> list[Blocks]:
         return np.column_stack([rows[:, :-1], rows[:, -1] - rows[:, n_weights:-1] @ baseline])
 
     return [{kind: rebased(rows) if kind == "energy" else rows for kind, rows in block.items()} for block in blocks]
-
-
-def leave_out(blocks: Sequence[Blocks], groups: Int[np.ndarray, " structures"], n_weights: int, noise: Noise) -> Pilot:
-    """Predict every pilot structure from the others.
-
-    With r_s = y_s - B_s w the residuals of the fit to all and C its covariance, the errors of a structure that is left
-    out are ``(I - B_s C B_sᵀ)⁻¹ r_s`` (Rasmussen and Williams 2006, section 5.4.2, in block form). That inverse loses
-    digits where a structure alone knows a direction, so the factors without each structure are built by adding up.
-
-    Parameters
-    ----------
-    blocks
-        Rows [B | y] of every structure, baseline taken off.
-    groups
-        Duplicates, which are left out together.
-    n_weights
-        Columns before those of the elements.
-    noise
-        What the rows were divided by.
-    """
-    members = [np.flatnonzero(groups == g) for g in np.unique(groups)]
-    width = next(iter(next(block for block in blocks if block).values())).shape[1]
-
-    def add(posterior: Posterior, first: int, last: int) -> Posterior:
-        some = [rows for group in members[first:last] for s in group.tolist() for rows in blocks[s].values()]
-        return posterior.condition(some) if some else posterior
-
-    prior = Posterior.prior(width - 1)
-    whole = add(prior, 0, len(members))
-    others = {s: posterior for g, posterior in without_each(prior, len(members), add) for s in members[g].tolist()}
-    found = {}
-    for kind in noise.kinds:
-        mine = [s for s in range(len(blocks)) if kind in blocks[s]]
-        if mine:
-            pairs = [(blocks[s][kind], others[s]) for s in mine]
-            found[kind] = _evidence(pairs, whole, n_weights, noise.sigma(kind))
-    return Pilot(found)
-
-
-def _evidence(
-    pairs: Sequence[tuple[Float[np.ndarray, "rows columns"], Posterior]],
-    whole: Posterior,
-    n_weights: int,
-    sigma: float,
-) -> Evidence:
-    """Put together what one kind of label shows."""
-    blocks = [block for block, _ in pairs]
-    squared = [np.mean((block[:, :-1] @ posterior.mean - block[:, -1]) ** 2) for block, posterior in pairs]
-    variance = [np.mean(posterior.variance(block[:, :-1])) for block, posterior in pairs]
-    signal = [np.sum(block[:, :n_weights] ** 2) / len(block) for block in blocks]
-    return Evidence(
-        squared=sigma**2 * np.array(squared),
-        variance=sigma**2 * np.array(variance),
-        rows=np.array([len(block) for block in blocks]),
-        signal=sigma**2 * np.array(signal),
-        misfit=sigma**2 * float(sum(np.sum((b[:, :-1] @ whole.mean - b[:, -1]) ** 2) for b in blocks)),
-        freedom=float(sum(np.sum(whole.variance(b[:, :-1])) for b in blocks)),
-        noise=sigma,
-    )

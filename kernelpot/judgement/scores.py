@@ -1,26 +1,41 @@
-"""Errors of a model on labelled structures, with a check of its standard deviations."""
+"""What a model is worth on labelled structures: its errors, and how far its standard deviations can be believed."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Float, Int
 
 from kernelpot.data.check import place
 from kernelpot.data.labels import Labels, resolve
+from kernelpot.data.stream import structure_list
 from kernelpot.errors import LabelError
-from kernelpot.judgement.reliability import names_of, rank_and_ceiling
-from kernelpot.potentials.arguments import require_potential, structure_list
-from kernelpot.potentials.prediction import Prediction, Predictor
-from kernelpot.potentials.residuals import Residuals, residuals_of
-from kernelpot.potentials.shape import NORMAL, ONE, Shape
-from kernelpot.potentials.summary import UNITS
+from kernelpot.potentials.calibration import NORMAL, ONE, Residuals, Shape
+from kernelpot.potentials.prediction import Prediction, Predictor, require_potential, residuals_of
+from kernelpot.units import MILLI
 
 if TYPE_CHECKING:
     from ase import Atoms
+
+    from kernelpot.potentials.sparse_gp import SparseGP
+
+
+Judged = TypeVar("Judged")
+
+EXPECTED = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, ONE, 0.8, 0.9, 0.95, 0.99)
+"""Levels of the reliability curve."""
+
+RESAMPLES = 200
+"""Resamples of the structures."""
+
+DRAWS = 10
+"""Sets of errors that the ceiling of the rank correlation is averaged over."""
+
+BINS = 10
+"""Bins of equally many labels, by standard deviation."""
 
 
 @dataclass(frozen=True)
@@ -54,21 +69,36 @@ class KindScore:
     rank: float = float("nan")
     ceiling: float = float("nan")
 
+    @classmethod
+    def of(cls, r: Residuals, silent: Bool[np.ndarray, " n"], shape: Shape) -> KindScore:
+        """Judge one kind; labels that are `silent` count in errors alone."""
+        size = np.abs(r.error)
+        told = r.take(~silent)
+        known = bool(len(told.error) and np.isfinite(told.std).all() and (told.std > 0).all())
+        inside_68 = inside_95 = log_score = rank = ceiling = float("nan")
+        if known:
+            z = np.abs(told.error) / told.std
+            inside_68, inside_95 = (float(np.mean(z <= shape.quantile(level))) for level in (ONE, 0.95))
+            log_score = float(np.mean(shape.log_density(told.error, told.std)))
+            rank, ceiling = rank_and_ceiling(told.error, told.std)
+        return cls(
+            n=len(size),
+            mae=float(size.mean()),
+            rmse=float(np.sqrt(np.mean(r.error**2))),
+            worst=float(size.max()),
+            coverage_68=inside_68,
+            coverage_95=inside_95,
+            log_score=log_score,
+            rank=rank,
+            ceiling=ceiling,
+        )
+
 
 @dataclass(frozen=True)
 class Scores:
-    """Scores of each kind over all structures, then over each group of structures (`config_type`).
+    """Scores of each kind over all structures, then in each group (`config_type`) where there are two or more.
 
-    Attributes
-    ----------
-    overall
-        Scores of each kind.
-    groups
-        Scores of each kind in each group; empty where there are fewer than two groups.
-    n_structures
-        Structures compared.
-    worst_at
-        Structure with the largest error of each kind: its file and number where known, else its number.
+    `worst_at` names the structure with the largest error of each kind: its file and number where known.
     """
 
     overall: Mapping[str, KindScore]
@@ -93,7 +123,7 @@ class Scores:
         lines = [head.rstrip()]
         for name, kinds in [("all", self.overall), *self.groups.items()]:
             for kind, s in kinds.items():
-                unit, scale = UNITS[kind]
+                unit, scale = MILLI[kind], 1e3
                 numbers = "".join(f"{scale * v:>10.2f}" for v in (s.mae, s.rmse, s.worst))
                 inside = "".join(
                     "        " if np.isnan(v) else f"{100 * v:>7.1f}%" for v in (s.coverage_68, s.coverage_95)
@@ -135,11 +165,7 @@ def evaluate(
     ParameterError
         The structures are no list, or there is none; or the model is no potential.
     """
-    require_potential(model)
-    structures = structure_list(structures)
-    labels = resolve(structures, keys)
-    if not any(labels.present(kind).any() for kind in UNITS):
-        raise LabelError("evaluate needs labels, found none; name them with keys={'energy': ..., 'forces': ...}.")
+    structures, labels = _labelled(model, structures, keys, "evaluate")
     names = [place(atoms, number) for number, atoms in enumerate(structures)]
     return score(model.predict(structures, uncertainty=uncertainty), labels, names_of(structures), names)
 
@@ -148,44 +174,274 @@ def score(prediction: Prediction, labels: Labels, groups: Sequence[str], names: 
     """Compare predictions with labels; `groups` names each structure's group, "" for none, and `names` itself."""
     names = [f"structure {s} (from 0)" for s in range(len(labels))] if names is None else names
     residuals = residuals_of(prediction, labels)
-    silent = {kind: r.silent for kind, r in residuals.items()}
-    shapes = {kind: prediction.shape.get(kind, NORMAL) for kind in residuals}
-    overall = {kind: _score(r, silent[kind], shapes[kind]) for kind, r in residuals.items()}
-    named = {}
-    for group in sorted({g for g in groups if g}):
-        member = np.array([g == group for g in groups])
-        here = {kind: member[r.structure] for kind, r in residuals.items()}
-        named[group] = {
-            kind: _score(r.take(here[kind]), silent[kind][here[kind]], shapes[kind])
-            for kind, r in residuals.items()
-            if here[kind].any()
-        }
-    worst = {kind: names[int(r.structure[np.abs(r.error).argmax()])] for kind, r in residuals.items()}
+    overall, named = _compared(
+        residuals, groups, lambda kind, r, silent: KindScore.of(r, silent, prediction.shape.get(kind, NORMAL))
+    )
+    worst = {kind: names[int(r.witness[np.abs(r.error).argmax()])] for kind, r in residuals.items()}
     return Scores(overall, named if len(named) > 1 else {}, len(labels), worst)
 
 
-def _score(r: Residuals, silent: Bool[np.ndarray, " n"], shape: Shape) -> KindScore:
-    size = np.abs(r.error)
-    told = r.take(~silent)
-    known = bool(len(told.error) and np.isfinite(told.std).all() and (told.std > 0).all())
-    inside_68 = inside_95 = log_score = rank = ceiling = float("nan")
-    if known:
-        z = np.abs(told.error) / told.std
-        inside_68, inside_95 = (float(np.mean(z <= shape.quantile(level))) for level in (ONE, 0.95))
-        log_score = float(np.mean(shape.log_density(told.error, told.std)))
-        rank, ceiling = rank_and_ceiling(told.error, told.std)
-    return KindScore(
-        n=len(size),
-        mae=float(size.mean()),
-        rmse=float(np.sqrt(np.mean(r.error**2))),
-        worst=float(size.max()),
-        coverage_68=inside_68,
-        coverage_95=inside_95,
-        log_score=log_score,
-        rank=rank,
-        ceiling=ceiling,
-    )
+def _compared(
+    residuals: Mapping[str, Residuals],
+    names: Sequence[str],
+    judge: Callable[[str, Residuals, Bool[np.ndarray, " n"]], Judged | None],
+) -> tuple[dict[str, Judged], dict[str, dict[str, Judged]]]:
+    """Judge each kind over all structures, then in each group that has a name; None is left out.
+
+    Which labels are silent, zero by symmetry, is settled over all structures.
+    """
+    silent = {kind: r.silent for kind, r in residuals.items()}
+
+    def of(members: Bool[np.ndarray, " structures"]) -> dict[str, Judged]:
+        here = {kind: members[r.witness] for kind, r in residuals.items()}
+        found = {
+            kind: judge(kind, r.take(here[kind]), silent[kind][here[kind]])
+            for kind, r in residuals.items()
+            if here[kind].any()
+        }
+        return {kind: judged for kind, judged in found.items() if judged is not None}
+
+    every = np.array(names)
+    return of(np.ones(len(every), dtype=bool)), {name: of(every == name) for name in sorted({n for n in names if n})}
 
 
 def _plain(score: KindScore) -> dict[str, float | int | None]:
     return {k: None if isinstance(v, float) and np.isnan(v) else v for k, v in asdict(score).items()}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A figure with its standard error over structures: their resampling; NaN for fewer than two."""
+
+    value: float
+    error: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.3g} ± {self.error:.2g}"
+
+    @classmethod
+    def mean(
+        cls,
+        values: Float[np.ndarray, " n"],
+        structure: Int[np.ndarray, " n"],
+        resamples: Int[np.ndarray, "resamples structures"],
+    ) -> Measured:
+        """Return a mean over labels, which belong to structures that each resample holds so many times."""
+        n = resamples.shape[1]
+        sums, counts = np.bincount(structure, values, n), np.bincount(structure, minlength=n)
+        drawn = resamples @ counts
+        kept = drawn > 0
+        means = (resamples @ sums)[kept] / drawn[kept]
+        return cls(float(np.mean(values)), float(np.std(means)) if len(means) > 1 else float("nan"))
+
+    @property
+    def root(self) -> Measured:
+        """Its square root."""
+        root = float(np.sqrt(self.value))
+        return Measured(root, self.error / (2.0 * root) if root > 0.0 else 0.0)
+
+
+@dataclass(frozen=True)
+class KindReliability:
+    """Reliability of one kind of label; labels that are zero by symmetry are left out of everything but `silent`.
+
+    Attributes
+    ----------
+    n, n_structures
+        Labels, and structures that they belong to.
+    silent
+        Share of the labels that are zero by symmetry, which the model knows for certain.
+    expected, observed
+        Levels of intervals, and the share of labels that lie inside.
+    coverage_68, coverage_95
+        Share of labels inside the intervals for 68.27 % and 95 %.
+    log_score
+        Mean log predictive density of a label, nats: normal, or Student's t after a conformal calibration.
+    rank
+        Spearman correlation of standard deviation and absolute error.
+    ceiling
+        What `rank` would be if the errors were drawn from the predicted normal distributions.
+    bin_std, bin_rmse
+        Root mean squares of standard deviations and of errors in bins by standard deviation, eV/atom, eV/Å, eV/Å³.
+    """
+
+    n: int
+    n_structures: int
+    silent: float
+    expected: tuple[float, ...]
+    observed: tuple[Measured, ...]
+    coverage_68: Measured
+    coverage_95: Measured
+    log_score: Measured
+    rank: float
+    ceiling: float
+    bin_std: tuple[float, ...]
+    bin_rmse: tuple[Measured, ...]
+
+    @classmethod
+    def of(cls, whole: Residuals, silent: Bool[np.ndarray, " n"], shape: Shape, seed: int) -> KindReliability:
+        """Judge one kind by its labels that are not `silent`, of which there must be any."""
+        r = whole.take(~silent)
+        members, structure = np.unique(r.witness, return_inverse=True)
+        # How often each structure is drawn in each resample.
+        resamples = np.zeros((0, 1), dtype=np.int64)
+        if len(members) > 1:
+            shares = np.full(len(members), 1.0 / len(members))
+            resamples = np.random.default_rng(seed).multinomial(len(members), shares, size=RESAMPLES)
+        z = np.abs(r.error) / np.maximum(r.std, 1e-300)
+
+        def mean(values: np.ndarray) -> Measured:
+            return Measured.mean(values, structure, resamples)
+
+        observed = tuple(mean((z <= shape.quantile(level)).astype(float)) for level in EXPECTED)
+        order = np.array_split(np.argsort(r.std, kind="stable"), min(BINS, len(z)))
+        squared = r.error**2
+        rank, ceiling = rank_and_ceiling(r.error, r.std, seed=seed)
+        return cls(
+            n=len(z),
+            n_structures=len(members),
+            silent=float(silent.mean()),
+            expected=EXPECTED,
+            observed=observed,
+            coverage_68=observed[EXPECTED.index(ONE)],
+            coverage_95=observed[EXPECTED.index(0.95)],
+            log_score=mean(shape.log_density(r.error, np.maximum(r.std, 1e-300))),
+            rank=rank,
+            ceiling=ceiling,
+            bin_std=tuple(float(np.sqrt(np.mean(r.std[bin_] ** 2))) for bin_ in order),
+            bin_rmse=tuple(Measured.mean(squared[bin_], structure[bin_], resamples).root for bin_ in order),
+        )
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """Reliability of each kind over all structures, then in each group (`config_type`) where there are two or more."""
+
+    overall: Mapping[str, KindReliability]
+    groups: Mapping[str, Mapping[str, KindReliability]]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return everything as JSON values."""
+        return {
+            "overall": {kind: asdict(found) for kind, found in self.overall.items()},
+            "groups": {g: {kind: asdict(found) for kind, found in kinds.items()} for g, kinds in self.groups.items()},
+        }
+
+    def __str__(self) -> str:
+        """Return a table for people."""
+        head = f"{'':<16}{'kind':<8}{'n':>8}{'in 68%':>14}{'in 95%':>14}{'log score':>14}{'rank':>8}{'ceiling':>9}"
+        lines = [head]
+        for name, kinds in [("all", self.overall), *self.groups.items()]:
+            for kind, r in kinds.items():
+                inside = "".join(
+                    f"{_with_error(100 * m.value, 100 * m.error, 1, 1):>14}" for m in (r.coverage_68, r.coverage_95)
+                )
+                score = _with_error(r.log_score.value, r.log_score.error, 3, 2)
+                ranks = "".join(f"{x:>{w}.2f}" if x == x else " " * w for x, w in ((r.rank, 8), (r.ceiling, 9)))
+                lines.append(f"{name[:15]:<16}{kind:<8}{r.n:>8}{inside}{score:>14}{ranks}".rstrip())
+        lines.append("n leaves out labels that are zero by symmetry; ± is the standard error over structures")
+        lines.append("rank: Spearman correlation of std and |error|; ceiling: were the errors drawn from the stds")
+        return "\n".join(lines)
+
+
+def _with_error(value: float, error: float, digits: int, error_digits: int) -> str:
+    """Return "value ± error", without an error where a single structure has none."""
+    return f"{value:.{digits}f}" + (f" ± {error:.{error_digits}f}" if np.isfinite(error) else "")
+
+
+def reliability(
+    model: SparseGP,
+    structures: Sequence[Atoms] | None = None,
+    *,
+    folds: int = 16,
+    groups: bool = False,
+    keys: Mapping[str, str | None] | None = None,
+    seed: int = 0,
+) -> Reliability:
+    """Compare standard deviations and intervals with the errors on labels that the model did not see.
+
+    Parameters
+    ----------
+    model
+        A fitted model.
+    structures
+        With labels, not seen by the model. None: its training structures, each predicted without its fold.
+    folds, groups
+        As in `SparseGP.calibrate`, where no structures are given.
+    keys
+        Names of labels, as in `kernelpot.read`.
+    seed
+        Of resamples and draws.
+
+    Raises
+    ------
+    LabelError
+        There is no label.
+    NotFittedError
+        The model was never fitted, or holds no training structures.
+    ParameterError
+        The model is no potential.
+    """
+    if structures is None:
+        prediction, train = model.left_out(folds=folds, groups=groups)
+        return reliability_of(prediction, train.labels, names_of(train.structures), seed=seed)
+    structures, labels = _labelled(model, structures, keys, "reliability")
+    return reliability_of(model.predict(structures), labels, names_of(structures), seed=seed)
+
+
+def _labelled(
+    model: object, structures: Sequence[Atoms], keys: Mapping[str, str | None] | None, what: str
+) -> tuple[list[Atoms], Labels]:
+    """Return structures and their labels, for a potential."""
+    require_potential(model)
+    structures = structure_list(structures)
+    labels = resolve(structures, keys)
+    if not any(labels.present(kind).any() for kind in MILLI):
+        raise LabelError(f"{what} needs labels, found none; name them with keys={{'energy': ..., 'forces': ...}}.")
+    return structures, labels
+
+
+def names_of(structures: Sequence[Atoms]) -> list[str]:
+    """Return each structure's group; "" for none."""
+    return [str(atoms.info.get("config_type", "")) for atoms in structures]
+
+
+def reliability_of(prediction: Prediction, labels: Labels, names: Sequence[str], *, seed: int = 0) -> Reliability:
+    """Return the reliability of predictions; `names` are the structures' groups, "" for none."""
+    prediction.require_spread()
+    overall, groups = _compared(
+        residuals_of(prediction, labels),
+        names,
+        lambda kind, r, silent: (
+            None if silent.all() else KindReliability.of(r, silent, prediction.shape.get(kind, NORMAL), seed)
+        ),
+    )
+    groups = {name: kinds for name, kinds in groups.items() if kinds}
+    return Reliability(overall, groups if len(groups) > 1 else {})
+
+
+def rank_and_ceiling(
+    error: Float[np.ndarray, " n"], std: Float[np.ndarray, " n"], *, seed: int = 0
+) -> tuple[float, float]:
+    """Return the Spearman correlation of std and |error|, and its mean where the errors are drawn from the stds.
+
+    NaN where the standard deviations are all equal.
+    """
+    if len(error) < 2 or not np.ptp(std) > 0.0:
+        return float("nan"), float("nan")
+    of_std = _standard_ranks(std)
+
+    def correlation(sizes: Float[np.ndarray, " n"]) -> float:
+        return float(np.mean(of_std * _standard_ranks(sizes))) if np.ptp(sizes) > 0.0 else float("nan")
+
+    rng = np.random.default_rng(seed)
+    drawn = [correlation(std * np.abs(rng.standard_normal(len(std)))) for _ in range(DRAWS)]
+    return correlation(np.abs(error)), float(np.mean(drawn))
+
+
+def _standard_ranks(values: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(counts) - 0.5 * (counts - 1))[place]  # ties share their mean rank
+    spread = ranks.std()
+    result: np.ndarray = (ranks - ranks.mean()) / (spread if spread > 0.0 else 1.0)
+    return result

@@ -34,20 +34,7 @@ FREE_SHARE = 0.3
 
 
 def check_device(device: str | None, precision: str = "float64") -> None:
-    """Refuse a device or a precision that cannot be had here.
-
-    Parameters
-    ----------
-    device
-        None: no PyTorch, compiled loops on the CPU. "cpu": PyTorch on the CPU. "cuda" or "cuda:1": on a GPU.
-    precision
-        One of `PRECISIONS`; without a device only "float64".
-
-    Raises
-    ------
-    ParameterError
-        The name is unknown, or there is no such CUDA device.
-    """
+    """Refuse a device or a precision that cannot be had here."""
     if precision not in PRECISIONS or (device is None and precision != "float64"):
         raise ParameterError(
             '`precision` must be "float64", or together with a device "mixed" or "float32", '
@@ -116,13 +103,7 @@ def _one_thread() -> Iterator[None]:
 
 @contextmanager
 def calm(n: int) -> Iterator[None]:
-    """Do for PyTorch what `kernelpot.run.calm_blas` does, and for BLAS, too.
-
-    Parameters
-    ----------
-    n
-        Rows of the matrices.
-    """
+    """Do for PyTorch what `kernelpot.run.calm_blas` does, and for BLAS, too."""
     with calm_blas(n), _one_thread() if n < WORTH_THREADS else nullcontext():
         yield
 

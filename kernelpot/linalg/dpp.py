@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float, Int
 
-from kernelpot.linalg.groups import SAME
-from kernelpot.linalg.subsets import checked
+from kernelpot.linalg.subsets import SAME, checked
 
 
 def log_elementary(logs: Float[np.ndarray, " r"], k: int) -> Float[np.ndarray, "k+1 r+1"]:
@@ -14,13 +13,6 @@ def log_elementary(logs: Float[np.ndarray, " r"], k: int) -> Float[np.ndarray, "
 
     The recursion e_l(j) = e_l(j - 1) + λ_j e_(l-1)(j - 1) (Kulesza and Taskar 2011, algorithm 1) in logarithms, as
     the polynomials leave the range of numbers soon.
-
-    Parameters
-    ----------
-    logs
-        log λ of every eigenvalue.
-    k
-        Highest degree.
     """
     E = np.full((k + 1, len(logs) + 1), -np.inf)
     E[0] = 0.0
@@ -92,25 +84,6 @@ def greedy(X: Float[np.ndarray, "n F"], k: int) -> Int[np.ndarray, " chosen"]:
 
     Greedy search of the most probable subset with an incremental Cholesky factor (Chen, Zhang and Zhou 2018,
     algorithm 1): n (F + t) operations for the t-th row.
-
-    Parameters
-    ----------
-    X
-        Rows; the kernel is that of their dot products.
-    k
-        How many to choose; it ends early where no row has 1e-6 of the longest row's length left outside the span.
-
-    Returns
-    -------
-    indices
-        Distinct, in the order of choice; ties within round-off go to the lowest index.
-
-    Raises
-    ------
-    ParameterError
-        If k is not between 1 and n.
-    DataError
-        If a row is not finite.
     """
     X = checked(X, k)
     left = np.einsum("nf,nf->n", X, X)

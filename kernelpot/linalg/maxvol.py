@@ -4,11 +4,92 @@ from __future__ import annotations
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy.linalg import qr, solve
+from scipy.linalg import eigh, qr, solve
 
-from kernelpot.linalg.directions import leading, off_span
-from kernelpot.linalg.groups import SAME
-from kernelpot.linalg.subsets import checked
+from kernelpot.linalg.subsets import SAME, checked
+
+_CHUNK = 1 << 15
+
+
+def gram(X: Float[np.ndarray, "n F"]) -> Float[np.ndarray, "F F"]:
+    """Return XᵀX in float64, whatever the precision of X, without a copy of X."""
+    total = np.zeros((X.shape[1], X.shape[1]))
+    for start in range(0, len(X), _CHUNK):
+        part = X[start : start + _CHUNK].astype(np.float64, copy=False)
+        total += part.T @ part
+    return total
+
+
+def leading(
+    X: Float[np.ndarray, "n F"], k: int, *, scale: float | None = None, cut: float = SAME
+) -> tuple[Float[np.ndarray, " r"], Float[np.ndarray, "F r"]]:
+    """Find the leading right singular vectors of X.
+
+    They come from the Gram matrix of the shorter side, so that singular values below about 1e-8 of the largest are
+    noise; the default cut lies above.
+    """
+    n, F = X.shape
+    k = min(k, n, F)
+    if k < 1:
+        return np.empty(0), np.empty((F, 0))
+    small = gram(X) if n >= F else X.astype(np.float64, copy=False) @ X.T
+    side = len(small)
+    squares, vectors = eigh(small, subset_by_index=[side - k, side - 1], check_finite=False)
+    values = np.sqrt(np.maximum(squares[::-1], 0.0))
+    floor = cut * (values[0] if scale is None else scale)
+    kept = values > max(floor, np.finfo(np.float64).tiny)
+    values, vectors = values[kept], vectors[:, ::-1][:, kept]
+    if n >= F:
+        return values, np.ascontiguousarray(vectors)
+    return values, np.asarray(np.linalg.qr(X.T @ vectors)[0])
+
+
+def off_span(X: Float[np.ndarray, "n F"], given: Float[np.ndarray, "m F"]) -> Float[np.ndarray, "n F"]:
+    """Take out of every vector what lies in the span of given ones."""
+    V = leading(given, given.shape[1])[1]
+    rest = X - (X @ V) @ V.T
+    # Twice: what cancellation left in the span goes with the second pass.
+    result: np.ndarray = rest - (rest @ V) @ V.T
+    return result
+
+
+def iterative_cur(
+    X: Float[np.ndarray, "n F"], k: int, *, given: Float[np.ndarray, "m F"] | None = None
+) -> Int[np.ndarray, " chosen"]:
+    """Choose rows one by one: the largest entry of the leading left singular vector of what chosen rows leave.
+
+    CUR with the score of one singular vector (Mahoney and Drineas 2009) in the deterministic, iterative form of
+    Imbalzano et al. (2018), as in scikit-matter's sample CUR with its defaults. Only the Gram matrix of the columns
+    is kept up to date: the leading right singular vector v of the rest is orthogonal to the chosen rows, so
+    the left one is X v.
+    """
+    X = checked(X, k)
+    scale = float(leading(X, 1)[0].max(initial=0.0))
+    if given is not None and len(given):
+        X = off_span(X, checked(given, None))
+    if X.shape[1] > len(X):
+        # The same Gram matrix of the rows in fewer columns.
+        X = np.asarray(np.linalg.qr(X.T, mode="r")).T
+    C = gram(X)
+    side = len(C)
+    Q = np.zeros((side, 0))
+    free = np.ones(len(X), dtype=bool)
+    chosen: list[int] = []
+    for _ in range(min(k, side)):
+        square, v = eigh(C, subset_by_index=[side - 1, side - 1], check_finite=False)
+        if not square[0] > (SAME * scale) ** 2:
+            break
+        new = int(np.argmax(np.where(free, np.abs(X @ v[:, 0]), -1.0)))
+        chosen.append(new)
+        free[new] = False
+        q = X[new] - Q @ (Q.T @ X[new])
+        q -= Q @ (Q.T @ q)
+        q /= np.linalg.norm(q)
+        Q = np.concatenate([Q, q[:, None]], axis=1)
+        along = C @ q
+        C += float(q @ along) * np.outer(q, q) - np.outer(along, q) - np.outer(q, along)
+    return np.array(chosen, dtype=np.int64)
+
 
 TOLERANCE = 0.05
 """How much a swap must enlarge the volume, as a share."""
@@ -31,30 +112,6 @@ def maxvol(
     by pivoted QR and swaps (`square`). Beyond: rows are added one by one, each the one that enlarges the rectangular
     volume det(AᵀA)^½ most (Mikhalev and Oseledets 2018, algorithm 2). Directions below 1e-6 of the strongest do
     not count.
-
-    Parameters
-    ----------
-    X
-        Rows.
-    k
-        How many to choose.
-    given
-        Rows that are there already. The volume of given and chosen ones together is that of the given ones times
-        that of the chosen ones outside their span, so the span is taken out first.
-    tol
-        As in `square`.
-
-    Returns
-    -------
-    indices
-        Distinct; those of the square part first, in the order of a pivoted QR, then the added ones.
-
-    Raises
-    ------
-    ParameterError
-        If k is not between 1 and n.
-    DataError
-        If a row is not finite.
     """
     X = checked(X, k)
     given = np.empty((0, X.shape[1])) if given is None else checked(given, None)
@@ -70,18 +127,6 @@ def square(W: Float[np.ndarray, "n r"], *, tol: float = TOLERANCE) -> Int[np.nda
 
     With A the chosen rows, the entries of ``B = W A⁻¹`` are the factors by which swaps change the volume; swaps go
     on until none exceeds 1 + tol in size (Goreinov et al. 2010).
-
-    Parameters
-    ----------
-    W
-        Rows, of full column rank.
-    tol
-        Smallest share by which a swap must enlarge the volume; 1e-6 where less is given.
-
-    Returns
-    -------
-    indices
-        In the order of a pivoted QR of the chosen rows.
     """
     rows = qr(W.T, mode="r", pivoting=True, check_finite=False)[1][: W.shape[1]].astype(np.int64)
     # Updates add up round-off: what they end with is checked with a fresh B.

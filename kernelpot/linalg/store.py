@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import uuid
 from collections.abc import Iterable, Mapping
@@ -14,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from kernelpot.archive import replacing
 from kernelpot.errors import ParameterError, StoreError
 
 FORMAT = 1
@@ -27,11 +27,6 @@ class ChunkStore:
     A chunk is a Zarr group of its own. It is written under a temporary name and renamed when complete, so that a
     killed process leaves no half chunk; what was there first stays. Every array carries a checksum of its values,
     as a Zarr file that is missing would otherwise read as zeros.
-
-    Parameters
-    ----------
-    folder
-        Where the chunks are; made at the first write.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -49,17 +44,7 @@ class ChunkStore:
         return sorted(int(name) for name in names if name.isdigit())
 
     def write(self, k: int, arrays: Mapping[str, np.ndarray], notes: Mapping[str, Any] | None = None) -> str:
-        """Write chunk k and return its checksum.
-
-        Parameters
-        ----------
-        k
-            Number of the chunk. One that is there already is replaced.
-        arrays
-            Arrays of numbers.
-        notes
-            JSON values to keep beside them.
-        """
+        """Write chunk k and return its checksum."""
         zarr = require_zarr()
         self.folder.mkdir(parents=True, exist_ok=True)
         temporary = self.folder / f"{_TEMPORARY}{k:06d}-{uuid.uuid4().hex}"
@@ -83,20 +68,7 @@ class ChunkStore:
         return total
 
     def read(self, k: int, names: Iterable[str] | None = None) -> dict[str, np.ndarray]:
-        """Read arrays of chunk k.
-
-        Parameters
-        ----------
-        k
-            Number of the chunk.
-        names
-            Which arrays; all by default.
-
-        Raises
-        ------
-        StoreError
-            The chunk is absent, damaged, or of another format.
-        """
+        """Read arrays of chunk k."""
         zarr, sums = require_zarr(), self._attributes(k)["sums"]
         arrays = {}
         for name in sums if names is None else names:
@@ -115,23 +87,11 @@ class ChunkStore:
         return arrays
 
     def notes(self, k: int) -> dict[str, Any]:
-        """Read the notes of chunk k.
-
-        Raises
-        ------
-        StoreError
-            As `read`.
-        """
+        """Read the notes of chunk k."""
         return dict(self._attributes(k)["notes"])
 
     def checksum(self, k: int) -> str:
-        """Read the checksum of chunk k, which stands for everything in it.
-
-        Raises
-        ------
-        StoreError
-            As `read`.
-        """
+        """Read the checksum of chunk k, which stands for everything in it."""
         return str(self._attributes(k)["checksum"])
 
     def intact(self, k: int) -> bool:
@@ -181,12 +141,8 @@ class ChunkStore:
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write a JSON file that is whole or as it was before."""
-    temporary = path.with_name(f"{_TEMPORARY}{path.name}-{uuid.uuid4().hex}")
-    try:
+    with replacing(path) as temporary:
         temporary.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-        os.replace(temporary, path)  # noqa: PTH105 (the one call that replaces on every system)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def digest(*parts: object) -> str:

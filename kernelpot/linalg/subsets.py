@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from copy import copy
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
 from numba import njit, prange
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from kernelpot.errors import DataError, ParameterError
 
@@ -31,31 +34,6 @@ def farthest_points(
 
     Distances to a new point are skipped where the triangle inequality shows that they cannot matter; the
     choice is that of the plain algorithm.
-
-    Parameters
-    ----------
-    X
-        Vectors, compared by Euclidean distance.
-    k
-        Number of points, those in `first` included.
-    seed
-        Draws the first point where `first` is None; ties go to the lowest index.
-    first
-        The first point, or several points that are taken already; they open the result.
-    tol
-        Stop early, with fewer than k points, when every other point is this close to a chosen one.
-
-    Returns
-    -------
-    indices
-        Distinct indices in the order of choice.
-
-    Raises
-    ------
-    ParameterError
-        If k is not between 1 and n, an index in `first` is outside [0, n), or `tol` is negative.
-    DataError
-        If a vector is not finite.
     """
     X = checked(X, k)
     if not tol >= 0:
@@ -110,27 +88,6 @@ def cur(X: Float[np.ndarray, "n F"], k: int, *, seed: int = 0) -> Int[np.ndarray
 
     The scores are the squared row norms of the leading left singular vectors (Mahoney and Drineas 2009,
     eq. 3); k of them where there are as many, fewer (200) where both sides of X are large.
-
-    Parameters
-    ----------
-    X
-        Vectors.
-    k
-        Number of rows.
-    seed
-        Seed of the draw.
-
-    Returns
-    -------
-    indices
-        Distinct indices, the likeliest draws first. Rows without leverage come last.
-
-    Raises
-    ------
-    ParameterError
-        If k is not between 1 and n.
-    DataError
-        If a vector is not finite.
     """
     X = checked(X, k)
     rng = np.random.default_rng(seed)
@@ -166,32 +123,7 @@ def _leading(values: Float[np.ndarray, " m"], k: int) -> Int[np.ndarray, " lead"
 
 
 def kmeans_medoids(X: Float[np.ndarray, "n F"], k: int, *, seed: int = 0, n_init: int = 4) -> Int[np.ndarray, " k"]:
-    """Choose the vector nearest to the centre of each k-means cluster (Lloyd 1982; scikit-learn).
-
-    Parameters
-    ----------
-    X
-        Vectors, compared by Euclidean distance.
-    k
-        Number of clusters.
-    seed
-        Seed of the k-means++ starts.
-    n_init
-        Number of starts, of which the tightest clustering is kept.
-
-    Returns
-    -------
-    indices
-        Distinct indices, one from each cluster, that of the largest cluster first; where X has fewer than k
-        distinct vectors, repeats fill the rest.
-
-    Raises
-    ------
-    ParameterError
-        If k is not between 1 and n, or `n_init` is not positive.
-    DataError
-        If a vector is not finite.
-    """
+    """Choose the vector nearest to the centre of each k-means cluster (Lloyd 1982; scikit-learn)."""
     X = checked(X, k)
     if n_init < 1:
         raise ParameterError(f"`n_init` must be at least 1, got {n_init}")
@@ -210,15 +142,7 @@ def kmeans_medoids(X: Float[np.ndarray, "n F"], k: int, *, seed: int = 0, n_init
 
 
 def checked(X: Float[np.ndarray, "n F"], k: int | None) -> Float[np.ndarray, "n F"]:
-    """Return X as float64, refusing what would spoil distances silently.
-
-    Parameters
-    ----------
-    X
-        Vectors.
-    k
-        How many of them are asked for; None asks for none.
-    """
+    """Return X as float64, refusing what would spoil distances silently."""
     X = np.ascontiguousarray(X, dtype=np.float64)
     if X.ndim != 2:
         raise ParameterError(f"`X` must have the shape (n, F), got {X.shape}")
@@ -228,3 +152,165 @@ def checked(X: Float[np.ndarray, "n F"], k: int | None) -> Float[np.ndarray, "n 
     if len(bad):
         raise DataError(f"vector {bad[0]} is not finite ({len(bad)} such vectors in all): set it aside")
     return X
+
+
+_LARGER = 1.0 + 1e-12
+
+
+def maximin(
+    X: Float[np.ndarray, "n F"],
+    k: int,
+    *,
+    given: Float[np.ndarray, "m F"] | None = None,
+    seed: int = 0,
+    kicks: int = 10,
+) -> Int[np.ndarray, " k"]:
+    """Choose points so that the smallest distance between any two is large.
+
+    The start is farthest points, which has at least half of the best smallest distance (Gonzalez 1985). Then the
+    members of the closest pair are tried in turn: out goes the member, in comes the point farthest from all
+    others, as long as that point is farther from them than the pair was apart. Each swap raises the smallest
+    distance or lowers the number of pairs at it, so the exchange ends. From there a third of the points, drawn at
+    random, is replaced by farthest points again before the next exchange; the best set of all is kept.
+    """
+    X = checked(X, k)
+    given = np.empty((0, X.shape[1])) if given is None else checked(given, None)
+    known = len(given)
+    joined = np.concatenate([given, X])
+    first = np.arange(known)
+    best = _Set(X, _spread(joined, known + k, first, seed)[known:] - known, _to_given(X, given))
+    best.exchange()
+    rng = np.random.default_rng(seed)
+    for _ in range(kicks):
+        other = best.copy()
+        other.refill(rng.choice(k, size=max(1, k // 3), replace=False))
+        other.exchange()
+        if other.closest()[0] > best.closest()[0] * _LARGER:
+            best = other
+    start = first if known else np.zeros(1, dtype=np.int64)
+    order = _spread(np.concatenate([given, X[best.chosen]]), known + k, start, seed)[known:] - known
+    result: np.ndarray = best.chosen[order]
+    return result
+
+
+def _spread(X: Float[np.ndarray, "n F"], k: int, first: Int[np.ndarray, " taken"], seed: int) -> Int[np.ndarray, " k"]:
+    """Order farthest points after those that are taken; points that equal them come last."""
+    order = farthest_points(X, k, first=first if len(first) else None, seed=seed)
+    return np.concatenate([order, np.setdiff1d(np.arange(len(X)), order)[: k - len(order)]])
+
+
+class _Set:
+    """A choice of points, with the distances of all points to each of them."""
+
+    def __init__(
+        self, X: Float[np.ndarray, "n F"], chosen: Int[np.ndarray, " k"], fixed: Float[np.ndarray, " n"]
+    ) -> None:
+        self.X, self.chosen, self.fixed = X, chosen, fixed
+        self.D = np.stack([_distances(X, X[c]) for c in chosen], axis=1)
+
+    def copy(self) -> _Set:
+        """Return a set that can change by itself."""
+        other = copy(self)
+        other.chosen, other.D = self.chosen.copy(), self.D.copy()
+        return other
+
+    def closest(self) -> tuple[float, list[int]]:
+        """Return the smallest distance of a chosen point to another or a given one, and who of them may go."""
+        between = self.D[self.chosen]
+        np.fill_diagonal(between, np.inf)
+        i, j = np.unravel_index(np.argmin(between), between.shape)
+        near = self.fixed[self.chosen]
+        if near.min() <= between[i, j]:
+            return float(near.min()), [int(np.argmin(near))]
+        return float(between[i, j]), [int(i), int(j)]
+
+    def exchange(self) -> None:
+        """Swap members of the closest pair as long as it helps."""
+        while True:
+            apart, pair = self.closest()
+            for t in pair:
+                new, distance = self._best_without([t])
+                if distance > apart * _LARGER:
+                    self._put(t, new)
+                    break
+            else:
+                return
+
+    def refill(self, out: Int[np.ndarray, " out"]) -> None:
+        """Replace some members by farthest points."""
+        left = out.tolist()
+        while left:
+            new = self._best_without(left, may_return=True)[0]
+            self._put(left.pop(), new)
+
+    def _best_without(self, out: list[int], *, may_return: bool = False) -> tuple[int, float]:
+        """Find the point farthest from all given and chosen points but some."""
+        stay = np.delete(np.arange(len(self.chosen)), out)
+        near = np.minimum(self.fixed, self.D[:, stay].min(axis=1, initial=np.inf))
+        near[self.chosen[stay] if may_return else self.chosen] = -np.inf
+        best = int(np.argmax(near))
+        return best, float(near[best])
+
+    def _put(self, t: int, new: int) -> None:
+        """Put a point into the t-th place."""
+        self.chosen[t] = new
+        self.D[:, t] = _distances(self.X, self.X[new])
+
+
+def _distances(X: Float[np.ndarray, "n F"], point: Float[np.ndarray, " F"]) -> Float[np.ndarray, " n"]:
+    """Distances of all points to one, from differences: they must be symmetric to the last digit, or swaps go round."""
+    apart = X - point
+    result: np.ndarray = np.sqrt(np.einsum("nf,nf->n", apart, apart))
+    return result
+
+
+def _to_given(X: Float[np.ndarray, "n F"], given: Float[np.ndarray, "m F"]) -> Float[np.ndarray, " n"]:
+    """Distance of every point to the nearest given one, infinite where there is none."""
+    near = np.full(len(X), np.inf)
+    for point in given:
+        near = np.minimum(near, _distances(X, point))
+    return near
+
+
+SAME = 1e-6
+"""Relative distance below which mean descriptors count as equal: far above the round-off of coordinates in files."""
+
+
+def equal_vectors(
+    vectors: Float[np.ndarray, "n f"], sizes: Int[np.ndarray, " n"], tolerance: float = SAME
+) -> Int[np.ndarray, " n"]:
+    """Find the groups of equal vectors, and number them by their first member."""
+    n, width = vectors.shape
+    if n == 0 or width == 0:
+        return np.arange(n)
+    pairs = _close_pairs(vectors, sizes, tolerance)
+    graph = coo_array((np.ones(len(pairs), np.int8), (pairs[:, 0], pairs[:, 1])), shape=(n, n))
+    labels = connected_components(graph, directed=False)[1]
+    first = np.unique(labels, return_index=True)[1]
+    result: np.ndarray = np.argsort(np.argsort(first))[labels]
+    return result
+
+
+def _close_pairs(
+    vectors: Float[np.ndarray, "n f"], sizes: Int[np.ndarray, " n"], tolerance: float
+) -> Int[np.ndarray, "pairs 2"]:
+    """Find all close pairs by a sweep along one random direction, on which close points stay close."""
+    norms = np.sqrt(np.einsum("sf,sf->s", vectors, vectors))
+    direction = np.random.default_rng(0).standard_normal(vectors.shape[1:])
+    direction /= np.linalg.norm(direction)
+    # Sizes come first: vectors of different sizes are never neighbours in the order.
+    along = vectors @ direction
+    order = np.lexsort((along, sizes))
+    along, size = along[order], sizes[order]
+    # Room for round-off of the projection, so that exact copies are never missed.
+    reach = (tolerance + 1e-13) * float(norms.max())
+    pairs = [np.empty((0, 2), dtype=np.int64)]
+    for shift in range(1, len(order)):
+        near = np.flatnonzero((along[shift:] - along[:-shift] <= reach) & (size[shift:] == size[:-shift]))
+        if not len(near):
+            break
+        first, second = order[near], order[near + shift]
+        distance = np.linalg.norm(vectors[first] - vectors[second], axis=1)
+        close = distance <= tolerance * np.maximum(norms[first], norms[second])
+        pairs.append(np.stack([first[close], second[close]], axis=1))
+    return np.concatenate(pairs)

@@ -23,20 +23,7 @@ _ONE = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREAD
 
 
 def number_of(workers: int | None, scheduler: str | None) -> int:
-    """Return how many worker processes are meant; 0 for none.
-
-    Parameters
-    ----------
-    workers
-        As given; None is one per thread that this process may use, and none where that is one.
-    scheduler
-        Address of a running cluster; then `workers` must be None.
-
-    Raises
-    ------
-    ParameterError
-        A rule is broken.
-    """
+    """Return how many worker processes are meant; 0 for none."""
     if scheduler is not None:
         if workers:
             raise ParameterError(
@@ -63,32 +50,16 @@ def spread(
     """Yield ``work(item)`` for every item, in the order of completion.
 
     Items are taken from their iterator only as fast as they are worked on, so that it may be endless.
-
-    Parameters
-    ----------
-    work
-        A function of a module (it is named to the workers, not sent).
-    items
-        What it is called with.
-    workers
-        Local processes of one thread each; 0 does everything here, with the threads of this process.
-    scheduler
-        Address of a running cluster, whose workers need kernelpot and must see the same folders.
-    patience
-        How long to wait for its answer, as Dask writes times.
-
-    Raises
-    ------
-    ParameterError
-        Dask is not installed.
-    StoreError
-        A worker died, or the cluster cannot be reached.
     """
     if not workers and scheduler is None:
         yield from map(work, items)
         return
-    with _client(workers, scheduler, patience) as client:
-        yield from _bounded(client, work, iter(items))
+    with _environment_kept() as restore, _client(workers, scheduler, patience) as client:
+        restore()
+        for found in _bounded(client, work, iter(items)):
+            # A worker that is started anew, as on a busy machine, sets its variables here again.
+            restore()
+            yield found
 
 
 def _bounded(client: Any, work: Callable[[Item], Result], items: Iterator[Item]) -> Iterator[Result]:
@@ -184,7 +155,6 @@ def _client(workers: int, scheduler: str | None, patience: str) -> Iterator[Any]
     # Threads are set before a worker imports NumPy; memory is bounded by our plan, not by pausing workers.
     settings = {"distributed.nanny.pre-spawn-environ": _ONE | {"MALLOC_TRIM_THRESHOLD_": "65536"}}
     with (
-        _environment_kept() as restore,
         dask.config.set(settings),
         distributed.LocalCluster(
             n_workers=workers, threads_per_worker=1, processes=True, memory_limit=0, dashboard_address=None,
@@ -192,5 +162,4 @@ def _client(workers: int, scheduler: str | None, patience: str) -> Iterator[Any]
         ) as cluster,
         distributed.Client(cluster, set_as_default=False) as client,
     ):  # fmt: skip
-        restore()
         yield client

@@ -2,39 +2,32 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from kernelpot.data.noise import KINDS, Noise
-from kernelpot.errors import ParameterError, StoreError
+from kernelpot.archive import DAMAGE, read_archive, write_archive
+from kernelpot.data.noise import Noise
+from kernelpot.errors import ModelFileError, ParameterError, StoreError
 from kernelpot.features.feature_map import FeatureMap
-from kernelpot.features.rebuild import feature_map_of
 from kernelpot.linalg.store import digest
 from kernelpot.potentials.sparse_gp import SparseGP
 from kernelpot.potentials.terms import Term
-from kernelpot.replacing import replacing
+from kernelpot.record import record_of
 
 FORMAT, VERSION = "kernelpot-space", 2
 
 
 def settings_of(space: SparseGP) -> dict[str, Any]:
-    """Return what fixes the rows of a prepared model, arrays apart, as JSON values.
-
-    Raises
-    ------
-    NotFittedError
-        The inducing environments are not fixed yet.
-    """
+    """Return what fixes the rows of a prepared model, arrays apart, as JSON values."""
     features = features_of(space)
     _, noise, amplitude = space.plan()
     return {
         "features": features.settings(),
         "terms": [term.settings() for term in space.terms],
         "amplitude": float(amplitude),
-        "noise": {kind: getattr(noise, kind) for kind in KINDS},
+        "noise": noise.settings(),
         "n_inducing": int(space.n_inducing),
         "seed": int(space.seed),
         "inducing": space.inducing,
@@ -62,14 +55,10 @@ def save_space(space: SparseGP, path: str | Path) -> None:
     ------
     NotFittedError, ParameterError
         As `settings_of`.
+    ModelFileError
+        The file cannot be written.
     """
-    from safetensors.numpy import save as to_bytes
-
-    features = features_of(space)
-    header = json.dumps({"format": FORMAT, "version": VERSION, "model": settings_of(space)})
-    arrays = {name: np.ascontiguousarray(array) for name, array in features.arrays().items()}
-    with replacing(path) as temporary:
-        temporary.write_bytes(to_bytes(arrays, metadata={"kernelpot": header}))
+    write_archive(path, FORMAT, VERSION, {"model": settings_of(space)}, features_of(space).arrays())
 
 
 def load_space(path: str | Path) -> SparseGP:
@@ -80,22 +69,19 @@ def load_space(path: str | Path) -> SparseGP:
     StoreError
         There is no such file, or it is damaged, foreign, or of another version.
     """
-    from safetensors import SafetensorError, safe_open
-
+    if not Path(path).is_file():
+        raise StoreError(f"{path}: there is no such file; write_blocks makes it beside the blocks")
     try:
-        with safe_open(str(path), framework="numpy") as file:
-            header = json.loads((file.metadata() or {})["kernelpot"])
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        if (header["format"], header["version"]) != (FORMAT, VERSION):
+        archive = read_archive(path)
+        if (archive.format, archive.header["version"]) != (FORMAT, VERSION):
             raise StoreError(
-                f"{path}: must be {FORMAT} version {VERSION}, found {header['format']} version {header['version']}"
+                f"{path}: must be {FORMAT} version {VERSION}, found {archive.format} version "
+                f"{archive.header['version']}"
             )
-        return _rebuild(header["model"], arrays)
-    except FileNotFoundError:
-        raise StoreError(f"{path}: there is no such file; write_blocks makes it beside the blocks") from None
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError, AttributeError) as error:
-        if isinstance(error, StoreError):
-            raise
+        return _rebuild(archive.header["model"], archive.arrays)
+    except StoreError:
+        raise
+    except (*DAMAGE, ModelFileError) as error:
         raise StoreError(
             f"{path}: the feature space is damaged or was altered ({type(error).__name__}: {error}); "
             "remove the folder and write it again"
@@ -103,14 +89,14 @@ def load_space(path: str | Path) -> SparseGP:
 
 
 def _rebuild(settings: dict[str, Any], arrays: dict[str, np.ndarray]) -> SparseGP:
-    features = feature_map_of(settings["features"], arrays)
+    features = record_of("feature map", settings["features"], arrays)
     terms = [Term.from_settings(term) for term in settings["terms"]]
     amplitude = float(settings["amplitude"])
     if not np.isfinite(amplitude) or amplitude <= 0.0:
         raise ValueError(f"the amplitude must be positive, found {amplitude}")
     space = SparseGP(
         [terms[0].with_amplitude(amplitude), *terms[1:]],
-        n_inducing=settings["n_inducing"], noise=Noise(**settings["noise"]),
+        n_inducing=settings["n_inducing"], noise=Noise.from_settings(settings["noise"]),
         seed=settings["seed"], inducing=settings["inducing"], tolerance=settings["tolerance"],
     )  # fmt: skip
     space.features_ = features

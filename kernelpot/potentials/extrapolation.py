@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from scipy.linalg import solve_triangular
 
 from kernelpot.data.batch import Batch
@@ -39,6 +39,15 @@ SMALLEST = 1e-4
 """Smallest reference, as a share of the prior standard deviation: perfect crystals are known to round-off."""
 
 
+class Local(NamedTuple):
+    """Every environment's place among the species, features, residual variance and prior variance."""
+
+    species: Int[np.ndarray, " atoms"]
+    phi: Float[np.ndarray, "atoms d"]
+    residual: Float[np.ndarray, " atoms"]
+    prior: Float[np.ndarray, " atoms"]
+
+
 @dataclass(frozen=True, eq=False)
 class Seen:
     """The environments of a training set, as a Gaussian process that has seen the energy of every one of them.
@@ -50,62 +59,49 @@ class Seen:
 
     (Rasmussen and Williams (2006), eq. 2.11, plus the residual that inducing environments cannot see). The grade is
     std over the 99th percentile of the training set's own, each environment left out of the sum in turn.
-
-    Attributes
-    ----------
-    factor
-        R, upper triangular, with RᵀR = I + Σ φφᵀ/s².
-    reference
-        That percentile for each species, amplitude 1.
-    noise
-        s, amplitude 1.
     """
 
-    factor: Float[np.ndarray, "d d"]
-    reference: Float[np.ndarray, " species"]
-    noise: float
+    factor: Float[np.ndarray, "d d"]  # R, upper triangular, with RᵀR = I + Σ φφᵀ/s²
+    reference: Float[np.ndarray, " species"]  # That percentile for each species, amplitude 1
+    noise: float  # s, amplitude 1
 
     @classmethod
     def of(cls, features: FeatureMap, structures: Sequence[Atoms], *, seed: int) -> Seen:
-        """Look at every environment once, at d² operations each.
-
-        Parameters
-        ----------
-        features
-            Feature map with its terms' final scales.
-        structures
-            The training set; no label is looked at.
-        seed
-            Chooses which environments the percentile is taken over, where there are many.
-        """
-        kept = _sampled(features.species, structures, seed)
+        """Look at every environment of the training set once, at d² operations each; many are thinned by the seed."""
+        numbers = np.concatenate([atoms.numbers for atoms in structures])
+        rng, kept = np.random.default_rng(seed), np.zeros(len(numbers), dtype=bool)
+        for z in features.species:
+            kept[rng.permutation(np.flatnonzero(numbers == z))[:MOST]] = True
         gram = np.zeros((features.n_weights, features.n_weights))
-        phis, residuals, species, priors = [], [], [], []
+        parts = []
 
-        def part(piece: tuple[int, int, int]) -> tuple[Any, ...]:
+        def part(piece: tuple[int, int, int]) -> tuple[list[tuple[np.ndarray, np.ndarray]], Local]:
             start, stop, first = piece
-            described = _described(features, structures, start, stop)
-            phi, residual, prior = _local(features, described)
-            mine = kept[first : first + len(phi)]
-            squares = [_moments(phi[described.species == a]) for a in np.unique(described.species)]
-            return squares, phi[mine], residual[mine], described.species[mine], prior[mine]
+            local = _local(features, structures, start, stop)
+            mine = kept[first : first + len(local.phi)]
+            # A species has few columns of its own: products of those alone.
+            squares = []
+            for a in np.unique(local.species):
+                own = local.phi[local.species == a]
+                columns = np.flatnonzero(own.any(axis=0))
+                own = own if len(columns) == own.shape[1] else own[:, columns]
+                squares.append((columns, own.T @ own))
+            return squares, Local(*(values[mine] for values in local))
 
-        for squares, phi, residual, a, prior in ordered(part, track(_pieces(structures), "environments")):
+        for squares, sampled in ordered(part, track(_pieces(structures), "environments")):
             for columns, own in squares:
                 gram[np.ix_(columns, columns)] += own
-            phis.append(phi)
-            residuals.append(residual)
-            species.append(a)
-            priors.append(prior)
-        phi, a = np.concatenate(phis), np.concatenate(species)
+            parts.append(sampled)
+        a, phi, residual, prior = (np.concatenate(values) for values in zip(*parts, strict=True))
         # Atoms without neighbours have nothing that pairs could tell apart: any unit does.
-        size = float(np.sqrt(np.mean(np.concatenate(priors)))) or 1.0
+        size = float(np.sqrt(np.mean(prior))) or 1.0
         noise = SHARE * size
         factor = np.linalg.cholesky(np.eye(len(gram)) + gram / noise**2).T
-        inner = _squares(phi, factor)
+        solved = solve_triangular(factor, phi.T, trans="T", check_finite=False)
+        inner = np.einsum("dn,dn->n", solved, solved)
         # Leaving one of a Gaussian process's own rows out: v/(1 - v/s²).
         left = inner / np.maximum(1.0 - inner / noise**2, 1e-6)
-        std = np.sqrt(left + np.concatenate(residuals))
+        std = np.sqrt(left + residual)
         known = {int(k): max(float(np.quantile(std[a == k], QUANTILE)), SMALLEST * size) for k in np.unique(a)}
         # A species that was never seen is judged by the strictest of the others.
         reference = [known.get(k, min(known.values())) for k in range(len(features.species))]
@@ -118,21 +114,15 @@ class Seen:
         """
         factor = self.factor
         for start, stop, _ in _pieces(structures):
-            phi, _, _ = _local(features, _described(features, structures, start, stop))
+            phi = _local(features, structures, start, stop).phi
             factor = triangle(np.concatenate([factor, phi / self.noise]))
         return replace(self, factor=factor)
 
     def without_structures(self, features: FeatureMap, structures: Sequence[Atoms]) -> Seen:
-        """Return the same with these structures, which were seen, forgotten; the reference stays.
-
-        Raises
-        ------
-        ParameterError
-            They were never seen: what is left is no sum of squares.
-        """
+        """Return the same with these structures, which were seen, forgotten; the reference stays."""
         gram = self.factor.T @ self.factor
         for start, stop, _ in _pieces(structures):
-            phi, _, _ = _local(features, _described(features, structures, start, stop))
+            phi = _local(features, structures, start, stop).phi
             gram -= phi.T @ phi / self.noise**2
         # The prior's own I must be left in every direction; half of it allows for round-off.
         if np.linalg.eigvalsh(gram)[0] < 0.5:
@@ -142,15 +132,7 @@ class Seen:
 
 @dataclass(frozen=True, eq=False)
 class Extrapolation:
-    """Grades of environments: a feature map with what it has seen.
-
-    Attributes
-    ----------
-    features
-        Feature map, amplitude 1.
-    seen
-        Environments of the training set.
-    """
+    """Grades of environments: a feature map with what it has seen."""
 
     features: FeatureMap
     seen: Seen
@@ -170,12 +152,7 @@ class Extrapolation:
     def std(self, described: Described) -> Float[np.ndarray, " atoms"]:
         """Return the standard deviation of every atom's energy given every seen environment's, amplitude 1."""
         learnt = np.zeros((described.batch.n_atoms, self._learnt.shape[1]))
-        for atoms, columns, values in self.features.local_values(described):
-            part = values @ self._learnt[columns]
-            if len(atoms) == len(learnt):
-                learnt += part
-            else:
-                learnt[atoms] += part
+        add_local(learnt, self.features, described, self._learnt)
         left = self.features.local_prior(described) - np.einsum("id,id->i", learnt, learnt)
         return np.sqrt(np.maximum(left, 0.0))
 
@@ -184,14 +161,16 @@ class Extrapolation:
         return self.std(described) / self.seen.reference[described.species]
 
 
-def _sampled(species: Sequence[int], structures: Sequence[Atoms], seed: int) -> Bool[np.ndarray, " environments"]:
-    """Choose up to `MOST` environments of every species."""
-    numbers = np.concatenate([atoms.numbers for atoms in structures])
-    rng = np.random.default_rng(seed)
-    kept = np.zeros(len(numbers), dtype=bool)
-    for z in species:
-        kept[rng.permutation(np.flatnonzero(numbers == z))[:MOST]] = True
-    return kept
+def add_local(
+    total: Float[np.ndarray, "atoms d"], features: FeatureMap, described: Described, v: Float[np.ndarray, "m d"]
+) -> None:
+    """Add to every atom's row of `total` its raw columns times v."""
+    for atoms, columns, values in features.local_values(described):
+        part = values @ v[columns]
+        if len(atoms) == len(total):
+            total += part
+        else:
+            total[atoms] += part
 
 
 def _pieces(structures: Sequence[Atoms]) -> list[tuple[int, int, int]]:
@@ -200,31 +179,12 @@ def _pieces(structures: Sequence[Atoms]) -> list[tuple[int, int, int]]:
     return [(start, stop, first[start]) for start, stop in chunks(structures)]
 
 
-def _described(features: FeatureMap, structures: Sequence[Atoms], start: int, stop: int) -> Described:
+def _local(features: FeatureMap, structures: Sequence[Atoms], start: int, stop: int) -> Local:
+    """Describe the environments of some structures."""
     described: Described = features.describe(
         Batch.from_structures(structures[start:stop], features.cutoff, start=start)
     )
-    return described
-
-
-def _local(
-    features: FeatureMap, described: Described
-) -> tuple[Float[np.ndarray, "atoms d"], Float[np.ndarray, " atoms"], Float[np.ndarray, " atoms"]]:
-    """Return every atom's features, residual variance and prior variance."""
     phi = features.whiten(dense_local_values(features, described))
     prior = features.local_prior(described)
-    return phi, np.maximum(prior - np.einsum("id,id->i", phi, phi), 0.0), prior
-
-
-def _moments(
-    phi: Float[np.ndarray, "n d"],
-) -> tuple[Int[np.ndarray, " columns"], Float[np.ndarray, "columns columns"]]:
-    """Return Σ φφᵀ over the columns that are not zero everywhere: a species has few of its own."""
-    columns = np.flatnonzero(phi.any(axis=0))
-    part = phi if len(columns) == phi.shape[1] else phi[:, columns]
-    return columns, part.T @ part
-
-
-def _squares(phi: Float[np.ndarray, "n d"], factor: Float[np.ndarray, "d d"]) -> Float[np.ndarray, " n"]:
-    solved = solve_triangular(factor, phi.T, trans="T", check_finite=False)
-    return np.einsum("dn,dn->n", solved, solved)
+    residual = np.maximum(prior - np.einsum("id,id->i", phi, phi), 0.0)
+    return Local(described.species, phi, residual, prior)

@@ -2,144 +2,70 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from copy import copy
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 from jaxtyping import Float
 
 from kernelpot.data.batch import Batch
-from kernelpot.data.noise import Noise
+from kernelpot.data.check import check_species
+from kernelpot.data.labels import Labels
+from kernelpot.data.noise import KINDS, Noise
+from kernelpot.data.stream import structure_list
 from kernelpot.errors import NotFittedError
-from kernelpot.features.feature_map import E0_PRIOR, Described, FeatureMap, Form
+from kernelpot.features.feature_map import E0_PRIOR, Described, FeatureMap, Form, counts
 from kernelpot.features.gradients import gather_pairs
-from kernelpot.linalg.factor import stack
-from kernelpot.linalg.posterior import Posterior
-from kernelpot.potentials.baselines.protocol import Baseline, Contribution
-from kernelpot.potentials.extrapolation import Extrapolation, Seen
-from kernelpot.potentials.prediction import Around, Prediction, Spread
-from kernelpot.potentials.shape import NORMAL, Shape
-from kernelpot.potentials.training import least_squares_e0, scale_rows
-from kernelpot.potentials.uncertainty import Uncertainty, scarcity
+from kernelpot.features.inducing import chunks
+from kernelpot.linalg.factor import Posterior, stack
+from kernelpot.potentials.baselines import Baseline
+from kernelpot.potentials.calibration import Calibration
+from kernelpot.potentials.extrapolation import Extrapolation, Seen, add_local
+from kernelpot.potentials.prediction import Around, Mean, Prediction, Spread, join
+from kernelpot.potentials.training import Rows, TrainingSet, composition_of, e0_rows, least_squares_e0, weighed_rows
+from kernelpot.progress import track
+from kernelpot.run import ordered
+from kernelpot.units import MILLI
 
+if TYPE_CHECKING:
+    from ase import Atoms
 
-@dataclass(frozen=True, eq=False)
-class Mean:
-    """Mean predictions for a batch, flat.
+ATOMS_PER_PREDICTION = 256
 
-    Attributes
-    ----------
-    energy
-        Total energies, eV.
-    local_energy
-        Energy of every atom, its species' constant included, eV.
-    forces
-        eV/Å.
-    stress
-        eV/Å³, ASE's sign and Voigt order; NaN without a cell.
-    """
+ROUND_OFF = 1e-13
+"""Eigenvalues of a Gram matrix of unit columns that tell nothing."""
 
-    energy: Float[np.ndarray, " structures"]
-    local_energy: Float[np.ndarray, " atoms"]
-    forces: Float[np.ndarray, "atoms 3"]
-    stress: Float[np.ndarray, "structures 6"]
-
-    def plus(self, part: Contribution) -> Mean:
-        """Add what a baseline says."""
-        return Mean(
-            self.energy + part.energy,
-            self.local_energy + part.local_energy,
-            self.forces + part.forces,
-            self.stress + part.stress,
-        )
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """How posterior variances become those of labels: label variance = factor² · latent variance + noise².
-
-    Attributes
-    ----------
-    factor
-        Of each kind, from the residuals of left-out folds; 1 where there were too few structures to leave any out.
-    noise
-        Of a label: eV/atom, eV/Å, eV/Å³; a kind that was not fitted has the largest factor of
-        those that were (nothing measured its own: rather too cautious than too bold), and noise 0.
-    shape
-        Of the kinds that `SparseGP.calibrate` measured: how the latent standard deviation is bent, and the tails.
-    """
-
-    factor: Mapping[str, float]
-    noise: Mapping[str, float]
-    shape: Mapping[str, Shape] = field(default_factory=dict)
-
-    def label(
-        self,
-        kind: str,
-        latent: Float[np.ndarray, "..."],
-        scale: float | np.ndarray = 1.0,
-        **around: Float[np.ndarray, "..."],
-    ) -> Float[np.ndarray, "..."]:
-        """Return the label's standard deviation, where the noise is `scale` times that of the kind.
-
-        `around` are the further arguments of `Shape.bend`; energies that come with them are per atom.
-        """
-        noise = self.noise.get(kind, 0.0) * np.asarray(scale)
-        return np.hypot(self.scale(kind) * self.shape.get(kind, NORMAL).bend(latent, **around), noise)
-
-    def scale(self, kind: str) -> float:
-        """Return the factor of a kind's posterior standard deviation."""
-        return self.factor.get(kind, max(self.factor.values(), default=1.0))
+FEW = 30
+"""Structures below which left-out residuals say little about the scale of standard deviations."""
 
 
 @dataclass(frozen=True, eq=False)
 class Fitted:
-    """What a fit leaves behind: all that prediction, conditioning and files need.
+    """What a fit leaves behind: all that prediction, conditioning and files need."""
 
-    Attributes
-    ----------
-    features
-        Feature map, at amplitude 1.
-    posterior
-        Over whitened weights and E0 columns.
-    noise
-        Noise that the labels were weighted with.
-    amplitude
-        Prior standard deviation of a local energy, eV.
-    baseline
-        Energy of each species that was taken off before the fit, eV.
-    e0_factor
-        Triangular factor of the rows (`e0_rows`) whose least squares the baseline is.
-    calibration
-        From posterior to label.
-    cross_validation
-        RMSE of left-out folds for each kind: eV/atom, eV/Å, eV/Å³; empty where there were none.
-    n_labels
-        Labels of each kind behind the posterior.
-    reference
-        Baseline potential that was taken off the labels, and is added to every mean.
-    seen
-        Environments behind it, for extrapolation grades; None where nobody kept them.
-    """
-
-    features: FeatureMap
-    posterior: Posterior
-    noise: Noise
-    amplitude: float
-    baseline: Float[np.ndarray, " species"]
+    features: FeatureMap  # At amplitude 1
+    posterior: Posterior  # Over whitened weights and E0 columns
+    noise: Noise  # That the labels were weighted with
+    amplitude: float  # Prior standard deviation of a local energy, eV
+    # Energy of each species that the prior of E0 is centred on, and that was taken off before the fit, eV
+    e0_centre: Float[np.ndarray, " species"]
+    # Triangular factor of the rows (`e0_rows`) whose least squares `e0_centre` is
     e0_factor: Float[np.ndarray, "rank species_plus_1"]
-    calibration: Calibration
+    calibration: Calibration  # From posterior to label
+    # RMSE of left-out folds for each kind: eV/atom, eV/Å, eV/Å³; empty where there were none
     cross_validation: Mapping[str, float]
-    n_labels: Mapping[str, int]
-    reference: Baseline | None = None
-    seen: Seen | None = None
+    n_labels: Mapping[str, int]  # Labels of each kind behind the posterior
+    baseline: Baseline | None = None  # Potential that was taken off the labels, and is added to every mean
+    seen: Seen | None = None  # Environments behind it, for extrapolation grades; None where nobody kept them
 
     @property
     def reach(self) -> float:
         """Distance up to which a batch needs neighbour pairs, Å."""
         cutoff = self.features.cutoff
-        return cutoff if self.reference is None else max(cutoff, self.reference.reach(self.features.species))
+        return cutoff if self.baseline is None else max(cutoff, self.baseline.reach(self.features.species))
 
     @cached_property
     def form(self) -> Form:
@@ -150,7 +76,7 @@ class Fitted:
     @cached_property
     def e0(self) -> Float[np.ndarray, " species"]:
         """Energy constant of each species, eV."""
-        result: np.ndarray = self.baseline + E0_PRIOR * self.posterior.mean[self.features.n_weights :]
+        result: np.ndarray = self.e0_centre + E0_PRIOR * self.posterior.mean[self.features.n_weights :]
         return result
 
     @cached_property
@@ -168,6 +94,8 @@ class Fitted:
             )
         return Extrapolation(self.features, self.seen)
 
+    # ---- predictions
+
     def mean(self, batch: Batch) -> Mean:
         """Return energies, forces and stresses of a batch."""
         return self.mean_described(self.features.describe(batch))
@@ -178,22 +106,34 @@ class Fitted:
         local = local + self.e0[described.species]
         forces, stress = gather_pairs(described.batch, pairs)
         mean = Mean(described.batch.sum_per_structure(local), local, forces, stress)
-        return mean if self.reference is None else mean.plus(self.reference.evaluate(described.batch))
+        return mean if self.baseline is None else mean.plus(self.baseline.evaluate(described.batch))
 
     def local_energy_std(self, batch: Batch) -> Float[np.ndarray, " atoms"]:
         """Return the calibrated standard deviation of every atom's energy, eV: the one that is cheap."""
         latent = np.sqrt(self.uncertainty.local_energy(self.features.describe(batch)))
         return self.calibration.scale("energy") * latent
 
-    def predict(self, batch: Batch, *, uncertainty: bool) -> Prediction:
-        """Return the predictions for a batch, one entry per structure."""
+    def predict(self, structures: Sequence[Atoms], *, uncertainty: bool, grades: bool = True) -> Prediction:
+        """Predict structures, with standard deviations and extrapolation grades where they are wanted and known."""
+        grades = grades and uncertainty and self.seen is not None
+
+        def part(piece: tuple[int, int]) -> Prediction:
+            batch = Batch.from_structures(structures[slice(*piece)], self.reach, start=piece[0])
+            return self._predict(batch, uncertainty=uncertainty, grades=grades)
+
+        # What all structures share is computed once, before threads ask for it.
+        if uncertainty:
+            self.uncertainty.prepare()
+        if grades:
+            self.extrapolation.prepare()
+        return join(list(ordered(part, track(list(chunks(structures, ATOMS_PER_PREDICTION)), "predict"))))
+
+    def _predict(self, batch: Batch, *, uncertainty: bool, grades: bool) -> Prediction:
         described = self.features.describe(batch)
         mean = self.mean_described(described)
         cuts = batch.offsets[1:-1]
-        latent = label = around = extrapolation = None
+        latent = label = around = None
         if uncertainty:
-            if self.seen is not None:
-                extrapolation = np.split(self.extrapolation.grade(described), cuts)
             energy, forces, stress = (np.sqrt(v) for v in self.uncertainty.labelled(described))
             local = np.sqrt(self.uncertainty.local_energy(described))
             latent = Spread(energy, np.split(forces, cuts), stress, np.split(local, cuts))
@@ -222,50 +162,220 @@ class Fitted:
             label,
             around,
             self.calibration.shape,
-            extrapolation,
+            np.split(self.extrapolation.grade(described), cuts) if grades else None,
         )
 
-    def rebased(self, rows: Float[np.ndarray, "energies species_plus_1"]) -> Fitted:
-        """Return the state whose prior of E0 is centred on the least squares of these energies (`e0_rows`) too."""
-        return self.with_e0(stack([self.e0_factor, rows]))
+    # ---- more labels
+
+    def rows(self, structures: Sequence[Atoms], labels: Labels) -> dict[str, Rows]:
+        """Return the rows [B | y] of labels as this posterior weighs them."""
+        return weighed_rows(self.features, structures, labels, self.noise, self.amplitude, self.e0_centre)
+
+    def condition(self, rows: Mapping[str, Rows]) -> Fitted:
+        """Return the state given more `rows`."""
+        n_labels = {k: self.n_labels.get(k, 0) + len(rows.get(k, ())) for k in dict.fromkeys([*self.n_labels, *rows])}
+        return replace(self, posterior=self.posterior.condition(list(rows.values())), n_labels=n_labels)
+
+    def rebased(self, structures: Sequence[Atoms], labels: Labels) -> Fitted:
+        """Return the state whose prior of E0 is centred on the least squares of these energies too."""
+        return self.with_e0(stack([self.e0_factor, e0_rows(labels, composition_of(structures, self.features.species))]))
 
     def with_e0(self, factor: Float[np.ndarray, "rank species_plus_1"]) -> Fitted:
         """Return the state whose prior of E0 is centred on the least squares of energies with this factor."""
-        baseline = least_squares_e0(factor)
+        centre = least_squares_e0(factor)
         shift = np.zeros_like(self.posterior.target)
-        shift[self.features.n_weights :] = (baseline - self.baseline) / E0_PRIOR
-        return replace(self, posterior=self.posterior.recentred(shift), baseline=baseline, e0_factor=factor)
+        shift[self.features.n_weights :] = (centre - self.e0_centre) / E0_PRIOR
+        return replace(self, posterior=self.posterior.recentred(shift), e0_centre=centre, e0_factor=factor)
 
-    def condition(self, blocks: Mapping[str, Float[np.ndarray, "rows d_plus_1"]], rows: Mapping[str, int]) -> Fitted:
-        """Return the state given more whitened rows [B | y] of each kind (amplitude 1, not divided by noise)."""
-        n_weights = self.features.n_weights
-        scaled = [scale_rows(b, n_weights, self.noise.sigma(kind), self.amplitude) for kind, b in blocks.items()]
-        labels = {kind: self.n_labels.get(kind, 0) + rows.get(kind, 0) for kind in {*self.n_labels, *rows}}
-        return replace(self, posterior=self.posterior.condition(scaled), n_labels=labels)
+    def without_energies(self, rows: Float[np.ndarray, "energies species_plus_1"]) -> Fitted:
+        """Return the state whose prior of E0 is centred on the least squares of the energies but these.
+
+        From FᵀF = factorᵀ factor - rowsᵀ rows, what is below round-off left out. Energies are taken relative to E0
+        meanwhile: all-electron ones of 1e5 eV per atom, once squared, would leave no digits for the species' shares.
+        """
+        factor, e0 = self.e0_factor, self.e0_centre
+        relative = np.eye(factor.shape[1])
+        relative[:-1, -1] = -e0
+        kept, gone = factor @ relative, rows @ relative
+        scale = np.linalg.norm(kept, axis=0)
+        scale[scale == 0.0] = 1.0
+        eigenvalues, vectors = np.linalg.eigh((kept.T @ kept - gone.T @ gone) / np.outer(scale, scale))
+        root = np.sqrt(np.where(eigenvalues > ROUND_OFF, eigenvalues, 0.0))[:, None] * vectors.T * scale
+        root[:, -1] += root[:, :-1] @ e0
+        return self.with_e0(root)
+
+    def summary(self) -> str:
+        """Describe size, labels, noises, leave-out errors and energy constants, one fact a line."""
+        from ase.data import chemical_symbols
+
+        features = self.features
+        names = [chemical_symbols[z] for z in features.species]
+        paths = self.form.paths
+        if len(paths) == len(names):
+            paths = tuple(map(" ".join, zip(names, paths, strict=True)))
+        lines = [
+            f"species             {' '.join(names)}",
+            f"inducing            {features.n_inducing} ({features.shares()}); {features.n_weights} independent",
+            f"evaluation          {', '.join(paths)}",
+            f"amplitude           {', '.join(f'{self.amplitude * scale:.4g} eV' for scale in features.scales)}",
+        ]
+        for kind, count in self.n_labels.items():
+            unit = MILLI[kind]
+            text = f"{kind:<19} {count} labels, weighted by noise {1e3 * self.noise.sigma(kind):.4g} {unit}"
+            if kind in self.cross_validation:
+                text += f", left-out RMSE {1e3 * self.cross_validation[kind]:.4g} {unit}"
+            # A kind that only `condition` brought was never calibrated.
+            noise, factor = 1e3 * self.calibration.noise.get(kind, 0.0), self.calibration.scale(kind)
+            # A calibrated std is bent and has a floor, which is no noise: the misfit is in the bent part.
+            what = "calibrated: floor of the std" if kind in self.calibration.shape else "label noise"
+            lines.append(f"{text}, {what} {noise:.4g}, std factor {factor:.3g}")
+        n = self.n_labels.get("energy", FEW)
+        if n < FEW:
+            lines.append(
+                f"note                standard deviations rest on {n} structures; trust them from about {FEW} on"
+            )
+        if self.baseline is not None:
+            lines.append(f"baseline            {self.baseline.describe(features.species)}")
+        e0 = ", ".join(f"{name} {value:.4f} eV" for name, value in zip(names, self.e0, strict=True))
+        return "\n".join([*lines, f"energy constants    {e0}"])
 
 
-def join(parts: list[Prediction]) -> Prediction:
-    """Put the predictions for consecutive batches together."""
+@dataclass(frozen=True, eq=False)
+class Uncertainty:
+    """Variances of a fitted model: posterior of the weights plus the residual that inducing environments cannot see."""
 
-    def spreads(name: str) -> Spread | None:
-        found = [getattr(p, name) for p in parts]
-        if found[0] is None:
+    features: FeatureMap
+    posterior: Posterior
+    amplitude: float
+
+    @cached_property
+    def _there(self) -> Any:
+        """The same on the device of the features, where they have one."""
+        make = getattr(self.features, "variances", None)
+        if make is None:
             return None
-        return Spread(
-            np.concatenate([s.energy_std for s in found]),
-            [f for s in found for f in s.forces_std],
-            np.concatenate([s.stress_std for s in found]),
-            [e for s in found for e in s.local_energy_std],
-        )
+        inverse, n_weights = self.posterior.project(np.eye(len(self.posterior.target))), self.features.n_weights
+        weights = self.amplitude * self.features.unwhiten(inverse[:n_weights])
+        return make(np.concatenate([weights, E0_PRIOR * inverse[n_weights:]]), self._shrinkage, self.amplitude)
 
-    return Prediction(
-        np.concatenate([p.energy for p in parts]),
-        [f for p in parts for f in p.forces],
-        np.concatenate([p.stress for p in parts]),
-        [e for p in parts for e in p.local_energy],
-        spreads("latent"),
-        spreads("label"),
-        None if parts[0].around is None else [a for p in parts for a in p.around or []],
-        parts[0].shape,
-        [g for p in parts for g in p.extrapolation or ()] if parts[0].extrapolation is not None else None,
-    )
+    @cached_property
+    def _shrinkage(self) -> Float[np.ndarray, "m_plus_species d"]:
+        """V with |Vᵀ[k; e]|² = prior minus posterior variance of a local energy, so that one product gives it.
+
+        With C = (RᵀR)⁻¹, I - C = QᵀQ is positive semidefinite; V is Q applied to amplitude · whitening and to the E0
+        columns.
+        """
+        d = len(self.posterior.target)
+        inverse = self.posterior.project(np.eye(d))
+        eigenvalues, vectors = np.linalg.eigh(np.eye(d) - inverse @ inverse.T)
+        q = vectors * np.sqrt(np.maximum(eigenvalues, 0.0))
+        n_weights = self.features.n_weights
+        return np.concatenate([self.amplitude * self.features.unwhiten(q[:n_weights]), E0_PRIOR * q[n_weights:]])
+
+    def prepare(self) -> None:
+        """Compute what all structures share, once, before threads ask for it."""
+        _ = self._shrinkage, self._there
+
+    def local_energy(self, described: Described) -> Float[np.ndarray, " atoms"]:
+        """Return the variance of every atom's energy, eV²."""
+        features, v = self.features, self._shrinkage
+        prior = self.amplitude**2 * features.local_prior(described) + E0_PRIOR**2
+        if self._there is not None:
+            return np.maximum(prior - self._there.local_seen(described), 0.0)
+        seen = v[features.n_columns + described.species]
+        add_local(seen, features, described, v)
+        return np.maximum(prior - np.einsum("id,id->i", seen, seen), 0.0)
+
+    def labelled(
+        self, described: Described
+    ) -> tuple[Float[np.ndarray, " structures"], Float[np.ndarray, "atoms 3"], Float[np.ndarray, "structures 6"]]:
+        """Return the variances of total energies (eV²), force components and stress components."""
+        if self._there is not None:
+            return self._there.labelled(described)
+        batch = described.batch
+        rows = self.features.rows(described, KINDS)
+        assert rows.forces is not None
+        assert rows.stress is not None
+        composition = counts(batch, self.features.species)
+        energy = self._variance(described, "energy", rows.energy, composition)
+        none = np.zeros((1, composition.shape[1]))
+        forces = self._variance(described, "forces", rows.forces, none)
+        stress = np.full((len(batch), 6), np.nan)
+        solid = np.isfinite(batch.volumes)
+        if solid.any():
+            with np.errstate(invalid="ignore"):
+                every = self._variance(described, "stress", rows.stress, none).reshape(-1, 6)
+            stress[solid] = every[solid]
+        return energy, forces.reshape(-1, 3), stress
+
+    def _variance(
+        self,
+        described: Described,
+        kind: str,
+        rows: Float[np.ndarray, "rows m"],
+        composition: Float[np.ndarray, "any species"],
+    ) -> Float[np.ndarray, " rows"]:
+        white = self.features.whiten(rows)
+        residual = self.features.residual(described, kind, white)
+        e0 = np.broadcast_to(E0_PRIOR * composition, (len(rows), composition.shape[1]))
+        seen = self.posterior.variance(np.concatenate([self.amplitude * white, e0], axis=1))
+        return seen + self.amplitude**2 * residual
+
+
+def scarcity(local_std: Float[np.ndarray, " atoms"], batch: Batch, cutoff: float) -> Float[np.ndarray, " atoms"]:
+    """Return the root mean square of the local energies' standard deviations over each atom with its neighbours, eV.
+
+    Large where training environments are scarce: the error of a force comes from the energies of all atoms around.
+    """
+    squared = local_std**2
+    near = np.einsum("px,px->p", batch.vectors, batch.vectors) <= cutoff**2
+    first, second = batch.first[near], batch.second[near]
+    total = squared + np.bincount(first, squared[second], batch.n_atoms)
+    result: np.ndarray = np.sqrt(total / (1.0 + np.bincount(first, minlength=batch.n_atoms)))
+    return result
+
+
+class HasState(Protocol):
+    """Anything with a fitted state."""
+
+    @property
+    def state(self) -> Fitted:
+        """Return the state, or say that there is none."""
+
+
+class Model(HasState, Protocol):
+    """What functions need of a `SparseGP` that are its methods there."""
+
+    seed: int
+    tolerance: float
+    baseline: Baseline | None
+    features_: FeatureMap | None
+    fitted_: Fitted | None
+    training_: TrainingSet | None
+
+    def fit(self, structures: Sequence[Atoms], *, keys: Mapping[str, str | None] | None = None) -> Any:
+        """Fit the labels of structures."""
+
+    def predict(self, structures: Sequence[Atoms], *, uncertainty: bool = True) -> Prediction:
+        """Predict structures."""
+
+    def plan(self) -> tuple[FeatureMap, Noise, float]:
+        """Return what design works with: features, noise and amplitude."""
+
+
+M = TypeVar("M", bound=Model)
+
+
+def accepted(model: HasState, structures: Sequence[Atoms]) -> tuple[Fitted, list[Atoms]]:
+    """Return the state with structures of its elements."""
+    state = model.state
+    structures = structure_list(structures)
+    check_species(structures, state.features.species)
+    return state, structures
+
+
+def changed(model: M, **parts: Any) -> M:
+    """Return a model with the same settings, and no features, state or training set but those given."""
+    result = copy(model)
+    vars(result).update({"features_": None, "fitted_": None, "training_": None} | parts)
+    return result

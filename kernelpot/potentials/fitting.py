@@ -1,8 +1,11 @@
-"""From labelled structures to a fitted state: folds, factors, noises, posterior."""
+"""Fits: of labelled structures, with more of them or fewer, and with more inducing environments.
+
+`condition`, `remove`, `add_inducing` and `to` are methods of `SparseGP`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -10,28 +13,30 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Int
 
-from kernelpot.data.labels import Labels
+from kernelpot.data.check import validate
+from kernelpot.data.labels import Labels, resolve
 from kernelpot.data.noise import KINDS, Noise
-from kernelpot.errors import LabelError
+from kernelpot.errors import LabelError, ParameterError
 from kernelpot.features.feature_map import FeatureMap
 from kernelpot.features.folds import folds, runs
-from kernelpot.features.inducing import chunks, mean_vectors
-from kernelpot.linalg.factor import triangle
-from kernelpot.linalg.groups import equal_vectors
-from kernelpot.linalg.posterior import Posterior
-from kernelpot.potentials.calibration import calibrate, common_scale, noise_of
-from kernelpot.potentials.distributed import Workers, distributed_factors
+from kernelpot.features.inducing import chunks, mean_vectors, more_inducing
+from kernelpot.features.kernel_map import KernelMap
+from kernelpot.features.placing import device_of, on_device
+from kernelpot.features.sum_map import SumMap
+from kernelpot.linalg.devices import check_device
+from kernelpot.linalg.factor import Posterior, RowSink, triangle
+from kernelpot.linalg.subsets import equal_vectors
+from kernelpot.potentials.baselines.given import less_baseline
 from kernelpot.potentials.extrapolation import Seen
-from kernelpot.potentials.fitted import Calibration, Fitted
+from kernelpot.potentials.fitted import Fitted, M, accepted, changed
 from kernelpot.potentials.noise_search import FoldErrors
 from kernelpot.potentials.training import (
-    FoldFactors,
+    Workers,
     composition_of,
+    distributed_factors,
     e0_rows,
     fold_factors,
-    labelled_rows,
     least_squares_e0,
-    whiten_columns,
 )
 from kernelpot.progress import say
 from kernelpot.run import one_blas
@@ -40,6 +45,8 @@ if TYPE_CHECKING:
     from ase import Atoms
 
 N_FOLDS = 8
+
+FEWER = "too little would be left of what they told ({}); fit again without them."
 
 
 @one_blas()
@@ -55,57 +62,43 @@ def fit_state(
     given_folds: Int[np.ndarray, " structures"] | None = None,
     workers: Workers | None = None,
 ) -> Fitted:
-    """Fit the labels from the prior.
-
-    Parameters
-    ----------
-    features
-        Feature map. Its terms' scales are kept where the noise is given.
-    structures, labels
-        Structures with their labels, in one order.
-    noise
-        Noises, or how to find them: "cv", "evidence" or "tempered".
-    kinds
-        Kinds of labels to fit, from `require_labels`.
-    amplitude
-        Prior standard deviation of a local energy where the noise is given, eV.
-    seed
-        Makes the folds repeatable.
-    given_folds
-        Fold of each structure, numbered from 0 without gaps; None: folds that keep duplicates and runs whole.
-    workers
-        Processes that make the rows; None: this one.
-    """
+    """Fit labels from the prior; amplitude and the terms' scales are kept where the noise is given."""
     e0_factor = triangle(e0_rows(labels, composition_of(structures, features.species)))
-    baseline = least_squares_e0(e0_factor)
+    e0 = least_squares_e0(e0_factor)
     groups = equal_vectors(mean_vectors(features.descriptor, structures), labels.n_atoms)
     n_folds = max(1, min(N_FOLDS, len(np.unique(groups))))
     fold = folds(groups, n_folds, seed=seed) if n_folds > 1 else np.zeros(len(groups), dtype=np.int64)
     if given_folds is not None:
         fold, n_folds = given_folds, int(given_folds.max()) + 1
-    say(_memory_plan(features, kinds, n_folds))
+    memory = 2 * n_folds * len(kinds) * (features.n_columns + len(features.species) + 1) ** 2 * 8
+    say(f"fit: {features.n_inducing} inducing environments, factors take up to {memory / 1e6:.0f} MB")
     plain = features.rescaled((1.0,) * len(features.widths))
     make_factors = fold_factors if workers is None else partial(distributed_factors, workers=workers)
-    data = make_factors(plain, structures, labels, fold, kinds=kinds, baseline=baseline)
-    found, amplitude, scales, calibration, scores = _regularise(
-        data, features.scales, noise, amplitude, independent=len(np.unique(runs(groups, n_folds)))
+    data = make_factors(plain, structures, labels, fold, kinds=kinds, e0=e0)
+    errors = FoldErrors(data).at(features.scales)
+    found = errors.settle(noise, amplitude, independent=len(np.unique(runs(groups, n_folds))))
+    features, data = features.rescaled(found.scales), data.rescaled(found.scales)
+    blocks = [
+        data.scaled(kind, f, found.noise.sigma(kind), found.amplitude)
+        for kind in data.kinds
+        for f in range(data.n_folds)
+    ]
+    return Fitted(
+        features,
+        Posterior.prior(features.n_weights + len(features.species)).condition(blocks),
+        found.noise,
+        found.amplitude,
+        e0,
+        e0_factor,
+        found.calibration,
+        found.rmse,
+        {kind: int(n.sum()) for kind, n in data.n_rows.items()},
+        seen=Seen.of(features, structures, seed=seed),
     )
-    features, data = features.rescaled(scales), data.rescaled(scales)
-    blocks = [data.scaled(kind, f, found.sigma(kind), amplitude) for kind in data.kinds for f in range(data.n_folds)]
-    posterior = Posterior.prior(features.n_weights + len(features.species)).condition(blocks)
-    n_labels = {kind: int(n.sum()) for kind, n in data.n_rows.items()}
-    seen = Seen.of(features, structures, seed=seed)
-    return Fitted(features, posterior, found, amplitude, baseline, e0_factor, calibration, scores, n_labels, seen=seen)
 
 
 def require_labels(labels: Labels, noise: Noise | str) -> tuple[str, ...]:
-    """Return the kinds of labels that are there and have a noise.
-
-    Raises
-    ------
-    LabelError
-        There is none, or neither energies nor forces are there.
-    """
+    """Return the kinds of labels that are there and have a noise; one must, and energies or forces must be there."""
     wanted = KINDS if isinstance(noise, str) else noise.kinds
     if not labels.present("energy").any() and not labels.present("forces").any():
         raise LabelError(
@@ -119,14 +112,31 @@ def require_labels(labels: Labels, noise: Noise | str) -> tuple[str, ...]:
     return found
 
 
-def condition_state(state: Fitted, structures: Sequence[Atoms], labels: Labels) -> Fitted:
-    """Return the state given more labelled structures, with noises, amplitude and calibration kept.
+def fold_numbers(folds: Sequence[int] | Sequence[str], n: int) -> Int[np.ndarray, " structures"]:
+    """Return the fold of each of n structures, numbered from 0 in order of their names."""
+    names, numbers = np.unique(np.asarray(folds), return_inverse=True)
+    if np.ndim(folds) != 1 or len(folds) != n:
+        raise ParameterError(f"`folds` must name one fold for each of {n} structures, got shape {np.shape(folds)}.")
+    if len(names) < 2:
+        raise ParameterError(f"`folds` must name at least two different folds, got only {names[0]!r}.")
+    result: np.ndarray = numbers.astype(np.int64)
+    return result
+
+
+def condition(model: M, structures: Sequence[Atoms], *, keys: Mapping[str, str | None] | None = None) -> M:
+    """Return a new model that has also seen these labelled structures, with noises, amplitude and calibration kept.
+
+    Equal to fitting all structures at once with the same inducing environments, noises and amplitude; the cost does
+    not depend on what was seen before.
 
     Raises
     ------
+    NotFittedError
+        This model was never fitted.
     LabelError
-        There is no label of a kind that has a noise.
+        Labels are missing or broken.
     """
+    state, structures, labels = _labelled(model, structures, keys)
     kinds = state.noise.kinds
     if not any(labels.present(kind).any() for kind in kinds):
         raise LabelError(
@@ -134,42 +144,145 @@ def condition_state(state: Fitted, structures: Sequence[Atoms], labels: Labels) 
             "check `keys`, or compute the labels first."
         )
     for start, stop in chunks(structures):
-        part = labels.take(list(range(start, stop)))
-        rows = labelled_rows(state.features, structures[start:stop], part, kinds=kinds, baseline=state.baseline)
-        white = {kind: whiten_columns(state.features, block) for kind, block in rows.items()}
-        state = state.condition(white, {kind: len(block) for kind, block in rows.items()})
+        state = state.condition(state.rows(structures[start:stop], labels.take(list(range(start, stop)))))
     if state.seen is not None:
         state = replace(state, seen=state.seen.with_structures(state.features, structures))
-    return state.rebased(e0_rows(labels, composition_of(structures, state.features.species)))
+    return changed(model, features_=model.features_, fitted_=state.rebased(structures, labels))
 
 
-def _regularise(
-    data: FoldFactors, scales: tuple[float, ...], noise: Noise | str, amplitude: float, *, independent: int
-) -> tuple[Noise, float, tuple[float, ...], Calibration, dict[str, float]]:
-    """Settle noises, amplitude, the terms' scales and calibration."""
-    if data.n_folds < 2:
-        if isinstance(noise, str):
-            raise LabelError(f'noise="{noise}" needs at least two different structures, got one; give a Noise(...).')
-        given = {kind: noise.sigma(kind) for kind in data.kinds}
-        return noise, amplitude, scales, Calibration(dict.fromkeys(given, 1.0), given), {}
-    errors = FoldErrors(data).at(scales)
-    if isinstance(noise, Noise):
-        ratio = {kind: noise.sigma(kind) / amplitude for kind in data.kinds}
-        left = errors.left_out(ratio, variance=True)
-        given = {kind: noise.sigma(kind) for kind in data.kinds}
-        return noise, amplitude, scales, calibrate(given, ratio, amplitude, left), left.rmse
-    ratio, scales = errors.search(noise, independent=independent)
-    errors = errors.at(scales)
-    left = errors.left_out(ratio, variance=True)
-    if noise == "cv":
-        found = common_scale(ratio, left, errors.telling)
-    else:
-        found = errors.log_evidence(ratio, errors.powers if noise == "tempered" else None)[1]
-    calibration = calibrate(errors.residual_noise(ratio), ratio, found, left)
-    return noise_of(ratio, found), found, scales, calibration, left.rmse
+def remove(model: M, structures: Sequence[Atoms], *, keys: Mapping[str, str | None] | None = None) -> M:
+    """Return a new model that never saw these structures, with noises, amplitude and calibration kept.
+
+    The triangular factor is downdated (Stewart 1979): the cost does not depend on the rest. What only these
+    structures told cannot be taken out of a factor without losing digits; then it is refused. A model from a file
+    does not know its training structures: then strangers are noticed only where they tell more than the
+    factor holds. `calibrate` needs to be given the training structures that are left.
+
+    Parameters
+    ----------
+    structures
+        Some of those that were fitted, with the labels they had.
+    keys
+        Names of labels, as in `kernelpot.read`.
+
+    Raises
+    ------
+    NotFittedError
+        This model was never fitted.
+    LabelError
+        Labels are missing, or more than there were.
+    ParameterError
+        The structures tell more than the model knows, or hardly anything else tells what they told: fit again.
+    """
+    state, structures, labels = _labelled(model, structures, keys)
+    if model.training_ is not None:
+        model.training_.refuse_strangers(structures)
+    sink = RowSink(len(state.posterior.target) + 1)
+    n_labels = dict(state.n_labels)
+    for start, stop in chunks(structures):
+        for kind, block in state.rows(structures[start:stop], labels.take(list(range(start, stop)))).items():
+            n_labels[kind] = n_labels.get(kind, 0) - len(block)
+            sink.append(block)
+    if sink.n_rows == 0 or min(n_labels.values()) < 0:
+        raise LabelError(
+            "remove needs structures with the labels that were fitted; "
+            + ("found none." if sink.n_rows == 0 else "these have more labels than the model has seen.")
+        )
+    try:
+        posterior = state.posterior.without(sink.compact())
+        seen = None if state.seen is None else state.seen.without_structures(state.features, structures)
+    except (np.linalg.LinAlgError, ParameterError) as error:
+        raise ParameterError(f"these structures cannot be removed: {FEWER.format(error)}") from None
+    rows = e0_rows(labels, composition_of(structures, state.features.species))
+    state = replace(state, posterior=posterior, seen=seen, n_labels=n_labels).without_energies(rows)
+    return changed(model, features_=model.features_, fitted_=state)
 
 
-def _memory_plan(features: FeatureMap, kinds: Sequence[str], n_folds: int) -> str:
-    columns = features.n_columns + len(features.species) + 1
-    triangles = 2 * n_folds * len(kinds) * columns**2 * 8
-    return f"fit: {features.n_inducing} inducing environments, factors take up to {triangles / 1e6:.0f} MB"
+def add_inducing(model: M, structures: Sequence[Atoms], n: int, *, keys: Mapping[str, str | None] | None = None) -> M:
+    """Return a new model with up to n more inducing environments, the farthest from those that are there.
+
+    New inducing environments are new columns of every row, so that the whole training set is needed again: the cost
+    is that of a fit with given noises. Noises and amplitudes are kept, the calibration is made anew.
+
+    Parameters
+    ----------
+    structures
+        All structures to be fitted, with labels; environments are chosen among theirs.
+    n
+        Upper limit of new inducing environments, shared over the terms that have any.
+    keys
+        Names of labels, as in `kernelpot.read`.
+
+    Raises
+    ------
+    NotFittedError
+        This model was never fitted.
+    ParameterError
+        n is not a positive whole number, or no term has inducing environments.
+    """
+    if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1:
+        raise ParameterError(f"`n` must be a positive whole number of inducing environments, got {n!r}.")
+    state, structures, labels = _labelled(model, structures, keys)
+    more = _more(on_device(state.features, None), structures, int(n), seed=model.seed, tolerance=model.tolerance)
+    precision = getattr(state.features, "precision", "float64")
+    new = fit_state(
+        on_device(more, device_of(state.features), precision), structures, labels, state.noise,
+        kinds=tuple(kind for kind in state.noise.kinds if labels.present(kind).any()),
+        amplitude=state.amplitude, seed=model.seed,
+    )  # fmt: skip
+    return changed(model, features_=new.features, fitted_=replace(new, baseline=state.baseline))
+
+
+def to(model: M, device: str | None, *, precision: str = "float64") -> M:
+    """Return the same model, prepared or fitted as this one is, computing elsewhere.
+
+    Parameters
+    ----------
+    device
+        None: compiled loops on the CPU. "cpu": PyTorch on the CPU. "cuda" or "cuda:0": PyTorch on a GPU.
+    precision
+        "float64", or with a device "mixed": energies, forces and stresses from densities in float32; or
+        "float32": the rows that a fit is made from, too. Standard deviations are float64 in all.
+
+    Raises
+    ------
+    ParameterError
+        There is no such device, or a term has no engine for PyTorch.
+    """
+    check_device(device, precision)
+    state, features = model.fitted_, model.features_
+    if state is not None:
+        # The fitted map where both are one, so that the device holds it once.
+        same = features is state.features
+        state = replace(state, features=on_device(state.features, device, precision))
+        features = state.features if same else features
+    if features is not None and (state is None or features is not state.features):
+        features = on_device(features, device, precision)
+    return changed(
+        model, device=device, precision=precision, features_=features, fitted_=state, training_=model.training_
+    )
+
+
+def _labelled(
+    model: M, structures: Sequence[Atoms], keys: Mapping[str, str | None] | None
+) -> tuple[Fitted, list[Atoms], Labels]:
+    """Return the state with structures it can take, and their labels less the baseline."""
+    state, structures = accepted(model, structures)
+    validate(structures)
+    return state, structures, less_baseline(state.baseline, structures, resolve(structures, keys), state.noise.kinds)
+
+
+def _more(features: FeatureMap, structures: Sequence[Atoms], n: int, *, seed: int, tolerance: float) -> FeatureMap:
+    if isinstance(features, KernelMap):
+        z = more_inducing(features.descriptor, structures, features.inducing, n, seed=seed)
+        return KernelMap.from_inducing(features.descriptor, features.kernel, z, tolerance)
+    if isinstance(features, SumMap):
+        kernels = [t for t, term in enumerate(features.terms) if isinstance(term, KernelMap)]
+        if kernels:
+            shares = {t: n // len(kernels) + (k < n % len(kernels)) for k, t in enumerate(kernels)}
+            terms = [
+                _more(term, structures, shares[t], seed=seed, tolerance=tolerance) if shares.get(t) else term
+                for t, term in enumerate(features.terms)
+            ]
+            return replace(features, terms=tuple(terms))
+    raise ParameterError("this model has no term with inducing environments, so none can be added.")

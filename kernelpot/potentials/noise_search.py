@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 from scipy.linalg import LinAlgError, cholesky, solve_triangular
 from scipy.optimize import minimize
 
+from kernelpot.data.noise import KINDS, Noise
+from kernelpot.errors import LabelError
+from kernelpot.inference.left_out import LeftOut
 from kernelpot.linalg.factor import triangle
+from kernelpot.potentials.calibration import Calibration, calibrated, common_scale
 from kernelpot.potentials.training import FoldFactors, scale_columns
 from kernelpot.progress import say
 from kernelpot.run import ordered
@@ -30,23 +35,14 @@ SILENT = 1e-14
 """Mean square of a kind's rows (amplitude 1) below which its labels say nothing, as forces on perfect crystals do."""
 
 
-@dataclass(frozen=True)
-class LeftOut:
-    """Errors of left-out folds at one setting.
+class Settled(NamedTuple):
+    """What a fit weighs its labels with, and what left-out folds say of it."""
 
-    Attributes
-    ----------
-    rmse
-        Root mean square error of each kind: eV/atom, eV/Å, eV/Å³.
-    squared
-        Squared errors of each kind's witnesses: single labels where they are few (energies), else means over a fold.
-    variance
-        Posterior variances of the same witnesses, without noise; empty where they were not asked for.
-    """
-
+    noise: Noise
+    amplitude: float
+    scales: tuple[float, ...]
+    calibration: Calibration
     rmse: dict[str, float]
-    squared: dict[str, Float[np.ndarray, " witnesses"]]
-    variance: dict[str, Float[np.ndarray, " witnesses"]]
 
 
 class FoldErrors:
@@ -93,31 +89,63 @@ class FoldErrors:
         sizes = {kind: np.trace(self._all[kind][:-1, :-1]) / rows[kind] for kind in data.kinds}
         return tuple(kind for kind, size in sizes.items() if size > SILENT) or data.kinds
 
-    def left_out(self, ratio: Mapping[str, float], *, variance: bool = False) -> LeftOut:
-        """Fit without each fold in turn, and score it on that fold."""
-        data, columns = self.data, self._columns[:-1]
-        single = {k for k in data.kinds if all(map(_equal, data.factors[k], data.n_rows[k]))}
+    def left_out(self, ratio: Mapping[str, float], *, variance: bool = False) -> dict[str, LeftOut]:
+        """Fit without each fold in turn, and score it on that fold.
 
-        def score(fold: int) -> dict[str, tuple[float, np.ndarray, np.ndarray]]:
+        Entries are single labels where a fold's factor still holds its rows one by one (energies), else folds; their
+        variances are those of the posterior at amplitude 1, without noise.
+        """
+        data, columns = self.data, self._columns[:-1]
+        single = {kind for kind in data.kinds if list(map(len, data.factors[kind])) == data.n_rows[kind].tolist()}
+
+        def score(fold: int) -> dict[str, LeftOut]:
             factor, weights = self._solve_without(fold, ratio)
             found = {}
             for kind in data.kinds:
                 block, n = data.factors[kind][fold], int(data.n_rows[kind][fold])
                 squared = _squares(block, columns * weights) + ROUNDING**2 * n / max(1, len(block))
-                spread = _variances(block, factor, columns) if variance else np.zeros(0)
-                total = float(np.sum(squared))
+                spread = _variances(block, factor, columns) if variance else np.full(len(block), np.nan)
+                rows = np.ones(len(block), dtype=np.int64)
                 if kind not in single and n > 0:
-                    squared, spread = np.array([total / n]), np.array([np.sum(spread) / n])
-                found[kind] = (total, squared, spread)
+                    squared, spread, rows = np.array([squared.sum() / n]), np.array([spread.sum() / n]), np.array([n])
+                found[kind] = LeftOut(np.sqrt(squared), spread, np.full(len(rows), fold), rows, noisy=False)
             return found
 
         folds = list(ordered(score, range(data.n_folds)))
-        rows = {kind: max(1, int(data.n_rows[kind].sum())) for kind in data.kinds}
-        return LeftOut(
-            {kind: float(np.sqrt(sum(f[kind][0] for f in folds) / rows[kind])) for kind in data.kinds},
-            {kind: np.concatenate([f[kind][1] for f in folds]) for kind in data.kinds},
-            {kind: np.concatenate([f[kind][2] for f in folds]) for kind in data.kinds},
-        )
+        return {kind: LeftOut.joined([fold[kind] for fold in folds]) for kind in data.kinds}
+
+    def settle(self, noise: Noise | str, amplitude: float, *, independent: int) -> Settled:
+        """Find the noises, the amplitude and the terms' scales where they are to be found, and calibrate."""
+        data = self.data
+        if data.n_folds < 2:
+            if isinstance(noise, str):
+                raise LabelError(
+                    f'noise="{noise}" needs at least two different structures, got one; give a Noise(...).'
+                )
+            given = {kind: noise.sigma(kind) for kind in data.kinds}
+            return Settled(noise, amplitude, self.scales, Calibration(dict.fromkeys(given, 1.0), given), {})
+        if isinstance(noise, Noise):
+            errors, ratio = self, {kind: noise.sigma(kind) / amplitude for kind in data.kinds}
+            left = errors.left_out(ratio, variance=True)
+            of_label = {kind: noise.sigma(kind) for kind in data.kinds}
+        else:
+            ratio, scales = self.search(noise, independent=independent)
+            errors = self.at(scales)
+            left = errors.left_out(ratio, variance=True)
+            if noise == "cv":
+                amplitude = common_scale(ratio, left, errors.telling)
+            else:
+                amplitude = errors.log_evidence(ratio, errors.powers if noise == "tempered" else None)[1]
+            of_label = errors.residual_noise(ratio)
+            noise = Noise(**{kind: ratio[kind] * amplitude if kind in ratio else None for kind in KINDS})
+        left = {kind: replace(one, variance=amplitude**2 * one.variance) for kind, one in left.items() if len(one)}
+        # A posterior far below the weight of the labels (forces on perfect crystals) says nothing about its factor.
+        told = {
+            kind: one for kind, one in left.items() if one.variance.mean() > SILENT * (ratio[kind] * amplitude) ** 2
+        }
+        calibration = calibrated(Calibration(dict.fromkeys(of_label, 1.0), of_label), told, "factor")
+        scores = {kind: float(one.rmse) for kind, one in left.items()}
+        return Settled(noise, amplitude, errors.scales, calibration, scores)
 
     def residual_noise(self, ratio: Mapping[str, float]) -> dict[str, float]:
         """Return what a fit to all labels leaves of each kind: √(RSS / (n - degrees of freedom spent on the kind)).
@@ -238,21 +266,22 @@ class FoldErrors:
             errors = self.at(scales)
             if how != "cv":
                 return -errors.log_evidence(ratio, power)[0]
-            rmse = errors.left_out(ratio).rmse
+            left = errors.left_out(ratio)
             prior = float(np.sum((x - centre) ** 2)) / (2 * independent)
-            return float(sum(np.log(rmse[kind]) for kind in kinds)) + prior
+            return float(sum(np.log(left[kind].rmse) for kind in kinds)) + prior
 
-        best = _descend(loss, centre, tolerance=0.05 if how == "cv" else 0.02)
+        low, high = np.log10(SEARCHED)
+        simplex = np.vstack([centre, centre + np.eye(len(centre)) * 0.8])
+        best = minimize(
+            loss, centre, method="Nelder-Mead", bounds=[(low, high)] * len(centre),
+            options={"initial_simplex": np.clip(simplex, low, high), "xatol": 0.05 if how == "cv" else 0.02,
+                     "fatol": 1e-3, "maxfev": 60 * len(centre)},
+        ).x  # fmt: skip
         ratio, scales = setting(best)
         found = ", ".join(f"{k} {v:.3g}" for k, v in ratio.items())
         terms = f"; amplitudes of the terms {', '.join(f'{s:.3g}' for s in scales)}" if len(scales) > 1 else ""
         say(f"{how}: noise over amplitude {found}{terms}")
         return ratio, scales
-
-
-def _equal(block: Float[np.ndarray, "rank columns"], n: int) -> bool:
-    """Tell whether a factor still holds its labels one by one."""
-    return len(block) == n
 
 
 def _squares(block: Float[np.ndarray, "rank columns"], weights: Float[np.ndarray, " d"]) -> Float[np.ndarray, " rank"]:
@@ -268,21 +297,3 @@ def _variances(
     scaled = (block[:, :-1] * columns).T
     result: np.ndarray = np.sum(solve_triangular(factor, scaled, trans="T") ** 2, axis=0)
     return result
-
-
-def _descend(
-    loss: Callable[[Float[np.ndarray, " unknowns"]], float],
-    start: Float[np.ndarray, " unknowns"],
-    *,
-    tolerance: float,
-) -> Float[np.ndarray, " unknowns"]:
-    """Minimise over log10 ratios and scales by Nelder and Mead's simplex, from a wide first simplex."""
-    simplex = np.vstack([start, start + np.eye(len(start)) * 0.8])
-    low, high = np.log10(SEARCHED)
-    result = minimize(
-        loss, start, method="Nelder-Mead", bounds=[(low, high)] * len(start),
-        options={"initial_simplex": np.clip(simplex, low, high), "xatol": tolerance, "fatol": 1e-3,
-                 "maxfev": 60 * len(start)},
-    )  # fmt: skip
-    best: np.ndarray = result.x
-    return best

@@ -1,4 +1,7 @@
-"""What labels would tell a model: its rows for design, before any label exists."""
+"""What labels would tell a model: its rows for design, before any label exists.
+
+The functions of a model are methods of `SparseGP`.
+"""
 
 from __future__ import annotations
 
@@ -8,18 +11,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Bool, Int
 
+from kernelpot.data.check import check_species
 from kernelpot.data.labels import resolve
 from kernelpot.data.noise import KINDS, Noise
-from kernelpot.errors import NotFittedError, ParameterError, SpeciesError
-from kernelpot.features.feature_map import FeatureMap
+from kernelpot.data.stream import structure_list
+from kernelpot.errors import ParameterError, SpeciesError
 from kernelpot.features.functionals import LinearRows, all_linear_rows
 from kernelpot.features.information import make_information
-from kernelpot.kernels import check_amplitude
-from kernelpot.potentials.arguments import check_species, structure_list
+from kernelpot.kernels import DotProduct
+from kernelpot.potentials.baselines import Contribution
 from kernelpot.potentials.baselines.given import evaluated
-from kernelpot.potentials.baselines.protocol import Baseline, Contribution
-from kernelpot.potentials.fitted import Fitted
-from kernelpot.potentials.terms import Term
+from kernelpot.potentials.fitted import Model
+from kernelpot.record import checked
 from kernelpot.rules import real, reals
 
 if TYPE_CHECKING:
@@ -30,155 +33,128 @@ if TYPE_CHECKING:
 TRUNCATE = 1e-5
 """Share of the trace of a block's label kind that compression drops; of certificates it costs one or two per cent."""
 
-_NOT_PREPARED = "the inducing environments are not fixed yet; call prepare(pool), which returns a model that has them."
+
+def information(
+    model: Model,
+    structures: Sequence[Atoms],
+    *,
+    labels: str = "planned",
+    truncate: float = TRUNCATE,
+    keys: Mapping[str, str | None] | None = None,
+    noise: Noise | None = None,
+    amplitude: float | None = None,
+    masks: str | Sequence[Bool[np.ndarray, " atoms"]] | None = None,
+) -> Information:
+    """Return what labels of these structures would tell about the weights, before any exists.
+
+    Parameters
+    ----------
+    structures
+        Candidates, or structures that are labelled already.
+    labels
+        "planned" counts every kind that has a noise; "present" only the labels that are there.
+    truncate
+        Share of each kind's trace that the compression of a block may drop; 0 keeps every row.
+    keys
+        Names of labels that are present, as in `kernelpot.read`.
+    noise, amplitude
+        Planned with in place of the model's own, to see how much a choice depends on them.
+    masks
+        Which atoms have forces: one array of booleans per structure, or the name of one in ``atoms.arrays`` (all
+        atoms of a structure that has none). For regions that a calculation holds fixed or does not describe.
+
+    Raises
+    ------
+    ParameterError
+        A mask does not have one boolean for each atom.
+    NotFittedError
+        The inducing environments are not fixed yet: call `prepare(pool)` first.
+    """
+    if labels not in ("planned", "present"):
+        raise ParameterError(f'`labels` must be "planned" or "present", got {labels!r}.')
+    if not isinstance(noise, Noise | None):
+        raise ParameterError(f"`noise` must be a Noise such as Noise(energy=0.002, forces=0.1), got {noise!r}.")
+    truncate = real(truncate, "truncate", most=1.0)
+    features, own_noise, own_amplitude = model.plan()
+    structures = structure_list(structures)
+    check_species(structures, features.species)
+    noise = own_noise if noise is None else noise
+    if amplitude is None:
+        amplitude = own_amplitude
+    checked(DotProduct, "amplitude", amplitude)
+    present = resolve(structures, keys) if labels == "present" else None
+    return make_information(
+        features,
+        structures,
+        noise,
+        amplitude,
+        present=present,
+        truncate=truncate,
+        masks=_masks(structures, masks),
+    )
 
 
-class Planner:
-    """The part of a model that plans labels: it needs a feature map, noises and an amplitude, but no fit."""
+def linear_rows(model: Model, structures: Sequence[Atoms], kinds: Sequence[str] = KINDS) -> LinearRows:
+    """Return the labels of structures as linear functionals of the weights, in eV, eV/Å and eV/Å³.
 
-    terms: tuple[Term, ...]
-    noise: Noise | str
-    baseline: Baseline | None
-    features_: FeatureMap | None
-    fitted_: Fitted | None
+    Parameters
+    ----------
+    structures
+        Their labels are not looked at.
+    kinds
+        Forces and stresses cost some hundred times what energies do; leave out what is not needed.
 
-    @property
-    def _known_features(self) -> FeatureMap | None:
-        """The fitted feature map, else the prepared one."""
-        return self.features_ if self.fitted_ is None else self.fitted_.features
+    Raises
+    ------
+    NotFittedError
+        The inducing environments are not fixed yet.
+    SpeciesError
+        A structure holds an element that the model has never seen.
+    """
+    features, _, amplitude = model.plan()
+    structures = structure_list(structures)
+    check_species(structures, features.species)
+    return all_linear_rows(features, structures, amplitude, kinds)
 
-    def information(
-        self,
-        structures: Sequence[Atoms],
-        *,
-        labels: str = "planned",
-        truncate: float = TRUNCATE,
-        keys: Mapping[str, str | None] | None = None,
-        noise: Noise | None = None,
-        amplitude: float | None = None,
-        masks: str | Sequence[Bool[np.ndarray, " atoms"]] | None = None,
-    ) -> Information:
-        """Return what labels of these structures would tell about the weights, before any exists.
 
-        Parameters
-        ----------
-        structures
-            Candidates, or structures that are labelled already.
-        labels
-            "planned" counts every kind that has a noise; "present" only the labels that are there.
-        truncate
-            Share of each kind's trace that the compression of a block may drop; 0 keeps every row.
-        keys
-            Names of labels that are present, as in `kernelpot.read`.
-        noise, amplitude
-            Planned with in place of the model's own, to see how much a choice depends on them.
-        masks
-            Which atoms have forces: one array of booleans per structure, or the name of one in ``atoms.arrays`` (all
-            atoms of a structure that has none). For regions that a calculation holds fixed or does not describe.
+def baseline_share(model: Model, structures: Sequence[Atoms]) -> Contribution:
+    """Return what the baseline adds to these structures, to go with `linear_rows`; zeros where there is none."""
+    baseline = model.baseline if model.fitted_ is None else model.fitted_.baseline
+    return evaluated(baseline, structure_list(structures))
 
-        Raises
-        ------
-        ParameterError
-            A mask does not have one boolean for each atom.
-        NotFittedError
-            The inducing environments are not fixed yet: call `prepare(pool)` first.
-        """
-        if labels not in ("planned", "present"):
-            raise ParameterError(f'`labels` must be "planned" or "present", got {labels!r}.')
-        if not isinstance(noise, Noise | None):
-            raise ParameterError(f"`noise` must be a Noise such as Noise(energy=0.002, forces=0.1), got {noise!r}.")
-        truncate = real(truncate, "truncate", most=1.0)
-        features, structures = self._prepared(structures)
-        _, own_noise, own_amplitude = self.plan()
-        noise = own_noise if noise is None else noise
-        if amplitude is None:
-            amplitude = own_amplitude
-        check_amplitude(amplitude)
-        present = resolve(structures, keys) if labels == "present" else None
-        return make_information(
-            features, structures, noise, amplitude, present=present, truncate=truncate, masks=_masks(structures, masks)
+
+def weights_of(model: Model, *elements: str) -> Int[np.ndarray, " some"]:
+    """Return the numbers of the weights that belong to some elements, for the criterion "Ds".
+
+    Parameters
+    ----------
+    elements
+        Chemical symbols; the weights are those of environments centred on these, and of their isolated atoms.
+
+    Raises
+    ------
+    SpeciesError
+        The model does not know an element.
+    """
+    from ase.data import atomic_numbers
+
+    features = model.plan()[0]
+    unknown = [
+        str(name) for name in elements if not isinstance(name, str) or atomic_numbers.get(name) not in features.species
+    ]
+    if unknown or not elements:
+        raise SpeciesError(
+            f"no such element in the model: {', '.join(unknown) or 'none was named'}; give symbols such as 'Cu'."
         )
-
-    def linear_rows(self, structures: Sequence[Atoms], kinds: Sequence[str] = KINDS) -> LinearRows:
-        """Return the labels of structures as linear functionals of the weights, in eV, eV/Å and eV/Å³.
-
-        Parameters
-        ----------
-        structures
-            Their labels are not looked at.
-        kinds
-            Forces and stresses cost some hundred times what energies do; leave out what is not needed.
-
-        Raises
-        ------
-        NotFittedError
-            The inducing environments are not fixed yet.
-        SpeciesError
-            A structure holds an element that the model has never seen.
-        """
-        features, structures = self._prepared(structures)
-        return all_linear_rows(features, structures, self.plan()[2], kinds)
-
-    def baseline_share(self, structures: Sequence[Atoms]) -> Contribution:
-        """Return what the baseline adds to these structures, to go with `linear_rows`; zeros where there is none."""
-        reference = self.baseline if self.fitted_ is None else self.fitted_.reference
-        return evaluated(reference, structure_list(structures))
-
-    def weights_of(self, *elements: str) -> Int[np.ndarray, " some"]:
-        """Return the numbers of the weights that belong to some elements, for the criterion "Ds".
-
-        Parameters
-        ----------
-        elements
-            Chemical symbols; the weights are those of environments centred on these, and of their isolated atoms.
-
-        Raises
-        ------
-        SpeciesError
-            The model does not know an element.
-        """
-        from ase.data import atomic_numbers
-
-        features, _, _ = self.plan()
-        unknown = [
-            str(name)
-            for name in elements
-            if not isinstance(name, str) or atomic_numbers.get(name) not in features.species
-        ]
-        if unknown or not elements:
-            raise SpeciesError(
-                f"no such element in the model: {', '.join(unknown) or 'none was named'}; give symbols such as 'Cu'."
-            )
-        numbers = [atomic_numbers[name] for name in elements]
-        owned = np.any([features.weights_of(number) for number in numbers], axis=0)
-        return np.flatnonzero(np.concatenate([owned, np.isin(features.species, numbers)]))
-
-    def plan(self) -> tuple[FeatureMap, Noise, float]:
-        """Return what design works with: features, noise and amplitude; fitted ones, else those given, else defaults.
-
-        Raises
-        ------
-        NotFittedError
-            The inducing environments are not fixed yet: call `prepare(pool)` first.
-        """
-        if self.fitted_ is not None:
-            return self.fitted_.features, self.fitted_.noise, self.fitted_.amplitude
-        if self.features_ is None:
-            raise NotFittedError(_NOT_PREPARED)
-        return self.features_, self.noise if isinstance(self.noise, Noise) else Noise(), self.terms[0].amplitude
-
-    def _prepared(self, structures: Sequence[Atoms]) -> tuple[FeatureMap, list[Atoms]]:
-        """Return the feature map and the structures, checked against it."""
-        features, _, _ = self.plan()
-        structures = structure_list(structures)
-        check_species(structures, features.species)
-        return features, structures
+    numbers = [atomic_numbers[name] for name in elements]
+    owned = np.any([features.weights_of(number) for number in numbers], axis=0)
+    return np.flatnonzero(np.concatenate([owned, np.isin(features.species, numbers)]))
 
 
 def _masks(
     structures: Sequence[Atoms], masks: str | Sequence[Bool[np.ndarray, " atoms"]] | None
 ) -> list[Bool[np.ndarray, " atoms"]] | None:
-    """Check the masks of forces."""
+    """Return one array of booleans for each structure: which of its atoms have forces."""
     if masks is None:
         return None
     if isinstance(masks, str):

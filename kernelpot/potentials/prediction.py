@@ -1,4 +1,4 @@
-"""What a model says about structures, with the standard deviation of every number."""
+"""What a model says about structures, with the standard deviation of every number; and how labels differ from it."""
 
 from __future__ import annotations
 
@@ -9,51 +9,70 @@ from typing import Any, Protocol
 import numpy as np
 from jaxtyping import Float, Int
 
+from kernelpot.data.labels import Labels
 from kernelpot.data.noise import KINDS
 from kernelpot.errors import NotFittedError, ParameterError
-from kernelpot.potentials.shape import NORMAL, Shape
+from kernelpot.potentials.baselines import Contribution
+from kernelpot.potentials.calibration import NORMAL, Residuals, Shape
+
+
+@dataclass(frozen=True, eq=False)
+class Mean:
+    """Mean predictions for a batch, flat."""
+
+    energy: Float[np.ndarray, " structures"]  # Total energies, eV
+    local_energy: Float[np.ndarray, " atoms"]  # Energy of every atom, its species' constant included, eV
+    forces: Float[np.ndarray, "atoms 3"]  # eV/Å
+    stress: Float[np.ndarray, "structures 6"]  # eV/Å³, ASE's sign and Voigt order; NaN without a cell
+
+    def plus(self, part: Contribution) -> Mean:
+        """Add what a baseline says."""
+        return Mean(
+            self.energy + part.energy,
+            self.local_energy + part.local_energy,
+            self.forces + part.forces,
+            self.stress + part.stress,
+        )
 
 
 @dataclass(frozen=True, eq=False)
 class Spread:
-    """Standard deviations of predicted quantities.
+    """Standard deviations of predicted quantities."""
 
-    Attributes
-    ----------
-    energy_std
-        Of the total energy, eV.
-    forces_std
-        Of every force component, eV/Å, one array per structure.
-    stress_std
-        eV/Å³, ASE's Voigt order; NaN without a cell.
-    local_energy_std
-        Of every atom's energy, eV, one array per structure.
-    """
+    energy_std: Float[np.ndarray, " structures"]  # Of the total energy, eV
+    forces_std: list[Float[np.ndarray, "atoms 3"]]  # Of every force component, eV/Å, one array per structure
+    stress_std: Float[np.ndarray, "structures 6"]  # eV/Å³, ASE's Voigt order; NaN without a cell
+    local_energy_std: list[Float[np.ndarray, " atoms"]]  # Of every atom's energy, eV, one array per structure
 
-    energy_std: Float[np.ndarray, " structures"]
-    forces_std: list[Float[np.ndarray, "atoms 3"]]
-    stress_std: Float[np.ndarray, "structures 6"]
-    local_energy_std: list[Float[np.ndarray, " atoms"]]
+    def take(self, chosen: Sequence[int]) -> Spread:
+        """Return those of some structures, in the given order."""
+        return Spread(
+            self.energy_std[chosen],
+            [self.forces_std[k] for k in chosen],
+            self.stress_std[chosen],
+            [self.local_energy_std[k] for k in chosen],
+        )
+
+    @staticmethod
+    def joined(parts: Sequence[Spread]) -> Spread:
+        """Put those of consecutive batches together."""
+        return Spread(
+            np.concatenate([part.energy_std for part in parts]),
+            [forces for part in parts for forces in part.forces_std],
+            np.concatenate([part.stress_std for part in parts]),
+            [local for part in parts for local in part.local_energy_std],
+        )
 
 
 @dataclass(frozen=True, eq=False)
 class Around:
-    """What the errors of a structure's labels depend on besides their own standard deviations of the posterior.
+    """What the errors of a structure's labels depend on besides their own standard deviations of the posterior."""
 
-    Attributes
-    ----------
-    scarcity
-        Root mean square of the bare posterior's standard deviations of the local energies around every atom, eV: large
-        where training environments are scarce.
-    strangeness
-        The bare posterior's standard deviation of the total energy over √N, eV.
-    element
-        Atomic numbers.
-    """
-
+    # Root mean square of the bare posterior's standard deviations of the local energies around every atom,
+    # eV: large where training environments are scarce
     scarcity: Float[np.ndarray, " atoms"]
-    strangeness: float
-    element: Int[np.ndarray, " atoms"]
+    strangeness: float  # The bare posterior's standard deviation of the total energy over √N, eV
+    element: Int[np.ndarray, " atoms"]  # Atomic numbers
 
     @property
     def mean_scarcity(self) -> float:
@@ -173,22 +192,13 @@ class Prediction:
     def take(self, indices: Sequence[int] | Int[np.ndarray, " chosen"]) -> Prediction:
         """Return the predictions of some structures, in the given order."""
         chosen = [int(k) for k in indices]
-
-        def spread(of: Spread | None) -> Spread | None:
-            if of is None:
-                return None
-            return Spread(
-                of.energy_std[chosen], [of.forces_std[k] for k in chosen], of.stress_std[chosen],
-                [of.local_energy_std[k] for k in chosen],
-            )  # fmt: skip
-
         return Prediction(
             self.energy[chosen],
             [self.forces[k] for k in chosen],
             self.stress[chosen],
             [self.local_energy[k] for k in chosen],
-            spread(self.latent),
-            spread(self.label),
+            None if self.latent is None else self.latent.take(chosen),
+            None if self.label is None else self.label.take(chosen),
             None if self.around is None else [self.around[k] for k in chosen],
             self.shape,
             None if self.extrapolation is None else [self.extrapolation[k] for k in chosen],
@@ -204,3 +214,72 @@ class Predictor(Protocol):
 
     def predict(self, structures: Sequence[object], *, uncertainty: bool = True) -> Prediction:
         """Return a prediction for each structure."""
+
+
+def require_potential(model: object) -> None:
+    """Refuse a model of one property of a structure: an estimator of scikit-learn, such as `KernelRidge` or `GP`."""
+    if hasattr(model, "__sklearn_tags__"):
+        raise ParameterError(
+            f"`model` must be a potential, such as SparseGP or ForceRidge, got a {type(model).__name__}, which knows "
+            "one property and no forces; take its own `predict`, `std` and `score`."
+        )
+
+
+def join(parts: list[Prediction]) -> Prediction:
+    """Put the predictions for consecutive batches together."""
+
+    def spreads(name: str) -> Spread | None:
+        found = [getattr(p, name) for p in parts]
+        return None if found[0] is None else Spread.joined(found)
+
+    return Prediction(
+        np.concatenate([p.energy for p in parts]),
+        [f for p in parts for f in p.forces],
+        np.concatenate([p.stress for p in parts]),
+        [e for p in parts for e in p.local_energy],
+        spreads("latent"),
+        spreads("label"),
+        None if parts[0].around is None else [a for p in parts for a in p.around or []],
+        parts[0].shape,
+        [g for p in parts for g in p.extrapolation or ()] if parts[0].extrapolation is not None else None,
+    )
+
+
+def residuals_of(
+    prediction: Prediction, labels: Labels, witness: Int[np.ndarray, " structures"] | None = None
+) -> dict[str, Residuals]:
+    """Compare predictions with the labels that are there; structures with one `witness` are not independent."""
+    witness = np.arange(len(prediction)) if witness is None else witness
+    found = {kind: _of_kind(kind, prediction, labels, witness) for kind in KINDS if labels.present(kind).any()}
+    return {kind: residuals for kind, residuals in found.items() if len(residuals)}
+
+
+def _of_kind(kind: str, prediction: Prediction, labels: Labels, witness: Int[np.ndarray, " structures"]) -> Residuals:
+    members = np.flatnonzero(labels.present(kind)).tolist()
+
+    def flat(energy: np.ndarray, forces: Sequence[np.ndarray | None], stress: np.ndarray) -> list[np.ndarray]:
+        if kind == "energy":
+            return [np.array([energy[s] / labels.n_atoms[s]]) for s in members]
+        return [stress[s] if kind == "stress" else np.asarray(forces[s]).ravel() for s in members]
+
+    predicted = flat(prediction.energy, prediction.forces, prediction.stress)
+    labelled = flat(labels.energy, labels.forces, labels.stress)
+    error = np.concatenate([y - x for x, y in zip(predicted, labelled, strict=True)])
+    latent, std = (
+        np.full(len(error), np.nan) if s is None else np.concatenate(flat(s.energy_std, s.forces_std, s.stress_std))
+        for s in (prediction.latent, prediction.label)
+    )
+    scarcity = strangeness = element = None
+    around = [] if prediction.around is None else [prediction.around[s] for s in members]
+    if kind == "energy" and around:
+        scarcity = np.array([a.mean_scarcity for a in around])
+    elif kind == "forces" and around:
+        scarcity = np.concatenate([np.repeat(a.scarcity, 3) for a in around])
+        strangeness = np.concatenate([np.full(3 * len(a.element), a.strangeness) for a in around])
+        element = np.concatenate([np.repeat(a.element, 3) for a in around])
+    owner = np.repeat(witness[members], [len(v) for v in labelled])
+    rows = np.ones(len(error), dtype=np.int64)
+    every = Residuals(
+        error, latent**2, owner, rows, noisy=False, std=std, scarcity=scarcity, strangeness=strangeness, element=element
+    )
+    return every.take(np.isfinite(error))

@@ -2,58 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from jaxtyping import Float
 
 from kernelpot.data.batch import Batch
+from kernelpot.data.check import check_species
 from kernelpot.data.labels import resolve
-from kernelpot.data.noise import KINDS, Noise
+from kernelpot.data.noise import Noise
+from kernelpot.data.stream import structure_list
+from kernelpot.descriptors.pairs import TwoBody
 from kernelpot.descriptors.protocol import Descriptor
 from kernelpot.errors import NotFittedError, ParameterError
 from kernelpot.features.feature_map import FeatureMap
-from kernelpot.features.inducing import chunks
 from kernelpot.features.placing import on_device
 from kernelpot.kernels import DotProduct, Gaussian, Linear
 from kernelpot.linalg.devices import check_device
 from kernelpot.linalg.workers import number_of
-from kernelpot.potentials.archive import write_model
-from kernelpot.potentials.arguments import check_species, fold_numbers, structure_list
+from kernelpot.potentials import fitting, joint, planning, resampling
+from kernelpot.potentials.baselines import Baseline
 from kernelpot.potentials.baselines.given import as_baseline, less_baseline
-from kernelpot.potentials.baselines.protocol import Baseline
-from kernelpot.potentials.calibrating import Calibrating
-from kernelpot.potentials.distributed import Workers
-from kernelpot.potentials.fitted import Fitted, Mean, join
-from kernelpot.potentials.fitting import fit_state, require_labels
-from kernelpot.potentials.left_out import TrainingSet
-from kernelpot.potentials.placed import Placed
-from kernelpot.potentials.planning import Planner
-from kernelpot.potentials.prediction import Prediction
-from kernelpot.potentials.summary import summarise
-from kernelpot.potentials.terms import Term, build, check_n_inducing, leading, terms_of
-from kernelpot.potentials.updating import Updates
-from kernelpot.progress import track
-from kernelpot.run import ordered
+from kernelpot.potentials.files import write_model
+from kernelpot.potentials.fitted import Fitted, accepted, changed
+from kernelpot.potentials.prediction import Mean, Prediction
+from kernelpot.potentials.terms import Term, build, leading, terms_of
+from kernelpot.potentials.training import TrainingSet, Workers
+from kernelpot.rules import MOST_SEED, whole
 
 if TYPE_CHECKING:
     from ase import Atoms
 
-N_FOLDS = 8
-ATOMS_PER_PREDICTION = 256
 SEARCHES = ("cv", "evidence", "tempered")
 INDUCING = ("fps", "cur", "random")
 
 
-class SparseGP(Planner, Placed, Updates, Calibrating):
-    """Sparse Gaussian process potential.
+class SparseGP:
+    """Sparse Gaussian process potential: energies, forces and stresses of structures, as sums over atoms.
 
     Local energies are Gaussian-process functions of the unit environment vectors, seen through M inducing environments
     (Snelson and Ghahramani (2005); Bartók et al. (2010)); energies, forces and stresses are rows of one Bayesian linear
-    model over whitened features. Residual variance outside the inducing environments is added to predictions.
+    model over whitened features. Residual variance outside the inducing environments is added to predictions. It is not
+    the sparse form of `GP`, which learns one property of structures, or of rows of features, and knows no forces.
 
     Parameters
     ----------
@@ -105,20 +99,17 @@ class SparseGP(Planner, Placed, Updates, Calibrating):
         precision: str = "float64",
         baseline: Baseline | None = None,
     ) -> None:
-        check_n_inducing(n_inducing)
+        self.n_inducing = whole(n_inducing, "n_inducing", least=1, usual="500 to 2000 is usual")
+        self.seed = whole(seed, "seed", most=MOST_SEED)
         check_device(device, precision)
         if not isinstance(noise, Noise | None) and noise not in SEARCHES:
             raise ParameterError(f'`noise` must be a Noise, "cv", "evidence" or "tempered", got {noise!r}.')
-        if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed < 2**32:
-            raise ParameterError(f"`seed` must be a whole number of 32 bits, 0 or more, got {seed!r}.")
         if inducing not in INDUCING:
             raise ParameterError(f"`inducing` must be one of {', '.join(INDUCING)}, got {inducing!r}.")
         if not isinstance(tolerance, float | np.floating) or not 0.0 < tolerance < 1.0:
             raise ParameterError(f"`tolerance` must lie between 0 and 1, got {tolerance!r}; 1e-10 is usual.")
         self.terms = terms_of(descriptor, kernel)
-        self.n_inducing = int(n_inducing)
         self.noise: Noise | str = Noise() if noise is None else noise
-        self.seed = int(seed)
         self.inducing = inducing
         self.tolerance = float(tolerance)
         self.device, self.precision = device, precision
@@ -129,19 +120,17 @@ class SparseGP(Planner, Placed, Updates, Calibrating):
 
     def __repr__(self) -> str:
         """Return the call that makes an equal model, and what it was prepared with or fitted on, if it was."""
+        parts = (self.descriptor, self.terms[0].kernel)
+        one = ", ".join(repr(part) for part in parts if part is not None)
+        what = one if len(self.terms) == 1 else repr(list(self.terms))
         done = [name for name, part in (("prepared", self.features_), ("fitted", self.fitted_)) if part is not None]
         state = f", {' and '.join(done)} with {self.n_inducing_} inducing environments" if done else ""
         where = "" if self.device is None else f", device={self.device!r}, precision={self.precision!r}"
         state = state if self.baseline is None else f", baseline={self.baseline!r}{state}"
         return (
-            f"SparseGP({self._described()}, n_inducing={self.n_inducing}, noise={self.noise!r}, "
+            f"SparseGP({what}, n_inducing={self.n_inducing}, noise={self.noise!r}, "
             f"seed={self.seed}, inducing={self.inducing!r}, tolerance={self.tolerance}{where}{state})"
         )
-
-    def _described(self) -> str:
-        if len(self.terms) > 1:
-            return repr(list(self.terms))
-        return ", ".join(repr(part) for part in (self.descriptor, self.terms[0].kernel) if part is not None)
 
     @property
     def descriptor(self) -> Descriptor:
@@ -158,18 +147,7 @@ class SparseGP(Planner, Placed, Updates, Calibrating):
         """Distance up to which a batch needs neighbour pairs, Å: the largest reach of terms and fitted baseline."""
         return max(term.descriptor.cutoff for term in self.terms) if self.fitted_ is None else self.fitted_.reach
 
-    # ---- making models
-
-    def _clone(self) -> SparseGP:
-        return SparseGP(
-            self.terms, n_inducing=self.n_inducing, noise=self.noise, seed=self.seed,
-            inducing=self.inducing, tolerance=self.tolerance, baseline=self.baseline,
-            device=self.device, precision=self.precision,
-        )  # fmt: skip
-
-    def prepare(
-        self, structures: Sequence[Atoms], *, environments: Sequence[tuple[int, int]] | None = None
-    ) -> SparseGP:
+    def prepare(self, structures: Sequence[Atoms], *, environments: Sequence[tuple[int, int]] | None = None) -> Self:
         """Return a new model whose inducing environments are chosen from these structures; labels are not looked at.
 
         Parameters
@@ -187,20 +165,11 @@ class SparseGP(Planner, Placed, Updates, Calibrating):
         ParameterError
             There is no structure, `n_inducing` is smaller than the number of species, or a place does not exist.
         """
-        model = self._clone()
-        model.features_ = self._choose_features(structures, environments)
-        return model
-
-    def _choose_features(
-        self, structures: Sequence[Atoms], environments: Sequence[tuple[int, int]] | None = None
-    ) -> FeatureMap:
         features = build(
             self.terms, structure_list(structures), n_inducing=self.n_inducing, environments=environments,
             method=self.inducing, seed=self.seed, tolerance=self.tolerance,
         )  # fmt: skip
-        return on_device(features, self.device, self.precision)
-
-    # ---- fitting
+        return changed(self, features_=on_device(features, self.device, self.precision))
 
     def fit(
         self,
@@ -210,14 +179,14 @@ class SparseGP(Planner, Placed, Updates, Calibrating):
         folds: Sequence[int] | Sequence[str] | None = None,
         workers: int = 0,
         scheduler: str | None = None,
-    ) -> SparseGP:
+    ) -> Self:
         """Fit the labels of structures; every fit starts from the prior.
 
         Parameters
         ----------
         structures
             With labels: whatever energies, forces and stresses are there and have a noise are used. A
-            `kernelpot.stream` stays on disk.
+            `kernelpot.pools.stream` stays on disk.
         keys
             Names of labels, as in `kernelpot.read`.
         folds
@@ -245,28 +214,44 @@ class SparseGP(Planner, Placed, Updates, Calibrating):
         """
         structures = structure_list(structures)
         labels = resolve(structures, keys)
-        kinds = require_labels(labels, self.noise)
-        fold = None if folds is None else fold_numbers(folds, len(structures))
+        kinds = fitting.require_labels(labels, self.noise)
+        fold = None if folds is None else fitting.fold_numbers(folds, len(structures))
         if self.features_ is not None:
             check_species(structures, self.features_.species)
         known, labels = labels, less_baseline(self.baseline, structures, labels, kinds)
-        features = self.features_ or self._choose_features(structures)
-        state = fit_state(
-            features,
-            structures,
-            labels,
-            self.noise,
-            kinds=kinds,
-            amplitude=self.terms[0].amplitude,
-            seed=self.seed,
-            given_folds=fold,
+        features = self.features_ or self.prepare(structures).plan()[0]
+        state = fitting.fit_state(
+            features, structures, labels, self.noise,
+            kinds=kinds, amplitude=self.terms[0].amplitude, seed=self.seed, given_folds=fold,
             workers=None if not number_of(workers, scheduler) and scheduler is None else Workers(workers, scheduler),
-        )
+        )  # fmt: skip
         self.training_ = TrainingSet(structures, known)
-        self.fitted_ = replace(state, reference=self.baseline)
+        self.fitted_ = replace(state, baseline=self.baseline)
         return self
 
+    condition = fitting.condition
+    remove = fitting.remove
+    add_inducing = fitting.add_inducing
+    to = fitting.to
+    calibrate = resampling.calibrate
+    left_out = resampling.left_out
+
     # ---- using
+
+    @property
+    def state(self) -> Fitted:
+        """The fitted state: frozen, and all that predictions need.
+
+        Raises
+        ------
+        NotFittedError
+            The model was never fitted.
+        """
+        if self.fitted_ is None:
+            raise NotFittedError(
+                "this model was never fitted; call fit(structures) first, or kernelpot.load a fitted one."
+            )
+        return self.fitted_
 
     def predict(self, structures: Sequence[Atoms], *, uncertainty: bool = True) -> Prediction:
         """Predict energies, forces and stresses, with their standard deviations.
@@ -285,32 +270,64 @@ class SparseGP(Planner, Placed, Updates, Calibrating):
         SpeciesError
             A structure holds an element that the model has never seen.
         """
-        state = self._state()
-        structures = structure_list(structures)
-        check_species(structures, state.features.species)
-
-        def part(piece: tuple[int, int]) -> Prediction:
-            batch = Batch.from_structures(structures[slice(*piece)], state.reach, start=piece[0])
-            return state.predict(batch, uncertainty=uncertainty)
-
-        if uncertainty:
-            state.uncertainty.prepare()
-            if state.seen is not None:
-                state.extrapolation.prepare()
-        pieces = list(chunks(structures, ATOMS_PER_PREDICTION))
-        return join(list(ordered(part, track(pieces, "predict"))))
+        state, structures = accepted(self, structures)
+        return state.predict(structures, uncertainty=uncertainty)
 
     def mean(self, batch: Batch) -> Mean:
         """Return the mean predictions for a batch: the fast path for molecular dynamics."""
-        return self._state().mean(batch)
+        return self.state.mean(batch)
 
     def local_energy_std(self, batch: Batch) -> Float[np.ndarray, " atoms"]:
         """Return the calibrated standard deviation of every atom's energy, eV: the one that is cheap."""
-        return self._state().local_energy_std(batch)
+        return self.state.local_energy_std(batch)
+
+    def extrapolation(self, batch: Batch) -> Float[np.ndarray, " atoms"]:
+        """Return every atom's extrapolation grade: 1 is the edge of what training saw. Costs what a local std does.
+
+        See `kernelpot.potentials.extrapolation.Seen` for its meaning.
+
+        Raises
+        ------
+        NotFittedError
+            The model was never fitted, or comes from a file without a record of what it saw.
+        """
+        state = self.state
+        return state.extrapolation.grade(state.features.describe(batch))
+
+    energy_covariance = joint.energy_covariance
+    energy_difference = joint.energy_difference
+    force_covariance = joint.force_covariance
+    stress_covariance = joint.stress_covariance
+    sample = joint.sample
+
+    # ---- planning labels
+
+    information = planning.information
+    linear_rows = planning.linear_rows
+    baseline_share = planning.baseline_share
+    weights_of = planning.weights_of
+
+    def plan(self) -> tuple[FeatureMap, Noise, float]:
+        """Return what design works with: features, noise and amplitude; fitted ones, else those given, else defaults.
+
+        Raises
+        ------
+        NotFittedError
+            The inducing environments are not fixed yet: call `prepare(pool)` first.
+        """
+        if self.fitted_ is not None:
+            return self.fitted_.features, self.fitted_.noise, self.fitted_.amplitude
+        if self.features_ is None:
+            raise NotFittedError(
+                "the inducing environments are not fixed yet; call prepare(pool), which returns a model that has them."
+            )
+        return self.features_, self.noise if isinstance(self.noise, Noise) else Noise(), self.terms[0].amplitude
+
+    # ---- files
 
     def settings(self) -> dict[str, Any]:
         """Return the settings as JSON values."""
-        noise = self.noise if isinstance(self.noise, str) else {kind: getattr(self.noise, kind) for kind in KINDS}
+        noise = self.noise if isinstance(self.noise, str) else self.noise.settings()
         return {
             "terms": [term.settings() for term in self.terms],
             "n_inducing": self.n_inducing,
@@ -332,14 +349,14 @@ class SparseGP(Planner, Placed, Updates, Calibrating):
         ModelFileError
             The file cannot be written; a file that was there stays as it was.
         """
-        write_model(path, self.settings(), self._state())
+        write_model(path, self.settings(), self.state)
 
     # ---- what the fit found
 
     @property
     def species_(self) -> tuple[int, ...]:
         """Atomic numbers that the model knows."""
-        features = self._known_features
+        features = self.features_ if self.fitted_ is None else self.fitted_.features
         if features is None:
             raise NotFittedError("this model has not seen structures yet; call prepare or fit.")
         return features.species
@@ -347,41 +364,94 @@ class SparseGP(Planner, Placed, Updates, Calibrating):
     @property
     def n_inducing_(self) -> int:
         """Inducing environments that are there; at most `n_inducing`."""
-        features = self._known_features
+        features = self.features_ if self.fitted_ is None else self.fitted_.features
         return 0 if features is None else features.n_inducing
 
     @property
     def noise_(self) -> Noise:
         """Noise that the labels were weighted with."""
-        return self._state().noise
+        return self.state.noise
 
     @property
     def amplitude_(self) -> float:
         """Prior standard deviation of a local energy, eV."""
-        return self._state().amplitude
+        return self.state.amplitude
 
     @property
     def amplitudes_(self) -> tuple[float, ...]:
         """Prior standard deviation of each term, eV: of a local energy, or of a pair energy for `TwoBody`."""
-        state = self._state()
+        state = self.state
         return tuple(state.amplitude * scale for scale in state.features.scales)
 
     @property
+    def e0_(self) -> dict[str, float]:
+        """Energy constant of each species, by chemical symbol, eV; the energies of a `baseline` come on top."""
+        from ase.data import chemical_symbols
+
+        state = self.state
+        return {chemical_symbols[z]: float(e0) for z, e0 in zip(state.features.species, state.e0, strict=True)}
+
+    @property
     def baseline_(self) -> dict[int, float]:
-        """Energy constant of each species (by atomic number), eV; not the potential `baseline`, which comes on top."""
-        state = self._state()
+        """The old name of `e0_`, by atomic number."""
+        warnings.warn(
+            "`baseline_` is now called `e0_`, and keyed by chemical symbol; the old name goes with the next release.",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        state = self.state
         return dict(zip(state.features.species, state.e0.tolist(), strict=True))
 
     @property
     def calibration_(self) -> dict[str, float]:
         """Factor between the posterior and the observed spread of left-out labels, for each kind."""
-        return dict(self._state().calibration.factor)
+        return dict(self.state.calibration.factor)
 
     @property
     def cross_validation_(self) -> dict[str, float]:
         """RMSE of left-out folds: eV/atom, eV/Å, eV/Å³."""
-        return dict(self._state().cross_validation)
+        return dict(self.state.cross_validation)
 
     def summary(self) -> str:
         """Describe the fitted model for people, one fact a line."""
-        return summarise(self._state())
+        return self.state.summary()
+
+
+class LinearModel(SparseGP):
+    """Bayesian linear regression of energies, forces and stresses on descriptor vectors.
+
+    The local energy is w·x with w ~ N(0, I) times the amplitude: on power spectra a three-body model (Bartók et al.
+    (2013)), on pair functions a two-body one. Everything else is as in `SparseGP`: noises by cross-validation,
+    uncertainty, design, conditioning, files (`kernelpot.load` returns a `SparseGP` with the same terms).
+
+    Parameters
+    ----------
+    descriptor
+        Such as `SOAP` or `TwoBody`, or a list of them, whose energies add up.
+    amplitude
+        Prior standard deviation of a typical local energy, eV.
+    normalise
+        Take unit vectors.
+    noise, seed, baseline
+        As in `SparseGP`.
+
+    Raises
+    ------
+    ParameterError
+        A parameter breaks its rule.
+    """
+
+    def __init__(
+        self,
+        descriptor: Descriptor | Sequence[Descriptor],
+        *,
+        amplitude: float = 1.0,
+        normalise: bool = False,
+        noise: Noise | str | None = None,
+        seed: int = 0,
+        baseline: Baseline | None = None,
+    ) -> None:
+        kernel = Linear(amplitude, normalise)
+        given = list(descriptor) if isinstance(descriptor, Iterable) else [descriptor]
+        terms = [Term(one) if isinstance(one, TwoBody) else Term(one, kernel) for one in given]
+        super().__init__(terms, n_inducing=1, noise=noise, seed=seed, baseline=baseline)

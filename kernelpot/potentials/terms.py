@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
-
-from kernelpot.descriptors.named import descriptor_of
 from kernelpot.descriptors.pairs import TwoBody
 from kernelpot.descriptors.protocol import Descriptor
 from kernelpot.errors import ParameterError
@@ -18,14 +15,15 @@ from kernelpot.features.kernel_map import KernelMap
 from kernelpot.features.linear_map import LinearMap
 from kernelpot.features.sum_map import SumMap
 from kernelpot.features.two_body_map import TwoBodyMap
-from kernelpot.kernels import NAMED, DotProduct, Gaussian, Linear
+from kernelpot.kernels import DotProduct, Gaussian, Linear
+from kernelpot.record import Named, Record, Whole
 
 if TYPE_CHECKING:
     from ase import Atoms
 
 
 @dataclass(frozen=True)
-class Term:
+class Term(Record):
     """One term of a local energy: a descriptor with a kernel, and its share of the inducing environments.
 
     Parameters
@@ -45,11 +43,12 @@ class Term:
         A `TwoBody` was given a kernel or inducing environments, or a parameter breaks its rule.
     """
 
-    descriptor: Descriptor
-    kernel: DotProduct | Gaussian | Linear | None = None
-    n_inducing: int | None = None
+    descriptor: Annotated[Descriptor, Named("descriptor")]
+    kernel: Annotated[DotProduct | Gaussian | Linear | None, Named("kernel")] = None
+    n_inducing: Annotated[int | None, Whole(1)] = None
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        """Refuse a kernel or inducing environments that the descriptor has no use for."""
         if not hasattr(self.descriptor, "environments"):
             raise ParameterError(f"a term needs a descriptor such as SOAP() or TwoBody(), got {self.descriptor!r}.")
         if not isinstance(self.kernel, DotProduct | Gaussian | Linear | None):
@@ -65,8 +64,6 @@ class Term:
             raise ParameterError("a Linear term takes no inducing environments; leave `n_inducing` out.")
         elif self.kernel is None:
             object.__setattr__(self, "kernel", DotProduct(2))
-        if self.n_inducing is not None:
-            check_n_inducing(self.n_inducing)
 
     @property
     def amplitude(self) -> float:
@@ -106,24 +103,6 @@ class Term:
         else:
             z = choose_inducing(descriptor, structures, n_inducing, method=method, seed=seed)
         return KernelMap.from_inducing(descriptor, self._kernel, z, tolerance)
-
-    def settings(self) -> dict[str, Any]:
-        """Return the settings as JSON values."""
-        return {
-            "descriptor": self.descriptor.settings(),
-            "kernel": None if self.kernel is None else self.kernel.settings(),
-            "n_inducing": None if self.n_inducing is None else int(self.n_inducing),
-        }
-
-    @classmethod
-    def from_settings(cls, settings: dict[str, Any]) -> Term:
-        """Make the term that `settings` describes."""
-        kernel, n = settings["kernel"], settings["n_inducing"]
-        return cls(
-            descriptor_of(settings["descriptor"]),
-            None if kernel is None else NAMED[kernel["name"]].from_settings(kernel),
-            None if n is None else int(n),
-        )
 
 
 def terms_of(descriptor: Any, kernel: DotProduct | Gaussian | Linear | None) -> tuple[Term, ...]:
@@ -176,7 +155,7 @@ def build(
             f"`n_inducing` must leave at least one inducing environment for each of {len(sharing)} terms, "
             f"got {n_inducing} in all; 500 to 2000 is usual."
         )
-    share = dict(zip(map(id, sharing), _shares(rest, len(sharing)), strict=True))
+    share = {id(term): rest // len(sharing) + (k < rest % len(sharing)) for k, term in enumerate(sharing)}
     maps = [
         term.features(
             structures, n_inducing=term.n_inducing or share.get(id(term), 0), environments=environments,
@@ -187,19 +166,3 @@ def build(
     if len(maps) == 1:
         return maps[0]
     return SumMap(tuple(maps), tuple(term.amplitude / terms[0].amplitude for term in terms))
-
-
-def _shares(total: int, n: int) -> list[int]:
-    return [total // n + (k < total % n) for k in range(n)]
-
-
-def check_n_inducing(n_inducing: Any) -> None:
-    """Refuse a number of inducing environments that is none.
-
-    Raises
-    ------
-    ParameterError
-        It is not a positive whole number.
-    """
-    if isinstance(n_inducing, bool) or not isinstance(n_inducing, int | np.integer) or n_inducing < 1:
-        raise ParameterError(f"`n_inducing` must be a positive whole number, got {n_inducing!r}; 500 to 2000 is usual.")

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from kernelpot.data.batch import Batch, cell_volumes
+from kernelpot.data.check import place
 from kernelpot.data.labels import Labels
+from kernelpot.data.noise import Noise
 from kernelpot.data.stream import sizes_of, taken
+from kernelpot.errors import ParameterError
 from kernelpot.features.feature_map import E0_PRIOR, FeatureMap, counts
-from kernelpot.features.inducing import runs_of
-from kernelpot.features.placing import device_of
-from kernelpot.linalg.factor import RowSink
+from kernelpot.features.inducing import chunks, runs_of
+from kernelpot.features.placing import device_of, on_device
+from kernelpot.linalg.factor import RowSink, triangle
+from kernelpot.linalg.workers import spread
 from kernelpot.progress import track
 from kernelpot.run import ordered
 
@@ -24,28 +29,76 @@ if TYPE_CHECKING:
 
 ATOMS_PER_BATCH = 512
 
+ATOMS_PER_TASK = 4096
+"""Atoms whose rows a worker turns into one triangle for each kind."""
+
+Rows = Float[np.ndarray, "rows columns"]
+"""[B | y], or in raw columns [K | counts | y]."""
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingSet:
+    """What a model was fitted to, with the labels as they were read then, in one order."""
+
+    structures: Sequence[Atoms]
+    labels: Labels
+
+    def __len__(self) -> int:
+        return len(self.structures)
+
+    def require(self, n_labels: Mapping[str, int], kinds: Sequence[str]) -> None:
+        """Refuse to stand for the training set of a model with so many labels of these kinds, if it is another."""
+        count = {
+            "energy": int(self.labels.present("energy").sum()),
+            "forces": sum(f.size for f in self.labels.forces if f is not None),
+            "stress": int(np.isfinite(self.labels.stress).sum()),
+        }
+        expected = {kind: n for kind, n in n_labels.items() if n}
+        found = {kind: n for kind, n in count.items() if kind in kinds and n}
+        if expected != found:
+            raise ParameterError(
+                f"`training` must be the structures that the model was fitted to, whose labels are {expected}; found "
+                f"{found}. Structures that it has not seen go into `held_out`."
+            )
+
+    def refuse_members(self, held_out: Sequence[Atoms]) -> None:
+        """Refuse held-out structures that are the very objects of this set."""
+        known = set(map(id, self.structures))
+        seen = [k for k, atoms in enumerate(held_out) if id(atoms) in known]
+        if seen:
+            raise ParameterError(
+                f"`held_out` must be structures that the model has not seen, but structure {seen[0]} (from 0) is one "
+                f"that it was fitted to ({len(seen)} in all); call calibrate() to leave training structures out by "
+                "folds."
+            )
+
+    def refuse_strangers(self, structures: Sequence[Atoms]) -> None:
+        """Refuse structures that equal none of this set."""
+
+        def mark(atoms: Atoms) -> tuple[bytes, bytes, bytes]:
+            return atoms.numbers.tobytes(), atoms.positions.tobytes(), np.asarray(atoms.cell.array).tobytes()
+
+        known = set(map(mark, self.structures))
+        for number, atoms in enumerate(structures):
+            if mark(atoms) not in known:
+                raise ParameterError(
+                    f"{place(atoms, number)} cannot be removed: it is none of the structures that the model was fitted "
+                    "to."
+                )
+
 
 @dataclass(frozen=True, eq=False)
 class FoldFactors:
     """Factors of [B | y] in whitened features at amplitude 1, energies per atom, nothing divided by noise.
 
-    A factor is triangular, or the rows themselves where they are few: then each row is still one label.
-
     The columns are d whitened features, one E0 column per species (times its prior standard deviation), then the
     labels.
-
-    Attributes
-    ----------
-    factors
-        For each kind, one factor per fold; a fold without such labels has none of its rows.
-    n_rows
-        For each kind, labels behind each fold's factor.
-    widths
-        Whitened features of each term; their sum d is the number of columns that an amplitude scales.
     """
 
-    factors: dict[str, list[Float[np.ndarray, "rank columns"]]]
-    n_rows: dict[str, Int[np.ndarray, " folds"]]
+    # For each kind, one per fold: triangular, or the rows themselves where they are few, each then one label
+    factors: dict[str, list[Rows]]
+    n_rows: dict[str, Int[np.ndarray, " folds"]]  # For each kind, labels behind each fold's factor
+    # Whitened features of each term; their sum d is the number of columns that an amplitude scales
     widths: tuple[int, ...]
 
     @property
@@ -62,6 +115,22 @@ class FoldFactors:
     def n_folds(self) -> int:
         """Number of folds."""
         return len(next(iter(self.n_rows.values())))
+
+    @classmethod
+    def of(
+        cls, features: FeatureMap, kinds: Sequence[str], folds: Iterable[Mapping[str, tuple[Rows, int]]]
+    ) -> FoldFactors:
+        """Whiten the triangles of [K | y], with their numbers of labels, fold by fold.
+
+        [K | y] = QR makes [K W | y] = Q (R W): whitening the triangle whitens all rows at once.
+        """
+        factors: dict[str, list[Rows]] = {kind: [] for kind in kinds}
+        n_rows: dict[str, list[int]] = {kind: [] for kind in kinds}
+        for fold in folds:
+            for kind, (block, n) in fold.items():
+                factors[kind].append(whiten_columns(features, block))
+                n_rows[kind].append(n)
+        return cls(factors, {kind: np.array(n) for kind, n in n_rows.items()}, features.widths)
 
     def rescaled(self, scales: Sequence[float]) -> FoldFactors:
         """Return the factors of terms with these prior standard deviations, in units of the amplitude."""
@@ -82,9 +151,7 @@ def scale_columns(widths: Sequence[int], scales: Sequence[float], n_columns: int
     return np.concatenate([*parts, np.ones(n_columns - sum(widths))])
 
 
-def scale_rows(
-    rows: Float[np.ndarray, "rows columns"], n_weights: int, sigma: float, amplitude: float
-) -> Float[np.ndarray, "rows columns"]:
+def scale_rows(rows: Rows, n_weights: int, sigma: float, amplitude: float) -> Rows:
     """Take rows [B | y] at amplitude 1 to an amplitude, which scales the first `n_weights` columns, and a noise."""
     scaled = rows / sigma
     scaled[:, :n_weights] *= amplitude
@@ -117,33 +184,31 @@ def fold_factors(
     fold: Int[np.ndarray, " structures"],
     *,
     kinds: Sequence[str],
-    baseline: Float[np.ndarray, " species"],
+    e0: Float[np.ndarray, " species"],
 ) -> FoldFactors:
     """Stream the structures fold by fold and keep only triangles.
 
     Memory: folds · kinds · M² for the triangles, 4 M² for the buffers of one fold, one batch of rows. Work: dominated
-    by the derivative rows (`make_rows`), then 2 M² per row for Householder QR.
+    by the derivative rows, then 2 M² per row for Householder QR.
     """
-    factors: dict[str, list[np.ndarray]] = {kind: [] for kind in kinds}
-    n_rows: dict[str, list[int]] = {kind: [] for kind in kinds}
     columns = features.n_columns + len(features.species) + 1
     work = pieces_of_folds(structures, fold, ATOMS_PER_BATCH)
 
-    def rows_of(piece: tuple[int, list[int]]) -> dict[str, Float[np.ndarray, "rows m_plus"]]:
+    def rows_of(piece: tuple[int, list[int]]) -> dict[str, Rows]:
         members = piece[1]
-        return labelled_rows(features, taken(structures, members), labels.take(members), kinds=kinds, baseline=baseline)
+        return labelled_rows(features, taken(structures, members), labels.take(members), kinds=kinds, e0=e0)
 
-    sinks: dict[str, RowSink] = {}
-    current = -1
-    for (f, _), blocks in zip(track(work, "rows"), ordered(rows_of, work), strict=True):
-        if f != current:
-            _close(features, sinks, factors, n_rows)
-            sinks = {kind: RowSink(columns, _height(kind, columns), device_of(features)) for kind in kinds}
-            current = f
-        for kind, block in blocks.items():
-            sinks[kind].append(block)
-    _close(features, sinks, factors, n_rows)
-    return FoldFactors(factors, {kind: np.array(n) for kind, n in n_rows.items()}, features.widths)
+    def triangles() -> Iterator[dict[str, tuple[Rows, int]]]:
+        done = zip(track(work, "rows"), ordered(rows_of, work), strict=True)
+        for _, pieces in groupby(done, key=lambda piece: piece[0][0]):
+            heights = {kind: 2 * columns if kind == "forces" else columns for kind in kinds}
+            sinks = {kind: RowSink(columns, heights[kind], device_of(features)) for kind in kinds}
+            for _, blocks in pieces:
+                for kind, block in blocks.items():
+                    sinks[kind].append(block)
+            yield {kind: (sink.compact(), sink.n_rows) for kind, sink in sinks.items()}
+
+    return FoldFactors.of(features, kinds, triangles())
 
 
 def pieces_of_folds(
@@ -155,23 +220,7 @@ def pieces_of_folds(
     return [(f, mine[a:b].tolist()) for f, mine in members for a, b in runs_of(sizes[mine], n_atoms)]
 
 
-def _height(kind: str, columns: int) -> int:
-    return 2 * columns if kind == "forces" else columns
-
-
-def _close(
-    features: FeatureMap,
-    sinks: dict[str, RowSink],
-    factors: dict[str, list[np.ndarray]],
-    n_rows: dict[str, list[int]],
-) -> None:
-    # [K | y] = QR makes [K W | y] = Q (R W): whitening the triangle whitens all rows at once.
-    for kind, sink in sinks.items():
-        factors[kind].append(whiten_columns(features, sink.compact()))
-        n_rows[kind].append(sink.n_rows)
-
-
-def whiten_columns(features: FeatureMap, rows: Float[np.ndarray, "rows m_plus"]) -> Float[np.ndarray, "rows d_plus"]:
+def whiten_columns(features: FeatureMap, rows: Rows) -> Rows:
     """Whiten the kernel columns of [K | counts | y] and scale its E0 columns to unit prior."""
     m = features.n_columns
     rest = rows[:, m:].copy()
@@ -185,33 +234,52 @@ def labelled_rows(
     labels: Labels,
     *,
     kinds: Sequence[str],
-    baseline: Float[np.ndarray, " species"],
-) -> dict[str, Float[np.ndarray, "rows m_plus"]]:
-    """Return [K | counts | y] of the labels that are there: energies per atom less the baseline, forces, stresses."""
+    e0: Float[np.ndarray, " species"],
+) -> dict[str, Rows]:
+    """Return [K | counts | y] of the labels that are there: energies per atom less E0, forces, stresses."""
     batch = Batch.from_structures(structures, features.cutoff)
     described = features.describe(batch)
     needed = [kind for kind in kinds if labels.present(kind).any()]
     rows = features.rows(described, needed)
     composition = counts(batch, features.species)
     n = batch.sizes.astype(float)
-    n_species = len(features.species)
+
+    def without_e0(rows: Rows, y: Float[np.ndarray, " rows"]) -> Rows:
+        return np.concatenate([rows, np.zeros((len(rows), len(features.species))), y[:, None]], axis=1)
+
     result = {}
     if "energy" in needed:
-        y = (labels.energy - composition @ baseline) / n
+        y = (labels.energy - composition @ e0) / n
         block = np.concatenate([rows.energy / n[:, None], composition / n[:, None], y[:, None]], axis=1)
         result["energy"] = block[labels.present("energy")]
     if "forces" in needed and rows.forces is not None:
         here = np.repeat(labels.present("forces"), 3 * batch.sizes)
         y = np.concatenate([f.ravel() for f in labels.forces if f is not None])
-        result["forces"] = _without_e0(rows.forces[here], y, n_species)
+        result["forces"] = without_e0(rows.forces[here], y)
     if "stress" in needed and rows.stress is not None:
         y = labels.stress.ravel()
         here = np.isfinite(y) & np.repeat(np.isfinite(batch.volumes), 6)
-        result["stress"] = _without_e0(rows.stress[here], y[here], n_species)
+        result["stress"] = without_e0(rows.stress[here], y[here])
     return result
 
 
-def owners(structures: Sequence[Atoms], labels: Labels, kind: str) -> Int[np.ndarray, " rows"]:
+def weighed_rows(
+    features: FeatureMap,
+    structures: Sequence[Atoms],
+    labels: Labels,
+    noise: Noise,
+    amplitude: float,
+    e0: Float[np.ndarray, " species"],
+) -> dict[str, Rows]:
+    """Return [B | y] of the labels that are there and have a noise: whitened, at an amplitude, divided by noise."""
+    rows = labelled_rows(features, structures, labels, kinds=noise.kinds, e0=e0)
+    return {
+        kind: scale_rows(whiten_columns(features, block), features.n_weights, noise.sigma(kind), amplitude)
+        for kind, block in rows.items()
+    }
+
+
+def row_owners(structures: Sequence[Atoms], labels: Labels, kind: str) -> Int[np.ndarray, " rows"]:
     """Return the structure, counted from 0, that each row of `labelled_rows` belongs to."""
     every = np.arange(len(structures))
     if kind == "energy":
@@ -224,7 +292,103 @@ def owners(structures: Sequence[Atoms], labels: Labels, kind: str) -> Int[np.nda
     return np.repeat(every, 6)[here]
 
 
-def _without_e0(
-    rows: Float[np.ndarray, "rows m"], y: Float[np.ndarray, " rows"], n_species: int
-) -> Float[np.ndarray, "rows m_plus"]:
-    return np.concatenate([rows, np.zeros((len(rows), n_species)), y[:, None]], axis=1)
+# ---- by several processes
+
+
+@dataclass(frozen=True, eq=False)
+class Workers:
+    """Processes that a fit is spread over: local ones of one thread each, or the address of a running Dask cluster."""
+
+    number: int = 0
+    scheduler: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class _Task:
+    """Structures of one fold, with all that their rows need."""
+
+    place: int
+    fold: int
+    features: FeatureMap
+    structures: list[Atoms]
+    labels: Labels
+    kinds: tuple[str, ...]
+    e0: Float[np.ndarray, " species"]
+
+    def triangles(self) -> list[_Triangle]:
+        """Turn the rows into one triangle for each kind."""
+        columns = self.features.n_columns + len(self.features.species) + 1
+        sinks = {kind: RowSink(columns) for kind in self.kinds}
+        for start, stop in chunks(self.structures, ATOMS_PER_BATCH):
+            part = self.labels.take(list(range(start, stop)))
+            rows = labelled_rows(self.features, self.structures[start:stop], part, kinds=self.kinds, e0=self.e0)
+            for kind, block in rows.items():
+                sinks[kind].append(block)
+        return [
+            _Triangle(self.place, self.fold, kind, sink.n_rows, sink.compact())
+            for kind, sink in sinks.items()
+            if sink.n_rows
+        ]
+
+
+@dataclass(frozen=True, eq=False)
+class _Triangle:
+    """Rows [K | counts | y] of some labels of one kind and fold, or their triangle where they are many."""
+
+    place: int
+    fold: int
+    kind: str
+    n_rows: int
+    block: Rows
+
+    @staticmethod
+    def merged(pair: tuple[_Triangle, _Triangle]) -> _Triangle:
+        """Put two together; rows stay rows while they are no more than the columns."""
+        one, two = pair
+        n_rows, block = one.n_rows + two.n_rows, np.concatenate([one.block, two.block])
+        if n_rows > block.shape[1]:
+            block = triangle(block)
+        return _Triangle(one.place, one.fold, one.kind, n_rows, block)
+
+
+def distributed_factors(
+    features: FeatureMap,
+    structures: Sequence[Atoms],
+    labels: Labels,
+    fold: Int[np.ndarray, " structures"],
+    *,
+    kinds: Sequence[str],
+    e0: Float[np.ndarray, " species"],
+    workers: Workers,
+) -> FoldFactors:
+    """Return what `fold_factors` does, to round-off: R of a QR with positive diagonal does not depend on the order.
+
+    A worker turns the rows of about 4,096 atoms into triangles; triangles of one kind and fold are merged in pairs, on
+    workers, until one is left: log2 of their number rounds (communication-avoiding QR: Demmel et al., SIAM J. Sci.
+    Comput. 34, A206 (2012)).
+    """
+    host = on_device(features, None)
+    pieces = pieces_of_folds(structures, fold, ATOMS_PER_TASK)
+    tasks = (
+        _Task(place, f, host, taken(structures, members), labels.take(members), tuple(kinds), e0)
+        for place, (f, members) in enumerate(pieces)
+    )
+    address = {"workers": workers.number, "scheduler": workers.scheduler}
+    done = spread(_Task.triangles, tasks, **address)  # type: ignore[arg-type]
+    parts = [part for some in track(done, "rows", total=len(pieces)) for part in some]
+    while pairs := _paired(parts):
+        merged = list(spread(_Triangle.merged, pairs, **address))  # type: ignore[arg-type]
+        busy = {id(part) for pair in pairs for part in pair}
+        parts = [part for part in parts if id(part) not in busy] + merged
+    table = {(part.kind, part.fold): (part.block, part.n_rows) for part in parts}
+    nothing = np.zeros((0, host.n_columns + len(host.species) + 1)), 0
+    folds = ({kind: table.get((kind, f), nothing) for kind in kinds} for f in range(int(fold.max()) + 1))
+    return FoldFactors.of(host, kinds, folds)
+
+
+def _paired(parts: Sequence[_Triangle]) -> list[tuple[_Triangle, _Triangle]]:
+    """Pair up the parts of each kind and fold, neighbours in the order of the structures."""
+    groups: dict[tuple[str, int], list[_Triangle]] = {}
+    for part in sorted(parts, key=lambda part: part.place):
+        groups.setdefault((part.kind, part.fold), []).append(part)
+    return [(some[k], some[k + 1]) for some in groups.values() for k in range(0, len(some) - 1, 2)]

@@ -14,10 +14,9 @@ from sklearn.base import BaseEstimator, ClassifierMixin, clone
 
 from kernelpot.archive import Archive
 from kernelpot.errors import DataError, ParameterError
-from kernelpot.inference.class_evidence import LaplaceEvidence, matrix, modes
-from kernelpot.inference.covariance import Covariance, Items, covariance_of, pieces
+from kernelpot.inference.covariance import Covariance, Items, covariance_of
 from kernelpot.inference.hyper_search import best_of
-from kernelpot.inference.laplace import averaged
+from kernelpot.inference.laplace import Laplace, LaplaceEvidence, averaged
 from kernelpot.inference.targets import FREEDOM, Trend
 from kernelpot.inference.train import check_switches, check_whole
 from kernelpot.linalg.devices import calm, check_device
@@ -159,7 +158,7 @@ class Classifier(ClassifierMixin, BaseEstimator):
         prior = covariance_of(self.kernel, kernels, self._items(values), ard=self.ard, device=self._place, unit=UNIT)
         self.n_evaluations_ = self._search(prior, columns) if self.optimise else 0
         self._prior: Covariance = prior
-        self._modes = modes(matrix(prior), columns)
+        self.posterior_ = Laplace.condition(prior, columns)
         return self
 
     def predict_proba(self, X: Any) -> Float[np.ndarray, "m classes"]:
@@ -168,13 +167,8 @@ class Classifier(ClassifierMixin, BaseEstimator):
         new = self._items(
             features(self, X, reset=False) if self._scaling is not None else items(X, structure_kernels(self.kernel))
         )
-        parts = []
-        for rows in pieces(len(new), len(self._prior)):
-            some = new.take(rows)
-            with torch.no_grad():
-                cross, own = self._prior.cross(some).cpu().numpy(), self._prior.own(some).cpu().numpy()
-            parts.append(np.stack([averaged(*mode.latent(cross, own)) for mode in self._modes], axis=1))
-        found = np.concatenate(parts)
+        mean, variance = self.posterior_.moments(new)
+        found = np.stack([averaged(*one) for one in zip(mean.T, variance.T, strict=True)], axis=1)
         if found.shape[1] == 1:
             return np.hstack([1.0 - found, found])
         # Where every class is denied to the last digit, all are equal.
@@ -235,7 +229,7 @@ class Classifier(ClassifierMixin, BaseEstimator):
         DataError
             The pool is unusable.
         """
-        if hasattr(self, "_modes"):
+        if hasattr(self, "posterior_"):
             return space_of(
                 self._prior, lambda rows: self._items(features(self, rows, reset=False)), X, noise=LABEL_NOISE,
                 n_inducing=n_inducing, seed=self.seed,
@@ -259,7 +253,7 @@ class Classifier(ClassifierMixin, BaseEstimator):
     def log_marginal_likelihood_(self) -> float:
         """Laplace's approximation, summed over the latent functions."""
         self._check_fitted()
-        return float(sum(mode.evidence for mode in self._modes))
+        return self.posterior_.log_evidence()
 
     @property
     def kernel_(self) -> Any:
@@ -328,7 +322,7 @@ class Classifier(ClassifierMixin, BaseEstimator):
         return _check_theta(self.reject if theta is None else theta, none=False)
 
     def _check_fitted(self) -> None:
-        if not hasattr(self, "_modes"):
+        if not hasattr(self, "posterior_"):
             raise UnfittedError("this Classifier is not fitted yet; call fit(X, y) first.")
 
 

@@ -11,8 +11,7 @@ import numpy as np
 
 from kernelpot.archive import Archive, check_numbers, write_archive
 from kernelpot.errors import ModelFileError
-from kernelpot.inference.class_evidence import matrix
-from kernelpot.inference.laplace import mode_of
+from kernelpot.inference.laplace import Laplace, matrix, mode_of
 from kernelpot.properties.gp_inputs import structure_kernels
 from kernelpot.properties.inputs import checked_label
 from kernelpot.properties.prior_files import prior_from, prior_parts, rebuilt
@@ -26,13 +25,7 @@ CLASSES = {"b": bool, "i": int, "u": int, "f": float, "U": str, "O": str}
 
 
 def write_classifier(model: Any, path: str | Path, label: str | None) -> None:
-    """Write a fitted `kernelpot.Classifier` with the name of its property; the file appears whole or not at all.
-
-    Raises
-    ------
-    ModelFileError
-        The file cannot be written, or the classes or items are of a kind that files do not hold.
-    """
+    """Write a fitted `kernelpot.Classifier` with the name of its property; the file appears whole or not at all."""
     header, arrays = prior_parts(model, model._prior, model._prior.items, model._trend, model._scaling)
     classes = model.classes_.tolist()
     made = CLASSES.get(model.classes_.dtype.kind)
@@ -46,19 +39,12 @@ def write_classifier(model: Any, path: str | Path, label: str | None) -> None:
         "n_evaluations": int(model.n_evaluations_),
         "label": label,
     }
-    arrays["slopes"] = np.stack([mode.slope for mode in model._modes], axis=1)
+    arrays["slopes"] = np.stack([mode.slope for mode in model.posterior_.modes], axis=1)
     write_archive(path, FORMAT, VERSION, header, arrays)
 
 
 def read_classes(kind: Callable[..., Any], archive: Archive, kernel: Any) -> Any:
-    """Return the classifier of a file, made by `kind`, the class of classifiers.
-
-    Raises
-    ------
-    ModelFileError
-        It is damaged, altered, of a version that this kernelpot cannot read; or its kernel is not a named one and was
-        not given, or another was.
-    """
+    """Return the classifier of a file, made by `kind`, the class of classifiers."""
     archive.require(FORMAT, VERSION)
     return rebuilt(archive, kernel, partial(_made, kind, archive))
 
@@ -78,7 +64,7 @@ def _made(kind: Callable[..., Any], archive: Archive, kernel: Any) -> Any:
     if not structure_kernels(kernel):
         model.n_features_in_ = archive.arrays["x"].shape[1]
     values = matrix(prior.covariance)
-    model._modes = [mode_of(values, slope) for slope in slopes.T]
+    model.posterior_ = Laplace(prior.covariance, [mode_of(values, slope) for slope in slopes.T])
     model.n_evaluations_ = whole(header["n_evaluations"], "n_evaluations")
     model.label_ = checked_label(header["label"])
     return model

@@ -14,8 +14,8 @@ from sklearn.base import BaseEstimator, RegressorMixin, clone
 from kernelpot.archive import LARGEST, Archive
 from kernelpot.errors import ParameterError
 from kernelpot.inference.covariance import Items, covariance_of
+from kernelpot.inference.dense import Conditioned
 from kernelpot.inference.evidence import NoiseModel
-from kernelpot.inference.exact import ExactPosterior, Posterior
 from kernelpot.inference.targets import FREEDOM, Targets, Trend
 from kernelpot.inference.train import Plan, check_switches, train
 from kernelpot.linalg.devices import check_device
@@ -39,6 +39,7 @@ SOLVERS = ("cholesky", "cg")
 class GP(RegressorMixin, BaseEstimator):
     """Gaussian process regression whose hyper-parameters maximise the marginal likelihood.
 
+    The exact process of a property (`SparseGP`, a potential with forces, is not its sparse form).
     Of rows of features by any kernel of GPyTorch, or of structures by kernels between them. Weak priors keep small sets
     from running away: normal in the logarithms, lengths about the distance of typical points (width √3), amplitudes
     about the spread of the targets (width 2), the noise about 3 % of it (width of the variance 3).
@@ -138,7 +139,9 @@ class GP(RegressorMixin, BaseEstimator):
             self.kernel, kernels, self._items(values, columns), ard=self.ard, device=self._place, unit=noise.unit
         )
         outcome = train(plan, prior, torch.as_tensor(z, device=self._place), noise)
-        self.posterior_: Posterior = outcome.posterior
+        self.posterior_: Conditioned = outcome.posterior
+        self._prior, self._noise = outcome.posterior.prior, outcome.noise
+        self._z = z
         self.n_evaluations_ = outcome.evaluations
         self._columns = columns
         self._evidence: float | None = None
@@ -147,17 +150,17 @@ class GP(RegressorMixin, BaseEstimator):
     def predict(self, X: Any) -> Float[np.ndarray, "m *T"]:
         """Return the means, of shape (m,) or (m, outputs)."""
         new, columns = self._new(X)
-        return self._shaped(self._targets.restored(columns, self.posterior_.mean(new).cpu().numpy()))
+        return self._shaped(self._targets.restored(columns, self.posterior_.mean(new)))
 
     def latent_std(self, X: Any) -> Float[np.ndarray, "m *T"]:
         """Return the standard deviation of the function itself, without the noise of a label."""
         new, _ = self._new(X)
-        return self._scaled(self.posterior_.variance(new).cpu().numpy())
+        return self._scaled(self.posterior_.variance(new))
 
     def std(self, X: Any) -> Float[np.ndarray, "m *T"]:
         """Return the standard deviation of a label."""
         new, _ = self._new(X)
-        return self._scaled(self.posterior_.variance(new).cpu().numpy() + self.posterior_.noise)
+        return self._scaled(self.posterior_.variance(new) + self._noise)
 
     def sample(self, X: Any, n: int = 1, *, seed: int = 0) -> Float[np.ndarray, "n m *T"]:
         """Draw functions from the posterior at X.
@@ -171,10 +174,10 @@ class GP(RegressorMixin, BaseEstimator):
             raise ParameterError(f"`n` must be a whole number of draws, at least 1, got {n!r}.")
         seed = whole(seed, "seed", most=MOST_SEED)
         new, columns = self._new(X)
-        covariance = self.posterior_.covariance(new).cpu().numpy()
+        covariance = self.posterior_.covariance(new)
         values, vectors = np.linalg.eigh(0.5 * (covariance + covariance.T))
         root = vectors * np.sqrt(np.clip(values, 0.0, None))
-        mean = self.posterior_.mean(new).cpu().numpy()
+        mean = self.posterior_.mean(new)
         normal = np.random.default_rng(seed).standard_normal((n, *mean.shape))
         drawn = self._targets.restored(columns, mean + np.einsum("ij,njt->nit", root, normal))
         return drawn[..., 0] if self._single else drawn
@@ -190,10 +193,8 @@ class GP(RegressorMixin, BaseEstimator):
             The process is not exact, or has no factor.
         """
         self._check_fitted()
-        if not isinstance(self.posterior_, ExactPosterior):
-            raise ParameterError('`loo` needs the exact process by its factor: n_inducing=None, solver="cholesky".')
         left = self.posterior_.left_out()
-        mean = self._targets.restored(self._columns, self.posterior_.targets.cpu().numpy() - left.error)
+        mean = self._targets.restored(self._columns, self._z - left.error)
         return self._shaped(mean), self._scaled(left.variance)
 
     def prepare(self, X: Any, *, n_inducing: int | None = None) -> PropertySpace:
@@ -217,10 +218,10 @@ class GP(RegressorMixin, BaseEstimator):
             The pool is unusable.
         """
         if hasattr(self, "posterior_"):
-            prior, noise = self.posterior_.prior, float(self.posterior_.noise)
             return space_of(
-                prior, lambda rows: self._new(rows)[0], X, noise=noise**0.5, n_inducing=n_inducing, seed=self.seed
-            )
+                self._prior, lambda rows: self._new(rows)[0], X, noise=self._noise**0.5, n_inducing=n_inducing,
+                seed=self.seed,
+            )  # fmt: skip
         plain = clone(self).set_params(optimise=False, n_inducing=None, solver="cholesky", mean="constant")
         return space_without_labels(plain, X, (-1.0, 1.0), n_inducing=n_inducing)
 
@@ -252,7 +253,7 @@ class GP(RegressorMixin, BaseEstimator):
     def kernel_(self) -> Any:
         """The kernel with its hyper-parameters, of scaled features, or a list of (variance, structure kernel)."""
         self._check_fitted()
-        return self.posterior_.prior.described
+        return self._prior.described
 
     @property
     def log_marginal_likelihood_(self) -> float:
@@ -260,14 +261,14 @@ class GP(RegressorMixin, BaseEstimator):
         self._check_fitted()
         if self._evidence is None:
             scales = len(self._columns) * float(np.log(self._targets.scale).sum())
-            self._evidence = self.posterior_.log_likelihood - scales
+            self._evidence = self.posterior_.log_evidence() - scales
         return self._evidence
 
     @property
     def noise_(self) -> Any:
         """Standard deviation of a label: one number, or one for each output."""
         self._check_fitted()
-        found = np.sqrt(self.posterior_.noise) * self._targets.scale
+        found = np.sqrt(self._noise) * self._targets.scale
         return float(found[0]) if self._single else found
 
     # ---- inside

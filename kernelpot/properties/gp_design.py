@@ -19,15 +19,7 @@ from kernelpot.structures.composites import Composable
 
 
 class PriorKernel:
-    """The prior covariance of a process of features, its mean's included, hyper-parameters as they are.
-
-    Parameters
-    ----------
-    prior
-        Of the process.
-    items
-        From rows of features to what the prior takes.
-    """
+    """The prior covariance of a process of features, its mean's included, hyper-parameters as they are."""
 
     def __init__(self, prior: FeatureCovariance, items: Callable[[Any], Items]) -> None:
         self._prior = prior
@@ -55,21 +47,7 @@ class PriorKernel:
 def space_of(
     prior: Covariance, items: Callable[[Any], Items], X: Any, *, noise: float, n_inducing: int | None, seed: int
 ) -> PropertySpace:
-    """Return the space of a process on a pool.
-
-    Parameters
-    ----------
-    prior
-        With its hyper-parameters.
-    items
-        From rows of features to what the prior takes.
-    X
-        The pool.
-    noise
-        Standard deviation of a label in the prior's unit.
-    n_inducing, seed
-        As in `property_space`.
-    """
+    """Return the space of a process on a pool."""
     kernel: Any
     if isinstance(prior, FeatureCovariance):
         kernel, X = PriorKernel(prior, items), np.asarray(X, dtype=np.float64)
@@ -79,19 +57,7 @@ def space_of(
 
 
 def space_without_labels(estimator: Any, X: Any, two: tuple[float, float], *, n_inducing: int | None) -> PropertySpace:
-    """Return the space of an estimator that has no fit yet: its hyper-parameters are the centres of their priors.
-
-    Parameters
-    ----------
-    estimator
-        A copy that searches nothing.
-    X
-        The pool.
-    two
-        Labels in turn, which mean nothing: a fit that searches nothing keeps the centres.
-    n_inducing
-        As in `property_space`.
-    """
+    """Return the space of an estimator that has no fit yet: its hyper-parameters are the centres of their priors."""
     kernels = structure_kernels(estimator.kernel)
     values = items(X, kernels, least=2) if kernels else X
     space: PropertySpace = estimator.fit(values, np.resize(two, len(values))).prepare(X, n_inducing=n_inducing)
@@ -99,13 +65,7 @@ def space_without_labels(estimator: Any, X: Any, two: tuple[float, float], *, n_
 
 
 def kernel_of_structures(prior: Covariance) -> Any:
-    """Return the sum of the kernels between structures, each times its variance; the mean's columns are left out.
-
-    Raises
-    ------
-    ParameterError
-        A kernel is of a class that cannot be added up.
-    """
+    """Return the sum of the kernels between structures, each times its variance; the mean's columns are left out."""
     terms = prior.described if isinstance(prior, MatrixCovariance) else []
     parts = [variance * kernel for variance, kernel in terms if isinstance(kernel, Composable)]
     if not parts or len(parts) < len(terms):

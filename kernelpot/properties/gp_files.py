@@ -11,10 +11,9 @@ import numpy as np
 import torch
 
 from kernelpot.archive import LARGEST, Archive, check_numbers, write_archive
-from kernelpot.inference.covariance import Covariance
-from kernelpot.inference.exact import ExactPosterior, Posterior
-from kernelpot.inference.iterative import IterativePosterior
-from kernelpot.inference.nystrom import InducingPosterior
+from kernelpot.inference.dense import Conditioned, Exact, host
+from kernelpot.inference.inducing import Inducing
+from kernelpot.inference.nystrom import inducing
 from kernelpot.inference.targets import Targets
 from kernelpot.properties.prior_files import prior_from, prior_parts, rebuilt
 
@@ -24,11 +23,10 @@ VERSION = 1
 
 def write_gp(model: Any, path: str | Path) -> None:
     """Write a fitted `kernelpot.GP`."""
-    posterior: Posterior = model.posterior_
-    items = posterior.inducing if isinstance(posterior, InducingPosterior) else posterior.prior.items
-    header, arrays = prior_parts(model, posterior.prior, items, model._targets.trend, model._scaling)
+    posterior = model.posterior_
+    header, arrays = prior_parts(model, model._prior, model._prior.items, model._targets.trend, model._scaling)
     header |= {
-        "noise": posterior.noise,
+        "noise": model._noise,
         "freedom": model._freedom,
         "single": model._single,
         "n_evaluations": list(model.n_evaluations_),
@@ -38,24 +36,17 @@ def write_gp(model: Any, path: str | Path) -> None:
         "columns": model._columns,
         "coefficients": model._targets.coefficients,
         "scale": model._targets.scale,
-        "weights": posterior.weights.cpu().numpy(),
     }
-    if isinstance(posterior, InducingPosterior):
-        arrays |= {"lower": posterior.lower.cpu().numpy(), "inner": posterior.inner.cpu().numpy()}
-    elif isinstance(posterior, ExactPosterior | IterativePosterior):
-        arrays["targets"] = posterior.targets.cpu().numpy()
+    if isinstance(posterior, Inducing):
+        weights = posterior.factor @ posterior.weights
+        arrays |= {"lower": host(posterior.whitening), "inner": host(posterior.factor.T), "weights": host(weights)}
+    else:
+        arrays |= {"targets": model._z, "weights": host(posterior.dual)}
     write_archive(path, FORMAT, VERSION, header, arrays)
 
 
 def read_gp(kind: Callable[..., Any], archive: Archive, kernel: Any) -> Any:
-    """Return the process of a file, made by `kind`, the class of processes.
-
-    Raises
-    ------
-    ModelFileError
-        It is damaged, foreign, of a version that this kernelpot cannot read; or its kernel is not a named one and was
-        not given, or another was.
-    """
+    """Return the process of a file, made by `kind`, the class of processes."""
     archive.require(FORMAT, VERSION)
     return rebuilt(archive, kernel, partial(_made, kind, archive))
 
@@ -72,19 +63,14 @@ def _made(kind: Callable[..., Any], archive: Archive, kernel: Any) -> Any:
     model._scaling = prior.scaling
     if prior.scaling is not None:
         model.n_features_in_ = len(prior.scaling.centre)
-    model.posterior_ = _posterior(model, prior.covariance, archive)
+    model._prior, model._noise, model._z = prior.covariance, float(header["noise"]), arrays.get("targets")
+    model.posterior_ = _posterior(model, archive)
     model.n_evaluations_ = tuple(header["n_evaluations"])
     return model
 
 
 def _check(header: dict[str, Any], arrays: dict[str, np.ndarray], columns: tuple[int, ...], *, inducing: bool) -> None:
-    """Refuse numbers that are none, and arrays that do not belong together; `columns` is the shape of the mean's.
-
-    Raises
-    ------
-    KeyError, TypeError, ValueError
-        There are such.
-    """
+    """Refuse numbers that are none, and arrays that do not belong together; `columns` is the shape of the mean's."""
     for name, least in (("noise", True), ("freedom", False)):
         value = header[name]
         real = isinstance(value, int | float) and not isinstance(value, bool)
@@ -104,13 +90,12 @@ def _check(header: dict[str, Any], arrays: dict[str, np.ndarray], columns: tuple
         raise ValueError("a factor is singular")
 
 
-def _posterior(model: Any, prior: Covariance, archive: Archive) -> Posterior:
+def _posterior(model: Any, archive: Archive) -> Conditioned:
     there = {name: torch.as_tensor(archive.arrays[name]) for name in ("weights", "targets", "lower", "inner")
              if name in archive.arrays}  # fmt: skip
-    noise = float(archive.header["noise"])
     if model.n_inducing is not None:
         # What the bound was is in the model's own units already.
-        return InducingPosterior(prior, prior.items, there["lower"], there["inner"], there["weights"], noise, np.nan)
-    if model.solver == "cg":
-        return IterativePosterior(prior, there["targets"], noise, model.seed)
-    return ExactPosterior(prior, there["targets"], noise, there["weights"])
+        return inducing(model._prior, there["lower"], there["inner"], there["weights"], np.nan)
+    dual = None if model.solver == "cg" else there["weights"]
+    system = model._plan().system(model._prior, model._noise)
+    return Exact(model._prior, system, labels=there["targets"], dual=dual)

@@ -24,13 +24,7 @@ class WrongTypeError(DataError, TypeError):
 
 
 def structure_kernels(kernel: Any) -> tuple[Kernel, ...]:
-    """Return the kernels between structures that were given, none where the kernel is one of features.
-
-    Raises
-    ------
-    ParameterError
-        A list is empty or holds something else; or a descriptor was given.
-    """
+    """Return the kernels between structures that were given, none where the kernel is one of features."""
     given = list(kernel) if isinstance(kernel, list | tuple) else [kernel]
     refuse_descriptors(given)
     fits = [
@@ -46,13 +40,7 @@ def structure_kernels(kernel: Any) -> tuple[Kernel, ...]:
 
 
 def features(estimator: BaseEstimator, X: Any, *, reset: bool, least: int = 1) -> Float[np.ndarray, "n F"]:
-    """Return X as float64, finite, with the number of columns that the estimator knows.
-
-    Raises
-    ------
-    DataError
-        It is anything else.
-    """
+    """Return X as float64, finite, with the number of columns that the estimator knows."""
     if holds_structures(X):
         raise DataError(STRUCTURES_AS_ROWS)
     try:
@@ -68,13 +56,7 @@ def features(estimator: BaseEstimator, X: Any, *, reset: bool, least: int = 1) -
 
 
 def items(X: Any, kernels: Sequence[Kernel], *, least: int = 1) -> Any:
-    """Return structures, or other items of kernels, as a list; what a kernel encoded stays as it is.
-
-    Raises
-    ------
-    DataError
-        There are too few, it is no sequence, or it is encoded and a kernel has no `encode` to read it.
-    """
+    """Return structures, or other items of kernels, as a list; what a kernel encoded stays as it is."""
     if isinstance(X, Encoded | EncodedPair):
         foreign = [type(kernel).__name__ for kernel in kernels if not callable(getattr(kernel, "encode", None))]
         if foreign:
@@ -93,13 +75,7 @@ def items(X: Any, kernels: Sequence[Kernel], *, least: int = 1) -> Any:
 
 
 def targets(y: Any, n: int) -> tuple[Float[np.ndarray, "n T"], bool]:
-    """Return targets as columns of float64, and whether they came as a plain vector.
-
-    Raises
-    ------
-    DataError
-        They are not finite real numbers, or not as many as items.
-    """
+    """Return targets as columns of float64, and whether they came as a plain vector."""
     if y is None:
         raise DataError("`y` is needed: this estimator requires y to be passed, but the target y is None.")
     try:
@@ -124,13 +100,7 @@ def _check_size(what: str, values: np.ndarray) -> None:
 
 
 def labels_of(y: Any, n: int) -> tuple[np.ndarray, Int[np.ndarray, " n"]]:
-    """Return the classes, sorted, and the number of every item's class.
-
-    Raises
-    ------
-    DataError
-        They are no classes, not as many as items, or all the same.
-    """
+    """Return the classes, sorted, and the number of every item's class."""
     if y is None:
         raise DataError("`y` is needed: this estimator requires y to be passed, but the target y is None.")
     try:

@@ -10,18 +10,10 @@ from jaxtyping import Float
 
 @dataclass(frozen=True, eq=False)
 class Scaling:
-    """Centre and spread of every feature.
+    """Centre and spread of every feature."""
 
-    Attributes
-    ----------
-    centre
-        What is taken off.
-    spread
-        What it is divided by; 1 for a feature that does not vary.
-    """
-
-    centre: Float[np.ndarray, " F"]
-    spread: Float[np.ndarray, " F"]
+    centre: Float[np.ndarray, " F"]  # What is taken off
+    spread: Float[np.ndarray, " F"]  # What it is divided by; 1 for a feature that does not vary
 
     @classmethod
     def of(cls, x: Float[np.ndarray, "n F"], *, normalise: bool) -> Scaling:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import sklearn.exceptions
@@ -14,6 +14,7 @@ from sklearn.utils.validation import check_array, check_consistent_length, colum
 from kernelpot.archive import LARGEST
 from kernelpot.errors import NotFittedError, ParameterError
 from kernelpot.linalg.subsets import farthest_points, kmeans_medoids
+from kernelpot.record import Record
 from kernelpot.rules import reals, shown
 from kernelpot.structures.composites import EncodedPair, Product, Scaled, Sum, structures_of
 from kernelpot.structures.structure_kernel import StructureKernel
@@ -37,18 +38,10 @@ class NoNumberError(ParameterError, TypeError):
 
 @dataclass(frozen=True, eq=False)
 class KernelRows:
-    """Rows of a kernel matrix that the user made, with the columns that are the items' own.
+    """Rows of a kernel matrix that the user made, with the columns that are the items' own."""
 
-    Attributes
-    ----------
-    values
-        Kernel with all the training items.
-    places
-        Column of each row's item, where it is a training item.
-    """
-
-    values: Float[np.ndarray, "n training"]
-    places: Int[np.ndarray, " n"]
+    values: Float[np.ndarray, "n training"]  # Kernel with all the training items
+    places: Int[np.ndarray, " n"]  # Column of each row's item, where it is a training item
 
     def __len__(self) -> int:
         """Count the rows, or the items where the rows were not kept."""
@@ -59,10 +52,11 @@ class KernelRows:
         return KernelRows(self.values[key], self.places[key])
 
 
-class Precomputed:
+@dataclass(frozen=True)
+class Precomputed(Record):
     """A kernel whose values are given."""
 
-    definite = True
+    definite: ClassVar[bool] = True
 
     def prepared(self, items: KernelRows) -> Precomputed:  # noqa: ARG002
         """Return itself: it has nothing to learn."""
@@ -81,19 +75,9 @@ class Precomputed:
         result: np.ndarray = a.values[np.arange(len(a)), a.places]
         return result
 
-    def settings(self) -> dict[str, Any]:
-        """Return the name."""
-        return {"name": "Precomputed"}
-
 
 def as_kernel(kernel: Any) -> Any:
-    """Return the kernel that a name stands for, or the one given.
-
-    Raises
-    ------
-    ParameterError
-        It is neither.
-    """
+    """Return the kernel that a name stands for, or the one given."""
     if isinstance(kernel, str):
         if kernel == "precomputed":
             return Precomputed()
@@ -109,13 +93,7 @@ def as_kernel(kernel: Any) -> Any:
 
 
 def refuse_descriptors(kernels: Sequence[Any]) -> None:
-    """Refuse a descriptor where a kernel is wanted.
-
-    Raises
-    ------
-    ParameterError
-        There is one.
-    """
+    """Refuse a descriptor where a kernel is wanted."""
     for kernel in kernels:
         if hasattr(kernel, "environments") and not hasattr(kernel, "matrix"):
             name = type(kernel).__name__
@@ -133,19 +111,7 @@ def holds_structures(X: Any) -> bool:
 
 
 def items_of(estimator: Any, kernel: Any, X: Any, *, reset: bool) -> Any:
-    """Return structures as they are, rows of features or of a kernel matrix as arrays that scikit-learn has checked.
-
-    Parameters
-    ----------
-    estimator
-        It learns the number of features with `reset`, and else refuses another.
-    kernel
-        It decides what X must be.
-    X
-        As given.
-    reset
-        Whether the estimator is being fitted.
-    """
+    """Return structures as they are, rows of features or of a kernel matrix as arrays that scikit-learn has checked."""
     if not takes_rows(kernel):
         return kernel.encode(X)
     if holds_structures(X):
@@ -175,13 +141,7 @@ def takes_rows(kernel: Any) -> bool:
 
 
 def checked_targets(y: Any, n: int) -> tuple[Float[np.ndarray, "n outputs"], bool]:
-    """Return y with one column for each output, and whether it was given without columns.
-
-    Raises
-    ------
-    ParameterError
-        There is not one row of finite numbers for each item.
-    """
+    """Return y with one column for each output, and whether it was given without columns."""
     if y is None:
         raise ParameterError("`y` must hold a number for each item; requires y to be passed, but the target y is None.")
     try:
@@ -198,13 +158,7 @@ def checked_targets(y: Any, n: int) -> tuple[Float[np.ndarray, "n outputs"], boo
 
 
 def checked_weights(weights: Any, n: int) -> Float[np.ndarray, " n"]:
-    """Return weights; 1 where there are none.
-
-    Raises
-    ------
-    ParameterError
-        There is not one for each item, one is negative or not finite, or all are 0.
-    """
+    """Return weights; 1 where there are none."""
     if weights is None:
         return np.ones(n)
     try:
@@ -223,13 +177,7 @@ def checked_weights(weights: Any, n: int) -> Float[np.ndarray, " n"]:
 
 
 def numbered_folds(folds: Any, n: int) -> Int[np.ndarray, " n"]:
-    """Return the fold of each item as a number from 0 on.
-
-    Raises
-    ------
-    ParameterError
-        There is not one for each item, or some are none.
-    """
+    """Return the fold of each item as a number from 0 on."""
     try:
         labels = np.asarray(folds)
     except ValueError:
@@ -247,49 +195,20 @@ def numbered_folds(folds: Any, n: int) -> Int[np.ndarray, " n"]:
 
 
 def require_fitted(estimator: Any) -> None:
-    """Refuse an estimator that is not fitted.
-
-    Raises
-    ------
-    NotFittedError
-        It is not.
-    """
+    """Refuse an estimator that is not fitted."""
     if not hasattr(estimator, "state_"):
         raise UnfittedError(f"this {type(estimator).__name__} is not fitted yet; call fit first.")
 
 
 def checked_label(label: Any) -> str | None:
-    """Return the name of a property for a file, or None.
-
-    Raises
-    ------
-    ParameterError
-        It is no text.
-    """
+    """Return the name of a property for a file, or None."""
     if label is not None and not (isinstance(label, str) and label):
         raise ParameterError(f"`label` must be the name of the property, got {label!r}.")
     return label
 
 
 def choose_items(encoded: Any, n: int, method: str, seed: int) -> Int[np.ndarray, " n"]:
-    """Choose inducing items.
-
-    Parameters
-    ----------
-    encoded
-        What a kernel encoded.
-    n
-        How many; fewer where fewer are distinct.
-    method
-        "random", or by mean vectors "fps" (farthest points) or "kmeans" (the items nearest to the centres).
-    seed
-        Makes the choice repeatable.
-
-    Raises
-    ------
-    ParameterError
-        The method is unknown, or needs vectors where a kernel matrix was given.
-    """
+    """Choose inducing items."""
     if method not in INDUCING:
         raise ParameterError(f"`inducing` must be one of {', '.join(INDUCING)}, got {method!r}.")
     if method == "random":

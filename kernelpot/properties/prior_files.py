@@ -16,7 +16,8 @@ from kernelpot.inference.covariance import Covariance, Items, MatrixCovariance, 
 from kernelpot.inference.targets import Trend
 from kernelpot.properties.gp_inputs import structure_kernels
 from kernelpot.properties.gp_scaling import Scaling
-from kernelpot.properties.records import KERNELS, item_arrays, items_from, kernel_of
+from kernelpot.properties.records import item_arrays, items_from
+from kernelpot.record import HOMES, record_of
 from kernelpot.structures.composites import EncodedPair, Scaled
 from kernelpot.structures.encoded import Encoded
 from kernelpot.structures.site_kernel import SiteKernel
@@ -25,33 +26,17 @@ from kernelpot.structures.structure_kernel import StructureKernel
 
 @dataclass(frozen=True, eq=False)
 class Prior:
-    """A prior covariance with what turns new items into what it takes.
+    """A prior covariance with what turns new items into what it takes."""
 
-    Attributes
-    ----------
-    covariance
-        Of the items.
-    trend
-        Columns of the mean.
-    scaling
-        Of features; None for structures.
-    """
-
-    covariance: Covariance
-    trend: Trend
-    scaling: Scaling | None
+    covariance: Covariance  # Of the items
+    trend: Trend  # Columns of the mean
+    scaling: Scaling | None  # Of features; None for structures
 
 
 def prior_parts(
     model: Any, covariance: Covariance, items: Items, trend: Trend, scaling: Scaling | None
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Return header and arrays of an estimator's parameters, its prior and the items that it keeps.
-
-    Raises
-    ------
-    ModelFileError
-        The items are neither structures nor rows of features.
-    """
+    """Return header and arrays of an estimator's parameters, its prior and the items that it keeps."""
     kernels = structure_kernels(model.kernel)
     parameters = {k: v for k, v in model.get_params(deep=False).items() if k not in ("kernel", "device")}
     header = {
@@ -79,13 +64,7 @@ def prior_parts(
 
 
 def rebuilt(archive: Archive, kernel: Any, make: Callable[[Any], Any]) -> Any:
-    """Return what `make` makes of a file with its kernel.
-
-    Raises
-    ------
-    ModelFileError
-        The file is damaged or altered, or needs another kernel than the one given.
-    """
+    """Return what `make` makes of a file with its kernel."""
     try:
         return make(kernel_from(archive, kernel))
     # PyTorch refuses with a RuntimeError what does not fit together.
@@ -96,21 +75,15 @@ def rebuilt(archive: Archive, kernel: Any, make: Callable[[Any], Any]) -> Any:
 
 
 def kernel_from(archive: Archive, given: Any) -> Any:
-    """Return the kernel of a file: by name, made of its settings, or the one given.
-
-    Raises
-    ------
-    ModelFileError
-        It has to be given and was not, or another was.
-    """
+    """Return the kernel of a file: by name, made of its settings, or the one given."""
     named, wanted = archive.header["kernel"], archive.header["structure_kernels"]
     if named is not None:
         own = SiteKernel(**named) if isinstance(named, dict) else str(named)
         if given is not None:
             raise ModelFileError(f"the file holds its kernel, {own!r}; leave `kernel` out.")
         return own
-    if given is None and wanted and all(settings["name"] in KERNELS for settings in wanted):
-        return [kernel_of(settings) for settings in wanted]
+    if given is None and wanted and all(settings["name"] in HOMES["structure kernel"] for settings in wanted):
+        return [record_of("structure kernel", settings) for settings in wanted]
     if given is None:
         raise ModelFileError(
             "the file holds the hyper-parameters of a kernel without a name; give that kernel as `kernel`."
@@ -129,15 +102,7 @@ def _kernel_name(kernel: Any) -> str | dict[str, Any] | None:
 
 
 def prior_from(archive: Archive, kernel: Any, *, ard: bool) -> Prior:
-    """Return the prior of a file, with this kernel.
-
-    Raises
-    ------
-    ModelFileError
-        The hyper-parameters are not those of the kernel.
-    KeyError, TypeError, ValueError
-        There are numbers that are none, or arrays that do not belong together.
-    """
+    """Return the prior of a file, with this kernel."""
     header, arrays = archive.header, archive.arrays
     kernels = structure_kernels(kernel)
     trend = _trend(header, arrays)

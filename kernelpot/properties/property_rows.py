@@ -11,7 +11,7 @@ from jaxtyping import Float
 
 from kernelpot.design.information import PROPERTY, Information
 from kernelpot.errors import ParameterError
-from kernelpot.inference.solvers import whitened
+from kernelpot.inference.inducing import whitened
 from kernelpot.properties.inputs import Precomputed, choose_items, means_of
 from kernelpot.rules import real, whole
 from kernelpot.structures.composites import structures_of

@@ -9,23 +9,19 @@ import numpy as np
 
 from kernelpot.archive import DAMAGE, Archive, check_numbers, damaged
 from kernelpot.errors import KernelpotError
+from kernelpot.inference.dense import Exact, Factor, KernelPrior
+from kernelpot.inference.inducing import Inducing
 from kernelpot.inference.means import Baseline
-from kernelpot.inference.solvers import Exact
 from kernelpot.properties.inputs import KernelRows, Precomputed, means_of, takes_rows
-from kernelpot.properties.records import FORMAT, STATES, VERSIONS, items_from, kernel_of
+from kernelpot.properties.records import FORMAT, STATES, VERSIONS, items_from
 from kernelpot.properties.ridge import KernelRidge
+from kernelpot.record import record_of
 from kernelpot.rules import real, whole
 from kernelpot.structures.composites import EncodedPair
 
 
 def read_ridge(archive: Archive) -> KernelRidge:
-    """Return the fitted model of a file.
-
-    Raises
-    ------
-    ModelFileError
-        It is damaged, altered, or of a version that this kernelpot cannot read.
-    """
+    """Return the fitted model of a file."""
     fit = archive.header.get("fit")
     inducing = isinstance(fit, dict) and fit.get("state") == "inducing"
     archive.require(FORMAT, VERSIONS["inducing" if inducing else "exact"])
@@ -37,11 +33,10 @@ def read_ridge(archive: Archive) -> KernelRidge:
 
 def _rebuilt(header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> KernelRidge:
     settings, facts = header["model"], header["fit"]
-    kernel = kernel_of(header["kernel"])
+    kernel = record_of("structure kernel", header["kernel"])
     model = KernelRidge("precomputed" if isinstance(kernel, Precomputed) else kernel, **dict(settings))
     items = items_from(kernel, arrays, "items_")
-    made, names = STATES[facts["state"]]
-    parts = {name: arrays[f"state_{name}"] for name in names}
+    parts = {name: arrays[f"state_{name}"] for name in STATES[facts["state"]]}
     baseline = arrays["baseline"]
     for name, array in {**parts, "baseline": baseline}.items():
         check_numbers(name, array, array.shape, positive=name == "variance_left")
@@ -54,11 +49,15 @@ def _rebuilt(header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Ker
     if settings["baseline"] not in (kind, "auto") or baseline.shape != (terms, outputs):
         raise ValueError("the baseline does not fit the outputs")
     jitter = real(facts["jitter"], "jitter")
-    if made is Exact:
-        parts["jitter"] = jitter  # type: ignore[assignment]
+    prior = KernelPrior(kernel, items)
+    if facts["state"] == "exact":
+        model.state_ = Exact(prior, Factor(parts["factor"], jitter), dual=parts["dual"])
+        model._calibrating = slice(None)
     else:
-        parts["calibrating"] = _calibrating(arrays["calibrating"], len(parts["variance_left"]))
-    model.kernel_, model.items_, model.state_ = kernel, items, made(**parts)
+        whitening, factor, weights, spill, residual, variance = parts.values()
+        model.state_ = Inducing(prior, whitening, factor, weights, spill, residual, variance)
+        model._calibrating = _calibrating(arrays["calibrating"], len(parts["variance_left"]))
+    model.kernel_, model.items_ = kernel, items
     model.baseline_ = Baseline(kind, baseline, species)
     model.alpha_ = real(facts["alpha"], "alpha", above=True)
     model.jitter_, model._single = jitter, bool(facts["single"])

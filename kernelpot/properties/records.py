@@ -9,40 +9,27 @@ from typing import Any
 import numpy as np
 
 from kernelpot.archive import write_archive
-from kernelpot.descriptors import named
-from kernelpot.descriptors.pairs import TwoBody
-from kernelpot.descriptors.protocol import Descriptor
-from kernelpot.inference.least_squares_inducing import Inducing
-from kernelpot.inference.solvers import Exact
+from kernelpot.inference.dense import Exact
 from kernelpot.properties.inputs import KernelRows, Precomputed
 from kernelpot.structures.composites import EncodedPair, Product, Scaled, Sum
 from kernelpot.structures.encoded import Encoded
-from kernelpot.structures.structure_kernel import StructureKernel, kernel_of_environments
-from kernelpot.structures.vector_kernel import VectorKernel
+from kernelpot.structures.structure_kernel import StructureKernel
 
 FORMAT = "kernelpot-kernel-ridge"
 VERSIONS = {"exact": 1, "inducing": 2}
 """By the name of the state, as the second says more of what inducing items do not see than the first did."""
 
-KERNELS = ("VectorKernel", "Scaled", "Sum", "Product", "StructureKernel")
-"""Kernels that their settings are enough to make."""
-
 STATES = {
-    "exact": (Exact, ("factor", "dual")),
-    "inducing": (Inducing, ("whitening", "factor", "weights", "spill", "residual", "variance_left")),
+    "exact": ("factor", "dual"),
+    "inducing": ("whitening", "factor", "weights", "spill", "residual", "variance_left"),
 }
-"""What is a state of each name, and which arrays it has."""
+"""Which arrays a process of each name has."""
 
 
 def write_ridge(path: str | Path, model: Any, label: str | None) -> None:
-    """Write a fitted `KernelRidge` with the name of its property; the file appears whole or not at all.
-
-    Raises
-    ------
-    ModelFileError
-        The file cannot be written.
-    """
-    name = "exact" if isinstance(model.state_, Exact) else "inducing"
+    """Write a fitted `KernelRidge` with the name of its property; the file appears whole or not at all."""
+    state: Any = model.state_
+    name = "exact" if isinstance(state, Exact) else "inducing"
     header = {
         "model": {
             "alpha": model.alpha_ if np.ndim(model.alpha) == 0 else [float(value) for value in model.alpha],
@@ -64,78 +51,13 @@ def write_ridge(path: str | Path, model: Any, label: str | None) -> None:
             "label": label,
         },
     }
-    arrays = {f"state_{part}": getattr(model.state_, part) for part in STATES[name][1]}
-    if name == "inducing":
-        arrays["calibrating"] = model.state_.calibrating.astype(np.uint8)
+    if name == "exact":
+        arrays = {"state_factor": state.system.lower, "state_dual": state.dual}
+    else:
+        arrays = {f"state_{part}": getattr(state, part) for part in STATES[name]}
+        arrays["calibrating"] = model._calibrating.astype(np.uint8)
     arrays |= {"baseline": model.baseline_.values, **item_arrays(model.items_, "items_")}
     write_archive(path, FORMAT, VERSIONS[name], header, arrays)
-
-
-def kernel_of(settings: Mapping[str, Any]) -> Any:
-    """Make the kernel that `settings` describes, out of a closed list of classes.
-
-    Raises
-    ------
-    KeyError, TypeError, ValueError
-        There is none of this name, or its settings are wrong.
-    """
-    name = settings["name"]
-    if name == "VectorKernel":
-        return with_length(VectorKernel.from_settings(settings))
-    if name == "Precomputed":
-        return Precomputed()
-    if name == "Scaled":
-        return Scaled(kernel_of(settings["kernel"]), float(settings["factor"]))
-    if name in ("Sum", "Product"):
-        pair = kernel_of(settings["first"]), kernel_of(settings["second"])
-        return Sum(*pair) if name == "Sum" else Product(*pair)
-    if name != "StructureKernel":
-        raise ValueError(f"there is no kernel of the name {name!r}")
-    of_environments = kernel_of_environments(settings["kernel"])
-    kernel = StructureKernel(
-        descriptor_of(settings["descriptor"]),
-        with_length(of_environments) if isinstance(of_environments, VectorKernel) else of_environments,
-        combine=settings["combine"],
-        normalise=settings["normalise"],
-        gamma=float(settings["gamma"]),
-        between=settings["between"],
-    )
-    kernel.check()
-    return kernel
-
-
-def with_length(kernel: VectorKernel) -> VectorKernel:
-    """Refuse a kernel that would take its length from whatever it is asked about.
-
-    Raises
-    ------
-    ValueError
-        It has none of its own.
-    """
-    if kernel.length is None:
-        raise ValueError(f"a fitted kernel {kernel.kind!r} must have a length, found none")
-    return kernel
-
-
-def descriptor_of(settings: Mapping[str, Any]) -> Descriptor:
-    """Make the descriptor that `settings` describes, out of a closed list of classes.
-
-    Raises
-    ------
-    KeyError, TypeError, ValueError
-        There is none of this name, or its settings are wrong.
-    """
-    # Here, as DScribe takes seconds to import, and few models have it.
-    if settings["name"] == "DScribe":
-        from kernelpot.structures.dscribe import DScribe
-
-        return DScribe.from_settings(settings)
-    descriptor = named.descriptor_of(dict(settings))
-    with np.errstate(all="ignore"):
-        checked = descriptor.species is not None and not isinstance(descriptor, TwoBody)
-        if checked and not descriptor.is_finite():  # type: ignore[union-attr]
-            raise ValueError("the radial basis is not finite")
-    return descriptor
 
 
 def item_arrays(items: Any, prefix: str) -> dict[str, np.ndarray]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -12,10 +11,9 @@ from jaxtyping import Float, Int
 from sklearn.base import BaseEstimator, RegressorMixin
 
 from kernelpot.errors import ParameterError
-from kernelpot.inference.alphas import Fit, best_alpha, checked_alphas
-from kernelpot.inference.least_squares_inducing import Inducing, calibrating_items
+from kernelpot.inference.dense import Conditioned, Exact, Factor, KernelPrior, smallest_eigenvalue
+from kernelpot.inference.inducing import Regressors, calibrating_items
 from kernelpot.inference.means import Baseline
-from kernelpot.inference.solvers import Exact, smallest_eigenvalue
 from kernelpot.properties.inputs import (
     KernelRows,
     Precomputed,
@@ -29,14 +27,12 @@ from kernelpot.properties.inputs import (
     require_fitted,
 )
 from kernelpot.properties.property_rows import PropertySpace, property_space
-from kernelpot.rules import MOST_SEED, whole
+from kernelpot.rules import MOST_SEED, real, whole
 from kernelpot.run import calm_blas
 from kernelpot.structures.structure_kernel import extensive
 
-ENTRIES = 20_000_000
-"""Kernel values held at a time where rows are streamed."""
-KEPT = 50_000_000
-"""Most kernel values that stay in memory, 400 MB, instead of being computed in every pass."""
+Condition = Callable[[Float[np.ndarray, "n outputs"], Float[np.ndarray, " n"]], Conditioned]
+"""Gives a process labels under the noise of each item."""
 
 
 class KernelRidge(RegressorMixin, BaseEstimator):
@@ -127,7 +123,7 @@ class KernelRidge(RegressorMixin, BaseEstimator):
         DataError, SpeciesError
             A structure is unusable.
         """
-        alphas = checked_alphas(self.alpha)
+        alphas = _checked_alphas(self.alpha)
         whole(self.seed, "seed", most=MOST_SEED)
         kernel = as_kernel(self.kernel)
         items = items_of(self, kernel, X, reset=True)
@@ -143,23 +139,22 @@ class KernelRidge(RegressorMixin, BaseEstimator):
             kind = "composition" if extensive(self.kernel_) else "mean"
         self.baseline_ = Baseline.fitted(kind, encoded, y, weights)
         rest = y - self.baseline_.predict(encoded, len(y))
+        self._calibrating: Any = slice(None)
         if self.n_inducing is None or whole(self.n_inducing, "n_inducing", least=1) >= len(y):
-            self.items_ = encoded
-            matrix = self.kernel_.matrix(encoded)
-            smallest = None if self.kernel_.definite else smallest_eigenvalue(matrix)
-            fitted: Fit = partial(Exact.fitted, matrix, smallest=smallest, keep=len(alphas) > 1)
+            prior = KernelPrior(self.kernel_, encoded)
+            condition = _exactly(prior, keep=len(alphas) > 1)
         else:
             chosen = choose_items(encoded, int(self.n_inducing), self.inducing, self.seed)
-            self.items_ = encoded[chosen]
-            like_new = calibrating_items(len(y), chosen, self.inducing)
-            own, diagonal = self.kernel_.matrix(self.items_), self.kernel_.diagonal(encoded)
-            fitted = partial(Inducing.fitted, own, diagonal, like_new, self._repeated(encoded))
+            prior = KernelPrior(self.kernel_, encoded[chosen])
+            condition = Regressors(prior, encoded).condition
+            self._calibrating = calibrating_items(len(y), chosen, self.inducing)
         with calm_blas(len(y)):
-            self.alpha_, self.state_ = best_alpha(fitted, alphas, weights, rest)
-        self.jitter_ = self.state_.jitter
-        if isinstance(self.items_, KernelRows):
+            self.alpha_, self.state_ = _best_alpha(condition, alphas, weights, rest)
+        self.jitter_ = self.state_.system.jitter if isinstance(self.state_, Exact) else 0.0
+        if isinstance(prior.items, KernelRows):
             # Their columns alone are needed, not the matrix.
-            self.items_ = KernelRows(np.empty((0, 0)), self.items_.places)
+            prior.items = KernelRows(np.empty((0, 0)), prior.items.places)
+        self.items_ = prior.items
         return self
 
     def predict(self, X: Any) -> np.ndarray:
@@ -179,8 +174,8 @@ class KernelRidge(RegressorMixin, BaseEstimator):
         """
         encoded = self._encoded(X)
         with np.errstate(over="ignore", invalid="ignore"):
-            parts = [self.state_.predict(block) for block in self._blocks(encoded)]
-        return self._shaped(_finite(np.concatenate(parts)) + self.baseline_.predict(encoded, len(encoded)))
+            mean = self.state_.mean(encoded)
+        return self._shaped(_finite(mean) + self.baseline_.predict(encoded, len(encoded)))
 
     def std(self, X: Any) -> np.ndarray:
         """Return standard deviations of labels, noise included, of the shape of the predictions.
@@ -192,7 +187,7 @@ class KernelRidge(RegressorMixin, BaseEstimator):
         With inducing items the variance is that of the prediction when whatever their features cannot see of an item,
         r(x) = k(x, x) - k_xm K_mm⁻¹ k_mx, is an independent error beside the noise: of a new item, and of every
         training item, from which it spills into the weights (formula and sources:
-        `kernelpot.inference.least_squares_inducing.Inducing`). The amplitude is then that of the items that are not
+        `kernelpot.inference.inducing.Regressors`). The amplitude is then that of the items that are not
         inducing, as no new item is; where those
         were not drawn at random, or fewer than 20 are left, that of all.
 
@@ -211,13 +206,9 @@ class KernelRidge(RegressorMixin, BaseEstimator):
         encoded = self._encoded(X)
         if isinstance(self.kernel_, Precomputed):
             raise ParameterError("`std` needs k(x, x), which a precomputed kernel does not tell; give the kernel.")
-        parts, start = [], 0
         with np.errstate(over="ignore", invalid="ignore"):
-            own = self.kernel_.diagonal(encoded)
-            for block in self._blocks(encoded):
-                parts.append(self.state_.variance(own[start : start + len(block)], block))
-                start += len(block)
-        variance = _finite(np.concatenate(parts)) + self.alpha_ + self.jitter_
+            variance = self.state_.variance(encoded)
+        variance = _finite(variance) + self.alpha_ + self.jitter_
         return self._shaped(np.sqrt(variance)[:, None] * self.amplitude())
 
     def prepare(self, X: Any, *, n_inducing: int | None = None) -> PropertySpace:
@@ -236,7 +227,7 @@ class KernelRidge(RegressorMixin, BaseEstimator):
             A parameter breaks its rule, or the kernel is precomputed.
         """
         kernel = self.kernel_ if hasattr(self, "kernel_") else as_kernel(self.kernel)
-        alphas = [self.alpha_] if hasattr(self, "alpha_") else checked_alphas(self.alpha)
+        alphas = [self.alpha_] if hasattr(self, "alpha_") else _checked_alphas(self.alpha)
         if len(alphas) > 1:
             raise ParameterError(f"`alpha` must be one number before a fit has chosen among {len(alphas)}; give one.")
         return property_space(kernel, X, noise=float(np.sqrt(alphas[0])), n_inducing=n_inducing, seed=self.seed)
@@ -244,7 +235,7 @@ class KernelRidge(RegressorMixin, BaseEstimator):
     def amplitude(self) -> Float[np.ndarray, " outputs"]:
         """Return the prior standard deviation of each output in units of the kernel's, from leave-one-out errors."""
         require_fitted(self)
-        return np.sqrt(self.state_.left_out().take(self.state_.calibrating).ratio)
+        return np.sqrt(self.state_.left_out().take(self._calibrating).ratio)
 
     def leave_one_out(self) -> np.ndarray:
         """Return y_i minus its prediction by the fit without i, of the shape of y, without any refit.
@@ -275,9 +266,8 @@ class KernelRidge(RegressorMixin, BaseEstimator):
             There is not one fold for each item, or the model has inducing items.
         """
         require_fitted(self)
-        if not isinstance(self.state_, Exact):
-            raise ParameterError("`leave_out` needs an exact fit; set n_inducing=None, or use cross_val_predict.")
-        return self._shaped(self.state_.left_out(numbered_folds(folds, len(self.state_.dual))).error)
+        n = len(self.state_.left_out().error)
+        return self._shaped(self.state_.left_out(numbered_folds(folds, n)).error)
 
     def save(self, path: str | Path, *, label: str | None = None) -> None:
         """Write the fitted model, with its items as vectors, to a file that `kernelpot.load` reads.
@@ -307,22 +297,59 @@ class KernelRidge(RegressorMixin, BaseEstimator):
         require_fitted(self)
         return self.kernel_.encode(items_of(self, self.kernel_, X, reset=False))
 
-    def _blocks(self, encoded: Any) -> Iterator[Float[np.ndarray, "rows m"]]:
-        """Yield the kernel with the items of the model, so many rows at a time as memory allows."""
-        rows = max(1, ENTRIES // len(self.items_))
-        for start in range(0, len(encoded), rows):
-            part = encoded if len(encoded) <= rows else encoded[start : start + rows]
-            yield self.kernel_.matrix(part, self.items_)
-
-    def _repeated(self, encoded: Any) -> Callable[[], Iterable[Float[np.ndarray, "rows m"]]]:
-        """Return what makes the blocks as often as they are asked for, out of memory where they are few."""
-        if len(encoded) * len(self.items_) > KEPT:
-            return partial(self._blocks, encoded)
-        kept = list(self._blocks(encoded))
-        return lambda: kept
-
     def _shaped(self, values: Float[np.ndarray, "n outputs"]) -> np.ndarray:
         return values[:, 0] if self._single else values
+
+
+def _exactly(prior: KernelPrior, *, keep: bool) -> Condition:
+    """Return what conditions on labels of all items, with one kernel matrix, which is kept for more than one time."""
+    matrix = prior.matrix()
+    smallest = None if prior.kernel.definite else smallest_eigenvalue(matrix)
+
+    def condition(labels: Float[np.ndarray, "n outputs"], noise: Float[np.ndarray, " n"]) -> Exact:
+        factor = Factor.steadied(matrix, noise, smallest=smallest, keep=keep)
+        return Exact(prior, factor, labels=labels)
+
+    return condition
+
+
+def _best_alpha(
+    condition: Condition, alphas: Sequence[float], weights: Float[np.ndarray, " n"], y: Float[np.ndarray, "n outputs"]
+) -> tuple[float, Conditioned]:
+    """Return the alpha whose leave-one-out errors have the smallest weighted mean square, with its process.
+
+    Each output counts in units of its own mean square; alphas for which the kernel matrix is not positive definite drop
+    out.
+    """
+    scale = np.maximum(weights @ y**2, 1e-300)
+    best: tuple[float, float, Conditioned] | None = None
+    for alpha in alphas:
+        try:
+            # Infinite where it overflows.
+            with np.errstate(over="ignore"):
+                found = condition(y, alpha / weights)
+        except ParameterError as error:
+            refusal = error
+            continue
+        if len(alphas) == 1:
+            return alpha, found
+        score = float((weights @ found.left_out().squared / scale).sum())
+        if best is None or score < best[0]:
+            best = score, alpha, found
+    if best is None:
+        raise refusal
+    return best[1], best[2]
+
+
+def _checked_alphas(alpha: Any) -> list[float]:
+    """Return the alphas to choose among as positive numbers."""
+    many = isinstance(alpha, np.ndarray) and alpha.ndim > 0
+    if not many and (isinstance(alpha, str | bytes) or not isinstance(alpha, Sequence)):
+        return [real(alpha, "alpha", above=True)]
+    values = [real(value, "alpha", above=True) for value in alpha]
+    if not values:
+        raise ParameterError("`alpha` must hold at least one number, got none; 1e-6 is usual.")
+    return values
 
 
 def _finite(values: np.ndarray) -> np.ndarray:

@@ -1,28 +1,136 @@
-"""The plots of a design-and-fit job, from plain arrays."""
+"""The plots of a design-and-fit job, from plain arrays, in one style, with Matplotlib set up for a page."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+import io
+import re
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from html import escape
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from kernelpot.report.canvas import (
-    ACCENT,
-    HAIR,
-    INK,
-    PAPER,
-    QUIET,
-    RIVAL,
-    SECOND,
-    THIRD,
-    light_grid,
-    plain_log,
-)
-
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure as MatplotlibFigure
+
+
+INK = "#1d2329"
+QUIET = "#69737d"
+HAIR = "#d9d6cf"
+ACCENT = "#c8451b"
+RIVAL = "#8c96a0"
+SECOND = "#2b6a99"
+THIRD = "#7a5195"
+PAPER = "#fffefb"
+
+STYLE: dict[str, Any] = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 10.0,
+    "axes.labelsize": 10.0,
+    "axes.titlesize": 10.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.edgecolor": QUIET,
+    "axes.labelcolor": INK,
+    "axes.linewidth": 0.7,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "axes.formatter.useoffset": False,
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+    "text.color": INK,
+    "xtick.color": QUIET,
+    "ytick.color": QUIET,
+    "xtick.labelsize": 9.0,
+    "ytick.labelsize": 9.0,
+    "legend.frameon": False,
+    "legend.fontsize": 9.0,
+    "legend.handletextpad": 0.4,
+    "grid.color": HAIR,
+    "grid.linewidth": 0.6,
+}
+
+Draw = Callable[["MatplotlibFigure"], None]
+
+
+def svg(draw: Draw, alt: str, *, size: tuple[float, float] = (5.4, 4.0), text_as_paths: bool = False) -> str:
+    """Draw on a fresh figure and return an ``<svg>`` element."""
+    import matplotlib as mpl
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure as MatplotlibFigure
+
+    style = STYLE | {"svg.fonttype": "path" if text_as_paths else "none", "svg.hashsalt": alt}
+    with mpl.rc_context(style):
+        figure = MatplotlibFigure(figsize=size, layout="constrained")
+        FigureCanvasSVG(figure)
+        draw(figure)
+        buffer = io.StringIO()
+        figure.savefig(
+            buffer, format="svg", dpi=120 if text_as_paths else 220, metadata={"Date": None, "Creator": None}
+        )
+    return _inline(buffer.getvalue(), alt, prefix=None if text_as_paths else f"p{zlib.crc32(alt.encode())}-")
+
+
+@contextmanager
+def picture(size: tuple[float, float], title: str | None) -> Iterator[MatplotlibFigure]:
+    """Give an empty figure that stands for itself, and set its title when it is drawn."""
+    import matplotlib as mpl
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure as MatplotlibFigure
+
+    with mpl.rc_context(STYLE | {"figure.facecolor": "white"}):
+        figure = MatplotlibFigure(figsize=(size[0], size[1] + (0.4 if title else 0.0)), layout="constrained")
+        FigureCanvasAgg(figure)
+        yield figure
+        if title:
+            figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold")
+
+
+def light_grid(axes: Axes, axis: Literal["both", "x", "y"] = "both") -> None:
+    """Put a hairline grid behind the marks."""
+    axes.grid(visible=True, axis=axis)
+    axes.tick_params(length=0)
+
+
+def plain_log(axes: Axes, axis: str) -> None:
+    """Make one axis logarithmic, with plain numbers at its ticks: 1, 2, 5 of a decade where few decades show."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+    def power_or_plain(value: float, _: object) -> str:
+        if 9e-5 < value < 9e3:
+            return f"{value:g}"
+        digits, _, power = f"{value:.0e}".partition("e")
+        raised = str(int(power)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+        return f"10{raised}" if digits == "1" else f"{digits}·10{raised}"
+
+    line = axes.xaxis if axis == "x" else axes.yaxis
+    (axes.set_xscale if axis == "x" else axes.set_yscale)("log")
+    low, high = axes.get_xlim() if axis == "x" else axes.get_ylim()
+    line.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high < 60 * low else (1.0,)))
+    line.set_minor_locator(NullLocator())
+    line.set_major_formatter(FuncFormatter(power_or_plain))
+
+
+def _inline(text: str, alt: str, prefix: str | None) -> str:
+    """Cut the prolog, name the picture for screen readers, and make ids unique on the page."""
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)
+    fonts = "system-ui, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
+    text = re.sub(r"font(-family)?: ([^;\"]*?)'DejaVu Sans'[^;\"]*", rf"font\1: \2{fonts}", text)
+    if prefix is None:
+        return text
+    head, rest = text.split(">", 1)
+    head = re.sub(r'\s(?:width|height)="[^"]*"', "", head)
+    rest = re.sub(r'\bid="', f'id="{prefix}', rest)
+    rest = re.sub(r'"#', f'"#{prefix}', rest).replace("url(#", f"url(#{prefix}")
+    return f'{head} role="img" aria-label="{escape(alt, quote=True)}">{rest}'
+
 
 KIND_COLOURS = ("#5b8db8", "#8fb3a3", "#d0a85c", "#a98bb5", "#77805f", "#b58a83", "#6f7f9c", "#b0a99a")
 KIND_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p")
@@ -31,19 +139,7 @@ KIND_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p")
 def principal_plane(
     means: Float[np.ndarray, "structures components"],
 ) -> tuple[Float[np.ndarray, "structures 2"], Float[np.ndarray, 2]]:
-    """Project vectors on their two principal axes.
-
-    Parameters
-    ----------
-    means
-        One vector per structure.
-
-    Returns
-    -------
-    coordinates, shares
-        Coordinates on the axes, with a sign that makes the largest entry positive; each axis' share of the
-        variance.
-    """
+    """Project vectors on their two principal axes."""
     centred = means - means.mean(axis=0)
     U, scale, _ = np.linalg.svd(centred, full_matrices=False)
     coordinates = U[:, :2] * scale[:2]
@@ -68,16 +164,7 @@ def pool_map(
         colour, marker = KIND_COLOURS[k % 8], KIND_MARKERS[k % 8]
         axes.scatter(x, y, s=24, alpha=0.8, linewidths=0, label=name, color=colour, marker=marker)
     x, y = coordinates[chosen].T
-    axes.scatter(
-        x,
-        y,
-        s=90,
-        facecolors="none",
-        edgecolors=ACCENT,
-        linewidths=1.7,
-        label="chosen",
-        zorder=3,
-    )
+    axes.scatter(x, y, s=90, facecolors="none", edgecolors=ACCENT, linewidths=1.7, label="chosen", zorder=3)
     axes.set_xlabel(f"first principal axis ({100 * shares[0]:.0f} % of the variance)")
     axes.set_ylabel(f"second ({100 * shares[1]:.0f} %)")
     axes.set_xticks([])
@@ -108,7 +195,7 @@ def information_curves(axes: Axes, curves: Mapping[str, Float[np.ndarray, " pick
     light_grid(axes)
     axes.set_xlim(0, None)
     axes.set_xlabel("structures chosen")
-    axes.set_ylabel("mean predicted variance, energies and forces")
+    axes.set_ylabel("predicted std / noise of a label")
     _label_ends(axes, ends)
 
 

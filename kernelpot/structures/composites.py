@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from jaxtyping import Float
 
 from kernelpot.errors import ParameterError
 from kernelpot.parameters import Parameterised
+from kernelpot.record import Named, Record
 from kernelpot.rules import real
 from kernelpot.structures.encoded import Encoded
 from kernelpot.structures.kernel_protocol import Kernel
@@ -17,6 +18,9 @@ from kernelpot.structures.kernel_protocol import Kernel
 
 class Composable(Parameterised):
     """A kernel that can be added to others, multiplied with them or scaled."""
+
+    def __post_init__(self) -> None:
+        """Keep parameters as they are: scikit-learn wants them checked when they are used."""
 
     def __add__(self, other: Any) -> Sum:
         """Return the sum of two kernels."""
@@ -33,13 +37,7 @@ class Composable(Parameterised):
         return Scaled(self, real(other, "factor", above=True))
 
     def distance(self, a: Any, b: Any | None = None) -> Float[np.ndarray, "n m"]:
-        """Return √(k(a_i, a_i) + k(b_j, b_j) - 2k(a_i, b_j)).
-
-        Parameters
-        ----------
-        a, b
-            Items, or what `encode` made of them; without `b` distances within `a`.
-        """
+        """Return √(k(a_i, a_i) + k(b_j, b_j) - 2k(a_i, b_j))."""
         return distance(self, a, b)
 
 
@@ -77,12 +75,12 @@ def structures_of(encoded: Any) -> Encoded | None:
     return encoded if isinstance(encoded, Encoded) else None
 
 
-class _Pair(Composable):
+@dataclass(eq=False, repr=False)
+class _Pair(Composable, Record):
     """Two kernels of the same items."""
 
-    def __init__(self, first: Any, second: Any) -> None:
-        self.first = first
-        self.second = second
+    first: Annotated[Any, Named("structure kernel")]
+    second: Annotated[Any, Named("structure kernel")]
 
     @property
     def definite(self) -> bool:
@@ -113,19 +111,9 @@ class _Pair(Composable):
         a = self.encode(a)
         return self.first.diagonal(a.first), self.second.diagonal(a.second)
 
-    def settings(self) -> dict[str, Any]:
-        """Return the settings as JSON values."""
-        return {"name": type(self).__name__, "first": self.first.settings(), "second": self.second.settings()}
-
 
 class Sum(_Pair):
-    """k(a, b) = k₁(a, b) + k₂(a, b).
-
-    Parameters
-    ----------
-    first, second
-        Kernels of the same items.
-    """
+    """k(a, b) = k₁(a, b) + k₂(a, b)."""
 
     def matrix(self, a: Any, b: Any | None = None) -> Float[np.ndarray, "n m"]:
         """Return k(a_i, b_j); without `b` k(a_i, a_j)."""
@@ -140,13 +128,7 @@ class Sum(_Pair):
 
 
 class Product(_Pair):
-    """k(a, b) = k₁(a, b) k₂(a, b).
-
-    Parameters
-    ----------
-    first, second
-        Kernels of the same items.
-    """
+    """k(a, b) = k₁(a, b) k₂(a, b)."""
 
     def matrix(self, a: Any, b: Any | None = None) -> Float[np.ndarray, "n m"]:
         """Return k(a_i, b_j); without `b` k(a_i, a_j)."""
@@ -160,20 +142,12 @@ class Product(_Pair):
         return first * second
 
 
-class Scaled(Composable):
-    """k(a, b) = factor · k₁(a, b).
+@dataclass(eq=False, repr=False)
+class Scaled(Composable, Record):
+    """k(a, b) = factor · k₁(a, b): the factor multiplies a variance, not a standard deviation."""
 
-    Parameters
-    ----------
-    kernel
-        Any kernel.
-    factor
-        Positive: a variance, not a standard deviation.
-    """
-
-    def __init__(self, kernel: Any, factor: float = 1.0) -> None:
-        self.kernel = kernel
-        self.factor = factor
+    kernel: Annotated[Any, Named("structure kernel")]
+    factor: float = 1.0
 
     @property
     def definite(self) -> bool:
@@ -204,21 +178,9 @@ class Scaled(Composable):
         result: np.ndarray = real(self.factor, "factor", above=True) * self.kernel.diagonal(a)
         return result
 
-    def settings(self) -> dict[str, Any]:
-        """Return the settings as JSON values."""
-        return {"name": "Scaled", "kernel": self.kernel.settings(), "factor": float(self.factor)}
-
 
 def distance(kernel: Kernel, a: Any, b: Any | None = None) -> Float[np.ndarray, "n m"]:
-    """Return d(a_i, b_j) = √(k(a_i, a_i) + k(b_j, b_j) - 2k(a_i, b_j)), the distance in the kernel's feature space.
-
-    Parameters
-    ----------
-    kernel
-        Any kernel.
-    a, b
-        Items; without `b` distances within `a`.
-    """
+    """Return d(a_i, b_j) = √(k(a_i, a_i) + k(b_j, b_j) - 2k(a_i, b_j)), the distance in the kernel's feature space."""
     if hasattr(kernel, "prepared"):
         kernel = kernel.prepared(a)
     result = -2.0 * kernel.matrix(a, b)

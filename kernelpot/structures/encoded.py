@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float, Int
 
+from kernelpot.archive import arrays_of, read_arrays
 from kernelpot.data.batch import Batch
 from kernelpot.descriptors.protocol import Descriptor
 from kernelpot.errors import ParameterError
@@ -26,29 +27,16 @@ class Encoded:
     """Environment vectors of structures, as the descriptor makes them, with what else a property model looks at.
 
     It can be indexed and cut like a one-dimensional array, so that cross-validation works on it.
-
-    Attributes
-    ----------
-    descriptor
-        What made the vectors, with its species set.
-    vectors
-        Of every atom, not normalised.
-    numbers
-        Atomic number of every atom.
-    offsets
-        Atoms of structure s are ``offsets[s]:offsets[s + 1]``.
-    groups
-        ``config_type`` of each structure, empty where there is none.
-    elements, ends
-        Of a descriptor with one vector for each structure, which stands as the only environment there: atomic numbers
-        of all atoms, those of structure s in ``elements[ends[s]:ends[s + 1]]``. None: `numbers` and `offsets` say it.
     """
 
-    descriptor: Descriptor
-    vectors: Float[np.ndarray, "atoms f"]
-    numbers: Int[np.ndarray, " atoms"]
-    offsets: Int[np.ndarray, " structures_plus_1"]
-    groups: tuple[str, ...]
+    descriptor: Descriptor  # What made the vectors, with its species set
+    vectors: Float[np.ndarray, "atoms f"]  # Of every atom, not normalised
+    numbers: Int[np.ndarray, " atoms"]  # Atomic number of every atom
+    offsets: Int[np.ndarray, " structures_plus_1"]  # Atoms of structure s are ``offsets[s]:offsets[s + 1]``
+    groups: tuple[str, ...]  # ``config_type`` of each structure, empty where there is none
+    # elements, ends: Of a descriptor with one vector for each structure, which stands as the only environment
+    # there: atomic numbers of all atoms, those of structure s in ``elements[ends[s]:ends[s + 1]]``. None:
+    # `numbers` and `offsets` say it.
     elements: Int[np.ndarray, " all_atoms"] | None = None
     ends: Int[np.ndarray, " structures_plus_1"] | None = None
 
@@ -120,36 +108,24 @@ class Encoded:
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Return the arrays by name, for files."""
-        return {"vectors": self.vectors, "numbers": self.numbers, "offsets": self.offsets}
+        return arrays_of(self)
 
     @classmethod
     def from_arrays(cls, descriptor: Descriptor, arrays: Mapping[str, np.ndarray]) -> Encoded:
-        """Make the set that `arrays` describes.
-
-        Raises
-        ------
-        ValueError
-            The arrays do not belong together.
-        """
-        vectors, numbers, offsets = (arrays[name] for name in ("vectors", "numbers", "offsets"))
+        """Make the set that `arrays` describes."""
         if descriptor.species is None:
             raise ValueError("the descriptor of structures in a file must name its species")
-        whole = numbers.dtype == offsets.dtype == np.int64
-        if vectors.dtype != np.float64 or not whole or vectors.ndim != 2 or numbers.shape != (len(vectors),):
-            raise ValueError("vectors, numbers and offsets of structures do not fit together")
-        if len(offsets) < 2 or offsets[0] != 0 or offsets[-1] != len(vectors) or (np.diff(offsets) < 1).any():
+        wide = {"f": descriptor.n_features} if hasattr(descriptor, "n_features") else {}
+        parts = read_arrays(cls, arrays, **wide)
+        numbers, offsets = parts["numbers"], parts["offsets"]
+        if len(offsets) < 2 or offsets[0] != 0 or offsets[-1] != len(numbers) or (np.diff(offsets) < 1).any():
             raise ValueError("the offsets of structures do not rise from 0 to their atoms")
-        wide = getattr(descriptor, "n_features", vectors.shape[1])
-        if vectors.shape[1] != wide:
-            raise ValueError(f"vectors must have {wide} components, found {vectors.shape[1]}")
-        if not np.isfinite(vectors).all():
-            raise ValueError("environment vectors are not finite")
         # The one vector of a structure has no element of its own.
         known = (0,) if getattr(descriptor, "per_structure", False) else descriptor.species
         strange = np.setdiff1d(numbers, known)
         if len(strange):
             raise ValueError(f"the descriptor knows the atomic numbers {known}, the structures hold {strange.tolist()}")
-        return cls(descriptor, vectors, numbers, offsets, ("",) * (len(offsets) - 1))
+        return cls(descriptor, **parts, groups=("",) * (len(offsets) - 1))
 
 
 def settled(descriptor: Descriptor, structures: Sequence[Atoms]) -> Descriptor:
@@ -158,22 +134,7 @@ def settled(descriptor: Descriptor, structures: Sequence[Atoms]) -> Descriptor:
 
 
 def encode(descriptor: Descriptor, structures: Sequence[Atoms]) -> Encoded:
-    """Describe every atom.
-
-    Parameters
-    ----------
-    descriptor
-        Without species it takes those of the structures.
-    structures
-        Labels are not looked at.
-
-    Raises
-    ------
-    DataError, SpeciesError
-        A structure is unusable, or holds an element that the descriptor does not know.
-    ParameterError
-        There is no structure.
-    """
+    """Describe every atom."""
     if len(structures) == 0:
         raise ParameterError("`structures` must hold at least one structure, got none; check the selection.")
     descriptor = settled(descriptor, structures)

@@ -35,15 +35,9 @@ class EnvironmentKernel(Protocol):
 
 @dataclass(frozen=True)
 class OfUnitVectors:
-    """A function of the dot product of unit vectors, such as `DotProduct` and `Gaussian`, at amplitude 1.
+    """A function of the dot product of unit vectors, such as `DotProduct` and `Gaussian`, at amplitude 1."""
 
-    Attributes
-    ----------
-    kernel
-        With ``value(s)``.
-    """
-
-    kernel: Any
+    kernel: Any  # With ``value(s)``
 
     @property
     def linear(self) -> bool:
@@ -68,22 +62,13 @@ class OfUnitVectors:
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """Some structures in a row, their atoms sorted by what may be compared.
+    """Some structures in a row, their atoms sorted by what may be compared."""
 
-    Attributes
-    ----------
-    start, stop
-        The structures.
-    vectors
-        Ready, of each group of atoms; with a linear kernel sums over the atoms of a structure.
-    structure
-        Of every vector, counted from `start`, rising.
-    """
-
-    start: int
+    start: int  # start, stop: The structures
     stop: int
+    # Ready, of each group of atoms; with a linear kernel sums over the atoms of a structure
     vectors: dict[int, Float[np.ndarray, "n f"]]
-    structure: dict[int, Int[np.ndarray, " n"]]
+    structure: dict[int, Int[np.ndarray, " n"]]  # Of every vector, counted from `start`, rising
 
 
 def run_of(kernel: EnvironmentKernel, encoded: Encoded, start: int, stop: int, *, same_element: bool) -> Run:
@@ -137,17 +122,7 @@ def over_tiles(
 
 
 def sums(kernel: EnvironmentKernel, a: Encoded, b: Encoded | None, *, same_element: bool) -> Float[np.ndarray, "n m"]:
-    """Return Σ_ij k(x_i, y_j) over the atoms i of a structure of `a` and j of one of `b`.
-
-    Parameters
-    ----------
-    kernel
-        Of environments.
-    a, b
-        Structures; without `b` pairs within `a`, each computed once.
-    same_element
-        Whether only atoms of one element are compared.
-    """
+    """Return Σ_ij k(x_i, y_j) over the atoms i of a structure of `a` and j of one of `b`."""
     other = a if b is None else b
 
     def block(row: tuple[int, int], column: tuple[int, int]) -> Float[np.ndarray, "rows columns"]:

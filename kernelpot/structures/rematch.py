@@ -32,11 +32,6 @@ def rematch(
 
     Rows of P sum to 1/N, columns to 1/M; c_ij is the kernel of environments (De, Bartók, Csányi and Ceriotti, Phys.
     Chem. Chem. Phys. 18, 13754 (2016), eq. 13). Scaled as there, by logarithms where gamma is small.
-
-    Raises
-    ------
-    ParameterError
-        Some plan did not converge to `TOLERANCE`.
     """
     other = a if b is None else b
 

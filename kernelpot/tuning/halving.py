@@ -1,16 +1,25 @@
-"""Successive halving: many candidates at little cost, the best of them at more."""
+"""Successive halving: many candidates at little cost, the best of them at more, every trial kept in a journal."""
 
 from __future__ import annotations
 
+import json
 import math
 import statistics
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
 
-from kernelpot.errors import ParameterError
+from kernelpot.archive import replacing
+from kernelpot.errors import DataError, ParameterError
 from kernelpot.progress import say
-from kernelpot.tuning.journal import Journal
-from kernelpot.tuning.trial import Settings, Trial, key_of
+from kernelpot.rules import whole
+
+FORMAT = "kernelpot tune 1"
+"""First word of the first line of a journal's file."""
+
+MINUTES = 10.0
+"""Time where neither a time nor a number of fits is given."""
 
 ETA = 3
 """One candidate in this many goes on to the next rung."""
@@ -24,6 +33,126 @@ CHAIN = 0.9
 SHORTEST = 1e-6
 """Least time of a fit that another is compared with, s."""
 
+Settings = Mapping[str, Any]
+"""Settings of a model by name, JSON values."""
+
+
+def key_of(settings: Settings) -> str:
+    """Return settings as one string, equal for equal settings."""
+    return json.dumps(dict(settings), sort_keys=True)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A candidate, scored on one rung.
+
+    Attributes
+    ----------
+    settings
+        What was tried.
+    rung
+        Number of the rung, from 0; higher ones see more structures or have more inducing environments.
+    n_structures, n_inducing
+        Size of the fit.
+    rmse
+        Root mean square error of left-out labels of each kind: eV/atom, eV/Å, eV/Å³.
+    loss
+        Σ_kind log RMSE, smaller is better; infinite where the fit failed.
+    seconds
+        Time of the fit, and of timing the prediction.
+    us_per_atom
+        Time of predicting energy, forces and stress, µs per atom, at this number of inducing environments; an estimate.
+    failure
+        Why the fit failed; empty where it did not.
+    """
+
+    settings: Settings
+    rung: int
+    n_structures: int
+    n_inducing: int
+    rmse: Mapping[str, float]
+    loss: float
+    seconds: float
+    us_per_atom: float = math.nan
+    failure: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return everything as JSON values; what is not finite becomes None."""
+        return asdict(self) | {
+            "settings": dict(self.settings),
+            "rmse": {kind: float(v) for kind, v in self.rmse.items()},
+            "loss": self.loss if math.isfinite(self.loss) else None,
+            "us_per_atom": self.us_per_atom if math.isfinite(self.us_per_atom) else None,
+        }
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Trial:
+        """Make the trial that `as_dict` describes; what describes none raises KeyError, TypeError or ValueError."""
+        loss, speed = content["loss"], content["us_per_atom"]
+        settings = {
+            str(name): tuple(value) if isinstance(value, list) else value
+            for name, value in dict(content["settings"]).items()
+        }
+        return cls(
+            settings=settings,
+            rung=int(content["rung"]),
+            n_structures=int(content["n_structures"]),
+            n_inducing=int(content["n_inducing"]),
+            rmse={str(kind): float(v) for kind, v in dict(content["rmse"]).items()},
+            loss=math.inf if loss is None else float(loss),
+            seconds=float(content["seconds"]),
+            us_per_atom=math.nan if speed is None else float(speed),
+            failure=str(content["failure"]),
+        )
+
+
+class Journal:
+    """Finished trials, in memory, and in a file of JSON lines where one is named."""
+
+    def __init__(self, path: str | Path | None, search: Mapping[str, Any]) -> None:
+        self.path = None if path is None else Path(path)
+        self.head = {"format": FORMAT, **search}
+        self._known: dict[tuple[str, int], Trial] = {}
+        if self.path is not None and self.path.exists() and self.path.stat().st_size > 0:
+            for trial in self._read(self.path):
+                self._known[key_of(trial.settings), trial.rung] = trial
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def find(self, settings: Settings, rung: int) -> Trial | None:
+        """Return the trial of these settings on this rung, if it was finished before."""
+        return self._known.get((key_of(settings), rung))
+
+    def add(self, trial: Trial) -> None:
+        """Keep a trial; the file is written anew, whole or not at all."""
+        self._known[key_of(trial.settings), trial.rung] = trial
+        if self.path is None:
+            return
+        lines = [self.head, *(known.as_dict() for known in self._known.values())]
+        text = "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines)
+        with replacing(self.path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+
+    def _read(self, path: Path) -> list[Trial]:
+        try:
+            first, *rest = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+            known = first["format"]
+            trials = [Trial.from_dict(line) for line in rest] if known == FORMAT else []
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataError(
+                f"`resume` must be a file that tune wrote, {path} is not ({error}); name another."
+            ) from None
+        if known != FORMAT:
+            raise DataError(f"`resume` must be a file of this version, {path} is of {known!r}; name another.")
+        changed = [name for name, value in self.head.items() if first.get(name) != json.loads(json.dumps(value))]
+        if changed:
+            raise ParameterError(
+                f"`resume` must be of the same search, {path} differs in {', '.join(changed)}; name another file, "
+                "or give what it was made with."
+            )
+        return trials
+
 
 @dataclass
 class Budget:
@@ -34,11 +163,30 @@ class Budget:
     spent: float = 0.0
     done: int = 0
 
+    @classmethod
+    def of(cls, minutes: float | None, fits: int | None) -> Budget:
+        """Return what a user gave; `MINUTES` where that is nothing."""
+        if minutes is not None and not (math.isfinite(minutes) and minutes > 0):
+            raise ParameterError(f"`budget_minutes` must be a positive number of minutes, got {minutes}; 10 is usual.")
+        if minutes is None and fits is None:
+            minutes = MINUTES
+        seconds = math.inf if minutes is None else 60.0 * minutes
+        return cls(seconds, None if fits is None else whole(fits, "max_fits", least=1))
+
     def __str__(self) -> str:
         """Say what is spent of what there is."""
         time = "" if math.isinf(self.seconds) else f" of {self.seconds:.0f}"
         fits = "" if self.fits is None else f" of {self.fits}"
         return f"{self.done}{fits} fits, {self.spent:.0f}{time} s"
+
+    @property
+    def limits(self) -> str:
+        """What there is to spend, for people."""
+        given = {
+            f"{self.seconds / 60.0:g} minutes": math.isfinite(self.seconds),
+            f"{self.fits} fits": self.fits is not None,
+        }
+        return " and ".join(text for text, there in given.items() if there)
 
     def charge(self, trial: Trial) -> None:
         """Count one fit."""
@@ -49,27 +197,31 @@ class Budget:
         """Tell whether a fit of this predicted time ends before `limit`, and may be counted."""
         return (self.fits is None or self.done < self.fits) and self.spent + MARGIN * predicted <= limit
 
+    def first(self, n: int, n_rungs: int, eta: int, kept: int) -> int:
+        """Return how many of n candidates the first rung takes, so that a limit of fits, less `kept`, holds for all."""
+        if self.fits is None:
+            return n
+        limit = self.fits - kept
+
+        def total(first: int) -> int:
+            fits, here = 0, first
+            for _ in range(n_rungs):
+                fits, here = fits + here, math.ceil(here / eta)
+            return fits
+
+        return max((k for k in range(1, n + 1) if total(k) <= limit), default=1)
+
 
 @dataclass
 class Search:
-    """What a search found, rung by rung.
+    """What a search found, rung by rung."""
 
-    Attributes
-    ----------
-    rungs
-        Trials of each rung, in order of time.
-    climbed
-        Trials with more inducing environments than the last rung has.
-    notes
-        What was not tried, for people.
-    interrupted
-        Whether the user stopped it.
-    """
-
-    rungs: list[list[Trial]]
+    costs: Sequence[float]  # Guessed cost of a fit on each rung, in any unit; measured times correct it
+    rungs: list[list[Trial]]  # Trials of each rung, in order of time
+    # Trials with more inducing environments than the last rung has
     climbed: list[Trial] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    interrupted: bool = False
+    notes: list[str] = field(default_factory=list)  # What was not tried, for people
+    interrupted: bool = False  # Whether the user stopped it
 
     @property
     def trials(self) -> tuple[Trial, ...]:
@@ -82,11 +234,6 @@ class Search:
 
         Candidates come to a rung in order of their rank on the rung below, so that one which time was too short for
         ranked behind all that were tried.
-
-        Raises
-        ------
-        ParameterError
-            Every fit failed.
         """
         for trials in reversed(self.rungs):
             good = [trial for trial in trials if not trial.failure]
@@ -95,24 +242,33 @@ class Search:
         reason = f"; the first said: {self.trials[0].failure}" if self.trials else ""
         raise ParameterError(f"tune found no settings that could be fitted{reason}")
 
+    def predicted(self, settings: Settings, rung: int) -> float:
+        """Predict the seconds of a fit from those of the rung below, or of others on the first rung."""
+        if rung == 0:
+            return statistics.median([trial.seconds for trial in self.rungs[0]]) if self.rungs[0] else 0.0
+        below = {key_of(trial.settings): trial.seconds for trial in self.rungs[rung - 1]}
+        ratios = [trial.seconds / max(below[key_of(trial.settings)], SHORTEST) for trial in self.rungs[rung]]
+        guess = self.costs[rung] / self.costs[rung - 1]
+        return below[key_of(settings)] * (statistics.median(ratios) if ratios else guess)
+
+    def chain(self, rung: int, seconds: float) -> float:
+        """Predict the seconds of one fit on each rung above; 0 where most of the time would not do."""
+        if not self.rungs[rung]:
+            return 0.0
+        median = statistics.median([trial.seconds for trial in self.rungs[rung]])
+        time = MARGIN * median * sum(self.costs[rung + 1 :]) / self.costs[rung]
+        return time if time < CHAIN * seconds else 0.0
+
 
 @dataclass
 class Bench:
-    """Where trials are made, kept and charged for.
+    """Where trials are made, kept and charged for."""
 
-    Attributes
-    ----------
-    score
-        Fits a candidate on a rung; rungs beyond the last double the inducing environments, once each.
-    budget
-        What may be spent.
-    journal
-        Keeps every trial. Those it knows are not made again; their recorded time counts, so that a resumed search
-        makes the decisions that an uninterrupted one makes.
-    """
-
+    # Fits a candidate on a rung; rungs beyond the last double the inducing environments, once each
     score: Callable[[Settings, int], Trial]
-    budget: Budget
+    budget: Budget  # What may be spent
+    # Keeps every trial. Those it knows are not made again; their recorded time counts, so that a resumed
+    # search makes the decisions that an uninterrupted one makes.
     journal: Journal
 
     def run(self, settings: Settings, rung: int) -> Trial:
@@ -123,7 +279,8 @@ class Bench:
             self.journal.add(trial)
         self.budget.charge(trial)
         what = f"loss {trial.loss:.3f}" if not trial.failure else f"failed: {trial.failure}"
-        say(f"tune: rung {rung}, {described(settings)}: {what}; {self.budget}")
+        tried = ", ".join(f"{k} {v:g}" if isinstance(v, float) else f"{k} {v}" for k, v in settings.items())
+        say(f"tune: rung {rung}, {tried}: {what}; {self.budget}")
         return trial
 
 
@@ -138,45 +295,33 @@ def halve(
 ) -> Search:
     """Score candidates on rung 0, the best 1/eta of them on rung 1, and so on (Jamieson and Talwalkar (2016), alg. 1).
 
-    Each rung may use the same share of the time, and what those before it left over, but leaves enough for one fit on
-    each rung above. With a limit of fits alone, the
-    first rung takes as many candidates as let all rungs end within it.
-
-    Parameters
-    ----------
-    candidates
-        In order of trial; where the budget ends, the rest is not tried.
-    bench
-        Makes the trials; its budget is charged.
-    costs
-        Guessed cost of a fit on each rung, in any unit; measured times correct it.
-    eta
-        One candidate in eta goes on.
-    reserve, kept_fits
-        Share of the time, and number of fits, to leave over.
-
-    Raises
-    ------
-    KeyboardInterrupt
-        The user stopped it before any fit was made.
+    Each rung may use the same share of the time, less the share `reserve` of all, and what those before it left over,
+    but leaves enough for one fit on each rung above. With a limit of fits alone, the first rung takes as many
+    candidates, in their order, as let all rungs end `kept_fits` before it.
     """
-    search, budget = Search([[] for _ in costs]), bench.budget
-    queue = list(candidates[: _first(len(candidates), len(costs), budget, kept_fits, eta)])
+    search, budget = Search(costs, [[] for _ in costs]), bench.budget
+    queue = list(candidates[: budget.first(len(candidates), len(costs), eta, kept_fits)])
     for rung, trials in enumerate(search.rungs):
         share = budget.seconds * (1.0 - reserve) * (rung + 1) / len(costs)
         try:
             for settings in queue:
-                limit = min(share, budget.seconds - _chain(trials, rung, costs, budget.seconds))
-                predicted = _predicted(settings, rung, search.rungs, costs)
+                limit = min(share, budget.seconds - search.chain(rung, budget.seconds))
                 # At least one fit on each rung, if the time for it is there at all.
-                if budget.done and not budget.allows(predicted, limit if trials else budget.seconds):
+                if budget.done and not budget.allows(
+                    search.predicted(settings, rung), limit if trials else budget.seconds
+                ):
                     break
                 trials.append(bench.run(settings, rung))
         except KeyboardInterrupt:
             if not budget.done:
                 raise
             search.interrupted = True
-        _note(search, rung, len(queue) if rung else len(candidates))
+        wanted = len(queue) if rung else len(candidates)
+        left = wanted - len(trials)
+        if left and rung == 0:
+            search.notes.append(f"{left} of {wanted} candidates were not tried")
+        elif left:
+            search.notes.append(f"rung {rung}: {left} of the {wanted} that had qualified were not tried")
         ranked = sorted((trial for trial in trials if not trial.failure), key=lambda trial: trial.loss)
         queue = [trial.settings for trial in ranked[: math.ceil(len(ranked) / eta)]]
         if search.interrupted or not queue:
@@ -185,20 +330,10 @@ def halve(
 
 
 def climb(search: Search, bench: Bench, factor: float, *, limit: int, gain: float) -> None:
-    """Fit the best candidate again with twice the inducing environments, as long as that pays.
+    """Fit the best candidate again with twice the inducing environments, up to `limit`, as long as that pays.
 
-    Parameters
-    ----------
-    search
-        A search that ended, and is added to; nothing is done where it did not reach its last rung.
-    bench
-        Makes the trials; its budget is charged.
-    factor
-        Guessed growth of the cost with each doubling.
-    limit
-        Most inducing environments.
-    gain
-        Least fall of the loss for which one goes on.
+    It pays while the loss falls by `gain`. Nothing is done where the search did not reach its last rung; `factor`
+    guesses how the cost grows with each doubling.
     """
     if search.interrupted or not any(not trial.failure for trial in search.rungs[-1]):
         return
@@ -220,52 +355,3 @@ def climb(search: Search, bench: Bench, factor: float, *, limit: int, gain: floa
             return
         factor = max(1.5, trial.seconds / max(best.seconds, SHORTEST))
         best = trial
-
-
-def described(settings: Settings) -> str:
-    """Name settings for people."""
-    return ", ".join(
-        f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}" for name, value in settings.items()
-    )
-
-
-def _first(n: int, n_rungs: int, budget: Budget, kept: int, eta: int) -> int:
-    """Return how many candidates the first rung takes, so that a limit of fits holds for all rungs."""
-    if budget.fits is None:
-        return n
-    limit = budget.fits - kept
-
-    def total(first: int) -> int:
-        fits, here = 0, first
-        for _ in range(n_rungs):
-            fits, here = fits + here, math.ceil(here / eta)
-        return fits
-
-    return max((k for k in range(1, n + 1) if total(k) <= limit), default=1)
-
-
-def _chain(trials: Sequence[Trial], rung: int, costs: Sequence[float], seconds: float) -> float:
-    """Predict the seconds of one fit on each rung above; 0 where most of the time would not do."""
-    if not trials:
-        return 0.0
-    time = MARGIN * statistics.median([trial.seconds for trial in trials]) * sum(costs[rung + 1 :]) / costs[rung]
-    return time if time < CHAIN * seconds else 0.0
-
-
-def _predicted(settings: Settings, rung: int, rungs: Sequence[Sequence[Trial]], costs: Sequence[float]) -> float:
-    """Predict the seconds of a fit from those of the rung below, or of others on the first rung."""
-    if rung == 0:
-        return statistics.median([trial.seconds for trial in rungs[0]]) if rungs[0] else 0.0
-    below = {key_of(trial.settings): trial.seconds for trial in rungs[rung - 1]}
-    ratios = [trial.seconds / max(below[key_of(trial.settings)], SHORTEST) for trial in rungs[rung]]
-    guess = costs[rung] / costs[rung - 1]
-    return below[key_of(settings)] * (statistics.median(ratios) if ratios else guess)
-
-
-def _note(search: Search, rung: int, wanted: int) -> None:
-    """Say what a rung left out."""
-    left = wanted - len(search.rungs[rung])
-    if left and rung == 0:
-        search.notes.append(f"{left} of {wanted} candidates were not tried")
-    elif left:
-        search.notes.append(f"rung {rung}: {left} of the {wanted} that had qualified were not tried")

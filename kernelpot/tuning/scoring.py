@@ -1,4 +1,4 @@
-"""One candidate, fitted on one rung and scored by what it left out."""
+"""One candidate, fitted to a part of the training set and scored by what it left out."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, TypedDict
 
 import numpy as np
 from jaxtyping import Int
@@ -15,15 +15,21 @@ from scipy.linalg import LinAlgError
 
 from kernelpot.data.labels import Labels
 from kernelpot.data.noise import KINDS
-from kernelpot.errors import KernelpotError
+from kernelpot.errors import KernelpotError, ParameterError
+from kernelpot.features.folds import folds, runs
+from kernelpot.features.inducing import mean_vectors, species_of
+from kernelpot.linalg.subsets import equal_vectors
 from kernelpot.potentials.noise_search import ROUNDING
 from kernelpot.potentials.sparse_gp import SparseGP
 from kernelpot.progress import shown
-from kernelpot.tuning.subsets import FEWEST, Parts
-from kernelpot.tuning.trial import Settings, Trial
+from kernelpot.record import OneOf, Record, Whole
+from kernelpot.tuning.halving import Settings, Trial
 
 if TYPE_CHECKING:
     from ase import Atoms
+
+    from kernelpot.descriptors.protocol import Descriptor
+
 
 SHARES = (0.25, 0.5, 1.0)
 """Share of the structures on each rung."""
@@ -44,50 +50,116 @@ TIMED_ATOMS = 400
 COST_POWER = 0.7
 """Guessed growth of a fit's time with the number of inducing environments."""
 
+FEWEST = 40
+"""Structures of the smallest part, where there are as many: fewer rank settings by chance."""
+
+
+@dataclass(frozen=True, eq=False)
+class Parts:
+    """A training set with the order in which its units join."""
+
+    # What stays together, and counts as one witness: duplicates, and runs of neighbouring frames
+    unit: Int[np.ndarray, " structures"]
+    family: Int[np.ndarray, " structures"]  # `config_type` of each structure, as a number
+    families: tuple[str, ...]  # Their names; "" where there is none
+    order: Int[np.ndarray, " units"]  # Units, in the order of joining
+
+    @classmethod
+    def of(cls, structures: Sequence[Atoms], descriptor: Descriptor, *, n_folds: int, seed: int) -> Parts:
+        """Find duplicates by a descriptor, and runs of frames for so many folds, and shuffle them within families."""
+        if descriptor.species is None:
+            descriptor = descriptor.with_species(species_of(structures))
+        n_atoms = np.array([len(atoms) for atoms in structures])
+        same = equal_vectors(mean_vectors(descriptor, structures), n_atoms)
+        unit = runs(same, min(n_folds, int(same.max()) + 1))
+        names, family = np.unique([str(atoms.info.get("config_type", "")) for atoms in structures], return_inverse=True)
+        return cls(unit, family, tuple(str(name) for name in names), joining(unit, family, seed))
+
+    def members(self, n: int) -> Int[np.ndarray, " members"]:
+        """Return the structures of the first units that hold at least n structures, or of all."""
+        sizes = np.bincount(self.unit)[self.order]
+        count = min(len(sizes), int(np.searchsorted(np.cumsum(sizes), n)) + 1)
+        result: np.ndarray = np.flatnonzero(np.isin(self.unit, self.order[:count]))
+        return result
+
+    def folds(self, members: Int[np.ndarray, " members"], n_folds: int, *, seed: int) -> Int[np.ndarray, " members"]:
+        """Assign members to folds of whole units."""
+        units = np.unique(self.unit[members], return_inverse=True)[1]
+        return folds(units, min(n_folds, int(units.max()) + 1), seed=seed, run=1)
+
+    def families_out(self, members: Int[np.ndarray, " members"]) -> Int[np.ndarray, " members"]:
+        """Assign members to folds of one family each."""
+        names, fold = np.unique(self.family[members], return_inverse=True)
+        if len(names) < 2:
+            raise ParameterError(
+                '`objective="groups"` needs at least two groups of structures, named in `atoms.info["config_type"]`, '
+                f'got {self.families[0]!r} alone; use "cv".'
+            )
+        result: np.ndarray = fold
+        return result
+
+
+def joining(
+    unit: Int[np.ndarray, " structures"], family: Int[np.ndarray, " structures"], seed: int
+) -> Int[np.ndarray, " units"]:
+    """Order units so that every stretch from the start holds each family in proportion, at least once."""
+    units, first = np.unique(unit, return_index=True)
+    shuffled = np.random.default_rng(seed).permutation(len(units))
+    of_family = family[first][shuffled]
+    rank = np.empty(len(units))
+    for f in np.unique(of_family):
+        mine = np.flatnonzero(of_family == f)
+        rank[mine] = np.arange(len(mine)) / len(mine)
+    result: np.ndarray = units[shuffled[np.argsort(rank, kind="stable")]]
+    return result
+
+
+class FitOptions(TypedDict, total=False):
+    """How `tune` may be told to fit and score candidates."""
+
+    objective: str
+    n_inducing: int
+    max_inducing: int
+    n_folds: int
+
+
+@dataclass(frozen=True)
+class HowToFit(Record):
+    """How candidates are fitted and scored: names of labels, what makes everything repeatable, and `FitOptions`."""
+
+    keys: Mapping[str, str | None] | None
+    seed: Annotated[int, Whole()]
+    objective: Annotated[str, OneOf(("cv", "groups"))] = "cv"
+    n_inducing: Annotated[int, Whole(1)] = 500  # on the last rung, where settings do not say
+    max_inducing: Annotated[int, Whole(1)] = 2000  # beyond the last rung
+    n_folds: Annotated[int, Whole(2)] = 8
+
+    def check(self) -> None:
+        """Compare the two numbers of inducing environments."""
+        if self.max_inducing < self.n_inducing:
+            raise ParameterError(
+                f"`max_inducing` must be at least `n_inducing`, {self.n_inducing}, got {self.max_inducing}."
+            )
+
 
 @dataclass(frozen=True, eq=False)
 class Scorer:
-    """Fits candidates on rungs, each of more structures and inducing environments than the one below.
+    """Fits candidates on rungs, each of more structures and inducing environments than the one below."""
 
-    Attributes
-    ----------
-    structures
-        The training set.
-    parts
-        Its units.
-    kinds
-        Kinds of labels that count.
-    build
-        Makes an unfitted model of settings and n_inducing.
-    n_inducing
-        Inducing environments on the last rung, where settings do not say.
-    max_inducing
-        Most inducing environments beyond the last rung.
-    objective
-        "cv" or "groups".
-    n_folds, seed, keys
-        Folds, what is random, names of labels.
-    """
-
-    structures: Sequence[Atoms]
-    parts: Parts
-    kinds: tuple[str, ...]
-    build: Callable[[Settings], SparseGP]
-    n_inducing: int
-    max_inducing: int
-    objective: str
-    n_folds: int
-    seed: int
-    keys: Mapping[str, str | None] | None
+    structures: Sequence[Atoms]  # The training set
+    parts: Parts  # Its units
+    kinds: tuple[str, ...]  # Kinds of labels that count
+    build: Callable[[Settings], SparseGP]  # Makes an unfitted model of settings and n_inducing
+    how: HowToFit  # How that is fitted and scored
 
     @cached_property
     def rungs(self) -> list[tuple[Int[np.ndarray, " members"], Int[np.ndarray, " members"]]]:
         """Members of each rung with their folds."""
         n = len(self.structures)
         parts = [self.parts.members(max(math.ceil(share * n), min(n, FEWEST))) for share in SHARES]
-        if self.objective == "groups":
+        if self.how.objective == "groups":
             return [(members, self.parts.families_out(members)) for members in parts]
-        return [(members, self.parts.folds(members, self.n_folds, seed=self.seed)) for members in parts]
+        return [(members, self.parts.folds(members, self.how.n_folds, seed=self.how.seed)) for members in parts]
 
     @property
     def costs(self) -> list[float]:
@@ -97,10 +169,10 @@ class Scorer:
 
     def inducing(self, settings: Settings, rung: int) -> int:
         """Return the limit of inducing environments on a rung; beyond the last it doubles with each."""
-        most = int(settings.get("n_inducing", self.n_inducing))
+        most = int(settings.get("n_inducing", self.how.n_inducing))
         fewest = min(most, 50 * len({int(z) for atoms in self.structures for z in atoms.numbers}))
         if rung >= len(SHARES):
-            return int(min(most * 2 ** (rung - len(SHARES) + 1), max(most, self.max_inducing)))
+            return int(min(most * 2 ** (rung - len(SHARES) + 1), max(most, self.how.max_inducing)))
         return max(fewest, round(INDUCING_SHARES[rung] * most))
 
     def __call__(self, settings: Settings, rung: int) -> Trial:
@@ -112,7 +184,7 @@ class Scorer:
         try:
             with shown(enabled=False):
                 model = self.build({**settings, "n_inducing": limit})
-                model.fit(some, keys=self.keys, folds=fold.tolist())
+                model.fit(some, keys=self.how.keys, folds=fold.tolist())
                 speed = _microseconds(model, some)
         except (KernelpotError, LinAlgError, MemoryError, FloatingPointError) as error:
             seconds = time.perf_counter() - start
@@ -129,7 +201,7 @@ class Scorer:
         try:
             with shown(enabled=False):
                 model = self.build({**settings, "n_inducing": 50})
-                model.fit(small, keys=self.keys, folds=list(range(len(small))))
+                model.fit(small, keys=self.how.keys, folds=list(range(len(small))))
                 model.predict(small, uncertainty=False)
         except (KernelpotError, LinAlgError):
             return  # The trials say what is wrong.

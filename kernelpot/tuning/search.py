@@ -2,40 +2,161 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import io
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
+from kernelpot.archive import replacing
 from kernelpot.data.check import validate
 from kernelpot.data.labels import Labels, resolve
+from kernelpot.data.stream import structure_list
 from kernelpot.descriptors.soap.definition import SOAP
 from kernelpot.errors import ParameterError
-from kernelpot.potentials.arguments import structure_list
+from kernelpot.potentials.baselines import Baseline
 from kernelpot.potentials.baselines.given import as_baseline
-from kernelpot.potentials.baselines.protocol import Baseline
 from kernelpot.potentials.fitting import require_labels
 from kernelpot.potentials.sparse_gp import SparseGP
 from kernelpot.progress import say
-from kernelpot.tuning.halving import Bench, Budget, climb, halve
-from kernelpot.tuning.journal import Journal
-from kernelpot.tuning.result import TuneResult
-from kernelpot.tuning.scoring import INDUCING_SHARES, SHARES, Scorer, telling_kinds
-from kernelpot.tuning.space import Space, candidates, default_model, default_space
-from kernelpot.tuning.subsets import Parts
-from kernelpot.tuning.trial import Settings
+from kernelpot.tuning.candidates import Space, candidates, default_model, default_space
+from kernelpot.tuning.halving import Bench, Budget, Journal, Settings, Trial, climb, halve
+from kernelpot.tuning.scoring import INDUCING_SHARES, SHARES, FitOptions, HowToFit, Parts, Scorer, telling_kinds
 
 if TYPE_CHECKING:
     from ase import Atoms
 
-MINUTES = 10.0
-"""Time where neither a time nor a number of fits is given."""
 
-OBJECTIVES = ("cv", "groups")
+UNITS = {"energy": ("meV/atom", "eV_per_atom"), "forces": ("meV/Å", "eV_per_A"), "stress": ("meV/Å³", "eV_per_A3")}
+
+SHOWN = 30
+"""Most rows that `str` gives; files hold them all."""
+
+
+@dataclass(frozen=True, eq=False)
+class TuneResult:
+    """Every trial of a search, with the settings that came out best.
+
+    Attributes
+    ----------
+    table
+        All trials, in order of time.
+    best_trial
+        The best of the highest rung that any fit was made on.
+    default_trial
+        The first candidate on the first rung: what one would have taken without a search.
+    objective
+        "cv" or "groups".
+    kinds
+        Kinds of labels that the loss counts.
+    notes
+        What was not tried, and why.
+    interrupted
+        Whether the user stopped it.
+    """
+
+    table: tuple[Trial, ...]
+    best_trial: Trial
+    default_trial: Trial
+    objective: str
+    kinds: tuple[str, ...]
+    notes: tuple[str, ...]
+    interrupted: bool
+    build: Callable[[Settings], SparseGP] = field(repr=False)
+
+    @property
+    def best_settings(self) -> dict[str, Any]:
+        """Settings of the best trial, with its number of inducing environments."""
+        return {**self.best_trial.settings, "n_inducing": self.best_trial.n_inducing}
+
+    @property
+    def best(self) -> SparseGP:
+        """A new model with the best settings, unfitted: ``result.best.fit(train)``."""
+        return self.build(self.best_settings)
+
+    @property
+    def seconds(self) -> float:
+        """Time of all fits, s."""
+        return sum(trial.seconds for trial in self.table)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return everything as JSON values."""
+        return {
+            "best_settings": self.best_settings,
+            "best": self.best_trial.as_dict(),
+            "default": self.default_trial.as_dict(),
+            "objective": self.objective,
+            "kinds": list(self.kinds),
+            "seconds": self.seconds,
+            "interrupted": self.interrupted,
+            "notes": list(self.notes),
+            "table": [trial.as_dict() for trial in self.table],
+        }
+
+    def to_csv(self, path: str | Path) -> None:
+        """Write the table, one trial a line, whole or not at all; units stand in the head."""
+        names = self._setting_names()
+        kinds = self._kinds_shown()
+        head = ["rung", "n_structures", "n_inducing", *names]
+        head += [f"rmse_{kind}_{UNITS[kind][1]}" for kind in kinds]
+        head += ["loss", "seconds", "prediction_us_per_atom", "failure"]
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(head)
+        for t in self.table:
+            numbers = [t.rmse.get(kind, "") for kind in kinds] + [v if math.isfinite(v) else "" for v in (t.loss,)]
+            speed = t.us_per_atom if math.isfinite(t.us_per_atom) else ""
+            given = [t.settings.get(name, "") for name in names]
+            writer.writerow(
+                [t.rung, t.n_structures, t.n_inducing, *given, *numbers, round(t.seconds, 3), speed, t.failure]
+            )
+        with replacing(path) as temporary:
+            temporary.write_text(text.getvalue(), encoding="utf-8")
+
+    def __str__(self) -> str:
+        """Return a table for people, the highest rung first, the best of each rung on top."""
+        names, kinds = self._setting_names(), self._kinds_shown()
+        head = ["rung", "structures", "M", *names, *(f"{kind} {UNITS[kind][0]}" for kind in kinds)]
+        head += ["loss", "fit s", "µs/atom"]
+        ordered = sorted(self.table, key=lambda t: (-t.rung, t.loss))
+        rows = []
+        for t in ordered[:SHOWN]:
+            errors = [f"{1e3 * t.rmse[kind]:.2f}" if kind in t.rmse else "" for kind in kinds]
+            end = ["failed" if t.failure else f"{t.loss:.3f}", f"{t.seconds:.1f}"]
+            end.append(f"{t.us_per_atom:.0f}" if math.isfinite(t.us_per_atom) else "")
+            given = [_short(t.settings.get(name, "")) for name in names]
+            rows.append([str(t.rung), str(t.n_structures), str(t.n_inducing), *given, *errors, *end])
+        widths = [max(len(text) for text in column) for column in zip(head, *rows, strict=True)]
+        lines = ["  ".join(f"{text:>{w}}" for text, w in zip(row, widths, strict=True)) for row in [head, *rows]]
+        if len(ordered) > SHOWN:
+            lines.append(f"… and {len(ordered) - SHOWN} more")
+        how = "left-out folds" if self.objective == "cv" else "left-out groups (config_type)"
+        lines.append(f"errors are RMSE of {how}; loss is the sum of their logarithms over {', '.join(self.kinds)}")
+        chosen = ", ".join(f"{name} {_short(value)}" for name, value in self.best_settings.items())
+        lines.append(f"best: {chosen}")
+        lines += [f"note: {note}" for note in self.notes]
+        if self.interrupted:
+            lines.append("note: interrupted; the best is that of what was tried")
+        return "\n".join(lines)
+
+    def _setting_names(self) -> list[str]:
+        return list(dict.fromkeys(name for t in self.table for name in t.settings if name != "n_inducing"))
+
+    def _kinds_shown(self) -> list[str]:
+        return [kind for kind in UNITS if any(kind in t.rmse for t in self.table)]
+
+
+def _short(value: object) -> str:
+    if value is None:
+        return "none"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
 
 CLIMB_SHARE = 0.3
 """Share of the time that is kept for more inducing environments."""
@@ -55,16 +176,13 @@ def tune(
     *,
     budget_minutes: float | None = None,
     max_fits: int | None = None,
-    objective: str = "cv",
     space: Space | None = None,
     build: Callable[[Settings], SparseGP] | None = None,
     baseline: Baseline | None = None,
-    n_inducing: int = 500,
-    max_inducing: int = 2000,
-    n_folds: int = 8,
     keys: Mapping[str, str | None] | None = None,
     seed: int = 0,
     resume: str | Path | None = None,
+    **options: Unpack[FitOptions],
 ) -> TuneResult:
     """Search settings of descriptor and kernel by their left-out errors, with successive halving.
 
@@ -82,9 +200,6 @@ def tune(
         search depends on the machine; the order of candidates does not.
     max_fits
         Number of fits at most. On its own it makes a search exactly repeatable.
-    objective
-        "cv": folds of whole runs of frames are left out. "groups": each `config_type` is left out in turn, which asks
-        how a model does on families that it has not seen.
     space
         Values of each setting; names may be tuples, ``{"cutoff": [4.5, 5.0], ("n_max", "l_max"): [(8, 6), (6, 4)]}``.
         None: `kernelpot.tuning.default_space`, cutoffs about `default_cutoff`, n_max and l_max, sigma, zeta, with and
@@ -94,18 +209,17 @@ def tune(
         Makes an unfitted model of a candidate's settings and `n_inducing`. None: `kernelpot.tuning.default_model`.
     baseline
         What the models learn the difference from, as in `SparseGP`; not with `build`, which has its own.
-    n_inducing
-        Inducing environments of the last rung.
-    max_inducing
-        Most that the best settings are tried with.
-    n_folds
-        Folds, for "cv".
     keys
         Names of labels, as in `kernelpot.read`.
     seed
         Makes candidates, subsets, folds and models repeatable.
     resume
         A file of JSON lines that every trial is added to. A search that finds it goes on from it.
+    **options
+        How candidates are fitted and scored. `objective`, "cv" (default): folds of whole runs of frames are left out;
+        "groups": each `config_type` is left out in turn, which asks how a model does on families that it has not seen.
+        `n_folds`, 8: folds for "cv". `n_inducing`, 500: inducing environments of the last rung. `max_inducing`, 2000:
+        most that the best settings are tried with.
 
     Returns
     -------
@@ -123,34 +237,51 @@ def tune(
     """
     if build is not None and baseline is not None:
         raise ParameterError("`baseline` is for the default models: let `build` give its models one.")
-    budget = _budget(budget_minutes, max_fits)
-    _check(objective, n_inducing, max_inducing, n_folds, seed)
+    unknown = sorted(set(options) - set(FitOptions.__annotations__))
+    if unknown:
+        raise TypeError(f"tune() got an unexpected keyword argument {unknown[0]!r}")
+    budget, how = Budget.of(budget_minutes, max_fits), HowToFit(keys, seed, **options)
     structures = structure_list(train)
     validate(structures)
     labels = resolve(structures, keys)
     require_labels(labels, "cv")
-    space = default_space(structures) if space is None else space
-    queue: list[Settings] = list(candidates(space, seed=seed))
-    parts = Parts.of(structures, SOAP(n_max=4, l_max=3), n_folds=n_folds, seed=seed)
+    queue: list[Settings] = list(candidates(default_space(structures) if space is None else space, seed=seed))
+    parts = Parts.of(structures, SOAP(n_max=4, l_max=3), n_folds=how.n_folds, seed=seed)
     if len(parts.order) < 2:
         raise ParameterError("`train` must hold at least two different structures to leave one out, got one.")
     make = partial(default_model, seed=seed, baseline=baseline) if build is None else build
-    scorer = Scorer(
-        structures, parts, telling_kinds(labels), make, n_inducing, max_inducing, objective, n_folds, seed, keys
+    scorer = Scorer(structures, parts, telling_kinds(labels), make, how)
+    named = "default" if build is None else getattr(build, "__qualname__", type(build).__name__)
+    difference = as_baseline(baseline)
+    journal = Journal(
+        resume,
+        {
+            "data": _digest(structures, labels),
+            "build": named,
+            "baseline": None if difference is None else difference.settings(),
+            "objective": how.objective,
+            "n_inducing": how.n_inducing,
+            "n_folds": how.n_folds,
+            "seed": how.seed,
+            "shares": [list(SHARES), list(INDUCING_SHARES)],
+        },
     )
-    journal = Journal(resume, _fingerprint(scorer, labels, build, baseline))
     scorer.warm_up(queue[0])
-    say(_plan(scorer, queue, budget))
+    sizes = ", ".join(str(len(members)) for members, _ in scorer.rungs)
+    say(
+        f"tune: {len(queue)} candidates, rungs of {sizes} structures, {budget.limits}; scored by "
+        f"{', '.join(scorer.kinds)}"
+    )
     bench = Bench(scorer, budget, journal)
-    climbs = math.ceil(math.log2(max_inducing / n_inducing))
+    climbs = math.ceil(math.log2(how.max_inducing / how.n_inducing))
     kept = 0 if max_fits is None else min(climbs, max_fits // FITS_PER_CLIMB)
     search = halve(queue, bench, scorer.costs, reserve=CLIMB_SHARE if climbs else 0.0, kept_fits=kept)
-    climb(search, bench, CLIMB_COST, limit=min(max_inducing, sum(map(len, structures))), gain=WORTH)
+    climb(search, bench, CLIMB_COST, limit=min(how.max_inducing, sum(map(len, structures))), gain=WORTH)
     return TuneResult(
         table=search.trials,
         best_trial=search.best,
         default_trial=search.trials[0],
-        objective=objective,
+        objective=how.objective,
         kinds=scorer.kinds,
         notes=tuple(search.notes),
         interrupted=search.interrupted,
@@ -158,56 +289,13 @@ def tune(
     )
 
 
-def _budget(minutes: float | None, fits: int | None) -> Budget:
-    if minutes is not None and not (math.isfinite(minutes) and minutes > 0):
-        raise ParameterError(f"`budget_minutes` must be a positive number of minutes, got {minutes}; 10 is usual.")
-    if fits is not None and (isinstance(fits, bool) or not isinstance(fits, int | np.integer) or fits < 1):
-        raise ParameterError(f"`max_fits` must be a positive whole number, got {fits!r}; 30 to 100 is usual.")
-    if minutes is None and fits is None:
-        minutes = MINUTES
-    return Budget(math.inf if minutes is None else 60.0 * minutes, None if fits is None else int(fits))
-
-
-def _check(objective: str, n_inducing: int, max_inducing: int, n_folds: int, seed: int) -> None:
-    if objective not in OBJECTIVES:
-        raise ParameterError(f'`objective` must be "cv" or "groups", got {objective!r}.')
-    for name, value, least in (("n_inducing", n_inducing, 1), ("n_folds", n_folds, 2), ("seed", seed, 0)):
-        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-            raise ParameterError(f"`{name}` must be a whole number of at least {least}, got {value!r}.")
-    if max_inducing < n_inducing:
-        raise ParameterError(f"`max_inducing` must be at least `n_inducing`, {n_inducing}, got {max_inducing}.")
-
-
-def _fingerprint(
-    scorer: Scorer, labels: Labels, build: Callable[[Settings], SparseGP] | None, baseline: Baseline | None
-) -> dict[str, Any]:
-    """Name what makes trials comparable."""
+def _digest(structures: Sequence[Atoms], labels: Labels) -> str:
+    """Return a name of structures, labels and groups: trials of other data are not comparable."""
     digest = hashlib.blake2b(digest_size=16)
-    for atoms, forces in zip(scorer.structures, labels.forces, strict=True):
+    for atoms, forces in zip(structures, labels.forces, strict=True):
         for array in (atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc):
             digest.update(np.ascontiguousarray(array).tobytes())
         digest.update(b"-" if forces is None else np.ascontiguousarray(forces).tobytes())
         digest.update(str(atoms.info.get("config_type", "")).encode())
     digest.update(np.ascontiguousarray(labels.energy).tobytes() + np.ascontiguousarray(labels.stress).tobytes())
-    difference = as_baseline(baseline)
-    return {
-        "data": digest.hexdigest(),
-        "build": "default" if build is None else getattr(build, "__qualname__", type(build).__name__),
-        "baseline": None if difference is None else difference.settings(),
-        "objective": scorer.objective,
-        "n_inducing": int(scorer.n_inducing),
-        "n_folds": int(scorer.n_folds),
-        "seed": int(scorer.seed),
-        "shares": [list(SHARES), list(INDUCING_SHARES)],
-    }
-
-
-def _plan(scorer: Scorer, queue: Sequence[Settings], budget: Budget) -> str:
-    sizes = ", ".join(str(len(members)) for members, _ in scorer.rungs)
-    limits = " and ".join(
-        text for text, given in (
-            (f"{budget.seconds / 60.0:g} minutes", math.isfinite(budget.seconds)),
-            (f"{budget.fits} fits", budget.fits is not None),
-        ) if given
-    )  # fmt: skip
-    return f"tune: {len(queue)} candidates, rungs of {sizes} structures, {limits}; scored by {', '.join(scorer.kinds)}"
+    return digest.hexdigest()

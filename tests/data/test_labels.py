@@ -7,12 +7,12 @@ from ase.build import bulk, molecule
 from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.constraints import FixAtoms
+from ase.stress import voigt_6_to_full_3x3_stress
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kernelpot.data.labels import resolve
-from kernelpot.data.names import ranked
-from kernelpot.data.stress import to_tensor, to_voigt
+from kernelpot.data.sources import ranked, to_voigt
 from kernelpot.errors import LabelError, ParameterError
 
 STRESS = np.array([0.01, 0.02, 0.03, 0.004, 0.005, 0.006])
@@ -69,7 +69,7 @@ def test_usual_names_of_forces(name):
 @pytest.mark.parametrize("name", ["stress", "REF_stress", "dft_stress"])
 @pytest.mark.parametrize("shape", ["voigt", "nine", "matrix"])
 def test_stress_in_every_shape(name, shape):
-    full = to_tensor(STRESS)
+    full = voigt_6_to_full_3x3_stress(STRESS)
     value = {"voigt": STRESS, "nine": full.ravel().tolist(), "matrix": full}[shape]
     np.testing.assert_allclose(resolve([copper(**{name: value})]).stress[0], STRESS)
 
@@ -77,7 +77,7 @@ def test_stress_in_every_shape(name, shape):
 @pytest.mark.parametrize("name", ["virial", "virials", "dft_virial", "REF_virials"])
 def test_virials_are_divided_by_minus_the_volume(name):
     atoms = copper()
-    atoms.info[name] = -atoms.get_volume() * to_tensor(STRESS)
+    atoms.info[name] = -atoms.get_volume() * voigt_6_to_full_3x3_stress(STRESS)
     np.testing.assert_allclose(resolve([atoms]).stress[0], STRESS)
 
 
@@ -100,7 +100,7 @@ def test_free_energy_counts_only_without_a_plain_energy():
 
 def test_two_sources_that_agree_are_fine():
     atoms = computed(energy=-3.0, stress=STRESS)
-    atoms.info.update(dft_energy=-3.0 + 1e-7, virial=-atoms.get_volume() * to_tensor(STRESS))
+    atoms.info.update(dft_energy=-3.0 + 1e-7, virial=-atoms.get_volume() * voigt_6_to_full_3x3_stress(STRESS))
     assert resolve([atoms]).energy[0] == -3.0
 
 
@@ -115,7 +115,7 @@ def test_two_sources_that_disagree_are_refused_by_name():
 
 def test_a_virial_of_the_wrong_sign_is_found_out_by_the_stress():
     atoms = copper(stress=STRESS)
-    atoms.info["virial"] = atoms.get_volume() * to_tensor(STRESS)
+    atoms.info["virial"] = atoms.get_volume() * voigt_6_to_full_3x3_stress(STRESS)
     with pytest.raises(LabelError, match="sources of the stress must agree"):
         resolve([atoms])
 
@@ -309,5 +309,5 @@ def test_voigt_of_a_stress_label_survives_the_virial(seed):
     atoms = copper()
     atoms.set_cell(np.eye(3) * 4 + rng.uniform(-1, 1, (3, 3)))
     stress = rng.standard_normal(6)
-    atoms.info["virial"] = (-atoms.get_volume() * to_tensor(stress)).ravel()
-    np.testing.assert_allclose(resolve([atoms]).stress[0], to_voigt(to_tensor(stress)), rtol=1e-12)
+    atoms.info["virial"] = (-atoms.get_volume() * voigt_6_to_full_3x3_stress(stress)).ravel()
+    np.testing.assert_allclose(resolve([atoms]).stress[0], to_voigt(voigt_6_to_full_3x3_stress(stress)), rtol=1e-12)

@@ -104,7 +104,7 @@ def test_settings_make_the_same_descriptor(batch):
 
 @pytest.mark.parametrize("n", [0, 7, 2.0])
 def test_number_of_components_must_fit(n):
-    with pytest.raises(ParameterError, match=f"`n_max` of the compressed basis must be .* from 1 to 6, got {n}"):
+    with pytest.raises(ParameterError, match=f"`n_max` must be .* from 1 to 6, got {n}; start from"):
         FULL.compressed(n)
 
 

@@ -211,10 +211,13 @@ def test_channels_follow_the_species():
 @pytest.mark.parametrize(
     ("make_channels", "message"),
     [
-        (lambda: ElementChannels.modes(0), "`n`, the number of element channels, must be .* got 0"),
-        (lambda: ElementChannels.random(2.0), "`n`, the number of element channels, must be .* got 2.0"),
-        (lambda: ElementChannels.random(2, -1), "`seed` of element channels must be .* got -1"),
-        (lambda: ElementChannels.modes(2, width=0.0), "`width` of element modes must be positive, got 0.0"),
+        (
+            lambda: ElementChannels.modes(0),
+            "`n` must be .* got 0; it is the number of element channels",
+        ),
+        (lambda: ElementChannels.random(2.0), "`n` must be .* got 2.0; it is the number of element channels"),
+        (lambda: ElementChannels.random(2, -1), "`seed` must be a whole number, at least 0, got -1"),
+        (lambda: ElementChannels.modes(2, width=0.0), "`width` must be positive, got 0.0"),
         (lambda: ElementChannels.given({}), "must map symbols to vectors"),
         (lambda: ElementChannels.given([1, 2]), "must map symbols to vectors"),
         (lambda: ElementChannels.given({"Xy": [1.0]}), "'Xy' is no chemical symbol"),
@@ -249,7 +252,7 @@ def test_what_cannot_be_is_refused(make_channels, message):
     [
         ({"kind": "learned"}, "one of identity, weighted, given, modes, elemental, random, got 'learned'"),
         ({"matrix": [[1.0, 0.0]]}, "must be finite with 1 rows and a column for each of Cu, Pd, Ag, Au, got shape"),
-        ({"matrix": [[1.0, 0.0, float("inf"), 1.0]]}, "must be finite"),
+        ({"matrix": [[1.0, 0.0, float("inf"), 1.0]]}, r"`matrix\[0\]\[2\]` must be a finite number"),
         ({"matrix": [[1.0, 0.5, 0.0, 1.0]]}, "Ag has no weight in any channel"),
     ],
 )

@@ -14,7 +14,7 @@ from kernelpot.errors import ParameterError
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"cutoff": -5.0}, "`cutoff` must be positive and in Å; 4 to 6 is usual, got -5.0"),
+        ({"cutoff": -5.0}, "`cutoff` must be positive and in Å, got -5.0; 4 to 6 is usual"),
         ({"cutoff": np.nan}, "`cutoff` must be positive"),
         ({"sigma": 0.0}, "`sigma` must be positive"),
         ({"n_max": 0}, "`n_max` must be a whole number from 1 to 32, got 0"),
@@ -22,7 +22,7 @@ from kernelpot.errors import ParameterError
         ({"l_max": -1}, "`l_max` must be a whole number from 0 to 16, got -1"),
         ({"l_max": 17}, "`l_max` must be a whole number from 0 to 16, got 17"),
         ({"fade": 6.0}, r"`fade` must lie between 0 and the cutoff \(5.0 Å\), got 6.0"),
-        ({"fade": np.nan}, "`fade` must lie between 0 and the cutoff"),
+        ({"fade": np.nan}, "`fade` must be a finite number, got nan; None takes 0.4 of the cutoff"),
         ({"scaling": 2.0}, r"`scaling` must be a pair \(r0 in Å, m\), got 2.0"),
         ({"scaling": (0.0, 4.0)}, r"`scaling`: r0 must lie between cutoff/1000 and .*, got 0.0"),
         ({"scaling": (2.0, 1.0)}, "`scaling`: m must lie between 2 and 32, got 1.0"),

@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import kernelpot as kp
-from kernelpot.cli import arguments
+from kernelpot.cli import options, parse
 from kernelpot.design import Information, select
+from kernelpot.design.problem import SEARCHES
 from kernelpot.design.rivals import RIVALS
-from kernelpot.design.rivals.drawing import allocate
-from kernelpot.design.rivals.entropy import bandwidth, log_densities
-from kernelpot.design.search.methods import SEARCHES
+from kernelpot.design.rivals.environments import bandwidth, log_densities
+from kernelpot.design.rivals.means import allocate
 from kernelpot.errors import DataError, ParameterError
 from tests import potentials
 from tests import structures as make
@@ -61,10 +61,10 @@ def pool(n=40, F=12, *, seed=0, groups=None, scale=1.0):
 
 
 def test_the_command_line_offers_all_rivals():
-    assert set(arguments.METHODS[: arguments.SEARCHES]) == set(SEARCHES)
-    assert list(arguments.METHODS[arguments.SEARCHES :]) == list(RIVALS)
+    assert set(options.SEARCHES) == set(SEARCHES)
+    assert list(options.RIVALS) == list(RIVALS)
     for name in RIVALS:
-        assert arguments.parser().parse_args(["select", "x", "-n", "1", "--method", name]).method == name
+        assert parse(["select", "x", "-n", "1", "--method", name]).method == name
 
 
 @pytest.mark.parametrize("name", HERE)

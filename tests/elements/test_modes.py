@@ -39,13 +39,13 @@ def test_signs_are_settled():
 @pytest.mark.parametrize("method", ["pca", "autoencoder"])
 def test_modes_are_repeatable_under_a_seed_and_bounded(method):
     before = torch.random.get_rng_state()
-    one = ElementalModes(3, method, seed=5).vectors
+    one = ElementalModes(2, method).vectors
     _fitted.cache_clear()
-    np.testing.assert_array_equal(ElementalModes(3, method, seed=5).vectors, one)
+    np.testing.assert_array_equal(ElementalModes(2, method).vectors, one)
     assert torch.equal(before, torch.random.get_rng_state())
     np.testing.assert_allclose(one.min(axis=0), 0.0, atol=1e-15)
     np.testing.assert_allclose(one.max(axis=0), 1.0, rtol=1e-15)
-    assert one.shape == (LAST, 3)
+    assert one.shape == (LAST, 2)
 
 
 def test_the_seed_changes_the_autoencoder_alone():
@@ -106,8 +106,7 @@ def test_a_property_that_is_the_same_everywhere_says_nothing():
     )
 
 
-@pytest.mark.parametrize("method", ["pca", "autoencoder"])
-@pytest.mark.parametrize("n", [1, 2, 4])
+@pytest.mark.parametrize(("n", "method"), [(1, "pca"), (2, "pca"), (4, "pca"), (1, "autoencoder"), (2, "autoencoder")])
 def test_no_element_is_invisible_and_all_weigh_the_same(method, n):
     columns = np.array(list(ElementalModes(n, method).weights().values()))
     lengths = np.linalg.norm(columns, axis=1)
@@ -120,8 +119,7 @@ def test_no_element_is_invisible_and_all_weigh_the_same(method, n):
 
 
 def test_alike_elements_have_alike_modes():
-    for method in ("pca", "autoencoder"):
-        modes = ElementalModes(4, method)
+    for modes in (ElementalModes(4), ElementalModes(2, "autoencoder")):
 
         def apart(a: str, b: str, modes: ElementalModes = modes) -> float:
             return float(np.linalg.norm(modes.vector(a) - modes.vector(b)))
@@ -134,7 +132,7 @@ def test_alike_elements_have_alike_modes():
 def test_soap_takes_modes_as_they_are():
     modes = ElementalModes(2)
     soap = kp.SOAP(channels=modes, species=(29, 46, 47, 79), **SIZE)
-    given = kp.SOAP(channels=kp.ElementChannels.given(modes.weights()), species=(29, 46, 47, 79), **SIZE)
+    given = kp.SOAP(channels=kp.elements.ElementChannels.given(modes.weights()), species=(29, 46, 47, 79), **SIZE)
     assert soap.n_features == given.n_features == 6 * 7 // 2 * 3
     batch = _batch([four_metals(1)])
     np.testing.assert_array_equal(soap.values(batch), given.values(batch))

@@ -15,7 +15,7 @@ from kernelpot.features.derivative_map import DerivativeMap
 from kernelpot.features.label_kernel import Layout, fill_lower, group_by_composition
 from kernelpot.features.reduction import reductions
 from kernelpot.kernels import DotProduct, Gaussian
-from kernelpot.linalg.triangle import Triangle
+from kernelpot.linalg.dense import Triangle
 from tests.structures import copper_gold, ethanol
 
 SMALL = SOAP(cutoff=3.0, n_max=3, l_max=2, sigma=0.5, species=(1, 6, 8))

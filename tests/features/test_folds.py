@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from kernelpot.features.folds import folds
 from kernelpot.features.inducing import mean_vectors
-from kernelpot.linalg.groups import equal_vectors
+from kernelpot.linalg.subsets import equal_vectors
 from tests import structures as make
 from tests.potentials import small_soap
 

@@ -172,7 +172,7 @@ def test_posterior_of_a_sum_equals_the_textbook_gaussian_process(alloy):
     y = np.concatenate(
         [
             [
-                a.get_potential_energy() - sum(state.baseline[features.species.index(z)] for z in a.numbers)
+                a.get_potential_energy() - sum(state.e0_centre[features.species.index(z)] for z in a.numbers)
                 for a in train
             ],
             np.concatenate([a.get_forces().ravel() for a in train]),

@@ -39,7 +39,7 @@ def test_rows_times_weights_are_predictions(alloy):
     rows = alloy.linear_rows(structures)
     state, prediction = alloy.fitted_, alloy.predict(structures, uncertainty=False)
     w, n_weights = state.posterior.mean, state.features.n_weights
-    constants = rows.energy[:, n_weights:] / E0_PRIOR @ state.baseline
+    constants = rows.energy[:, n_weights:] / E0_PRIOR @ state.e0_centre
     np.testing.assert_allclose(rows.energy @ w + constants, prediction.energy, rtol=1e-9)
     for block, forces in zip(rows.forces, prediction.forces, strict=True):
         np.testing.assert_allclose((block @ w).reshape(-1, 3), forces, atol=1e-8)

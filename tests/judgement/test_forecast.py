@@ -11,9 +11,10 @@ import kernelpot as kp
 from kernelpot.data.labels import resolve
 from kernelpot.design import expected_errors
 from kernelpot.errors import LabelError, NotFittedError, ParameterError, SpeciesError
-from kernelpot.judgement.coverage import coverage
-from kernelpot.judgement.pilot import Evidence, Pilot, leave_out, read_blocks, without_baseline
-from kernelpot.linalg.posterior import Posterior
+from kernelpot.inference.left_out import LeftOut
+from kernelpot.judgement.pilot import KindEvidence, Pilot, read_blocks, without_baseline
+from kernelpot.judgement.unlabelled import coverage
+from kernelpot.linalg.factor import Posterior
 from tests.structures import copper, copper_gold, labelled, silicon
 
 NOISE = kp.Noise(energy=0.005, forces=0.1, stress=0.01)
@@ -35,7 +36,7 @@ def pilot_of(space, structures, groups=None):
     blocks = read_blocks(features, structures, resolve(structures), noise.kinds, noise, amplitude)
     blocks = without_baseline(blocks, features.n_weights)
     groups = np.arange(len(blocks)) if groups is None else np.array(groups)
-    return blocks, leave_out(blocks, groups, features.n_weights, noise)
+    return blocks, Pilot.of(blocks, groups, features.n_weights, noise)
 
 
 def test_left_out_errors_equal_refits_and_the_closed_form(space, structures):
@@ -54,18 +55,18 @@ def test_left_out_errors_equal_refits_and_the_closed_form(space, structures):
             rows = blocks[s][kind]
             sigma = NOISE.sigma(kind)
             refit = np.mean((rows[:, :-1] @ rest.mean - rows[:, -1]) ** 2)
-            assert found.kinds[kind].squared[s] == pytest.approx(sigma**2 * refit, rel=1e-6)
-            assert found.kinds[kind].variance[s] == pytest.approx(
+            assert found.kinds[kind].left_out.squared[s] == pytest.approx(sigma**2 * refit, rel=1e-6)
+            assert found.kinds[kind].left_out.variance[s] == pytest.approx(
                 sigma**2 * rest.variance(rows[:, :-1]).mean(), rel=1e-6
             )
 
 
 def test_duplicates_are_left_out_together(space, structures):
     doubled = [*structures[:5], structures[0]]
-    together = pilot_of(space, doubled, [0, 1, 2, 3, 4, 0])[1].kinds["forces"]
-    alone = pilot_of(space, structures[:5])[1].kinds["forces"]
+    together = pilot_of(space, doubled, [0, 1, 2, 3, 4, 0])[1].kinds["forces"].left_out
+    alone = pilot_of(space, structures[:5])[1].kinds["forces"].left_out
     assert together.variance[0] == pytest.approx(alone.variance[0], rel=1e-6)
-    assert pilot_of(space, doubled)[1].kinds["forces"].variance[0] < 0.8 * together.variance[0]
+    assert pilot_of(space, doubled)[1].kinds["forces"].left_out.variance[0] < 0.8 * together.variance[0]
 
 
 def test_expected_errors_are_the_latent_std_of_predictions(space, structures):
@@ -97,7 +98,8 @@ def test_scales_are_found_where_errors_follow_the_model():
         variance = noise**2 * 10 ** rng.uniform(-2, 2, n)
         expected = 3.0**2 * variance + (0.5 * noise) ** 2
         squared = expected * rng.standard_normal(n) ** 2
-        kinds[kind] = Evidence(squared, variance, np.ones(n, int), np.ones(n), (0.5 * noise) ** 2 * n, 0.0, noise)
+        found = LeftOut.one_by_one(np.sqrt(squared), variance, noisy=False)
+        kinds[kind] = KindEvidence(found, np.ones(n), (0.5 * noise) ** 2 * n, 0.0, noise)
     found = Pilot(kinds).scales({"forces": 1.0, "energy": 1.0})
     for kind, noise in (("forces", 0.1), ("energy", 0.002)):
         assert found.scale[kind] == pytest.approx(3.0, rel=0.1)
@@ -106,16 +108,17 @@ def test_scales_are_found_where_errors_follow_the_model():
 
 def test_silent_structures_change_nothing():
     """Forces of perfect crystals: neither error nor variance."""
-    one = Evidence(np.full(8, 0.04), np.full(8, 0.01), np.full(8, 12), np.ones(8), 1.0, 20.0, 0.1)
 
-    def with_silent(n):
-        return Evidence(
-            np.append(one.squared, np.full(n, 1e-20)), np.append(one.variance, np.full(n, 1e-24)),
-            np.append(one.rows, np.full(n, 12)), np.append(one.signal, np.full(n, 1e-22)), 1.0 , 20.0, 0.1,
-        )  # fmt: skip
+    def evidence(silent):
+        squared, variance, signal = (
+            np.append(np.full(8, value), np.full(silent, tiny))
+            for value, tiny in ((0.04, 1e-20), (0.01, 1e-24), (1.0, 1e-22))
+        )
+        found = LeftOut(np.sqrt(squared), variance, np.arange(8 + silent), np.full(8 + silent, 12), noisy=False)
+        return KindEvidence(found, signal, 1.0, 20.0, 0.1)
 
-    bare = Pilot({"forces": one}).scales({"forces": 1.0})
-    more = Pilot({"forces": with_silent(1)}).scales({"forces": 1.0})
+    bare = Pilot({"forces": evidence(0)}).scales({"forces": 1.0})
+    more = Pilot({"forces": evidence(1)}).scales({"forces": 1.0})
     assert more.scale["forces"] == pytest.approx(bare.scale["forces"], rel=0.1)
 
 
@@ -128,6 +131,8 @@ def test_forecast_falls_and_never_below_its_floor(space, structures):
         assert np.allclose(values**2, (found.scale[kind] * found.predicted[kind]) ** 2 + found.floor[kind] ** 2)
     assert (np.diff(found.forces) < 0).all()
     assert "pilot of 5" in str(found)
+    choice = kp.design.select(space.information(structures[5:]), 2, existing=space.information(structures[:5]))
+    assert found.path == f"{choice.method} {choice.criterion}" == "greedy balanced"
     assert json.loads(json.dumps(found.as_dict()))["n"] == [5, 8, 15]
 
 

@@ -7,9 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kernelpot.linalg import dense, triangle
-from kernelpot.linalg.dense import Cholesky, factorise
-from kernelpot.linalg.triangle import Triangle
+from kernelpot.linalg import dense
+from kernelpot.linalg.dense import Cholesky, Triangle, factorise
 
 ROUTES = pytest.mark.parametrize("most", [0, 16_000], ids=["blocks", "LAPACK"])
 
@@ -33,7 +32,7 @@ def unpacked(lower):
 @pytest.mark.parametrize("block", [1, 5, 12, 1024])
 @pytest.mark.parametrize("device", [None, "cpu"])
 def test_solutions_are_those_of_numpy(device, block, monkeypatch):
-    monkeypatch.setattr(triangle, "BLOCK", block)
+    monkeypatch.setattr(dense, "BLOCK", block)
     matrix = positive()
     # What stands above the diagonal is not looked at.
     given = np.tril(matrix) + np.triu(np.full_like(matrix, 7.0), 1)
@@ -87,7 +86,7 @@ def test_an_indefinite_triangle_or_tensor_is_refused(device):
 @ROUTES
 def test_a_failure_leaves_what_stands_above_the_diagonal(most, monkeypatch):
     monkeypatch.setattr(dense, "LAPACK_MOST", most)
-    monkeypatch.setattr(triangle, "BLOCK", 5)
+    monkeypatch.setattr(dense, "BLOCK", 5)
     matrix = positive() - 2.0 * np.eye(12)
     a = matrix.copy()
     with pytest.raises(np.linalg.LinAlgError):
@@ -101,7 +100,7 @@ def test_what_is_written_stands_where_a_square_matrix_has_it(data):
     rng = np.random.default_rng(0)
     whole = np.zeros((n, n))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(triangle, "BLOCK", block)
+        patch.setattr(dense, "BLOCK", block)
         lower = Triangle.zeros(n)
     assert len(lower) == n
     for _ in range(5):
@@ -117,5 +116,5 @@ def test_what_is_written_stands_where_a_square_matrix_has_it(data):
 
 
 def test_a_triangle_takes_half_of_a_square():
-    n = 4 * triangle.BLOCK
-    assert sum(run.nbytes for run in Triangle.zeros(n).runs) == 4 * n * (n + triangle.BLOCK)
+    n = 4 * dense.BLOCK
+    assert sum(run.nbytes for run in Triangle.zeros(n).runs) == 4 * n * (n + dense.BLOCK)

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 
 from kernelpot.errors import ParameterError
-from kernelpot.linalg.directions import off_span
 from kernelpot.linalg.dpp import greedy, log_elementary, sample
+from kernelpot.linalg.maxvol import off_span
 
 seeds = st.integers(0, 10_000)
 

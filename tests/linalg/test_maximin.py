@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial.distance import cdist, pdist
 
-from kernelpot.linalg.maximin import maximin
-from kernelpot.linalg.subsets import farthest_points
+from kernelpot.linalg.subsets import farthest_points, maximin
 
 seeds = st.integers(0, 10_000)
 

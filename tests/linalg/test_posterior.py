@@ -9,8 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import multivariate_normal
 
-from kernelpot.linalg.factor import triangle
-from kernelpot.linalg.posterior import Posterior
+from kernelpot.linalg.factor import Posterior, triangle
 
 
 def problem(n, d, seed):

@@ -18,7 +18,7 @@ import kernelpot as kp
 from kernelpot.cli import main
 from kernelpot.data.labels import resolve
 from kernelpot.errors import ModelFileError, ParameterError
-from kernelpot.potentials.baselines.protocol import Contribution
+from kernelpot.potentials.baselines import Contribution
 from tests import potentials
 from tests import structures as make
 from tests.potentials.test_baselines import PAIRS, TEST, TRAIN
@@ -58,7 +58,7 @@ def test_a_calculator_is_given_again(tmp_path):
         kp.load(path, baseline=kp.ZBL())
     with pytest.raises(ParameterError, match="`baseline` must be None"):
         kp.load(path, baseline="EMT")
-    for again in (kp.load(path, baseline=EMT()), kp.load(path, baseline=kp.CalculatorBaseline(EMT()))):
+    for again in (kp.load(path, baseline=EMT()), kp.load(path, baseline=kp.potentials.CalculatorBaseline(EMT()))):
         np.testing.assert_array_equal(flat(again.predict(TEST)), flat(model.predict(TEST)))
         assert again.baseline.name == "EMT"
 
@@ -125,7 +125,7 @@ class Own:
 def test_a_baseline_of_ones_own(tmp_path):
     model, plain = potentials.model(20, baseline=Own()).fit(TRAIN), potentials.model(20).fit(TRAIN)
     np.testing.assert_allclose(model.predict(TEST).energy, plain.predict(TEST).energy, atol=1e-7)
-    assert model.baseline_[29] == pytest.approx(plain.baseline_[29] - 7.0, abs=1e-7)
+    assert model.e0_["Cu"] == pytest.approx(plain.e0_["Cu"] - 7.0, abs=1e-7)
     model.save(tmp_path / "own.kp")
     with pytest.raises(ModelFileError, match="the baseline 'seven'"):
         kp.load(tmp_path / "own.kp")

@@ -73,7 +73,7 @@ def test_energies_covary_as_sums_over_pairs_of_atoms(name, request, monkeypatch)
     found = model.energy_covariance(MIXED, spread="latent")
     scale = np.sqrt(np.outer(np.diag(expected), np.diag(expected)))
     np.testing.assert_allclose(found / scale, expected / scale, atol=2e-6)
-    monkeypatch.setattr("kernelpot.potentials.covariance.chunks", lambda s: [(k, k + 1) for k in range(len(s))])
+    monkeypatch.setattr("kernelpot.potentials.joint.chunks", lambda s: [(k, k + 1) for k in range(len(s))])
     np.testing.assert_allclose(model.energy_covariance(MIXED, spread="latent"), found, rtol=1e-8, atol=1e-10)
 
 
@@ -230,7 +230,7 @@ def test_a_baseline_moves_values_and_no_spread():
     near.set_cell(near.cell.array * 0.6, scale_atoms=True)
     structures = [near, make.copper(6)]
     energy = model.predict(structures, uncertainty=False).energy
-    zbl_energy = model.fitted_.reference.evaluate(Batch.from_structures(structures, model.cutoff_)).energy
+    zbl_energy = model.fitted_.baseline.evaluate(Batch.from_structures(structures, model.cutoff_)).energy
     assert zbl_energy[0] > 1.0
     found = model.energy_difference(structures, [1.0, -1.0])
     assert found.value == pytest.approx(energy[0] - energy[1], abs=1e-8)

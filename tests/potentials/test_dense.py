@@ -82,7 +82,7 @@ def test_energies_forces_and_stresses_equal_the_textbook_sparse_posterior(zeta, 
     rows, _ = rows_and_prior(features, train, amplitude)
     labels, n = resolve(train), np.array([len(atoms) for atoms in train])
     y = np.concatenate([
-        labels.energy - composition(train, features.species) @ model.fitted_.baseline,
+        labels.energy - composition(train, features.species) @ model.fitted_.e0_centre,
         np.concatenate([f.ravel() for f in labels.forces]),
         labels.stress.ravel(),
     ])  # fmt: skip
@@ -94,7 +94,7 @@ def test_energies_forces_and_stresses_equal_the_textbook_sparse_posterior(zeta, 
     k_uu = prior_covariance(features, amplitude)
     prediction = model.predict(test)
     found = {
-        "energy": prediction.energy - composition(test, features.species) @ model.fitted_.baseline,
+        "energy": prediction.energy - composition(test, features.species) @ model.fitted_.e0_centre,
         "forces": np.concatenate(prediction.forces).ravel(),
         "stress": prediction.stress.ravel(),
     }
@@ -131,14 +131,14 @@ def exact(request):
     ).fit(train)  # fmt: skip
     assert model.n_inducing_ == 24
     y = np.array([atoms.get_potential_energy() / len(atoms) for atoms in train])
-    y -= composition(train, model.species_) @ model.fitted_.baseline / 4
+    y -= composition(train, model.species_) @ model.fitted_.e0_centre / 4
     return model, train, test, y
 
 
 def check_exact(model, test, mean, variance):
     n = np.array([len(atoms) for atoms in test])
     prediction = model.predict(test)
-    offset = composition(test, model.species_) @ model.fitted_.baseline / n
+    offset = composition(test, model.species_) @ model.fitted_.e0_centre / n
     np.testing.assert_allclose(prediction.energy / n - offset, mean, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(prediction.latent.energy_std / n, np.sqrt(variance), rtol=1e-5, atol=1e-6)
 

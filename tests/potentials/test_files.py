@@ -57,7 +57,7 @@ def test_a_loaded_model_is_the_same_bit_for_bit(make_model, tmp_path):
     np.testing.assert_array_equal(flat(again.predict(test)), flat(model.predict(test)))
     assert repr(again) == repr(model)
     assert again.summary() == model.summary()
-    assert (again.noise_, again.amplitude_, again.baseline_) == (model.noise_, model.amplitude_, model.baseline_)
+    assert (again.noise_, again.amplitude_, again.e0_) == (model.noise_, model.amplitude_, model.e0_)
     assert (again.features_ is None) == (model.features_ is None)
     again.save(tmp_path / "two.kp")
     assert (tmp_path / "two.kp").read_bytes() == (tmp_path / "one.kp").read_bytes()

@@ -12,9 +12,9 @@ import kernelpot as kp
 from kernelpot.data.labels import resolve
 from kernelpot.errors import ParameterError
 from kernelpot.features.derivative_map import DerivativeMap
-from kernelpot.potentials import force_noise
-from kernelpot.potentials.force_noise import LeftOut, descend
-from kernelpot.potentials.force_system import Plan, System
+from kernelpot.potentials.force import force_noise
+from kernelpot.potentials.force.force_noise import descend
+from kernelpot.potentials.force.force_system import System
 from kernelpot.run import one_blas
 from tests.structures import copper_gold_set, ethanol, labelled
 
@@ -25,11 +25,11 @@ def molecules(n=8, kinds=("energy", "forces")):
     return labelled([ethanol(k) for k in range(n)], kinds, EMT())
 
 
-def left_out_of(structures, kinds=("energy", "forces")):
+def system_of(structures, kinds=("energy", "forces")):
     labels = resolve(structures)
     species = tuple(sorted({int(z) for atoms in structures for z in atoms.numbers}))
     term = DerivativeMap.from_structures(SOAP.with_species(species), kp.Gaussian(0.5), structures, 1e-5)
-    return LeftOut.of(System.of([term], structures, labels, Plan.of(structures, labels, kinds, species)))
+    return System.of([term], structures, labels, kinds)
 
 
 def mixed():
@@ -43,29 +43,33 @@ def mixed():
 @pytest.mark.parametrize("structures", [molecules(4), mixed()], ids=["molecules", "labels missing"])
 @one_blas()
 def test_left_out_errors_are_those_of_conditioning_on_all_others(structures):
-    found = left_out_of(structures)
+    found = system_of(structures)
     noise = kp.Noise(energy=2e-3, forces=3e-2)
-    errors = found.errors(noise)
-    covariance = found.prior + np.diag(found.system.variance(noise))
-    energies, forces = [], []
-    for own, atoms, n_energies in found.rows:
-        rest = np.setdiff1d(np.arange(len(covariance)), own)
-        known = np.linalg.solve(covariance[np.ix_(rest, rest)], found.system.targets[rest])
-        error = found.system.targets[own] - covariance[np.ix_(own, rest)] @ known
-        energies += (error[:n_energies] / atoms).tolist()
-        forces += error[n_energies:].tolist()
-    np.testing.assert_allclose(errors["energy"], energies, rtol=1e-6, atol=1e-9)
-    np.testing.assert_allclose(errors["forces"], forces, rtol=1e-6, atol=1e-9)
+    errors = found.left_out(noise)
+    covariance = found.prior + np.diag(found.variance(noise))
+    error, variance = np.empty(len(covariance)), np.empty(len(covariance))
+    for s in np.unique(found.structure):
+        own, rest = np.flatnonzero(found.structure == s), np.flatnonzero(found.structure != s)
+        weights = np.linalg.solve(covariance[np.ix_(rest, rest)], covariance[np.ix_(rest, own)])
+        error[own] = found.targets[own] - found.targets[rest] @ weights
+        variance[own] = np.diag(covariance)[own] - np.sum(covariance[np.ix_(rest, own)] * weights, axis=0)
+    n = found.layout.n_energies
+    atoms = np.array([len(structures[s]) for s in found.structure[:n]])
+    np.testing.assert_allclose(errors["energy"].error, error[:n] / atoms, rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose(errors["forces"].error, error[n:], rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose(errors["energy"].variance, variance[:n] / atoms**2, rtol=1e-5)
+    np.testing.assert_allclose(errors["forces"].variance, variance[n:], rtol=1e-5)
+    assert errors["forces"].noisy
 
 
 @one_blas()
 def test_the_choice_is_as_good_as_any_near_it():
     structures = molecules()
     model = kp.ForceRidge(SOAP, kp.Gaussian(0.5), noise="cv").fit(structures)
-    found = left_out_of(structures)
+    found = system_of(structures)
 
     def score(noise):
-        return sum(np.log(np.sqrt(np.mean(e**2))) for e in found.errors(noise).values())
+        return sum(np.log(left.rmse) for left in found.left_out(noise).values())
 
     chosen = model.noise_
     assert chosen.stress is None
@@ -100,8 +104,10 @@ def test_a_part_of_the_structures_decides(monkeypatch):
     structures = molecules(12)
     whole = kp.ForceRidge(SOAP, kp.Gaussian(0.5), noise="cv").fit(structures)
     sizes = []
-    plain = LeftOut.errors
-    monkeypatch.setattr(LeftOut, "errors", lambda self, noise: sizes.append(len(self.rows)) or plain(self, noise))
+    plain = System.left_out
+    monkeypatch.setattr(
+        System, "left_out", lambda self, noise: sizes.append(len(self.structures)) or plain(self, noise)
+    )
     monkeypatch.setattr(force_noise, "MOST_LABELS", 150)
     part = kp.ForceRidge(SOAP, kp.Gaussian(0.5), noise="cv").fit(structures)
     assert set(sizes) == {5}
@@ -109,7 +115,7 @@ def test_a_part_of_the_structures_decides(monkeypatch):
 
 
 def test_a_fit_that_needs_more_memory_is_refused_before_noises_are_compared(monkeypatch):
-    monkeypatch.setattr(LeftOut, "errors", lambda *_: pytest.fail("noises were compared"))
+    monkeypatch.setattr(System, "left_out", lambda *_: pytest.fail("noises were compared"))
     with pytest.raises(ParameterError, match=r"the fit takes 0\.00\d+ GB \(140 labels: .*`memory_gb` = 1e-05"):
         kp.ForceRidge(SOAP, noise="cv", memory_gb=1e-5).fit(molecules(5))
 

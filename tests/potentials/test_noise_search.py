@@ -15,6 +15,7 @@ from kernelpot.potentials import noise_search
 from kernelpot.potentials.noise_search import FoldErrors
 from kernelpot.potentials.training import (
     FoldFactors,
+    composition_of,
     e0_rows,
     fold_factors,
     labelled_rows,
@@ -37,12 +38,11 @@ def problem():
     structures[5:6] = make.labelled(structures[5:6], ["forces"])
     features = potentials.model(14).prepare(structures).features_
     labels = resolve(structures)
-    counts = np.array([[np.count_nonzero(s.numbers == z) for z in features.species] for s in structures], float)
-    baseline = least_squares_e0(e0_rows(labels, counts))
-    data = fold_factors(features, structures, labels, FOLD, kinds=KINDS, baseline=baseline)
+    e0 = least_squares_e0(e0_rows(labels, composition_of(structures, features.species)))
+    data = fold_factors(features, structures, labels, FOLD, kinds=KINDS, e0=e0)
     rows = []
     for s, atoms in enumerate(structures):
-        part = labelled_rows(features, [atoms], labels.take([s]), kinds=KINDS, baseline=baseline)
+        part = labelled_rows(features, [atoms], labels.take([s]), kinds=KINDS, e0=e0)
         rows.append({kind: whiten_columns(features, block) for kind, block in part.items()})
     return data, rows
 
@@ -89,13 +89,11 @@ def test_left_out_errors_equal_refits_without_the_fold(problem, scale):
     found = FoldErrors(data).left_out(ratio, variance=True)
     rmse, spread = brute_force(rows, ratio)
     for kind in KINDS:
-        assert found.rmse[kind] == pytest.approx(rmse[kind], rel=1e-4)
-        single = len(found.variance[kind]) == data.n_rows[kind].sum()
-        assert single == (kind == "energy")
-        weights = None if single else data.n_rows[kind]
-        assert np.average(found.variance[kind], weights=weights) == pytest.approx(spread[kind], rel=1e-4)
-        assert np.average(found.squared[kind], weights=weights) == pytest.approx(rmse[kind] ** 2, rel=1e-4)
-    assert FoldErrors(data).left_out(ratio).rmse == pytest.approx(found.rmse)
+        assert found[kind].rmse == pytest.approx(rmse[kind], rel=1e-4)
+        assert (len(found[kind]) == data.n_rows[kind].sum()) == (kind == "energy")
+        assert found[kind].rows.sum() == data.n_rows[kind].sum()
+        assert found[kind].mean(found[kind].variance) == pytest.approx(spread[kind], rel=1e-4)
+        assert FoldErrors(data).left_out(ratio)[kind].rmse == pytest.approx(found[kind].rmse)
 
 
 def test_a_gram_matrix_that_fails_is_done_by_qr(problem, monkeypatch):
@@ -107,9 +105,9 @@ def test_a_gram_matrix_that_fails_is_done_by_qr(problem, monkeypatch):
 
     monkeypatch.setattr(noise_search, "cholesky", refuse)
     after = FoldErrors(data).left_out(RATIO, variance=True)
-    assert after.rmse == pytest.approx(before.rmse, rel=1e-5)
     for kind in KINDS:
-        np.testing.assert_allclose(after.variance[kind], before.variance[kind], rtol=1e-5)
+        assert after[kind].rmse == pytest.approx(before[kind].rmse, rel=1e-5)
+        np.testing.assert_allclose(after[kind].variance, before[kind].variance, rtol=1e-5)
 
 
 def test_log_evidence_is_the_density_of_all_labels_at_the_best_scale(problem):
@@ -181,7 +179,7 @@ def test_search_finds_a_setting_better_than_its_start(problem):
     errors = FoldErrors(problem[0])
 
     def loss(ratio):
-        return sum(np.log(v) for v in errors.left_out(ratio).rmse.values())
+        return sum(np.log(one.rmse) for one in errors.left_out(ratio).values())
 
     assert loss(errors.search("cv", independent=12)[0]) <= loss(noise_search.START)
     for how, power in (("evidence", None), ("tempered", errors.powers)):

@@ -60,7 +60,7 @@ def test_a_draw_is_linear_in_its_random_numbers(alloy):
                 return np.eye(size)[k]
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("kernelpot.potentials.sampling.np.random.default_rng", lambda entropy, unit=Unit: unit)
+            patch.setattr("kernelpot.potentials.joint.np.random.default_rng", lambda entropy, unit=Unit: unit)
             (draw,) = alloy.sample(1, scale=1.0)
         units_.append(rows @ (draw.state.posterior.mean - alloy.fitted_.posterior.mean))
     found = np.array(units_).T @ np.array(units_)
@@ -73,7 +73,7 @@ def test_predictions_of_a_draw_are_its_rows_times_its_weights(make_model):
     draw = model.sample(2, seed=5, residual=False)[1]
     rows = model.linear_rows(TEST)
     w, n_weights = draw.state.posterior.mean, model.fitted_.features.n_weights
-    constants = rows.energy[:, n_weights:] / E0_PRIOR @ model.fitted_.baseline
+    constants = rows.energy[:, n_weights:] / E0_PRIOR @ model.fitted_.e0_centre
     prediction = draw.predict(TEST)
     np.testing.assert_allclose(prediction.energy, rows.energy @ w + constants, rtol=1e-8)
     for found, block in zip(prediction.forces, rows.forces, strict=True):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.stats import norm, t
 
 from kernelpot.errors import ParameterError
-from kernelpot.potentials.shape import LEVELS, NORMAL, ONE, Shape, conformal_quantiles
+from kernelpot.potentials.calibration import LEVELS, NORMAL, ONE, Shape, conformal_quantiles
 
 
 def of_sizes(sizes, witnesses=10_000, **more):

@@ -228,8 +228,15 @@ def test_energies_come_back_on_the_labels_own_scale():
     errors = model.predict(train).energy - [atoms.get_potential_energy() for atoms in train]
     assert np.abs(errors).max() / 4 < 0.05
     # Baselines follow the labels' own constants: only what binds is left to the kernel.
-    assert model.baseline_[79] == pytest.approx(-3000, abs=20)
-    assert model.baseline_[29] == pytest.approx(-1000, abs=20)
+    assert model.e0_["Au"] == pytest.approx(-3000, abs=20)
+    assert model.e0_["Cu"] == pytest.approx(-1000, abs=20)
+
+
+def test_the_old_name_of_e0_still_works():
+    model = potentials.copper_gold()
+    with pytest.warns(DeprecationWarning, match="`baseline_` is now called `e0_`"):
+        old = model.baseline_
+    assert old == {29: model.e0_["Cu"], 79: model.e0_["Au"]}
 
 
 # ---- labels that are there in part
@@ -261,7 +268,7 @@ def test_kinds_without_labels_are_predicted_all_the_same():
 
 def test_forces_alone_are_enough():
     model = potentials.model(16).fit(make.copper_gold_set(6, kinds=["forces"]))
-    assert model.baseline_ == {29: 0.0, 79: 0.0}
+    assert model.e0_ == {"Cu": 0.0, "Au": 0.0}
     assert np.isfinite(flat(model.predict(TEST[:1]))).all()
 
 
@@ -398,9 +405,9 @@ def test_evaluate_refuses_a_bare_structure_too():
 @pytest.mark.parametrize(
     ("settings", "match"),
     [
-        ({"n_inducing": 0}, "`n_inducing` must be a positive whole number, got 0"),
-        ({"n_inducing": 2.5}, "`n_inducing` must be a positive whole number"),
-        ({"n_inducing": True}, "`n_inducing` must be a positive whole number"),
+        ({"n_inducing": 0}, "`n_inducing` must be a whole number, at least 1, got 0"),
+        ({"n_inducing": 2.5}, "`n_inducing` must be a whole number, at least 1"),
+        ({"n_inducing": True}, "`n_inducing` must be a whole number, at least 1"),
         ({"noise": "loocv"}, '`noise` must be a Noise, "cv", "evidence" or "tempered", got \'loocv\''),
         ({"noise": 0.002}, '`noise` must be a Noise, "cv", "evidence" or "tempered", got 0.002'),
         ({"inducing": "best"}, "`inducing` must be one of fps, cur, random"),

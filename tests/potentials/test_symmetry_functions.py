@@ -10,11 +10,11 @@ from ase.io import write
 
 import kernelpot as kp
 from kernelpot.descriptors.acsf import torch as acsf_device
-from kernelpot.descriptors.named import descriptor_of
 from kernelpot.errors import ModelFileError, ParameterError
 from kernelpot.features.torch import described as torch_environments
 from kernelpot.features.torch import unseen as torch_residual
 from kernelpot.pools import load_space, sample, save_space, select_chunks, write_blocks
+from kernelpot.record import record_of
 from tests import potentials
 from tests import structures as make
 from tests.devices import DEVICES
@@ -101,7 +101,7 @@ def test_standard_deviation_grows_away_from_the_data(name):
 
 def test_linear_model_of_symmetry_functions():
     train = make.copper_gold_set(8)
-    model = kp.LinearModel(potentials.symmetry_functions().scaled(train), noise=potentials.NOISE).fit(train)
+    model = kp.potentials.LinearModel(potentials.symmetry_functions().scaled(train), noise=potentials.NOISE).fit(train)
     found = model.predict(train)
     truth = np.array([atoms.get_potential_energy() for atoms in train])
     assert np.abs(found.energy - truth).max() < 0.2 * truth.std()
@@ -140,8 +140,8 @@ def test_pool_in_chunks(tmp_path):
 def test_kernels_of_other_names_are_refused():
     with pytest.raises(ParameterError, match="`kernel` must be a kernel"):
         kp.Term(kp.ACSF(), 2)
-    with pytest.raises(KeyError):
-        descriptor_of({"name": "Other"})
+    with pytest.raises(ValueError, match="there is no descriptor of the name 'Other'"):
+        record_of("descriptor", {"name": "Other"})
 
 
 @pytest.mark.parametrize(

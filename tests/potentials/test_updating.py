@@ -22,7 +22,7 @@ CASES = {
         ALLOY, make.slab(3),
     ),
     "molecules": (lambda: kp.SparseGP(small_soap(), n_inducing=20, noise=NOISE), MOLECULES, make.ethanol(40)),
-    "linear": (lambda: kp.LinearModel(small_soap(), noise=NOISE), ALLOY, make.slab(3)),
+    "linear": (lambda: kp.potentials.LinearModel(small_soap(), noise=NOISE), ALLOY, make.slab(3)),
 }  # fmt: skip
 
 
@@ -45,7 +45,7 @@ def test_removal_equals_a_fit_without(name):
     again.fit(train[:-3])
     same(fewer, again, test)
     assert fewer.fitted_.n_labels == again.fitted_.n_labels
-    np.testing.assert_allclose(list(fewer.baseline_.values()), list(again.baseline_.values()), rtol=1e-7)
+    np.testing.assert_allclose(list(fewer.e0_.values()), list(again.e0_.values()), rtol=1e-7)
     grades = (model.predict([test]).extrapolation for model in (fewer, again))
     assert all(np.isfinite(grade[0]).all() for grade in grades)
 
@@ -90,7 +90,7 @@ def test_more_inducing_environments_equal_a_fit_with_them(name):
 
 
 def test_nothing_can_be_added_to_a_linear_model():
-    model = kp.LinearModel(small_soap(), noise=NOISE).fit(ALLOY)
+    model = kp.potentials.LinearModel(small_soap(), noise=NOISE).fit(ALLOY)
     with pytest.raises(ParameterError, match="no term with inducing"):
         model.add_inducing(ALLOY, 3)
     with pytest.raises(ParameterError, match="`n` must be"):
@@ -124,8 +124,8 @@ def test_removal_keeps_its_digits_on_the_scale_of_all_electron_energies():
     again = kp.SparseGP(small_soap(), n_inducing=14, noise=NOISE)
     again.features_ = features
     again.fit([atoms for k, atoms in enumerate(train) if k not in (1, 4)])
-    for z, energy in again.baseline_.items():
-        assert fewer.baseline_[z] == pytest.approx(energy, abs=1e-8)
+    for z, energy in again.e0_.items():
+        assert fewer.e0_[z] == pytest.approx(energy, abs=1e-8)
     test = make.copper_gold(77)
     a, b = fewer.predict([test]), again.predict([test])
     np.testing.assert_allclose(a.forces[0], b.forces[0], atol=1e-8)

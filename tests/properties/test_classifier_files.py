@@ -58,7 +58,7 @@ def test_a_file_gives_the_classifier_back(classes, tmp_path):
     alike(again, model, NEW)
     assert (again.reject, again.n_evaluations_, again.n_features_in_) == (0.8, model.n_evaluations_, 2)
     alike(again.fit(X, CLASSES[classes]), model, NEW)
-    for mode, other in zip(again._modes, model._modes, strict=True):
+    for mode, other in zip(again.posterior_.modes, model.posterior_.modes, strict=True):
         np.testing.assert_allclose(mode.third, other.third, atol=1e-9)
 
 

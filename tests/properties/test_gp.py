@@ -83,7 +83,7 @@ def test_draws_have_the_posterior_mean_and_covariance():
 @pytest.mark.parametrize("fixed", [None, 0.01])
 def test_gradient_of_the_marginal_likelihood_is_a_finite_difference(kernel, fixed):
     model = GP(kernel, optimise=False).fit(X, np.c_[Y, X[:, 2]])
-    objective = Evidence(model.posterior_.prior, model.posterior_.targets, NoiseModel(fixed))
+    objective = Evidence(model.posterior_.prior, torch.as_tensor(model._z), NoiseModel(fixed))
     theta = np.append(objective.parameters.values() + 0.3, [] if fixed else [-3.0])
     _, gradient = objective(theta)
     errors = [np.abs(differences(objective, theta, step) - gradient).max() for step in (1e-3, 1e-4, 1e-5)]
@@ -94,7 +94,7 @@ def test_gradient_of_the_marginal_likelihood_is_a_finite_difference(kernel, fixe
 def test_gradient_of_the_bound_is_a_finite_difference():
     model = GP(optimise=False).fit(X, Y)
     prior = model.posterior_.prior
-    objective = Bound(prior, prior.panel(np.arange(0, 60, 4)), model.posterior_.targets, NoiseModel())
+    objective = Bound(prior, prior.panel(np.arange(0, 60, 4)), torch.as_tensor(model._z), NoiseModel())
     theta = np.append(prior.parameters.values(), -3.0)
     _, gradient = objective(theta)
     np.testing.assert_allclose(differences(objective, theta, 1e-4), gradient, rtol=1e-5, atol=1e-5)
@@ -254,7 +254,7 @@ def test_bad_data_is_refused(x, y, says):
         ({"kernel": []}, "a list of kernels"),
         ({"kernel": None}, "`kernel` must be made of"),
         ({"kernel": kp.DotProduct(2)}, "`kernel` must be made of"),
-        ({"kernel": kp.VectorKernel}, "`kernel` must be made of"),
+        ({"kernel": kp.properties.VectorKernel}, "`kernel` must be made of"),
         ({"mean": np.ones(2)}, "`mean` must be one of"),
         ({"solver": np.ones(2)}, "`solver` must be one of"),
         ({"optimise": "no"}, "`optimise` must be True or False"),

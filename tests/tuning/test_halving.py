@@ -8,9 +8,7 @@ import numpy as np
 import pytest
 
 from kernelpot.errors import ParameterError
-from kernelpot.tuning.halving import Bench, Budget, climb, halve
-from kernelpot.tuning.journal import Journal
-from kernelpot.tuning.trial import Trial
+from kernelpot.tuning.halving import Bench, Budget, Journal, Trial, climb, halve
 
 COSTS = (1.0, 4.0, 16.0)
 CANDIDATES = [{"x": float(x)} for x in np.random.default_rng(0).permutation(27)]

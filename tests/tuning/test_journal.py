@@ -8,8 +8,7 @@ import math
 import pytest
 
 from kernelpot.errors import DataError, ParameterError
-from kernelpot.tuning.journal import Journal
-from kernelpot.tuning.trial import Trial
+from kernelpot.tuning.halving import Journal, Trial
 
 GOOD = Trial({"cutoff": 4.95, "size": (8, 6)}, 1, 50, 120, {"energy": 0.00123456789012345}, -6.7, 1.25, 41.0)
 FAILED = Trial({"cutoff": 0.1}, 0, 20, 60, {}, math.inf, 0.5, failure="too short")

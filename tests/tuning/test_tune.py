@@ -12,9 +12,8 @@ import kernelpot as kp
 from kernelpot.data.labels import resolve
 from kernelpot.errors import DataError, LabelError, NotFittedError, ParameterError
 from kernelpot.tuning import scoring
-from kernelpot.tuning.scoring import Scorer, telling_kinds
-from kernelpot.tuning.space import default_model
-from kernelpot.tuning.subsets import Parts
+from kernelpot.tuning.candidates import default_model
+from kernelpot.tuning.scoring import HowToFit, Parts, Scorer, telling_kinds
 from tests import potentials
 from tests import structures as make
 
@@ -131,7 +130,7 @@ def test_groups_are_left_out_whole(train):
     parts = Parts.of(train, kp.SOAP(n_max=4, l_max=3), n_folds=3, seed=0)
     keys = {"stress": None}
     build = lambda settings: default_model(settings)  # noqa: E731
-    scorer = Scorer(train, parts, ("energy", "forces"), build, 20, 20, "groups", 3, 0, keys)
+    scorer = Scorer(train, parts, ("energy", "forces"), build, HowToFit(keys, 0, "groups", 20, 20, 3))
     members, fold = scorer.rungs[-1]
     groups = [atoms.info["config_type"] for atoms in train]
     assert [groups[k] for k in members] == ["abc"[f] for f in fold]
@@ -249,12 +248,12 @@ def test_no_budget_is_blamed_where_every_environment_is_inducing(train):
     [
         ({"budget_minutes": 0}, ParameterError, "`budget_minutes` must be a positive number"),
         ({"budget_minutes": float("nan")}, ParameterError, "`budget_minutes` must be a positive number"),
-        ({"max_fits": 0}, ParameterError, "`max_fits` must be a positive whole number"),
-        ({"max_fits": 2.5}, ParameterError, "`max_fits` must be a positive whole number"),
-        ({"objective": "loo"}, ParameterError, '`objective` must be "cv" or "groups", got \'loo\''),
-        ({"n_folds": 1}, ParameterError, "`n_folds` must be a whole number of at least 2"),
+        ({"max_fits": 0}, ParameterError, "`max_fits` must be a whole number, at least 1"),
+        ({"max_fits": 2.5}, ParameterError, "`max_fits` must be a whole number, at least 1"),
+        ({"objective": "loo"}, ParameterError, "`objective` must be one of cv, groups, got 'loo'"),
+        ({"n_folds": 1}, ParameterError, "`n_folds` must be a whole number, at least 2"),
         ({"n_inducing": 50}, ParameterError, "`max_inducing` must be at least `n_inducing`, 50, got 40"),
-        ({"seed": -1}, ParameterError, "`seed` must be a whole number of at least 0"),
+        ({"seed": -1}, ParameterError, "`seed` must be a whole number, at least 0"),
         ({"space": {"depth": [1]}}, ParameterError, "settings among cutoff"),
         ({"keys": {"energy": "absent", "forces": "absent"}}, LabelError, "absent"),
     ],

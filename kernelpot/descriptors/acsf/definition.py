@@ -5,19 +5,29 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from kernelpot.data.batch import Batch
-from kernelpot.descriptors.acsf.functions import CUTOFF_FUNCTIONS, Rows, Standard, SymmetryFunctions, checked_rows
-from kernelpot.descriptors.acsf.loops import Angular, Functions, symmetry_functions, symmetry_rows, symmetry_vjp
-from kernelpot.descriptors.arguments import check_reach, positive, settled, sorted_species, species_places
-from kernelpot.descriptors.channels import ElementChannels
+from kernelpot.descriptors.acsf.functions import (
+    CUTOFF_FUNCTIONS,
+    FunctionRows,
+    Functions,
+    Rows,
+    Standard,
+    SymmetryFunctions,
+)
+from kernelpot.descriptors.acsf.loops import symmetry_functions, symmetry_rows, symmetry_vjp
+from kernelpot.descriptors.arguments import Species, check_reach, species_places
+from kernelpot.descriptors.channels import Channels, ElementChannels
 from kernelpot.descriptors.loops import Pairs, Slots
 from kernelpot.descriptors.protocol import Displacements
+from kernelpot.elements.modes import ElementalModes
 from kernelpot.errors import ParameterError
+from kernelpot.record import WHEN_GIVEN, OneOf, Positive, Record, checked
+from kernelpot.rules import whole
 from kernelpot.run import share
 
 if TYPE_CHECKING:
@@ -28,7 +38,7 @@ ATOMS_PER_TASK, CENTRES_PER_TASK = 16, 4
 
 
 @dataclass(frozen=True)
-class ACSF:
+class ACSF(Record):
     """Atom-centred symmetry functions: sums over neighbours and over pairs of them, a vector for each atom.
 
     A vector is [centre, G1, G2 …, G3 … of each element or channel, then G4 …, G5 … of each pair of elements or of each
@@ -67,51 +77,43 @@ class ACSF:
         A parameter breaks its rule.
     """
 
-    cutoff: float = 6.0
-    g2: Rows | None = None
-    g4: Rows | None = None
-    g5: Rows | None = None
-    g3: Rows | Sequence[float] | None = None
-    species: tuple[int, ...] | None = None
-    channels: ElementChannels | None = None
-    cutoff_function: str = "polynomial"
-    centre: float = 1.0
-    standard: Standard | None = field(default=None, repr=False)
+    cutoff: Annotated[float, Positive(0.01, 100.0), "Å", "4 to 8 is usual"] = 6.0
+    g2: Annotated[Rows | None, FunctionRows(("eta", "Rs"))] = None
+    g4: Annotated[Rows | None, FunctionRows(("eta", "zeta", "lambda"))] = None
+    g5: Annotated[Rows | None, FunctionRows(("eta", "zeta", "lambda"))] = None
+    g3: Annotated[Rows | Sequence[float] | None, FunctionRows(("kappa",))] = None
+    species: Annotated[tuple[int, ...] | None, Species()] = None
+    channels: Annotated[
+        ElementChannels | ElementalModes | None, Channels(), WHEN_GIVEN, "", "ElementChannels.modes(2) is one"
+    ] = None
+    cutoff_function: Annotated[str, OneOf(CUTOFF_FUNCTIONS)] = "polynomial"
+    centre: Annotated[float, Positive(1e-6, 1e6), "units of the functions", "1.0 is usual"] = 1.0
+    standard: Annotated[Standard | None, WHEN_GIVEN, "", "`scaled` makes one"] = field(default=None, repr=False)
 
-    def __post_init__(self) -> None:
-        positive("cutoff", self.cutoff, "Å; 4 to 8 is usual")
-        if not 0.01 <= self.cutoff <= 100.0:
-            raise ParameterError(f"`cutoff` must lie between 0.01 and 100 Å, got {self.cutoff}; 4 to 8 is usual.")
-        positive("centre", self.centre, "units of the functions; 1.0 is usual")
-        if not 1e-6 <= self.centre <= 1e6:
-            raise ParameterError(f"`centre` must lie between 1e-6 and 1e6, got {self.centre}; 1.0 is usual.")
-        if not isinstance(self.cutoff_function, str) or self.cutoff_function not in CUTOFF_FUNCTIONS:
-            raise ParameterError(
-                f"`cutoff_function` must be one of {', '.join(CUTOFF_FUNCTIONS)}, got {self.cutoff_function!r}."
-            )
+    def check(self) -> None:
+        """Take the functions of `spaced` where there are none, and refuse what does not fit the species."""
         if self.g2 is None and self.g3 is None and self.g4 is None and self.g5 is None:
-            radial, angular = spaced_parameters(float(self.cutoff), 8, 2)
+            radial, angular = spaced_parameters(self.cutoff, 8, 2)
             object.__setattr__(self, "g2", radial)
             object.__setattr__(self, "g4", angular)
-        columns = {"g2": ("eta", "Rs"), "g3": ("kappa",)}
         for name in ("g2", "g3", "g4", "g5"):
-            rows = checked_rows(name, getattr(self, name), columns.get(name, ("eta", "zeta", "lambda")))
-            object.__setattr__(self, name, rows)
-        if self.species is not None:
-            object.__setattr__(self, "species", sorted_species(self.species))
-        if self.channels is not None:
-            object.__setattr__(self, "channels", settled(self.channels, self.species))
-        if self.standard is not None:
-            self._check_standard(self.standard)
-
-    def _check_standard(self, standard: Standard) -> None:
-        if not isinstance(standard, Standard):
-            raise ParameterError(f"`standard` must come from `scaled` or be None, got {standard!r}.")
-        if self.species is None or standard.shape != (len(self.species), self.n_features - 1):
+            object.__setattr__(self, name, getattr(self, name) or ())
+        if self._channels is not None and self.species is not None:
+            object.__setattr__(self, "channels", self._channels.for_species(self.species))
+        standard = self.standard
+        if standard is not None and (
+            self.species is None or standard.shape != (len(self.species), self.n_features - 1)
+        ):
             raise ParameterError(
                 f"`standard` is for (species, functions) of shape {standard.shape}, which this ACSF does not have; "
                 "call scaled again."
             )
+
+    def verify(self) -> None:
+        """Refuse tabulated functions that are not finite."""
+        with np.errstate(all="ignore"):
+            if not np.isfinite(self.functions.table[0]).all():
+                raise ValueError("the radial basis is not finite")
 
     @classmethod
     def spaced(
@@ -145,20 +147,17 @@ class ACSF:
         ParameterError
             A parameter breaks its rule.
         """
-        for name, number in (("n_radial", n_radial), ("n_angular", n_angular)):
-            if isinstance(number, bool) or not isinstance(number, int | np.integer) or not 1 <= number <= 64:
-                raise ParameterError(
-                    f"`{name}` must be a whole number from 1 to 64, got {number!r}; 8 and 2 are usual."
-                )
-        positive("cutoff", cutoff, "Å; 4 to 8 is usual")
-        radial, angular = spaced_parameters(float(cutoff), int(n_radial), int(n_angular))
+        n_radial = whole(n_radial, "n_radial", least=1, most=64, usual="8 is usual")
+        n_angular = whole(n_angular, "n_angular", least=1, most=64, usual="2 is usual")
+        cutoff = checked(cls, "cutoff", cutoff)
+        radial, angular = spaced_parameters(cutoff, n_radial, n_angular)
         return cls(cutoff, g2=radial, g4=angular, channels=channels, cutoff_function=cutoff_function, centre=centre)
 
     @cached_property
     def functions(self) -> SymmetryFunctions:
         """The functions as arrays."""
         return SymmetryFunctions(
-            float(self.cutoff), self.cutoff_function, self.g2 or (), self._g3, self.g4 or (), self.g5 or ()
+            self.cutoff, self.cutoff_function, self.g2 or (), self._g3, self.g4 or (), self.g5 or ()
         )
 
     @property
@@ -166,20 +165,21 @@ class ACSF:
         rows: Any = self.g3
         return rows or ()
 
-    def is_finite(self) -> bool:
-        """Tell whether the tabulated functions are finite, which settings from a file need not make them."""
-        return bool(np.isfinite(self.functions.table[0]).all())
+    @property
+    def _channels(self) -> ElementChannels | None:
+        """Channels, which `Channels` has made of elemental modes as well."""
+        return self.channels if isinstance(self.channels, ElementChannels) else None
 
     @property
     def n_channels(self) -> int:
         """Element channels: one for each species, or what `channels` says."""
-        return (0 if self.channels is None else self.channels.n) or len(self._known_species)
+        return (0 if self._channels is None else self._channels.n) or len(self._known_species)
 
     @property
     def _blocks(self) -> tuple[int, int]:
         """Blocks of radial and of angular functions."""
         n = self.n_channels
-        return n, n * (n + 1) // 2 if self.channels is None else n
+        return n, n * (n + 1) // 2 if self._channels is None else n
 
     @property
     def n_features(self) -> int:
@@ -197,17 +197,12 @@ class ACSF:
     def weights(self) -> Float[np.ndarray, "channels species"]:
         """β, the identity written out."""
         n = len(self._known_species)
-        return np.eye(n) if self.channels is None else np.ascontiguousarray(self.channels.array)
+        return np.eye(n) if self._channels is None else np.ascontiguousarray(self._channels.array)
 
     @cached_property
     def engine(self) -> Functions:
         """What the loops take."""
-        functions, fade = self.functions, CUTOFF_FUNCTIONS.index(self.cutoff_function)
-        angular = Angular(functions.angular, functions.powers, *functions.table)
-        return Functions(
-            fade, functions.cutoff, functions.etas, functions.radial, angular, functions.n_angular, self.weights,
-            self.channels is None,
-        )  # fmt: skip
+        return self.functions.loops(self.weights, identity=self._channels is None)
 
     def with_species(self, species: tuple[int, ...]) -> ACSF:
         """Return the same descriptor for these atomic numbers, sorted.
@@ -217,7 +212,7 @@ class ACSF:
         ParameterError
             It was scaled for other species.
         """
-        if self.standard is not None and sorted_species(species) != self.species:
+        if self.standard is not None and tuple(sorted(set(species))) != self.species:
             raise ParameterError(
                 f"this ACSF was scaled for the species {self.species}, not for {tuple(species)}; call scaled again."
             )
@@ -296,42 +291,6 @@ class ACSF:
             vectors[:, 1:] *= self.standard.scales[species]
         vectors[:, 0] = self.centre
         return AcsfEnvironments(self, batch, species, vectors)
-
-    def settings(self) -> dict[str, Any]:
-        """Return the settings as JSON values."""
-        settings: dict[str, Any] = {
-            "name": "ACSF",
-            "cutoff": float(self.cutoff),
-            "cutoff_function": self.cutoff_function,
-            "g2": [list(row) for row in self.g2 or ()],
-            "g3": [row[0] for row in self._g3],
-            "g4": [list(row) for row in self.g4 or ()],
-            "g5": [list(row) for row in self.g5 or ()],
-            "centre": float(self.centre),
-            "species": self.species,
-        }
-        if self.channels is not None:
-            settings["channels"] = self.channels.settings()
-        if self.standard is not None:
-            settings["standard"] = self.standard.settings()
-        return settings
-
-    @classmethod
-    def from_settings(cls, settings: dict[str, Any]) -> ACSF:
-        """Make the descriptor that `settings` describes."""
-        species, channels, standard = settings["species"], settings.get("channels"), settings.get("standard")
-        return cls(
-            cutoff=float(settings["cutoff"]),
-            g2=settings["g2"],
-            g3=settings["g3"],
-            g4=settings["g4"],
-            g5=settings["g5"],
-            species=None if species is None else tuple(int(z) for z in species),
-            channels=None if channels is None else ElementChannels.from_settings(channels),
-            cutoff_function=settings["cutoff_function"],
-            centre=float(settings["centre"]),
-            standard=None if standard is None else Standard.from_settings(standard),
-        )
 
 
 def spaced_parameters(cutoff: float, n_radial: int, n_angular: int) -> tuple[Rows, Rows]:

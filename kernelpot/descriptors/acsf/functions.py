@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from kernelpot.errors import ParameterError
+from kernelpot.record import Field, Record, Rule
 
 Row = tuple[float, ...]
 Rows = tuple[Row, ...]
@@ -25,34 +26,6 @@ TABLE_ERROR = 1e-12
 FEWEST_NODES, MOST_NODES = 256, 2**14
 
 
-def checked_rows(name: str, rows: Any, columns: tuple[str, ...]) -> Rows:
-    """Return the parameters of one kind of functions as tuples of numbers, each within its limits.
-
-    Raises
-    ------
-    ParameterError
-        They are no rows of finite numbers, or a number breaks its rule.
-    """
-    what = columns[0] if len(columns) == 1 else f"[{', '.join(columns)}]"
-    try:
-        array = np.array([] if rows is None else _listed(rows), dtype=float)
-    except (TypeError, ValueError, OverflowError):
-        array = np.array(np.nan)
-    if array.size == 0 and array.ndim <= 2:
-        return ()
-    if len(columns) == 1 and array.ndim == 1:
-        array = array[:, None]
-    if array.ndim != 2 or array.shape[1] != len(columns) or not np.isfinite(array).all():
-        raise ParameterError(f"`{name}` must be a list of {what}, finite numbers, got {rows!r}.")
-    if len(array) > MOST_FUNCTIONS:
-        raise ParameterError(f"`{name}` must list at most {MOST_FUNCTIONS} functions, got {len(array)}.")
-    for column, values in zip(columns, array.T, strict=True):
-        least, most, rule = _RULES[column]
-        if (values < least).any() or (values > most).any():
-            raise ParameterError(f"`{name}`: {column} must {rule}, got {values.tolist()}.")
-    return tuple(tuple(row) for row in array.tolist())
-
-
 _RULES = {
     "eta": (0.0, LARGEST, f"lie between 0 and {LARGEST:g} Å⁻²"),
     "Rs": (-LARGEST, LARGEST, f"be a distance in Å, at most {LARGEST:g}"),
@@ -60,6 +33,38 @@ _RULES = {
     "zeta": (1.0, LARGEST, "be at least 1, or there is no slope where three atoms lie on a line"),
     "lambda": (-1.0, 1.0, "lie between -1 and 1"),
 }
+
+
+@dataclass(frozen=True)
+class FunctionRows(Rule):
+    """Parameters of one kind of symmetry functions: rows of finite numbers, each column within its limits."""
+
+    columns: tuple[str, ...]
+
+    def read(self, value: Any, field: Field) -> Rows:
+        """Return the rows as tuples."""
+        what = self.columns[0] if len(self.columns) == 1 else f"[{', '.join(self.columns)}]"
+        try:
+            array = np.array(_listed(value), dtype=float)
+        except (TypeError, ValueError, OverflowError):
+            array = np.array(np.nan)
+        if array.size == 0 and array.ndim <= 2:
+            return ()
+        if len(self.columns) == 1 and array.ndim == 1:
+            array = array[:, None]
+        if array.ndim != 2 or array.shape[1] != len(self.columns) or not np.isfinite(array).all():
+            raise field.refused(f"be a list of {what}, finite numbers", value)
+        if len(array) > MOST_FUNCTIONS:
+            raise ParameterError(f"`{field.name}` must list at most {MOST_FUNCTIONS} functions, got {len(array)}.")
+        for column, values in zip(self.columns, array.T, strict=True):
+            least, most, rule = _RULES[column]
+            if (values < least).any() or (values > most).any():
+                raise ParameterError(f"`{field.name}`: {column} must {rule}, got {values.tolist()}.")
+        return tuple(tuple(row) for row in array.tolist())
+
+    def write(self, value: Rows) -> list[Any]:
+        """Return the rows as lists, those of a single column as numbers."""
+        return [row[0] if len(self.columns) == 1 else list(row) for row in value]
 
 
 def _listed(rows: Iterable[Any]) -> list[Any]:
@@ -70,6 +75,31 @@ def _listed(rows: Iterable[Any]) -> list[Any]:
     if any(isinstance(value, bool | str | bytes) for value in flat):
         raise TypeError("no numbers")
     return listed
+
+
+class Angular(NamedTuple):
+    """What loops over triples read of an ACSF; see `SymmetryFunctions`."""
+
+    places: Int[np.ndarray, "2 3 functions"]
+    powers: Float[np.ndarray, "2 powers"]
+    table: Float[np.ndarray, "intervals etas 6"]
+    step: float
+
+
+class Functions(NamedTuple):
+    """What the loops read of an ACSF: `SymmetryFunctions` as arrays, and how a neighbour of element a counts.
+
+    `identity`: functions of each element and of each pair of elements apart; else weights[:, a] in each channel.
+    """
+
+    fade: int
+    cutoff: float
+    etas: Float[np.ndarray, " etas"]
+    radial: Float[np.ndarray, "3 radial"]
+    angular: Angular
+    n_angular: int
+    weights: Float[np.ndarray, "channels elements"]
+    identity: bool
 
 
 @dataclass(frozen=True)
@@ -142,6 +172,12 @@ class SymmetryFunctions:
     def table(self) -> tuple[Float[np.ndarray, "intervals etas 6"], float]:
         """exp(-ηs) f(√s) of every η for s = r² up to cutoff²: polynomials in equal intervals of s, with their step."""
         return _tabulated(float(self.cutoff), self.cutoff_function, tuple(self.etas.tolist()) if self.g4 else ())
+
+    def loops(self, weights: Float[np.ndarray, "channels elements"], *, identity: bool) -> Functions:
+        """Return what the loops take."""
+        angular = Angular(self.angular, self.powers, *self.table)
+        fade = CUTOFF_FUNCTIONS.index(self.cutoff_function)
+        return Functions(fade, self.cutoff, self.etas, self.radial, angular, self.n_angular, weights, identity)
 
 
 def cutoff_series(
@@ -220,7 +256,7 @@ Table = tuple[tuple[float, ...], ...]
 
 
 @dataclass(frozen=True)
-class Standard:
+class Standard(Record):
     """Components less a shift, times a scale.
 
     Attributes
@@ -232,7 +268,8 @@ class Standard:
     shift: Table
     scale: Table
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        """Refuse tables that are none."""
         if not self.shift or len({len(row) for row in self.shift + self.scale}) != 1:
             raise ParameterError("shifts and scales must be tables of equal rows, at least one.")
         if len(self.shift) != len(self.scale):
@@ -270,15 +307,3 @@ class Standard:
     def scales(self) -> Float[np.ndarray, "species f"]:
         """`scale` as an array."""
         return np.array(self.scale)
-
-    def settings(self) -> dict[str, Any]:
-        """Return the tables as JSON values."""
-        return {"shift": [list(row) for row in self.shift], "scale": [list(row) for row in self.scale]}
-
-    @classmethod
-    def from_settings(cls, settings: Mapping[str, Any]) -> Standard:
-        """Make what `settings` describes."""
-        shift, scale = (
-            tuple(tuple(float(value) for value in row) for row in settings[name]) for name in ("shift", "scale")
-        )
-        return cls(shift, scale)

@@ -5,37 +5,44 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from kernelpot.data.batch import Batch
 from kernelpot.descriptors.arguments import (
+    Species,
     check_reach,
     checked_scaling,
-    positive,
-    settled,
-    sorted_species,
     species_places,
 )
-from kernelpot.descriptors.channels import ElementChannels
-from kernelpot.descriptors.loops import Pairs, Slots
+from kernelpot.descriptors.channels import Channels, ElementChannels
+from kernelpot.descriptors.loops import Pairs, Slots, recurrence
 from kernelpot.descriptors.protocol import Displacements
 from kernelpot.descriptors.radial import (
     Compressed,
     PowerGaussian,
     RadialBasis,
     RadialTable,
-    basis_from_settings,
-    basis_settings,
     coefficient_moments,
     principal_components,
     volume_moments,
 )
-from kernelpot.descriptors.soap.loops import ATOMS_PER_TASK, Expansion, displacement_rows, spectrum, spectrum_vjp
+from kernelpot.descriptors.soap.loops import (
+    ATOMS_PER_TASK,
+    Tables,
+    displacement_rows,
+    expand,
+    expand_vjp,
+    mix,
+    spectrum,
+    spectrum_vjp,
+)
 from kernelpot.elements.modes import ElementalModes
 from kernelpot.errors import ParameterError
+from kernelpot.record import WHEN_GIVEN, Between, Named, Positive, Record, Rule, Whole
+from kernelpot.rules import whole
 from kernelpot.run import share
 
 if TYPE_CHECKING:
@@ -46,7 +53,7 @@ CENTRES_PER_TASK = 8
 
 
 @dataclass(frozen=True)
-class SOAP:
+class SOAP(Record):
     """Smooth overlap of atomic positions, power spectrum.
 
     Parameters
@@ -79,33 +86,25 @@ class SOAP:
         A parameter breaks its rule.
     """
 
-    cutoff: float = 5.0
-    n_max: int = 8
-    l_max: int = 6
-    sigma: float = 0.5
-    basis: RadialBasis = field(default_factory=PowerGaussian)
-    fade: float | None = None
-    species: tuple[int, ...] | None = None
-    scaling: tuple[float, float] | None = None
-    channels: ElementChannels | ElementalModes | None = None
+    cutoff: Annotated[float, Positive(0.01, 100.0), "Å", "4 to 6 is usual"] = 5.0
+    n_max: Annotated[int, Whole(1, 32), "", "8 is usual"] = 8
+    l_max: Annotated[int, Whole(0, 16), "", "6 is usual"] = 6
+    sigma: Annotated[float, Positive(), "Å", "0.3 to 0.7 is usual"] = 0.5
+    basis: Annotated[RadialBasis, Named("radial basis")] = field(default_factory=PowerGaussian)
+    fade: Annotated[float | None, Between(), "Å", "None takes 0.4 of the cutoff"] = None
+    species: Annotated[tuple[int, ...] | None, Species()] = None
+    scaling: Annotated[tuple[float, float] | None, Rule(), WHEN_GIVEN] = None
+    channels: Annotated[
+        ElementChannels | ElementalModes | None, Channels(), WHEN_GIVEN, "", "ElementChannels.modes(2) is one"
+    ] = None
 
-    def __post_init__(self) -> None:
-        positive("cutoff", self.cutoff, "Å; 4 to 6 is usual")
-        positive("sigma", self.sigma, "Å; 0.3 to 0.7 is usual")
-        if not 0.01 <= self.cutoff <= 100.0:
-            raise ParameterError(f"`cutoff` must lie between 0.01 and 100 Å, got {self.cutoff}; 4 to 6 is usual.")
+    def check(self) -> None:
+        """Refuse widths that the cutoff does not allow, and give channels their matrix where species are known."""
         if not self.cutoff / 500.0 <= self.sigma <= 100.0 * self.cutoff:
             raise ParameterError(
                 f"`sigma` must lie between cutoff/500 and 100 · cutoff (cutoff {self.cutoff} Å), got {self.sigma}; "
                 "0.3 to 0.7 is usual."
             )
-        if self.species is not None:
-            # `species_index` searches in rising order.
-            object.__setattr__(self, "species", sorted_species(self.species))
-        if not isinstance(self.n_max, int | np.integer) or not 1 <= self.n_max <= 32:
-            raise ParameterError(f"`n_max` must be a whole number from 1 to 32, got {self.n_max!r}; 8 is usual.")
-        if not isinstance(self.l_max, int | np.integer) or not 0 <= self.l_max <= 16:
-            raise ParameterError(f"`l_max` must be a whole number from 0 to 16, got {self.l_max!r}; 6 is usual.")
         if not 0.0 <= self.fade_width <= self.cutoff:
             raise ParameterError(
                 f"`fade` must lie between 0 and the cutoff ({self.cutoff} Å), got {self.fade}; "
@@ -113,8 +112,14 @@ class SOAP:
             )
         if self.scaling is not None:
             object.__setattr__(self, "scaling", checked_scaling(self.scaling, self.cutoff))
-        if self.channels is not None:
-            object.__setattr__(self, "channels", settled(self.channels, self.species))
+        if self._channels is not None and self.species is not None:
+            object.__setattr__(self, "channels", self._channels.for_species(self.species))
+
+    def verify(self) -> None:
+        """Refuse a radial basis that is not finite."""
+        with np.errstate(all="ignore"):
+            if self.species is not None and not np.isfinite(self.expansion.table.nodes).all():
+                raise ValueError("the radial basis is not finite")
 
     @property
     def fade_width(self) -> float:
@@ -124,43 +129,6 @@ class SOAP:
     def with_species(self, species: tuple[int, ...]) -> SOAP:
         """Return the same descriptor for these atomic numbers, sorted."""
         return replace(self, species=tuple(species))
-
-    def settings(self) -> dict[str, Any]:
-        """Return the settings as JSON values."""
-        # NumPy's numbers are accepted as settings, yet JSON knows only Python's.
-        settings: dict[str, Any] = {
-            "name": "SOAP",
-            "cutoff": float(self.cutoff),
-            "n_max": int(self.n_max),
-            "l_max": int(self.l_max),
-            "sigma": float(self.sigma),
-            "fade": None if self.fade is None else float(self.fade),
-            "basis": basis_settings(self.basis),
-            "species": self.species,
-        }
-        # Only where it is used, so that files and hashes of before stay as they are.
-        if self.scaling is not None:
-            settings["scaling"] = list(self.scaling)
-        if self._channels is not None:
-            settings["channels"] = self._channels.settings()
-        return settings
-
-    @classmethod
-    def from_settings(cls, settings: dict[str, Any]) -> SOAP:
-        """Make the descriptor that `settings` describes."""
-        species, scaling = settings["species"], settings.get("scaling")
-        channels = settings.get("channels")
-        return cls(
-            cutoff=float(settings["cutoff"]),
-            n_max=int(settings["n_max"]),
-            l_max=int(settings["l_max"]),
-            sigma=float(settings["sigma"]),
-            fade=None if settings["fade"] is None else float(settings["fade"]),
-            basis=basis_from_settings(settings["basis"]),
-            species=None if species is None else tuple(int(z) for z in species),
-            scaling=None if scaling is None else tuple(scaling),
-            channels=None if channels is None else ElementChannels.from_settings(channels),
-        )
 
     def compressed(self, n_max: int, structures: Sequence[Atoms] | None = None) -> SOAP:
         """Return this descriptor with its radial functions combined into n_max principal components for each l.
@@ -180,11 +148,7 @@ class SOAP:
         ParameterError
             `n_max` is not between 1 and the number of functions there are, or there are no structures.
         """
-        if not isinstance(n_max, int | np.integer) or not 1 <= n_max <= self.n_max:
-            raise ParameterError(
-                f"`n_max` of the compressed basis must be a whole number from 1 to {self.n_max}, got {n_max!r}; "
-                "start from a descriptor with more functions."
-            )
+        n_max = whole(n_max, "n_max", least=1, most=self.n_max, usual="start from a descriptor with more functions")
         size = {"n_max": self.n_max, "l_max": self.l_max}
         if structures is None:
             moments = volume_moments(self._table, cutoff=self.cutoff, fade=self.fade_width, **size)
@@ -198,12 +162,8 @@ class SOAP:
                 batch = Batch.from_structures([atoms], self.cutoff, start=k)
                 c = plain.expansion.expand(batch, plain.species_index(batch.numbers))
                 moments += coefficient_moments(c, **size)
-        basis = Compressed(self.basis, principal_components(moments, int(n_max)))
-        return replace(self, basis=basis, n_max=int(n_max))
-
-    def is_finite(self) -> bool:
-        """Tell whether the radial basis is finite, which settings from a file need not make it."""
-        return bool(np.isfinite(self.expansion.table.nodes).all())
+        basis = Compressed(self.basis, principal_components(moments, n_max))
+        return replace(self, basis=basis, n_max=n_max)
 
     @property
     def n_features(self) -> int:
@@ -219,7 +179,7 @@ class SOAP:
 
     @property
     def _channels(self) -> ElementChannels | None:
-        """Channels, which `__post_init__` has made of elemental modes as well."""
+        """Channels, which `Channels` has made of elemental modes as well."""
         return self.channels if isinstance(self.channels, ElementChannels) else None
 
     @property
@@ -230,8 +190,7 @@ class SOAP:
 
     @property
     def _table(self) -> RadialTable:
-        size = float(self.cutoff), int(self.n_max), int(self.l_max), float(self.sigma)
-        return _tabulated(self.basis, *size, self.scaling)
+        return _tabulated(self.basis, self.cutoff, self.n_max, self.l_max, self.sigma, self.scaling)
 
     @cached_property
     def expansion(self) -> Expansion:
@@ -272,6 +231,86 @@ class SOAP:
         vectors = np.empty((batch.n_atoms, self.n_features))
         share(lambda a, b: spectrum(a, b, self.l_max, coefficients, vectors), batch.n_atoms, ATOMS_PER_TASK)
         return SoapEnvironments(self, batch, species, coefficients, vectors)
+
+
+@dataclass(frozen=True, eq=False)
+class Expansion:
+    """c[i, lm, k·n_max + n] = Σ_j U_ka w(r_ij) R_nl(r_ij) Y_lm(r_ij), summed over the neighbours j, of species a each.
+
+    The centre's own Gaussian is included without a fade; the weight w falls from 1 to 0 as a C² quintic over the last
+    `fade` Å. Species are told apart in the loops over pairs and mixed by U afterwards, once for each atom: mixing
+    inside the loops would multiply their work by the number of channels. `mixing` None stands for the identity.
+    """
+
+    table: RadialTable
+    l_max: int
+    n_max: int
+    n_species: int
+    cutoff: float
+    fade: float
+    mixing: Float[np.ndarray, "channels species"] | None = None
+
+    @cached_property
+    def weights(self) -> Float[np.ndarray, "channels species"]:
+        """U, the identity written out."""
+        return np.eye(self.n_species) if self.mixing is None else np.ascontiguousarray(self.mixing)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Shape of one atom's coefficients: (lm, channels · n_max)."""
+        return (self.l_max + 1) ** 2, len(self.weights) * self.n_max
+
+    @cached_property
+    def tables(self) -> Tables:
+        """What the loops take, for this n_max alone."""
+        tag, inverse_step = (0,) * self.n_max, 1.0 / self.table.step
+        nodes, angular = self.table.nodes, recurrence(self.l_max)
+        return Tables(int(self.l_max), tag, float(self.cutoff), float(self.fade), inverse_step, nodes, angular)
+
+    def expand(self, batch: Batch, species: Int[np.ndarray, " atoms"]) -> Float[np.ndarray, "atoms lm k"]:
+        """Return the coefficients of every atom; `species` is each atom's place among the species."""
+        tables, pairs = self.tables, Pairs.of(batch, species)
+        if self.mixing is None:
+            c = np.zeros((batch.n_atoms, *self.shape))
+            share(lambda begin, end: expand(begin, end, tables, pairs, 0, c), batch.n_atoms, ATOMS_PER_TASK)
+            return c
+        mixed = np.empty((batch.n_atoms, *self.shape))
+
+        def task(begin: int, end: int) -> None:
+            apart = self._apart(end - begin)
+            for start in range(begin, end, ATOMS_PER_TASK):
+                stop = min(start + ATOMS_PER_TASK, end)
+                apart[:] = 0.0
+                expand(start, stop, tables, pairs, start, apart)
+                mix(self.weights, self.n_max, apart[: stop - start], mixed[start:stop])
+
+        share(task, batch.n_atoms, ATOMS_PER_TASK)
+        return mixed
+
+    def vjp(
+        self, batch: Batch, species: Int[np.ndarray, " atoms"], gradient: Float[np.ndarray, "atoms lm k"]
+    ) -> Float[np.ndarray, "pairs 3"]:
+        """Return dE/dr of every pair vector, given dE/dc of every atom: the transpose of `expand`."""
+        result = np.zeros((len(batch.second), 3))
+        tables, pairs = self.tables, Pairs.of(batch, species)
+        if self.mixing is None:
+            share(lambda a, b: expand_vjp(a, b, tables, pairs, 0, gradient, result), batch.n_atoms, ATOMS_PER_TASK)
+            return result
+        transposed = np.ascontiguousarray(self.weights.T)
+
+        def task(begin: int, end: int) -> None:
+            apart = self._apart(end - begin)
+            for start in range(begin, end, ATOMS_PER_TASK):
+                stop = min(start + ATOMS_PER_TASK, end)
+                mix(transposed, self.n_max, gradient[start:stop], apart)
+                expand_vjp(start, stop, tables, pairs, start, apart, result)
+
+        share(task, batch.n_atoms, ATOMS_PER_TASK)
+        return result
+
+    def _apart(self, n_atoms: int) -> Float[np.ndarray, "atoms lm a"]:
+        """Room for coefficients of each species apart, for a few atoms at a time."""
+        return np.empty((min(n_atoms, ATOMS_PER_TASK), self.shape[0], self.n_species * self.n_max))
 
 
 @dataclass(frozen=True, eq=False)

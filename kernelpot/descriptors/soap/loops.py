@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
 from numba import njit
 
-from kernelpot.data.batch import Batch
 from kernelpot.descriptors.loops import (
     FASTMATH,
-    Pairs,
     fall_weights,
     harmonic_factors,
     harmonic_gradients,
     harmonics,
     hermite_slopes,
     hermite_weights,
-    recurrence,
 )
-from kernelpot.descriptors.radial import RadialTable
-from kernelpot.run import share
 
 BLOCK = 32
 ATOMS_PER_TASK = 32
@@ -44,86 +37,6 @@ class Tables(NamedTuple):
     inverse_step: float
     nodes: Float[np.ndarray, "nodes 3 columns"]
     angular: Float[np.ndarray, "5 lm"]
-
-
-@dataclass(frozen=True, eq=False)
-class Expansion:
-    """c[i, lm, k·n_max + n] = Σ_j U_ka w(r_ij) R_nl(r_ij) Y_lm(r_ij), summed over the neighbours j, of species a each.
-
-    The centre's own Gaussian is included without a fade; the weight w falls from 1 to 0 as a C² quintic over the last
-    `fade` Å. Species are told apart in the loops over pairs and mixed by U afterwards, once for each atom: mixing
-    inside the loops would multiply their work by the number of channels. `mixing` None stands for the identity.
-    """
-
-    table: RadialTable
-    l_max: int
-    n_max: int
-    n_species: int
-    cutoff: float
-    fade: float
-    mixing: Float[np.ndarray, "channels species"] | None = None
-
-    @cached_property
-    def weights(self) -> Float[np.ndarray, "channels species"]:
-        """U, the identity written out."""
-        return np.eye(self.n_species) if self.mixing is None else np.ascontiguousarray(self.mixing)
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Shape of one atom's coefficients: (lm, channels · n_max)."""
-        return (self.l_max + 1) ** 2, len(self.weights) * self.n_max
-
-    @cached_property
-    def tables(self) -> Tables:
-        """What the loops take, for this n_max alone."""
-        tag, inverse_step = (0,) * self.n_max, 1.0 / self.table.step
-        nodes, angular = self.table.nodes, recurrence(self.l_max)
-        return Tables(int(self.l_max), tag, float(self.cutoff), float(self.fade), inverse_step, nodes, angular)
-
-    def expand(self, batch: Batch, species: Int[np.ndarray, " atoms"]) -> Float[np.ndarray, "atoms lm k"]:
-        """Return the coefficients of every atom; `species` is each atom's place among the species."""
-        tables, pairs = self.tables, Pairs.of(batch, species)
-        if self.mixing is None:
-            c = np.zeros((batch.n_atoms, *self.shape))
-            share(lambda begin, end: _expand(begin, end, tables, pairs, 0, c), batch.n_atoms, ATOMS_PER_TASK)
-            return c
-        mixed = np.empty((batch.n_atoms, *self.shape))
-
-        def task(begin: int, end: int) -> None:
-            apart = self._apart(end - begin)
-            for start in range(begin, end, ATOMS_PER_TASK):
-                stop = min(start + ATOMS_PER_TASK, end)
-                apart[:] = 0.0
-                _expand(start, stop, tables, pairs, start, apart)
-                mix(self.weights, self.n_max, apart[: stop - start], mixed[start:stop])
-
-        share(task, batch.n_atoms, ATOMS_PER_TASK)
-        return mixed
-
-    def vjp(
-        self, batch: Batch, species: Int[np.ndarray, " atoms"], gradient: Float[np.ndarray, "atoms lm k"]
-    ) -> Float[np.ndarray, "pairs 3"]:
-        """Return dE/dr of every pair vector, given dE/dc of every atom: the transpose of `expand`."""
-        result = np.zeros((len(batch.second), 3))
-        tables, pairs = self.tables, Pairs.of(batch, species)
-        if self.mixing is None:
-            share(lambda a, b: _vjp(a, b, tables, pairs, 0, gradient, result), batch.n_atoms, ATOMS_PER_TASK)
-            return result
-        transposed = np.ascontiguousarray(self.weights.T)
-
-        def task(begin: int, end: int) -> None:
-            apart = self._apart(end - begin)
-            for start in range(begin, end, ATOMS_PER_TASK):
-                stop = min(start + ATOMS_PER_TASK, end)
-                mix(transposed, self.n_max, gradient[start:stop], apart)
-                _vjp(start, stop, tables, pairs, start, apart, result)
-
-        share(task, batch.n_atoms, ATOMS_PER_TASK)
-        return result
-
-    def _apart(self, n_atoms: int) -> Float[np.ndarray, "atoms lm a"]:
-        """Room for coefficients of each species apart, for a few atoms at a time."""
-        return np.empty((min(n_atoms, ATOMS_PER_TASK), self.shape[0], self.n_species * self.n_max))
 
 
 @njit(cache=True, nogil=True, fastmath=FASTMATH)
@@ -218,7 +131,7 @@ def _radial_slope(inverse_step: Any, nodes: Any, r: Any, w: Any, dw: Any, value:
 
 
 @njit(cache=True, nogil=True, fastmath=FASTMATH)
-def _expand(begin: Any, end: Any, tables: Any, pairs: Any, first: Any, c: Any) -> Any:
+def expand(begin: Any, end: Any, tables: Any, pairs: Any, first: Any, c: Any) -> Any:
     """Add w R_nl Y_lm of every pair of the atoms ``begin:end`` to c, after R_n0(0) Y_00 of the centres themselves.
 
     c[i - first, lm, a·n_max + n] is for atom i and species a.
@@ -249,7 +162,7 @@ def _expand(begin: Any, end: Any, tables: Any, pairs: Any, first: Any, c: Any) -
 
 
 @njit(cache=True, nogil=True, fastmath=FASTMATH)
-def _vjp(begin: Any, end: Any, tables: Any, pairs: Any, first: Any, gradient: Any, result: Any) -> Any:
+def expand_vjp(begin: Any, end: Any, tables: Any, pairs: Any, first: Any, gradient: Any, result: Any) -> Any:
     """Fill result[p] = Σ_nlm gradient[lm, n] ∂(w R_nl Y_lm)/∂r for every pair of the atoms ``begin:end``.
 
     gradient[i - first, lm, a·n_max + n] is for atom i and species a.

@@ -1,0 +1,284 @@
+"""What ``kernelpot fit``, ``evaluate`` and ``predict`` do, and the demonstration."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import fields, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import kernelpot as kp
+from kernelpot.archive import replacing
+from kernelpot.cli.options import Demo, Evaluate, Fit, FittedOptions, Predict
+from kernelpot.cli.printing import (
+    cells_of,
+    check_outputs,
+    facts_of,
+    read,
+    shortened,
+    show,
+    table,
+    write_json,
+    write_structures,
+)
+from kernelpot.cli.regression import evaluate_property, predict_classes, predict_property
+from kernelpot.errors import LabelError, ParameterError
+from kernelpot.progress import say, track
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+    from kernelpot.potentials.sparse_gp import SparseGP
+    from kernelpot.tuning import TuneResult
+    from kernelpot.tuning.candidates import Space
+
+CHUNK = 20
+"""Structures predicted at a time, so that the progress bar moves."""
+
+INDUCING, MOST_INDUCING = 500, 2000
+"""Inducing environments that settings are compared with, and the most that the best are given."""
+
+OPTIONS = {"n_radial": "n_max"}
+"""Options whose names are not those of the settings."""
+
+
+def fit(options: Fit) -> None:
+    """Fit a model, save it, and score it where test files are given."""
+    options.check()
+    outputs = {"--out": options.out, "--json": options.json} | options.tuning.outputs()
+    check_outputs(outputs, [*options.train, *options.pool, *options.test])
+    train = read(options, options.train)
+    test = read(options, options.test) if options.test else []
+    if test and not any(atoms.calc is not None and atoms.calc.results for atoms in test):
+        raise LabelError(f"--test {' '.join(options.test)}: a test needs labels, found none; name them with --keys")
+    noise = options.noises()
+    settings, tuned = _settled(options, train)
+    model = settings.spec(noise, zbl=options.zbl) if tuned is None else tuned.best
+    if options.pool:
+        model = model.prepare([*read(options, options.pool), *train])
+    model.fit(train)
+    if options.calibrate:
+        model = model.calibrate()
+    model.save(options.out)
+    scores = kp.evaluate(model, test) if test else None
+    show(model.summary(), options.json)
+    if scores is not None:
+        show(f"\ntest: {len(test)} structures\n{scores}", options.json)
+    show(f"\nwrote {options.out}", options.json)
+    content = {
+        "model": options.out,
+        "train": options.train,
+        "settings": settings.as_dict(),
+        "noise": {kind: model.noise_.sigma(kind) for kind in model.noise_.kinds},
+        "amplitude": model.amplitude_,
+        "calibration": dict(model.calibration_),
+        "cross_validation": dict(model.cross_validation_ or {}),
+        "n_inducing": model.n_inducing_,
+        "species": [int(z) for z in model.species_],
+        "baseline_potential": model.settings()["baseline"],
+        "e0": model.e0_,
+        # The old name of e0, by atomic number, for one release.
+        "baseline": {str(z): e0 for z, e0 in zip(model.species_, model.e0_.values(), strict=True)},
+        "test": scores.as_dict() if scores is not None else None,
+    }
+    write_json(options.json, content | ({"tuning": tuned.as_dict()} if tuned else {}))
+
+
+def _settled(options: Fit, train: Sequence[Atoms]) -> tuple[FittedOptions, TuneResult | None]:
+    """Fill in the settings that the user left open, by a search where one is asked for.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        The user stopped the search; the table of what was tried is written.
+    """
+    settings, tuning = options.model, options.tuning
+    if not tuning.asked:
+        if "cutoff" not in settings.given:
+            settings = replace(settings, cutoff=kp.potentials.default_cutoff(train))
+            say(f"cutoff {settings.cutoff:g} Å, from the distances between atoms")
+        return settings, None
+    most = settings.n_inducing if "n_inducing" in settings.given else MOST_INDUCING
+    result = kp.tune(
+        train,
+        budget_minutes=tuning.tune,
+        max_fits=tuning.tune_fits,
+        objective="groups" if tuning.tune_groups else "cv",
+        space=_space(settings, train),
+        n_inducing=min(INDUCING, most),
+        max_inducing=most,
+        baseline=kp.ZBL() if options.zbl else None,
+        seed=settings.seed,
+        resume=tuning.tune_resume,
+    )
+    if tuning.tune_table:
+        result.to_csv(tuning.tune_table)
+    show(f"{result}\n", options.json)
+    if result.interrupted:
+        raise KeyboardInterrupt
+    best = {OPTIONS.get(name, name): value for name, value in result.best_settings.items()}
+    return replace(settings, **{f.name: best[f.name] for f in fields(settings) if f.name in best}), result
+
+
+def _space(settings: FittedOptions, train: Sequence[Atoms]) -> Space:
+    """Return the default space of the descriptor, with what the user gave held fast."""
+    from kernelpot.tuning.candidates import default_space
+
+    given = settings.given
+    kernel = "zeta" if settings.gaussian is None else "gaussian"
+    space: dict[str | tuple[str, ...], Sequence[object]] = {}
+    for names, values in default_space(train, descriptor=settings.descriptor).items():
+        options = {name: OPTIONS.get(name, name) for name in ((names,) if isinstance(names, str) else names)}
+        if names in ("zeta", "gaussian") and (settings.gaussian is not None or "zeta" in given):
+            space[kernel] = [getattr(settings, kernel)]
+        elif any(option in given for option in options.values()):
+            # What is set together with a given value stays at its default.
+            space |= {name: [getattr(settings, option)] for name, option in options.items()}
+        else:
+            space[names] = values
+    return space
+
+
+def evaluate(options: Evaluate) -> None:
+    """Score a saved model on labelled structures."""
+    check_outputs({"--json": options.json}, [options.model, *options.files])
+    model = _loaded(options.model)
+    if isinstance(model, kp.Classifier):
+        raise ParameterError(
+            f"{options.model} holds a Classifier, and `evaluate` scores numbers; `kernelpot predict` writes its "
+            "classes, and kp.load(path).score(structures, classes) is their accuracy"
+        )
+    if isinstance(model, kp.KernelRidge):
+        evaluate_property(options, model)
+        return
+    structures = read(options, options.files)
+    scores = kp.evaluate(model, structures)
+    show(f"{options.model} on {len(structures)} structures\n{scores}", options.json)
+    write_json(options.json, {"model": options.model, "files": options.files, "scores": scores.as_dict()})
+
+
+def predict(options: Predict) -> None:
+    """Write structures with predictions and their standard deviations."""
+    check_outputs({"--out": options.out, "--json": options.json}, [options.model, *options.files])
+    model = _loaded(options.model)
+    if isinstance(model, kp.Classifier):
+        predict_classes(options, model)
+        return
+    if isinstance(model, kp.KernelRidge):
+        predict_property(options, model)
+        return
+    structures = read(options, options.files)
+    predicted = [
+        atoms
+        for start in track(range(0, len(structures), CHUNK), "predicting")
+        for atoms in _with_predictions(model, structures[start : start + CHUNK])
+    ]
+    write_structures(options.out, predicted)
+    found = [
+        facts_of(atoms, number)
+        | {
+            "energy_eV": atoms.get_potential_energy(),
+            "energy_std_eV": atoms.info.get("energy_std", np.nan),
+            "largest_force_eV_per_A": float(np.abs(atoms.get_forces(apply_constraint=False)).max()),
+            "largest_force_std_eV_per_A": float(np.max(atoms.arrays.get("forces_std", np.nan))),
+            "largest_extrapolation_grade": float(np.max(atoms.arrays.get("extrapolation", np.nan))),
+            "atoms_beyond_training": int(np.sum(atoms.arrays.get("extrapolation", np.zeros(0)) > 1.0)),
+        }
+        for number, atoms in enumerate(predicted)
+    ]
+    head = ("#", "source", "formula", "atoms", "energy eV", "std meV/atom", "max |F| eV/Å", "max std eV/Å", "max grade",
+            "atoms beyond 1")  # fmt: skip
+    rows = [
+        (
+            k,
+            *cells_of(predicted[k], k),
+            one["energy_eV"],
+            1000 * one["energy_std_eV"] / one["n_atoms"],
+            one["largest_force_eV_per_A"],
+            one["largest_force_std_eV_per_A"],
+            one["largest_extrapolation_grade"],
+            one["atoms_beyond_training"],
+        )
+        for k, one in enumerate(found)
+    ]
+    silent = (
+        "" if "energy_std" in predicted[0].info else "no standard deviations: files of a ForceRidge hold means alone\n"
+    )
+    show(f"{shortened(head, rows)}\n\n{_grades(predicted)}{silent}wrote {options.out}", options.json)
+    write_json(options.json, {"model": options.model, "out": options.out, "structures": found})
+
+
+def demo(options: Demo) -> None:
+    """Run the demonstration and write its report."""
+    check_outputs({"--out": options.out, "--json": options.json})
+    from kernelpot.demo import Plan, run
+    from kernelpot.demo.story import UNITS, errors, write_report
+
+    outcome = run(Plan(n_pool=options.pool, n_chosen=options.n, seed=options.seed))
+    with replacing(options.out) as temporary:
+        write_report(outcome, temporary)
+    head = ["chosen by", *(f"{kind} {error}" for kind in UNITS for error in ("MAE", "RMSE", "worst"))]
+    rows = [[name, *(1000 * value for value in values)] for name, values in errors(outcome)]
+    moved = outcome.dynamics
+    show(
+        f"held-out errors, energies in meV/atom, forces in meV/Å ({outcome.plan.n_chosen} labels per arm)\n"
+        f"{table(head, rows)}\n\nmolecular dynamics of {moved.formula}, {moved.times[-1]:.1f} ps: total energy drifts "
+        f"{moved.drift:+.3f} meV/atom\n\nwrote {options.out}; open it in a browser",
+        options.json,
+    )
+    write_json(options.json, outcome.as_dict())
+
+
+def _loaded(path: str) -> SparseGP | kp.ForceRidge | kp.KernelRidge | kp.Classifier:
+    """Read a model that the command line has a use for."""
+    model: Any = kp.load(path)
+    if not isinstance(model, kp.SparseGP | kp.ForceRidge | kp.KernelRidge | kp.Classifier):
+        raise ParameterError(f"{path} holds a {type(model).__name__}, which is for Python alone")
+    of_features = isinstance(model, kp.Classifier) and hasattr(model, "n_features_in_")
+    if of_features or (isinstance(model, kp.KernelRidge) and not hasattr(model.kernel_, "descriptor")):
+        raise ParameterError(f"{path} is a model of features or of several kernels, which is for Python alone")
+    return model
+
+
+def _with_predictions(model: SparseGP | kp.ForceRidge, structures: Sequence[Atoms]) -> list[Atoms]:
+    """Copy structures with the predictions as their labels, the standard deviations, where there are any, beside."""
+    from ase.calculators.singlepoint import SinglePointCalculator
+
+    prediction = model.predict(structures)
+    copies = []
+    for s, atoms in enumerate(structures):
+        copy = atoms.copy()
+        results = {
+            "energy": float(prediction.energy[s]),
+            "forces": prediction.forces[s],
+            "energies": prediction.local_energy[s],
+        }
+        copy.info["predicted_by"] = "kernelpot"
+        spread = prediction.label
+        if spread is not None:
+            copy.info["energy_std"] = float(spread.energy_std[s])
+            copy.arrays["forces_std"] = np.array(spread.forces_std[s])
+            copy.arrays["energies_std"] = np.array(spread.local_energy_std[s])
+        if prediction.extrapolation is not None:
+            copy.arrays["extrapolation"] = np.array(prediction.extrapolation[s])
+        if np.isfinite(prediction.stress[s]).all():
+            results["stress"] = prediction.stress[s]
+            if spread is not None:
+                copy.info["stress_std"] = np.array(spread.stress_std[s])
+        copy.calc = SinglePointCalculator(copy, **results)
+        copies.append(copy)
+    return copies
+
+
+def _grades(structures: Sequence[Atoms]) -> str:
+    """Say how many atoms lie outside what training saw."""
+    graded = [atoms.arrays["extrapolation"] for atoms in structures if "extrapolation" in atoms.arrays]
+    if not graded:
+        return ""
+    grades = np.concatenate(graded)
+    one, two = int(np.sum(grades > 1.0)), int(np.sum(grades > 2.0))
+    return (
+        f"extrapolation grades: {one} of {len(grades)} atoms beyond 1 (the 99th percentile of the training set), {two} "
+        f"beyond 2, largest {grades.max():.2f}\n"
+    )

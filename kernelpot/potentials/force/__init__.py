@@ -1,0 +1,1 @@
+"""Energies and forces with every label a basis function."""
