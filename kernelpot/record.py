@@ -160,7 +160,8 @@ class Kind(Rule):
     def read(self, value: Any, field: Field) -> Any:
         """Return the object."""
         if not isinstance(value, self.made):
-            raise field.refused("be True or False" if self.made is bool else f"be a {self.made.__name__}", value)
+            rules = {bool: "be True or False", str: "be text"}
+            raise field.refused(rules.get(self.made, f"be a {self.made.__name__}"), value)
         return value
 
     def back(self, stored: Any) -> Any:
@@ -219,31 +220,17 @@ def plain(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class Field:
-    """What a record says of one of its values.
-
-    Attributes
-    ----------
-    name, help
-        Of the value, with the first sentence that the class says of it.
-    kind, optional
-        Its type, None left out, and whether it may be None.
-    rule, unit, usual
-        What it may be.
-    default
-        `dataclasses.MISSING` where there is none.
-    written
-        Whether it is always in the settings, `WHEN_GIVEN` or `NEVER`.
-    """
+    """What a record says of one of its values."""
 
     name: str
-    help: str
-    kind: Any
-    optional: bool
+    help: str  # The first sentence that the class says of it
+    kind: Any  # Its type, None left out
+    optional: bool  # Whether it may be None
     rule: Rule
     unit: str
     usual: str
-    default: Any
-    written: object
+    default: Any  # `dataclasses.MISSING` where there is none
+    written: object  # Whether it is always in the settings, `WHEN_GIVEN` or `NEVER`
 
     def read(self, value: Any) -> Any:
         """Return the value as the record keeps it, or refuse it with a ParameterError."""
@@ -344,13 +331,7 @@ class Record:
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any], arrays: Mapping[str, np.ndarray] = NO_ARRAYS) -> Self:
-        """Make the record that settings and arrays describe.
-
-        Raises
-        ------
-        KeyError, TypeError, ValueError, ParameterError
-            A value is missing, or breaks its rule.
-        """
+        """Make the record that settings and arrays describe."""
         given = read_arrays(cls, arrays)
         for field in fields_of(cls):
             if field.written is None or field.name in settings:
@@ -359,3 +340,45 @@ class Record:
         made = cls(**given)
         made.verify()
         return made
+
+
+class Parameterised:
+    """Parameters for scikit-learn, those of frozen records included: ``elements__n``; stands before `BaseEstimator`."""
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Return parameters by name; with `deep` those of the parameters as well."""
+        base: Any = super()
+        params: dict[str, Any] = base.get_params(deep=deep)
+        if deep:
+            for name, value in list(params.items()):
+                if _is_value(value):
+                    params |= {f"{name}__{field.name}": getattr(value, field.name) for field in fields_of(type(value))}
+        return params
+
+    def set_params(self, **params: Any) -> Self:
+        """Set parameters by name; a frozen record is replaced by one with the new value."""
+        base: Any = super()
+        inner: dict[str, dict[str, Any]] = {}
+        outer = {}
+        for name, value in params.items():
+            head, _, tail = name.partition("__")
+            held = params.get(head, getattr(self, head, None))
+            if tail and _is_value(held) and tail in {field.name for field in fields_of(type(held))}:
+                inner.setdefault(head, {})[tail] = value
+            else:
+                outer[name] = value
+        try:
+            base.set_params(**outer)
+        except (ValueError, AttributeError) as error:
+            if isinstance(error, ParameterError):
+                raise
+            known = ", ".join(sorted(self.get_params()))
+            raise ParameterError(f"there is no parameter {', '.join(outer)}; the parameters are {known}.") from None
+        for head, changes in inner.items():
+            setattr(self, head, replace(getattr(self, head), **changes))
+        return self
+
+
+def _is_value(value: Any) -> bool:
+    """Tell whether this is a record that cannot change."""
+    return isinstance(value, Record) and not isinstance(value, Parameterised)

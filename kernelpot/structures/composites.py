@@ -7,16 +7,16 @@ from typing import Annotated, Any
 
 import numpy as np
 from jaxtyping import Float
+from sklearn.base import BaseEstimator
 
 from kernelpot.errors import ParameterError
-from kernelpot.parameters import Parameterised
-from kernelpot.record import Named, Record
+from kernelpot.record import Named, Parameterised, Record
 from kernelpot.rules import real
 from kernelpot.structures.encoded import Encoded
 from kernelpot.structures.kernel_protocol import Kernel
 
 
-class Composable(Parameterised):
+class Composable(Parameterised, BaseEstimator):
     """A kernel that can be added to others, multiplied with them or scaled."""
 
     def __post_init__(self) -> None:
