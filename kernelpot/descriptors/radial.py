@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated, Protocol
+from typing import Annotated, Any, Protocol
 
 import numpy as np
 from jaxtyping import Float
@@ -230,12 +230,40 @@ def radial_scaling(r: Float[np.ndarray, " points"], r0: float, m: float) -> Floa
     return 1.0 / (1.0 + (r / r0) ** m)
 
 
+# Formulas of a number, an array or a tensor: compiled loops, NumPy and devices take them from here.
+
+
+def fall(t: Any) -> tuple[Any, Any]:
+    """Return 1 - 10t³ + 15t⁴ - 6t⁵, from 1 at t = 0 to 0 at t = 1 with two continuous derivatives, and its slope."""
+    return 1.0 - t * t * t * (10.0 - t * (15.0 - 6.0 * t)), -30.0 * t * t * (1.0 - t) * (1.0 - t)
+
+
+def hermite(t: Any) -> tuple[Any, Any, Any, Any, Any, Any]:
+    """Return the quintic Hermite weights of (value, slope, curvature) at t = 0, then of those at t = 1."""
+    u, t2, t3 = 1.0 - t, t * t, t * t * t
+    rise = t3 * (10.0 - t * (15.0 - 6.0 * t))
+    return (
+        1.0 - rise, t - t3 * (6.0 - t * (8.0 - 3.0 * t)), 0.5 * t2 * u * u * u,
+        rise, -t3 * (4.0 - t * (7.0 - 3.0 * t)), 0.5 * t3 * u * u,
+    )  # fmt: skip
+
+
+def hermite_slope(t: Any) -> tuple[Any, Any, Any, Any, Any, Any]:
+    """Return the derivatives by t of the weights that `hermite` returns."""
+    u, t2 = 1.0 - t, t * t
+    rise = 30.0 * t2 * u * u
+    return (
+        -rise, 1.0 - t2 * (18.0 - t * (32.0 - 15.0 * t)), 0.5 * t * u * u * (2.0 - 5.0 * t),
+        rise, -t2 * (12.0 - t * (28.0 - 15.0 * t)), 0.5 * t2 * u * (3.0 - 5.0 * t),
+    )  # fmt: skip
+
+
 def fading(r: Float[np.ndarray, " points"], cutoff: float, fade: float) -> Float[np.ndarray, " points"]:
-    """Weight of a neighbour up to the cutoff: 1, falling to 0 over the last `fade` Å as 1 - 10t³ + 15t⁴ - 6t⁵."""
+    """Weight of a neighbour up to the cutoff: 1, falling to 0 over the last `fade` Å."""
     if fade == 0.0:
         return np.ones_like(r)
-    t = np.clip((r - cutoff) / fade + 1.0, 0.0, 1.0)
-    return 1.0 - t**3 * (10.0 - t * (15.0 - 6.0 * t))
+    weight: np.ndarray = fall(np.clip((r - cutoff) / fade + 1.0, 0.0, 1.0))[0]
+    return weight
 
 
 def _scaling_derivatives(r: Float[np.ndarray, " points"], step: float, r0: float, m: float) -> list[np.ndarray]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -77,6 +77,31 @@ def _listed(rows: Iterable[Any]) -> list[Any]:
     return listed
 
 
+class Angular(NamedTuple):
+    """What loops over triples read of an ACSF; see `SymmetryFunctions`."""
+
+    places: Int[np.ndarray, "2 3 functions"]
+    powers: Float[np.ndarray, "2 powers"]
+    table: Float[np.ndarray, "intervals etas 6"]
+    step: float
+
+
+class Functions(NamedTuple):
+    """What the loops read of an ACSF: `SymmetryFunctions` as arrays, and how a neighbour of element a counts.
+
+    `identity`: functions of each element and of each pair of elements apart; else weights[:, a] in each channel.
+    """
+
+    fade: int
+    cutoff: float
+    etas: Float[np.ndarray, " etas"]
+    radial: Float[np.ndarray, "3 radial"]
+    angular: Angular
+    n_angular: int
+    weights: Float[np.ndarray, "channels elements"]
+    identity: bool
+
+
 @dataclass(frozen=True)
 class SymmetryFunctions:
     """Radial functions 1, G2, G3 and angular functions G4, G5, as parameters and as arrays.
@@ -138,6 +163,12 @@ class SymmetryFunctions:
     def table(self) -> tuple[Float[np.ndarray, "intervals etas 6"], float]:
         """exp(-ηs) f(√s) of every η for s = r² up to cutoff²: polynomials in equal intervals of s, with their step."""
         return _tabulated(float(self.cutoff), self.cutoff_function, tuple(self.etas.tolist()) if self.g4 else ())
+
+    def loops(self, weights: Float[np.ndarray, "channels elements"], *, identity: bool) -> Functions:
+        """Return what the loops take."""
+        angular = Angular(self.angular, self.powers, *self.table)
+        fade = CUTOFF_FUNCTIONS.index(self.cutoff_function)
+        return Functions(fade, self.cutoff, self.etas, self.radial, angular, self.n_angular, weights, identity)
 
 
 def cutoff_series(
