@@ -140,6 +140,7 @@ def _rules(options: Select, kept: np.ndarray, size: int, groups: set[str]) -> di
 
 
 def _text(choice: Choice, pool: Sequence[Atoms], certificate: Certificate | None, out: str | None) -> str:
+    heading, values = choice.column
     rows = [
         (
             rank,
@@ -148,12 +149,12 @@ def _text(choice: Choice, pool: Sequence[Atoms], certificate: Certificate | None
             str(pool[k].info.get("config_type", "")),
             str(pool[k].symbols),
             len(pool[k]),
-            choice.curve[rank],
+            values[rank],
         )
         for rank, k in enumerate(choice.indices, start=1)
     ]
     text = f"{choice.summary()}\n\n" + shortened(
-        ("pick", "index", "source", "group", "formula", "atoms", choice.symbol), rows
+        ("pick", "index", "source", "group", "formula", "atoms", heading), rows
     )
     if certificate is not None:
         text += f"\n\n{certificate}"

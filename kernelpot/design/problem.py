@@ -16,7 +16,7 @@ from kernelpot.design.bounds.branch import Optimum, best_set
 from kernelpot.design.bounds.certificate import Certificate, certificate, relax
 from kernelpot.design.bounds.climb import STEPS, TOLERANCE, Effort
 from kernelpot.design.bounds.polytope import efficiency_bound
-from kernelpot.design.choice import UNITS, Choice, Facts
+from kernelpot.design.choice import SHARP, UNITS, Choice, Facts
 from kernelpot.design.criteria import CRITERIA, Target, Wanted, distinct, make_criterion
 from kernelpot.design.information import Information, require
 from kernelpot.design.limits import Choosing, Limits, Numbers, read_numbers, read_rules
@@ -39,7 +39,6 @@ PATIENCE = 5.0
 """Seconds that a printed choice may take to find a sharper bound of its efficiency."""
 _MANY, _LONG = 5000, 2e11
 """Structures, and operations of one step (rows times d²), up to which it tries."""
-_SHARP = 0.95
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,9 +111,7 @@ class Problem(Task):
         else:
             indices = ranked(task, method)
         path = follow(task, indices) if path is None else path
-        again = (
-            None if self.again is None else partial(_facts, self.again, n, tuple(indices), known=relaxed is not None)
-        )
+        again = None if self.again is None else partial(_facts, self.again, n, tuple(indices))
         choice = _described(task, indices, path, _name(task, method, lazy=lazy), again)
         if relaxed is None or not len(choice):
             return choice
@@ -252,8 +249,8 @@ def _spent(
 
 
 @one_blas()
-def _facts(again: Callable[[], Problem], n: int | None, indices: tuple[int, ...], *, known: bool) -> Facts:
-    """Work out what a printed choice says beside its curve, where that takes seconds; its efficiency may be known."""
+def _facts(again: Callable[[], Problem], n: int | None, indices: tuple[int, ...], sharpen: bool) -> Facts:
+    """Work out what a printed choice says beside its curve, where that takes seconds."""
     problem = again()
     info = problem.info
     if not indices or len(info) > _MANY or len(info.rows) * info.d**2 > _LONG:
@@ -261,7 +258,7 @@ def _facts(again: Callable[[], Problem], n: int | None, indices: tuple[int, ...]
     task = problem.sized(n)
     precision = task.known(indices)
     efficiency = None
-    if not known and efficiency_bound(task, np.array(indices, dtype=np.int64), precision) < _SHARP:
+    if sharpen and efficiency_bound(task, np.array(indices, dtype=np.int64), precision) < SHARP:
         found = relax(task, Effort(until=time.perf_counter() + PATIENCE))
         efficiency = task.criterion.efficiency(task.criterion.shown(precision), found.bound, info.d)
     aim = Aim.of(problem.aim)

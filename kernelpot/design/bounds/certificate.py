@@ -110,6 +110,8 @@ class Certificate:
         Wall time.
     larger_is_better
         Direction of the values.
+    unit
+        Of the values; "noise²" where they are variances of labels in units of their noise.
     """
 
     criterion: str
@@ -122,14 +124,17 @@ class Certificate:
     steps: int
     seconds: float
     larger_is_better: bool = False
+    unit: str = ""
 
     def __str__(self) -> str:
         """Return a few lines for people."""
         floor = np.floor(self.efficiency * 1e4) / 1e4
+        unit = f" {self.unit}" if self.unit else ""
         beyond = "passes" if self.larger_is_better else "gets below"
         lines = [
             f"{self.criterion} efficiency against the best possible choice: at least {floor:.4f}",
-            f"value {self.value:.6g}; no choice {beyond} {self.bound:.6g}; best fractional choice {self.relaxed:.6g}",
+            f"value {self.value:.6g}{unit}; no choice {beyond} {self.bound:.6g}{unit}; "
+            f"best fractional choice {self.relaxed:.6g}{unit}",
             f"relaxation gap {self.relaxation_gap:.1e} after {self.steps} steps, {self.seconds:.1f} s",
         ]
         if floor < SILENT:
@@ -159,4 +164,5 @@ def certificate(task: Task, value: float, effort: Effort) -> Certificate:
         steps=found.steps,
         seconds=time.perf_counter() - began,
         larger_is_better=measure.larger_is_better,
+        unit=measure.unit,
     )
