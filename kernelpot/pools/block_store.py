@@ -17,6 +17,7 @@ from kernelpot.design.information import Information
 from kernelpot.errors import ParameterError, StoreError
 from kernelpot.linalg.store import ChunkStore, digest, require_zarr, write_json
 from kernelpot.linalg.subsets import equal_vectors
+from kernelpot.progress import say, track
 from kernelpot.rules import numbers
 
 NAME, VERSION = "kernelpot-blocks", 1
@@ -203,6 +204,17 @@ class BlockStore:
         """Whether the whole source was gone through and every chunk is there."""
         n, there = self.manifest["n_chunks"], self.chunks.numbers()
         return n == len(there) and there == list(range(len(there)))
+
+    def sound(self) -> list[int]:
+        """Verify the chunks that are there; remove the damaged ones, so that they are made again."""
+        good = []
+        for k in track(self.chunks.numbers(), "verifying"):
+            if self.chunks.intact(k):
+                good.append(k)
+            else:
+                say(f"{self.chunks.path(k)}: damaged, will be made again")
+                self.chunks.remove(k)
+        return good
 
     def finish(self, n_chunks: int) -> None:
         """Note that the source ends after this many chunks."""

@@ -32,32 +32,16 @@ PILOT = 8
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What writing will take, from a pilot.
+class Needs:
+    """What writing will take, from a pilot."""
 
-    Attributes
-    ----------
-    rank
-        Mean rows of a block.
-    d, width
-        Weights, and length of a mean descriptor.
-    chunk
-        Structures in a chunk.
-    processes
-        That make chunks at the same time.
-    item
-        Bytes of a stored number.
-    text
-        Bytes of a structure on its way to a worker.
-    """
-
-    rank: float
-    d: int
+    rank: float  # Mean rows of a block
+    d: int  # d, width: Weights, and length of a mean descriptor
     width: int
-    chunk: int
-    processes: int
-    item: int
-    text: float
+    chunk: int  # Structures in a chunk
+    processes: int  # That make chunks at the same time
+    item: int  # Bytes of a stored number
+    text: float  # Bytes of a structure on its way to a worker
 
     @property
     def disk(self) -> float:
@@ -72,6 +56,34 @@ class Plan:
         """
         block = self.rank * self.d * (16 + self.item) + self.width * (16 + self.item) + 3 * self.text + 600
         return self.processes * (BASE_GIB * 2**30 + self.chunk * block) + (self.processes > 1) * BASE_GIB * 2**30
+
+    @classmethod
+    def of(cls, space: SparseGP, source: Source, *, chunk: int, truncate: float, dtype: str, processes: int) -> Needs:
+        """Make a few blocks to see what they take."""
+        pilot, text = [], [0]
+        for frame in islice(frames(source), 8 * PILOT):
+            try:
+                atoms = frame.atoms()
+                check_species([atoms], space.species_)
+            except DataError:
+                continue
+            pilot.append(atoms)
+            text.append(len(frame.content) if isinstance(frame.content, str) else 100 * len(atoms))
+            if len(pilot) == PILOT:
+                break
+        item = np.dtype(dtype).itemsize
+        if not pilot:
+            return cls(0.0, 0, 0, chunk, max(processes, 1), item, 0.0)
+        info = space.information(pilot, truncate=truncate)
+        return cls(
+            len(info.rows) / len(info),
+            info.d,
+            info.means.shape[1],
+            chunk,
+            max(processes, 1),
+            item,
+            float(np.mean(text[1:])),
+        )
 
     def __str__(self) -> str:
         """Return one line for people."""
@@ -156,7 +168,7 @@ def write_blocks(
     processes = number_of(workers, scheduler)
     folder = Path(folder)
     store = BlockStore.create(folder, _settings(space, source, chunk, truncate, dtype), resume=resume)
-    good = _sound(store)
+    good = store.sound()
     if store.complete and len(good) == store.manifest["n_chunks"]:
         say(f"{folder}: complete, {len(good)} chunks; nothing to do")
         return store
@@ -165,31 +177,20 @@ def write_blocks(
         save_space(space, folder / SPACE)
     if good:
         say(f"{folder}: going on with {len(good)} complete chunk(s)")
-    say(str(_plan(space, source, chunk, truncate, dtype, processes)))
-    count = _Count()
-    pieces = count.through(_pieces(source, chunk, skip=set(good)))
-    items = ((str(folder), k, piece, truncate) for k, piece in pieces if piece is not None)
+    needs = Needs.of(space, source, chunk=chunk, truncate=truncate, dtype=dtype, processes=processes)
+    say(str(needs))
+    pieces = _Pieces()
+    items = ((str(folder), k, piece, truncate) for k, piece in pieces.cut(source, chunk, set(good)))
     for _ in track(spread(_make, items, workers=processes, scheduler=scheduler), "chunks"):
         pass
-    store.finish(count.n)
+    store.finish(pieces.n)
     store = BlockStore(folder)
     missing = store.manifest["n_set_aside"]
     say(
-        f"{folder}: {store.manifest['n_structures']} structures in {count.n} chunks"
+        f"{folder}: {store.manifest['n_structures']} structures in {pieces.n} chunks"
         + (f"; {missing} unusable ones set aside" if missing else "")
     )
     return store
-
-
-class _Count:
-    """Counts what passes through, as the length of a stream is known only at its end."""
-
-    n = 0
-
-    def through(self, pieces: Iterator[tuple[int, list[Frame] | None]]) -> Iterator[tuple[int, list[Frame] | None]]:
-        for piece in pieces:
-            self.n += 1
-            yield piece
 
 
 def _settings(space: SparseGP, source: Source, chunk: int, truncate: float, dtype: str) -> dict[str, Any]:
@@ -208,61 +209,25 @@ def _settings(space: SparseGP, source: Source, chunk: int, truncate: float, dtyp
     }
 
 
-def _sound(store: BlockStore) -> list[int]:
-    """Verify the chunks that are there; remove the damaged ones, so that they are made again."""
-    good = []
-    for k in track(store.chunks.numbers(), "verifying"):
-        if store.chunks.intact(k):
-            good.append(k)
-        else:
-            say(f"{store.chunks.path(k)}: damaged, will be made again")
-            store.chunks.remove(k)
-    return good
+class _Pieces:
+    """A source cut into the frames of its chunks, and how many there are, which is known only at its end."""
 
+    n = 0
 
-def _pieces(source: Source, chunk: int, *, skip: set[int]) -> Iterator[tuple[int, list[Frame] | None]]:
-    """Cut a source into the frames of its chunks; None for those to be skipped."""
-    stream = frames(source)
-    k = 0
-    while True:
-        if k in skip:
-            # Passed through one by one: nothing of them is kept.
-            if not sum(1 for _ in islice(stream, chunk)):
-                return
-            yield k, None
-        else:
-            piece = list(islice(stream, chunk))
-            if not piece:
-                return
-            yield k, piece
-        k += 1
-
-
-def _plan(space: SparseGP, source: Source, chunk: int, truncate: float, dtype: str, processes: int) -> Plan:
-    pilot, text = [], [0]
-    for frame in islice(frames(source), 8 * PILOT):
-        try:
-            atoms = frame.atoms()
-            check_species([atoms], space.species_)
-        except DataError:
-            continue
-        pilot.append(atoms)
-        text.append(len(frame.content) if isinstance(frame.content, str) else 100 * len(atoms))
-        if len(pilot) == PILOT:
-            break
-    item = np.dtype(dtype).itemsize
-    if not pilot:
-        return Plan(0.0, 0, 0, chunk, max(processes, 1), item, 0.0)
-    info = space.information(pilot, truncate=truncate)
-    return Plan(
-        len(info.rows) / len(info),
-        info.d,
-        info.means.shape[1],
-        chunk,
-        max(processes, 1),
-        item,
-        float(np.mean(text[1:])),
-    )
+    def cut(self, source: Source, chunk: int, skip: set[int]) -> Iterator[tuple[int, list[Frame]]]:
+        """Yield number and frames of the chunks that are not to be skipped."""
+        stream = frames(source)
+        while True:
+            if self.n in skip:
+                # Passed through one by one: nothing of them is kept.
+                if not sum(1 for _ in islice(stream, chunk)):
+                    return
+            else:
+                piece = list(islice(stream, chunk))
+                if not piece:
+                    return
+                yield self.n, piece
+            self.n += 1
 
 
 @lru_cache(maxsize=2)

@@ -203,21 +203,15 @@ def rounded(task: Task, weights: Float[np.ndarray, " structures"], *, restarts: 
     rules = task.rules
     used = weights > _SUPPORT
     used[rules.forced] = True
-    if len(rules.least):  # with these the least quotas can be fulfilled
-        used[_fulfilling(rules)] = True
+    fulfilling = Available(rules)  # with the cheapest the least quotas can be fulfilled
+    order = np.argsort(rules.shares, kind="stable")
+    while (rules.counts(fulfilling.indices) < rules.least).any():
+        missing = np.append(rules.counts(fulfilling.indices) < rules.least, False)[rules.labels]
+        fulfilling.choose(int(order[(fulfilling.now() & missing)[order]][0]))
+    used[fulfilling.indices] = True
     support = np.flatnonzero(used)
     few = task.among(support)
     inner = few.rules
     few = few.under(replace(inner, n=min(rules.n, len(inner.forced) + len(np.unique(inner.groups[inner.fresh])))))
     indices = exchange(few, best_greedy(few)[0], restarts=restarts)[0]
     return fill(task, support[indices].tolist())
-
-
-def _fulfilling(rules: Rules) -> list[int]:
-    """Choose forced candidates and the cheapest others that fulfil the least quotas."""
-    available = Available(rules)
-    order = np.argsort(rules.shares, kind="stable")
-    while (rules.counts(available.indices) < rules.least).any():
-        missing = np.append(rules.counts(available.indices) < rules.least, False)[rules.labels]
-        available.choose(int(order[(available.now() & missing)[order]][0]))
-    return available.indices
