@@ -1,4 +1,4 @@
-"""Blocks of a pool written to disk in chunks; a run that was killed goes on where it stopped."""
+"""Blocks of a pool written to disk in chunks, with the space they are made in; a run that was killed goes on."""
 
 from __future__ import annotations
 
@@ -11,19 +11,118 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from kernelpot.archive import DAMAGE, read_archive, write_archive
 from kernelpot.data.check import check_species
+from kernelpot.data.noise import KINDS, Noise
 from kernelpot.design.information import Information
-from kernelpot.errors import DataError, ParameterError, StoreError
+from kernelpot.errors import DataError, ModelFileError, ParameterError, StoreError
+from kernelpot.features.feature_map import FeatureMap
+from kernelpot.linalg.store import digest
 from kernelpot.linalg.workers import number_of, spread
 from kernelpot.pools.block_store import BASE_GIB, DTYPES, BlockStore
 from kernelpot.pools.source import Frame, Source, describe, frames
-from kernelpot.pools.space import features_of, fingerprint, load_space, save_space, settings_of
 from kernelpot.potentials.sparse_gp import SparseGP
+from kernelpot.potentials.terms import Term
 from kernelpot.progress import say, shown, track
+from kernelpot.record import record_of
 from kernelpot.rules import real, whole
 
 if TYPE_CHECKING:
     from ase import Atoms
+
+FORMAT, VERSION = "kernelpot-space", 2
+
+
+def settings_of(space: SparseGP) -> dict[str, Any]:
+    """Return what fixes the rows of a prepared model, arrays apart, as JSON values."""
+    features = features_of(space)
+    _, noise, amplitude = space.plan()
+    return {
+        "features": features.settings(),
+        "terms": [term.settings() for term in space.terms],
+        "amplitude": float(amplitude),
+        "noise": {kind: getattr(noise, kind) for kind in KINDS},
+        "n_inducing": int(space.n_inducing),
+        "seed": int(space.seed),
+        "inducing": space.inducing,
+        "tolerance": float(space.tolerance),
+    }
+
+
+def fingerprint(space: SparseGP) -> str:
+    """Return a checksum of everything that decides the rows of a prepared model."""
+    features = features_of(space)
+    return digest(settings_of(space), *features.arrays().values())
+
+
+def save_space(space: SparseGP, path: str | Path) -> None:
+    """Write a prepared model without labels: safetensors with a JSON header; it holds no code.
+
+    Parameters
+    ----------
+    space
+        Made by `SparseGP.prepare`, or fitted: then with the noises and the amplitude of the fit.
+    path
+        The file to write, whole or not at all.
+
+    Raises
+    ------
+    NotFittedError, ParameterError
+        As `settings_of`.
+    ModelFileError
+        The file cannot be written.
+    """
+    write_archive(path, FORMAT, VERSION, {"model": settings_of(space)}, features_of(space).arrays())
+
+
+def load_space(path: str | Path) -> SparseGP:
+    """Read a prepared model that `save_space` wrote; nothing in the file is ever run as code.
+
+    Raises
+    ------
+    StoreError
+        There is no such file, or it is damaged, foreign, or of another version.
+    """
+    if not Path(path).is_file():
+        raise StoreError(f"{path}: there is no such file; write_blocks makes it beside the blocks")
+    try:
+        archive = read_archive(path)
+        if (archive.format, archive.header["version"]) != (FORMAT, VERSION):
+            raise StoreError(
+                f"{path}: must be {FORMAT} version {VERSION}, found {archive.format} version "
+                f"{archive.header['version']}"
+            )
+        return _rebuild(archive.header["model"], archive.arrays)
+    except StoreError:
+        raise
+    except (*DAMAGE, ModelFileError) as error:
+        raise StoreError(
+            f"{path}: the feature space is damaged or was altered ({type(error).__name__}: {error}); "
+            "remove the folder and write it again"
+        ) from None
+
+
+def _rebuild(settings: dict[str, Any], arrays: dict[str, np.ndarray]) -> SparseGP:
+    features = record_of("feature map", settings["features"], arrays)
+    terms = [Term.from_settings(term) for term in settings["terms"]]
+    amplitude = float(settings["amplitude"])
+    if not np.isfinite(amplitude) or amplitude <= 0.0:
+        raise ValueError(f"the amplitude must be positive, found {amplitude}")
+    space = SparseGP(
+        [terms[0].with_amplitude(amplitude), *terms[1:]],
+        n_inducing=settings["n_inducing"], noise=Noise(**settings["noise"]),
+        seed=settings["seed"], inducing=settings["inducing"], tolerance=settings["tolerance"],
+    )  # fmt: skip
+    space.features_ = features
+    return space
+
+
+def features_of(space: SparseGP) -> FeatureMap:
+    """Return the feature map of a prepared model, or refuse it."""
+    if not isinstance(space, SparseGP):
+        raise ParameterError(f"`space` must be a prepared SparseGP, got a {type(space).__name__}")
+    return space.plan()[0]
+
 
 SPACE = "space.safetensors"
 TRUNCATE = 1e-2
