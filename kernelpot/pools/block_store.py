@@ -41,13 +41,6 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise StoreError(f"{file}: must be {NAME} version {VERSION}, found {name} version {version}")
     if not known:
         raise StoreError(f"{file}: damaged (settings are missing); write the store again")
-    _check_numbers(file, manifest)
-    return dict(manifest)
-
-
-def _check_numbers(file: Path, manifest: Mapping[str, Any]) -> None:
-    """Refuse numbers that no store can have."""
-    settings = manifest["settings"]
     wanted = {"d": settings["d"], "chunk": settings["chunk"]}
     if manifest["n_chunks"] is not None:  # the source was gone through to its end
         wanted |= {name: manifest.get(name) for name in ("n_chunks", "n_structures", "n_set_aside")}
@@ -58,6 +51,7 @@ def _check_numbers(file: Path, manifest: Mapping[str, Any]) -> None:
             )
     if settings["dtype"] not in DTYPES or not isinstance(settings.get("description", {}), dict):
         raise StoreError(f"{file}: damaged (`dtype` or `description` is none); write the store again")
+    return dict(manifest)
 
 
 def check_same(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
