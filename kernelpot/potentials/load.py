@@ -11,10 +11,9 @@ from kernelpot.archive import Archive, damaged, read_archive
 from kernelpot.data.noise import Noise
 from kernelpot.errors import ModelFileError, ParameterError
 from kernelpot.linalg.devices import check_device
-from kernelpot.potentials.archive import read_model
 from kernelpot.potentials.baselines.given import matched, recorded
-from kernelpot.potentials.force.force_archive import FORMAT as FORCE_FORMAT
-from kernelpot.potentials.force.force_archive import read_forces
+from kernelpot.potentials.files import read_model
+from kernelpot.potentials.force.force_files import FORMAT, read_forces
 from kernelpot.potentials.force.force_ridge import ForceRidge
 from kernelpot.potentials.sparse_gp import SparseGP
 from kernelpot.potentials.terms import Term
@@ -75,7 +74,7 @@ def load(
 
 def _potential(archive: Archive, baseline: object, device: str | None, precision: str) -> SparseGP | ForceRidge:
     path = archive.path
-    if archive.format == FORCE_FORMAT:
+    if archive.format == FORMAT:
         return _forces(archive, baseline, device, precision)
     settings, state = read_model(archive)
     try:
@@ -113,7 +112,7 @@ def _specification(settings: dict[str, Any]) -> SparseGP:
     return SparseGP(
         [Term.from_settings(term) for term in settings["terms"]],
         n_inducing=int(settings["n_inducing"]),
-        noise=noise if isinstance(noise, str) else Noise(**noise),
+        noise=noise if isinstance(noise, str) else Noise.from_settings(noise),
         seed=int(settings["seed"]),
         inducing=settings["inducing"],
         tolerance=float(settings["tolerance"]),

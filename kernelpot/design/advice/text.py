@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from kernelpot.design.advice.findings import Curve, Findings
-from kernelpot.design.choice import UNITS, milli
+from kernelpot.design.choice import UNITS, milli, settings_text
 
 _SHOWN = 10
 _CHAIN = 6
@@ -35,7 +35,7 @@ def describe(
     sources: Sources | None = None,
 ) -> str:
     """Return the advice for people: verdict first, then tables."""
-    settings = ", ".join(f"{key} {value}" for key, value in found.description.items())
+    settings = settings_text(found.description)
     lines = [*verdict(found, by_labels), *remarks, *([f"with {settings}"] if settings else [])]
     pages = _Pages(found, sources or Sources(), by_labels)
     parts = ["\n".join(["VERDICT", *(f"  {line}" for line in lines)]), pages.feasibility(), pages.target()]

@@ -25,6 +25,7 @@ from kernelpot.design.search.swaps import WORTHWHILE, BlockSwaps, RowSwaps, Scre
 from kernelpot.design.task import Rules, Task
 from kernelpot.errors import ParameterError
 from kernelpot.progress import track
+from kernelpot.rules import whole
 
 _SHAKEN = 0.15
 _EXACT = 2e10
@@ -145,9 +146,7 @@ def restarts_of(task: Task, restarts: int | None) -> int:
     if restarts is None:
         cheap = len(task.info) * task.rules.n * task.info.d <= _CHEAP
         return _ROW_RESTARTS if _single_rows(task.info) and cheap else 0
-    if not isinstance(restarts, int) or restarts < 0:
-        raise ParameterError(f"`restarts` must be a whole number, 0 or more, got {restarts!r}")
-    return restarts
+    return whole(restarts, "restarts")
 
 
 def first_design(task: Task, start_from: str | Numbers | None, *, lazy: bool | None) -> list[int]:
