@@ -10,8 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from kernelpot.descriptors.grid import DeviceBatch, NeighbourGrid
-from kernelpot.descriptors.protocol import DescriptorEngine
+from kernelpot.descriptors.grid import DescriptorEngine, DeviceBatch, NeighbourGrid
 from kernelpot.linalg.devices import pieces, working_bytes
 from kernelpot.run import count
 
