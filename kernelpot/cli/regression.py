@@ -51,13 +51,14 @@ def regress(options: Regress) -> None:
     model = kp.KernelRidge(
         kernel,
         alpha=alphas,
-        baseline=None if baseline == "none" else baseline,
+        mean={"none": "zero", "mean": "constant"}.get(baseline, baseline),
         n_inducing=options.model.n_inducing,
         seed=options.model.seed,
     )
     model.fit(encoded, y)
     model.save(options.out, label=options.property)
-    left_out = _summary(model.leave_one_out(), None)
+    kind, said = model.mean_.trend.kind, {"zero": "none", "constant": "mean"}
+    left_out = _summary(model.left_out().error, None)
     content: dict[str, Any] = {
         "model": options.out,
         "property": options.property,
@@ -68,7 +69,7 @@ def regress(options: Regress) -> None:
     }
     show(
         f"{options.property} of {len(train)} structures: kernel ridge regression, {options.combine} of environment "
-        f"kernels, baseline {model.baseline_.kind or 'none'}, alpha {model.alpha_:.3g}\n\n"
+        f"kernels, baseline {said.get(kind, kind)}, alpha {model.alpha_:.3g}\n\n"
         f"{_scores('left out one by one', left_out)}",
         options.json,
     )
