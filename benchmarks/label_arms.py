@@ -59,9 +59,9 @@ def kinds(**weights: float) -> Callable[[Information], Any]:
 def alike(info: Information) -> Any:
     """Make the balanced criterion with equal weights of all kinds."""
     from kernelpot.design import Compound
-    from kernelpot.design.problem import balanced
+    from kernelpot.design.criteria import make_criterion
 
-    parts = balanced(heads(info)).parts
+    parts = make_criterion("balanced", info, None).parts
     return Compound(parts, [1.0] * len(parts), info.d)
 
 
@@ -139,6 +139,7 @@ def choices(arm: Arm, info: Information, sizes: tuple[int, ...], seed: int) -> d
     """
     from kernelpot.design import duplicates, select
     from kernelpot.design.rivals import RIVALS as KNOWN
+    from kernelpot.design.rivals import Lot
 
     how = dict(arm.how)
     first = np.unique(duplicates(info), return_index=True)[1]
@@ -148,9 +149,9 @@ def choices(arm: Arm, info: Information, sizes: tuple[int, ...], seed: int) -> d
     if "method" in how:  # what `select` would call, without the curve of a criterion
         rival = KNOWN[how["method"]]
         if arm.nested:
-            order = rival(info, first, max(fits), None, seed).tolist()
+            order = rival(Lot(info, first, max(fits), None, seed)).tolist()
             return {n: order[:n] for n in fits}
-        return {n: rival(info, first, n, None, seed)[:n].tolist() for n in fits}
+        return {n: rival(Lot(info, first, n, None, seed))[:n].tolist() for n in fits}
     if arm.paid:
         share = float(np.mean(info.n_atoms[first].astype(float) ** 3))
         return {n: select(info, None, budget=n * share, seed=seed, **how).indices.tolist() for n in fits}

@@ -221,7 +221,7 @@ def _killed(asked: dict[str, Any], threads: int) -> int:
 def compare(*, folder: str, sizes: dict[str, Any]) -> dict[str, Any]:
     """Compare what several ways gain on a pool that fits."""
     from kernelpot.design import select
-    from kernelpot.pools import open_blocks, parts, select_chunks
+    from kernelpot.pools import open_blocks, request, select_chunks
     from kernelpot.pools.block_store import BlockStore
 
     s = Sizes(**sizes)
@@ -234,8 +234,8 @@ def compare(*, folder: str, sizes: dict[str, Any]) -> dict[str, Any]:
         store.write(k, info.take(which), index=which, file=np.full(len(which), -1), frame=which)
     store.finish(k + 1)
     # Memory that leaves room for a quarter of the blocks at a time.
-    whole = parts.room(store, 1e3, 0)
-    memory = (1e3 * 2**30 - whole.part + parts.weights(store).sum() / (PARTS - 0.05)) / 2**30
+    whole = request.room(store, 1e3, 0)
+    memory = (1e3 * 2**30 - whole + request.weights(store).sum() / (PARTS - 0.05)) / 2**30
     ways = {
         f"{PARTS} parts, structures mixed": {"mix": "structures", "memory": memory},
         f"{PARTS} parts, chunks mixed": {"mix": "chunks", "memory": memory},

@@ -24,6 +24,7 @@ from kernelpot.errors import ParameterError
 from kernelpot.rules import number_or_none, shown, whole
 
 HOMES: dict[str, dict[str, str]] = {
+    "baseline": {"ZBL": "kernelpot.potentials.baselines.zbl"},
     "descriptor": {
         "SOAP": "kernelpot.descriptors.soap.definition",
         "ACSF": "kernelpot.descriptors.acsf.definition",
@@ -34,6 +35,19 @@ HOMES: dict[str, dict[str, str]] = {
         "DotProduct": "kernelpot.kernels",
         "Gaussian": "kernelpot.kernels",
         "Linear": "kernelpot.kernels",
+    },
+    "structure kernel": {
+        "VectorKernel": "kernelpot.structures.vector_kernel",
+        "StructureKernel": "kernelpot.structures.structure_kernel",
+        "Scaled": "kernelpot.structures.composites",
+        "Sum": "kernelpot.structures.composites",
+        "Product": "kernelpot.structures.composites",
+        "Precomputed": "kernelpot.properties.inputs",
+    },
+    "kernel of environments": {
+        "DotProduct": "kernelpot.kernels",
+        "Gaussian": "kernelpot.kernels",
+        "VectorKernel": "kernelpot.structures.vector_kernel",
     },
     "feature map": {
         "KernelMap": "kernelpot.features.kernel_map",
@@ -146,7 +160,8 @@ class Kind(Rule):
     def read(self, value: Any, field: Field) -> Any:
         """Return the object."""
         if not isinstance(value, self.made):
-            raise field.refused("be True or False" if self.made is bool else f"be a {self.made.__name__}", value)
+            rules = {bool: "be True or False", str: "be text"}
+            raise field.refused(rules.get(self.made, f"be a {self.made.__name__}"), value)
         return value
 
     def back(self, stored: Any) -> Any:
@@ -205,31 +220,17 @@ def plain(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class Field:
-    """What a record says of one of its values.
-
-    Attributes
-    ----------
-    name, help
-        Of the value, with the first sentence that the class says of it.
-    kind, optional
-        Its type, None left out, and whether it may be None.
-    rule, unit, usual
-        What it may be.
-    default
-        `dataclasses.MISSING` where there is none.
-    written
-        Whether it is always in the settings, `WHEN_GIVEN` or `NEVER`.
-    """
+    """What a record says of one of its values."""
 
     name: str
-    help: str
-    kind: Any
-    optional: bool
+    help: str  # The first sentence that the class says of it
+    kind: Any  # Its type, None left out
+    optional: bool  # Whether it may be None
     rule: Rule
     unit: str
     usual: str
-    default: Any
-    written: object
+    default: Any  # `dataclasses.MISSING` where there is none
+    written: object  # Whether it is always in the settings, `WHEN_GIVEN` or `NEVER`
 
     def read(self, value: Any) -> Any:
         """Return the value as the record keeps it, or refuse it with a ParameterError."""
@@ -300,9 +301,13 @@ class Record:
 
     def __post_init__(self) -> None:
         """Check and keep every value, then their relations."""
-        for field in fields_of(type(self)):
-            object.__setattr__(self, field.name, field.read(getattr(self, field.name)))
+        for name, value in self.checked_values().items():
+            object.__setattr__(self, name, value)
         self.check()
+
+    def checked_values(self) -> dict[str, Any]:
+        """Return every value as it is to be kept, or refuse it by its rule."""
+        return {field.name: field.read(getattr(self, field.name)) for field in fields_of(type(self))}
 
     def check(self) -> None:
         """Refuse fields that do not fit together; a record that has relations says them here."""
@@ -326,13 +331,7 @@ class Record:
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any], arrays: Mapping[str, np.ndarray] = NO_ARRAYS) -> Self:
-        """Make the record that settings and arrays describe.
-
-        Raises
-        ------
-        KeyError, TypeError, ValueError, ParameterError
-            A value is missing, or breaks its rule.
-        """
+        """Make the record that settings and arrays describe."""
         given = read_arrays(cls, arrays)
         for field in fields_of(cls):
             if field.written is None or field.name in settings:
@@ -341,3 +340,45 @@ class Record:
         made = cls(**given)
         made.verify()
         return made
+
+
+class Parameterised:
+    """Parameters for scikit-learn, those of frozen records included: ``elements__n``; stands before `BaseEstimator`."""
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Return parameters by name; with `deep` those of the parameters as well."""
+        base: Any = super()
+        params: dict[str, Any] = base.get_params(deep=deep)
+        if deep:
+            for name, value in list(params.items()):
+                if _is_value(value):
+                    params |= {f"{name}__{field.name}": getattr(value, field.name) for field in fields_of(type(value))}
+        return params
+
+    def set_params(self, **params: Any) -> Self:
+        """Set parameters by name; a frozen record is replaced by one with the new value."""
+        base: Any = super()
+        inner: dict[str, dict[str, Any]] = {}
+        outer = {}
+        for name, value in params.items():
+            head, _, tail = name.partition("__")
+            held = params.get(head, getattr(self, head, None))
+            if tail and _is_value(held) and tail in {field.name for field in fields_of(type(held))}:
+                inner.setdefault(head, {})[tail] = value
+            else:
+                outer[name] = value
+        try:
+            base.set_params(**outer)
+        except (ValueError, AttributeError) as error:
+            if isinstance(error, ParameterError):
+                raise
+            known = ", ".join(sorted(self.get_params()))
+            raise ParameterError(f"there is no parameter {', '.join(outer)}; the parameters are {known}.") from None
+        for head, changes in inner.items():
+            setattr(self, head, replace(getattr(self, head), **changes))
+        return self
+
+
+def _is_value(value: Any) -> bool:
+    """Tell whether this is a record that cannot change."""
+    return isinstance(value, Record) and not isinstance(value, Parameterised)

@@ -18,7 +18,7 @@ from ase.io import read, write
 
 import kernelpot
 from kernelpot.archive import replacing
-from kernelpot.cli import main, parse
+from kernelpot.cli import COMMANDS, EXAMPLES, main, parse
 from kernelpot.cli.options import PotentialOptions, Select
 from kernelpot.cli.printing import plain, table
 from kernelpot.data.labels import resolve
@@ -102,6 +102,19 @@ def test_a_command_is_what_its_options_say():
     assert searched.tuning.tune == 10.0
     assert searched.noise == (0.1, None)
     assert "cutoff" not in searched.model.given
+
+
+def test_commands_in_the_docs_can_be_typed():
+    root = Path(kernelpot.__file__).parents[1]
+    texts = [path.read_text(encoding="utf-8") for path in (root / "README.md", *(root / "docs").glob("*.md"))]
+    start = f"kernelpot (?:{'|'.join(command.__name__.lower() for command in COMMANDS)})"
+    found = [line for text in texts for line in re.findall(rf"`({start} [^`]*)`|^ *({start} .*)$", text, re.MULTILINE)]
+    lines = [*EXAMPLES.splitlines()[1:], *("".join(pair) for pair in found)]
+    # Some name one option alone.
+    whole = [line.split()[1:] for line in lines if not re.search(r"kernelpot \w+ --", line)]
+    assert len(whole) >= 20
+    for words in whole:
+        parse(words)
 
 
 def test_options_of_a_model_start_from_its_own_defaults():
@@ -309,7 +322,7 @@ def test_predict_writes_predictions_with_stds(files, tmp_path, capsys):
     model, test = kernelpot.load(files / "model.kp"), read(files / "test.xyz", ":")
     prediction = model.predict(test)
     grades = np.concatenate(prediction.extrapolation)
-    assert f"extrapolation: {(grades > 1).sum()} of {len(grades)} atoms beyond 1" in text
+    assert f"extrapolation grades: {(grades > 1).sum()} of {len(grades)} atoms beyond 1" in text
     np.testing.assert_allclose(read(out, 0).arrays["extrapolation"], prediction.extrapolation[0], atol=1e-6)
     for s, atoms in enumerate(read(out, ":")):
         assert atoms.get_potential_energy() == pytest.approx(prediction.energy[s], abs=1e-6)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from numbers import Real
+from typing import Annotated
 
 from kernelpot.errors import ParameterError
+from kernelpot.record import Positive, Record, fields_of
+from kernelpot.rules import real
 
 KINDS = ("energy", "forces", "stress")
 """Kinds of labels; the place of a kind here is its integer code everywhere."""
@@ -14,11 +16,9 @@ KINDS = ("energy", "forces", "stress")
 SMALLEST, LARGEST = 1e-20, 1e20
 """Range of a noise; fourth powers of noise over amplitude stay far from overflow."""
 
-_UNITS = {"energy": "eV/atom", "forces": "eV/Å", "stress": "eV/Å³"}
-
 
 @dataclass(frozen=True)
-class Noise:
+class Noise(Record):
     """Standard deviation of the labels' noise, for each kind of label.
 
     A kind whose noise is None gives no rows: its labels are neither fitted nor planned.
@@ -46,15 +46,12 @@ class Noise:
     energy 0.002 eV/atom, forces 0.1 eV/Å
     """
 
-    energy: float | None = 0.002
-    forces: float | None = 0.1
-    stress: float | None = None
+    energy: Annotated[float | None, Positive(SMALLEST, LARGEST), "eV/atom"] = 0.002
+    forces: Annotated[float | None, Positive(SMALLEST, LARGEST), "eV/Å"] = 0.1
+    stress: Annotated[float | None, Positive(SMALLEST, LARGEST), "eV/Å³"] = None
 
-    def __post_init__(self) -> None:
-        for kind in KINDS:
-            value = getattr(self, kind)
-            if value is not None:
-                object.__setattr__(self, kind, _positive(value, kind, f"in {_UNITS[kind]}, or None"))
+    def check(self) -> None:
+        """Refuse a noise of nothing."""
         if not self.kinds:
             raise ParameterError(
                 "Noise needs a value for at least one of energy, forces and stress, got None for all; "
@@ -127,27 +124,20 @@ class Noise:
         >>> Noise.from_gap(0.008, 0.1, n_atoms=64)
         Noise(energy=0.001, forces=0.1, stress=None)
         """
-        root = math.sqrt(_positive(n_atoms, "n_atoms", "a number of atoms"))
+        root = math.sqrt(real(n_atoms, "n_atoms", above=True))
         stress = None
         if virial is not None:
             if volume is None:
                 raise ParameterError(
                     "`volume` must be given with `virial`, got None; give the typical cell volume in Å³."
                 )
-            stress = _positive(virial, "virial", "in eV, or None") * root
-            stress /= _positive(volume, "volume", "in Å³")
-        per_atom = None if energy is None else _positive(energy, "energy", "in eV, or None") / root
+            stress = real(virial, "virial", above=True) * root
+            stress /= real(volume, "volume", above=True)
+        per_atom = None if energy is None else real(energy, "energy", above=True) / root
         return cls(energy=per_atom, forces=forces, stress=stress)
 
     def __str__(self) -> str:
         return ", ".join(f"{kind} {self.sigma(kind):.4g} {_UNITS[kind]}" for kind in self.kinds)
 
 
-def _positive(value: object, name: str, meaning: str) -> float:
-    if not isinstance(value, bool) and isinstance(value, Real):
-        number = float(value)
-        if SMALLEST <= number <= LARGEST:
-            return number
-        if math.isfinite(number) and number > 0:
-            raise ParameterError(f"`{name}` must lie between {SMALLEST:g} and {LARGEST:g} {meaning}, got {value!r}.")
-    raise ParameterError(f"`{name}` must be a positive finite number {meaning}, got {value!r}.")
+_UNITS = {field.name: field.unit for field in fields_of(Noise)}

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+from kernelpot.design import robust
 from kernelpot.design.advice.assess import assess
-from kernelpot.design.advice.assessment import Assessment
-from kernelpot.design.advice.expected import Curve, expected_errors
-from kernelpot.design.bounds.branch import Optimum, branch_and_bound
-from kernelpot.design.bounds.certify import Certificate, certify
-from kernelpot.design.checks import KINDS
+from kernelpot.design.advice.findings import Curve, expected_errors
+from kernelpot.design.advice.text import Assessment
+from kernelpot.design.blocks import KINDS, compress
+from kernelpot.design.bounds.branch import Optimum
+from kernelpot.design.bounds.certificate import Certificate
 from kernelpot.design.choice import Choice
-from kernelpot.design.compression import compress
 from kernelpot.design.criteria import IV, A, Compound, Criterion, D, Ds, E, G, L, V, c
-from kernelpot.design.duplicates import duplicates
-from kernelpot.design.information import Information
+from kernelpot.design.information import Information, duplicates
 from kernelpot.design.precision import Precision
-from kernelpot.design.select import select
+from kernelpot.design.problem import Problem, branch_and_bound, certify, pose, select
 
 __all__ = [
     "IV",
@@ -34,6 +33,7 @@ __all__ = [
     "L",
     "Optimum",
     "Precision",
+    "Problem",
     "V",
     "assess",
     "branch_and_bound",
@@ -42,5 +42,7 @@ __all__ = [
     "compress",
     "duplicates",
     "expected_errors",
+    "pose",
+    "robust",
     "select",
 ]

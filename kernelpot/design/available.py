@@ -9,22 +9,16 @@ from jaxtyping import Bool, Float, Int
 from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import csr_array
 
-from kernelpot.design.rules import Rules
+from kernelpot.design.task import Rules
+from kernelpot.errors import ParameterError
 
 
 class Available:
-    """The candidates that rules still allow, while a choice grows.
+    """The candidates that rules still allow, while a choice grows; the forced ones are chosen from the start.
 
     A candidate is allowed where a set stays that fulfils all least quotas within all limits. The set that is kept in
     mind is the cheapest one of every class; where several resources compete and it does not fit, a small integer
     programme finds another. With several resources some candidates may be refused that yet another set would allow.
-
-    Parameters
-    ----------
-    rules
-        What a choice may hold.
-    indices
-        What is chosen already; the forced candidates are, and come first.
     """
 
     def __init__(self, rules: Rules, indices: Sequence[int] = ()) -> None:
@@ -92,15 +86,7 @@ class Available:
 
 
 def swappable(rules: Rules, indices: Sequence[int], position: int) -> Bool[np.ndarray, " structures"]:
-    """Mark what may take the place of a member of a design: what might be chosen if it were not there.
-
-    Parameters
-    ----------
-    rules
-        What a choice may hold.
-    indices, position
-        The design, and the member that leaves; a forced one has nothing that may take its place.
-    """
+    """Mark what might be chosen if the member at a position were not there; nothing for a forced one."""
     if indices[position] in rules.forced:
         return np.zeros(len(rules), dtype=bool)
     return Available(rules, [*indices[:position], *indices[position + 1 :]]).now()
@@ -112,19 +98,7 @@ def completion(
     need: Int[np.ndarray, " classes"],
     left: Float[np.ndarray, " resources"],
 ) -> Int[np.ndarray, " kept"] | None:
-    """Find candidates that would fulfil the least quotas within what is left; None where there are none.
-
-    Parameters
-    ----------
-    rules
-        What a choice may hold.
-    pool
-        Candidates to find them among.
-    need
-        How many of each class are missing.
-    left
-        What is left of each resource.
-    """
+    """Find candidates of a pool that fulfil what is missing of each class within what is left; None: there are none."""
     wanted = np.flatnonzero(pool & np.append(need > 0, False)[rules.labels])
     order = wanted[np.argsort(rules.shares[wanted], kind="stable")]
     order = order[np.sort(np.unique(rules.groups[order], return_index=True)[1])]
@@ -171,3 +145,52 @@ def _programme(
         if len(kept) == need.sum() and rules.fits(rules.costs[kept].sum(axis=0)[None], left)[0]:
             return kept
     return None
+
+
+def completable(rules: Rules, pool: Bool[np.ndarray, " structures"]) -> bool:
+    """Whether a pool can fulfil the least quotas within the budgets, beside the forced candidates."""
+    need = np.maximum(rules.least - rules.counts(rules.forced), 0)
+    if not need.any():
+        return True
+    return completion(rules, pool, need, rules.budget - rules.costs[rules.forced].sum(axis=0)) is not None
+
+
+def check_feasible(rules: Rules) -> None:
+    """Refuse rules that no choice can obey.
+
+    Raises
+    ------
+    ParameterError
+        The message names the rule that cannot be kept.
+    """
+    forced = rules.forced
+    if rules.forbidden[forced].any():
+        both = forced[rules.forbidden[forced]].tolist()
+        raise ParameterError(f"`forced` and `forbidden` must not overlap, but both hold {both}")
+    if len(forced) > rules.n:
+        raise ParameterError(f"`forced` holds {len(forced)} structures, more than `n` = {rules.n}")
+    spent = rules.costs[forced].sum(axis=0)
+    for name, cost, limit in zip(rules.resources, spent, rules.budget, strict=True):
+        if not rules.fits(spent[None], rules.budget)[0] and cost > limit:
+            where = f"`budget[{name!r}]`" if name else "`budget`"
+            raise ParameterError(f"the `forced` structures cost {cost:.6g}, more than the {where} of {limit:.6g}")
+    used = rules.counts(forced)
+    for name, count, most in zip(rules.classes, used, rules.most, strict=True):
+        if count > most:
+            raise ParameterError(f"`forced` holds {count} structures of {name!r}, more than `quotas` allow, {most}")
+    need = np.maximum(rules.least - used, 0)
+    if len(forced) + need.sum() > rules.n:
+        raise ParameterError(
+            f"the least `quotas` want {need.sum()} structures beside {len(forced)} forced ones, more than `n` = "
+            f"{rules.n} allows"
+        )
+    for q, name in enumerate(rules.classes):
+        there = len(np.unique(rules.groups[rules.fresh & (rules.labels == q)]))
+        if need[q] > there:
+            raise ParameterError(
+                f"`quotas[{name!r}]` wants at least {rules.least[q]}, but only {there} distinct candidates of that "
+                "group may be chosen"
+            )
+    if not completable(rules, rules.fresh):
+        what = "the `budget`" if len(rules.budget) else "distinct candidates"
+        raise ParameterError(f"the least `quotas` cannot be fulfilled within {what}: raise it or lower them")

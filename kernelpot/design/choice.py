@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
 
 _SHOWN = 12
+
+UNITS = {"energy": "meV/atom", "forces": "meV/Å", "stress": "meV/Å³"}
+"""Units for people: a thousandth of those of the noise."""
+
+NOISES = "noise²"
+"""Unit of variances of labels that are each divided by their noise."""
 
 SILENT = 0.05
 """Efficiency bound below which nothing is said of a choice."""
@@ -18,6 +25,32 @@ SILENCE = (
     "so low a bound says nothing of the choice: where noise is small, a part of a label counts nearly as a whole one, "
     "and fractional choices, which the bound is taken from, leave whole ones far behind"
 )
+
+
+def milli(value: float) -> str:
+    """Write a thousandfold for people, who read meV."""
+    if not np.isfinite(value):
+        return "–"
+    if value < 1e-9:
+        return "0"
+    return f"{1e3 * value:.3g}" if value < 1 else f"{1e3 * value:.0f}"
+
+
+def settings_text(description: Mapping[str, Any]) -> str:
+    """Write the settings behind an information for people, with units; noises go by their kinds of label."""
+    units = {"energy": " eV/atom", "forces": " eV/Å", "stress": " eV/Å³", "amplitude": " eV"}
+    return ", ".join(
+        f"{'noise of ' if key in UNITS else ''}{key} {value}{units.get(key, '')}" for key, value in description.items()
+    )
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is worked out of a choice when it is shown, not when it is made."""
+
+    efficiency: float | None = None  # by a relaxation
+    errors: Mapping[str, tuple[float, float]] = field(default_factory=dict)  # by kind, before and after
+    target: str = "pool"
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,11 +69,14 @@ class Choice:
     efficiency_bound
         The design is at least this efficient against the best one of the same size or budget: for D the ratio
         of geometric mean eigenvalues, else the ratio of the criterion's values. None where nothing was chosen.
-        See `efficiency_from`; `kernelpot.design.bounds.certify` finds a tight one for any choice.
+        See `efficiency_from`; `kernelpot.design.certify` finds a tight one for any choice, as printing a choice does in
+        a few seconds where the pool is not too large.
     efficiency_from
         Where that limit comes from. Taken at the design itself it is valid but loose; a low figure says little.
     symbol, larger_is_better
         What the curve measures, for people, and its direction.
+    unit
+        Of the curve; "noise²" where it is a variance of labels in units of their noise.
     description
         Settings behind the information, such as noises and amplitude.
     n_candidates, n_distinct
@@ -54,6 +90,8 @@ class Choice:
         What could be spent, or None; likewise.
     groups
         Group name of each chosen structure.
+    work_out
+        Called without arguments, it finds the figures that are printed beside these; None where nothing more is known.
     """
 
     indices: Int[np.ndarray, " n"]
@@ -71,6 +109,13 @@ class Choice:
     efficiency_from: str = "the choice itself"
     symbol: str = ""
     larger_is_better: bool = False
+    unit: str = ""
+    work_out: Callable[[], Facts] | None = field(default=None, repr=False)
+
+    @cached_property
+    def facts(self) -> Facts:
+        """Figures worked out once, for people."""
+        return Facts() if self.work_out is None else self.work_out()
 
     def __len__(self) -> int:
         """Return the number of chosen structures."""
@@ -78,7 +123,14 @@ class Choice:
 
     def __str__(self) -> str:
         """Return a short table for people."""
-        return "\n".join([self.summary(), *self._table(self.symbol or self.criterion)])
+        return "\n".join([self.summary(), *self._table()])
+
+    @property
+    def column(self) -> tuple[str, Float[np.ndarray, " n+1"]]:
+        """The curve as people read it, with its heading: of variances in units of the noise the standard deviation."""
+        if self.unit == NOISES:
+            return "std / noise", np.sqrt(np.maximum(self.curve, 0.0))
+        return self.symbol or self.criterion, self.curve
 
     def summary(self) -> str:
         """Return the same without the table of picks."""
@@ -90,23 +142,35 @@ class Choice:
             f"criterion {self.criterion} = {symbol}, {better} is better",
         ]
         if self.description:
-            lines.append("with " + ", ".join(f"{key} {value}" for key, value in self.description.items()))
-        lines.append(f"{symbol}: {self.curve[0]:.6g} before, {self.curve[-1]:.6g} after")
-        if self.efficiency_bound is not None:
-            floor = np.floor(self.efficiency_bound * 1e3) / 1e3
-            loose = self.efficiency_from == "the choice itself"
-            how = (
-                "a loose limit, taken at the choice itself; certify finds a sharper one"
-                if loose
-                else (f"by {self.efficiency_from}")
+            lines.append(f"with {settings_text(self.description)}")
+        name, values = self.column
+        if not (self.unit == NOISES and self.facts.errors):
+            lines.append(f"{name}: {values[0]:.6g} before, {values[-1]:.6g} after")
+        if self.facts.errors:
+            told = (
+                f"{kind} {milli(before)} before, {milli(after)} {UNITS[kind]} after"
+                for kind, (before, after) in self.facts.errors.items()
             )
-            lines.append(f"efficiency against the best possible choice: at least {floor:.3f} ({how})")
-            if floor < SILENT:
-                lines.append(SILENCE)
+            lines.append(f"expected rms error on the {self.facts.target}, if the prior is right: {'; '.join(told)}")
+        lines += self._efficiency()
         lines += self._bill()
         if self.n_repeated:
             lines.append(f"{self.n_repeated} of them repeat another structure, for only {self.n_distinct} are distinct")
         return "\n".join(lines)
+
+    def _efficiency(self) -> list[str]:
+        """Lines of what no choice could better."""
+        best, source = self.efficiency_bound, self.efficiency_from
+        if best is None:
+            return []
+        if self.facts.efficiency is not None and self.facts.efficiency > best:
+            best, source = self.facts.efficiency, "a relaxation"
+        floor = np.floor(best * 1e3) / 1e3
+        how = f"by {source}"
+        if source == "the choice itself":
+            how = "a loose limit, taken at the choice itself; certify finds a sharper one"
+        line = f"efficiency against the best possible choice: at least {floor:.3f} ({how})"
+        return [line, SILENCE] if floor < SILENT else [line]
 
     def _bill(self) -> list[str]:
         """Lines of what was spent."""
@@ -119,9 +183,10 @@ class Choice:
             ]
         return [f"cost {np.asarray(self.costs).sum():.6g} of a budget of {self.budget:.6g}"]
 
-    def _table(self, symbol: str) -> list[str]:
+    def _table(self) -> list[str]:
         """Lines of the picks; the middle of a long choice is left out."""
         n = len(self)
+        symbol, values = self.column
         if not n:
             return []
         named = any(self.groups)
@@ -133,5 +198,5 @@ class Choice:
                     lines.append(f"{'…':>6}")
                 continue
             group = f"  {self.groups[k]}" if named else ""
-            lines.append(f"{k + 1:>6}{self.indices[k]:>11}{self.curve[k + 1]:>{width}.6g}{group}")
+            lines.append(f"{k + 1:>6}{self.indices[k]:>11}{values[k + 1]:>{width}.6g}{group}")
         return lines

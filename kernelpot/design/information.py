@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
@@ -10,11 +10,45 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from kernelpot.design.checks import KINDS, check_block, check_shapes, check_values
-from kernelpot.design.compression import compress_block
-from kernelpot.design.environments import Environments, Joined, Subset
+from kernelpot.design.blocks import KINDS, check_block, check_shapes, check_values, compress_block
 from kernelpot.errors import ParameterError
+from kernelpot.linalg.subsets import SAME, equal_vectors
 from kernelpot.rules import names, numbers, real, reals, shown, whole, wholes
+
+Vectors = tuple[Float[np.ndarray, "environments F"], Int[np.ndarray, " structures+1"]]
+Environments = Callable[[], Vectors]
+"""Makes ``(vectors, offsets)``; the environments of structure s are ``vectors[offsets[s]:offsets[s + 1]]``."""
+
+
+@dataclass(frozen=True, eq=False)
+class Subset:
+    """The environments of some structures of a set, in the order given."""
+
+    whole: Environments
+    chosen: Int[np.ndarray, " chosen"]
+
+    def __call__(self) -> Vectors:
+        """Make the whole and keep the part."""
+        vectors, offsets = self.whole()
+        lengths = np.diff(offsets)[self.chosen]
+        short = np.concatenate([[0], np.cumsum(lengths)])
+        picked = np.repeat(offsets[self.chosen] - short[:-1], lengths) + np.arange(short[-1])
+        return vectors[picked], short
+
+
+@dataclass(frozen=True, eq=False)
+class Joined:
+    """The environments of one set behind those of another."""
+
+    first: Environments
+    second: Environments
+
+    def __call__(self) -> Vectors:
+        """Make both."""
+        one, ones = self.first()
+        two, twos = self.second()
+        return np.concatenate([one, two]), np.concatenate([ones, ones[-1] + twos[1:]])
+
 
 _CHUNK = 1 << 14
 
@@ -136,7 +170,7 @@ class Information:
             block_rows, codes, sigmas = check_block(s, block, d)
             d = block_rows.shape[1]
             counts.append(np.bincount(codes, minlength=len(KINDS)))
-            parts.append(compress_block(block_rows, codes, sigmas, truncate, len(KINDS)))
+            parts.append(compress_block(block_rows, codes, sigmas, truncate))
         if not parts:
             raise ParameterError("`blocks` must hold at least one structure, got none")
         rows, kinds, sigma, discarded = zip(*parts, strict=True)
@@ -391,16 +425,34 @@ def _code(kind: str) -> int:
 
 
 def require(value: object, name: str) -> None:
-    """Refuse what is no Information.
-
-    Parameters
-    ----------
-    value
-        What was given.
-    name
-        Of the argument.
-    """
+    """Refuse what is no Information, by the argument's name."""
     if not isinstance(value, Information):
         raise ParameterError(
             f"`{name}` must be an Information, got a {type(value).__name__}; space.information(structures) makes one"
         )
+
+
+def duplicates(info: Information, *, tolerance: float = SAME) -> Int[np.ndarray, " structures"]:
+    """Group structures that have equal mean descriptors and equal numbers of atoms.
+
+    Parameters
+    ----------
+    info
+        The structures. Without mean descriptors each is a group of its own.
+    tolerance
+        Largest distance of two mean descriptors, relative to the larger norm.
+
+    Returns
+    -------
+    groups
+        Group number of every structure, counted in the order of first members. Groups are chains: a member
+        is within the tolerance of some other member.
+
+    Raises
+    ------
+    ParameterError
+        If `tolerance` is negative or not finite.
+    """
+    if not (np.isfinite(tolerance) and tolerance >= 0):
+        raise ParameterError(f"`tolerance` must be finite and not negative, got {tolerance}")
+    return equal_vectors(info.means, info.n_atoms, tolerance)

@@ -1,7 +1,8 @@
-"""The information matrix of a design, kept as a triangular factor."""
+"""What labels make known: information matrices, and the errors that they leave on a target."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -10,7 +11,11 @@ from jaxtyping import Float
 from scipy.linalg import solve_triangular
 from scipy.linalg.lapack import dtpqrt
 
+from kernelpot.design.blocks import KINDS
+from kernelpot.design.information import Information
 from kernelpot.errors import ParameterError
+
+_CHUNK = 1 << 13
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,3 +86,59 @@ class Precision:
         T = self.whiten(rows)
         R = np.asarray(np.linalg.qr(np.concatenate([np.eye(len(T)), T.T]), mode="r"))
         return T, (np.where(np.diag(R) < 0, -1.0, 1.0)[:, None] * R).T
+
+
+def row_variances(rows: Float[np.ndarray, "rows d"], precision: Precision) -> Float[np.ndarray, " rows"]:
+    """Posterior variance ``row C rowᵀ`` of every row."""
+    result = np.empty(len(rows))
+    for first in range(0, len(rows), _CHUNK):
+        T = precision.whiten(rows[first : first + _CHUNK])
+        result[first : first + _CHUNK] = np.einsum("rd,rd->r", T, T)
+    return result
+
+
+@dataclass(frozen=True, eq=False)
+class Aim:
+    """Labels to be predicted, kind by kind, by the second moments of their rows in the labels' own units.
+
+    Parameters
+    ----------
+    roots
+        For each kind L with ``L Lᵀ`` the mean of rowᵀrow, rows not divided by noise.
+    noise
+        Root mean square noise of each kind.
+    discarded
+        Mean square that compression took from each kind's rows, in units of their noise squared.
+    """
+
+    roots: Mapping[str, Float[np.ndarray, "d d"]]
+    noise: Mapping[str, float]
+    discarded: Mapping[str, float]
+
+    @classmethod
+    def of(cls, info: Information) -> Aim:
+        """Take what structures are labelled with, best with all rows: a posterior may be smaller than what was cut."""
+        roots, noise, discarded = {}, {}, {}
+        for code, kind in enumerate(KINDS):
+            count = int(info.counts[:, code].sum())
+            mine = np.flatnonzero(info.kinds == code)
+            if not count:
+                continue
+            R = np.zeros((0, info.d))
+            for start in range(0, len(mine), _CHUNK):
+                part = mine[start : start + _CHUNK]
+                rows = info.rows[part] * (info.sigma[part] / np.sqrt(count))[:, None]
+                R = np.asarray(np.linalg.qr(np.concatenate([R, rows]), mode="r"))
+            roots[kind] = R.T
+            # Compressed rows of one structure and kind share their noise, so a mean over them is one over labels.
+            noise[kind] = float(np.sqrt(np.mean(info.sigma[mine] ** 2))) if len(mine) else float("nan")
+            discarded[kind] = float(info.discarded[:, code].sum()) / count
+        return cls(roots, noise, discarded)
+
+    def errors(self, precision: Precision) -> dict[str, float]:
+        """Root mean square posterior standard deviation of each kind: ``sqrt(tr(V C))``."""
+        return {kind: float(np.linalg.norm(precision.whiten(root.T))) for kind, root in self.roots.items()}
+
+    def prior(self) -> dict[str, float]:
+        """Root mean square prior standard deviation of each kind."""
+        return {kind: float(np.linalg.norm(root)) for kind, root in self.roots.items()}

@@ -1,48 +1,188 @@
-"""What a request for a design means: its criterion, its rules, where it starts."""
+"""A design problem, made once from what a user asks, and the three questions that can be put to it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Any
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Unpack
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
-from kernelpot.design.checks import KINDS
-from kernelpot.design.criteria import IV, A, Compound, Criterion, D, Ds, E, G, L, MeanVariance, V, c
-from kernelpot.design.duplicates import duplicates
+from kernelpot.design.available import check_feasible
+from kernelpot.design.bounds.branch import Optimum, best_set
+from kernelpot.design.bounds.certificate import Certificate, certificate, relax
+from kernelpot.design.bounds.climb import STEPS, TOLERANCE, Effort
+from kernelpot.design.bounds.polytope import efficiency_bound
+from kernelpot.design.choice import UNITS, Choice, Facts
+from kernelpot.design.criteria import CRITERIA, Target, Wanted, distinct, make_criterion
 from kernelpot.design.information import Information, require
-from kernelpot.design.limits import (
-    Budget,
-    Costs,
-    Numbers,
-    Quotas,
-    check_feasible,
-    read_costs,
-    read_numbers,
-    read_quotas,
-)
-from kernelpot.design.precision import Precision
-from kernelpot.design.rules import Rules
+from kernelpot.design.limits import Choosing, Limits, Numbers, read_numbers, read_rules
+from kernelpot.design.precision import Aim, Precision
+from kernelpot.design.rivals import RIVALS, ranked
+from kernelpot.design.search.engines import economy
+from kernelpot.design.search.exchange import exchange, first_design, restarts_of, rounded
+from kernelpot.design.search.gains import Path
+from kernelpot.design.search.greedy import SAMPLE, best_greedy, follow
+from kernelpot.design.search.pruning import prune
+from kernelpot.design.task import Rules, Task
 from kernelpot.errors import ParameterError
-from kernelpot.rules import MOST_SEED, reals, whole
+from kernelpot.rules import keywords, real, whole
+from kernelpot.run import one_blas
 
-CRITERIA = ("balanced", "IV", "D", "A", "V", "G", "E", "c", "L", "Ds")
-"""Names of the criteria; "I" is another name of "IV"."""
+SEARCHES = ("greedy", "stochastic", "exchange", "relaxation", "pruning")
+"""Methods that look at the criterion."""
 
-BALANCE = {"energy": 2.0, "forces": 1.0, "stress": 1.0}
-"""Weights of the label kinds in "balanced", by trial on eight sets (docs/labels.md)."""
+PATIENCE = 5.0
+"""Seconds that a printed choice may take to find a sharper bound of its efficiency."""
+_MANY, _LONG = 5000, 2e11
+"""Structures, and operations of one step (rows times d²), up to which it tries."""
+_SHARP = 0.95
 
 
-def starting(info: Information, existing: Information | None) -> Precision:
-    """Information before the choice.
+@dataclass(frozen=True, eq=False)
+class Problem(Task):
+    """What is to be chosen, whatever the number: candidates, a criterion, what exists, what is to be predicted, rules.
+
+    Made by `pose`. Its rules allow every candidate that is not forbidden; a question says how many are wanted.
 
     Parameters
     ----------
-    info, existing
-        As in `select`.
+    target
+        What is to be predicted, as it was given.
+    again
+        Makes the same problem again from what was given, so that a choice need not hold the problem itself.
     """
+
+    target: Target | None = None
+    again: Callable[[], Problem] | None = None
+
+    @property
+    def aim(self) -> Information:
+        """Structures to be predicted: those given, else the pool, duplicates once."""
+        return self.target if isinstance(self.target, Information) else distinct(self.info)
+
+    def within(self, budget: float) -> Problem:
+        """Pose the same problem under another budget of its single resource."""
+        limits = np.array([real(budget, "budget")])
+        return replace(self, rules=replace(self.rules, budget=limits), again=None)
+
+    def sized(self, n: int | None) -> Task:
+        """Check a number of structures, and that some choice of it can obey the rules."""
+        if n is None and not len(self.rules.resources):
+            raise ParameterError("`n` may be None only where a `budget` limits the choice")
+        size = self.rules.n if n is None else whole(n, "n")
+        if size > len(self.rules):
+            raise ParameterError(f"`n` must be between 0 and the number of candidates, {len(self.rules)}; got {size}")
+        if size > self.rules.n:
+            raise ParameterError(f"`n` is {size}, but only {self.rules.n} candidates are not `forbidden`")
+        rules = replace(self.rules, n=size)
+        if n is None:
+            rules = replace(rules, n=len(rules.forced) + len(np.unique(rules.groups[rules.fresh])))
+        check_feasible(rules)
+        return self.under(rules)
+
+    @one_blas()
+    def select(
+        self,
+        n: int | None,
+        method: str = "greedy",
+        *,
+        restarts: int | None = None,
+        start_from: str | Numbers | None = None,
+        lazy: bool | None = None,
+    ) -> Choice:
+        """Choose n structures by a method; parameters as in `select`."""
+        check_method(method, start_from)
+        task = self.sized(n)
+        often = restarts_of(task, restarts)
+        path: Path | None = None
+        relaxed = None
+        if method in ("greedy", "stochastic"):
+            indices, path = best_greedy(task, lazy=lazy, sample=SAMPLE if method == "stochastic" else None)
+        elif method == "exchange":
+            indices = exchange(task, first_design(task, start_from, lazy=lazy), restarts=often)[0]
+        elif method == "relaxation":
+            relaxed = relax(task)
+            indices = rounded(task, relaxed.weights, restarts=often)
+        elif method == "pruning":
+            indices = prune(task)
+        else:
+            indices = ranked(task, method)
+        path = follow(task, indices) if path is None else path
+        again = (
+            None if self.again is None else partial(_facts, self.again, n, tuple(indices), known=relaxed is not None)
+        )
+        choice = _described(task, indices, path, _name(task, method, lazy=lazy), again)
+        if relaxed is None or not len(choice):
+            return choice
+        tight = task.criterion.efficiency(path.values[-1], relaxed.bound, task.info.d)
+        return replace(
+            choice, efficiency_bound=max(tight, choice.efficiency_bound or 0.0), efficiency_from="a relaxation"
+        )
+
+    @one_blas()
+    def certify(
+        self,
+        choice: Choice | Sequence[int] | Int[np.ndarray, " n"],
+        *,
+        steps: int = STEPS,
+        tolerance: float = TOLERANCE,
+    ) -> Certificate:
+        """Prove how efficient a choice is against all of its size, or within the budget; parameters as in `certify`."""
+        effort = Effort(whole(steps, "steps"), real(tolerance, "tolerance", most=1.0))
+        if choice is None:
+            raise ParameterError("`choice` must be a Choice or a list of structure numbers, got None")
+        indices = read_numbers(choice.indices if isinstance(choice, Choice) else choice, len(self.info), "choice")
+        task = self.sized(None if len(self.rules.resources) else len(indices))
+        if isinstance(choice, Choice) and choice.costs is not None:
+            _check_paid(choice.costs, task.rules, indices)
+        breach = task.rules.breach(indices)
+        if breach is not None:
+            raise ParameterError(f"the choice breaks its rules: {breach}")
+        value = task.criterion.shown(task.known(indices))
+        if isinstance(choice, Choice) and choice.criterion == task.criterion.name:
+            ended = float(choice.curve[-1])
+            if not np.isclose(value, ended, rtol=1e-4, atol=1e-12):
+                raise ParameterError(
+                    f"the choice ended at {ended:.6g}, but here has {value:.6g}: give the same `existing` and "
+                    "`target`, or `choice.indices` to judge it by others"
+                )
+        return certificate(task, value, effort)
+
+    @one_blas()
+    def best(self, n: int | None, *, seconds: float = 60.0, nodes: int = 100_000, tolerance: float = 1e-6) -> Optimum:
+        """Find the best set, or how good it can be; parameters as in `branch_and_bound`."""
+        return best_set(
+            self.sized(n),
+            seconds=seconds if seconds == float("inf") else real(seconds, "seconds", above=True),
+            nodes=whole(nodes, "nodes", least=1),
+            tolerance=real(tolerance, "tolerance", most=1.0),
+        )
+
+
+@one_blas()
+def pose(
+    info: Information,
+    *,
+    criterion: Wanted = "balanced",
+    existing: Information | None = None,
+    target: Target | None = None,
+    seed: int = 0,
+    limits: Limits | None = None,
+) -> Problem:
+    """Read and check what a user gave; parameters as in `select`."""
+    start = starting(info, existing)
+    rules = read_rules(info, existing, seed, limits or {})
+    measure = make_criterion(criterion, info, target)
+    again = partial(pose, info, criterion=criterion, existing=existing, target=target, seed=seed, limits=limits)
+    return Problem(info, measure, rules, start, existing, target, again)
+
+
+def starting(info: Information, existing: Information | None) -> Precision:
+    """Information before the choice."""
     require(info, "info")
     start = Precision.prior(info.d)
     if existing is None:
@@ -55,183 +195,266 @@ def starting(info: Information, existing: Information | None) -> Precision:
     return start.with_rows(existing.rows)
 
 
-Target = Information | Float[np.ndarray, "..."] | Sequence[int]
+def check_method(method: object, start_from: object) -> None:
+    """Refuse unknown methods, and what has no effect on a method."""
+    if not isinstance(method, str) or (method not in SEARCHES and method not in RIVALS):
+        raise ParameterError(f"unknown method {method!r}; choose from {', '.join([*SEARCHES, *RIVALS])}")
+    if start_from is not None and method != "exchange":
+        raise ParameterError(f"`start_from` has no effect on method {method!r}, only on 'exchange'")
 
 
-def make_criterion(
-    criterion: str | Mapping[str, float] | Criterion, info: Information, target: Target | None
-) -> Criterion:
-    """Make the criterion that a name, or a mapping of names to weights, stands for.
-
-    Parameters
-    ----------
-    criterion, target
-        As in `select`.
-    info
-        The pool.
-    """
-    if isinstance(criterion, Criterion):
-        return criterion
-    if isinstance(criterion, str):
-        return _named(criterion, info, target)
-    if not isinstance(criterion, Mapping) or not criterion:
-        raise ParameterError(
-            "`criterion` must be a name, a mapping of names to weights, or a Criterion; "
-            f"got a {type(criterion).__name__}"
-        )
-    parts = [_named(name, info, target) for name in criterion]
-    return Compound(parts, list(criterion.values()), info.d)
+def _name(task: Task, method: str, *, lazy: bool | None) -> str:
+    """Say in the method's name where it is not exact."""
+    measure = task.criterion
+    if method != "greedy" or measure.submodular or lazy is False:
+        return method
+    if measure.roots is None:
+        return method if measure.tries is None or len(task.info) <= measure.tries else "greedy (most promising tried)"
+    how = "lazy" if lazy else economy(task)
+    return {"lazy": "lazy greedy (heuristic)", "short": "greedy (shortened blocks)"}.get(how, method)
 
 
-def _named(name: str, info: Information, target: Target | None) -> Criterion:
-    """Make the criterion of one name."""
-    if name not in (*CRITERIA, "I"):
-        raise ParameterError(f"unknown criterion {name!r}; choose from {', '.join(CRITERIA)}")
-    if name == "D":
-        return D()
-    if name == "A":
-        return A(info.d)
-    if name == "E":
-        return E(np.eye(info.d))
-    if name == "Ds":
-        return Ds(reals(_given(name, target, "the numbers of the weights that matter"), "target"), info.d)
-    if name in ("c", "L"):
-        rows = np.atleast_2d(reals(_given(name, target, "rows of the functionals"), "target"))
-        _check_width(rows.shape[-1], info)
-        return c(rows[0]) if name == "c" and len(rows) == 1 else L(rows)
-    if target is None:
-        target = info.take(np.unique(duplicates(info), return_index=True)[1])
-    elif isinstance(target, Information) and not len(target.rows):
-        raise ParameterError(
-            f"`target` must hold at least one row to be predicted, got {len(target)} structures without any; "
-            "give other structures, or None for the pool"
-        )
-    return _predicted(name, info, target)
+def _described(task: Task, indices: list[int], path: Path, method: str, work_out: Callable[[], Facts] | None) -> Choice:
+    """Put together what is known about a choice."""
+    chosen, rules, measure = np.array(indices, dtype=np.int64), task.rules, task.criterion
+    new = len(np.unique(rules.groups[chosen[~rules.taken[chosen]]]))
+    costs, limits = _spent(rules, chosen)
+    return Choice(
+        indices=chosen,
+        curve=np.array(path.values),
+        criterion=measure.name,
+        method=method,
+        efficiency_bound=efficiency_bound(task, chosen, path.precision) if len(chosen) else None,
+        description=task.info.description,
+        n_candidates=len(task.info),
+        n_distinct=rules.distinct,
+        n_repeated=len(chosen) - new,
+        costs=costs,
+        budget=limits,
+        groups=tuple(task.info.groups[s] for s in chosen),
+        symbol=measure.symbol,
+        larger_is_better=measure.larger_is_better,
+        unit=measure.unit,
+        work_out=work_out,
+    )
 
 
-def _predicted(name: str, info: Information, target: Target) -> Criterion:
-    """Make IV, V or G, which are about the predictions of a target."""
-    if isinstance(target, Information):
-        _check_width(target.d, info)
-        if name == "balanced":
-            return balanced(target)
-        if name == "G":
-            return G(target.target_rows(), target.structure)
-        return V(target.rows) if name == "V" else IV.from_root(target.target_root())
-    array = reals(target, "target")
-    _check_width(array.shape[-1] if array.ndim else 0, info)
-    if name == "G":
-        return G(array, np.arange(len(array)))
-    return V(array) if name == "V" else IV(array)  # a matrix has no kinds to balance
+def _spent(
+    rules: Rules, chosen: Int[np.ndarray, " n"]
+) -> tuple[Float[np.ndarray, " n"] | dict[str, Float[np.ndarray, " n"]] | None, float | dict[str, float] | None]:
+    """Costs of the members and budgets, by name where there are several."""
+    if not len(rules.budget):
+        return None, None
+    if rules.resources == ("",):
+        return rules.costs[chosen, 0], float(rules.budget[0])
+    columns = zip(rules.resources, rules.costs[chosen].T, strict=True)
+    return dict(columns), dict(zip(rules.resources, rules.budget.tolist(), strict=True))
 
 
-def balanced(target: Information) -> Criterion:
-    """Make the weighted geometric mean of the integrated variances of the target's label kinds.
-
-    ``-Σ_kind κ log tr(V_kind C)``: a kind's gain is weighed by what is left of its variance, so that neither units nor
-    noises set an exchange rate between meV/atom and meV/Å. `noise="cv"` judges noises by such a sum of logarithms, too.
-    The weights are `BALANCE`.
-
-    Parameters
-    ----------
-    target
-        What is to be predicted. A kind whose rows are all zero has nothing to learn and is left out; where fewer than
-        two are left, this is IV.
-    """
-    return balanced_of({kind: target.only(kind).target_root() for kind in KINDS})
-
-
-def balanced_of(roots: Mapping[str, Float[np.ndarray, "d q"]]) -> Criterion:
-    """Make the same from the roots of the kinds' second moments.
-
-    Parameters
-    ----------
-    roots
-        L with ``V_kind = L Lᵀ``, by kind.
-    """
-    told = {kind: root for kind, root in roots.items() if root.any()}
-    if len(told) < 2:
-        return IV.from_root(next(iter(told.values()), next(iter(roots.values()))))
-    parts = [IV.from_root(root, name=f"IV({kind})") for kind, root in told.items()]
-    measure = MeanVariance(parts, [BALANCE[kind] for kind in told], len(parts[0].root))
-    measure.name = "balanced"
-    return measure
+@one_blas()
+def _facts(again: Callable[[], Problem], n: int | None, indices: tuple[int, ...], *, known: bool) -> Facts:
+    """Work out what a printed choice says beside its curve, where that takes seconds; its efficiency may be known."""
+    problem = again()
+    info = problem.info
+    if not indices or len(info) > _MANY or len(info.rows) * info.d**2 > _LONG:
+        return Facts()
+    task = problem.sized(n)
+    precision = task.known(indices)
+    efficiency = None
+    if not known and efficiency_bound(task, np.array(indices, dtype=np.int64), precision) < _SHARP:
+        found = relax(task, Effort(until=time.perf_counter() + PATIENCE))
+        efficiency = task.criterion.efficiency(task.criterion.shown(precision), found.bound, info.d)
+    aim = Aim.of(problem.aim)
+    before, after = aim.errors(problem.start), aim.errors(precision)
+    # Of what has no noise by name, such as a property, nothing is known in meV.
+    kinds = [kind for kind in aim.roots if kind in info.description and kind in UNITS]
+    return Facts(
+        efficiency,
+        {kind: (before[kind], after[kind]) for kind in kinds},
+        "target" if isinstance(problem.target, Information) else "pool",
+    )
 
 
-def _given(name: str, target: Target | None, what: str) -> Any:
-    """Refuse a missing target."""
-    if target is None or isinstance(target, Information):
-        raise ParameterError(f"criterion {name!r} needs a `target`: {what}")
-    return target
+def _check_paid(
+    costs: Float[np.ndarray, " n"] | Mapping[str, Float[np.ndarray, " n"]], rules: Rules, indices: Int[np.ndarray, " n"]
+) -> None:
+    """Refuse costs that are not those the choice was made with."""
+    named = costs if isinstance(costs, Mapping) else {"": costs}
+    spent = rules.costs[indices].sum(axis=0)
+    for name, cost in zip(rules.resources, spent, strict=True):
+        if name in named and not np.isclose(cost, np.sum(named[name])):
+            raise ParameterError(
+                f"the choice cost {np.sum(named[name]):.6g}, but by these `costs` {cost:.6g}: give the same costs"
+            )
 
 
-def _check_width(width: int, info: Information) -> None:
-    """Refuse a target of another feature space."""
-    if width != info.d:
-        raise ParameterError(f"`target` must speak about {info.d} weights, but does about {width}")
-
-
-def make_rules(
+@keywords(Limits, Choosing)
+def select(
     info: Information,
     n: int | None,
-    existing: Information | None,
-    costs: Costs | None,
-    budget: Budget | None,
-    seed: int,
     *,
-    forced: Numbers | None = None,
-    forbidden: Numbers | None = None,
-    quotas: Quotas | None = None,
-    quota_groups: Sequence[object] | np.ndarray | None = None,
-) -> Rules:
-    """Check the limits of a choice.
+    criterion: Wanted = "balanced",
+    method: str = "greedy",
+    existing: Information | None = None,
+    target: Target | None = None,
+    seed: int = 0,
+    **rules: Unpack[Choosing],
+) -> Choice:
+    """Choose which structures of a pool to label. No label is looked at.
+
+    Structures with the same mean descriptor and number of atoms count once, and those that duplicate an
+    existing one are left out; a repeat is chosen only where more structures are asked for than are distinct.
 
     Parameters
     ----------
-    info, n, existing, costs, budget, seed, forced, forbidden, quotas, quota_groups
-        As in `select`.
+    info
+        The pool.
+    n
+        Number of structures; with a budget a limit, or None for no limit.
+    criterion
+        "balanced" (geometric mean of the label kinds' mean variances over the target, energies twice: the best in
+        docs/labels.md), "IV" or "I" (mean variance of the target's labels in units of their noise, every label kind
+        counting alike), "V" (mean variance of the target's rows), "G" (largest mean variance of a target structure),
+        "D" (volume of the weights' confidence ellipsoid), "Ds" (the same of some weights), "A" (mean variance of the
+        weights), "E" (largest variance of any direction), "c" and "L" (variance of one or several functionals); a
+        mapping of names to weights, such as ``{"D": 0.3, "IV": 0.7}``, for the geometric mean of their efficiencies; or
+        an object from `kernelpot.design.criteria`. Rivals ignore it, and carry its curve for comparison.
+    method
+        "greedy"; "stochastic", greedy that looks at a random sample of the pool in every step; "exchange", which
+        improves the greedy choice by swaps; "relaxation", which chooses and swaps among the structures that the best
+        fractional design uses, and whose limit of efficiency is tight; "pruning", which drops structures from the
+        whole pool one by one (for pools of hundreds); or a rival: a name in
+        `kernelpot.design.rivals.RIVALS`, such as "random", "fps" or "kmeans".
+    existing
+        What is labelled already. Rivals go on from it; "random", "stratified" and "kmeans" only avoid its duplicates.
+    target
+        What is to be predicted. For balanced, IV, V and G other structures; or V itself for balanced and IV (which are
+        then the same), rows (points, d) for V and G.
+        None: the pool, duplicates once. For "c" and "L" the rows of the functionals, for "Ds" the numbers of the
+        weights that matter; "D", "A" and "E" do not look at it.
+    seed
+        Seed of rivals, of restarts, and of the order that breaks ties.
+    **rules
+
+    Returns
+    -------
+    Choice
+        Indices in order of choice, the curve of the criterion, and a limit of its efficiency.
+
+    Raises
+    ------
+    ParameterError
+        If n exceeds the pool, a name is unknown, shapes do not agree, costs are given without a budget, or no choice
+        can obey all rules; the message names the rule.
+    TypeError
+        If a keyword is unknown; the message lists those that are known.
     """
-    if n is None and budget is None:
-        raise ParameterError("`n` may be None only where a `budget` limits the choice")
-    seed = whole(seed, "seed", most=MOST_SEED)
-    never = read_numbers(forbidden, len(info), "forbidden")
-    size = _size(n, len(info), len(never))
-    groups = duplicates(info)
-    taken = np.zeros(len(info), dtype=bool)
-    if existing is not None and len(existing):
-        joint = duplicates(existing.append(info))
-        groups = joint[len(existing) :]
-        taken = np.isin(groups, joint[: len(existing)])
-    resources, prices, limits = read_costs(info, costs, budget)
-    classes, labels, least, most = read_quotas(info, quotas, quota_groups)
-    mask = np.zeros(len(info), dtype=bool)
-    mask[never] = True
-    rules = Rules(
-        size,
-        groups,
-        taken,
-        prices,
-        limits,
-        seed,
-        forced=read_numbers(forced, len(info), "forced"),
-        forbidden=mask,
-        labels=labels,
-        least=least,
-        most=most,
-        resources=resources,
-        classes=classes,
-    )
-    if n is None:
-        rules = replace(rules, n=len(rules.forced) + len(np.unique(groups[rules.fresh])))
-    check_feasible(rules)
-    return rules
+    restarts, start_from, lazy = (rules.pop("restarts", None), rules.pop("start_from", None), rules.pop("lazy", None))
+    check_method(method, start_from)  # before what takes time
+    problem = pose(info, criterion=criterion, existing=existing, target=target, seed=seed, limits=rules)
+    return problem.select(n, method, restarts=restarts, start_from=start_from, lazy=lazy)
 
 
-def _size(n: int | None, candidates: int, forbidden: int) -> int:
-    """Check the number of structures."""
-    size = candidates - forbidden if n is None else whole(n, "n")
-    if size > candidates:
-        raise ParameterError(f"`n` must be between 0 and the number of candidates, {candidates}; got {size}")
-    if size > candidates - forbidden:
-        raise ParameterError(f"`n` is {size}, but only {candidates - forbidden} candidates are not `forbidden`")
-    return size
+@keywords(Limits)
+def certify(
+    info: Information,
+    choice: Choice | Sequence[int] | Int[np.ndarray, " n"],
+    *,
+    criterion: Wanted | None = None,
+    existing: Information | None = None,
+    target: Target | None = None,
+    steps: int = STEPS,
+    tolerance: float = TOLERANCE,
+    **rules: Unpack[Limits],
+) -> Certificate:
+    """Prove how efficient a choice is, made by any method or by hand.
+
+    The best choice is bounded by the tangent of the criterion at a nearly optimal fractional design (see
+    `kernelpot.design.bounds.certificate`). Give `existing`, `target` and the rules as to `select`: rivals are all sets
+    within the budget, without one all sets of the same size, and obey the other rules too. The budget of a `Choice`,
+    at N_atoms³, is that of its own where none is given.
+
+    Parameters
+    ----------
+    info
+        The pool.
+    choice
+        What `select` returned, or structure numbers.
+    criterion
+        A name or an object, as in `select`; None: that of the choice, or "balanced" for plain numbers.
+    existing
+        What is labelled already.
+    target
+        What is to be predicted, for IV.
+    steps
+        Largest number of steps of the relaxation.
+    tolerance
+        Relaxation gap at which to stop.
+    **rules
+
+    Returns
+    -------
+    Certificate
+        The limit, and how it came about.
+
+    Raises
+    ------
+    ParameterError
+        If structure numbers are unknown or repeated, the choice breaks its budget, it was made with another
+        `existing` or `target`, or a setting is wrong.
+    TypeError
+        If a keyword is unknown; the message lists those that are known.
+    """
+    if isinstance(choice, Choice):
+        rules["budget"] = choice.budget if rules.get("budget") is None else rules["budget"]
+        if criterion is None and choice.criterion not in CRITERIA:
+            raise ParameterError(f"the choice was made by {choice.criterion!r}: give that criterion's object")
+    if criterion is None:
+        criterion = choice.criterion if isinstance(choice, Choice) else "balanced"
+    problem = pose(info, criterion=criterion, existing=existing, target=target, limits=rules)
+    return problem.certify(choice, steps=steps, tolerance=tolerance)
+
+
+@keywords(Limits)
+def branch_and_bound(
+    info: Information,
+    n: int | None,
+    criterion: Wanted = "IV",
+    *,
+    existing: Information | None = None,
+    target: Target | None = None,
+    seed: int = 0,
+    seconds: float = 60.0,
+    nodes: int = 100_000,
+    tolerance: float = 1e-6,
+    **rules: Unpack[Limits],
+) -> Optimum:
+    """Find the best set under the rules of `select`, or how good the best can be.
+
+    The number of nodes grows exponentially with what the relaxation leaves open: pools of tens of structures, of which
+    a few are chosen. The blocks count as they are; what compression discarded is not looked at.
+
+    Parameters
+    ----------
+    info, n, criterion, existing, target, seed
+        As in `select`.
+    seconds, nodes
+        Where to stop.
+    tolerance
+        Efficiency that the best set may lack.
+    **rules
+
+    Returns
+    -------
+    Optimum
+        The best set found, and a bound of all sets.
+
+    Raises
+    ------
+    ParameterError
+        As `select`, or where a limit is not positive.
+    TypeError
+        If a keyword is unknown; the message lists those that are known.
+    """
+    problem = pose(info, criterion=criterion, existing=existing, target=target, seed=seed, limits=rules)
+    return problem.best(n, seconds=seconds, nodes=nodes, tolerance=tolerance)

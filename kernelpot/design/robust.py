@@ -17,10 +17,11 @@ from jaxtyping import Bool, Float, Int
 from kernelpot.design.available import Available
 from kernelpot.design.criteria import Criterion
 from kernelpot.design.information import Information
-from kernelpot.design.precision import Precision
-from kernelpot.design.problem import make_criterion, make_rules, starting
-from kernelpot.design.rules import Rules
+from kernelpot.design.problem import pose
+from kernelpot.design.problem import select as choose
 from kernelpot.design.search.gains import Gains, Path, first_of_best
+from kernelpot.design.search.greedy import follow
+from kernelpot.design.task import Task
 from kernelpot.errors import ParameterError
 from kernelpot.progress import track
 from kernelpot.run import one_blas
@@ -134,30 +135,129 @@ def select(
     """
     if combine not in COMBINE:
         raise ParameterError(f"`combine` must be one of {', '.join(COMBINE)}, got {combine!r}")
-    share = shares(infos, weights)
-    rules = common_rules(infos, n, existing, seed)
-    measures = {name: measure_of(criterion, name, info) for name, info in infos.items()}
-    starts = {name: starting(info, (existing or {}).get(name)) for name, info in infos.items()}
-    own = {name: _alone(info, measures[name], rules, starts[name]) for name, info in infos.items()}
-    own_gained = {name: log_efficiency(measures[name], infos[name].d, curve) for name, (_, curve) in own.items()}
+    share = _shares(infos, weights)
+    tasks = _sized(infos, n, criterion, existing, seed)
+    own = {name: _together({name: task}, "mean", {name: 1.0}, {})[1][name] for name, task in tasks.items()}
+    own_gained = {name: _log_efficiency(tasks[name], curve) for name, curve in own.items()}
     found = []
     for way in dict.fromkeys(("mean", combine)):
-        indices, curves = _together(infos, measures, rules, starts, way, share, own_gained)
+        indices, curves = _together(tasks, way, share, own_gained)
         efficiencies = {
-            name: float(np.exp(log_efficiency(measures[name], infos[name].d, curve)[-1] - own_gained[name][-1]))
+            name: float(np.exp(_log_efficiency(tasks[name], curve)[-1] - own_gained[name][-1]))
             for name, curve in curves.items()
         }
-        names = measures[next(iter(measures))].name
-        found.append(
-            RobustChoice(
-                np.array(indices, dtype=np.int64), names, combine, curves,
-                {name: curve for name, (_, curve) in own.items()}, efficiencies,
-            )
-        )  # fmt: skip
+        measure = tasks[next(iter(tasks))].criterion
+        chosen = np.array(indices, dtype=np.int64)
+        found.append(RobustChoice(chosen, measure.name, combine, curves, own, efficiencies))
     return max(found, key=lambda choice: choice.worst) if combine == "worst" else found[0]
 
 
-def shares(infos: Infos, weights: Mapping[str, float] | None) -> dict[str, float]:
+@dataclass(frozen=True, eq=False)
+class Sensitivity:
+    """How much the choice depends on the settings it is made under.
+
+    Attributes
+    ----------
+    names
+        Settings.
+    criterion
+        What every choice was made by.
+    choices
+        Structure numbers that each setting's own greedy choice holds.
+    overlap
+        Share of the structures of choice i (row) that choice j (column) holds, or duplicates of them.
+    efficiency
+        Of the choice made under setting i (row), judged under setting j (column), relative to the choice made
+        under j.
+    by_chance
+        Overlap that two random choices have on average.
+    """
+
+    names: tuple[str, ...]
+    criterion: str
+    choices: tuple[Int[np.ndarray, " n"], ...]
+    overlap: Float[np.ndarray, "settings settings"]
+    efficiency: Float[np.ndarray, "settings settings"]
+    by_chance: float
+
+    def __str__(self) -> str:
+        """Return both matrices for people."""
+        width = max(len(name) for name in self.names)
+        column = max(8, width + 2)
+        head = " " * width + "".join(f"{name:>{column}}" for name in self.names)
+
+        def matrix(values: Float[np.ndarray, "settings settings"]) -> list[str]:
+            rows = ("".join(f"{v:>{column}.3f}" for v in row) for row in values)
+            return [f"{name:<{width}}{row}" for name, row in zip(self.names, rows, strict=True)]
+
+        parts = [
+            f"choices of {len(self.choices[0])} by {self.criterion}: share of the structures of a row's choice that "
+            f"the column's holds too ({self.by_chance:.2f} by chance)",
+            head,
+        ]
+        parts += matrix(self.overlap)
+        parts += [
+            "",
+            "efficiency of a row's choice under the column's setting, relative to the choice made there",
+            head,
+        ]
+        return "\n".join(parts + matrix(self.efficiency))
+
+
+@one_blas()
+def sensitivity(
+    infos: Infos,
+    n: int,
+    *,
+    criterion: str = "IV",
+    existing: Infos | None = None,
+    seed: int = 0,
+    method: str = "greedy",
+) -> Sensitivity:
+    """Choose under each setting, and judge each choice under every other setting.
+
+    Parameters
+    ----------
+    infos
+        The same pool under each setting, by name, such as
+        ``{f"amplitude {a:g}": space.information(pool, amplitude=a) for a in (0.1, 1.0, 10.0)}``.
+    n
+        Number of structures.
+    criterion, existing, seed, method
+        As in `kernelpot.design.select`; `existing` for each setting.
+
+    Raises
+    ------
+    ParameterError
+        As `select`.
+    """
+    _shares(infos, None)
+    tasks = _sized(infos, n, criterion, existing, seed)
+    old = existing or {}
+    choices = {
+        name: choose(info, n, criterion=criterion, method=method, existing=old.get(name), seed=seed).indices
+        for name, info in infos.items()
+    }
+    names = tuple(infos)
+    gained = np.empty((len(names), len(names)))
+    for j, name in enumerate(names):
+        for i, maker in enumerate(names):
+            curve = np.array(follow(tasks[name], choices[maker].tolist()).values)
+            gained[i, j] = _log_efficiency(tasks[name], curve)[-1]
+    rules = tasks[names[0]].rules
+    sets = [set(rules.groups[choices[name]].tolist()) for name in names]
+    overlap = np.array([[len(a & b) / max(len(a), 1) for b in sets] for a in sets])
+    return Sensitivity(
+        names=names,
+        criterion=criterion,
+        choices=tuple(choices[name] for name in names),
+        overlap=overlap,
+        efficiency=np.exp(gained - np.diag(gained)),
+        by_chance=min(1.0, n / max(rules.distinct, 1)),
+    )
+
+
+def _shares(infos: Infos, weights: Mapping[str, float] | None) -> dict[str, float]:
     """Check the settings, and return the weight of each, of sum 1."""
     if not isinstance(infos, Mapping) or not infos:
         raise ParameterError("`infos` must hold an Information for each setting by its name, such as {'zeta 2': info}")
@@ -176,28 +276,31 @@ def shares(infos: Infos, weights: Mapping[str, float] | None) -> dict[str, float
     return {name: given[name] / float(values.sum()) for name in infos}
 
 
-def common_rules(infos: Infos, n: int, existing: Infos | None, seed: int) -> Rules:
-    """Rules that hold under every setting: duplicates are those that no setting can tell apart."""
+def _sized(
+    infos: Infos, n: int, criterion: str | Mapping[str, Criterion], existing: Infos | None, seed: int
+) -> dict[str, Task]:
+    """Pose the problem of every setting, with rules that all share: duplicates are those that none can tell apart.
+
+    The target is the pool in each setting's own features.
+    """
+    old = existing or {}
     if existing is not None and set(existing) != set(infos):
         raise ParameterError(f"`existing` must name the settings {', '.join(infos)}, got {', '.join(existing)}")
-    each = [make_rules(info, n, (existing or {}).get(name), None, None, seed) for name, info in infos.items()]
+    tasks = {}
+    for name, info in infos.items():
+        if not isinstance(criterion, str) and name not in criterion:
+            raise ParameterError(f"`criterion` must hold an object for each setting, found none for {name!r}")
+        measure = criterion if isinstance(criterion, str) else criterion[name]
+        tasks[name] = pose(info, criterion=measure, existing=old.get(name), seed=seed).sized(n)
+    each = [task.rules for task in tasks.values()]
     groups = np.unique(np.stack([rules.groups for rules in each], axis=1), axis=0, return_inverse=True)[1].reshape(-1)
-    taken = np.all([rules.taken for rules in each], axis=0)
-    return replace(each[0], groups=groups, taken=taken)
+    rules = replace(each[0], groups=groups, taken=np.all([rules.taken for rules in each], axis=0))
+    return {name: task.under(rules) for name, task in tasks.items()}
 
 
-def measure_of(criterion: str | Mapping[str, Criterion], name: str, info: Information) -> Criterion:
-    """Make the criterion of a setting; the target is the pool in its own features."""
-    if isinstance(criterion, str):
-        return make_criterion(criterion, info, None)
-    if name not in criterion:
-        raise ParameterError(f"`criterion` must hold an object for each setting, found none for {name!r}")
-    return criterion[name]
-
-
-def log_efficiency(measure: Criterion, d: int, curve: Float[np.ndarray, " n+1"]) -> Float[np.ndarray, " n+1"]:
+def _log_efficiency(task: Task, curve: Float[np.ndarray, " n+1"]) -> Float[np.ndarray, " n+1"]:
     """Return the log-efficiency gained since the start: Δ log ψ, such as Δ log det Λ / d or log φ_0/φ."""
-    utilities = np.array([measure.utility(float(value), d) for value in curve])
+    utilities = np.array([task.criterion.utility(float(value), task.info.d) for value in curve])
     # Where nothing is left to learn log ψ is infinite from the start.
     with np.errstate(invalid="ignore"):
         return np.where(utilities == utilities[0], 0.0, utilities - utilities[0])
@@ -220,61 +323,42 @@ class _Every:
         self._path.add(self._info.block(s))
 
 
-def _engine(info: Information, measure: Criterion, start: Precision) -> tuple[Gains | _Every, Path]:
-    """Follow the gains of every candidate of one setting."""
-    path = Path(measure, start)
-    return (Gains if measure.roots is not None else _Every)(info, path), path
-
-
-def _alone(
-    info: Information, measure: Criterion, rules: Rules, start: Precision
-) -> tuple[list[int], Float[np.ndarray, " n+1"]]:
-    """Greedy's own choice under one setting, with its curve."""
-    one = {"": info}
-    indices, curves = _together(one, {"": measure}, rules, {"": start}, "mean", {"": 1.0}, {})
-    return indices, curves[""]
-
-
 def _together(
-    infos: Infos,
-    measures: Mapping[str, Criterion],
-    rules: Rules,
-    starts: Mapping[str, Precision],
-    way: str,
-    share: Mapping[str, float],
-    own: Mapping[str, Float[np.ndarray, " n+1"]],
+    tasks: Mapping[str, Task], way: str, share: Mapping[str, float], own: Mapping[str, Float[np.ndarray, " n+1"]]
 ) -> tuple[list[int], dict[str, Float[np.ndarray, " n+1"]]]:
-    """Greedy over all settings at once."""
-    engines = {name: _engine(info, measures[name], starts[name]) for name, info in infos.items()}
+    """Greedy over all settings at once; `own` is what each gains by its own choice."""
+    paths = {name: Path(task.criterion, task.start) for name, task in tasks.items()}
+    engines = {
+        name: (Gains if task.criterion.roots is not None else _Every)(task.info, paths[name])
+        for name, task in tasks.items()
+    }
+    rules = next(iter(tasks.values())).rules
     available = Available(rules)
-    rank = np.random.default_rng(rules.seed).permutation(len(rules.groups))
     for step in track(range(1, rules.n + 1), "choosing"):
         live = available.now()
         if not live.any():
             break
         scores = {
-            name: measures[name].steps(measures[name].score(path.state), gains.values, infos[name].d)
-            for name, (gains, path) in engines.items()
+            name: task.criterion.steps(task.criterion.score(paths[name].state), engines[name].values, task.info.d)
+            for name, task in tasks.items()
         }
         total = np.sum([share[name] * score for name, score in scores.items()], axis=0)
         if way == "worst":
             after = [
-                log_efficiency(measures[name], infos[name].d, np.array(path.values))[-1]
-                + scores[name]
-                - own[name][step]
-                for name, (_, path) in engines.items()
+                _log_efficiency(task, np.array(paths[name].values))[-1] + scores[name] - own[name][step]
+                for name, task in tasks.items()
             ]
             # Of candidates that serve the worst setting alike, the one that is best on average.
             total = np.min(after, axis=0) + _MEAN * total
             total = total - total[live].max() + 1.0  # ties are told by relative differences: no zero, no sign
-        s = first_of_best(np.where(live, total, -np.inf), rank)
+        s = first_of_best(np.where(live, total, -np.inf), rules.rank)
         available.choose(s)
         following = available.now()
-        for name, (gains, path) in engines.items():
+        for name, task in tasks.items():
             if following.any():
-                gains.add(s, following)
+                engines[name].add(s, following)
             else:
-                path.add(infos[name].block(s))
-    for _, path in engines.values():
+                paths[name].add(task.info.block(s))
+    for path in paths.values():
         path.anchor()
-    return available.indices, {name: np.array(path.values) for name, (_, path) in engines.items()}
+    return available.indices, {name: np.array(path.values) for name, path in paths.items()}

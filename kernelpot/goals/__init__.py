@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from kernelpot.goals.cells import strained, strained_pairs, vacancy
 from kernelpot.goals.cheapest import Plan, cheapest
-from kernelpot.goals.elastic import bulk_modulus, elastic_constants
+from kernelpot.goals.elastic import bulk_modulus, elastic_constants, strained, strained_pairs
 from kernelpot.goals.energies import (
     barrier,
     energies,
@@ -12,10 +11,10 @@ from kernelpot.goals.energies import (
     forces_on,
     surface_energy,
     total_energy,
+    vacancy,
     vacancy_energy,
 )
-from kernelpot.goals.goal import Goal
-from kernelpot.goals.quantities import Quantities
+from kernelpot.goals.goal import Goal, Quantities
 
 __all__ = [
     "Goal",

@@ -10,10 +10,8 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from kernelpot.design.information import Information
-from kernelpot.design.limits import Cost
-from kernelpot.design.precision import Precision
-from kernelpot.design.problem import starting
-from kernelpot.design.select import select
+from kernelpot.design.limits import Cost, Limits
+from kernelpot.design.problem import Problem, pose
 from kernelpot.errors import ParameterError
 from kernelpot.goals.goal import Goal
 from kernelpot.progress import track
@@ -120,8 +118,11 @@ def cheapest(
     """
     if target_std is not None:
         goal = goal.with_scales(np.asarray(target_std, dtype=np.float64))
-    search = _Search(info, goal, _costs(info, costs), starting(info, existing), existing, seed)
-    prior, best = goal.std(search.start), search.std(np.arange(len(info)))
+    limits = Limits(costs=costs, budget=0.0)  # the budget is what is looked for
+    problem = pose(info, criterion=goal.criterion(), existing=existing, seed=seed, limits=limits)
+    prices = problem.rules.costs[:, 0]
+    search = _Bisection(problem, goal, prices)
+    prior, best = goal.std(problem.start), search.std(np.arange(len(info)))
     if (best > goal.scales).any():
         worst = int(np.argmax(best / goal.scales))
         raise ParameterError(
@@ -130,31 +131,22 @@ def cheapest(
         )
     chosen = search.run() if (prior > goal.scales).any() else np.empty(0, dtype=np.int64)
     return Plan(
-        goal, chosen, float(search.costs[chosen].sum()), search.std(chosen), prior, best, float(search.costs.sum()),
+        goal, chosen, float(prices[chosen].sum()), search.std(chosen), prior, best, float(prices.sum()),
         "(Σ N_atoms³)" if costs is None else "",
     )  # fmt: skip
 
 
-def _costs(info: Information, costs: Cost | None) -> Float[np.ndarray, " structures"]:
-    given: Cost = info.n_atoms.astype(np.float64) ** 3 if costs is None else costs
-    values = np.asarray(given(info) if callable(given) else given, dtype=np.float64)
-    if values.shape != (len(info),) or not (np.isfinite(values) & (values > 0)).all():
-        raise ParameterError(f"`costs` must hold one positive finite cost for each of {len(info)} structures")
-    return values
-
-
 @dataclass(frozen=True, eq=False)
-class _Search:
-    info: Information
+class _Bisection:
+    """The search for the least budget whose choice reaches every target."""
+
+    problem: Problem
     goal: Goal
     costs: Float[np.ndarray, " structures"]
-    start: Precision
-    existing: Information | None
-    seed: int
 
     def std(self, indices: Int[np.ndarray, " n"]) -> Float[np.ndarray, " q"]:
         """Return the standard deviations once these are labelled."""
-        return self.goal.std(self.start.with_rows(self.info.take(indices).rows) if len(indices) else self.start)
+        return self.goal.std(self.problem.known(indices) if len(indices) else self.problem.start)
 
     def good(self, indices: Int[np.ndarray, " n"]) -> bool:
         """Whether every target is reached."""
@@ -166,7 +158,7 @@ class _Search:
         budget = 4.0 * low
         while (found := self._within(budget)) is None and budget < total:
             low, budget = budget, 4.0 * budget
-        best = self._pruned(np.arange(len(self.info))) if found is None else found
+        best = self._pruned(np.arange(len(self.costs))) if found is None else found
         for _ in track(range(ROUNDS), "bisecting the budget"):
             high = float(self.costs[best].sum())
             if high <= 1.02 * low:
@@ -182,10 +174,7 @@ class _Search:
     def _within(self, budget: float) -> Int[np.ndarray, " n"] | None:
         """Choose under a budget; None where that misses a target."""
         budget = min(budget, float(self.costs.sum()))
-        choice = select(
-            self.info, None, criterion=self.goal.criterion(), existing=self.existing,
-            costs=self.costs, budget=budget, seed=self.seed,
-        )  # fmt: skip
+        choice = self.problem.within(budget).select(None)
         if not self.good(choice.indices):
             return None
         few, many = 0, len(choice)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from kernelpot.errors import ParameterError
-from kernelpot.goals.cells import Pairs, check_crystal, check_pair, check_strain, dilated, strained_pairs
+from kernelpot.goals.energies import bare, check_crystal
 from kernelpot.goals.goal import Goal, Origin
-from kernelpot.units import GPA
+from kernelpot.units import GPA, VOIGT
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -19,6 +19,72 @@ if TYPE_CHECKING:
 
 ACCURACY = 1.0
 """Accuracy wanted of elastic constants and bulk moduli where none is given, GPa."""
+
+Pairs = Mapping[int, tuple["Atoms", "Atoms"]]
+LARGEST_STRAIN = 0.1
+_CELL = 1e-4
+
+
+def strained(crystal: Atoms, voigt: int, amount: float) -> Atoms:
+    """Strain a crystal and its ions homogeneously, without rotation.
+
+    Parameters
+    ----------
+    crystal
+        Periodic in all three directions.
+    voigt
+        Component, 1 to 6: xx, yy, zz, yz, xz, xy.
+    amount
+        Strain of components 1 to 3; of 4 to 6 the engineering strain, twice the entry of the strain tensor.
+    """
+    check_crystal(crystal)
+    if voigt not in range(1, 7):
+        raise ParameterError(f"`voigt` must be 1 to 6 (xx, yy, zz, yz, xz, xy), got {voigt!r}")
+    tensor = np.zeros((3, 3))
+    a, b = VOIGT[voigt - 1]
+    tensor[a, b] += amount / 2
+    tensor[b, a] += amount / 2
+    return _deformed(crystal, tensor)
+
+
+def dilated(crystal: Atoms, amount: float) -> Atoms:
+    """Strain a crystal by the same amount in all directions."""
+    check_crystal(crystal)
+    return _deformed(crystal, amount * np.eye(3))
+
+
+def strained_pairs(crystal: Atoms, strain: float = 0.01, components: Iterable[int] = range(1, 7)) -> Pairs:
+    """Return for each Voigt component the crystal strained by +strain and by -strain, ions not relaxed.
+
+    Relax the ions in these cells by any means and hand them to `elastic_constants` as `relaxed`, to have relaxed-ion
+    constants.
+    """
+    check_strain(strain)
+    return {j: (strained(crystal, j, strain), strained(crystal, j, -strain)) for j in components}
+
+
+def check_strain(strain: float) -> None:
+    """Refuse strains that differences cannot be taken with."""
+    if not 1e-5 <= strain <= LARGEST_STRAIN:
+        raise ParameterError(f"`strain` must lie between 1e-5 and {LARGEST_STRAIN}, got {strain}; 0.01 is usual")
+
+
+def check_pair(given: tuple[Atoms, Atoms], made: tuple[Atoms, Atoms], what: str) -> None:
+    """Refuse cells whose ions may be relaxed but whose strain or composition is another one."""
+    for mine, theirs in zip(made, given, strict=True):
+        same = len(mine) == len(theirs) and sorted(mine.numbers) == sorted(theirs.numbers)
+        error = np.abs(mine.cell.array - theirs.cell.array).max()
+        if not same or not error <= _CELL * np.abs(mine.cell.array).max():
+            raise ParameterError(
+                f"`relaxed` of {what} must hold (plus, minus) cells of the crystal at this strain with relaxed ions, "
+                f"found {theirs.symbols} in a cell that differs by {error:.2g} Å; relax those that strained_pairs makes"
+            )
+
+
+def _deformed(crystal: Atoms, tensor: np.ndarray) -> Atoms:
+    result = bare(crystal)
+    result.set_cell(crystal.cell.array @ (np.eye(3) + tensor), scale_atoms=True)
+    return result
 
 
 def elastic_constants(

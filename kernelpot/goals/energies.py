@@ -9,7 +9,6 @@ import numpy as np
 from jaxtyping import Float
 
 from kernelpot.errors import DataError, ParameterError
-from kernelpot.goals import cells
 from kernelpot.goals.goal import EnergySums, Goal, Origin
 from kernelpot.units import GPA
 
@@ -140,7 +139,7 @@ def vacancy_energy(
         The composition of the two differs, as for a vacancy in a compound: its energy needs chemical potentials, so
         say with `energies` what it is.
     """
-    defect = cells.vacancy(bulk, site) if vacancy is None else vacancy
+    defect = _hollow(bulk, site) if vacancy is None else vacancy
     share = _proportion(defect, bulk)
     return energies(space, [defect, bulk], [1.0, -share], names=("E_vac",), scale=scale)
 
@@ -212,6 +211,45 @@ def forces_on(
     flat = rows.reshape(len(names), -1)
     known = space.baseline_share([atoms]).forces[chosen].ravel()
     return Goal(tuple(names), ("eV/Å",) * len(names), flat, np.full(len(names), scale), Origin.of(space), known)
+
+
+def vacancy(bulk: Atoms, site: int = 0) -> Atoms:
+    """Take one atom out of a bulk cell; the others stay where they are.
+
+    Parameters
+    ----------
+    bulk
+        A supercell: the vacancy sees its own images.
+    site
+        Number of the atom, from 0.
+    """
+    check_crystal(bulk)
+    if not 0 <= site < len(bulk) or len(bulk) < 2:
+        raise ParameterError(f"`site` must name one of at least two atoms, got {site} of {len(bulk)}")
+    result = bare(bulk)
+    del result[site]
+    return result
+
+
+_hollow = vacancy  # where an argument has its name
+
+
+def bare(atoms: Atoms) -> Atoms:
+    """Copy atoms without calculator, constraints or notes."""
+    copy = atoms.copy()
+    copy.set_constraint()
+    copy.info.clear()
+    return copy
+
+
+def check_crystal(atoms: Atoms) -> None:
+    """Refuse what is not a crystal."""
+    if not bool(np.all(atoms.pbc)) or atoms.cell.rank < 3:
+        flags = "".join("T" if flag else "F" for flag in atoms.pbc)
+        raise DataError(
+            f"{atoms.symbols}: a crystal must be periodic in three directions with a cell that spans a volume, found "
+            f"pbc {flags} and a cell of rank {atoms.cell.rank}; give the cell and set pbc=True"
+        )
 
 
 def _same_atoms(structures: Sequence[Atoms]) -> None:

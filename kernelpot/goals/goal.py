@@ -15,13 +15,59 @@ from kernelpot.design.information import Information
 from kernelpot.design.precision import Precision
 from kernelpot.errors import DataError, NotFittedError, ParameterError
 from kernelpot.features.feature_map import E0_PRIOR, FeatureMap
-from kernelpot.goals.quantities import Quantities
 from kernelpot.potentials.joint import JointEnergies
 
 if TYPE_CHECKING:
     from ase import Atoms
 
     from kernelpot.potentials.sparse_gp import SparseGP
+from collections.abc import Iterator
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Quantities:
+    """What a fitted model says about the quantities of a goal; unpacks as ``values, std``.
+
+    Attributes
+    ----------
+    names
+        Of every quantity.
+    values, std
+        Posterior means and standard deviations, in each quantity's unit.
+    units
+        Of every quantity.
+    """
+
+    names: tuple[str, ...]
+    values: Float[np.ndarray, " q"]
+    std: Float[np.ndarray, " q"]
+    units: tuple[str, ...]
+
+    def __iter__(self) -> Iterator[Float[np.ndarray, " q"]]:
+        """Give the values, then the standard deviations."""
+        return iter((self.values, self.std))
+
+    def __getitem__(self, k: int) -> Float[np.ndarray, " q"]:
+        """Return the values (0) or the standard deviations (1)."""
+        return (self.values, self.std)[k]
+
+    def __str__(self) -> str:
+        """Return one line per quantity, to two digits of its standard deviation."""
+        width = max(len(name) for name in self.names)
+        rows = zip(self.names, self.values.tolist(), self.std.tolist(), self.units, strict=True)
+        return "\n".join(f"{name:<{width}}  {_rounded(value, std)} {unit}" for name, value, std, unit in rows)
+
+    def __repr__(self) -> str:
+        """Return the same in one line."""
+        return f"Quantities({'; '.join(' '.join(line.split()) for line in str(self).splitlines())})"
+
+
+def _rounded(value: float, std: float) -> str:
+    """Write value ± std to the second digit of std, and no further than twelve decimals."""
+    if not (np.isfinite(std) and std > 0):
+        return f"{value:.6g} ± {std:.2g}"
+    decimals = min(max(1 - int(np.floor(np.log10(float(f"{std:.1e}")))), 0), 12)
+    return f"{value:.{decimals}f} ± {std:.{decimals}f}"
 
 
 _NAMED = 6
@@ -38,31 +84,15 @@ def _features(model: SparseGP) -> FeatureMap:
 
 @dataclass(frozen=True)
 class Origin:
-    """The weights that rows speak about.
+    """The weights that rows speak about."""
 
-    Attributes
-    ----------
-    space
-        Fingerprint of the feature map and the amplitude.
-    amplitude
-        Prior standard deviation of a local energy that the rows carry, eV.
-    n_species
-        Last columns, which carry E0.
-    """
-
-    space: str
-    amplitude: float
-    n_species: int
+    space: str  # Fingerprint of the feature map and the amplitude
+    amplitude: float  # Prior standard deviation of a local energy that the rows carry, eV
+    n_species: int  # Last columns, which carry E0
 
     @classmethod
     def of(cls, model: SparseGP) -> Origin:
-        """Return the origin of rows that a prepared or fitted model makes now.
-
-        Raises
-        ------
-        NotFittedError
-            The inducing environments are not fixed yet.
-        """
+        """Return the origin of rows that a prepared or fitted model makes now."""
         features = _features(model)
         amplitude = model.plan()[2]
         baseline = None if model.baseline is None else model.baseline.settings()
@@ -74,18 +104,10 @@ class Origin:
 
 @dataclass(frozen=True, eq=False)
 class EnergySums:
-    """Sums of total energies.
+    """Sums of total energies."""
 
-    Attributes
-    ----------
-    structures
-        Whose energies are added up.
-    coefficients
-        One for each structure, one row for each sum.
-    """
-
-    structures: tuple[Atoms, ...]
-    coefficients: Float[np.ndarray, "q s"]
+    structures: tuple[Atoms, ...]  # Whose energies are added up
+    coefficients: Float[np.ndarray, "q s"]  # One for each structure, one row for each sum
 
     def append(self, other: EnergySums) -> EnergySums:
         """Put other sums behind these."""

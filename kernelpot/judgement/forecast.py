@@ -13,11 +13,11 @@ from kernelpot.data.check import check_species
 from kernelpot.data.labels import resolve
 from kernelpot.data.noise import KINDS
 from kernelpot.data.stream import structure_list
-from kernelpot.design.advice.expected import UNITS, ErrorsByKind, row_variances
-from kernelpot.design.duplicates import duplicates
-from kernelpot.design.information import Information
-from kernelpot.design.precision import Precision
-from kernelpot.design.select import select
+from kernelpot.design.advice.findings import ErrorsByKind
+from kernelpot.design.choice import UNITS
+from kernelpot.design.information import Information, duplicates
+from kernelpot.design.precision import Precision, row_variances
+from kernelpot.design.problem import select
 from kernelpot.errors import LabelError, ParameterError
 from kernelpot.features.information import make_information
 from kernelpot.judgement.pilot import Pilot, read_blocks, without_baseline

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from kernelpot.data.stream import stream
 from kernelpot.pools.block_store import BlockStore
-from kernelpot.pools.pool_choice import PoolChoice
-from kernelpot.pools.rounds import select_chunks
+from kernelpot.pools.request import PoolChoice
+from kernelpot.pools.rounds import select_chunks, target_root
 from kernelpot.pools.source import sample
 from kernelpot.pools.space import load_space, save_space
-from kernelpot.pools.target import target_root
 from kernelpot.pools.write import open_blocks, write_blocks
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "sample",
     "save_space",
     "select_chunks",
+    "stream",
     "target_root",
     "write_blocks",
 ]

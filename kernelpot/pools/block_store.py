@@ -12,54 +12,113 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from kernelpot.design.checks import KINDS
+from kernelpot.design.blocks import KINDS
 from kernelpot.design.information import Information
 from kernelpot.errors import ParameterError, StoreError
 from kernelpot.linalg.store import ChunkStore, digest, require_zarr, write_json
 from kernelpot.linalg.subsets import equal_vectors
-from kernelpot.pools.manifest import DTYPES, MANIFEST, NAME, VERSION, check_same, read_manifest
 from kernelpot.rules import numbers
 
+NAME, VERSION = "kernelpot-blocks", 1
+DTYPES = ("float32", "float64")
+MANIFEST = "manifest.json"
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Read what a store says of itself."""
+    file = folder / MANIFEST
+    try:
+        manifest = json.loads(file.read_text(encoding="utf-8"))
+        name, version = manifest["format"], manifest["version"]
+        settings = manifest["settings"]
+        known = isinstance(settings, dict) and {"d", "chunk", "dtype"} <= set(settings) and "n_chunks" in manifest
+    except FileNotFoundError:
+        raise StoreError(f"{folder}: must be a folder of blocks, found no {MANIFEST} in it") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StoreError(f"{file}: damaged ({type(error).__name__}: {error}); write the store again") from None
+    if name != NAME or version != VERSION:
+        raise StoreError(f"{file}: must be {NAME} version {VERSION}, found {name} version {version}")
+    if not known:
+        raise StoreError(f"{file}: damaged (settings are missing); write the store again")
+    _check_numbers(file, manifest)
+    return dict(manifest)
+
+
+def _check_numbers(file: Path, manifest: Mapping[str, Any]) -> None:
+    """Refuse numbers that no store can have."""
+    settings = manifest["settings"]
+    wanted = {"d": settings["d"], "chunk": settings["chunk"]}
+    if manifest["n_chunks"] is not None:  # the source was gone through to its end
+        wanted |= {name: manifest.get(name) for name in ("n_chunks", "n_structures", "n_set_aside")}
+    for name, found in wanted.items():
+        if isinstance(found, bool) or not isinstance(found, int) or found < (1 if name in settings else 0):
+            raise StoreError(
+                f"{file}: damaged (`{name}` must be a whole number, found {found!r}); write the store again"
+            )
+    if settings["dtype"] not in DTYPES or not isinstance(settings.get("description", {}), dict):
+        raise StoreError(f"{file}: damaged (`dtype` or `description` is none); write the store again")
+
+
+def check_same(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    """Refuse to go on with other settings; say which."""
+    different = differences(old, new)
+    if different:
+        raise StoreError(
+            f"{folder}: the store was made with other settings: {'; '.join(different)}; "
+            "use those, or choose another folder"
+        )
+
+
+def differences(old: Any, new: Any, name: str = "") -> list[str]:
+    """Say in words where two sets of JSON values differ; of things of other names, and of tables, no more than that."""
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        kinds = old.get("name"), new.get("name")
+        if name and None not in kinds and kinds[0] != kinds[1]:
+            return [f"{name} was {kinds[0]}, now {kinds[1]}"]
+        found = []
+        for key in sorted({*old, *new}):
+            found += differences(old.get(key), new.get(key), f"{name}.{key}" if name else str(key))
+        return found
+    if old == new:
+        return []
+    if not (_is_table(old) and _is_table(new)):
+        return [f"{name} was {old!r}, now {new!r}"]
+    if len(old) != len(new):
+        return [f"{name} had {len(old)} rows, now {len(new)}"]
+    first = next(k for k, pair in enumerate(zip(old, new, strict=True)) if pair[0] != pair[1])
+    return differences(old[first], new[first], f"{name}[{first}]")
+
+
+def _is_table(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(row, list) for row in value)
+
+
 _MARKS = 16
+
+BASE_GIB = 0.35
+"""Resident memory of a process that has loaded everything, GiB."""
 
 
 @dataclass(frozen=True, eq=False)
 class Catalogue:
-    """What is known of every structure in a store without reading its block; some 300 bytes each.
+    """What is known of every structure in a store without reading its block; some 300 bytes each."""
 
-    Attributes
-    ----------
-    chunk, place
-        Chunk that holds the structure, and its number within.
-    index
-        Number of the structure in the source, set-aside ones counted.
-    file, frame
-        Number of the file in the manifest's list (-1 for none), and number of the structure in that file.
-    heights
-        Rows of the block as it is stored.
-    counts
-        True number of rows of each kind.
-    n_atoms
-        Number of atoms.
-    same
-        Group of equal structures: equal numbers of atoms and equal mean descriptors.
-    group, names
-        Position in `names` of the name of the group that the structure was given.
-    marks
-        A few random projections of the mean descriptor, by which equal structures are found.
-    """
-
-    chunk: Int[np.ndarray, " structures"]
+    chunk: Int[np.ndarray, " structures"]  # chunk, place: Chunk that holds the structure, and its number within
     place: Int[np.ndarray, " structures"]
-    index: Int[np.ndarray, " structures"]
+    index: Int[np.ndarray, " structures"]  # Number of the structure in the source, set-aside ones counted
+    # file, frame: Number of the file in the manifest's list (-1 for none), and number of the structure in
+    # that file
     file: Int[np.ndarray, " structures"]
     frame: Int[np.ndarray, " structures"]
-    heights: Int[np.ndarray, " structures"]
-    counts: Int[np.ndarray, "structures 3"]
-    n_atoms: Int[np.ndarray, " structures"]
+    heights: Int[np.ndarray, " structures"]  # Rows of the block as it is stored
+    counts: Int[np.ndarray, "structures 3"]  # True number of rows of each kind
+    n_atoms: Int[np.ndarray, " structures"]  # Number of atoms
+    # Group of equal structures: equal numbers of atoms and equal mean descriptors
     same: Int[np.ndarray, " structures"]
+    # group, names: Position in `names` of the name of the group that the structure was given
     group: Int[np.ndarray, " structures"]
     names: tuple[str, ...]
+    # A few random projections of the mean descriptor, by which equal structures are found
     marks: Float[np.ndarray, "structures k"]
 
     def __len__(self) -> int:
@@ -293,19 +352,9 @@ class BlockStore:
 def to_arrays(info: Information, dtype: str = "float64") -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Turn information into arrays and notes that a chunk can hold.
 
-    Parameters
-    ----------
-    info
-        What to keep.
-    dtype
-        Of rows and means. For float32, the trace that rounding a block B to B₃₂ may have taken,
-        ``2 |B₃₂|_F |B - B₃₂|_F + |B - B₃₂|_F²`` (the trace norm of the change of BᵀB is no more), is added to what
-        compression discarded, so that certificates stay limits.
-
-    Raises
-    ------
-    ParameterError
-        `dtype` is unknown.
+    For float32, the trace that rounding a block B to B₃₂ may have taken, ``2 |B₃₂|_F |B - B₃₂|_F + |B - B₃₂|_F²`` (the
+    trace norm of the change of BᵀB is no more), is added to what compression discarded, so that certificates stay
+    limits.
     """
     if dtype not in DTYPES:
         raise ParameterError(f"`dtype` must be one of {', '.join(DTYPES)}, got {dtype!r}")
@@ -373,3 +422,24 @@ def _nothing(d: int) -> Information:
         rows=np.empty((0, d)), kinds=none, offsets=np.zeros(1), counts=np.empty((0, 3)), sigma=none, n_atoms=none,
         groups=(), means=np.empty((0, 0)), discarded=np.empty((0, 3)),
     )  # fmt: skip
+
+
+_opened: dict[str, tuple[str, BlockStore]] = {}
+
+
+def keep_open(store: BlockStore) -> None:
+    """Let `opened` find a store, so that this process has one catalogue of it."""
+    _opened.clear()
+    _opened[str(store.folder)] = (store.fingerprint(), store)
+
+
+def opened(folder: str) -> BlockStore:
+    """Open a complete store once in a process, as its catalogue is long to read."""
+    store = BlockStore(folder)
+    if not store.complete:
+        raise StoreError(f"{folder}: this worker must see the complete store, and does not")
+    mark = store.fingerprint()
+    if _opened.get(folder, ("",))[0] != mark:
+        _opened.clear()
+        _opened[folder] = (mark, store)
+    return _opened[folder][1]

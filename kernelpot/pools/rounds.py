@@ -2,30 +2,64 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import TypedDict, Unpack
+
 import numpy as np
 from jaxtyping import Float, Int
 
-from kernelpot.design.checks import KINDS
-from kernelpot.design.criteria import IV, Criterion
+from kernelpot.design.blocks import KINDS
+from kernelpot.design.choice import NOISES
+from kernelpot.design.criteria import IV, Criterion, balanced, make_criterion
 from kernelpot.design.information import Information, require
 from kernelpot.design.precision import Precision
-from kernelpot.design.problem import balanced_of, make_criterion
 from kernelpot.errors import ParameterError
+from kernelpot.linalg.factor import RowSink, stack
+from kernelpot.linalg.store import ChunkStore, digest
 from kernelpot.linalg.subsets import equal_vectors
-from kernelpot.linalg.workers import number_of
-from kernelpot.pools.block_store import BlockStore, marks
-from kernelpot.pools.greedi import distributed
-from kernelpot.pools.job import Job
-from kernelpot.pools.pool_choice import PoolChoice
+from kernelpot.linalg.workers import number_of, spread
+from kernelpot.pools.block_store import BlockStore, keep_open, marks, opened
+from kernelpot.pools.distributed import distributed
+from kernelpot.pools.request import Job, PoolChoice
 from kernelpot.pools.stochastic import stochastic
-from kernelpot.pools.target import keep_open, target_root
-from kernelpot.progress import say
-from kernelpot.rules import MOST_SEED, real, whole
+from kernelpot.progress import say, track
+from kernelpot.rules import MOST_SEED, keywords, real, whole
 from kernelpot.run import one_blas
 
 METHODS = {"distributed": distributed, "stochastic": stochastic}
 
+GROUPS = 16
+"""Runs of chunks whose factors are kept: a run that is killed repeats one of them at most."""
 
+
+class Means(TypedDict, total=False):
+    """How a choice over chunks is worked out.
+
+    Parameters
+    ----------
+    per_part
+        How many are chosen in each part; n by default. Fewer saves time for a weaker guarantee.
+    epsilon
+        Of stochastic greedy, 0.1 by default. "distributed": where given, parts are searched by stochastic greedy.
+    mix
+        "structures" sends every structure to a part at random, "chunks" whole chunks, so that everything is read once.
+        None takes the first while there are no more than 16 parts.
+    memory
+        GiB that all processes together may use, 4 by default; printed with the plan.
+    workers, scheduler
+        As in `write_blocks`; by default all is done in this process. "stochastic" is one chain of steps and uses them
+        for the target only.
+    """
+
+    per_part: int | None
+    epsilon: float | None
+    mix: str | None
+    memory: float
+    workers: int | None
+    scheduler: str | None
+
+
+@keywords(Means)
 @one_blas()
 def select_chunks(
     store: BlockStore,
@@ -35,13 +69,8 @@ def select_chunks(
     method: str = "distributed",
     existing: Information | None = None,
     target: Information | Float[np.ndarray, "d d"] | None = None,
-    per_part: int | None = None,
-    epsilon: float | None = None,
-    mix: str | None = None,
-    memory: float = 4.0,
-    workers: int | None = 0,
-    scheduler: str | None = None,
     seed: int = 0,
+    **means: Unpack[Means],
 ) -> PoolChoice:
     """Choose which structures of a store to label; a run that was killed goes on, to the same answer bit for bit.
 
@@ -70,19 +99,9 @@ def select_chunks(
         What is labelled already, in the same feature space.
     target
         What is to be predicted, for IV: structures, or V. None: the whole pool, equal structures once.
-    per_part
-        How many are chosen in each part; n by default. Fewer saves time for a weaker guarantee.
-    epsilon
-        Of stochastic greedy, 0.1 by default. "distributed": where given, parts are searched by stochastic greedy.
-    mix
-        How parts are made, see `kernelpot.pools.parts.divide`.
-    memory
-        GiB that all processes together may use; printed with the plan.
-    workers, scheduler
-        As in `write_blocks`; by default all is done in this process. "stochastic" is one chain of steps and uses them
-        for the target only.
     seed
         Of the division, the samples and the order that breaks ties.
+    **means
 
     Returns
     -------
@@ -100,39 +119,39 @@ def select_chunks(
         raise ParameterError(f"unknown method {method!r}; choose from {', '.join(METHODS)}")
     if not isinstance(store, BlockStore):
         raise ParameterError(f"`store` must be a BlockStore, got a {type(store).__name__}; write_blocks makes one")
-    seed, memory = whole(seed, "seed", most=MOST_SEED), real(memory, "memory", above=True)
+    seed, memory = whole(seed, "seed", most=MOST_SEED), real(means.get("memory", 4.0), "memory", above=True)
+    epsilon, scheduler = means.get("epsilon"), means.get("scheduler")
     epsilon = None if epsilon is None else real(epsilon, "epsilon", most=1.0, above=True)
-    processes = number_of(workers, scheduler)
+    processes = number_of(means.get("workers", 0), scheduler)
     store.require_complete()
     keep_open(store)
     candidates = _candidates(store, existing)
-    size = _size(n, len(candidates))
+    size = whole(n, "n")
+    if size > len(candidates):
+        raise ParameterError(
+            f"`n` must be between 0 and the number of structures that differ from one another and from existing ones, "
+            f"{len(candidates)}; got {size}"
+        )
+    per_part = means.get("per_part")
     start = Precision.prior(store.d)
     if existing is not None:
         start = start.with_rows(existing.rows)
     measure = _criterion(criterion, store, target, processes, scheduler)
     job = Job(
-        store=store, candidates=candidates, n=size, criterion=measure, start=start, epsilon=epsilon,
-        per_part=_per_part(per_part, size), mix=mix, memory=memory, workers=processes, scheduler=scheduler,
+        store=store,
+        candidates=candidates,
+        n=size,
+        criterion=measure,
+        start=start,
+        epsilon=epsilon,
+        per_part=size if per_part is None else whole(per_part, "per_part", least=1),
+        mix=means.get("mix"),
+        memory=memory,
+        workers=processes,
+        scheduler=scheduler,
         seed=seed,
-    )  # fmt: skip
+    )
     return METHODS[method](job)
-
-
-def _size(n: int, distinct: int) -> int:
-    size = whole(n, "n")
-    if size > distinct:
-        raise ParameterError(
-            f"`n` must be between 0 and the number of structures that differ from one another and from existing ones, "
-            f"{distinct}; got {size}"
-        )
-    return size
-
-
-def _per_part(per_part: int | None, n: int) -> int:
-    if per_part is None:
-        return n
-    return whole(per_part, "per_part", least=1)
 
 
 def _candidates(store: BlockStore, existing: Information | None) -> Int[np.ndarray, " candidates"]:
@@ -143,7 +162,7 @@ def _candidates(store: BlockStore, existing: Information | None) -> Int[np.ndarr
     require(existing, "existing")
     if existing.d != store.d:
         raise ParameterError(
-            f"`existing` has {existing.d} weights and the store {store.d}; make it with curate.load_space of the folder"
+            f"`existing` has {existing.d} weights and the store {store.d}; make it with pools.load_space of the folder"
         )
     known = marks(existing.means)
     if not len(known) or not known.shape[1] or known.shape[1] != catalogue.marks.shape[1]:
@@ -166,14 +185,78 @@ def _criterion(
     scheduler: str | None,
 ) -> Criterion:
     """Make the criterion that a name stands for; the target of IV is summed over the chunks."""
-    if target is None and criterion in ("IV", "I"):
-        return IV.from_root(target_root(store, workers=workers, scheduler=scheduler))
-    if target is None and criterion == "balanced":
-        told = [kind for kind, count in zip(KINDS, store.catalogue.counts.sum(axis=0), strict=True) if count]
-        alone = {kind: {other: float(other == kind) for other in KINDS} for kind in told}
-        return balanced_of(
-            {kind: target_root(store, weights=alone[kind], workers=workers, scheduler=scheduler) for kind in told}
-        )
+    if target is None and criterion in ("IV", "I", "balanced"):
+        if criterion == "balanced":
+            told = [kind for kind, count in zip(KINDS, store.catalogue.counts.sum(axis=0), strict=True) if count]
+            alone = {kind: {other: float(other == kind) for other in KINDS} for kind in told}
+            made = balanced(
+                {kind: target_root(store, weights=alone[kind], workers=workers, scheduler=scheduler) for kind in told}
+            )
+        else:
+            made = IV.from_root(target_root(store, workers=workers, scheduler=scheduler))
+        made.unit = NOISES
+        return made
     if target is None and criterion in ("V", "G"):
         raise ParameterError(f"criterion {criterion!r} needs a `target` here: the pool is not in memory")
     return make_criterion(criterion, store.take(store.catalogue.heads[:1]), target)
+
+
+def target_root(
+    store: BlockStore,
+    *,
+    weights: Mapping[str, float] | None = None,
+    workers: int = 0,
+    scheduler: str | None = None,
+) -> Float[np.ndarray, "d q"]:
+    """Return L with ``L Lᵀ = Σ_kind ω_kind · mean over the true rows of that kind of rowᵀ row``, equal structures once.
+
+    Each run of chunks is reduced to a triangle by QR, and triangles are joined in pairs (tall and skinny QR, Demmel
+    et al. 2012): no sum of squares is formed, and the order is fixed, so that the result is.
+
+    Parameters
+    ----------
+    store
+        A complete store.
+    weights
+        ω of each kind by name, 1 where not given.
+    workers, scheduler
+        As in `spread`.
+
+    Raises
+    ------
+    ParameterError
+        A name is unknown or a weight is negative or not finite.
+    """
+    omega = np.ones(len(KINDS))
+    for kind, weight in (weights or {}).items():
+        if kind not in KINDS or not (np.isfinite(weight) and weight >= 0):
+            raise ParameterError(f"`weights` must be numbers >= 0 for {', '.join(KINDS)}, got {kind!r}: {weight!r}")
+        omega[KINDS.index(kind)] = weight
+    heads = store.catalogue.heads
+    factor = np.sqrt(omega / np.maximum(store.catalogue.counts[heads].sum(axis=0), 1))
+    numbers = np.unique(store.catalogue.chunk[heads])
+    runs = np.array_split(numbers, min(GROUPS, len(numbers)))
+    folder = store.folder / "rounds" / f"target-{digest(store.fingerprint(), factor)}"
+    results = ChunkStore(folder)
+    items = [(str(store.folder), str(folder), g, run, factor) for g, run in enumerate(runs) if not results.intact(g)]
+    for _ in track(spread(_reduce, items, workers=workers, scheduler=scheduler), "target", total=len(items)):
+        pass
+    triangles = [results.read(g)["triangle"] for g in range(len(runs))]
+    while len(triangles) > 1:
+        triangles = [stack(triangles[k : k + 2]) for k in range(0, len(triangles), 2)]
+    return np.ascontiguousarray(triangles[0].T)
+
+
+def _reduce(item: tuple[str, str, int, Int[np.ndarray, " run"], Float[np.ndarray, " kinds"]]) -> None:
+    """Reduce one run of chunks to a triangle."""
+    folder, results, g, run, factor = item
+    store = opened(folder)
+    heads = store.catalogue.heads
+    sink = RowSink(store.d)
+    for k in run:
+        part = store.chunks.read(int(k), ("rows", "kinds", "offsets"))
+        mine = np.zeros(len(part["offsets"]) - 1, dtype=bool)
+        mine[store.catalogue.place[heads[store.catalogue.chunk[heads] == k]]] = True
+        keep = np.repeat(mine, np.diff(part["offsets"]))
+        sink.append(part["rows"][keep] * factor[part["kinds"][keep], None])
+    ChunkStore(results).write(g, {"triangle": sink.factor()})

@@ -28,37 +28,17 @@ Source = Sequence["Atoms"] | Sequence[str | Path] | str | Path
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """One structure of a source, not yet parsed where it is cheap to leave that to a worker.
+    """One structure of a source, not yet parsed where it is cheap to leave that to a worker."""
 
-    Attributes
-    ----------
-    index
-        Number in the whole source.
-    file, number
-        Number of the file (-1 for none), and number within it.
-    where
-        Name for messages.
-    content
-        The structure, or its text in extended XYZ; None where there is none.
-    reason
-        Why it has no content.
-    """
-
-    index: int
-    file: int
+    index: int  # Number in the whole source
+    file: int  # file, number: Number of the file (-1 for none), and number within it
     number: int
-    where: str
-    content: Atoms | str | None
-    reason: str = ""
+    where: str  # Name for messages
+    content: Atoms | str | None  # The structure, or its text in extended XYZ; None where there is none
+    reason: str = ""  # Why it has no content
 
     def atoms(self) -> Atoms:
-        """Parse and check the structure.
-
-        Raises
-        ------
-        DataError
-            It is unusable.
-        """
+        """Parse and check the structure."""
         if self.content is None:
             raise DataError(f"{self.where}: {self.reason}")
         atoms = _parse(self.content, self.where) if isinstance(self.content, str) else self.content
@@ -69,18 +49,10 @@ class Frame:
 
 
 def frames(source: Source) -> Iterator[Frame]:
-    """Go through a source.
+    """Go through a source; a single broken structure is marked and passed on.
 
-    Parameters
-    ----------
-    source
-        Structures, or one file or several. Extended XYZ, compressed (.xz, .gz, .bz2) or not, is cut into structures
-        without being parsed; of other formats that ASE reads, compressed ones are unpacked into a temporary file.
-
-    Raises
-    ------
-    DataError
-        A file is absent, empty or damaged as a whole; a single broken structure is marked and passed on.
+    Extended XYZ, compressed (.xz, .gz, .bz2) or not, is cut into structures without being parsed; of other formats that
+    ASE reads, compressed ones are unpacked into a temporary file.
     """
     files = file_list(source)
     if files is None:
@@ -98,15 +70,7 @@ def frames(source: Source) -> Iterator[Frame]:
 
 
 def file_list(source: Source) -> list[Path] | None:
-    """Return the files of a source, or None where it is a list of structures.
-
-    Raises
-    ------
-    DataError
-        A file is absent or empty.
-    ParameterError
-        The source is neither.
-    """
+    """Return the files of a source, or None where it is a list of structures."""
     items = [source] if isinstance(source, str | Path) else source
     if not isinstance(items, Sequence) or not len(items):
         raise ParameterError("`source` must be files or a list of structures that is not empty")
@@ -175,15 +139,7 @@ def sample(source: Source, size: int, *, seed: int = 0) -> list[Atoms]:
 
 
 def read_frames(source: Source, wanted: Iterable[int]) -> list[Atoms]:
-    """Read some structures of a source, in the order given.
-
-    Parameters
-    ----------
-    source
-        As in `frames`.
-    wanted
-        Numbers in the whole source.
-    """
+    """Read some structures of a source, in the order given."""
     order = [int(k) for k in wanted]
     missing, found = set(order), {}
     if missing:

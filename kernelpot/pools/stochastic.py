@@ -5,27 +5,73 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from kernelpot.design.criteria import Criterion
 from kernelpot.design.information import Information
-from kernelpot.design.search.gains import Path
+from kernelpot.design.precision import Precision
+from kernelpot.design.search.gains import Gains, Path
 from kernelpot.errors import ParameterError
 from kernelpot.linalg.store import ChunkStore
-from kernelpot.pools.job import Job
-from kernelpot.pools.parts import weights
-from kernelpot.pools.pool_choice import PoolChoice, make_choice
-from kernelpot.pools.sampled import draw, live_draw, pick, sample_size
+from kernelpot.pools.request import Job, PoolChoice, make_choice, weights
 from kernelpot.progress import say, track
+from kernelpot.rules import real
+
+
+def sample_size(n_candidates: int, n: int, epsilon: float) -> int:
+    """Return how many candidates a step looks at, ``N/n · ln(1/ε)`` (Mirzasoleiman et al. 2015).
+
+    Some more are drawn for those that were chosen before and drop out.
+    """
+    epsilon = real(epsilon, "epsilon", most=1.0, above=True)
+    size = np.ceil(n_candidates / n * np.log(1.0 / epsilon) * n_candidates / (n_candidates - n + 1.0))
+    return int(np.clip(size, 1, n_candidates))
+
+
+def draw(n_candidates: int, n: int, epsilon: float, seed: int, step: int) -> Int[np.ndarray, " sample"]:
+    """Return the sample of one step in rising order; it depends on nothing but these numbers."""
+    rng = np.random.default_rng([seed, step, 7])
+    return np.sort(rng.choice(n_candidates, size=sample_size(n_candidates, n, epsilon), replace=False, shuffle=False))
+
+
+def live_draw(
+    chosen: Bool[np.ndarray, " candidates"], n: int, epsilon: float, seed: int, step: int
+) -> Int[np.ndarray, " sample"]:
+    """Return the sample of one step without what was chosen, drawn again where nothing is left of it."""
+    while True:
+        sample = draw(len(chosen), n, epsilon, seed, step)
+        sample = sample[~chosen[sample]]
+        if len(sample):
+            return sample
+        step += n
+
+
+def pick(info: Information, path: Path, seed: int, step: int) -> int:
+    """Return the number of the best block along a path; ties are broken by the seed."""
+    rank = np.random.default_rng([seed, step, 11]).permutation(len(info))
+    return Gains(info, path).best(np.ones(len(info), dtype=bool), np.ones(len(info)), rank)
+
+
+def sampled_greedy(
+    info: Information, criterion: Criterion, n: int, precision: Precision, *, epsilon: float, seed: int
+) -> tuple[list[int], Path]:
+    """Choose n blocks in memory by stochastic greedy: for D at least ``1 - 1/e - ε`` of the best gain on average."""
+    path = Path(criterion, precision)
+    chosen = np.zeros(len(info), dtype=bool)
+    indices: list[int] = []
+    for step in track(range(n), "choosing"):
+        sample = live_draw(chosen, n, epsilon, seed, step)
+        s = int(sample[pick(info.take(sample), path, seed, step)])
+        chosen[s] = True
+        indices.append(s)
+        path.add(info.block(s))
+    path.anchor()
+    return indices, path
+
 
 EPSILON = 0.1
 
 
 def stochastic(job: Job) -> PoolChoice:
-    """Choose by stochastic greedy; after every batch of steps the choice so far is kept.
-
-    Parameters
-    ----------
-    job
-        What is asked for.
-    """
+    """Choose by stochastic greedy; after every batch of steps the choice so far is kept."""
     epsilon = EPSILON if job.epsilon is None else job.epsilon
     steps = _batches(job, epsilon)
     results = ChunkStore(job.folder("stochastic"))
@@ -65,21 +111,21 @@ def _batches(job: Job, epsilon: float) -> list[Int[np.ndarray, " steps"]]:
         sample = draw(len(size), job.n, epsilon, job.seed, step)
         own = float(size[sample].sum())
         extra = float(size[sample[~seen[sample]]].sum())
-        if filled and filled + extra + own > job.room.part:
+        if filled and filled + extra + own > job.part:
             batches.append([])
             seen[:] = False
             filled, extra = 0.0, own
-        if extra + own > job.room.part:
+        if extra + own > job.part:
             raise ParameterError(
                 f"`memory` must hold the sample of one step, {len(sample)} blocks of {own / 2**30:.2g} GiB, twice; a "
-                f"part has {job.room.part / 2**30:.2g} GiB; give more, or a larger `epsilon`"
+                f"part has {job.part / 2**30:.2g} GiB; give more, or a larger `epsilon`"
             )
         seen[sample] = True
         filled += extra
         batches[-1].append(step)
     say(
         f"stochastic greedy: samples of {sample_size(len(size), job.n, epsilon)} of {len(size)} blocks, {job.n} steps "
-        f"in {len(batches)} batch(es), each a pass over the chunks (room for {job.room.part / 2**30:.2g} GiB, "
+        f"in {len(batches)} batch(es), each a pass over the chunks (room for {job.part / 2**30:.2g} GiB, "
         f"{job.memory:g} GiB in all)"
     )
     return [np.array(batch, dtype=np.int64) for batch in batches]
@@ -110,7 +156,7 @@ def _batch(
 
 def _again(job: Job, which: list[int], path: Path) -> None:
     """Walk along the choice of an earlier run, block by block, which leaves the path as it was."""
-    step = max(1, int(job.room.part / max(float(weights(job.store).max()), 1.0)))
+    step = max(1, int(job.part / max(float(weights(job.store).max()), 1.0)))
     for first in range(0, len(which), step):
         info: Information = job.store.take(job.candidates[which[first : first + step]])
         for s in range(len(info)):

@@ -15,8 +15,7 @@ from kernelpot.data.check import check_species
 from kernelpot.design.information import Information
 from kernelpot.errors import DataError, ParameterError, StoreError
 from kernelpot.linalg.workers import number_of, spread
-from kernelpot.pools.block_store import BlockStore
-from kernelpot.pools.manifest import DTYPES
+from kernelpot.pools.block_store import BASE_GIB, DTYPES, BlockStore
 from kernelpot.pools.source import Frame, Source, describe, frames
 from kernelpot.pools.space import features_of, fingerprint, load_space, save_space, settings_of
 from kernelpot.potentials.sparse_gp import SparseGP
@@ -30,9 +29,6 @@ SPACE = "space.safetensors"
 TRUNCATE = 1e-2
 PILOT = 8
 """Structures whose blocks are made before the start, for the plan, and so that compiled code is there for workers."""
-
-BASE_GIB = 0.35
-"""Resident memory of a process that has loaded everything, GiB."""
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from kernelpot.data.batch import Batch
 from kernelpot.data.check import check_species
 from kernelpot.data.labels import resolve
-from kernelpot.data.noise import KINDS, Noise
+from kernelpot.data.noise import Noise
 from kernelpot.data.stream import structure_list
 from kernelpot.descriptors.pairs import TwoBody
 from kernelpot.descriptors.protocol import Descriptor
@@ -24,10 +24,10 @@ from kernelpot.features.placing import on_device
 from kernelpot.kernels import DotProduct, Gaussian, Linear
 from kernelpot.linalg.devices import check_device
 from kernelpot.linalg.workers import number_of
-from kernelpot.potentials import fitting, joint, leaving, planning
-from kernelpot.potentials.archive import write_model
+from kernelpot.potentials import fitting, joint, planning, resampling
 from kernelpot.potentials.baselines import Baseline
 from kernelpot.potentials.baselines.given import as_baseline, less_baseline
+from kernelpot.potentials.files import write_model
 from kernelpot.potentials.fitted import Fitted, accepted, changed
 from kernelpot.potentials.prediction import Mean, Prediction
 from kernelpot.potentials.terms import Term, build, leading, terms_of
@@ -186,7 +186,7 @@ class SparseGP:
         ----------
         structures
             With labels: whatever energies, forces and stresses are there and have a noise are used. A
-            `kernelpot.stream` stays on disk.
+            `kernelpot.pools.stream` stays on disk.
         keys
             Names of labels, as in `kernelpot.read`.
         folds
@@ -233,8 +233,8 @@ class SparseGP:
     remove = fitting.remove
     add_inducing = fitting.add_inducing
     to = fitting.to
-    calibrate = leaving.calibrate
-    left_out = leaving.left_out
+    calibrate = resampling.calibrate
+    left_out = resampling.left_out
 
     # ---- using
 
@@ -327,7 +327,7 @@ class SparseGP:
 
     def settings(self) -> dict[str, Any]:
         """Return the settings as JSON values."""
-        noise = self.noise if isinstance(self.noise, str) else {kind: getattr(self.noise, kind) for kind in KINDS}
+        noise = self.noise if isinstance(self.noise, str) else self.noise.settings()
         return {
             "terms": [term.settings() for term in self.terms],
             "n_inducing": self.n_inducing,
@@ -338,6 +338,19 @@ class SparseGP:
             "prepared": self.features_ is not None,
             "baseline": None if self.baseline is None else self.baseline.settings(),
         }
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any]) -> SparseGP:
+        """Make the model, not prepared and without a baseline, that `settings` describes."""
+        noise = settings["noise"]
+        return cls(
+            [Term.from_settings(term) for term in settings["terms"]],
+            n_inducing=settings["n_inducing"],
+            noise=noise if isinstance(noise, str) else Noise.from_settings(noise),
+            seed=settings["seed"],
+            inducing=settings["inducing"],
+            tolerance=settings["tolerance"],
+        )
 
     def save(self, path: str | Path) -> None:
         """Write the fitted model to one file (safetensors with a JSON header; it holds no code).

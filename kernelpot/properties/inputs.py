@@ -17,6 +17,7 @@ from kernelpot.archive import LARGEST
 from kernelpot.deprecated import renamed
 from kernelpot.errors import DataError, LabelError, NotFittedError, ParameterError
 from kernelpot.inference.left_out import LeftOut
+from kernelpot.record import Record
 from kernelpot.rules import reals, shown, whole
 from kernelpot.structures.composites import EncodedPair, Kernel, Product, Scaled, Sum, structures_of
 from kernelpot.structures.encoded import Encoded
@@ -56,10 +57,11 @@ class KernelRows:
         return KernelRows(self.values[key], self.places[key])
 
 
-class Precomputed:
+@dataclass(frozen=True)
+class Precomputed(Record):
     """A kernel whose values are given."""
 
-    definite = True
+    definite: ClassVar[bool] = True
 
     def prepared(self, items: KernelRows) -> Precomputed:  # noqa: ARG002
         """Return itself: it has nothing to learn."""
@@ -77,10 +79,6 @@ class Precomputed:
         """Return the values of training items with themselves."""
         result: np.ndarray = a.values[np.arange(len(a)), a.places]
         return result
-
-    def settings(self) -> dict[str, Any]:
-        """Return the name."""
-        return {"name": "Precomputed"}
 
 
 def as_kernel(kernel: Any) -> Any:

@@ -15,7 +15,8 @@ from kernelpot.errors import KernelpotError, ModelFileError
 from kernelpot.inference.covariance import Covariance, Items, MatrixCovariance, covariance_of
 from kernelpot.inference.means import Trend
 from kernelpot.properties.inputs import Scaling, structure_kernels
-from kernelpot.properties.records import KERNELS, item_arrays, items_from, kernel_of
+from kernelpot.properties.records import item_arrays, items_from
+from kernelpot.record import HOMES, record_of
 from kernelpot.structures.composites import EncodedPair, Scaled
 from kernelpot.structures.encoded import Encoded
 from kernelpot.structures.site_kernel import SiteKernel
@@ -79,8 +80,8 @@ def kernel_from(archive: Archive, given: Any) -> Any:
         if given is not None:
             raise ModelFileError(f"the file holds its kernel, {own!r}; leave `kernel` out.")
         return own
-    if given is None and wanted and all(settings["name"] in KERNELS for settings in wanted):
-        return [kernel_of(settings) for settings in wanted]
+    if given is None and wanted and all(settings["name"] in HOMES["structure kernel"] for settings in wanted):
+        return [record_of("structure kernel", settings) for settings in wanted]
     if given is None:
         raise ModelFileError(
             "the file holds the hyper-parameters of a kernel without a name; give that kernel as `kernel`."

@@ -14,8 +14,9 @@ from kernelpot.inference.inducing import Inducing
 from kernelpot.inference.means import MEANS, Targets, Trend
 from kernelpot.properties.inputs import KernelRows, Precomputed, takes_rows
 from kernelpot.properties.property_rows import means_of
-from kernelpot.properties.records import BASELINES, FORMAT, STATES, VERSIONS, items_from, kernel_of
+from kernelpot.properties.records import BASELINES, FORMAT, STATES, VERSIONS, items_from
 from kernelpot.properties.ridge import KernelRidge
+from kernelpot.record import record_of
 from kernelpot.rules import real, whole
 from kernelpot.structures.composites import EncodedPair
 
@@ -33,7 +34,7 @@ def read_ridge(archive: Archive) -> KernelRidge:
 
 def _rebuilt(header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> KernelRidge:
     settings, facts = header["model"], header["fit"]
-    kernel = kernel_of(header["kernel"])
+    kernel = record_of("structure kernel", header["kernel"])
     means = {BASELINES.get(kind, kind): kind for kind in ("auto", *MEANS)}
     given = {"mean" if name == "baseline" else name: value for name, value in settings.items()}
     given["mean"] = means[given["mean"]]

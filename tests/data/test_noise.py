@@ -22,7 +22,7 @@ def test_kinds_are_in_the_order_of_their_codes():
 @pytest.mark.parametrize("value", [0.0, -1.0, math.nan, math.inf, "0.1", True])
 @pytest.mark.parametrize("kind", KINDS)
 def test_values_must_be_positive_finite_numbers(kind, value):
-    with pytest.raises(ParameterError, match=f"`{kind}` must be a positive finite number"):
+    with pytest.raises(ParameterError, match=f"`{kind}` must be positive and in eV"):
         Noise(**{kind: value})
 
 
@@ -58,7 +58,7 @@ def test_from_gap_equals_gap_at_the_given_size(energy, forces, virial, n, volume
 def test_from_gap_needs_a_volume_for_virials():
     with pytest.raises(ParameterError, match="`volume` must be given with `virial`"):
         Noise.from_gap(0.001, 0.1, 0.05, n_atoms=64)
-    with pytest.raises(ParameterError, match="`virial` must be a positive finite number"):
+    with pytest.raises(ParameterError, match="`virial` must be a finite number above 0"):
         Noise.from_gap(0.001, 0.1, 0.0, n_atoms=64, volume=1000.0)
 
 

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from kernelpot.design import Information
+from kernelpot.design import Information, Precision
+from kernelpot.design.task import Rules, Task
 
 
 def pool(n=8, d=6, *, seed=0, heights=(0, 1, 2, 3, 5, 9, 20), scale=1.0, F=4, **settings):
@@ -28,3 +29,9 @@ def matrix(info, chosen=None):
     """I + Σ BᵀB, by the plain formula."""
     chosen = range(len(info)) if chosen is None else chosen
     return np.eye(info.d) + sum((info.block(s).T @ info.block(s) for s in chosen), np.zeros((info.d, info.d)))
+
+
+def task(info, criterion, rules=None, *, n=0, seed=0, start=None):
+    """What is to be chosen; n different candidates where no rules are given."""
+    rules = Rules.plain(n, len(info), seed) if rules is None else rules
+    return Task(info, criterion, rules, Precision.prior(info.d) if start is None else start)

@@ -6,7 +6,7 @@ from itertools import combinations
 
 import numpy as np
 
-from kernelpot.design.problem import make_rules
+from kernelpot.design import pose
 from kernelpot.errors import ParameterError
 from tests.design.pools import matrix, pool
 
@@ -52,8 +52,8 @@ def request(seed, size=7, *, twins=False, heights=(0, 1, 2, 5, 9)):
 
 def rules_of(info, limits):
     """Rules of a request."""
-    rest = {key: limit for key, limit in limits.items() if key not in ("n", "costs", "budget")}
-    return make_rules(info, limits["n"], None, limits.get("costs"), limits.get("budget"), 0, **rest)
+    rest = {key: limit for key, limit in limits.items() if key != "n"}
+    return pose(info, criterion="D", limits=rest).sized(limits["n"]).rules
 
 
 def obeys(info, limits, chosen):

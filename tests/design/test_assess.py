@@ -238,9 +238,9 @@ def test_order_of_the_set_does_not_matter():
 
 def test_bad_input_is_refused():
     info = pool(3, 4, seed=1)
-    with pytest.raises(DataError, match="empty"):
+    with pytest.raises(ParameterError, match="empty"):
         assess(info.take([]))
-    with pytest.raises(DataError, match="`target` is empty"):
+    with pytest.raises(ParameterError, match="`target` is empty"):
         assess(info, target=info.take([]))
     with pytest.raises(ParameterError, match="has 5 weights and the set 4"):
         assess(info, pool=pool(3, 5, seed=1))

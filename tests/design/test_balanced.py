@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from kernelpot.design import IV, Compound, Information, Precision, certify, select
-from kernelpot.design.problem import balanced
+from kernelpot.design.criteria import make_criterion
 from tests.design.pools import matrix, pool
 
 
@@ -42,7 +42,7 @@ def test_greedy_takes_the_best_first_structure_and_bounds_hold_for_every_set():
 
 def test_the_unit_of_a_kind_does_not_matter_to_its_target():
     info = pool(10, seed=1)
-    one = balanced(info)
+    one = make_criterion("balanced", info, info)
     parts = [IV.from_root(30.0 * one.parts[0].root), one.parts[1]]
     scaled = Compound(parts, one.kappa, info.d)
     assert select(info, 5, criterion=one).indices.tolist() == select(info, 5, criterion=scaled).indices.tolist()

@@ -10,8 +10,7 @@ import pytest
 
 from kernelpot.design import Information, duplicates
 from kernelpot.errors import DataError, ParameterError, StoreError
-from kernelpot.pools.block_store import BlockStore, from_arrays, marks, to_arrays
-from kernelpot.pools.manifest import differences
+from kernelpot.pools.block_store import BlockStore, differences, from_arrays, marks, to_arrays
 from tests.design.pools import pool
 
 pytest.importorskip("zarr", reason="zarr is not installed (kernelpot[scale])")

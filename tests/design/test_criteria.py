@@ -9,9 +9,8 @@ from hypothesis import strategies as st
 
 from kernelpot.design import IV, A, Choice, Compound, D, Ds, E, G, L, Precision, V, c, certify, select
 from kernelpot.design.criteria import MeanVariance
-from kernelpot.design.search.engines import gains_for
+from kernelpot.design.search.engines import TriedGains, gains_for
 from kernelpot.design.search.gains import Path
-from kernelpot.design.search.tried import TriedGains
 from kernelpot.errors import ParameterError
 from tests.design.pools import matrix, pool
 

@@ -10,12 +10,11 @@ from hypothesis import strategies as st
 
 from kernelpot.design import IV, A, D, Information, Precision, select
 from kernelpot.design.available import Available, swappable
-from kernelpot.design.rules import Rules
-from kernelpot.design.search.blockswaps import BlockSwaps, ScreenedSwaps
 from kernelpot.design.search.exchange import exchange, fill
-from kernelpot.design.search.rowswaps import RowSwaps
+from kernelpot.design.search.swaps import BlockSwaps, RowSwaps, ScreenedSwaps
+from kernelpot.design.task import Rules
 from kernelpot.errors import ParameterError
-from tests.design.pools import matrix, pool
+from tests.design.pools import matrix, pool, task
 
 seeds = st.integers(0, 10_000)
 names = st.sampled_from(["D", "A", "IV"])
@@ -36,18 +35,13 @@ def value(name, Lambda, V):
     return np.trace((V if name == "IV" else np.eye(len(Lambda))) @ np.linalg.inv(Lambda))
 
 
-def free(info, n, seed=0):
-    """Rules of a size limit alone."""
-    return Rules(n, np.arange(len(info)), np.zeros(len(info), dtype=bool), np.ones(len(info)), np.inf, seed)
-
-
 @given(seeds, st.booleans())
 def test_swap_gains_equal_differences_of_values_before_and_after_swaps(seed, plain):
     info = rows(seed, 12) if plain else pool(seed=seed, heights=(1, 2, 5, 9), scale=3.0)
     start = Precision.prior(info.d).with_rows(np.ones((1, info.d)))
     for criterion in criteria(info):
         sign = 1.0 if criterion.larger_is_better else -1.0
-        state = (RowSwaps if plain else BlockSwaps)(info, criterion, start, [0, 3, 5, 6, 2])
+        state = (RowSwaps if plain else BlockSwaps)(task(info, criterion, start=start), [0, 3, 5, 6, 2])
         for position, s in [(1, 7), (4, 1), (1, 4)]:
             rest = [m for k, m in enumerate(state.indices) if k != position]
             without = criterion.value(start.with_rows(info.take(rest).rows))
@@ -55,7 +49,7 @@ def test_swap_gains_equal_differences_of_values_before_and_after_swaps(seed, pla
                 sign * (criterion.value(start.with_rows(info.take([*rest, c]).rows)) - without)
                 for c in range(len(info))
             ]
-            gains = state.without(position)
+            gains = state.without(position, np.ones(len(info), dtype=bool))
             np.testing.assert_allclose(gains, expected, rtol=1e-6, atol=1e-7 * max(expected))
             state.swap(position, s)
             assert state.value == pytest.approx(criterion.value(start.with_rows(info.take(state.indices).rows)))
@@ -65,10 +59,10 @@ def test_swap_gains_equal_differences_of_values_before_and_after_swaps(seed, pla
 def test_promising_members_are_those_that_a_candidate_could_replace(seed):
     info = rows(seed)
     for criterion in criteria(info):
-        state = RowSwaps(info, criterion, Precision.prior(4), [3, 7, 1, 22, 15, 9])
+        state = RowSwaps(task(info, criterion), [3, 7, 1, 22, 15, 9])
         found = []
         for position, member in enumerate(state.indices):
-            gains = state.without(position)
+            gains = state.without(position, np.ones(len(info), dtype=bool))
             others = np.delete(np.arange(len(info)), state.indices)
             if gains[others].max() > gains[member] + 1e-6 * abs(state.value):
                 found.append(position)
@@ -78,8 +72,8 @@ def test_promising_members_are_those_that_a_candidate_could_replace(seed):
 def test_a_member_that_alone_knows_a_direction_keeps_its_gain():
     X = np.eye(4) * 1e5
     info = Information.from_rows(np.concatenate([X, 0.5 * X]))
-    state = RowSwaps(info, A(4), Precision.prior(4), [0, 1, 2, 3])
-    assert state.without(2)[2] == pytest.approx(1.0 - 1e-10, rel=1e-9)
+    state = RowSwaps(task(info, A(4)), [0, 1, 2, 3])
+    assert state.without(2, np.ones(8, dtype=bool))[2] == pytest.approx(1.0 - 1e-10, rel=1e-9)
     assert len(state.promising(0.0)) == 4  # not told from the formula: to be tried
     state.swap(2, 6)
     assert state.value == pytest.approx(A(4).value(Precision.prior(4).with_rows(info.take([0, 1, 6, 3]).rows)))
@@ -153,22 +147,22 @@ def test_swaps_obey_the_rules_that_picks_obey(seed, n, limited):
 
 def test_exchange_starts_from_any_design_and_a_seed_gives_one_answer():
     info = pool(20, heights=(3, 9), scale=2.0)
-    rules, start = free(info, 4, seed=3), Precision.prior(info.d)
+    asked, start = task(info, D(), n=4, seed=3), Precision.prior(info.d)
     poor = [0, 1, 2, 3]
-    one, two = (exchange(info, poor, D(), rules, start, restarts=3) for _ in range(2))
+    one, two = (exchange(asked, poor, restarts=3) for _ in range(2))
     assert one == two
     assert one[1] > 0
     before, after = (D().value(start.with_rows(info.take(s).rows)) for s in (poor, one[0]))
     assert after > before
-    assert exchange(info, [], D(), replace(rules, n=0), start, restarts=2) == ([], 0)
-    assert fill(info, [5], D(), rules, start)[0] == 5
+    assert exchange(task(info, D()), [], restarts=2) == ([], 0)
+    assert fill(asked, [5])[0] == 5
 
 
 def test_empty_blocks_and_whole_pools_are_settled_at_once():
     silent = pool(5, heights=(0,))
     assert len(select(silent, 3, method="exchange", restarts=2)) == 3
     assert sorted(select(pool(5), 5, method="exchange", restarts=2).indices) == [0, 1, 2, 3, 4]
-    with pytest.raises(ParameterError, match="`restarts` must be a whole number, 0 or more, got -1"):
+    with pytest.raises(ParameterError, match="`restarts` must be a whole number, at least 0, got -1"):
         select(pool(5), 2, method="exchange", restarts=-1)
 
 
@@ -185,12 +179,11 @@ def test_plain_regression_reaches_what_a_best_swap_exchange_of_five_starts_does(
 def test_gains_and_losses_of_the_screen_are_exact_but_for_what_it_shortens(seed, name):
     info = pool(10, seed=seed, heights=(1, 2, 5, 9), scale=3.0)
     criterion = {"D": D(), "A": A(info.d), "IV": IV(info.target())}[name]
-    start = Precision.prior(info.d)
     indices = [0, 3, 5, 6]
-    screened, exact = ScreenedSwaps(info, criterion, start, indices), BlockSwaps(info, criterion, start, indices)
+    screened, exact = (swaps(task(info, criterion), indices) for swaps in (ScreenedSwaps, BlockSwaps))
     losses = []
     for position, member in enumerate(indices):
-        gains = exact.without(position).copy()
+        gains = exact.without(position, np.ones(len(info), dtype=bool)).copy()
         squares, T = screened._modes(member)
         losses.append(screened._loss(squares, T))
         assert losses[-1] == pytest.approx(gains[member], rel=1e-6)
@@ -204,14 +197,14 @@ def test_gains_and_losses_of_the_screen_are_exact_but_for_what_it_shortens(seed,
 def test_screened_exchange_never_loses_to_where_it_starts_and_ends_near_the_exact_one(seed, name, limited):
     info = pool(25, d=8, seed=seed, heights=(1, 3, 9), scale=3.0)
     criterion = {"D": D(), "A": A(info.d), "IV": IV(info.target())}[name]
-    rules = free(info, 6, seed)
+    rules = Rules.plain(6, 25, seed)
     if limited:
         labels = np.arange(25) % 2
         rules = replace(rules, labels=labels, least=np.array([2, 2]), most=np.array([6, 6]), classes=("0", "1"))
     start, first = Precision.prior(info.d), [0, 1, 2, 3, 4, 5]
     ends = []
     for screen in (True, False):
-        indices = exchange(info, first, criterion, rules, start, screen=screen)[0]
+        indices = exchange(task(info, criterion, rules), first, screen=screen)[0]
         assert rules.breach(indices) is None
         ends.append(criterion.value(start.with_rows(info.take(indices).rows)))
     sign = 1.0 if criterion.larger_is_better else -1.0

@@ -9,14 +9,13 @@ from hypothesis import strategies as st
 
 from kernelpot.design import IV, A, Compound, D, E, G, Precision, branch_and_bound, certify, select
 from kernelpot.design.criteria import MeanVariance
-from kernelpot.design.problem import make_rules, starting
-from kernelpot.design.search.blockswaps import ScreenedSwaps
+from kernelpot.design.search.engines import LazyGains
 from kernelpot.design.search.exchange import exchange
 from kernelpot.design.search.gains import Gains, Path
-from kernelpot.design.search.lazy import LazyGains
 from kernelpot.design.search.pruning import Losses
+from kernelpot.design.search.swaps import ScreenedSwaps
 from kernelpot.errors import ParameterError
-from tests.design.pools import matrix, pool
+from tests.design.pools import matrix, pool, task
 from tests.design.test_criteria import plain, worst
 
 seeds = st.integers(0, 10_000)
@@ -30,7 +29,7 @@ def compound(info):
 def test_losses_of_a_mean_variance_are_differences_of_values(seed):
     info = pool(8, seed=seed, heights=(0, 1, 3, 9), scale=3.0)
     criterion = MeanVariance([A(info.d), IV(info.target())], [1, 2], info.d)
-    losses = Losses(info, criterion, starting(info, None))
+    losses = Losses(task(info, criterion))
     losses.remove(2)
     left = [0, 1, 3, 4, 5, 6, 7]
     now = plain(criterion, matrix(info, left))
@@ -42,7 +41,7 @@ def test_losses_of_a_mean_variance_are_differences_of_values(seed):
 def test_losses_of_a_compound_are_differences_of_values(seed):
     info = pool(8, seed=seed, heights=(0, 1, 3, 9), scale=3.0)
     criterion = compound(info)
-    losses = Losses(info, criterion, starting(info, None))
+    losses = Losses(task(info, criterion))
     left = list(range(8))
     for gone in (3, 0, 5):
         left.remove(gone)
@@ -55,7 +54,7 @@ def test_losses_of_a_compound_are_differences_of_values(seed):
 @given(seeds)
 def test_lazy_gains_of_a_compound_are_those_computed_anew(seed):
     info = pool(10, seed=seed, heights=(1, 2, 5, 9), scale=10.0)
-    criterion, start = compound(info), starting(info, None)
+    criterion, start = compound(info), Precision.prior(info.d)
     lazy, path = LazyGains(info, Path(criterion, start)), Path(criterion, start)
     for s in (3, 7, 1):
         lazy.add(s, np.ones(10, dtype=bool))
@@ -67,9 +66,8 @@ def test_lazy_gains_of_a_compound_are_those_computed_anew(seed):
 @given(seeds, st.booleans())
 def test_exchange_of_a_compound_ends_where_no_swap_helps(seed, screen):
     info = pool(8, seed=seed, heights=(1, 3, 9), scale=3.0)
-    criterion, start = compound(info), Precision.prior(info.d)
-    rules = make_rules(info, 3, None, None, None, 0)
-    indices = exchange(info, [0, 1, 2], criterion, rules, start, screen=screen)[0]
+    criterion = compound(info)
+    indices = exchange(task(info, criterion, n=3), [0, 1, 2], screen=screen)[0]
     own = plain(criterion, matrix(info, indices))
     assert own >= plain(criterion, matrix(info, [0, 1, 2])) - 1e-9
     if not screen:
@@ -82,7 +80,7 @@ def test_exchange_of_a_compound_ends_where_no_swap_helps(seed, screen):
 def test_screened_swaps_of_a_compound_know_exact_losses(seed):
     info = pool(8, seed=seed, heights=(1, 3, 9), scale=3.0)
     criterion = compound(info)
-    state = ScreenedSwaps(info, criterion, Precision.prior(info.d), [0, 1, 2])
+    state = ScreenedSwaps(task(info, criterion), [0, 1, 2])
     for s in (0, 1, 2):
         rest = [t for t in (0, 1, 2) if t != s]
         expected = plain(criterion, matrix(info, [0, 1, 2])) - plain(criterion, matrix(info, rest))

@@ -6,7 +6,7 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 
-from kernelpot.design.bounds.frankwolfe import frank_wolfe
+from kernelpot.design.bounds.climb import frank_wolfe
 from kernelpot.design.bounds.polytope import Polytope
 from tests.design.sets import all_sets, request, rules_of
 

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kernelpot.design import select
-from kernelpot.design.problem import make_criterion, starting
+from kernelpot.design.criteria import make_criterion
 from kernelpot.design.search.pruning import Losses
-from tests.design.pools import matrix, pool
+from tests.design.pools import matrix, pool, task
 from tests.design.sets import value
 
 seeds = st.integers(0, 10_000)
@@ -37,7 +37,7 @@ def test_pruning_is_plain_backward_elimination(seed, name):
 def test_losses_are_differences_of_values_while_members_go(seed, name, scale):
     info = pool(10, seed=seed, heights=(0, 1, 3, 9), scale=scale)
     measure = make_criterion(name, info, info)
-    losses = Losses(info, measure, starting(info, None))
+    losses = Losses(task(info, measure))
     left = list(range(10))
     for gone in (3, 8, 0, 5):
         left.remove(gone)

@@ -8,11 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kernelpot.design import IV, A, D, Information, Precision, certify, select
-from kernelpot.design.bounds.certificate import sensitivities
-from kernelpot.design.bounds.relaxation import _Moments, capped, relax
-from kernelpot.design.search.greedy import Rules
+from kernelpot.design.bounds.certificate import relax
+from kernelpot.design.bounds.climb import Moments, capped
+from kernelpot.design.criteria.base import sensitivities
+from kernelpot.design.task import Rules
 from kernelpot.errors import ParameterError
-from tests.design.pools import matrix, pool
+from tests.design.pools import matrix, pool, task
 from tests.design.test_exchange import value
 
 seeds = st.integers(0, 10_000)
@@ -95,7 +96,7 @@ def test_weights_stay_in_the_box_and_meet_the_limit(seed, limited):
     costs = np.random.default_rng(seed).uniform(1.0, 5.0, 20)
     rules = Rules(18 if limited else 6, np.arange(20), np.arange(20) < 2, costs, 12.0 if limited else np.inf, 0)
     for criterion in criteria(info):
-        w = relax(info, criterion, rules, Precision.prior(info.d)).weights
+        w = relax(task(info, criterion, rules)).weights
         assert (w >= 0).all()
         assert (w <= 1).all()
         assert not w[:2].any()
@@ -120,7 +121,7 @@ def test_packed_moments_and_rows_agree():
     info = pool(12, heights=(5, 9), scale=2.0)
     single = Information.from_rows(info.rows)
     w = np.random.default_rng(0).uniform(0.0, 1.0, 12)
-    packed, plain = _Moments(info, Precision.prior(6)), _Moments(single, Precision.prior(6))
+    packed, plain = Moments(info, Precision.prior(6)), Moments(single, Precision.prior(6))
     assert packed._packed is not None
     assert plain._packed is None
     one, two = packed.precision(w), plain.precision(w[info.structure])

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kernelpot.design import A, Information, robust, select
-from kernelpot.design.dependence import sensitivity
+from kernelpot.design.robust import sensitivity
 from kernelpot.errors import ParameterError
 from tests.design.pools import matrix, pool
 

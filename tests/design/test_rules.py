@@ -8,15 +8,16 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from kernelpot.design import Information, certify, select
+from kernelpot.design import Information, Precision, certify, select
 from kernelpot.design.available import Available, swappable
-from kernelpot.design.bounds.certificate import best_sum
-from kernelpot.design.bounds.relaxation import relax
-from kernelpot.design.problem import make_criterion, starting
+from kernelpot.design.bounds.certificate import relax
+from kernelpot.design.bounds.climb import Effort
+from kernelpot.design.bounds.polytope import Polytope
+from kernelpot.design.criteria import make_criterion
+from kernelpot.design.search.engines import LazyGains
 from kernelpot.design.search.gains import Gains, Path
-from kernelpot.design.search.lazy import LazyGains
 from kernelpot.errors import ParameterError
-from tests.design.pools import pool
+from tests.design.pools import pool, task
 from tests.design.sets import all_sets, matrix, obeys, request, rules_of, value
 
 seeds = st.integers(0, 100_000)
@@ -74,7 +75,7 @@ def test_the_relaxation_is_no_worse_than_the_best_set_and_its_bound_close(seed, 
     rules, measure = rules_of(info, limits), make_criterion(name, info, info)
     sign = 1.0 if name == "D" else -1.0
     best = max(sign * value(name, matrix(info, chosen), info.target()) for chosen in all_sets(info, limits))
-    found = relax(info, measure, rules, starting(info, None), steps=400)
+    found = relax(task(info, measure, rules), Effort(steps=400))
     assert sign * found.bound >= best - 1e-9 * abs(best)
     assert measure.efficiency(found.value, found.bound, info.d) >= 0.98
 
@@ -145,7 +146,7 @@ def test_the_best_sum_is_never_below_the_truth_and_often_exact(seed, twins):
     rules = rules_of(info, limits)
     g = np.random.default_rng(seed).exponential(size=8) * np.random.default_rng(seed + 1).integers(0, 2, 8)
     truth = max(g[list(chosen)].sum() for chosen in all_sets(info, limits))
-    limit = best_sum(g, rules)
+    limit = Polytope(rules).limit(g)
     assert limit >= truth - 1e-12
     if "budget" not in limits and not twins:
         assert limit == pytest.approx(truth, abs=1e-9)
@@ -225,7 +226,7 @@ def test_lazy_greedy_is_exact_for_d_and_near_for_the_others_and_says_so():
 @given(seeds, names)
 def test_gains_carried_over_many_picks_are_those_computed_anew(seed, name):
     info = pool(12, seed=seed, heights=(1, 2, 5, 9), scale=30.0)
-    measure, start = make_criterion(name, info, info), starting(info, None)
+    measure, start = make_criterion(name, info, info), Precision.prior(info.d)
     lazy = LazyGains(info, Path(measure, start))
     live = np.ones(12, dtype=bool)
     path = Path(measure, start)

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kernelpot.design import IV, A, D, Information, Precision, duplicates, select
-from kernelpot.design.search.greedy import Rules, greedy
+from kernelpot.design.search.greedy import greedy
 from kernelpot.errors import ParameterError
-from tests.design.pools import matrix, pool
+from tests.design.pools import matrix, pool, task
 
 seeds = st.integers(0, 10_000)
 names = st.sampled_from(["D", "A", "IV"])
@@ -22,11 +22,6 @@ def value(name, Lambda, V):
     if name == "D":
         return np.linalg.slogdet(Lambda)[1]
     return np.trace((V if name == "IV" else np.eye(len(Lambda))) @ np.linalg.inv(Lambda))
-
-
-def free(info, n, seed=0):
-    """Rules of a size limit alone."""
-    return Rules(n, np.arange(len(info)), np.zeros(len(info), dtype=bool), np.ones(len(info)), np.inf, seed)
 
 
 def plain_greedy(info, n, name, V, start):
@@ -57,7 +52,7 @@ def test_greedy_is_the_plain_greedy_and_the_curve_its_values(seed, name):
 def test_lazy_greedy_chooses_what_exact_greedy_chooses(seed, scale, single):
     heights = (1,) if single else (0, 1, 2, 3, 5, 9, 20)
     info = pool(40, seed=seed, heights=heights, scale=scale)
-    runs = [greedy(info, D(), free(info, 20, seed), Precision.prior(info.d), lazy=lazy) for lazy in (True, False)]
+    runs = [greedy(task(info, D(), n=20, seed=seed), lazy=lazy) for lazy in (True, False)]
     assert runs[0][0] == runs[1][0]
     np.testing.assert_allclose(runs[0][1].values, runs[1][1].values, rtol=1e-9, atol=1e-9)
 
@@ -229,7 +224,7 @@ def test_a_choice_prints_settings_and_a_short_table():
     info = pool(30, heights=(3, 9))
     text = str(select(info, 20, criterion="IV"))
     assert "20 of 30 structures (30 distinct), method greedy, criterion IV = tr(VC), smaller is better" in text
-    assert "energy 0.002, forces 0.1" in text
+    assert "with noise of energy 0.002 eV/atom, noise of forces 0.1 eV/Å" in text
     assert "at least 0." in str(select(info, 5))
     assert len(text.splitlines()) < 20
     assert "larger is better" in str(select(info, 2, criterion="D"))

@@ -14,10 +14,8 @@ from tests.design.pools import matrix, pool
 
 pytest.importorskip("zarr", reason="zarr is not installed (kernelpot[scale])")
 
-from kernelpot.pools import greedi as distributed
-from kernelpot.pools import parts, select_chunks, stochastic, target_root
-from kernelpot.pools import target as targets
-from kernelpot.pools.sampled import draw, live_draw, sample_size, sampled_greedy
+from kernelpot.pools import distributed, request, rounds, select_chunks, stochastic, target_root
+from kernelpot.pools.stochastic import draw, live_draw, sample_size, sampled_greedy
 from tests.design.test_chunks import store_of
 
 CRITERIA = ("D", "A", "IV", "balanced")
@@ -29,9 +27,8 @@ def gain(info, indices):
 
 def cramped(store, fits, processes=1):
     """GiB of memory that leave room for a number of average blocks in a part."""
-    room = parts.room(store, 1e3, 0)
-    fixed = 1e3 * 2**30 - room.part
-    return (fixed + fits * parts.weights(store).mean()) / 2**30
+    fixed = 1e3 * 2**30 - request.room(store, 1e3, 0)
+    return (fixed + fits * request.weights(store).mean()) / 2**30
 
 
 @pytest.mark.parametrize("criterion", CRITERIA)
@@ -213,11 +210,11 @@ def test_an_interrupted_target_goes_on(tmp_path, monkeypatch):
     info = pool(31, 6, seed=3)
     stores = [store_of(tmp_path / k, info, chunk=3) for k in "ab"]
     whole = target_root(stores[0])
-    calls, real = interrupt(monkeypatch, targets, "_reduce", 4)
+    calls, real = interrupt(monkeypatch, rounds, "_reduce", 4)
     with pytest.raises(KeyboardInterrupt):
         target_root(stores[1])
     calls.clear()
-    monkeypatch.setattr(targets, "_reduce", lambda item: (calls.append(item), real(item))[1])
+    monkeypatch.setattr(rounds, "_reduce", lambda item: (calls.append(item), real(item))[1])
     assert np.array_equal(target_root(stores[1]), whole)
     assert len(calls) == 11 - 4
 
@@ -252,16 +249,16 @@ def test_existing_structures_are_taken_into_account(tmp_path):
 @pytest.mark.parametrize("fits", [3, 20, 70, 1000])
 def test_parts_fit_and_hold_every_candidate_once(tmp_path, mix, fits):
     store = store_of(tmp_path / "s", pool(90, 6, heights=(1, 5, 20)), chunk=8)
-    room = max(fits * parts.weights(store).mean(), parts.weights(store).max())
+    room = max(fits * request.weights(store).mean(), request.weights(store).max())
     which = np.arange(0, 90, 1)[1:]
-    divided, how = parts.divide(store, which, room, mix=mix, seed=1, level=0)
+    divided, how = request.divide(store, which, room, mix=mix, seed=1, level=0)
     assert sorted(np.concatenate(divided).tolist()) == which.tolist()
-    assert all(parts.weights(store)[members].sum() <= room for members in divided)
+    assert all(request.weights(store)[members].sum() <= room for members in divided)
     assert all((np.diff(members) > 0).all() for members in divided)
-    assert (len(divided) == 1) == (parts.weights(store)[which].sum() <= room)
+    assert (len(divided) == 1) == (request.weights(store)[which].sum() <= room)
     if len(divided) > 1:
         assert how == mix
-        other = parts.divide(store, which, room, mix=mix, seed=2, level=0)[0]
+        other = request.divide(store, which, room, mix=mix, seed=2, level=0)[0]
         assert [m.tolist() for m in other] != [m.tolist() for m in divided]
     if mix == "chunks" and fits == 20:
         owners = [set(store.catalogue.chunk[members].tolist()) for members in divided]
@@ -273,7 +270,7 @@ def test_memory_that_is_too_small_says_what_is_needed(tmp_path):
     with pytest.raises(ParameterError, match=r"`memory` must be at least 0\.\d\d GiB for 1 process"):
         select_chunks(store, 3, memory=0.01)
     with pytest.raises(ParameterError, match=r"for 8 process"):
-        parts.room(store, 1.0, 8)
+        request.room(store, 1.0, 8)
     with pytest.raises(ParameterError, match="`memory` must be a finite number above 0"):
         select_chunks(store, 3, memory=-1.0)
     with pytest.raises(ParameterError, match="sample of one step"):

@@ -18,7 +18,7 @@ import kernelpot as kp
 from kernelpot.cli import main
 from kernelpot.data.labels import resolve
 from kernelpot.errors import ModelFileError, ParameterError
-from kernelpot.potentials.baselines import Contribution
+from kernelpot.potentials.prediction import Mean
 from tests import potentials
 from tests import structures as make
 from tests.potentials.test_baselines import PAIRS, TEST, TRAIN
@@ -58,7 +58,7 @@ def test_a_calculator_is_given_again(tmp_path):
         kp.load(path, baseline=kp.ZBL())
     with pytest.raises(ParameterError, match="`baseline` must be None"):
         kp.load(path, baseline="EMT")
-    for again in (kp.load(path, baseline=EMT()), kp.load(path, baseline=kp.CalculatorBaseline(EMT()))):
+    for again in (kp.load(path, baseline=EMT()), kp.load(path, baseline=kp.potentials.CalculatorBaseline(EMT()))):
         np.testing.assert_array_equal(flat(again.predict(TEST)), flat(model.predict(TEST)))
         assert again.baseline.name == "EMT"
 
@@ -113,7 +113,7 @@ class Own:
         zero = np.zeros((batch.n_atoms, 3))
         local = np.full(batch.n_atoms, 7.0)
         stress = np.where(np.isfinite(batch.volumes)[:, None], np.zeros((len(batch), 6)), np.nan)
-        return Contribution(batch.sum_per_structure(local), local, zero, stress)
+        return Mean(batch.sum_per_structure(local), local, zero, stress)
 
     def describe(self, species):
         return "seven"

@@ -85,20 +85,11 @@ class SymmetryFunctions:
     2^(1-ζ) as there, each pair j, k of neighbours once):
     G1 = Σ_j f(r_ij), G2 = Σ_j exp(-η(r_ij - Rs)²) f(r_ij), G3 = Σ_j cos(κ r_ij) f(r_ij),
     G4 = 2^(1-ζ) Σ_jk (1 + λc)^ζ exp(-η(r_ij² + r_ik² + r_jk²)) f(r_ij) f(r_ik) f(r_jk), G5 without r_jk.
-
-    Attributes
-    ----------
-    cutoff
-        Å.
-    cutoff_function
-        "cosine": (1 + cos(π r/cutoff))/2; "polynomial": (1 - (r/cutoff)²)³.
-    g2, g3, g4, g5
-        [η, Rs], [κ], [η, ζ, λ] and [η, ζ, λ].
     """
 
-    cutoff: float
-    cutoff_function: str
-    g2: Rows
+    cutoff: float  # Å
+    cutoff_function: str  # "cosine": (1 + cos(π r/cutoff))/2; "polynomial": (1 - (r/cutoff)²)³
+    g2: Rows  # g2, g3, g4, g5: [η, Rs], [κ], [η, ζ, λ] and [η, ζ, λ]
     g3: Rows
     g4: Rows
     g5: Rows
@@ -226,15 +217,9 @@ Table = tuple[tuple[float, ...], ...]
 
 @dataclass(frozen=True)
 class Standard(Record):
-    """Components less a shift, times a scale.
+    """Components less a shift, times a scale."""
 
-    Attributes
-    ----------
-    shift, scale
-        One row for each species.
-    """
-
-    shift: Table
+    shift: Table  # shift, scale: One row for each species
     scale: Table
 
     def check(self) -> None:

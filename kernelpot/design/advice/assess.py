@@ -8,20 +8,24 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
-from kernelpot.design.advice.assessment import Assessment
-from kernelpot.design.advice.expected import Curve, Target, expected_errors, mean_curve, row_variances
-from kernelpot.design.advice.findings import Feasibility, Remaining, Swap
-from kernelpot.design.checks import KINDS
-from kernelpot.design.criteria import Criterion
-from kernelpot.design.duplicates import duplicates
-from kernelpot.design.information import PROPERTY, Information, require
-from kernelpot.design.limits import Cost
-from kernelpot.design.precision import Precision
-from kernelpot.design.problem import make_criterion
+from kernelpot.design.advice.findings import (
+    Curve,
+    Feasibility,
+    Remaining,
+    Swap,
+    expected_errors,
+    mean_curve,
+)
+from kernelpot.design.advice.text import Assessment
+from kernelpot.design.blocks import KINDS
+from kernelpot.design.criteria import Criterion, make_criterion
+from kernelpot.design.information import PROPERTY, Information, duplicates, require
+from kernelpot.design.limits import Cost, read_cost
+from kernelpot.design.precision import Aim, Precision, row_variances
+from kernelpot.design.problem import Problem, pose
 from kernelpot.design.search.engines import gains_for
 from kernelpot.design.search.gains import Path
-from kernelpot.design.select import select
-from kernelpot.errors import DataError, ParameterError
+from kernelpot.errors import ParameterError
 from kernelpot.linalg.factor import without_each
 from kernelpot.progress import track
 from kernelpot.rules import MOST_SEED, real, reals, whole
@@ -86,10 +90,8 @@ def assess(
 
     Raises
     ------
-    DataError
-        If the set is empty.
     ParameterError
-        If a number breaks its rule, or the sets do not share their weights.
+        If the set is empty, a number breaks its rule, or the sets do not share their weights.
 
     Notes
     -----
@@ -101,18 +103,17 @@ def assess(
     next, swaps = whole(next, "next"), whole(swaps, "swaps")
     redundant, seed = real(redundant, "redundant"), whole(seed, "seed", most=MOST_SEED)
     tolerances = [real(tolerance, "tolerances") for tolerance in np.atleast_1d(reals(tolerances, "tolerances"))]
-    pool = pool if pool is not None and len(pool) else None
-    aim = target if target is not None else pool if pool is not None else info
-    measure = make_criterion(criterion, pool if pool is not None else info, target)
-    start = Precision.prior(info.d)
-    precision = start.with_rows(info.rows)
-    value = measure.value(precision)
-    spectrum, feasibility = _feasibility(info)
-    leverage, by_kind = _leverage(info, precision)
-    losses, shares, spare = _losses(info, measure, start, value, MEMBERS if pool is not None and swaps else 0)
-    measured = Target.of(aim)
-    found = _Found(info, pool, measure, precision, value)
-    additions = _additions(found, measured, costs, next, seed)
+    problem = None
+    if pool is not None and len(pool):
+        problem = pose(pool, criterion=criterion, existing=info, target=target, seed=seed)
+    aim = target if target is not None else info if problem is None else problem.info
+    measure = make_criterion(criterion, info, target) if problem is None else problem.criterion
+    precision = Precision.prior(info.d).with_rows(info.rows)
+    found = _Set(info, problem, measure, precision, measure.value(precision), Aim.of(aim), seed)
+    spectrum, feasibility = found.feasibility()
+    leverage, by_kind = found.leverage()
+    losses, shares, spare = found.losses(MEMBERS if problem is not None and swaps else 0)
+    additions = found.additions(costs, next)
     return Assessment(
         n_structures=len(info),
         counts=dict(zip(KINDS, info.counts.sum(axis=0).tolist(), strict=True)),
@@ -120,19 +121,20 @@ def assess(
         feasibility=feasibility,
         spectrum=spectrum,
         effective_by_kind=by_kind,
-        target_name="target" if target is not None else "pool" if pool is not None else "set itself",
+        target_name="target" if target is not None else "set itself" if problem is None else "pool",
         target_numbers=np.arange(len(aim)),
-        remaining=_remaining(aim, precision, measured),
+        remaining=found.remaining(aim),
         criterion=measure.name,
-        value=value,
+        value=found.value,
+        unit=measure.unit,
         leverage=leverage,
         losses=losses,
         loss_shares=shares,
         redundant_level=redundant,
         duplicates={tolerance: _groups(duplicates(info, tolerance=tolerance)) for tolerance in tolerances},
-        swaps=_swaps(found, spare, swaps),
-        history=_history(info, measured, seed),
-        discarded=measured.discarded,
+        swaps=found.swaps(spare, swaps),
+        history=found.history(),
+        discarded=found.measured.discarded,
         next_indices=additions.indices,
         next_gains=additions.gains,
         next_costs=additions.costs,
@@ -143,30 +145,8 @@ def assess(
     )
 
 
-@dataclass(frozen=True, eq=False)
-class _Found:
-    """A set, its candidates, and where it stands."""
-
-    info: Information
-    pool: Information | None
-    measure: Criterion
-    precision: Precision
-    value: float
-
-
-@dataclass(frozen=True, eq=False)
-class _Additions:
-    """What to add from the pool, and the errors expected on the way."""
-
-    indices: Int[np.ndarray, " n"]
-    gains: Float[np.ndarray, " n"]
-    costs: Float[np.ndarray, " n"]
-    n_known: int
-    ahead: Curve
-    ahead_random: Curve | None
-
-
 def _check(info: Information, pool: Information | None, target: Information | None) -> None:
+    """Refuse sets that cannot be judged."""
     require(info, "info")
     if info.description.get("labels") == PROPERTY:
         raise ParameterError(
@@ -182,172 +162,177 @@ def _check(info: Information, pool: Information | None, target: Information | No
                 f"`{name}` has {other.d} weights and the set {info.d}; make both with the same prepared model"
             )
     if not len(info):
-        raise DataError("the set to assess is empty: give at least one structure")
+        raise ParameterError("the set to assess is empty: give at least one structure")
     if target is not None and not len(target):
-        raise DataError("`target` is empty: give at least one structure, or None for the pool")
+        raise ParameterError("`target` is empty: give at least one structure, or None for the pool")
 
 
-def _feasibility(info: Information) -> tuple[Float[np.ndarray, " d"], Feasibility]:
-    """Spectrum of the set's information, from a triangular factor, and what follows from it."""
-    R = np.zeros((0, info.d))
-    for first in range(0, len(info.rows), max(_CHUNK, 2 * info.d)):
-        R = np.asarray(np.linalg.qr(np.concatenate([R, info.rows[first : first + max(_CHUNK, 2 * info.d)]]), mode="r"))
-    singular = np.zeros(info.d)
-    if len(R):
-        singular[: min(R.shape)] = np.linalg.svd(R, compute_uv=False)
-    tolerance = max(len(info.rows), info.d) * np.finfo(float).eps * float(singular[0])
-    spectrum = singular**2
-    return spectrum, Feasibility(
-        d=info.d,
-        rows=len(info.rows),
-        rank=int((singular > tolerance).sum()),
-        tolerance=tolerance,
-        effective=float((spectrum / (1.0 + spectrum)).sum()),
-        condition=float((1.0 + spectrum[0]) / (1.0 + spectrum[-1])),
-    )
+@dataclass(frozen=True, eq=False)
+class _Additions:
+    """What to add from the pool, and the errors expected on the way."""
+
+    indices: Int[np.ndarray, " n"]
+    gains: Float[np.ndarray, " n"]
+    costs: Float[np.ndarray, " n"]
+    n_known: int
+    ahead: Curve
+    ahead_random: Curve | None
 
 
-def _leverage(info: Information, precision: Precision) -> tuple[Float[np.ndarray, " structures"], dict[str, float]]:
-    """``tr(B C Bᵀ)`` of every structure, and the same summed over each kind of label."""
-    per_row = row_variances(info.rows, precision)
-    by_kind = np.bincount(info.kinds, weights=per_row, minlength=len(KINDS))
-    present = info.counts.sum(axis=0) > 0
-    return (
-        np.bincount(info.structure, weights=per_row, minlength=len(info)),
-        {kind: float(by_kind[k]) for k, kind in enumerate(KINDS) if present[k]},
-    )
+@dataclass(frozen=True, eq=False)
+class _Set:
+    """A set, the problem of adding to it where there are candidates, and where it stands."""
 
+    info: Information
+    problem: Problem | None
+    measure: Criterion
+    precision: Precision
+    value: float
+    measured: Aim
+    seed: int
 
-def _losses(
-    info: Information, measure: Criterion, start: Precision, value: float, keep: int
-) -> tuple[Float[np.ndarray, " structures"], Float[np.ndarray, " structures"], list[tuple[float, int, Path]]]:
-    """Compute what each removal costs: the gain of the block beside all others, in closed form, without cancellation.
-
-    That is ``log det(I + B C' Bᵀ) = -log det(I - B C Bᵀ)`` for D and ``tr(G⁻¹ B C' V C' Bᵀ)`` for IV, with C' the
-    covariance without the structure (Woodbury), which no downdate has spoilt.
-    """
-
-    def add(precision: Precision, first: int, last: int) -> Precision:
-        rows = info.rows[info.offsets[first] : info.offsets[last]]
-        return precision.with_rows(rows) if len(rows) else precision
-
-    losses, shares = np.zeros(len(info)), np.zeros(len(info))
-    spare: list[tuple[float, int, Path]] = []
-    for s, others in track(without_each(start, len(info), add), "leaving out", total=len(info)):
-        path = Path(measure, others)
-        losses[s] = max(float(gains_for(info.take([s]), path).values[0]), 0.0)
-        shares[s] = 1.0 - measure.efficiency(value - measure.sign * losses[s], value, info.d)
-        spare.append((losses[s], s, path))
-        spare = sorted(spare, key=lambda one: one[:2])[:keep]
-    return losses, shares, spare
-
-
-def _swaps(found: _Found, spare: list[tuple[float, int, Path]], n: int) -> tuple[Swap, ...]:
-    """Find the best swaps, each taken by itself; no member is named twice, and no candidate or duplicate of it."""
-    pool = found.pool
-    if pool is None or not spare or not n:
-        return ()
-    fresh = _fresh(found.info, pool)
-    ahead = np.where(fresh, gains_for(pool, Path(found.measure, found.precision)).values, -np.inf)
-    few = np.argsort(-ahead, kind="stable")[:CANDIDATES]
-    few = few[np.isfinite(ahead[few])]
-    if not len(few):
-        return ()
-    candidates = pool.take(few)
-    options = []
-    for loss, out, path in track(spare, "swaps"):
-        gains = gains_for(candidates, path).values - loss
-        options += [(float(gains[k]), out, int(few[k])) for k in np.argsort(-gains, kind="stable")[: 2 * n]]
-    sign = found.measure.sign
-    groups = duplicates(pool)
-    best: list[Swap] = []
-    for gain, out, candidate in sorted(options, key=lambda one: (-one[0], one[1:])):
-        if len(best) == n or gain <= 1e-9 * abs(found.value):
-            break
-        if all(one.out != out and groups[one.candidate] != groups[candidate] for one in best):
-            best.append(Swap(out, candidate, gain, found.value + sign * gain))
-    return tuple(best)
-
-
-def _fresh(info: Information, pool: Information) -> np.ndarray:
-    """Mark candidates that duplicate no member of the set."""
-    joint = duplicates(info.append(pool))
-    result: np.ndarray = ~np.isin(joint[len(info) :], joint[: len(info)])
-    return result
-
-
-def _additions(found: _Found, measured: Target, costs: Cost | None, n: int, seed: int) -> _Additions:
-    """Choose what to add from the pool, in order, with its gain and cost, and the errors expected on the way."""
-    pool, info = found.pool, found.info
-    n = min(n, len(pool)) if pool is not None else 0
-    if pool is None or not n:
-        now = expected_errors(info, np.arange(len(info)), target=measured, at=[len(info)], name="now")
-        return _Additions(np.empty(0, np.int64), np.empty(0), np.empty(0), 0, now, None)
-    fresh = _fresh(info, pool)
-    choice = select(pool, n, criterion=found.measure, existing=info, seed=seed)
-    gains = np.abs(np.diff(choice.curve))
-    rng = np.random.default_rng(seed)
-    open_ = np.flatnonzero(fresh)
-    open_ = open_ if len(open_) >= n else np.arange(len(pool))
-    randoms = [
-        expected_errors(pool, rng.permutation(open_)[:n], target=measured, existing=info) for _ in range(_RANDOM_ORDERS)
-    ]
-    return _Additions(
-        indices=choice.indices,
-        gains=gains,
-        costs=_costs(costs, pool)[choice.indices],
-        n_known=int((~fresh).sum()),
-        ahead=expected_errors(pool, choice.indices, target=measured, existing=info, name="greedy additions"),
-        ahead_random=mean_curve(randoms, "random additions"),
-    )
-
-
-def _costs(costs: Cost | None, pool: Information) -> Float[np.ndarray, " structures"]:
-    """Cost of every candidate."""
-    if costs is None:
-        return pool.n_atoms.astype(np.float64) ** 3
-    values = reals(costs(pool) if callable(costs) else costs, "costs").astype(np.float64)
-    if values.shape != (len(pool),):
-        raise ParameterError(f"`costs` must hold one cost for each of {len(pool)} candidates, got {values.shape}")
-    if not (np.isfinite(values) & (values > 0)).all():
-        raise ParameterError("`costs` must be positive and finite")
-    return values
-
-
-def _history(info: Information, measured: Target, seed: int) -> Curve:
-    """Follow the expected error from no label to the whole set, in random order."""
-    rng = np.random.default_rng(seed)
-    n = len(info)
-    at = sorted({0, n, *(k for k in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000) if k < n)})
-    curves = [expected_errors(info, rng.permutation(n), target=measured, at=at) for _ in range(_RANDOM_ORDERS)]
-    return mean_curve(curves, "the set in random order")
-
-
-def _remaining(aim: Information, precision: Precision, measured: Target) -> Remaining:
-    """Find what the set leaves open of the target: in all, by direction, by group and by structure."""
-    after = row_variances(aim.rows, precision) * aim.sigma**2
-    before = np.einsum("rd,rd->r", aim.rows, aim.rows) * aim.sigma**2
-    prior, now = measured.prior(), measured.errors(precision)
-    kinds = list(measured.roots)
-    n = len(aim)
-    squared = {}
-    for kind in kinds:
-        mine = aim.kinds == KINDS.index(kind)
-        squared[kind] = np.stack(
-            [np.bincount(aim.structure[mine], weights=each[mine], minlength=n) for each in (after, before)]
+    def feasibility(self) -> tuple[Float[np.ndarray, " d"], Feasibility]:
+        """Spectrum of the set's information, from a triangular factor, and what follows from it."""
+        info = self.info
+        R = np.zeros((0, info.d))
+        for first in range(0, len(info.rows), max(_CHUNK, 2 * info.d)):
+            R = np.asarray(
+                np.linalg.qr(np.concatenate([R, info.rows[first : first + max(_CHUNK, 2 * info.d)]]), mode="r")
+            )
+        singular = np.zeros(info.d)
+        if len(R):
+            singular[: min(R.shape)] = np.linalg.svd(R, compute_uv=False)
+        tolerance = max(len(info.rows), info.d) * np.finfo(float).eps * float(singular[0])
+        spectrum = singular**2
+        return spectrum, Feasibility(
+            d=info.d,
+            rows=len(info.rows),
+            rank=int((singular > tolerance).sum()),
+            tolerance=tolerance,
+            effective=float((spectrum / (1.0 + spectrum)).sum()),
+            condition=float((1.0 + spectrum[0]) / (1.0 + spectrum[-1])),
         )
-    names = sorted(set(aim.groups))
-    return Remaining(
-        prior=prior,
-        now=now,
-        directions={kind: _open_directions(measured.roots[kind], precision) for kind in kinds},
-        groups={name: _of_group(aim, squared, np.array([g == name for g in aim.groups])) for name in names},
-        structures={
-            kind: np.sqrt(_ratio(squared[kind][0], aim.counts[:, KINDS.index(kind)].astype(np.float64)))
-            for kind in kinds
-        },
-        shares={kind: np.sqrt(_ratio(*squared[kind], least=_SILENT * prior[kind] ** 2)) for kind in kinds},
-    )
+
+    def leverage(self) -> tuple[Float[np.ndarray, " structures"], dict[str, float]]:
+        """``tr(B C Bᵀ)`` of every structure, and the same summed over each kind of label."""
+        info = self.info
+        per_row = row_variances(info.rows, self.precision)
+        by_kind = np.bincount(info.kinds, weights=per_row, minlength=len(KINDS))
+        present = info.counts.sum(axis=0) > 0
+        return (
+            np.bincount(info.structure, weights=per_row, minlength=len(info)),
+            {kind: float(by_kind[k]) for k, kind in enumerate(KINDS) if present[k]},
+        )
+
+    def losses(
+        self, keep: int
+    ) -> tuple[Float[np.ndarray, " structures"], Float[np.ndarray, " structures"], list[tuple[float, int, Path]]]:
+        """Compute what each removal costs, the gain of the block beside all others; keep those that are missed least.
+
+        That is ``log det(I + B C' Bᵀ) = -log det(I - B C Bᵀ)`` for D and ``tr(G⁻¹ B C' V C' Bᵀ)`` for IV, with C' the
+        covariance without the structure (Woodbury), which no downdate has spoilt.
+        """
+
+        def add(precision: Precision, first: int, last: int) -> Precision:
+            rows = self.info.rows[self.info.offsets[first] : self.info.offsets[last]]
+            return precision.with_rows(rows) if len(rows) else precision
+
+        info, measure = self.info, self.measure
+        losses, shares = np.zeros(len(info)), np.zeros(len(info))
+        spare: list[tuple[float, int, Path]] = []
+        for s, others in track(without_each(Precision.prior(info.d), len(info), add), "leaving out", total=len(info)):
+            path = Path(measure, others)
+            losses[s] = max(float(gains_for(info.take([s]), path).values[0]), 0.0)
+            shares[s] = 1.0 - measure.efficiency(self.value - measure.sign * losses[s], self.value, info.d)
+            spare.append((losses[s], s, path))
+            spare = sorted(spare, key=lambda one: one[:2])[:keep]
+        return losses, shares, spare
+
+    def swaps(self, spare: list[tuple[float, int, Path]], n: int) -> tuple[Swap, ...]:
+        """Find the best swaps, each taken by itself; no member is named twice, and no candidate or duplicate of it."""
+        if self.problem is None or not spare or not n:
+            return ()
+        pool, fresh = self.problem.info, ~self.problem.rules.taken
+        ahead = np.where(fresh, gains_for(pool, Path(self.measure, self.precision)).values, -np.inf)
+        few = np.argsort(-ahead, kind="stable")[:CANDIDATES]
+        few = few[np.isfinite(ahead[few])]
+        if not len(few):
+            return ()
+        candidates = pool.take(few)
+        options = []
+        for loss, out, path in track(spare, "swaps"):
+            gains = gains_for(candidates, path).values - loss
+            options += [(float(gains[k]), out, int(few[k])) for k in np.argsort(-gains, kind="stable")[: 2 * n]]
+        groups = self.problem.rules.groups
+        best: list[Swap] = []
+        for gain, out, candidate in sorted(options, key=lambda one: (-one[0], one[1:])):
+            if len(best) == n or gain <= 1e-9 * abs(self.value):
+                break
+            if all(one.out != out and groups[one.candidate] != groups[candidate] for one in best):
+                best.append(Swap(out, candidate, gain, self.value + self.measure.sign * gain))
+        return tuple(best)
+
+    def additions(self, costs: Cost | None, n: int) -> _Additions:
+        """Choose what to add from the pool, in order, with its gain and cost, and the errors expected on the way."""
+        info, measured = self.info, self.measured
+        n = 0 if self.problem is None else min(n, len(self.problem.info))
+        if self.problem is None or not n:
+            now = expected_errors(info, np.arange(len(info)), target=measured, at=[len(info)], name="now")
+            return _Additions(np.empty(0, np.int64), np.empty(0), np.empty(0), 0, now, None)
+        pool, fresh = self.problem.info, ~self.problem.rules.taken
+        choice = self.problem.select(n)
+        gains = np.abs(np.diff(choice.curve))
+        rng = np.random.default_rng(self.seed)
+        open_ = np.flatnonzero(fresh)
+        open_ = open_ if len(open_) >= n else np.arange(len(pool))
+        randoms = [
+            expected_errors(pool, rng.permutation(open_)[:n], target=measured, existing=info)
+            for _ in range(_RANDOM_ORDERS)
+        ]
+        return _Additions(
+            indices=choice.indices,
+            gains=gains,
+            costs=read_cost(pool, costs)[choice.indices],
+            n_known=int((~fresh).sum()),
+            ahead=expected_errors(pool, choice.indices, target=measured, existing=info, name="greedy additions"),
+            ahead_random=mean_curve(randoms, "random additions"),
+        )
+
+    def history(self) -> Curve:
+        """Follow the expected error from no label to the whole set, in random order."""
+        rng = np.random.default_rng(self.seed)
+        info = self.info
+        n = len(info)
+        at = sorted({0, n, *(k for k in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000) if k < n)})
+        curves = [expected_errors(info, rng.permutation(n), target=self.measured, at=at) for _ in range(_RANDOM_ORDERS)]
+        return mean_curve(curves, "the set in random order")
+
+    def remaining(self, aim: Information) -> Remaining:
+        """Find what the set leaves open of the target: in all, by direction, by group and by structure."""
+        precision, measured = self.precision, self.measured
+        after = row_variances(aim.rows, precision) * aim.sigma**2
+        before = np.einsum("rd,rd->r", aim.rows, aim.rows) * aim.sigma**2
+        prior, now = measured.prior(), measured.errors(precision)
+        kinds = list(measured.roots)
+        n = len(aim)
+        squared = {}
+        for kind in kinds:
+            mine = aim.kinds == KINDS.index(kind)
+            squared[kind] = np.stack(
+                [np.bincount(aim.structure[mine], weights=each[mine], minlength=n) for each in (after, before)]
+            )
+        names = sorted(set(aim.groups))
+        return Remaining(
+            prior=prior,
+            now=now,
+            directions={kind: _open_directions(measured.roots[kind], precision) for kind in kinds},
+            groups={name: _of_group(aim, squared, np.array([g == name for g in aim.groups])) for name in names},
+            structures={
+                kind: np.sqrt(_ratio(squared[kind][0], aim.counts[:, KINDS.index(kind)].astype(np.float64)))
+                for kind in kinds
+            },
+            shares={kind: np.sqrt(_ratio(*squared[kind], least=_SILENT * prior[kind] ** 2)) for kind in kinds},
+        )
 
 
 def _of_group(aim: Information, squared: dict[str, np.ndarray], members: np.ndarray) -> dict[str, float]:

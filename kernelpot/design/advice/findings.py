@@ -2,16 +2,146 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from kernelpot.design.advice.expected import Curve
+from kernelpot.design.information import Information
+from kernelpot.design.precision import Aim, Precision
+from kernelpot.errors import ParameterError
 
 _WORST = 10
+
+
+class ErrorsByKind:
+    """Errors of each kind of label against numbers of labels, by name."""
+
+    n: Int[np.ndarray, " points"]
+    errors: Mapping[str, Float[np.ndarray, " points"]]
+
+    @property
+    def energy(self) -> Float[np.ndarray, " points"]:
+        """Energy error, eV/atom; NaN where there are no energies."""
+        return self._of("energy")
+
+    @property
+    def forces(self) -> Float[np.ndarray, " points"]:
+        """Error of a force component, eV/Å; NaN where there are no forces."""
+        return self._of("forces")
+
+    @property
+    def stress(self) -> Float[np.ndarray, " points"]:
+        """Error of a stress component, eV/Å³; NaN where there are no stresses."""
+        return self._of("stress")
+
+    def _of(self, kind: str) -> Float[np.ndarray, " points"]:
+        return np.asarray(self.errors.get(kind, np.full(len(self.n), np.nan)))
+
+
+@dataclass(frozen=True, eq=False)
+class Curve(ErrorsByKind):
+    """Expected error of each kind of label against the number of labelled structures.
+
+    Parameters
+    ----------
+    n
+        Numbers of labelled structures.
+    errors
+        For each kind of label that the target has: root mean square of the posterior standard deviation over the
+        target's rows, without label noise; eV/atom, eV/Å, eV/Å³.
+    noise
+        Root mean square noise of the target's labels of each kind, in the same units: a test against labels
+        that noisy would show ``sqrt(errors² + noise²)``.
+    name
+        The order in which labels come, for people.
+    """
+
+    n: Int[np.ndarray, " points"]
+    errors: Mapping[str, Float[np.ndarray, " points"]]
+    noise: Mapping[str, float] = field(default_factory=dict)
+    name: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the figures as JSON values."""
+        return {
+            "order": self.name,
+            "n": self.n.tolist(),
+            "errors": {kind: values.tolist() for kind, values in self.errors.items()},
+            "noise": dict(self.noise),
+        }
+
+
+def expected_errors(
+    info: Information,
+    order: Sequence[int] | Int[np.ndarray, " labels"],
+    *,
+    target: Information | Aim | None = None,
+    existing: Information | None = None,
+    at: Sequence[int] | None = None,
+    name: str = "",
+) -> Curve:
+    """Predict the error on a target as structures are labelled in a given order. No label is looked at.
+
+    The expected squared error of a Bayesian linear model is its posterior variance (Rasmussen and Williams 2006,
+    eq. 2.9), if the prior is right: a kernel that fits the system badly gives larger errors (see `kernelpot.forecast`).
+
+    Parameters
+    ----------
+    info
+        Structures that may be labelled.
+    order
+        Structure numbers in the order of labelling.
+    target
+        What is to be predicted; None: `info` itself, the labelled ones included.
+    existing
+        What is labelled before.
+    at
+        Numbers of labels (of `order`, so from 0 to its length) at which to look; None: all of them.
+    name
+        The order's name, for people.
+
+    Returns
+    -------
+    Curve
+        Its `n` counts the existing structures too.
+
+    Raises
+    ------
+    ParameterError
+        If a number of labels exceeds the order, or weights do not agree.
+    """
+    measured = target if isinstance(target, Aim) else Aim.of(info if target is None else target)
+    chosen = info.take(order)
+    points = np.arange(len(chosen) + 1) if at is None else np.array(sorted({int(n) for n in at}), dtype=np.int64)
+    if len(points) and not (points[0] >= 0 and points[-1] <= len(chosen)):
+        raise ParameterError(f"`at` must lie between 0 and the length of the order, {len(chosen)}; got {list(points)}")
+    precision = Precision.prior(info.d)
+    if existing is not None:
+        precision = precision.with_rows(existing.rows)
+    found: list[dict[str, float]] = []
+    done = 0
+    for n in points.tolist():
+        precision = precision.with_rows(chosen.rows[chosen.offsets[done] : chosen.offsets[n]])
+        found.append(measured.errors(precision))
+        done = n
+    return Curve(
+        n=points + (0 if existing is None else len(existing)),
+        errors={kind: np.array([one[kind] for one in found]) for kind in measured.roots},
+        noise=measured.noise,
+        name=name,
+    )
+
+
+def mean_curve(curves: Sequence[Curve], name: str) -> Curve:
+    """Root mean square of curves over the same numbers of labels."""
+    first = curves[0]
+    errors = {
+        kind: np.sqrt(np.mean([np.square(curve.errors[kind]) for curve in curves], axis=0)) for kind in first.errors
+    }
+    return Curve(first.n, errors, first.noise, name)
 
 
 @dataclass(frozen=True)
@@ -119,8 +249,8 @@ class Findings:
         The effective parameters that each kind of label fixes.
     target_name, target_numbers, remaining
         What is to be predicted, the numbers that its structures go by, and what the set leaves open of it.
-    criterion, value
-        What structures are weighed by, and its value for the set.
+    criterion, value, unit
+        What structures are weighed by, its value for the set, and the value's unit where it has one.
     leverage
         ``tr(B_s C B_sᵀ)``: effective parameters that each structure fixes; they add up to all.
     losses, loss_shares
@@ -171,6 +301,7 @@ class Findings:
     ahead_random: Curve | None
     discarded: Mapping[str, float]
     cost_unit: str = ""
+    unit: str = ""
 
     @property
     def redundant(self) -> Int[np.ndarray, " some"]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float, Int
 
-from kernelpot.design.checks import KINDS
+from kernelpot.design.blocks import KINDS
 from kernelpot.design.information import Information
 from kernelpot.errors import ParameterError
 from kernelpot.linalg.subsets import equal_vectors
@@ -81,19 +81,7 @@ def distant(
 ) -> list[tuple[int, str]]:
     """List the structures whose mean descriptor is far from that of any other, each with the reason.
 
-    Parameters
-    ----------
-    means
-        Mean descriptor of each structure. Equal ones count once.
-    n_atoms
-        Structures of one or two atoms are never listed, nor do they count as usual.
-    factor
-        Times the 90th percentile.
-
-    Raises
-    ------
-    ParameterError
-        The factor is not above 1.
+    Equal ones count once; those of one or two atoms are never listed, nor do they count as usual.
     """
     if not (np.isfinite(factor) and factor > 1):
         raise ParameterError(f"`factor` must be above 1, got {factor}; {FACTOR:g} is usual")

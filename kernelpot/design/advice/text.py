@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
-from kernelpot.design.advice.expected import UNITS, Curve
-from kernelpot.design.advice.findings import Findings
+from kernelpot.design.advice.findings import Curve, Findings
+from kernelpot.design.choice import UNITS, milli, settings_text
 
 _SHOWN = 10
 _CHAIN = 6
@@ -17,14 +18,10 @@ _SYMBOLS = {"D": "log det Λ", "A": "tr C", "IV": "tr(VC)"}
 
 @dataclass(frozen=True)
 class Sources:
-    """Where structures come from, such as "pool.xyz@12", to be shown beside their numbers.
+    """Where structures come from, such as "pool.xyz@12", to be shown beside their numbers."""
 
-    Parameters
-    ----------
-    members, candidates, targets
-        One name for each structure of the set, the pool and the target; empty where there are none.
-    """
-
+    # members, candidates, targets: One name for each structure of the set, the pool and the target; empty
+    # where there are none
     members: Sequence[str] = ()
     candidates: Sequence[str] = ()
     targets: Sequence[str] = ()
@@ -37,19 +34,7 @@ def describe(
     by_labels: Mapping[str, float] | None = None,
     sources: Sources | None = None,
 ) -> str:
-    """Return the advice for people: verdict first, then tables.
-
-    Parameters
-    ----------
-    found
-        What `assess` returned.
-    remarks
-        Sentences to add to the verdict.
-    by_labels
-        Errors of the set on the target that a forecast from its labels gives: eV/atom, eV/Å, eV/Å³.
-    sources
-        Names of structures; None leaves bare numbers.
-    """
+    """Return the advice for people: verdict first, then tables."""
     names = sources or Sources()
     parts = [_verdict(found, remarks, by_labels), _feasibility(found), _target(found, names), _members(found, names)]
     parts += [part for part in (_swaps(found, names), _next(found, names), _curves(found, by_labels)) if part]
@@ -57,15 +42,7 @@ def describe(
 
 
 def verdict(found: Findings, by_labels: Mapping[str, float] | None = None) -> list[str]:
-    """Say in a few sentences whether the set can be trained on and what it lacks.
-
-    Parameters
-    ----------
-    found
-        What `assess` returned.
-    by_labels
-        As in `describe`.
-    """
+    """Say in a few sentences whether the set can be trained on and what it lacks."""
     labels = ", ".join(f"{count} {kind}" for kind, count in found.counts.items() if count)
     where = found.feasibility
     lines = []
@@ -99,7 +76,7 @@ def verdict(found: Findings, by_labels: Mapping[str, float] | None = None) -> li
 
 
 def _verdict(found: Findings, remarks: Sequence[str], by_labels: Mapping[str, float] | None) -> str:
-    settings = ", ".join(f"{key} {value}" for key, value in found.description.items())
+    settings = settings_text(found.description)
     lines = ["VERDICT", *(f"  {line}" for line in [*verdict(found, by_labels), *remarks])]
     return "\n".join([*lines, *([f"  with {settings}"] if settings else [])])
 
@@ -120,7 +97,7 @@ def _target(found: Findings, names: Sources) -> str:
     kinds = list(left.now)
     head = ("group", "structures", *(f"{kind}, {UNITS[kind]}" for kind in kinds))
     rows = [
-        (name or "(no group)", f"{figures['structures']:.0f}", *(_milli(figures[kind]) for kind in kinds))
+        (name or "(no group)", f"{figures['structures']:.0f}", *(milli(figures[kind]) for kind in kinds))
         for name, figures in left.groups.items()
     ]
     text = (
@@ -132,7 +109,7 @@ def _target(found: Findings, names: Sources) -> str:
     rows = [
         (
             _named(int(found.target_numbers[s]), names.targets),
-            *(_milli(left.structures[kind][s]) for kind in kinds),
+            *(milli(left.structures[kind][s]) for kind in kinds),
             *(_percent(float(left.shares[kind][s])) for kind in kinds),
         )
         for s in worst
@@ -174,7 +151,8 @@ def _swaps(found: Findings, names: Sources) -> str:
     if not found.swaps:
         return ""
     symbol = _SYMBOLS.get(found.criterion, found.criterion)
-    head = ("take out", "put in (pool)", f"gain in {symbol}", f"gain, % of {symbol} now")
+    unit = f", {found.unit}" if found.unit else ""
+    head = ("take out", "put in (pool)", f"gain in {symbol}{unit}", f"gain, % of {symbol} now")
     rows = [
         (
             _named(one.out, names.members),
@@ -184,7 +162,8 @@ def _swaps(found: Findings, names: Sources) -> str:
         )
         for one in found.swaps
     ]
-    return f"BEST SWAPS, each alone; {symbol} is {found.value:.5g} now\n" + _table(head, rows)
+    now = f"{found.value:.5g} {found.unit}".rstrip()
+    return f"BEST SWAPS, each alone; {symbol} is {now} now\n" + _table(head, rows)
 
 
 def _next(found: Findings, names: Sources) -> str:
@@ -193,15 +172,17 @@ def _next(found: Findings, names: Sources) -> str:
     known = f" ({found.n_known} candidates repeat a member and are left out)" if found.n_known else ""
     kinds = list(found.ahead.errors)
     cost = f"cost, {found.cost_unit}" if found.cost_unit else "cost"
-    head = ("pick", "pool", "gain", cost, "gain per cost", *(f"then {kind}, {UNITS[kind]}" for kind in kinds))
+    gain = f"gain, {found.unit}" if found.unit else "gain"
+    first = max(float(found.gain_per_cost[0]), 1e-300)
+    head = ("pick", "pool", gain, cost, "gain per cost, first = 1", *(f"then {kind}, {UNITS[kind]}" for kind in kinds))
     rows = [
         (
             str(k + 1),
             _named(s, names.candidates),
             f"{found.next_gains[k]:.4g}",
             f"{found.next_costs[k]:.4g}",
-            f"{found.gain_per_cost[k]:.3g}",
-            *(_milli(found.ahead.errors[kind][k + 1]) for kind in kinds),
+            f"{found.gain_per_cost[k] / first:.2g}",
+            *(milli(found.ahead.errors[kind][k + 1]) for kind in kinds),
         )
         for k, s in enumerate(found.next_indices.tolist())
     ]
@@ -233,15 +214,9 @@ def _curves(found: Findings, by_labels: Mapping[str, float] | None) -> str:
 
 
 def curve_table(curve: Curve) -> str:
-    """Set a curve as a table.
-
-    Parameters
-    ----------
-    curve
-        What is shown.
-    """
+    """Set a curve as a table."""
     kinds = list(curve.errors)
-    rows = [(str(n), *(_milli(float(curve.errors[kind][k])) for kind in kinds)) for k, n in enumerate(curve.n.tolist())]
+    rows = [(str(n), *(milli(float(curve.errors[kind][k])) for kind in kinds)) for k, n in enumerate(curve.n.tolist())]
     return _table(("labels", *(f"{kind}, {UNITS[kind]}" for kind in kinds)), rows)
 
 
@@ -250,20 +225,12 @@ def _named(number: int, names: Sequence[str]) -> str:
     return f"{number} ({names[number]})" if names else str(number)
 
 
-def _milli(value: float) -> str:
-    if not np.isfinite(value):
-        return "–"
-    if value < 1e-9:
-        return "0"
-    return f"{1e3 * value:.3g}" if value < 1 else f"{1e3 * value:.0f}"
-
-
 def _percent(share: float) -> str:
     return f"{100 * share:.2g}" if np.isfinite(share) else "–"
 
 
 def _figure(value: float, kind: str) -> str:
-    return f"{_milli(value)} {UNITS[kind]}"
+    return f"{milli(value)} {UNITS[kind]}"
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -278,3 +245,53 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         ).rstrip()
         for line in [head, *rows]
     )
+
+
+@dataclass(frozen=True, eq=False)
+class Assessment(Findings):
+    """Advice on a set: what was found, as text and as plain numbers."""
+
+    def __str__(self) -> str:
+        """Return the advice for people."""
+        return describe(self)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return everything as plain numbers, lists and text."""
+        left = self.remaining
+        return {
+            "n_structures": self.n_structures,
+            "labels": dict(self.counts),
+            "settings": dict(self.description),
+            "feasibility": asdict(self.feasibility) | {"effective_by_kind": dict(self.effective_by_kind)},
+            "target": {
+                "name": self.target_name,
+                "prior_error": dict(left.prior),
+                "expected_error": dict(left.now),
+                "noise": dict(self.ahead.noise),
+                "open_directions": {kind: list(both) for kind, both in left.directions.items()},
+                "groups": {name: dict(figures) for name, figures in left.groups.items()},
+                "structures": {kind: values.tolist() for kind, values in left.structures.items()},
+                "share_of_prior_std": {kind: values.tolist() for kind, values in left.shares.items()},
+                "numbers": self.target_numbers.tolist(),
+                "worst": self.target_numbers[left.worst()].tolist(),
+                "units": {kind: unit.replace("meV", "eV") for kind, unit in UNITS.items()},
+            },
+            "criterion": {"name": self.criterion, "value": self.value},
+            "members": {
+                "leverage": self.leverage.tolist(),
+                "loss": self.losses.tolist(),
+                "loss_of_efficiency": self.loss_shares.tolist(),
+                "redundant": self.redundant.tolist(),
+            },
+            "duplicates": {f"{tolerance:g}": groups for tolerance, groups in self.duplicates.items()},
+            "swaps": [asdict(swap) for swap in self.swaps],
+            "next": {
+                "indices": self.next_indices.tolist(),
+                "gain": self.next_gains.tolist(),
+                "cost": self.next_costs.tolist(),
+                "cost_unit": self.cost_unit,
+                "gain_per_cost": self.gain_per_cost.tolist(),
+            },
+            "pool_duplicates_of_set": self.n_known,
+            "curves": [curve.as_dict() for curve in (self.history, self.ahead, self.ahead_random) if curve is not None],
+        }

@@ -16,19 +16,14 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
-from kernelpot.design.bounds.relaxation import relax
-from kernelpot.design.criteria import Criterion
-from kernelpot.design.information import Information
-from kernelpot.design.limits import Budget, Costs, Numbers, Quotas, check_feasible
-from kernelpot.design.precision import Precision
-from kernelpot.design.problem import make_criterion, make_rules, starting
-from kernelpot.design.rules import Rules
-from kernelpot.design.search.exchange import exchange
-from kernelpot.design.search.gains import Path, first_of_best
-from kernelpot.design.search.methods import best_greedy, restarts_of
+from kernelpot.design.available import check_feasible
+from kernelpot.design.bounds.certificate import relax
+from kernelpot.design.bounds.climb import Effort
+from kernelpot.design.search.exchange import exchange, restarts_of
+from kernelpot.design.search.gains import first_of_best
+from kernelpot.design.search.greedy import best_greedy
+from kernelpot.design.task import Rules, Task
 from kernelpot.errors import ParameterError
-from kernelpot.rules import real, whole
-from kernelpot.run import one_blas
 
 _STEPS = 12
 _TOLERANCE = 3e-3
@@ -79,101 +74,39 @@ class Optimum:
         )
 
 
-@one_blas()
-def branch_and_bound(
-    info: Information,
-    n: int | None,
-    criterion: str | Criterion = "IV",
-    *,
-    existing: Information | None = None,
-    target: Information | Float[np.ndarray, "d d"] | None = None,
-    costs: Costs | None = None,
-    budget: Budget | None = None,
-    forced: Numbers | None = None,
-    forbidden: Numbers | None = None,
-    quotas: Quotas | None = None,
-    quota_groups: Sequence[object] | np.ndarray | None = None,
-    seed: int = 0,
-    seconds: float = 60.0,
-    nodes: int = 100_000,
-    tolerance: float = 1e-6,
-) -> Optimum:
-    """Find the best set under the rules of `select`, or how good the best can be.
-
-    The number of nodes grows exponentially with what the relaxation leaves open: pools of tens of structures, of which
-    a few are chosen. The blocks count as they are; what compression discarded is not looked at.
-
-    Parameters
-    ----------
-    info, n, criterion, existing, target, costs, budget, forced, forbidden, quotas, quota_groups, seed
-        As in `select`.
-    seconds, nodes
-        Where to stop.
-    tolerance
-        Efficiency that the best set may lack.
-
-    Returns
-    -------
-    Optimum
-        The best set found, and a bound of all sets.
-
-    Raises
-    ------
-    ParameterError
-        As `select`, or where a limit is not positive.
-    """
-    seconds = seconds if seconds == float("inf") else real(seconds, "seconds", above=True)
-    nodes, tolerance = whole(nodes, "nodes", least=1), real(tolerance, "tolerance", most=1.0)
+def best_set(task: Task, *, seconds: float, nodes: int, tolerance: float) -> Optimum:
+    """Search until nothing can be better by more than a tolerance, or time or nodes are used up."""
     began = time.perf_counter()
-    start = starting(info, existing)
-    rules = make_rules(
-        info,
-        n,
-        existing,
-        costs,
-        budget,
-        seed,
-        forced=forced,
-        forbidden=forbidden,
-        quotas=quotas,
-        quota_groups=quota_groups,
-    )
-    search = _Search(info, make_criterion(criterion, info, target), rules, start, tolerance)
-    while search.open and search.nodes < nodes and time.perf_counter() - began < seconds:
+    search = _Nodes(task, tolerance)
+    while search.open and search.looked_at < nodes and time.perf_counter() - began < seconds:
         search.split()
-    measure, value = search.criterion, search.value
     # Without open nodes nothing is better than the incumbent, but for what was dropped within the tolerance.
     bound = search.bound()
-    efficiency = measure.efficiency(value, bound, info.d)
     return Optimum(
-        criterion=measure.name,
+        criterion=task.criterion.name,
         indices=np.array(search.indices, dtype=np.int64),
-        value=value,
+        value=search.value,
         bound=bound,
-        efficiency=efficiency,
+        efficiency=task.criterion.efficiency(search.value, bound, task.info.d),
         proven=not search.open,
-        nodes=search.nodes,
+        nodes=search.looked_at,
         seconds=time.perf_counter() - began,
     )
 
 
-class _Search:
+class _Nodes:
     """Nodes still open, the most promising first, and the best set found."""
 
-    def __init__(
-        self, info: Information, criterion: Criterion, rules: Rules, start: Precision, tolerance: float
-    ) -> None:
-        self.info, self.criterion, self._start, self._tolerance = info, criterion, start, tolerance
-        self._sign = criterion.sign
-        first = best_greedy(info, criterion, rules, start)[0]
-        restarts = max(restarts_of(info, rules.n, None), 5)
-        self.indices = exchange(info, first, criterion, rules, start, restarts=restarts)[0]
+    def __init__(self, task: Task, tolerance: float) -> None:
+        self._task, self._tolerance, self._sign = task, tolerance, task.criterion.sign
+        restarts = max(restarts_of(task, None), 5)
+        self.indices = exchange(task, best_greedy(task)[0], restarts=restarts)[0]
         self.value = self._evaluate(self.indices)
         self.open: list[tuple[float, int, Rules, Float[np.ndarray, " structures"]]] = []
         self._dropped = self._sign * self.value
         self._number = itertools.count()
-        self.nodes = 0
-        self._look(rules)
+        self.looked_at = 0
+        self._look(task.rules)
 
     def bound(self) -> float:
         """Raw value that no set passes."""
@@ -198,23 +131,23 @@ class _Search:
             check_feasible(rules)
         except ParameterError:
             return
-        self.nodes += 1
+        self.looked_at += 1
         inner = rules.after_forced()
         candidates = np.flatnonzero(rules.open & inner.fits(inner.costs, inner.budget))
         if inner.n <= 1 and not inner.least.any():
             self._finish(rules, candidates)
             return
         # A little beyond what is hopeless, as the bound is evaluated anew from a triangular factor.
-        goal = self.criterion.utility(self.value, self.info.d) - np.log1p(-0.9 * self._tolerance)
-        found = relax(self.info, self.criterion, rules, self._start, steps=_STEPS, tolerance=_TOLERANCE, goal=goal)
+        goal = self._task.criterion.utility(self.value, self._task.info.d) - np.log1p(-0.9 * self._tolerance)
+        found = relax(self._task.under(rules), Effort(_STEPS, _TOLERANCE, goal))
         bound = found.bound_as_given
         if self._hopeless(bound):
             self._dropped = max(self._dropped, self._sign * bound)
             return
         whole = (np.minimum(found.weights, 1.0 - found.weights) <= _WHOLE).all()
-        if whole or self.nodes % _ROUNDED_EVERY == 1:
-            indices = best_greedy(self.info, self.criterion, rules, self._start)[0]
-            self._offer(exchange(self.info, indices, self.criterion, rules, self._start)[0])
+        if whole or self.looked_at % _ROUNDED_EVERY == 1:
+            node = self._task.under(rules)
+            self._offer(exchange(node, best_greedy(node)[0])[0])
         if not len(candidates):
             self._offer(rules.forced.tolist())
             return
@@ -227,11 +160,10 @@ class _Search:
         allowed[candidates] = True
         allowed &= np.append(rules.counts(indices) < rules.most, True)[rules.labels]
         if rules.n > len(indices) and allowed.any():
-            path = Path(self.criterion, self._start.with_rows(self.info.take(indices).rows))
-            gains = np.array([-np.inf] * len(self.info))
-            one = self.criterion.gainer(path.precision)
+            gains = np.full(len(rules), -np.inf)
+            one = self._task.criterion.gainer(self._task.known(indices))
             for s in np.flatnonzero(allowed):
-                gains[s] = one(self.info.block(int(s)))
+                gains[s] = one(self._task.info.block(int(s)))
             indices.append(first_of_best(np.where(allowed, gains, -np.inf), np.arange(len(gains))))
         self._offer(indices)
 
@@ -243,8 +175,8 @@ class _Search:
 
     def _hopeless(self, bound: float) -> bool:
         """Whether a node cannot beat the best set by more than the tolerance."""
-        return self.criterion.efficiency(self.value, bound, self.info.d) >= 1.0 - self._tolerance
+        return self._task.criterion.efficiency(self.value, bound, self._task.info.d) >= 1.0 - self._tolerance
 
     def _evaluate(self, indices: Sequence[int]) -> float:
         """Value of a set from its blocks."""
-        return self.criterion.shown(self._start.with_rows(self.info.take(indices).rows))
+        return self._task.criterion.shown(self._task.known(indices))

@@ -1,118 +1,162 @@
-"""How far a design can be from the best one."""
+"""A certificate: how far a choice can be from the best one at all, by a design of fractional structures.
+
+With weights ``0 <= w_s <= 1`` under the size limit or the budget, ``Λ(w) = Λ_0 + Σ_s w_s B_sᵀ B_s`` makes every
+criterion here a concave problem (Pukelsheim 2006, ch. 5-7). Its optimum is at least as good as the best set, and so is
+the tangent's bound at any w.
+"""
 
 from __future__ import annotations
 
+import time
+from dataclasses import dataclass, replace
+
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
-from kernelpot.design.bounds.polytope import Polytope
-from kernelpot.design.criteria import Criterion
-from kernelpot.design.criteria.sensitivity import sensitivities, squares
-from kernelpot.design.information import Information
-from kernelpot.design.precision import Precision
-from kernelpot.design.rules import Rules
+from kernelpot.design.bounds.climb import Climbed, Effort, Moments, climb
+from kernelpot.design.bounds.polytope import upper_limit
+from kernelpot.design.choice import SILENCE, SILENT
+from kernelpot.design.task import Task
+
+_NEGLIGIBLE = 1e-6
+_WORTH_SAYING = 5e-3
+"""Loss of efficiency to truncation that a printed certificate mentions."""
 
 
-def efficiency_bound(
-    info: Information,
-    indices: Int[np.ndarray, " n"],
-    criterion: Criterion,
-    rules: Rules,
-    precision: Precision,
-    *,
-    discarded: float = 0.0,
-) -> float:
-    """Lower limit of a design's efficiency, from the criterion's linearisation at the design itself.
+@dataclass(frozen=True, eq=False)
+class Relaxation:
+    """A fractional design, and the limit of all whole ones that follows."""
 
-    A concave function lies below its tangent (Kiefer and Wolfowitz 1960 for D; Pukelsheim 2006, ch. 7), so no
-    feasible set gains more than the gap of the tangent. The limit is valid but loose: a relaxation would
-    tighten it. What compression discarded is counted for every rival set, but not for the design.
+    weights: Float[np.ndarray, " structures"]
+    value: float
+    bound: float
+    bound_as_given: float  # if compression had discarded nothing
+    steps: int
+
+
+def relax(task: Task, effort: Effort | None = None) -> Relaxation:
+    """Find fractional weights that are nearly the best, and the best bound over all of them.
+
+    Under a budget the weights obey the budget alone, the bound both limits.
+    """
+    info, rules = task.info, task.rules
+    heads = rules.heads()
+    inner = rules.after_forced().take(heads)
+    forced = info.take(rules.forced).rows
+    start = task.start.with_rows(forced) if len(forced) else task.start
+    found = Climbed(np.zeros(len(heads)), np.zeros(len(heads)), 0)
+    if len(heads) and inner.n:
+        found = climb(Moments(info.take(heads), start), task.criterion, inner, effort or Effort())
+
+    def certified(part: Float[np.ndarray, " heads"]) -> Relaxation:
+        weights = np.zeros(len(info))
+        # Whatever the weights are, the bound at them holds; negligible ones would only cost time.
+        weights[heads] = np.where(part > _NEGLIGIBLE, part, 0.0)
+        weights[rules.forced] = 1.0
+        return _certified(task, weights, found.steps)
+
+    best = certified(found.weights)
+    if np.array_equal(found.touching, found.weights):
+        return best
+    other = certified(found.touching)
+    tighter = min if task.criterion.larger_is_better else max
+    return replace(
+        best,
+        bound=tighter(best.bound, other.bound),
+        bound_as_given=tighter(best.bound_as_given, other.bound_as_given),
+    )
+
+
+def _certified(task: Task, weights: Float[np.ndarray, " structures"], steps: int) -> Relaxation:
+    """Evaluate the bound at some weights from a triangular factor, for all candidates and with what was discarded."""
+    used = np.flatnonzero(weights)
+    part = task.info.take(used)
+    precision = task.start.with_rows(part.rows * np.sqrt(weights[used])[part.structure, None])
+    return Relaxation(
+        weights=weights,
+        value=task.criterion.shown(precision),
+        bound=upper_limit(task, precision, weights),
+        bound_as_given=upper_limit(task, precision, weights, as_given=True),
+        steps=steps,
+    )
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """A proven limit of what any choice under the same size or budget could reach.
 
     Parameters
     ----------
-    info
-        Candidates.
-    indices
-        The design.
     criterion
-        What is compared.
-    rules
-        What a rival set may hold.
-    precision
-        Information of the design, what existed before included.
-    discarded
-        Trace that compression took from what existed before.
-
-    Returns
-    -------
+        Name of the criterion.
+    value
+        Raw value of the choice.
+    bound
+        Raw value that no choice passes, labels' full rows included that compression dropped.
     efficiency
-        In [0, 1].
+        The choice is at least this efficient against the best one: for D the ratio of geometric mean eigenvalues,
+        ``exp((value - bound)/d)``, else ``bound/value``.
+    relaxed
+        Raw value of the best fractional choice found.
+    relaxation_gap
+        One less the efficiency of that fractional choice against the bound. What is missing to 1 in `efficiency`
+        beyond this gap is the choice's own distance from the fractional one: swaps not made, or whole structures
+        being worse than parts of them.
+    truncation_loss
+        How much more efficiency could be certified if compression had dropped nothing; see `Information.truncated`.
+    steps
+        Steps of the relaxation.
+    seconds
+        Wall time.
+    larger_is_better
+        Direction of the values.
     """
-    limit = upper_limit(info, criterion, rules, precision, discarded=discarded, weights=_ones(len(info), indices))
-    return criterion.efficiency(criterion.shown(precision), limit, info.d)
+
+    criterion: str
+    value: float
+    bound: float
+    efficiency: float
+    relaxed: float
+    relaxation_gap: float
+    truncation_loss: float
+    steps: int
+    seconds: float
+    larger_is_better: bool = False
+
+    def __str__(self) -> str:
+        """Return a few lines for people."""
+        floor = np.floor(self.efficiency * 1e4) / 1e4
+        beyond = "passes" if self.larger_is_better else "gets below"
+        lines = [
+            f"{self.criterion} efficiency against the best possible choice: at least {floor:.4f}",
+            f"value {self.value:.6g}; no choice {beyond} {self.bound:.6g}; best fractional choice {self.relaxed:.6g}",
+            f"relaxation gap {self.relaxation_gap:.1e} after {self.steps} steps, {self.seconds:.1f} s",
+        ]
+        if floor < SILENT:
+            lines.append(SILENCE)
+        if self.truncation_loss > _WORTH_SAYING:
+            lines.append(
+                f"{self.truncation_loss:.3f} of the certificate is lost to shortened blocks: "
+                "make the information with a smaller `truncate`"
+            )
+        return "\n".join(lines)
 
 
-def upper_limit(
-    info: Information,
-    criterion: Criterion,
-    rules: Rules,
-    precision: Precision,
-    *,
-    weights: Float[np.ndarray, " structures"],
-    discarded: float = 0.0,
-    as_given: bool = False,
-) -> float:
-    """Raw value that no feasible set passes, from the tangent at a fractional design.
-
-    With Γ of `Criterion.tangent` and ``g_s = tr(Γ B_sᵀB_s)``, a set T has
-    ``log ψ(T) <= log ψ + log(1 + Σ_T g_s - Σ_s w_s g_s)``. A block that lost the trace τ to compression gains at most
-    ``λ_max(Γ) τ`` more, and g_s itself is known to d ε ‖Γ‖ tr(B_sᵀB_s) at best (ε of float64): next to nothing unless
-    rows span more than eight orders of magnitude.
-
-    Parameters
-    ----------
-    info, criterion, rules, discarded
-        As in `efficiency_bound`.
-    precision
-        Information of the fractional design.
-    weights
-        Its weights.
-    as_given
-        Take blocks as if compression had dropped nothing.
-    """
-    tangent = criterion.tangent(precision)
-    if not np.isfinite(tangent.utility):
-        return criterion.raw(tangent.utility, info.d)
-    g = sensitivities(info, tangent.slope)
-    # Squares that cancel leave round-off, which must not make the limit tighter than it is.
-    error = info.d * np.finfo(float).eps * float(np.linalg.norm(tangent.slope)) * squares(info)
-    at = float((g - error) @ weights)
-    if as_given:
-        best = best_sum(g + error, rules)
-    else:
-        steepest = float(np.linalg.eigvalsh(tangent.slope)[-1]) if len(tangent.slope) else 0.0
-        best = best_sum(g + error + steepest * info.discarded.sum(axis=1), rules) + steepest * discarded
-    return criterion.raw(tangent.utility + float(np.log1p(max(best - at, 0.0))), info.d)
-
-
-def _ones(n: int, indices: Int[np.ndarray, " n"]) -> Float[np.ndarray, " structures"]:
-    """Weights of a design of whole structures."""
-    weights = np.zeros(n)
-    weights[indices] = 1.0
-    return weights
-
-
-def best_sum(g: Float[np.ndarray, " structures"], rules: Rules) -> float:
-    """Upper limit of the sum of g over any set, or any fractional design, that the rules allow.
-
-    A sort under a size limit and quotas, a fractional knapsack under one budget, else a linear programme whose prices
-    give the limit, so that solver tolerances cannot bring it below the truth.
-
-    Parameters
-    ----------
-    g
-        Non-negative worth of every candidate.
-    rules
-        What a set may hold.
-    """
-    return Polytope(rules).limit(g)
+def certificate(task: Task, value: float, effort: Effort) -> Certificate:
+    """Bound what any choice can reach, and compare the value of one with that."""
+    began = time.perf_counter()
+    measure, d = task.criterion, task.info.d
+    found = relax(task, effort)
+    efficiency = measure.efficiency(value, found.bound, d)
+    return Certificate(
+        criterion=measure.name,
+        value=value,
+        bound=found.bound,
+        efficiency=efficiency,
+        relaxed=found.value,
+        relaxation_gap=1.0 - measure.efficiency(found.value, found.bound, d),
+        truncation_loss=measure.efficiency(value, found.bound_as_given, d) - efficiency,
+        steps=found.steps,
+        seconds=time.perf_counter() - began,
+        larger_is_better=measure.larger_is_better,
+    )

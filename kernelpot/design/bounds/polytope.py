@@ -1,4 +1,4 @@
-"""The fractional designs that rules allow, and the best of them for given worths."""
+"""The fractional designs that rules allow, the best of them for given worths, and the limit that follows for sets."""
 
 from __future__ import annotations
 
@@ -9,9 +9,51 @@ from jaxtyping import Float, Int
 from scipy.optimize import linprog
 from scipy.sparse import csr_array, vstack
 
-from kernelpot.design.rules import Rules
+from kernelpot.design.criteria.base import sensitivities, squares
+from kernelpot.design.precision import Precision
+from kernelpot.design.task import Rules, Task
 
 _LARGEST = 200_000
+
+
+def efficiency_bound(task: Task, indices: Int[np.ndarray, " n"], precision: Precision) -> float:
+    """Lower limit of a design's efficiency, from the criterion's linearisation at the design itself.
+
+    A concave function lies below its tangent (Kiefer and Wolfowitz 1960 for D; Pukelsheim 2006, ch. 7), so no
+    feasible set gains more than the gap of the tangent. The limit is valid but loose: a relaxation would
+    tighten it. What compression discarded is counted for every rival set, but not for the design.
+    """
+    weights = np.zeros(len(task.info))
+    weights[indices] = 1.0
+    criterion = task.criterion
+    return criterion.efficiency(criterion.shown(precision), upper_limit(task, precision, weights), task.info.d)
+
+
+def upper_limit(
+    task: Task, precision: Precision, weights: Float[np.ndarray, " structures"], *, as_given: bool = False
+) -> float:
+    """Raw value that no feasible set passes, from the tangent at a fractional design.
+
+    With Γ of `Criterion.tangent` and ``g_s = tr(Γ B_sᵀB_s)``, a set T has
+    ``log ψ(T) <= log ψ + log(1 + Σ_T g_s - Σ_s w_s g_s)``. A block that lost the trace τ to compression gains at most
+    ``λ_max(Γ) τ`` more (unless blocks are taken as given), and g_s itself is known to d ε ‖Γ‖ tr(B_sᵀB_s) at best (ε of
+    float64): next to nothing unless rows span more than eight orders of magnitude.
+    """
+    info, criterion = task.info, task.criterion
+    tangent = criterion.tangent(precision)
+    if not np.isfinite(tangent.utility):
+        return criterion.raw(tangent.utility, info.d)
+    g = sensitivities(info, tangent.slope)
+    # Squares that cancel leave round-off, which must not make the limit tighter than it is.
+    error = info.d * np.finfo(float).eps * float(np.linalg.norm(tangent.slope)) * squares(info)
+    at = float((g - error) @ weights)
+    polytope = Polytope(task.rules)
+    if as_given:
+        best = polytope.limit(g + error)
+    else:
+        steepest = float(np.linalg.eigvalsh(tangent.slope)[-1]) if len(tangent.slope) else 0.0
+        best = polytope.limit(g + error + steepest * info.discarded.sum(axis=1)) + steepest * task.discarded
+    return criterion.raw(tangent.utility + float(np.log1p(max(best - at, 0.0))), info.d)
 
 
 class Polytope:
@@ -19,11 +61,6 @@ class Polytope:
 
     Members of one duplicate group in one quota class and of equal cost are one candidate; where a group holds several
     candidates, their weights add up to at most 1. Designs that must repeat structures have no such limit.
-
-    Parameters
-    ----------
-    rules
-        What a choice may hold.
     """
 
     def __init__(self, rules: Rules) -> None:
@@ -42,11 +79,6 @@ class Polytope:
         """Upper limit of ``g·w``, which round-off and the solver's tolerances cannot bring below the truth.
 
         Weak duality: any prices of the limits give one.
-
-        Parameters
-        ----------
-        g
-            Non-negative worth of every candidate.
         """
         own = float(g[self.forced].sum())
         worth = g[self.members]
@@ -59,18 +91,7 @@ class Polytope:
         return own + (simple if solved is None else min(simple, solved[1]))
 
     def vertex(self, g: Float[np.ndarray, " structures"]) -> Float[np.ndarray, " structures"]:
-        """Weights that maximise ``g·w``, those of the forced candidates 1 (the oracle of Frank and Wolfe).
-
-        Parameters
-        ----------
-        g
-            Worth of every candidate, of any sign.
-
-        Raises
-        ------
-        ArithmeticError
-            If the linear programme has no solution, as its limits contradict one another.
-        """
+        """Weights that maximise ``g·w``, those of the forced candidates 1 (the oracle of Frank and Wolfe)."""
         w = np.zeros(self._size)
         w[self.forced] = 1.0
         worth = g[self.members]

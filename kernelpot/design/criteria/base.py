@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
+from kernelpot.design.information import Information
 from kernelpot.design.precision import Precision
 from kernelpot.errors import ParameterError
 
@@ -23,18 +24,12 @@ Rows = Float[np.ndarray, "rows d"]
 
 @dataclass(frozen=True, eq=False)
 class Tangent:
-    """An upper limit of log ψ at every information N: ``log ψ(N) <= utility + log tr(ΓN)``.
+    """An upper limit of log ψ at every information N: ``log ψ(N) <= utility + log tr(ΓN)``."""
 
-    Parameters
-    ----------
-    utility
-        log ψ where the tangent touches; for a criterion that is a maximum over others, that of the others' mixture.
-    slope
-        Γ, positive semidefinite, with ``tr(ΓM) = 1`` where it touches.
-    """
-
+    # log ψ where the tangent touches; for a criterion that is a maximum over others, that of the others'
+    # mixture
     utility: float
-    slope: Float[np.ndarray, "d d"]
+    slope: Float[np.ndarray, "d d"]  # Γ, positive semidefinite, with ``tr(ΓM) = 1`` where it touches
 
 
 # ruff: noqa: ARG002 (criteria share signatures, and each uses what it needs)
@@ -62,6 +57,8 @@ class Criterion(ABC):
         How many candidates have their gain evaluated at every step where `roots` is None; None: all.
     smooth
         Whether `value` is a smooth stand-in for what `shown` reports.
+    unit
+        Of the value; "noise²" where it is a variance of labels in units of their noise, empty elsewhere.
     """
 
     name: str = ""
@@ -71,6 +68,7 @@ class Criterion(ABC):
     roots: tuple[Float[np.ndarray, "d q"], ...] | None = None
     tries: int | None = None
     smooth: bool = False
+    unit: str = ""
 
     @abstractmethod
     def value(self, precision: Precision) -> float:
@@ -162,3 +160,22 @@ class Criterion(ABC):
         """``ψ(value)/ψ(bound)`` in (0, 1], where the bound is a raw value too."""
         ours, best = self.utility(value, d), self.utility(bound, d)
         return 1.0 if ours >= best else float(np.exp(ours - best))
+
+
+_CHUNK = 1 << 14
+
+
+def sensitivities(info: Information, slope: Float[np.ndarray, "d d"]) -> Float[np.ndarray, " structures"]:
+    """Directional derivative ``tr(S B_sᵀ B_s)`` of every block."""
+    per_row = np.empty(len(info.rows))
+    for start in range(0, len(per_row), _CHUNK):
+        rows = info.rows[start : start + _CHUNK]
+        per_row[start : start + _CHUNK] = np.einsum("rd,rd->r", rows @ slope, rows)
+    # Round-off can leave a derivative of zero slightly negative.
+    return np.maximum(np.bincount(info.structure, weights=per_row, minlength=len(info)), 0.0)
+
+
+def squares(info: Information) -> Float[np.ndarray, " structures"]:
+    """Trace of ``B_sᵀ B_s`` of every block."""
+    per_row = np.einsum("rd,rd->r", info.rows, info.rows)
+    return np.bincount(info.structure, weights=per_row, minlength=len(info))

@@ -174,15 +174,7 @@ class Compound(Criterion):
 
 
 class MeanVariance(Compound):
-    """The same for variances alone, as their weighted geometric mean ``Π φ_k^κ_k``: smaller is better.
-
-    Parameters
-    ----------
-    parts
-        Criteria of `kernelpot.design.criteria.linear`.
-    weights, d
-        As in `Compound`.
-    """
+    """The same for variances alone, as their weighted geometric mean ``Π φ_k^κ_k``: smaller is better."""
 
     larger_is_better = False
 

@@ -114,15 +114,7 @@ class IV(Criterion):
 
 
 def solved_traces(G: Batch, H: Sequence[Batch]) -> list[Float[np.ndarray, " blocks"]]:
-    """``tr(G⁻¹H)`` of every H; G is inverted once for all.
-
-    Parameters
-    ----------
-    G
-        Symmetric matrices, I or larger.
-    H
-        Symmetric matrices, one batch for each root.
-    """
+    """``tr(G⁻¹H)`` of every H; G is inverted once for all."""
     if G.shape[-1] == 1:
         return [matrices[:, 0, 0] / G[:, 0, 0] for matrices in H]
     try:

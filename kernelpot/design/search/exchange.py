@@ -8,53 +8,48 @@ worth the difference of two gains in closed form, that of the candidate and that
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from kernelpot.design.available import Available, swappable
-from kernelpot.design.criteria import IV, Criterion, D
+from kernelpot.design.criteria import IV, D
 from kernelpot.design.information import Information
-from kernelpot.design.precision import Precision
-from kernelpot.design.rules import Rules
-from kernelpot.design.search.blockswaps import BlockSwaps, ScreenedSwaps
+from kernelpot.design.limits import Numbers, read_numbers
+from kernelpot.design.rivals import RIVALS, ranked
 from kernelpot.design.search.engines import gains_for
 from kernelpot.design.search.gains import Path, first_of_best
-from kernelpot.design.search.rowswaps import RowSwaps
+from kernelpot.design.search.greedy import best_greedy
+from kernelpot.design.search.swaps import BlockSwaps, RowSwaps, ScreenedSwaps
+from kernelpot.design.task import Rules, Task
+from kernelpot.errors import ParameterError
 from kernelpot.progress import track
+from kernelpot.rules import whole
 
 _WORTHWHILE = 1e-9
 """Swaps that improve a value by less, relatively, could be round-off and go round in circles."""
 _SHAKEN = 0.15
 _EXACT = 2e10
 """Operations of an exact pass (members times rows times d²) above which a screen looks first."""
+_ROW_RESTARTS = 20
+_CHEAP = 5e7
+_SUPPORT = 1e-3
+
+Swaps = RowSwaps | BlockSwaps | ScreenedSwaps
 
 
 def exchange(
-    info: Information,
-    indices: Sequence[int],
-    criterion: Criterion,
-    rules: Rules,
-    start: Precision,
-    *,
-    restarts: int = 0,
-    passes: int = 100,
-    screen: bool | None = None,
+    task: Task, indices: Sequence[int], *, restarts: int = 0, passes: int = 100, screen: bool | None = None
 ) -> tuple[list[int], int]:
     """Improve a design by swaps until none helps; then shake a part of it and try again.
 
     Parameters
     ----------
-    info
-        Candidates.
+    task
+        What is to be chosen. Under a budget, what a swap sets free is spent on further structures.
     indices
         The design to begin with, which the rules must allow.
-    criterion
-        What is improved.
-    rules
-        What a choice may hold. Under a budget, what a swap sets free is spent on further structures.
-    start
-        Information before the choice.
     restarts
         How often the best design so far is shaken (an iterated local search, Lourenço, Martin and Stützle 2003): a
         part of its members, 15 % or at least 2, are replaced by random candidates.
@@ -69,36 +64,27 @@ def exchange(
     indices, swaps
         The best design, never worse than the first, and the number of swaps that led to all designs tried.
     """
-    rng = np.random.default_rng([rules.seed, 1])
-    best, value, swaps = _settle(info, list(indices), criterion, rules, start, rng, passes, screen=screen)
+    rng = np.random.default_rng([task.rules.seed, 1])
+    sign = task.criterion.sign
+    best, value, swaps = _settle(task, list(indices), rng, passes, screen=screen)
     for _ in track(range(restarts), "exchanging"):
-        if not 0 < len(best) < len(info):
+        if not 0 < len(best) < len(task.info):
             break
-        trial, score, more = _settle(
-            info, _shake(best, rules, rng), criterion, rules, start, rng, passes, screen=screen
-        )
+        trial, score, more = _settle(task, _shake(best, task.rules, rng), rng, passes, screen=screen)
         swaps += more
-        if criterion.sign * score > criterion.sign * value:
+        if sign * score > sign * value:
             best, value = trial, score
     return best, swaps
 
 
 def _settle(
-    info: Information,
-    indices: list[int],
-    criterion: Criterion,
-    rules: Rules,
-    start: Precision,
-    rng: np.random.Generator,
-    passes: int,
-    *,
-    screen: bool | None,
+    task: Task, indices: list[int], rng: np.random.Generator, passes: int, *, screen: bool | None
 ) -> tuple[list[int], float, int]:
     """Swap and fill up until nothing helps."""
-    state = _state(info, criterion, start, indices, screen=screen)
-    rank = rng.permutation(len(info))
+    state = _state(task, indices, screen=screen)
+    rank = rng.permutation(len(task.info))
     # Members that were set against all candidates since the last swap, or that must stay, need not be tried again.
-    forced = np.isin(state.indices, rules.forced)
+    forced = np.isin(state.indices, task.rules.forced)
     settled = forced.copy()
     swaps = 0
     for _ in range(passes):
@@ -107,32 +93,29 @@ def _settle(
         for position in order if isinstance(state, ScreenedSwaps) else rng.permutation(order):
             if settled[position]:
                 continue
-            if _improve(state, int(position), rules, rank):
+            if _improve(state, int(position), task.rules, rank):
                 swaps += 1
                 settled = forced.copy()
             settled[position] = True
         if swaps == before:
             break
-    grown = fill(info, state.indices, criterion, rules, start)
+    grown = fill(task, state.indices)
     if len(grown) > len(state.indices):
-        return grown, criterion.value(start.with_rows(info.take(grown).rows)), swaps
+        return grown, task.criterion.value(task.known(grown)), swaps
     return state.indices, state.value, swaps
 
 
-def _state(
-    info: Information, criterion: Criterion, start: Precision, indices: Sequence[int], *, screen: bool | None
-) -> RowSwaps | BlockSwaps | ScreenedSwaps:
+def _state(task: Task, indices: Sequence[int], *, screen: bool | None) -> Swaps:
     """Choose the kind of swaps that suits the candidates."""
-    if single_rows(info) and isinstance(criterion, D | IV):
-        return RowSwaps(info, criterion, start, indices)
+    info, criterion = task.info, task.criterion
+    if _single_rows(info) and isinstance(criterion, D | IV):
+        return RowSwaps(task, indices)
     if screen is None:
         screen = len(indices) * len(info.rows) * info.d**2 > _EXACT
-    return (ScreenedSwaps if screen and criterion.roots is not None else BlockSwaps)(info, criterion, start, indices)
+    return (ScreenedSwaps if screen and criterion.roots is not None else BlockSwaps)(task, indices)
 
 
-def _improve(
-    state: RowSwaps | BlockSwaps | ScreenedSwaps, position: int, rules: Rules, rank: Int[np.ndarray, " structures"]
-) -> bool:
+def _improve(state: Swaps, position: int, rules: Rules, rank: Int[np.ndarray, " structures"]) -> bool:
     """Make the best swap for one member, if one is worth it."""
     member = state.indices[position]
     allowed = swappable(rules, state.indices, position)
@@ -141,7 +124,7 @@ def _improve(
         return False
     if isinstance(state, ScreenedSwaps):
         return state.improve(position, allowed, rank, _WORTHWHILE)
-    gains = state.without(position, allowed) if isinstance(state, BlockSwaps) else state.without(position)
+    gains = state.without(position, allowed)
     scores = np.where(allowed, gains, -np.inf)
     if scores.max() == -np.inf:
         return False
@@ -153,32 +136,20 @@ def _improve(
     return True
 
 
-def single_rows(info: Information) -> bool:
-    """Whether every candidate is one row, as in plain regression.
-
-    Parameters
-    ----------
-    info
-        Candidates.
-    """
+def _single_rows(info: Information) -> bool:
+    """Whether every candidate is one row, as in plain regression."""
     return bool((np.diff(info.offsets) == 1).all())
 
 
-def fill(info: Information, indices: Sequence[int], criterion: Criterion, rules: Rules, start: Precision) -> list[int]:
-    """Add the best structures that the rules still allow.
-
-    Parameters
-    ----------
-    info, indices, criterion, rules, start
-        As in `exchange`.
-    """
-    available = Available(rules, indices)
+def fill(task: Task, indices: Sequence[int]) -> list[int]:
+    """Add the best structures that the rules still allow."""
+    info = task.info
+    available = Available(task.rules, indices)
     live = available.now()
     if live.any():
-        gains = gains_for(info, Path(criterion, start.with_rows(info.take(available.indices).rows)))
-        rank = np.random.default_rng(rules.seed).permutation(len(info))
+        gains = gains_for(info, Path(task.criterion, task.known(available.indices)))
         while live.any():
-            s = gains.best(live, np.ones(len(info)), rank)
+            s = gains.best(live, np.ones(len(info)), task.rules.rank)
             available.choose(s)
             live = available.now()
             if live.any():
@@ -194,3 +165,58 @@ def _shake(indices: Sequence[int], rules: Rules, rng: np.random.Generator) -> li
         if len(allowed):
             shaken[position] = int(rng.choice(allowed))
     return shaken
+
+
+def restarts_of(task: Task, restarts: int | None) -> int:
+    """Check how often exchange starts again, or say how often is cheap."""
+    if restarts is None:
+        cheap = len(task.info) * task.rules.n * task.info.d <= _CHEAP
+        return _ROW_RESTARTS if _single_rows(task.info) and cheap else 0
+    return whole(restarts, "restarts")
+
+
+def first_design(task: Task, start_from: str | Numbers | None, *, lazy: bool | None) -> list[int]:
+    """Find the design that exchange begins with, or refuse one that the rules do not allow."""
+    if start_from is None or (isinstance(start_from, str) and start_from == "greedy"):
+        return best_greedy(task, lazy=lazy)[0]
+    if isinstance(start_from, str):
+        if start_from not in RIVALS:
+            raise ParameterError(
+                f"unknown `start_from` {start_from!r}; give structure numbers, or choose from "
+                f"{', '.join(['greedy', *RIVALS])}"
+            )
+        return ranked(task, start_from)
+    given = read_numbers(start_from, len(task.info), "start_from")
+    indices = fill(task, Available(task.rules, given.tolist()).indices)
+    breach = task.rules.breach(indices)
+    if breach is not None:
+        raise ParameterError(f"`start_from` breaks the rules: with the forced structures {breach}")
+    return indices
+
+
+def rounded(task: Task, weights: Float[np.ndarray, " structures"], *, restarts: int = 0) -> list[int]:
+    """Choose among the structures of positive weight in a fractional design; the rest of the pool only fills up.
+
+    The largest weights alone would be a poor design, as several structures may share one task.
+    """
+    rules = task.rules
+    used = weights > _SUPPORT
+    used[rules.forced] = True
+    if len(rules.least):  # with these the least quotas can be fulfilled
+        used[_fulfilling(rules)] = True
+    support = np.flatnonzero(used)
+    few = task.among(support)
+    inner = few.rules
+    few = few.under(replace(inner, n=min(rules.n, len(inner.forced) + len(np.unique(inner.groups[inner.fresh])))))
+    indices = exchange(few, best_greedy(few)[0], restarts=restarts)[0]
+    return fill(task, support[indices].tolist())
+
+
+def _fulfilling(rules: Rules) -> list[int]:
+    """Choose forced candidates and the cheapest others that fulfil the least quotas."""
+    available = Available(rules)
+    order = np.argsort(rules.shares, kind="stable")
+    while (rules.counts(available.indices) < rules.least).any():
+        missing = np.append(rules.counts(available.indices) < rules.least, False)[rules.labels]
+        available.choose(int(order[(available.now() & missing)[order]][0]))
+    return available.indices

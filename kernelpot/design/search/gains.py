@@ -28,23 +28,7 @@ _EPS = np.finfo(float).eps
 
 
 class Path:
-    """A criterion along a growing set of blocks.
-
-    Parameters
-    ----------
-    criterion
-        What is followed.
-    precision
-        Where the path starts.
-
-    Attributes
-    ----------
-    precision
-        Information now; its triangular factor is updated with every block, as differences of C would lose the
-        directions that are known well.
-    values
-        Raw values of the criterion, one more than there are picks.
-    """
+    """A criterion along a growing set of blocks."""
 
     def __init__(self, criterion: Criterion, precision: Precision) -> None:
         self.criterion = criterion
@@ -99,17 +83,7 @@ class _Chunk:
 
 
 class Gains:
-    """The gain of every candidate, kept up to date along a path.
-
-    Parameters
-    ----------
-    info
-        Candidate blocks.
-    path
-        The design so far; `add` extends it.
-    picks
-        What a candidate adds when it is chosen, where that is not its block in `info`.
-    """
+    """The gain of every candidate, kept up to date along a path."""
 
     def __init__(self, info: Information, path: Path, *, picks: Information | None = None) -> None:
         self._info, self._path, self._picked = info, path, info if picks is None else picks
@@ -204,15 +178,7 @@ class Gains:
 
 
 def lost(fresh: Float[np.ndarray, " some"], now: Float[np.ndarray, " some"], scale: float) -> Bool[np.ndarray, " some"]:
-    """Whether differences have cancelled so far that their round-off matters and recomputing would help.
-
-    Parameters
-    ----------
-    fresh, now
-        Traces of small matrices when computed without differences, and now.
-    scale
-        What errors are compared with.
-    """
+    """Whether differences have cancelled so far that their round-off matters and recomputing would help."""
     matters = 100.0 * _EPS * fresh > 1e-6 * scale
     return matters & (now < 1e-3 * fresh)
 

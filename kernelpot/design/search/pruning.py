@@ -16,13 +16,10 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.linalg import solve_triangular
 
-from kernelpot.design.available import completion
-from kernelpot.design.criteria import Criterion
-from kernelpot.design.information import Information
-from kernelpot.design.precision import Precision
-from kernelpot.design.rules import Rules
+from kernelpot.design.available import completable
 from kernelpot.design.search.exchange import fill
 from kernelpot.design.search.gains import Bin, bins_of, first_of_best, outer, with_zero_row
+from kernelpot.design.task import Rules, Task
 from kernelpot.errors import ParameterError
 from kernelpot.progress import track
 
@@ -31,93 +28,65 @@ _LEAST = 1e-14
 _REFRESH_REMOVALS = 25
 
 
-def prune(info: Information, criterion: Criterion, rules: Rules, start: Precision) -> list[int]:
-    """Eliminate members from the whole pool until the rules hold.
+def prune(task: Task) -> list[int]:
+    """Eliminate members from the whole pool until the rules hold; return the forced, then the last to go first.
 
-    Parameters
-    ----------
-    info
-        Candidates.
-    criterion
-        What is kept as good as possible.
-    rules
-        What a choice may hold. Members go by the least loss, under budgets by the least loss per cost, while too many
-        are there; where only a class is too large, from that class. What a budget then leaves is spent again.
-    start
-        Information before the choice.
-
-    Returns
-    -------
-    indices
-        The survivors: the forced first, then the last to go first.
+    Members go by the least loss, under budgets by the least loss per cost, while too many are there; where only a class
+    is too large, from that class. What repeats another goes before what does not. What a budget then leaves is spent
+    again.
     """
-    members = np.concatenate([rules.forced, rules.heads()])
-    part = info.take(members)
-    inner = rules.take(members)
-    losses = Losses(part, criterion, start)
-    rank = np.random.default_rng(rules.seed).permutation(len(part))
-    alive = np.ones(len(part), dtype=bool)
-    kept = np.zeros(len(part), dtype=bool)
+    members = np.concatenate([task.rules.forced, task.rules.heads()])
+    part = task.among(members)
+    inner = part.rules
+    losses = Losses(part)
+    alive = np.ones(len(members), dtype=bool)
+    kept = np.zeros(len(members), dtype=bool)
     kept[inner.forced] = True
-    for _ in track(range(len(part)), "pruning"):
-        excess = _excess(inner, alive)
-        dispensable = excess & alive & ~kept
+    for _ in track(range(len(members)), "pruning"):
+        dispensable = _dispensable(inner, alive, kept)
         if not dispensable.any():
             break
         dear = len(inner.budget) and (inner.costs[alive].sum(axis=0) > inner.budget).any()
-        scale = np.maximum(inner.shares, 1e-12) if dear else np.ones(len(part))
-        s = first_of_best(np.where(dispensable, -losses.values / scale, -np.inf), rank)
+        scale = np.maximum(inner.shares, 1e-12) if dear else np.ones(len(members))
+        s = first_of_best(np.where(dispensable, -losses.values / scale, -np.inf), inner.rank)
         alive[s] = False
-        if not _completable(inner, alive):
+        if not completable(inner, alive & inner.fresh):
             alive[s], kept[s] = True, True
             continue
         losses.remove(s)
-    order = np.flatnonzero(alive & ~np.isin(np.arange(len(part)), inner.forced))
+    order = np.flatnonzero(alive & ~np.isin(np.arange(len(members)), inner.forced))
     order = order[np.argsort(-losses.values[order], kind="stable")]
-    return fill(info, members[np.concatenate([inner.forced, order])].tolist(), criterion, rules, start)
+    return fill(task, members[np.concatenate([inner.forced, order])].tolist())
 
 
-def _excess(rules: Rules, alive: Bool[np.ndarray, " members"]) -> Bool[np.ndarray, " members"]:
+def _dispensable(
+    rules: Rules, alive: Bool[np.ndarray, " members"], kept: Bool[np.ndarray, " members"]
+) -> Bool[np.ndarray, " members"]:
     """Mark the members of which one has to go, none where the rules hold."""
     chosen = np.flatnonzero(alive)
     counts = rules.counts(chosen)
     spare = np.append(counts > rules.least, True)[rules.labels]
     over = np.append(counts > rules.most, False)[rules.labels]
-    if not rules.repeats:
-        rivals = np.bincount(rules.groups[chosen], minlength=int(rules.groups.max(initial=-1)) + 1)
-        doubled = rivals[rules.groups] > 1
-        if doubled.any():
-            return doubled & spare
+    rivals = np.bincount(rules.groups[chosen], minlength=int(rules.groups.max(initial=-1)) + 1)
+    doubled = rivals[rules.groups] > 1
+    free = alive & ~kept
+    if not rules.repeats and doubled.any():
+        return doubled & spare & free
     if over.any():
-        return over
-    if len(chosen) > rules.n or (rules.costs[chosen].sum(axis=0) > rules.budget * (1.0 + 1e-12)).any():
-        return spare
-    return np.zeros(len(alive), dtype=bool)
-
-
-def _completable(rules: Rules, alive: Bool[np.ndarray, " members"]) -> bool:
-    """Whether the members still there can fulfil the least quotas within the budgets."""
-    need = np.maximum(rules.least - rules.counts(rules.forced), 0)
-    if not need.any():
-        return True
-    left = rules.budget - rules.costs[rules.forced].sum(axis=0)
-    return completion(rules, alive & rules.fresh, need, left) is not None
+        wanted = over & free
+    elif len(chosen) > rules.n or (rules.costs[chosen].sum(axis=0) > rules.budget * (1.0 + 1e-12)).any():
+        wanted = spare & free
+    else:
+        return np.zeros(len(alive), dtype=bool)
+    again = wanted & (doubled | ~rules.fresh)
+    return again if again.any() else wanted
 
 
 class Losses:
-    """What every member adds to all others, kept up to date while members go.
+    """What every member adds to all others, kept up to date while members go."""
 
-    Parameters
-    ----------
-    info
-        The members.
-    criterion
-        What is lost.
-    start
-        Information beside them.
-    """
-
-    def __init__(self, info: Information, criterion: Criterion, start: Precision) -> None:
+    def __init__(self, task: Task) -> None:
+        info, criterion, start = task.info, task.criterion, task.start
         if criterion.roots is None:
             raise ParameterError(
                 f"pruning needs gains in closed form, which {criterion.name} has not; choose 'greedy' or 'exchange'"

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import combinations_with_replacement
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from jaxtyping import Float
@@ -17,7 +17,8 @@ from kernelpot.data.batch import Batch
 from kernelpot.data.check import HEAVIEST
 from kernelpot.errors import ParameterError
 from kernelpot.features.gradients import gather_pairs
-from kernelpot.potentials.baselines import Contribution
+from kernelpot.potentials.prediction import Mean
+from kernelpot.record import Field, Record, Rule
 
 COULOMB = 14.399645478425668
 """e²/4πε₀, eV Å (CODATA 2018)."""
@@ -40,8 +41,54 @@ _KNOWN = 96
 FAST = {"reassoc", "contract", "arcp", "nsz"}
 
 
+def _distances(of: str, given: object) -> tuple[float, float]:
+    """Check inner and outer distance."""
+    try:
+        inner, outer = (float(value) for value in given)  # type: ignore[attr-defined]
+    except (TypeError, ValueError):
+        inner = outer = math.nan
+    if not 0.0 <= inner < outer <= LONGEST:
+        raise ParameterError(
+            f"`inner` and `outer` of {of} must be in Å with 0 <= inner < outer <= {LONGEST:g}, got {given!r}; "
+            "0 and 1.25 bond lengths are sound."
+        )
+    return inner, outer
+
+
+class Pairs(Rule):
+    """Distances (inner, outer) by pairs of elements, each named once, in order of their atomic numbers."""
+
+    def read(self, value: Any, field: Field) -> dict[tuple[str, str], tuple[float, float]]:  # noqa: ARG002
+        """Return a table, sorted in each name."""
+        from ase.data import atomic_numbers
+
+        if not isinstance(value, Mapping):
+            raise ParameterError(
+                f'`pairs` must map pairs of elements to distances, such as {{("Si", "O"): (0.5, 1.1)}}, got {value!r}.'
+            )
+        result: dict[tuple[str, str], tuple[float, float]] = {}
+        for names, given in value.items():
+            known = isinstance(names, tuple | list) and len(names) == 2
+            known = known and all(isinstance(name, str) and atomic_numbers.get(name, 0) > 0 for name in names)
+            if not known:
+                raise ParameterError(f'`pairs` must name two elements each, such as ("Si", "O"), got {names!r}.')
+            a, b = sorted(names, key=lambda name: atomic_numbers[name])
+            if (a, b) in result:
+                raise ParameterError(f"`pairs` must name each pair once, got {a}-{b} twice.")
+            result[a, b] = _distances(f"{a}-{b}", given)
+        return result
+
+    def write(self, value: Any) -> list[Any]:
+        """Return a row for each pair."""
+        return [[*names, *distances] for names, distances in value.items()]
+
+    def back(self, stored: Any) -> dict[tuple[str, str], tuple[float, float]]:
+        """Return the table."""
+        return {(a, b): (inner, outer) for a, b, inner, outer in stored}
+
+
 @dataclass(frozen=True)
-class ZBL:
+class ZBL(Record):
     """Universal screened repulsion of nuclei: a baseline that keeps atoms apart where no label says so.
 
     V(r) = S(r) · e²/4πε₀ · Z_i Z_j/r · φ(r/a), a = 0.4685 Å/(Z_i^0.23 + Z_j^0.23), φ(x) = 0.18175 e^(-3.1998 x) +
@@ -64,12 +111,12 @@ class ZBL:
         A distance breaks its rule, or a pair is unknown.
     """
 
-    inner: float | None = None
-    outer: float | None = None
-    pairs: Mapping[tuple[str, str], tuple[float, float]] = field(default_factory=dict, hash=False)
+    inner: Annotated[float | None, Rule(), "Å"] = None
+    outer: Annotated[float | None, Rule(), "Å"] = None
+    pairs: Annotated[Mapping[tuple[str, str], tuple[float, float]], Pairs()] = field(default_factory=dict, hash=False)
 
-    def __post_init__(self) -> None:
-        """Check the distances, and write each pair in one way."""
+    def check(self) -> None:
+        """Refuse one distance without the other, and those that are none."""
         if (self.inner is None) != (self.outer is None):
             raise ParameterError(
                 f"`inner` and `outer` belong together, got {self.inner!r} and {self.outer!r}; give both or neither."
@@ -77,7 +124,6 @@ class ZBL:
         if self.inner is not None and self.outer is not None:
             for name, value in zip(("inner", "outer"), _distances("all pairs", (self.inner, self.outer)), strict=True):
                 object.__setattr__(self, name, value)
-        object.__setattr__(self, "pairs", _checked(self.pairs))
 
     # ---- what a baseline has to offer
 
@@ -88,7 +134,7 @@ class ZBL:
         # Not a number where an element has no radius, which `distances` names.
         return longest if math.isfinite(longest) else max(outer for _, outer in self.distances(species).values())
 
-    def evaluate(self, batch: Batch, *, names: Sequence[str] | None = None) -> Contribution:  # noqa: ARG002
+    def evaluate(self, batch: Batch, *, names: Sequence[str] | None = None) -> Mean:  # noqa: ARG002
         """Return energies, forces and stresses.
 
         Raises
@@ -106,23 +152,12 @@ class ZBL:
         energy, gradient = np.zeros(batch.n_atoms), np.empty((len(batch.first), 3))
         _repel(batch.vectors, batch.first, batch.second, batch.numbers, inner, outer, screening, energy, gradient)
         forces, stress = gather_pairs(batch, gradient)
-        return Contribution(batch.sum_per_structure(energy), energy, forces, stress)
+        return Mean(batch.sum_per_structure(energy), energy, forces, stress)
 
     def describe(self, species: Sequence[int]) -> str:
         """Name it with the distances of these elements."""
         given = [f"{a}-{b} {i:.2f} to {o:.2f} Å" for (a, b), (i, o) in self.distances(species).items()]
         return f"ZBL, fading over {', '.join(given)}"
-
-    def settings(self) -> dict[str, Any]:
-        """Return the settings as JSON values."""
-        pairs = [[*names, *distances] for names, distances in self.pairs.items()]
-        return {"name": "ZBL", "inner": self.inner, "outer": self.outer, "pairs": pairs}
-
-    @classmethod
-    def from_settings(cls, settings: Mapping[str, Any]) -> ZBL:
-        """Make the baseline that `settings` describes."""
-        pairs = {(a, b): (inner, outer) for a, b, inner, outer in settings["pairs"]}
-        return cls(settings["inner"], settings["outer"], pairs)
 
     # ---- distances
 
@@ -164,40 +199,6 @@ class ZBL:
             a, b = (atomic_numbers[name] for name in names)
             inner[[a, b], [b, a]], outer[[a, b], [b, a]] = distances
         return inner, outer, screening
-
-
-def _distances(of: str, given: object) -> tuple[float, float]:
-    """Check inner and outer distance."""
-    try:
-        inner, outer = (float(value) for value in given)  # type: ignore[attr-defined]
-    except (TypeError, ValueError):
-        inner = outer = math.nan
-    if not 0.0 <= inner < outer <= LONGEST:
-        raise ParameterError(
-            f"`inner` and `outer` of {of} must be in Å with 0 <= inner < outer <= {LONGEST:g}, got {given!r}; "
-            "0 and 1.25 bond lengths are sound."
-        )
-    return inner, outer
-
-
-def _checked(pairs: Mapping[tuple[str, str], tuple[float, float]]) -> dict[tuple[str, str], tuple[float, float]]:
-    """Check pairs and sort each by atomic number."""
-    from ase.data import atomic_numbers
-
-    if not isinstance(pairs, Mapping):
-        raise ParameterError(f'`pairs` must map pairs of elements to distances, such as {{("Si", "O"): (0.5, 1.1)}}, '
-                             f"got {pairs!r}.")  # fmt: skip
-    result: dict[tuple[str, str], tuple[float, float]] = {}
-    for names, given in pairs.items():
-        known = isinstance(names, tuple | list) and len(names) == 2
-        known = known and all(isinstance(name, str) and atomic_numbers.get(name, 0) > 0 for name in names)
-        if not known:
-            raise ParameterError(f'`pairs` must name two elements each, such as ("Si", "O"), got {names!r}.')
-        a, b = sorted(names, key=lambda name: atomic_numbers[name])
-        if (a, b) in result:
-            raise ParameterError(f"`pairs` must name each pair once, got {a}-{b} twice.")
-        result[a, b] = _distances(f"{a}-{b}", given)
-    return result
 
 
 @njit(cache=True, nogil=True, fastmath=FAST)

@@ -1,4 +1,4 @@
-"""What a choice may hold: the one place that every search asks."""
+"""What is to be chosen, as every search and every bound takes it: candidates, a criterion, rules, what is known."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ from functools import cached_property
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
+
+from kernelpot.design.criteria import Criterion
+from kernelpot.design.information import Information
+from kernelpot.design.precision import Precision
 
 _SLACK = 1e-12
 """Costs that add up to a budget exactly must not fail by round-off, relative to the budget."""
@@ -76,6 +80,11 @@ class Rules:
         for name, value in values.items():
             object.__setattr__(self, name, value)
 
+    @classmethod
+    def plain(cls, n: int, size: int, seed: int) -> Rules:
+        """Choose n of so many different candidates, no more is asked."""
+        return cls(n, np.arange(size), np.zeros(size, dtype=bool), np.empty((size, 0)), np.empty(0), seed, resources=())
+
     def __len__(self) -> int:
         """Return the number of candidates."""
         return len(self.groups)
@@ -92,6 +101,11 @@ class Rules:
         marked[self.groups[self.forced]] = True
         result: np.ndarray = ~(self.taken | self.forbidden | marked[self.groups])
         return result
+
+    @cached_property
+    def rank(self) -> Int[np.ndarray, " structures"]:
+        """Order of the candidates that breaks ties."""
+        return np.random.default_rng(self.seed).permutation(len(self))
 
     @property
     def repeats(self) -> bool:
@@ -115,35 +129,17 @@ class Rules:
     def fits(
         self, costs: Float[np.ndarray, "some resources"], left: Float[np.ndarray, " resources"]
     ) -> Bool[np.ndarray, " some"]:
-        """Mark costs that what is left of the budgets can pay.
-
-        Parameters
-        ----------
-        costs, left
-            Of each resource.
-        """
+        """Mark costs that what is left of the budgets can pay."""
         result: np.ndarray = (costs <= left + _SLACK * np.abs(self.budget)).all(axis=1)
         return result
 
     def counts(self, indices: Sequence[int] | Int[np.ndarray, " some"]) -> Int[np.ndarray, " classes"]:
-        """Count the members of each quota class in a set.
-
-        Parameters
-        ----------
-        indices
-            The set.
-        """
+        """Count the members of each quota class in a set."""
         labels = self.labels[np.asarray(indices, dtype=np.int64)]
         return np.bincount(labels[labels >= 0], minlength=len(self.most))
 
     def take(self, which: Int[np.ndarray, " some"]) -> Rules:
-        """Rules for some of the candidates, by their new numbers.
-
-        Parameters
-        ----------
-        which
-            Different numbers of candidates, the forced ones among them.
-        """
+        """Rules for some of the candidates, the forced ones among them, by their new numbers."""
         position = np.full(len(self), -1)
         position[which] = np.arange(len(which))
         return replace(
@@ -175,13 +171,7 @@ class Rules:
         )
 
     def branched(self, forced: Sequence[int], forbidden: Sequence[int]) -> Rules:
-        """Force and forbid more candidates.
-
-        Parameters
-        ----------
-        forced, forbidden
-            Their numbers.
-        """
+        """Force and forbid more candidates, by their numbers."""
         joined = np.concatenate([self.forced, np.asarray(forced, dtype=np.int64)])
         never = self.forbidden.copy() if self.repeats else ~self.open
         never[np.asarray(forbidden, dtype=np.int64)] = True
@@ -220,13 +210,7 @@ class Rules:
         return (costs, budget) if affordable < self.n and (costs > 0).all() else None
 
     def breach(self, indices: Sequence[int] | Int[np.ndarray, " some"]) -> str | None:
-        """Name the first limit that a set breaks; None where it keeps all.
-
-        Parameters
-        ----------
-        indices
-            The set.
-        """
+        """Name the first limit that a set breaks; None where it keeps all."""
         chosen = np.asarray(indices, dtype=np.int64)
         if len(chosen) > self.n:
             return f"it holds {len(chosen)} structures, more than {self.n}"
@@ -244,3 +228,45 @@ class Rules:
                 what = f" of {name}" if name else ""
                 return f"it costs {cost:.6g}{what}, more than the budget of {limit:.6g}"
         return None
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """What is to be chosen.
+
+    Parameters
+    ----------
+    info
+        Candidates.
+    criterion
+        What is improved.
+    rules
+        What a choice may hold.
+    start
+        Information before the choice, that of `existing` included.
+    existing
+        What is labelled already, for those who compare structures; None where nothing is.
+    """
+
+    info: Information
+    criterion: Criterion
+    rules: Rules
+    start: Precision
+    existing: Information | None = None
+
+    @property
+    def discarded(self) -> float:
+        """Trace that compression took from what exists."""
+        return 0.0 if self.existing is None else float(self.existing.discarded.sum())
+
+    def known(self, indices: Sequence[int] | Int[np.ndarray, " n"]) -> Precision:
+        """Information once these are labelled, from their blocks."""
+        return self.start.with_rows(self.info.take(indices).rows)
+
+    def among(self, which: Int[np.ndarray, " some"]) -> Task:
+        """Return the same among some of the candidates, the forced ones included, by their new numbers."""
+        return replace(self, info=self.info.take(which), rules=self.rules.take(which))
+
+    def under(self, rules: Rules) -> Task:
+        """Return the same under other rules."""
+        return replace(self, rules=rules)

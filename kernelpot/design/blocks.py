@@ -1,4 +1,4 @@
-"""What the arrays of an Information must satisfy."""
+"""Blocks of rows: what they must satisfy, and how they are made shorter at a stated loss."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from kernelpot.errors import DataError, ParameterError
-from kernelpot.rules import reals, shown, wholes
+from kernelpot.rules import real, reals, shown, wholes
 
 KINDS = ("energy", "forces", "stress")
 """Label kinds; a row's kind is stored as the position in this tuple."""
@@ -26,17 +26,7 @@ def check_kinds(kinds: Int[np.ndarray, " rows"]) -> None:
 def check_block(
     s: int, block: object, d: int | None
 ) -> tuple[Float[np.ndarray, "rows d"], Int[np.ndarray, " rows"], Float[np.ndarray, " rows"]]:
-    """Return the arrays of a block, or refuse them.
-
-    Parameters
-    ----------
-    s
-        Structure number.
-    block
-        ``(rows, kinds, sigma)``.
-    d
-        Number of weights of the blocks before; None for the first.
-    """
+    """Return ``(rows, kinds, sigma)`` of structure s, or refuse them; d is None for the first block."""
     if not isinstance(block, tuple | list) or len(block) != 3:
         raise ParameterError(f"`blocks` must hold (rows, kinds, sigma) of each structure, got {shown(block)} for {s}")
     rows, sigma = (reals(part, f"blocks[{s}]") for part in (block[0], block[2]))
@@ -76,15 +66,7 @@ def _check_size(rows: Float[np.ndarray, "rows d"], structure: Int[np.ndarray, " 
 
 
 def check_shapes(arrays: Mapping[str, np.ndarray], n_groups: int) -> None:
-    """Refuse arrays that do not agree.
-
-    Parameters
-    ----------
-    arrays
-        The arrays by their names in `Information`.
-    n_groups
-        Number of names of groups.
-    """
+    """Refuse arrays of an Information that do not agree with each other or with the number of groups' names."""
     rows, offsets, means = arrays["rows"], arrays["offsets"], arrays["means"]
     if rows.ndim != 2 or rows.shape[1] < 1:
         raise ParameterError(f"`rows` must have the shape (rows, d) with d >= 1, got {rows.shape}")
@@ -114,13 +96,7 @@ def check_shapes(arrays: Mapping[str, np.ndarray], n_groups: int) -> None:
 
 
 def check_values(arrays: Mapping[str, np.ndarray]) -> None:
-    """Refuse values that would spoil a choice silently.
-
-    Parameters
-    ----------
-    arrays
-        The arrays by their names in `Information`.
-    """
+    """Refuse values that would spoil a choice silently."""
     rows, kinds, counts = arrays["rows"], arrays["kinds"], arrays["counts"]
     structure = np.repeat(np.arange(len(counts)), np.diff(arrays["offsets"]))
     _check_size(rows, structure)
@@ -139,3 +115,78 @@ def check_values(arrays: Mapping[str, np.ndarray]) -> None:
     if (counts < present).any():
         s, kind = np.argwhere(counts < present)[0]
         raise ParameterError(f"`counts` says structure {s} has {counts[s, kind]} {KINDS[kind]} rows, but it has some")
+
+
+def compress(rows: Float[np.ndarray, "rows d"], share: float) -> tuple[Float[np.ndarray, "kept d"], float]:
+    """Replace rows of one label kind by fewer rows with (almost) the same information ``rowsᵀ rows``.
+
+    Rows are rotated onto their left singular vectors and the weakest are dropped, so what is dropped is
+    positive semidefinite and its trace bounds what any criterion can lose.
+
+    Parameters
+    ----------
+    rows
+        Rows already divided by their noise.
+    share
+        Largest share of the trace of ``rowsᵀ rows`` that may be dropped, in [0, 1). With 0 nothing is dropped
+        and only a block with more rows than columns changes, to its triangular factor.
+
+    Returns
+    -------
+    rows, discarded
+        At most ``min(rows, d)`` rows, and the trace that was dropped.
+
+    Raises
+    ------
+    ParameterError
+        If `share` is outside [0, 1).
+    DataError
+        If a row is not finite.
+    """
+    share = real(share, "share", most=1.0)
+    rows = np.asarray(rows, dtype=np.float64)
+    if not np.isfinite(rows).all():
+        raise DataError(
+            "a block holds rows that are not finite: find the structure they were made from and set it aside"
+        )
+    if len(rows) > rows.shape[1]:
+        rows = np.asarray(np.linalg.qr(rows, mode="r"))
+    if share == 0.0 or len(rows) < 2:
+        return rows, 0.0
+    # The Gram matrix squares the condition number, which only blurs the order of directions far below the
+    # share: the rotation itself is orthogonal, and the norms are taken from the rotated rows.
+    vectors = np.linalg.eigh(rows @ rows.T)[1]
+    rotated = vectors.T @ rows  # weakest first
+    dropped = np.cumsum(np.einsum("rd,rd->r", rotated, rotated))
+    n_dropped = int(np.searchsorted(dropped, share * dropped[-1], side="right"))
+    if n_dropped == 0:
+        return rows, 0.0
+    return np.ascontiguousarray(rotated[n_dropped:][::-1]), float(dropped[n_dropped - 1])
+
+
+def compress_block(
+    rows: Float[np.ndarray, "rows d"],
+    kinds: Int[np.ndarray, " rows"],
+    sigma: Float[np.ndarray, " rows"],
+    share: float,
+) -> tuple[
+    Float[np.ndarray, "kept d"],
+    Int[np.ndarray, " kept"],
+    Float[np.ndarray, " kept"],
+    Float[np.ndarray, " kinds"],
+]:
+    """Compress a structure's block, each label kind of equal noise by itself, and return what each kind loses, too."""
+    parts, part_kinds, part_sigma = [np.empty((0, rows.shape[1]))], [], []
+    discarded = np.zeros(len(KINDS))
+    for kind, noise in sorted(set(zip(kinds.tolist(), sigma.tolist(), strict=True))):
+        kept, lost = compress(rows[(kinds == kind) & (sigma == noise)], share)
+        parts.append(kept)
+        part_kinds += [kind] * len(kept)
+        part_sigma += [noise] * len(kept)
+        discarded[kind] += lost
+    return (
+        np.concatenate(parts),
+        np.array(part_kinds, dtype=np.int64),
+        np.array(part_sigma, dtype=np.float64),
+        discarded,
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,17 +10,14 @@ import numpy as np
 
 from kernelpot.archive import DAMAGE, Archive, arrays_of, check_numbers, damaged, read_arrays, write_archive
 from kernelpot.data.noise import KINDS, Noise
-from kernelpot.descriptors.acsf.definition import ACSF
 from kernelpot.descriptors.pairs import TwoBody
-from kernelpot.descriptors.soap.definition import SOAP
 from kernelpot.features.derivative_map import DerivativeMap
 from kernelpot.features.training_form import TrainingForm
-from kernelpot.kernels import DotProduct, Gaussian, Linear
+from kernelpot.kernels import Linear
 from kernelpot.potentials.force.force_system import ForceState
 from kernelpot.record import record_of
 
-FORMAT = "kernelpot-force-ridge"
-VERSION = 1
+FORMAT, VERSION = "kernelpot-force-ridge", 1
 
 
 def write_forces(path: str | Path, settings: dict[str, Any], state: ForceState) -> None:
@@ -27,7 +25,7 @@ def write_forces(path: str | Path, settings: dict[str, Any], state: ForceState) 
     facts = {
         "species": [int(z) for z in state.species],
         "terms": [form.map.settings() for form in state.forms],
-        "noise": {kind: getattr(state.noise, kind) for kind in KINDS},
+        "noise": state.noise.settings(),
         "n_labels": dict(state.n_labels),
     }
     arrays = {"e0": state.e0}
@@ -37,27 +35,29 @@ def write_forces(path: str | Path, settings: dict[str, Any], state: ForceState) 
 
 
 def read_forces(archive: Archive, device: str | None = None) -> tuple[dict[str, Any], ForceState]:
-    """Return the settings and the fitted state of a file, computing on a device."""
+    """Return the arguments and the fitted state of a file, computing on a device, or refuse it."""
     archive.require(FORMAT, VERSION)
     try:
-        settings, facts = archive.header["model"], archive.header["fit"]
+        settings = archive.header["model"]
         found = {
-            "descriptor": [_descriptor(s) for s in settings["descriptors"]],
-            "kernel": [_kernel(s) for s in settings["kernels"]],
-            "noise": settings["noise"] if settings["noise"] == "cv" else Noise(**settings["noise"]),
+            "descriptor": [record_of("descriptor", one) for one in settings["descriptors"]],
+            "kernel": [record_of("kernel", one) for one in settings["kernels"]],
+            "noise": settings["noise"] if settings["noise"] == "cv" else Noise.from_settings(settings["noise"]),
             "reduction": float(settings["reduction"]),
             "memory_gb": float(settings["memory_gb"]),
         }
-        return found, _state(facts, archive.arrays, device)
+        return found, _forces(archive.header["fit"], archive.arrays, device)
     except DAMAGE as error:
         raise damaged(archive.path, error) from None
 
 
-def _state(facts: dict[str, Any], arrays: dict[str, np.ndarray], device: str | None) -> ForceState:
+def _forces(facts: Mapping[str, Any], arrays: Mapping[str, np.ndarray], device: str | None) -> ForceState:
     species = tuple(facts["species"])
     forms = []
     for t, term in enumerate(facts["terms"]):
-        descriptor, kernel = _descriptor(term["descriptor"]), _kernel(term["kernel"])
+        descriptor, kernel = record_of("descriptor", term["descriptor"]), record_of("kernel", term["kernel"])
+        if isinstance(descriptor, TwoBody) or isinstance(kernel, Linear):
+            raise ValueError("the terms must be of unit vectors")
         if not species or descriptor.species != species:
             raise ValueError(f"the terms must have the species {species}, found {descriptor.species}")
         columns = read_arrays(DerivativeMap, arrays, suffix=f"_{t}", f=descriptor.n_features)["columns"]
@@ -70,18 +70,4 @@ def _state(facts: dict[str, Any], arrays: dict[str, np.ndarray], device: str | N
         raise ValueError("the model has no term")
     check_numbers("e0", arrays["e0"], (len(species),))
     n_labels = {kind: int(n) for kind, n in facts["n_labels"].items() if kind in KINDS}
-    return ForceState(tuple(forms), species, arrays["e0"], Noise(**facts["noise"]), n_labels)
-
-
-def _descriptor(settings: dict[str, Any]) -> SOAP | ACSF:
-    descriptor: SOAP | ACSF | TwoBody = record_of("descriptor", settings)
-    if isinstance(descriptor, TwoBody):
-        raise ValueError("pair energies have no environments")
-    return descriptor
-
-
-def _kernel(settings: dict[str, Any]) -> DotProduct | Gaussian:
-    kernel: DotProduct | Gaussian | Linear = record_of("kernel", settings)
-    if isinstance(kernel, Linear):
-        raise ValueError("a linear kernel has no unit vectors")
-    return kernel
+    return ForceState(tuple(forms), species, arrays["e0"], Noise.from_settings(facts["noise"]), n_labels)

@@ -1,4 +1,4 @@
-"""Swaps of whole blocks: exactly, or by a screen of shortened blocks."""
+"""Swaps of members of a design: of whole blocks, exactly or by a screen of shortened ones, and of single rows."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from kernelpot.design.criteria import Criterion
-from kernelpot.design.information import Information
 from kernelpot.design.precision import Precision
+from kernelpot.design.search.engines import TriedGains
 from kernelpot.design.search.gains import Gains, Path, bins_of, first_of_best, outer, with_zero_row
-from kernelpot.design.search.tried import TriedGains
+from kernelpot.design.task import Task
 
 COARSE = 3e-2
 """Share of the trace of a block's label kind that the screen may leave out."""
@@ -25,41 +24,26 @@ class BlockSwaps:
 
     The reduced information is factorised anew from the blocks themselves: to subtract a block from C would lose the
     directions that only this block knew.
-
-    Parameters
-    ----------
-    info
-        Candidate blocks.
-    criterion
-        What is improved.
-    start
-        Information before the choice.
-    indices
-        The design.
     """
 
-    def __init__(self, info: Information, criterion: Criterion, start: Precision, indices: Sequence[int]) -> None:
-        self._info, self._criterion, self._start = info, criterion, start
+    def __init__(self, task: Task, indices: Sequence[int]) -> None:
+        self._task = task
         self.indices = list(indices)
-        self.value = self._evaluate(self.indices)
+        self.value = task.criterion.value(task.known(self.indices))
         self._gains: Gains | None = None
 
     def promising(self, noise: float) -> Int[np.ndarray, " some"]:  # noqa: ARG002 (any member may turn out to be)
         """Positions of members worth trying: all."""
         return np.arange(len(self.indices))
 
-    def without(
-        self, position: int, allowed: Bool[np.ndarray, " structures"] | None = None
-    ) -> Float[np.ndarray, " structures"]:
+    def without(self, position: int, allowed: Bool[np.ndarray, " structures"]) -> Float[np.ndarray, " structures"]:
         """Gain of every candidate if the member at a position were out; -inf for those without a chance."""
-        rest = self.indices[:position] + self.indices[position + 1 :]
-        path = Path(self._criterion, self._start.with_rows(self._info.take(rest).rows))
-        if self._criterion.roots is None:
-            everyone = np.ones(len(self._info), dtype=bool)
-            tried = TriedGains(self._info, path, keep=(self.indices[position],))
-            return tried.look(everyone if allowed is None else allowed)
+        info, criterion = self._task.info, self._task.criterion
+        path = Path(criterion, self._task.known(self.indices[:position] + self.indices[position + 1 :]))
+        if criterion.roots is None:
+            return TriedGains(info, path, keep=(self.indices[position],)).look(allowed)
         if self._gains is None:
-            self._gains = Gains(self._info, path)
+            self._gains = Gains(info, path)
         else:
             self._gains.restart(path)
         return self._gains.values
@@ -67,11 +51,7 @@ class BlockSwaps:
     def swap(self, position: int, s: int) -> None:
         """Put candidate s in the place of a member."""
         self.indices[position] = s
-        self.value = self._evaluate(self.indices)
-
-    def _evaluate(self, indices: Sequence[int]) -> float:
-        """Value of the criterion from the blocks."""
-        return self._criterion.value(self._start.with_rows(self._info.take(indices).rows))
+        self.value = self._task.criterion.value(self._task.known(self.indices))
 
 
 class ScreenedSwaps:
@@ -83,19 +63,15 @@ class ScreenedSwaps:
     for a first ranking, by their gain times what shortening took from it at the first design; the best few are looked
     at with all their rows, and a swap is made only if the value of the new design, computed from its blocks, is
     better. A swap that the first ranking misses is not found.
-
-    Parameters
-    ----------
-    info, criterion, start, indices
-        As in `BlockSwaps`.
     """
 
-    def __init__(self, info: Information, criterion: Criterion, start: Precision, indices: Sequence[int]) -> None:
-        self._info, self._criterion, self._start = info, criterion, start
+    def __init__(self, task: Task, indices: Sequence[int]) -> None:
+        info, criterion = task.info, task.criterion
+        self._task, self._info, self._criterion = task, info, criterion
         self._short = info.truncated(COARSE)
         self._bins = bins_of(self._short, 0, len(info), len(criterion.roots or ()))
         self.indices = list(indices)
-        path = Path(criterion, self._precision(self.indices))
+        path = Path(criterion, task.known(self.indices))
         self._refresh(path.precision)
         short = self._gains_beside(np.empty((0, info.d)))
         self._ratio = np.maximum(Gains(info, path).values, 0.0) / np.maximum(short, 1e-300)
@@ -113,19 +89,7 @@ class ScreenedSwaps:
         rank: Int[np.ndarray, " structures"],
         worthwhile: float,
     ) -> bool:
-        """Replace a member by one of the best candidates that the screen finds, if that is better.
-
-        Parameters
-        ----------
-        position
-            The member that may leave.
-        allowed
-            What may take its place.
-        rank
-            Order that breaks ties.
-        worthwhile
-            Least improvement, relative to the value.
-        """
+        """Replace a member by one of the best candidates that the screen finds, if that is better."""
         squares, T = self._modes(self.indices[position])
         own = self._loss(squares, T)
         W = T / np.sqrt(1.0 - squares)[:, None]
@@ -138,16 +102,12 @@ class ScreenedSwaps:
         if gains[k] - own <= noise:
             return False
         trial = [*self.indices[:position], int(best[k]), *self.indices[position + 1 :]]
-        precision = self._precision(trial)
+        precision = self._task.known(trial)
         if self._criterion.sign * (self._criterion.value(precision) - self.value) <= noise:
             return False
         self.indices = trial
         self._refresh(precision)
         return True
-
-    def _precision(self, indices: Sequence[int]) -> Precision:
-        """Information of a design, from its blocks."""
-        return self._start.with_rows(self._info.take(indices).rows)
 
     def _refresh(self, precision: Precision) -> None:
         """Whiten the candidates by a new design."""
@@ -214,3 +174,119 @@ class ScreenedSwaps:
             T = self._now.whiten(self._info.block(s))
             self._full[s] = T, [T @ half for half in self._halves]
         return self._full[s]
+
+
+_REFRESH_SWAPS = 50
+_DISTINCT = 1e-6
+_PAIRS = 1 << 20
+
+
+class RowSwaps:
+    """Gains of all rows beside a design from which one member is taken out.
+
+    With ``c = C x_i`` and ``q = 1 - x_iᵀ c`` the covariance without row i is ``C' = C + c cᵀ/q``, so that the
+    variances ``x_jᵀ C' x_j`` (and ``x_jᵀ C' V C' x_j`` for V = L Lᵀ) of all rows follow from two products with the
+    matrix of rows (Fedorov 1972, ch. 3; Cook and Nachtsheim 1980).
+    """
+
+    def __init__(self, task: Task, indices: Sequence[int]) -> None:
+        criterion = task.criterion
+        self._rows, self._criterion, self._start = task.info.rows, criterion, task.start
+        self._root = criterion.roots[0] if criterion.roots else None
+        self.indices = list(indices)
+        self._refresh()
+
+    def promising(self, noise: float) -> Int[np.ndarray, " some"]:
+        """Positions of members that some candidate could replace with profit, if no rule forbids it."""
+        members = np.array(self.indices, dtype=np.int64)
+        worth = np.zeros(len(members))
+        step = max(_PAIRS // max(len(self._rows), 1), 1)
+        for a in range(0, len(members), step):
+            part = members[a : a + step]
+            gains, exact = self._beside(part)
+            own = gains[part, np.arange(len(part))]
+            gains[members] = -np.inf
+            worth[a : a + step] = np.where(exact, gains.max(axis=0, initial=-np.inf) - own, np.inf)
+        return np.flatnonzero(worth > noise)
+
+    def without(
+        self,
+        position: int,
+        allowed: Bool[np.ndarray, " rows"],  # noqa: ARG002 (as in `BlockSwaps`)
+    ) -> Float[np.ndarray, " rows"]:
+        """Gain of every candidate if the member at a position were out."""
+        gains, exact = self._beside(np.array(self.indices[position : position + 1]))
+        self._last = gains[:, 0]
+        if not exact[0]:  # only this member knows some direction: differences would lose it
+            rest = self.indices[:position] + self.indices[position + 1 :]
+            self._last = self._gains(*self._computed(self._start.with_rows(self._rows[rest])))
+        self._last_exact = bool(exact[0])
+        return self._last
+
+    def swap(self, position: int, s: int) -> None:
+        """Put candidate s in the place of the member that `without` took out last."""
+        member, self.indices[position] = self.indices[position], s
+        self.value += self._criterion.sign * float(self._last[s] - self._last[member])
+        self._swaps += 1
+        if self._swaps >= _REFRESH_SWAPS or not self._last_exact:
+            self._refresh()
+        else:
+            self._move(member, -1.0)
+            self._move(s, 1.0)
+
+    def _beside(
+        self, members: Int[np.ndarray, " some"]
+    ) -> tuple[Float[np.ndarray, "rows some"], np.ndarray[tuple[int], np.dtype[np.bool_]]]:
+        """Gains of all rows with one member out at a time, and which of them kept their digits."""
+        c = self._C @ self._rows[members].T
+        q = 1.0 - self._variance[members]
+        exact = q > _DISTINCT
+        q = np.where(exact, q, 1.0)
+        between = self._rows @ c
+        variance = self._variance[:, None] + between**2 / q
+        if self._mean_square is None or self._root is None:
+            return self._gains(variance, None), exact
+        Lc = self._root.T @ c
+        between /= q
+        mean_square = 2.0 * between * (self._rows @ (self._C @ (self._root @ Lc)))
+        mean_square += between**2 * np.einsum("qm,qm->m", Lc, Lc) + self._mean_square[:, None]
+        return self._gains(variance, mean_square), exact
+
+    def _move(self, s: int, sign: float) -> None:
+        """Add row s (+1) or take it out (-1)."""
+        c = self._C @ self._rows[s]
+        q = 1.0 + sign * float(self._rows[s] @ c)
+        between = self._rows @ c
+        root = self._root
+        if root is not None and self._mean_square is not None:
+            Lc = root.T @ c
+            self._mean_square -= (2.0 * sign / q) * between * (self._rows @ (self._C @ (root @ Lc)))
+            self._mean_square += (between / q) ** 2 * float(Lc @ Lc)
+        self._variance -= (sign / q) * between**2
+        self._C -= (sign / q) * np.outer(c, c)
+
+    def _gains(
+        self, variance: Float[np.ndarray, "*shape"], mean_square: Float[np.ndarray, "*shape"] | None
+    ) -> Float[np.ndarray, "*shape"]:
+        """Gains from G and H, which are numbers here."""
+        G = np.maximum(1.0 + variance, 1.0)
+        H = () if mean_square is None else (np.maximum(mean_square, 0.0).reshape(-1, 1, 1),)
+        return self._criterion.gains(G.reshape(-1, 1, 1), H).reshape(G.shape)
+
+    def _refresh(self) -> None:
+        """Compute everything from the rows of the design."""
+        precision = self._start.with_rows(self._rows[self.indices])
+        self.value = self._criterion.value(precision)
+        self._variance, self._mean_square = self._computed(precision)
+        self._C = precision.covariance
+        self._swaps = 0
+
+    def _computed(self, precision: Precision) -> tuple[Float[np.ndarray, " rows"], Float[np.ndarray, " rows"] | None]:
+        """Variances and their mean squares, without differences."""
+        T = precision.whiten(self._rows)
+        variance = np.einsum("rd,rd->r", T, T)
+        root = self._root
+        if root is None:
+            return variance, None
+        Q = T @ precision.whiten(root.T).T
+        return variance, np.einsum("rq,rq->r", Q, Q)

@@ -10,20 +10,19 @@ from jaxtyping import Float, Int
 
 from kernelpot.design.criteria import Criterion
 from kernelpot.design.precision import Precision
-from kernelpot.design.search.greedy import Rules, greedy
+from kernelpot.design.search.greedy import greedy
+from kernelpot.design.task import Rules, Task
 from kernelpot.errors import ParameterError
 from kernelpot.linalg.store import ChunkStore, digest
 from kernelpot.linalg.workers import spread
-from kernelpot.pools.job import Job
-from kernelpot.pools.parts import divide, weights
-from kernelpot.pools.pool_choice import PoolChoice, make_choice
-from kernelpot.pools.sampled import sampled_greedy
-from kernelpot.pools.target import opened
+from kernelpot.pools.block_store import opened
+from kernelpot.pools.request import Job, PoolChoice, divide, make_choice, weights
+from kernelpot.pools.stochastic import sampled_greedy
 from kernelpot.progress import say, track
 
 
 @dataclass(frozen=True, eq=False)
-class _Part:
+class _Errand:
     """One part's work, as it is sent to a worker."""
 
     store: str
@@ -38,28 +37,22 @@ class _Part:
 
 
 @dataclass(frozen=True, eq=False)
-class _Found:
+class _Picked:
     """What a search chose, as positions in the catalogue, and its curve."""
 
     which: Int[np.ndarray, " n"]
     curve: Float[np.ndarray, " n+1"]
 
-    def first(self, n: int) -> _Found:
-        return _Found(self.which[:n], self.curve[: n + 1])
+    def first(self, n: int) -> _Picked:
+        return _Picked(self.which[:n], self.curve[: n + 1])
 
 
 def distributed(job: Job) -> PoolChoice:
-    """Run rounds until what is left fits in memory, and choose from that.
-
-    Parameters
-    ----------
-    job
-        What is asked for.
-    """
+    """Run rounds until what is left fits in memory, and choose from that."""
     left, best, first, level = job.candidates, None, 1, 0
     mixed = ""
     while True:
-        parts, mix = divide(job.store, left, job.room.part, mix=job.mix, seed=job.seed, level=level)
+        parts, mix = divide(job.store, left, job.part, mix=job.mix, seed=job.seed, level=level)
         _tell(job, left, parts, mix, level)
         if len(parts) == 1:
             break
@@ -71,7 +64,7 @@ def distributed(job: Job) -> PoolChoice:
             needed = weights(job.store)[union].sum() / 2**30
             raise ParameterError(
                 f"`memory` must let the choices of two parts fit together: {len(union)} blocks take {needed:.2g} GiB, "
-                f"a part has {job.room.part / 2**30:.2g} GiB; give more memory or a smaller `per_part`"
+                f"a part has {job.part / 2**30:.2g} GiB; give more memory or a smaller `per_part`"
             )
         if len(union) < job.n:
             raise ParameterError(
@@ -91,12 +84,12 @@ def distributed(job: Job) -> PoolChoice:
 
 def _round(
     job: Job, parts: list[Int[np.ndarray, " members"]], level: int, n: int, epsilon: float | None
-) -> list[_Found]:
+) -> list[_Picked]:
     """Choose in every part; parts that an earlier run has finished are read."""
     folder = job.folder("distributed") / f"round-{level}-{digest(*parts)}"
     results = ChunkStore(folder)
     items = [
-        _Part(
+        _Errand(
             str(job.store.folder), str(folder), p, members, min(n, len(members)), job.criterion, job.start, epsilon,
             job.seed,
         )
@@ -109,26 +102,23 @@ def _round(
     scheduler = job.scheduler if len(parts) > 1 else None
     for _ in track(spread(_search, todo, workers=workers, scheduler=scheduler), "parts", total=len(todo)):
         pass
-    return [_Found(**results.read(p)) for p in range(len(parts))]
+    return [_Picked(**results.read(p)) for p in range(len(parts))]
 
 
-def _search(item: _Part) -> None:
+def _search(item: _Errand) -> None:
     """Choose in one part, here or in a worker, and keep the result."""
     info = opened(item.store).take(item.members)
     if item.epsilon is not None and item.n:
         seed = int(np.random.default_rng([item.seed, item.number]).integers(2**32))
         indices, path = sampled_greedy(info, item.criterion, item.n, item.start, epsilon=item.epsilon, seed=seed)
     else:
-        size = len(info)
-        rules = Rules(
-            item.n, np.arange(size), np.zeros(size, dtype=bool), np.ones((size, 1)), np.array([np.inf]), item.seed
-        )
-        indices, path = greedy(info, item.criterion, rules, item.start)
+        task = Task(info, item.criterion, Rules.plain(item.n, len(info), item.seed), item.start)
+        indices, path = greedy(task)
     found = {"which": item.members[np.array(indices, dtype=np.int64)], "curve": np.array(path.values)}
     ChunkStore(Path(item.results)).write(item.number, found)
 
 
-def _better(criterion: Criterion, found: list[_Found]) -> _Found | None:
+def _better(criterion: Criterion, found: list[_Picked]) -> _Picked | None:
     """Return the best of several choices of the same size, the first of equals."""
     return max(found, key=lambda one: criterion.sign * one.curve[-1], default=None)
 
@@ -139,7 +129,7 @@ def _tell(job: Job, left: Int[np.ndarray, " some"], parts: list[np.ndarray], mix
     how = f", {mix} mixed at random" if len(parts) > 1 else ""
     say(
         f"round {level + 1}: {len(left)} blocks in {len(parts)} part(s) of up to {max(sizes, default=0.0):.2g} GiB "
-        f"(room for {job.room.part / 2**30:.2g} GiB each, {max(job.workers, 1)} at a time, {job.memory:g} GiB in all)"
+        f"(room for {job.part / 2**30:.2g} GiB each, {max(job.workers, 1)} at a time, {job.memory:g} GiB in all)"
         f"{how}"
     )
 
