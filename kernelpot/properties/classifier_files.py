@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,7 @@ import numpy as np
 from kernelpot.archive import Archive, check_numbers, write_archive
 from kernelpot.errors import ModelFileError
 from kernelpot.inference.laplace import Laplace, matrix, mode_of
-from kernelpot.properties.gp_inputs import structure_kernels
-from kernelpot.properties.inputs import checked_label
+from kernelpot.properties.inputs import checked_label, structure_kernels
 from kernelpot.properties.prior_files import prior_from, prior_parts, rebuilt
 from kernelpot.rules import whole
 
@@ -43,16 +41,16 @@ def write_classifier(model: Any, path: str | Path, label: str | None) -> None:
     write_archive(path, FORMAT, VERSION, header, arrays)
 
 
-def read_classes(kind: Callable[..., Any], archive: Archive, kernel: Any) -> Any:
+def read_classes(kind: Any, archive: Archive, kernel: Any) -> Any:
     """Return the classifier of a file, made by `kind`, the class of classifiers."""
     archive.require(FORMAT, VERSION)
     return rebuilt(archive, kernel, partial(_made, kind, archive))
 
 
-def _made(kind: Callable[..., Any], archive: Archive, kernel: Any) -> Any:
+def _made(kind: Any, archive: Archive, kernel: Any) -> Any:
     header, slopes = archive.header, archive.arrays["slopes"]
-    model = kind(kernel, **header["parameters"])
-    model._check_parameters()
+    model = kind._from_file_parameters(kernel, header["parameters"])
+    model._check()
     model.classes_ = _classes(header["classes"])
     prior = prior_from(archive, kernel, ard=model.ard)
     count = len(model.classes_)

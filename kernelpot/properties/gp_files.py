@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,19 +12,21 @@ import torch
 from kernelpot.archive import LARGEST, Archive, check_numbers, write_archive
 from kernelpot.inference.dense import Conditioned, Exact, host
 from kernelpot.inference.inducing import Inducing
+from kernelpot.inference.means import Targets
 from kernelpot.inference.nystrom import inducing
-from kernelpot.inference.targets import Targets
+from kernelpot.properties.inputs import checked_label
 from kernelpot.properties.prior_files import prior_from, prior_parts, rebuilt
 
 FORMAT = "kernelpot-gp"
 VERSION = 1
 
 
-def write_gp(model: Any, path: str | Path) -> None:
+def write_gp(model: Any, path: str | Path, label: str | None) -> None:
     """Write a fitted `kernelpot.GP`."""
     posterior = model.posterior_
     header, arrays = prior_parts(model, model._prior, model._prior.items, model._targets.trend, model._scaling)
     header |= {
+        "label": label,
         "noise": model._noise,
         "freedom": model._freedom,
         "single": model._single,
@@ -45,18 +46,19 @@ def write_gp(model: Any, path: str | Path) -> None:
     write_archive(path, FORMAT, VERSION, header, arrays)
 
 
-def read_gp(kind: Callable[..., Any], archive: Archive, kernel: Any) -> Any:
+def read_gp(kind: Any, archive: Archive, kernel: Any) -> Any:
     """Return the process of a file, made by `kind`, the class of processes."""
     archive.require(FORMAT, VERSION)
     return rebuilt(archive, kernel, partial(_made, kind, archive))
 
 
-def _made(kind: Callable[..., Any], archive: Archive, kernel: Any) -> Any:
+def _made(kind: Any, archive: Archive, kernel: Any) -> Any:
     header, arrays = archive.header, archive.arrays
-    model = kind(kernel, **header["parameters"])
-    model._plan()
+    model = kind._from_file_parameters(kernel, header["parameters"])
+    model._training()
     prior = prior_from(archive, kernel, ard=model.ard)
     _check(header, arrays, prior.covariance.items.trend.shape, inducing=model.n_inducing is not None)
+    model._trend, model.label_ = prior.trend, checked_label(header.get("label"))
     model._targets = Targets(prior.trend, arrays["coefficients"], arrays["scale"])
     model._freedom, model._single = float(header["freedom"]), bool(header["single"])
     model._columns, model._evidence = arrays["columns"], float(header["log_marginal_likelihood"])
@@ -97,5 +99,5 @@ def _posterior(model: Any, archive: Archive) -> Conditioned:
         # What the bound was is in the model's own units already.
         return inducing(model._prior, there["lower"], there["inner"], there["weights"], np.nan)
     dual = None if model.solver == "cg" else there["weights"]
-    system = model._plan().system(model._prior, model._noise)
+    system = model._training().system(model._prior, model._noise)
     return Exact(model._prior, system, labels=there["targets"], dual=dual)

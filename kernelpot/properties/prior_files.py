@@ -13,9 +13,8 @@ from kernelpot.archive import DAMAGE, Archive, check_numbers, damaged
 from kernelpot.data.check import HEAVIEST
 from kernelpot.errors import KernelpotError, ModelFileError
 from kernelpot.inference.covariance import Covariance, Items, MatrixCovariance, covariance_of
-from kernelpot.inference.targets import Trend
-from kernelpot.properties.gp_inputs import structure_kernels
-from kernelpot.properties.gp_scaling import Scaling
+from kernelpot.inference.means import Trend
+from kernelpot.properties.inputs import Scaling, structure_kernels
 from kernelpot.properties.records import item_arrays, items_from
 from kernelpot.record import HOMES, record_of
 from kernelpot.structures.composites import EncodedPair, Scaled
@@ -38,9 +37,8 @@ def prior_parts(
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Return header and arrays of an estimator's parameters, its prior and the items that it keeps."""
     kernels = structure_kernels(model.kernel)
-    parameters = {k: v for k, v in model.get_params(deep=False).items() if k not in ("kernel", "device")}
     header = {
-        "parameters": {k: v.item() if isinstance(v, np.generic) else v for k, v in parameters.items()},
+        "parameters": model._file_parameters(),
         "kernel": _kernel_name(model.kernel),
         "structure_kernels": [kernel.settings() for kernel in getattr(covariance, "kernels", kernels)],
         "hyper_parameters": covariance.parameters.names,

@@ -11,9 +11,10 @@ from kernelpot.archive import DAMAGE, Archive, check_numbers, damaged
 from kernelpot.errors import KernelpotError
 from kernelpot.inference.dense import Exact, Factor, KernelPrior
 from kernelpot.inference.inducing import Inducing
-from kernelpot.inference.means import Baseline
-from kernelpot.properties.inputs import KernelRows, Precomputed, means_of, takes_rows
-from kernelpot.properties.records import FORMAT, STATES, VERSIONS, items_from
+from kernelpot.inference.means import MEANS, Targets, Trend
+from kernelpot.properties.inputs import KernelRows, Precomputed, takes_rows
+from kernelpot.properties.property_rows import means_of
+from kernelpot.properties.records import BASELINES, FORMAT, STATES, VERSIONS, items_from
 from kernelpot.properties.ridge import KernelRidge
 from kernelpot.record import record_of
 from kernelpot.rules import real, whole
@@ -34,7 +35,10 @@ def read_ridge(archive: Archive) -> KernelRidge:
 def _rebuilt(header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> KernelRidge:
     settings, facts = header["model"], header["fit"]
     kernel = record_of("structure kernel", header["kernel"])
-    model = KernelRidge("precomputed" if isinstance(kernel, Precomputed) else kernel, **dict(settings))
+    means = {BASELINES.get(kind, kind): kind for kind in ("auto", *MEANS)}
+    given = {"mean" if name == "baseline" else name: value for name, value in settings.items()}
+    given["mean"] = means[given["mean"]]
+    model = KernelRidge("precomputed" if isinstance(kernel, Precomputed) else kernel, **given)
     items = items_from(kernel, arrays, "items_")
     parts = {name: arrays[f"state_{name}"] for name in STATES[facts["state"]]}
     baseline = arrays["baseline"]
@@ -51,14 +55,15 @@ def _rebuilt(header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Ker
     jitter = real(facts["jitter"], "jitter")
     prior = KernelPrior(kernel, items)
     if facts["state"] == "exact":
-        model.state_ = Exact(prior, Factor(parts["factor"], jitter), dual=parts["dual"])
+        model.posterior_ = Exact(prior, Factor(parts["factor"], jitter), dual=parts["dual"])
         model._calibrating = slice(None)
     else:
         whitening, factor, weights, spill, residual, variance = parts.values()
-        model.state_ = Inducing(prior, whitening, factor, weights, spill, residual, variance)
+        model.posterior_ = Inducing(prior, whitening, factor, weights, spill, residual, variance)
         model._calibrating = _calibrating(arrays["calibrating"], len(parts["variance_left"]))
     model.kernel_, model.items_ = kernel, items
-    model.baseline_ = Baseline(kind, baseline, species)
+    trend = Trend(means[kind], species, (1.0,) * terms)
+    model.mean_ = Targets(trend, baseline, np.ones(outputs))
     model.alpha_ = real(facts["alpha"], "alpha", above=True)
     model.jitter_, model._single = jitter, bool(facts["single"])
     label = facts.get("label")

@@ -19,6 +19,9 @@ FORMAT = "kernelpot-kernel-ridge"
 VERSIONS = {"exact": 1, "inducing": 2}
 """By the name of the state, as the second says more of what inducing items do not see than the first did."""
 
+BASELINES = {"constant": "mean", "zero": None}
+"""What files call kinds of mean, where they have another word."""
+
 STATES = {
     "exact": ("factor", "dual"),
     "inducing": ("whitening", "factor", "weights", "spill", "residual", "variance_left"),
@@ -28,12 +31,13 @@ STATES = {
 
 def write_ridge(path: str | Path, model: Any, label: str | None) -> None:
     """Write a fitted `KernelRidge` with the name of its property; the file appears whole or not at all."""
-    state: Any = model.state_
+    state: Any = model.posterior_
+    trend = model.mean_.trend
     name = "exact" if isinstance(state, Exact) else "inducing"
     header = {
         "model": {
             "alpha": model.alpha_ if np.ndim(model.alpha) == 0 else [float(value) for value in model.alpha],
-            "baseline": model.baseline,
+            "baseline": BASELINES.get(model.mean, model.mean),
             "n_inducing": None if model.n_inducing is None else int(model.n_inducing),
             "inducing": model.inducing,
             "seed": int(model.seed),
@@ -44,8 +48,8 @@ def write_ridge(path: str | Path, model: Any, label: str | None) -> None:
             "alpha": model.alpha_,
             "jitter": model.jitter_,
             "single": model._single,
-            "baseline": model.baseline_.kind,
-            "species": model.baseline_.species,
+            "baseline": BASELINES.get(trend.kind, trend.kind),
+            "species": trend.species,
             "n_features": getattr(model, "n_features_in_", None),
             "n_items": len(model.items_),
             "label": label,
@@ -56,7 +60,7 @@ def write_ridge(path: str | Path, model: Any, label: str | None) -> None:
     else:
         arrays = {f"state_{part}": getattr(state, part) for part in STATES[name]}
         arrays["calibrating"] = model._calibrating.astype(np.uint8)
-    arrays |= {"baseline": model.baseline_.values, **item_arrays(model.items_, "items_")}
+    arrays |= {"baseline": model.mean_.coefficients, **item_arrays(model.items_, "items_")}
     write_archive(path, FORMAT, VERSIONS[name], header, arrays)
 
 
