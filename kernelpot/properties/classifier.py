@@ -11,7 +11,6 @@ import numpy as np
 from jaxtyping import Bool, Float
 from sklearn.base import BaseEstimator, ClassifierMixin
 
-from kernelpot.archive import Archive
 from kernelpot.deprecated import old_keywords
 from kernelpot.errors import LabelError, ParameterError
 from kernelpot.inference.hyper_search import best_of
@@ -249,7 +248,7 @@ class Classifier(LearnedKernel, ClassifierMixin, BaseEstimator):
         return _check_theta(self.reject if theta is None else theta, none=False)
 
     def _write(self, path: str | Path, label: str | None) -> None:
-        from kernelpot.properties.classifier_files import write_classifier
+        from kernelpot.properties.files import write_classifier
 
         write_classifier(self, path, label)
 
@@ -263,11 +262,3 @@ def _check_theta(theta: float | None, *, none: bool) -> float:
             f"`reject` must be a probability from 0 to 1, got {theta!r}; 0.9 keeps the answers that are nine to one."
         )
     return float(theta)  # type: ignore[arg-type]
-
-
-def read_classifier(archive: Archive, kernel: Any = None) -> Classifier:
-    """Return the classifier of a file, for `kernelpot.load`."""
-    from kernelpot.properties.classifier_files import read_classes
-
-    found: Classifier = read_classes(Classifier, archive, kernel)
-    return found

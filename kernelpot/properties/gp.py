@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from sklearn.base import BaseEstimator, RegressorMixin
 
-from kernelpot.archive import LARGEST, Archive
+from kernelpot.archive import LARGEST
 from kernelpot.deprecated import Renamed, old_keywords
 from kernelpot.errors import ParameterError
 from kernelpot.inference.evidence import NoiseModel
@@ -254,14 +254,6 @@ class GP(LearnedKernel, RegressorMixin, BaseEstimator):
         return self._shaped(np.sqrt(variance)[:, None] * self._targets.scale)
 
     def _write(self, path: str | Path, label: str | None) -> None:
-        from kernelpot.properties.gp_files import write_gp
+        from kernelpot.properties.files import write_gp
 
         write_gp(self, path, label)
-
-
-def read_process(archive: Archive, kernel: Any = None) -> GP:
-    """Return the process of a file, for `kernelpot.load`."""
-    from kernelpot.properties.gp_files import read_gp
-
-    found: GP = read_gp(GP, archive, kernel)
-    return found

@@ -282,7 +282,7 @@ class KernelRidge(PropertyModel, RegressorMixin, BaseEstimator):
         return self.kernel_.encode(encoded_of(self, self.kernel_, X, reset=False))
 
     def _write(self, path: str | Path, label: str | None) -> None:
-        from kernelpot.properties.records import write_ridge
+        from kernelpot.properties.files import write_ridge
 
         write_ridge(path, self, label)
 

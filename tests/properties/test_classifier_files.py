@@ -14,7 +14,7 @@ import kernelpot as kp
 from kernelpot.archive import read_archive, write_archive
 from kernelpot.cli import main
 from kernelpot.errors import ModelFileError, ParameterError
-from kernelpot.properties.classifier_files import FORMAT
+from kernelpot.properties.files import CLASSIFIER as FORMAT
 from tests import structures as make
 
 RNG = np.random.default_rng(0)

@@ -12,8 +12,8 @@ import kernelpot as kp
 from kernelpot.archive import read_archive, write_archive
 from kernelpot.errors import DataError, ModelFileError, ParameterError, SpeciesError
 from kernelpot.properties.classifier import Classifier
+from kernelpot.properties.files import PROCESS as FORMAT
 from kernelpot.properties.gp import GP, read_process
-from kernelpot.properties.gp_files import FORMAT
 
 
 class Volumes:
