@@ -28,7 +28,7 @@ RIDGE, PROCESS, CLASSIFIER = "kernelpot-kernel-ridge", "kernelpot-gp", "kernelpo
 """Names of formats; all but the first have version 1."""
 
 
-def read_property(kind: Any, archive: Archive, kernel: Any) -> Any:
+def read_property(kind: Any, archive: Archive, kernel: Any = None) -> Any:
     """Return the fitted model of a file, made by `kind`, its class; or refuse the file with a ModelFileError."""
     if archive.format == RIDGE:
         return read_ridge(kind, archive)

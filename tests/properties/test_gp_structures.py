@@ -13,7 +13,8 @@ from kernelpot.archive import read_archive, write_archive
 from kernelpot.errors import DataError, ModelFileError, ParameterError, SpeciesError
 from kernelpot.properties.classifier import Classifier
 from kernelpot.properties.files import PROCESS as FORMAT
-from kernelpot.properties.gp import GP, read_process
+from kernelpot.properties.files import read_property
+from kernelpot.properties.gp import GP
 
 
 class Volumes:
@@ -137,7 +138,7 @@ NEW = np.random.default_rng(2).normal(size=(9, 3))
 def test_a_file_gives_the_process_back(tmp_path, way):
     model = GP(**({"search": {"starts": 1}} | way)).fit(X, Y)
     model.save(tmp_path / "gp.kp")
-    again = read_process(read_archive(tmp_path / "gp.kp"))
+    again = read_property(GP, read_archive(tmp_path / "gp.kp"))
     np.testing.assert_allclose(again.predict(NEW), model.predict(NEW), rtol=1e-9, atol=1e-9)
     np.testing.assert_allclose(again.std(NEW), model.std(NEW), rtol=1e-9)
     np.testing.assert_array_equal(again.noise_, model.noise_)
@@ -150,12 +151,12 @@ def test_a_kernel_without_a_name_is_given_again(tmp_path):
     model = GP(kernel, search={"starts": 1}).fit(X, Y[:, 0])
     model.save(tmp_path / "gp.kp")
     archive = read_archive(tmp_path / "gp.kp")
-    again = read_process(archive, kernel=kernel)
+    again = read_property(GP, archive, kernel=kernel)
     np.testing.assert_allclose(again.predict(NEW), model.predict(NEW), rtol=1e-9, atol=1e-9)
     with pytest.raises(ModelFileError, match="give that kernel"):
-        read_process(archive)
+        read_property(GP, archive)
     with pytest.raises(ModelFileError, match="not those of the kernel"):
-        read_process(archive, kernel=gpytorch.kernels.RBFKernel())
+        read_property(GP, archive, kernel=gpytorch.kernels.RBFKernel())
 
 
 @pytest.mark.parametrize("way", [{}, {"n_inducing": 20}])
@@ -163,11 +164,11 @@ def test_structures_travel_with_the_process(tmp_path, way):
     model = GP(Volumes(extensive=True), mean="composition", **way).fit(TRAIN, energies(TRAIN))
     model.save(tmp_path / "gp.kp")
     archive = read_archive(tmp_path / "gp.kp")
-    again = read_process(archive, kernel=Volumes(extensive=True))
+    again = read_property(GP, archive, kernel=Volumes(extensive=True))
     np.testing.assert_allclose(again.predict(TEST), model.predict(TEST), rtol=1e-7)
     np.testing.assert_allclose(again.std(TEST), model.std(TEST), rtol=1e-5)
     with pytest.raises(ModelFileError, match="must be the one that was fitted"):
-        read_process(archive, kernel=Volumes(3.0, extensive=True))
+        read_property(GP, archive, kernel=Volumes(3.0, extensive=True))
 
 
 def test_damaged_files_are_refused(tmp_path):
@@ -176,12 +177,12 @@ def test_damaged_files_are_refused(tmp_path):
     header = {k: v for k, v in archive.header.items() if k not in ("format", "version")}
     write_archive(tmp_path / "less.kp", FORMAT, 1, header, {k: v for k, v in archive.arrays.items() if k != "raw"})
     with pytest.raises(ModelFileError, match="damaged"):
-        read_process(read_archive(tmp_path / "less.kp"))
+        read_property(GP, read_archive(tmp_path / "less.kp"))
     write_archive(tmp_path / "later.kp", FORMAT, 99, header, archive.arrays)
     with pytest.raises(ModelFileError, match="version 99"):
-        read_process(read_archive(tmp_path / "later.kp"))
+        read_property(GP, read_archive(tmp_path / "later.kp"))
     with pytest.raises(ModelFileError, match="leave `kernel` out"):
-        read_process(archive, kernel="rbf")
+        read_property(GP, archive, kernel="rbf")
 
 
 def _cut(name):
@@ -233,7 +234,7 @@ def test_altered_files_are_refused(tmp_path, kind, number):
     ALTERED[kind][number](header, arrays)
     write_archive(tmp_path / "other.kp", FORMAT, 1, header, arrays)
     with pytest.raises(ModelFileError):
-        read_process(read_archive(tmp_path / "other.kp"), kernel=kernel)
+        read_property(GP, read_archive(tmp_path / "other.kp"), kernel=kernel)
 
 
 def test_only_structures_and_features_are_written(tmp_path):
