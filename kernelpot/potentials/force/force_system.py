@@ -166,13 +166,7 @@ class LabelSystem:
         return found
 
     def left_out(self, noise: Noise) -> dict[str, LeftOut]:
-        """Return errors of the labels of each structure given all others: energies per atom, and force components.
-
-        Raises
-        ------
-        numpy.linalg.LinAlgError
-            The covariance is not positive definite to round-off.
-        """
+        """Return errors of the labels of each structure given all others: energies per atom, and force components."""
         lower = self.prior.copy()
         lower[np.diag_indices(len(lower))] += self.variance(noise)
         factorise(lower)
