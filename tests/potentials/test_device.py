@@ -15,7 +15,8 @@ from kernelpot.errors import ParameterError
 from kernelpot.features.placing import device_of
 from kernelpot.features.torch import variances as torch_variances
 from kernelpot.kernels import Linear
-from kernelpot.potentials import Bootstrap, LinearModel
+from kernelpot.potentials.resampling import Bootstrap
+from kernelpot.potentials.sparse_gp import LinearModel
 from tests import potentials
 from tests import structures as make
 from tests.devices import DEVICES
