@@ -61,9 +61,9 @@ class SparseGP:
         Upper limit of inducing environments of all species, and of all terms, together.
     noise
         A `Noise` stays as given, with the amplitudes. "cv": noises and amplitudes minimise Σ_kind log(RMSE of left-out
-        folds). "evidence": they maximise the marginal likelihood, which lets thousands of correlated force rows outvote
-        the energies; for comparison. "tempered": the same, the likelihood of forces and stresses raised to a power
-        below 1 that makes up for their correlations.
+        folds), stresses last. "evidence": they maximise the marginal likelihood, which lets thousands of correlated
+        force rows outvote the energies; for comparison. "tempered": the same, the likelihood of forces and stresses
+        raised to a power below 1 that makes up for their correlations.
     seed
         Makes the choice of inducing environments and of folds repeatable.
     inducing
@@ -323,15 +323,12 @@ class SparseGP:
             )
         return self.features_, self.noise if isinstance(self.noise, Noise) else Noise(), self.terms[0].amplitude
 
-    # ---- files
-
     def settings(self) -> dict[str, Any]:
         """Return the settings as JSON values."""
-        noise = self.noise if isinstance(self.noise, str) else self.noise.settings()
         return {
             "terms": [term.settings() for term in self.terms],
             "n_inducing": self.n_inducing,
-            "noise": noise,
+            "noise": self.noise if isinstance(self.noise, str) else self.noise.settings(),
             "seed": self.seed,
             "inducing": self.inducing,
             "tolerance": self.tolerance,
@@ -345,11 +342,8 @@ class SparseGP:
         noise = settings["noise"]
         return cls(
             [Term.from_settings(term) for term in settings["terms"]],
-            n_inducing=settings["n_inducing"],
             noise=noise if isinstance(noise, str) else Noise.from_settings(noise),
-            seed=settings["seed"],
-            inducing=settings["inducing"],
-            tolerance=settings["tolerance"],
+            **{name: settings[name] for name in ("n_inducing", "seed", "inducing", "tolerance")},
         )
 
     def save(self, path: str | Path) -> None:
@@ -407,13 +401,9 @@ class SparseGP:
     @property
     def baseline_(self) -> dict[int, float]:
         """The old name of `e0_`, by atomic number."""
-        warnings.warn(
-            "`baseline_` is now called `e0_`, and keyed by chemical symbol; the old name goes with the next release.",
-            DeprecationWarning,
-            stacklevel=2,
-        )
-        state = self.state
-        return dict(zip(state.features.species, state.e0.tolist(), strict=True))
+        text = "`baseline_` is now called `e0_`, and keyed by chemical symbol; the old name goes with the next release."
+        warnings.warn(text, DeprecationWarning, stacklevel=2)
+        return dict(zip(self.species_, self.e0_.values(), strict=True))
 
     @property
     def calibration_(self) -> dict[str, float]:
