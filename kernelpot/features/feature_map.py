@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -172,3 +173,82 @@ def dense_local_values(features: FeatureMap, described: Described) -> Float[np.n
     for atoms, columns, values in features.local_values(described):
         result[atoms, columns] = values
     return result
+
+
+class Single(ABC):
+    """A map of one term, which is its own unit."""
+
+    @property
+    @abstractmethod
+    def n_weights(self) -> int:
+        """Features, d, without the E0 columns."""
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Features of the one term."""
+        return (self.n_weights,)
+
+    @property
+    def scales(self) -> tuple[float, ...]:
+        """A single term is the unit."""
+        return (1.0,)
+
+    def rescaled(self, scales: Sequence[float]) -> Self:
+        """Return the map itself: it has no other to be scaled against.
+
+        Raises
+        ------
+        ValueError
+            The scale is not 1.
+        """
+        if tuple(scales) != (1.0,):
+            raise ValueError(f"a single term has the scale 1, got {tuple(scales)}")
+        return self
+
+
+class HasForm(Protocol):
+    """A map with energies."""
+
+    def form(self, weights: Float[np.ndarray, " m"], *, collapse: bool = True) -> Form:
+        """Return the energy with these weights of raw columns, eV."""
+
+
+class FiniteRank:
+    """No residual covariance."""
+
+    def drawn_form(
+        self: HasForm,
+        weights: Float[np.ndarray, " m"],
+        rng: np.random.Generator,  # noqa: ARG002
+        scale: float,  # noqa: ARG002
+    ) -> Form:
+        """Return the map's `form`: its features leave nothing to be drawn."""
+        return self.form(weights)
+
+    def residual(
+        self,
+        described: Any,  # noqa: ARG002
+        kind: str,  # noqa: ARG002
+        white: Float[np.ndarray, "rows d"],
+    ) -> Float[np.ndarray, " rows"]:
+        """Return zeros: the finite rank is the prior."""
+        return np.zeros(len(white))
+
+    def energy_residual(
+        self,
+        left: Any,  # noqa: ARG002
+        right: Any,  # noqa: ARG002
+        white: tuple[Float[np.ndarray, "left d"], Float[np.ndarray, "right d"]],
+    ) -> Float[np.ndarray, "left right"]:
+        """Return zeros: the finite rank is the prior."""
+        return np.zeros((len(white[0]), len(white[1])))
+
+    def block_residual(
+        self,
+        described: Any,  # noqa: ARG002
+        kind: str,  # noqa: ARG002
+        number: int,  # noqa: ARG002
+        white: Float[np.ndarray, "c d"],
+    ) -> Float[np.ndarray, "c c"]:
+        """Return zeros: the finite rank is the prior."""
+        return np.zeros((len(white), len(white)))

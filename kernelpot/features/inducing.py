@@ -13,7 +13,7 @@ from kernelpot.data.batch import Batch
 from kernelpot.data.stream import sizes_of
 from kernelpot.descriptors.protocol import Descriptor
 from kernelpot.errors import ParameterError
-from kernelpot.features.normalise import unit
+from kernelpot.features.vectors import unit
 from kernelpot.linalg.subsets import cur, farthest_points
 from kernelpot.progress import track
 from kernelpot.run import ordered

@@ -13,9 +13,7 @@ from numba import njit
 
 from kernelpot.data.batch import Batch
 from kernelpot.descriptors.pairs import TwoBody
-from kernelpot.features.feature_map import Rows
-from kernelpot.features.finite_rank import FiniteRank
-from kernelpot.features.single import Single
+from kernelpot.features.feature_map import FiniteRank, Rows, Single
 from kernelpot.record import Record
 
 

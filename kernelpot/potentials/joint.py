@@ -16,7 +16,6 @@ from jaxtyping import Float
 from kernelpot.data.batch import Batch
 from kernelpot.data.noise import KINDS
 from kernelpot.errors import DataError, ParameterError
-from kernelpot.features.covariance import surroundings
 from kernelpot.features.feature_map import E0_PRIOR, Form, counts
 from kernelpot.features.inducing import chunks
 from kernelpot.potentials.calibration import Calibration
@@ -231,7 +230,7 @@ def force_covariance(
         raise ParameterError(
             f"`atom` must be a whole number that names one of {len(structure)} atoms, counted from 0, got {atom!r}."
         )
-    batch, number = surroundings(Batch.from_structures([structure], state.features.cutoff), int(atom) % len(structure))
+    batch, number = Batch.from_structures([structure], state.features.cutoff).surroundings(int(atom) % len(structure))
     rows = state.features.rows(described := state.features.describe(batch), ("forces",)).forces
     assert rows is not None
     white = state.features.whiten(rows[3 * number : 3 * number + 3])

@@ -12,7 +12,7 @@ from ase.md.verlet import VelocityVerlet
 
 import kernelpot as kp
 from kernelpot.errors import ParameterError
-from kernelpot.features.placing import device_of
+from kernelpot.features.torch import device_of
 from kernelpot.features.torch import variances as torch_variances
 from kernelpot.kernels import Linear
 from tests import potentials

@@ -12,7 +12,7 @@ import kernelpot as kp
 from kernelpot.descriptors.acsf import torch as acsf_device
 from kernelpot.errors import ModelFileError, ParameterError
 from kernelpot.features.torch import described as torch_environments
-from kernelpot.features.torch import unseen as torch_residual
+from kernelpot.features.torch import variances as torch_residual
 from kernelpot.pools import load_space, sample, save_space, select_chunks, write_blocks
 from kernelpot.record import record_of
 from tests import potentials

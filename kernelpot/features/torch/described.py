@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from kernelpot.descriptors.grid import DeviceBatch, NeighbourGrid
@@ -50,9 +50,16 @@ class DeviceRows:
             zeros(n, 6, n_columns) if derivatives and stress else None,
         )
 
-    def columns(self, start: int, stop: int) -> DeviceRows:
+    def add_values(
+        self, there: DeviceBatch, found: Iterator[tuple[Int[np.ndarray, " a"], slice, Float[Tensor, "a m"]]]
+    ) -> None:
+        """Add local values of atoms to the energies of their structures."""
+        for atoms, columns, values in found:
+            owner = there.structure[torch.as_tensor(atoms, device=there.device)]
+            self.energy[:, columns].index_add_(0, owner, values)
+
+    def columns(self, here: slice) -> DeviceRows:
         """Return a view of some columns."""
-        here = slice(start, stop)
         forces = None if self.forces is None else self.forces[..., here]
         virial = None if self.virial is None else self.virial[..., here]
         return DeviceRows(self.energy[:, here], forces, virial)

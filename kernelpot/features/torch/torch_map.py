@@ -25,7 +25,7 @@ from kernelpot.features.kernel_map import KernelMap
 from kernelpot.features.linear_map import LinearMap
 from kernelpot.features.sum_map import SumMap
 from kernelpot.features.torch.described import DeviceRows, EnvironmentEngine, EnvironmentState
-from kernelpot.features.torch.kernel_rows import KernelEngine, KernelForm, LinearDeviceForm, LinearEngine
+from kernelpot.features.torch.kernel_rows import DeviceForm, KernelEngine, LinearEngine
 from kernelpot.features.torch.pair_rows import PairEngine, PairForm, PairState
 from kernelpot.features.torch.variances import TorchVariances
 from kernelpot.features.two_body_map import TwoBodyMap
@@ -33,7 +33,6 @@ from kernelpot.linalg.devices import computing
 
 Engine = KernelEngine | LinearEngine | PairEngine
 State = EnvironmentState | PairState
-DeviceForm = KernelForm | LinearDeviceForm | PairForm
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +75,7 @@ class TorchDescribed:
 class TorchForm:
     """The sum of the terms' energies."""
 
-    forms: tuple[DeviceForm, ...]
+    forms: tuple[DeviceForm | PairForm, ...]
     paths: tuple[str, ...]
     device: str
 
@@ -270,7 +269,7 @@ class TorchMap:
         parts, engines = (described.exact, self.engines) if exact else (described.parts, self.rough)
         rows = DeviceRows.empty(parts[0].there, self.n_columns, derivatives=derivatives, stress=stress)
         for engine, part, columns in zip(engines, parts, self._columns(), strict=True):
-            engine.add_rows(part, rows.columns(columns.start, columns.stop))  # type: ignore[arg-type]
+            engine.add_rows(part, rows.columns(columns))  # type: ignore[arg-type]
         return parts, rows
 
     def variances(
@@ -290,15 +289,18 @@ class TorchMap:
     def form(self, weights: Float[np.ndarray, " m"], *, collapse: bool = True) -> TorchForm:
         """Return the energy with these weights of raw columns, eV."""
         parts = zip(self.rough, self._columns(), strict=True)
-        return self._form([engine.form(weights[columns], collapse=collapse) for engine, columns in parts])
+        return self._form([engine.features.form(weights[columns], collapse=collapse) for engine, columns in parts])
 
     def drawn_form(self, weights: Float[np.ndarray, " m"], rng: np.random.Generator, scale: float) -> TorchForm:
         """Return `form` plus scale times an energy drawn from the prior that the features leave out, eV."""
         parts = zip(self.rough, self._columns(), self.scales, strict=True)
-        return self._form([engine.drawn_form(weights[columns], rng, scale * own) for engine, columns, own in parts])
+        return self._form(
+            [engine.features.drawn_form(weights[columns], rng, scale * own) for engine, columns, own in parts]
+        )
 
-    def _form(self, forms: Sequence[DeviceForm]) -> TorchForm:
-        return TorchForm(tuple(forms), tuple(path for form in forms for path in form.paths), self.device)
+    def _form(self, forms: Sequence[Any]) -> TorchForm:
+        there = tuple(engine.placed(form) for engine, form in zip(self.rough, forms, strict=True))
+        return TorchForm(there, tuple(path for form in forms for path in form.paths), self.device)
 
     def local_values(
         self, described: TorchDescribed

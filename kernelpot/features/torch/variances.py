@@ -11,9 +11,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from kernelpot.features.feature_map import counts
-from kernelpot.features.torch.described import DeviceRows
+from kernelpot.features.prior import energy_sums, virial_sums
+from kernelpot.features.torch.described import VOIGT, DeviceRows, EnvironmentEngine, EnvironmentState
 from kernelpot.features.torch.kernel_rows import KernelEngine
-from kernelpot.features.torch.unseen import energy_prior, forces_prior, stress_prior
+from kernelpot.kernels import Kernel
 from kernelpot.linalg.devices import computing, pieces, working_bytes
 from kernelpot.run import count
 
@@ -138,7 +139,7 @@ class TorchVariances:
     def _carried(self, engine: KernelEngine, rows: Float[Tensor, "rows m"], start: int) -> Float[Tensor, " rows"]:
         """Return the squared features of rows: the part of the prior variance that inducing environments carry."""
         result = torch.zeros(len(rows), dtype=torch.float64, device=rows.device)
-        for here, white in zip(engine.slices, engine.whitening, strict=True):
+        for here, white in zip(engine.features.slices, engine.whitening, strict=True):
             result += (rows[:, start + here.start : start + here.stop] @ white).square().sum(1)
         return result
 
@@ -147,3 +148,62 @@ def _given(rows: Tensor | None) -> Tensor:
     if rows is None:
         raise ValueError("these rows were not asked for")
     return rows
+
+
+CENTRES = 1024
+
+
+def energy_prior(engine: EnvironmentEngine, state: EnvironmentState, kernel: Kernel) -> Float[Tensor, " structures"]:  # noqa: ARG001
+    """Return 1ᵀK1 of each structure."""
+    result: Tensor = energy_sums(kernel, state.x, state.there.batch, state.there.species, CENTRES)
+    return result
+
+
+def forces_prior(engine: EnvironmentEngine, state: EnvironmentState, kernel: Kernel) -> Float[Tensor, "3 atoms"]:
+    """Return the prior variance of every force component.
+
+    Σ_ij k'' (J_i·x_j)(J_j·x_i) + k' J_i·J_j over the centres i, j that the atom moves, J_i = ∂x_i/∂r: its neighbours,
+    whose derivatives are made from the atom's own list looked at backwards, and itself.
+    """
+    there = state.there
+    result = torch.zeros((3, there.batch.n_atoms), dtype=torch.float64, device=engine.device)
+    slots = there.most_neighbours * min(2, engine.engine.n_elements) + 1
+    kept = state.c[0].numel()
+    per_atom = 3 * engine.engine.jacobian_bytes(there, 0) + 8.0 * slots * (6 * slots + 2 * state.x.shape[1] + 2 * kept)
+    for start, stop in pieces(there.batch.n_atoms, per_atom, working_bytes(engine.device, count())):
+        grid = engine.engine.grid(there, start, stop)
+        neighbours = grid.target.view(grid.n_atoms, grid.slots)
+        own = torch.arange(start, stop, device=engine.device)[:, None]
+        centres = torch.cat([neighbours, own], dim=1)
+        x = state.x[centres]
+        moved = engine.engine.backwards(grid, there, state.c)
+        itself = engine.engine.changes(grid, state.c[start:stop], None).sum(2, keepdim=True).neg_()
+        j = torch.cat([moved, itself], dim=2).to(torch.float64)
+        j -= (j * x[:, None]).sum(-1, keepdim=True) * x[:, None]
+        j /= state.norm[centres][:, None, :, None]
+        kind = there.elements[centres]
+        same = (kind[:, :, None] == kind[:, None, :]).to(torch.float64)
+        dots = torch.matmul(x, x.transpose(1, 2))
+        slope, curvature = kernel.slope(dots) * same, kernel.curvature(dots) * same
+        for c in range(3):
+            jc = j[:, c]
+            total = slope * torch.matmul(jc, jc.transpose(1, 2))
+            if kernel.form != 1:
+                along = torch.matmul(jc, x.transpose(1, 2))
+                total += curvature * along * along.transpose(1, 2)
+            result[c, start:stop] = total.sum((1, 2))
+    return result
+
+
+def stress_prior(engine: EnvironmentEngine, state: EnvironmentState, kernel: Kernel) -> Float[Tensor, "structures 6"]:
+    """Return the prior variance of every component of ∂E/∂ε; over the squared volume, of the stress."""
+    there = state.there
+    n_atoms, size = state.x.shape
+    virial = torch.empty((n_atoms, 6, size), dtype=torch.float64, device=engine.device)
+    for grid, change in engine.changes(state, size, normalise=True):
+        r = (grid.u * grid.r).view(3, grid.n_atoms, grid.slots).transpose(0, 1).to(change.dtype)
+        outer = torch.matmul(r[:, None], change).to(torch.float64)
+        for v, (a, b) in enumerate(VOIGT):
+            virial[grid.start : grid.stop, v] = 0.5 * (outer[:, a, b] + outer[:, b, a])
+    result: Tensor = virial_sums(kernel, state.x, virial, there.batch, there.species, CENTRES)
+    return result

@@ -11,7 +11,7 @@ import numpy as np
 from kernelpot.data.labels import Labels
 from kernelpot.data.noise import Noise
 from kernelpot.errors import ParameterError
-from kernelpot.features.derivative_map import DerivativeMap
+from kernelpot.features.force_kernel import DerivativeMap
 from kernelpot.potentials.force.force_system import System
 from kernelpot.progress import say
 from kernelpot.run import count, ordered
