@@ -184,8 +184,8 @@ def _judge_coverage(report: Report, what: str, found: dict[str, Measured], *, ju
 def _calibrated(model: kp.SparseGP) -> tuple[dict[str, Residuals], kp.SparseGP]:
     """Do what `model.calibrate()` does, and keep the left-out residuals."""
     from kernelpot.potentials.calibration import calibrated
-    from kernelpot.potentials.leaving import leave_out
     from kernelpot.potentials.prediction import residuals_of
+    from kernelpot.potentials.resampling import leave_out
 
     prediction, train, witness = leave_out(model, None, folds=16, groups=False, keys=None)
     result, errors = copy(model), residuals_of(prediction, train.labels, witness)

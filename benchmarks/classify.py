@@ -65,7 +65,7 @@ def perovskites() -> tuple[np.ndarray, np.ndarray]:
     """Return features of double perovskites, and their gaps, eV."""
     from ase.data import atomic_numbers, covalent_radii
 
-    from kernelpot.elements.periodic_table import group, period
+    from kernelpot.elements.table import group, period
 
     with data(f"{FOLDER}/lumo_by_element.csv").open(encoding="utf-8") as file:
         lumo = {row["atom"]: float(row["lumo"]) for row in csv.DictReader(file)}

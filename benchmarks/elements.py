@@ -90,7 +90,7 @@ def ours(species: int, channels: int, quick: bool) -> dict[str, Any]:
     from kernelpot.data.batch import Batch
 
     atoms = _system(species, quick)
-    mixing = kp.ElementChannels.random(channels) if channels else None
+    mixing = kp.elements.ElementChannels.random(channels) if channels else None
     soap = kp.SOAP(CUTOFF, N_MAX, L_MAX, SIGMA, channels=mixing)
     soap = soap.with_species(tuple(sorted({int(z) for z in atoms.numbers})))
     gradient = np.random.default_rng(0).normal(size=(len(atoms), soap.n_features))
@@ -163,8 +163,8 @@ def fit_and_score(way: str, quick: bool) -> dict[str, Any]:
     for seed in range(1 if quick else SEEDS):
         channels = {
             "identity": lambda: None,
-            "modes": lambda: kp.ElementChannels.modes(int(n)),
-            "random": lambda seed=seed: kp.ElementChannels.random(int(n), seed),
+            "modes": lambda: kp.elements.ElementChannels.modes(int(n)),
+            "random": lambda seed=seed: kp.elements.ElementChannels.random(int(n), seed),
         }[kind]()
         train, test = parts(frames, 4 if quick else FRAMES, seed)
         start = time.process_time()

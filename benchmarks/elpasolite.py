@@ -69,7 +69,7 @@ def run(settings: Settings) -> Report:
                 rivals={"same number of rows, with it": found["with"]}, note=f"{found['rows_with']} rows with it",
             )  # fmt: skip
     report.note(
-        "kp.GP with kp.SiteKernel on site-ordered features, A and B exchangeable, hyper-parameters by marginal "
+        "kp.GP with SiteKernel on site-ordered features, A and B exchangeable, hyper-parameters by marginal "
         "likelihood on training rows; random splits 80:10:10; the representation is chosen by the validation rows"
     )
     return report
@@ -87,8 +87,8 @@ def features(way: str, elements: np.ndarray) -> np.ndarray:
     import kernelpot as kp
 
     name, _, n = way.partition(" ")
-    described = kp.ElementalModes(int(n), name) if n else name
-    result: np.ndarray = kp.CompositionFeatures(SITES, described).fit_transform(elements)
+    described = kp.elements.ElementalModes(int(n), name) if n else name
+    result: np.ndarray = kp.elements.CompositionFeatures(SITES, described).fit_transform(elements)
     return result
 
 
@@ -97,7 +97,7 @@ def fitted(x: np.ndarray, y: np.ndarray, *, kernel: str, quick: bool) -> Any:
     import kernelpot as kp
     from kernelpot.properties.gp import GP
 
-    chosen = kp.SiteKernel(len(SITES), x.shape[1] // len(SITES), EXCHANGED) if kernel == "sites" else kernel
+    chosen = kp.properties.SiteKernel(len(SITES), x.shape[1] // len(SITES), EXCHANGED) if kernel == "sites" else kernel
     return GP(chosen, starts=1, n_warm=200 if quick else 1500, full_steps=0).fit(x, y)
 
 

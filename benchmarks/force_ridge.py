@@ -76,7 +76,7 @@ def recipe() -> Any:
     """Return the model, chosen by errors on a held-out part of the training set."""
     import kernelpot as kp
 
-    light = kp.ElementChannels.weighted({"H": 0.7})
+    light = kp.elements.ElementChannels.weighted({"H": 0.7})
     soap = kp.SOAP(cutoff=5.0, sigma=0.5, scaling=(2.0, 2.0), n_max=6, l_max=5, channels=light)
     return kp.ForceRidge(soap, kp.DotProduct(5), noise=kp.Noise(energy=2e-5, forces=5e-4))
 

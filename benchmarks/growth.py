@@ -74,7 +74,7 @@ def stream(n_structures: int) -> dict[str, Any]:
         soap = kp.SOAP(cutoff=4.0, n_max=4, l_max=3, sigma=0.6)
         model = kp.SparseGP(soap, n_inducing=200, noise=kp.Noise(energy=0.002, forces=0.1))
         with Stopwatch() as watch:
-            model.fit(kp.stream(path))
+            model.fit(kp.pools.stream(path))
         return watch.as_dict()
 
 

@@ -41,7 +41,7 @@ def terms(*, quick: bool = False) -> list[Any]:
     import kernelpot as kp
 
     size = {"n_max": 4, "l_max": 3} if quick else {"l_max": 5}
-    light = kp.ElementChannels.weighted({"H": 0.5})
+    light = kp.elements.ElementChannels.weighted({"H": 0.5})
     near = kp.SOAP(cutoff=4.0, sigma=0.4, scaling=(2.0, 4.0), channels=light, **({"n_max": 6} | size))
     far = kp.SOAP(cutoff=5.0, sigma=0.3, scaling=(2.0, 4.0), channels=light, **({"n_max": 8} | size))
     return [kp.Term(near, kp.DotProduct(2)), kp.Term(far, kp.DotProduct(3))]

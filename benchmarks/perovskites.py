@@ -46,7 +46,7 @@ def run(settings: Settings) -> Report:
         )  # fmt: skip
         report.add(f"{name}: MAE", one["mae"], "eV", rivals={"random forest": FOREST["MAE"]})
     report.note(
-        f"{FOLDS} outer folds; GP: kp.SiteKernel with exchangeable pairs of sites, hyper-parameters by marginal "
+        f"{FOLDS} outer folds; GP: SiteKernel with exchangeable pairs of sites, hyper-parameters by marginal "
         "likelihood on the outer training rows; KRR: kp.KernelRidge on symmetric features, alpha and length by 5 "
         "inner folds"
     )
@@ -104,17 +104,17 @@ def predictor(
     from kernelpot.properties.gp import GP
 
     name, _, n = way.partition(" ")
-    described: list[Any] = [kp.ElementalModes(int(n), name) if n else name] + ([levels] if levels else [])
+    described: list[Any] = [kp.elements.ElementalModes(int(n), name) if n else name] + ([levels] if levels else [])
     train, test = parts
     if model == "GP":
-        x = kp.CompositionFeatures(SITES, described).fit_transform(elements)
-        kernel = kp.SiteKernel(4, x.shape[1] // 4, ((0, 2), (1, 3)))
+        x = kp.elements.CompositionFeatures(SITES, described).fit_transform(elements)
+        kernel = kp.properties.SiteKernel(4, x.shape[1] // 4, ((0, 2), (1, 3)))
         found: np.ndarray = GP(kernel, starts=1, n_warm=700, full_steps=2).fit(x[train], y).predict(x[test])
         return found
-    x = StandardScaler().fit_transform(kp.CompositionFeatures(SITES, described, PAIRS).fit_transform(elements))
+    x = StandardScaler().fit_transform(kp.elements.CompositionFeatures(SITES, described, PAIRS).fit_transform(elements))
     grid = {
         "kernelridge__alpha": [1e-4, 1e-3, 1e-2],
-        "kernelridge__kernel": [kp.VectorKernel("rbf", length=length) for length in (3.0, 6.0, 12.0)],
+        "kernelridge__kernel": [kp.properties.VectorKernel("rbf", length=length) for length in (3.0, 6.0, 12.0)],
     }
     search = GridSearchCV(make_pipeline(kp.KernelRidge()), grid, cv=5, scoring="neg_root_mean_squared_error")
     result: np.ndarray = search.fit(x[train], y).predict(x[test])

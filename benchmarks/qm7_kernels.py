@@ -143,7 +143,7 @@ def _soaps() -> dict[str, Any]:
     """SOAPs of the widths and reaches to choose from."""
     import kernelpot as kp
 
-    light = kp.ElementChannels.weighted({"H": 0.5})
+    light = kp.elements.ElementChannels.weighted({"H": 0.5})
     near = kp.SOAP(cutoff=4.0, n_max=8, l_max=5, sigma=0.3, scaling=(2.0, 4.0), channels=light, species=ELEMENTS)
     far = kp.SOAP(cutoff=5.0, n_max=8, l_max=5, sigma=0.3, scaling=(1.5, 4.0), channels=light, species=ELEMENTS)
     return {"SOAP 4 Å, σ 0.3": near.compressed(5), "SOAP 5 Å, σ 0.3": far.compressed(5)}
@@ -170,7 +170,7 @@ def _acsf() -> list[Any]:
     """Symmetry functions on elemental modes."""
     import kernelpot as kp
 
-    descriptor = kp.ACSF(cutoff=5.0, species=ELEMENTS, channels=kp.ElementalModes(4))
+    descriptor = kp.ACSF(cutoff=5.0, species=ELEMENTS, channels=kp.elements.ElementalModes(4))
     return _structure_kernels({"ACSF 5 Å on 4 modes": descriptor}, _lengths(0.5, 1.0, 2.0))
 
 
@@ -197,7 +197,7 @@ def _features(name: str, transform: Callable[[Sequence[Atoms]], Any], kinds: Seq
             some = x[np.random.default_rng(0).permutation(len(x))[:200]]
             order = 1 if kind == "laplacian" else 2
             typical = np.median([np.linalg.norm(some[k + 1 :] - some[k], ord=order, axis=1).mean() for k in range(150)])
-            return kp.VectorKernel(kind, length=float(share * typical)).matrix(x)
+            return kp.properties.VectorKernel(kind, length=float(share * typical)).matrix(x)
 
         return of
 
@@ -211,7 +211,7 @@ def _coulomb() -> list[Any]:
 
     import kernelpot as kp
 
-    features = kp.DScribe(CoulombMatrix(n_atoms_max=23, permutation="sorted_l2"))
+    features = kp.properties.DScribe(CoulombMatrix(n_atoms_max=23, permutation="sorted_l2"))
     return _features("sorted Coulomb matrix", features.transform, ("laplacian",))
 
 
@@ -221,7 +221,7 @@ def _mbtr() -> list[Any]:
     import kernelpot as kp
 
     def tensor(function: str, low: float, high: float, n: int, width: float, decay: float) -> Any:
-        return kp.DScribe(
+        return kp.properties.DScribe(
             MBTR(
                 species=["H", "C", "N", "O", "S"], geometry={"function": function},
                 grid={"min": low, "max": high, "n": n, "sigma": width},

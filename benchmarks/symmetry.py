@@ -198,7 +198,7 @@ def _candidates(name: str, way: str) -> list[tuple[Any, ...]]:
 def _descriptor(way: str, chosen: tuple[Any, ...], train: list[Atoms] | None) -> Any:
     import kernelpot as kp
 
-    channels = kp.ElementChannels.modes(2) if "2 modes" in way else None
+    channels = kp.elements.ElementChannels.modes(2) if "2 modes" in way else None
     if way.startswith("SOAP"):
         return kp.SOAP(cutoff=chosen[0], channels=channels)
     acsf = kp.ACSF.spaced(chosen[0], n_radial=chosen[1], n_angular=chosen[2], channels=channels)

@@ -9,7 +9,7 @@ import kernelpot as kp
 
 def main() -> None:
     """Draw the four modes of the principal components."""
-    figure = kp.plot_modes(kp.ElementalModes(4))
+    figure = kp.report.plot_modes(kp.elements.ElementalModes(4))
     figure.savefig(Path(__file__).parent / "figures" / "modes.png", dpi=100)
 
 

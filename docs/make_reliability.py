@@ -35,7 +35,7 @@ def main(paths: list[str]) -> None:
             known = name.removeprefix("calibration-")
             for label, text in (("before", "as fitted"), ("after", "calibrated by folds")):
                 if known in SHOWN and case["details"]:
-                    figure = kp.plot_reliability(found(case["details"][label]), title=f"{known}, {text}")
+                    figure = kp.report.plot_reliability(found(case["details"][label]), title=f"{known}, {text}")
                     figure.savefig(FIGURES / f"reliability-{known}-{label}.png", dpi=110)
                     print(FIGURES / f"reliability-{known}-{label}.png")
 

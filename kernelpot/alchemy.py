@@ -16,7 +16,7 @@ from kernelpot.data.batch import Batch
 from kernelpot.data.check import HEAVIEST, check_species
 from kernelpot.descriptors.channels import ElementChannels
 from kernelpot.descriptors.soap.definition import SOAP
-from kernelpot.elements.periodic_table import symbols_to_numbers
+from kernelpot.elements.table import symbols_to_numbers
 from kernelpot.errors import ParameterError
 from kernelpot.features.kernel_map import EnergyForm, KernelMap
 from kernelpot.features.linear_map import LinearForm, LinearMap

@@ -36,6 +36,19 @@ HOMES: dict[str, dict[str, str]] = {
         "Gaussian": "kernelpot.kernels",
         "Linear": "kernelpot.kernels",
     },
+    "structure kernel": {
+        "VectorKernel": "kernelpot.structures.vector_kernel",
+        "StructureKernel": "kernelpot.structures.structure_kernel",
+        "Scaled": "kernelpot.structures.composites",
+        "Sum": "kernelpot.structures.composites",
+        "Product": "kernelpot.structures.composites",
+        "Precomputed": "kernelpot.properties.inputs",
+    },
+    "kernel of environments": {
+        "DotProduct": "kernelpot.kernels",
+        "Gaussian": "kernelpot.kernels",
+        "VectorKernel": "kernelpot.structures.vector_kernel",
+    },
     "feature map": {
         "KernelMap": "kernelpot.features.kernel_map",
         "LinearMap": "kernelpot.features.linear_map",
@@ -147,7 +160,8 @@ class Kind(Rule):
     def read(self, value: Any, field: Field) -> Any:
         """Return the object."""
         if not isinstance(value, self.made):
-            raise field.refused("be True or False" if self.made is bool else f"be a {self.made.__name__}", value)
+            rules = {bool: "be True or False", str: "be text"}
+            raise field.refused(rules.get(self.made, f"be a {self.made.__name__}"), value)
         return value
 
     def back(self, stored: Any) -> Any:
@@ -301,9 +315,13 @@ class Record:
 
     def __post_init__(self) -> None:
         """Check and keep every value, then their relations."""
-        for field in fields_of(type(self)):
-            object.__setattr__(self, field.name, field.read(getattr(self, field.name)))
+        for name, value in self.checked_values().items():
+            object.__setattr__(self, name, value)
         self.check()
+
+    def checked_values(self) -> dict[str, Any]:
+        """Return every value as it is to be kept, or refuse it by its rule."""
+        return {field.name: field.read(getattr(self, field.name)) for field in fields_of(type(self))}
 
     def check(self) -> None:
         """Refuse fields that do not fit together; a record that has relations says them here."""
@@ -342,3 +360,51 @@ class Record:
         made = cls(**given)
         made.verify()
         return made
+
+
+class Parameterised:
+    """Parameters for scikit-learn, those of frozen records included: ``elements__n``; stands before `BaseEstimator`."""
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Return parameters by name; with `deep` those of the parameters as well."""
+        base: Any = super()
+        params: dict[str, Any] = base.get_params(deep=deep)
+        if deep:
+            for name, value in list(params.items()):
+                if _is_value(value):
+                    params |= {f"{name}__{field.name}": getattr(value, field.name) for field in fields_of(type(value))}
+        return params
+
+    def set_params(self, **params: Any) -> Self:
+        """Set parameters by name; a frozen record is replaced by one with the new value.
+
+        Raises
+        ------
+        ParameterError
+            A new value breaks its rule, or there is no parameter of this name.
+        """
+        base: Any = super()
+        inner: dict[str, dict[str, Any]] = {}
+        outer = {}
+        for name, value in params.items():
+            head, _, tail = name.partition("__")
+            held = params.get(head, getattr(self, head, None))
+            if tail and _is_value(held) and tail in {field.name for field in fields_of(type(held))}:
+                inner.setdefault(head, {})[tail] = value
+            else:
+                outer[name] = value
+        try:
+            base.set_params(**outer)
+        except (ValueError, AttributeError) as error:
+            if isinstance(error, ParameterError):
+                raise
+            known = ", ".join(sorted(self.get_params()))
+            raise ParameterError(f"there is no parameter {', '.join(outer)}; the parameters are {known}.") from None
+        for head, changes in inner.items():
+            setattr(self, head, replace(getattr(self, head), **changes))
+        return self
+
+
+def _is_value(value: Any) -> bool:
+    """Tell whether this is a record that cannot change."""
+    return isinstance(value, Record) and not isinstance(value, Parameterised)

@@ -9,12 +9,14 @@ from ase.calculators.emt import EMT
 from ase.md.verlet import VelocityVerlet
 
 import kernelpot as kp
+from kernelpot.elements import ElementalModes, ElementChannels
 from kernelpot.errors import NotFittedError, ParameterError, SpeciesError
+from kernelpot.potentials import Alchemy, LinearModel
 from tests.structures import four_metals, labelled
 
 SIZE = {"cutoff": 4.0, "n_max": 2, "l_max": 2, "sigma": 0.5}
 SOAP = kp.SOAP(**SIZE)
-MODES = kp.ElementalModes(2, "pca")
+MODES = ElementalModes(2, "pca")
 
 
 def mixed(channels):
@@ -25,17 +27,17 @@ MODELS = {
     "identity": lambda: kp.SparseGP(SOAP, n_inducing=40, noise=kp.Noise(energy=0.01, forces=0.1)),
     "zeta 4": lambda: kp.SparseGP(SOAP, kp.DotProduct(4), n_inducing=40, noise=kp.Noise(energy=0.01, forces=0.1)),
     "modes": lambda: kp.SparseGP(mixed(MODES), n_inducing=40, noise=kp.Noise(energy=0.01, forces=0.1)),
-    "weighted": lambda: kp.LinearModel(
-        mixed(kp.ElementChannels.weighted({"Ag": 0.4})), noise=kp.Noise(energy=0.01, forces=0.1)
+    "weighted": lambda: LinearModel(
+        mixed(ElementChannels.weighted({"Ag": 0.4})), noise=kp.Noise(energy=0.01, forces=0.1)
     ),
-    "linear, unit": lambda: kp.LinearModel(SOAP, normalise=True, noise=kp.Noise(energy=0.01, forces=0.1)),
+    "linear, unit": lambda: LinearModel(SOAP, normalise=True, noise=kp.Noise(energy=0.01, forces=0.1)),
     "symmetry functions": lambda: kp.SparseGP(
         kp.ACSF.spaced(4.0, n_radial=4, n_angular=1, channels=MODES).scaled([four_metals(seed) for seed in range(8)]),
         n_inducing=40,
         noise=kp.Noise(energy=0.01, forces=0.1),
     ),
     "sum": lambda: kp.SparseGP(
-        [kp.TwoBody(cutoff=5.0), mixed(kp.ElementChannels.modes(2)), kp.SOAP(cutoff=3.5, n_max=2, l_max=0)],
+        [kp.TwoBody(cutoff=5.0), mixed(ElementChannels.modes(2)), kp.SOAP(cutoff=3.5, n_max=2, l_max=0)],
         n_inducing=40,
         noise=kp.Noise(energy=0.01, forces=0.1),
         baseline=kp.ZBL(),
@@ -74,7 +76,7 @@ def ends(atoms):
 
 
 def test_the_ends_are_the_pure_elements(model, atoms):
-    alchemy = kp.Alchemy(model, atoms, CHANGE)
+    alchemy = Alchemy(model, atoms, CHANGE)
     pure = model.predict(list(ends(atoms)), uncertainty=False)
     for k, lam in enumerate((0, 1)):
         point = alchemy.evaluate(lam)
@@ -90,7 +92,7 @@ def slopes(function, steps=(1e-2, 1e-3, 1e-4)):
 
 
 def test_the_derivative_along_lambda_is_that_of_the_energy(model, atoms):
-    alchemy = kp.Alchemy(model, atoms, CHANGE)
+    alchemy = Alchemy(model, atoms, CHANGE)
     for lam in (0.2, 0.5, 0.9):
         exact = alchemy.dE_dlambda(lam)
         errors = np.abs([s - exact for s in slopes(lambda h, lam=lam: alchemy.energy(lam + h))])
@@ -100,7 +102,7 @@ def test_the_derivative_along_lambda_is_that_of_the_energy(model, atoms):
 
 
 def test_forces_are_the_gradient_between_the_ends(model, atoms):
-    alchemy = kp.Alchemy(model, atoms, CHANGE)
+    alchemy = Alchemy(model, atoms, CHANGE)
     forces = alchemy.forces(0.3)
     np.testing.assert_allclose(forces.sum(axis=0), 0.0, atol=1e-9)
     for place, axis in ((0, 0), (1, 1), (3, 2)):
@@ -115,14 +117,14 @@ def test_forces_are_the_gradient_between_the_ends(model, atoms):
 
 
 def test_the_derivative_integrates_to_the_difference_of_the_ends(model, atoms):
-    alchemy = kp.Alchemy(model, atoms, CHANGE)
-    lams, weights = kp.Alchemy.nodes(12)
+    alchemy = Alchemy(model, atoms, CHANGE)
+    lams, weights = Alchemy.nodes(12)
     total = sum(w * alchemy.dE_dlambda(lam) for lam, w in zip(lams, weights, strict=True))
     assert total == pytest.approx(alchemy.energy(1) - alchemy.energy(0), abs=1e-5)
 
 
 def test_vectors_are_polynomials_of_degree_two(fitted, atoms):
-    alchemy = kp.Alchemy(fitted, atoms, CHANGE)
+    alchemy = Alchemy(fitted, atoms, CHANGE)
     batch = kp_batch(alchemy, atoms)
     descriptor = alchemy._state.features.descriptor
     values = [alchemy._descriptor(descriptor, lam).values(batch) for lam in (0.0, 0.25, 0.5, 0.75)]
@@ -141,14 +143,14 @@ def kp_batch(alchemy, atoms):
 def test_atoms_that_end_alike_are_one_structure(fitted, atoms):
     """Backwards from the other end."""
     first, last = ends(atoms)
-    there = kp.Alchemy(fitted, first, CHANGE)
-    back = kp.Alchemy(fitted, last, {place: pair[::-1] for place, pair in CHANGE.items()})
+    there = Alchemy(fitted, first, CHANGE)
+    back = Alchemy(fitted, last, {place: pair[::-1] for place, pair in CHANGE.items()})
     assert there.energy(0.3) == pytest.approx(back.energy(0.7), abs=1e-10)
     assert there.dE_dlambda(0.3) == pytest.approx(-back.dE_dlambda(0.7), abs=1e-9)
 
 
 def test_dynamics_at_one_lambda_keep_the_energy(fitted, atoms):
-    alchemy = kp.Alchemy(fitted, atoms, {0: ("Ag", "Pd")})
+    alchemy = Alchemy(fitted, atoms, {0: ("Ag", "Pd")})
     moving = atoms.copy()
     moving.calc = alchemy.calculator(0.4)
     moving.set_momenta(np.random.default_rng(0).normal(scale=1.0, size=(4, 3)))
@@ -161,7 +163,7 @@ def test_dynamics_at_one_lambda_keep_the_energy(fitted, atoms):
 
 @pytest.mark.parametrize("lam", [-0.1, 1.1, np.nan, True, "0.5", None])
 def test_lambda_lies_between_the_ends(fitted, atoms, lam):
-    alchemy = kp.Alchemy(fitted, atoms, CHANGE)
+    alchemy = Alchemy(fitted, atoms, CHANGE)
     with pytest.raises(ParameterError, match="λ must be a number from 0 to 1, got"):
         alchemy.energy(lam)
 
@@ -185,23 +187,23 @@ def test_lambda_lies_between_the_ends(fitted, atoms, lam):
 )
 def test_changes_that_cannot_be_are_refused(fitted, atoms, change, error, message):
     with pytest.raises(error, match=message):
-        kp.Alchemy(fitted, atoms, change)
+        Alchemy(fitted, atoms, change)
 
 
 def test_symmetry_functions_need_channels(train, atoms):
-    plain = kp.LinearModel(kp.ACSF.spaced(4.0, n_radial=2, n_angular=1), noise=kp.Noise(energy=0.01)).fit(train)
+    plain = LinearModel(kp.ACSF.spaced(4.0, n_radial=2, n_angular=1), noise=kp.Noise(energy=0.01)).fit(train)
     with pytest.raises(ParameterError, match="need descriptors with element channels"):
-        kp.Alchemy(plain, atoms, CHANGE)
+        Alchemy(plain, atoms, CHANGE)
 
 
 def test_what_cannot_be_is_refused(fitted, atoms):
     with pytest.raises(NotFittedError):
-        kp.Alchemy(MODELS["modes"](), atoms, CHANGE)
+        Alchemy(MODELS["modes"](), atoms, CHANGE)
     with pytest.raises(ParameterError, match="`model` must be a fitted SparseGP or LinearModel, got EMT"):
-        kp.Alchemy(EMT(), atoms, CHANGE)
+        Alchemy(EMT(), atoms, CHANGE)
     with pytest.raises(ParameterError, match=r"`atoms` must be one ase.Atoms, got list"):
-        kp.Alchemy(fitted, [atoms], CHANGE)
+        Alchemy(fitted, [atoms], CHANGE)
     with pytest.raises(ParameterError, match="the atoms of λ = 0 at other positions"):
-        kp.Alchemy(fitted, atoms, CHANGE).evaluate(0.5, ends(atoms)[1])
+        Alchemy(fitted, atoms, CHANGE).evaluate(0.5, ends(atoms)[1])
     with pytest.raises(ParameterError, match="`n` must be a whole number, at least 1, got 0"):
-        kp.Alchemy.nodes(0)
+        Alchemy.nodes(0)

@@ -24,7 +24,7 @@ ONE_CALLER = 0.67
 LOST = 2
 STRAYS = 20
 PARAMETERS, DEPTH = 22, 4
-PUBLIC = 47
+PUBLIC = 30
 ENTERED = {"select": 24, "fit": 40, "ridge": 23, "predict": 27}
 
 

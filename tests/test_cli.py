@@ -309,7 +309,7 @@ def test_predict_writes_predictions_with_stds(files, tmp_path, capsys):
     model, test = kernelpot.load(files / "model.kp"), read(files / "test.xyz", ":")
     prediction = model.predict(test)
     grades = np.concatenate(prediction.extrapolation)
-    assert f"extrapolation: {(grades > 1).sum()} of {len(grades)} atoms beyond 1" in text
+    assert f"extrapolation grades: {(grades > 1).sum()} of {len(grades)} atoms beyond 1" in text
     np.testing.assert_allclose(read(out, 0).arrays["extrapolation"], prediction.extrapolation[0], atol=1e-6)
     for s, atoms in enumerate(read(out, ":")):
         assert atoms.get_potential_energy() == pytest.approx(prediction.energy[s], abs=1e-6)

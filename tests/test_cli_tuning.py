@@ -149,8 +149,8 @@ def test_an_interrupted_search_keeps_its_table_and_goes_on(folder, monkeypatch, 
 def test_the_cutoff_comes_from_the_data_where_none_is_given(folder, capsys):
     assert fit(folder, "--noise", "0.002,0.1") == 0
     train = kp.read(folder / "train.xyz", verbose=False)
-    assert kp.load(folder / "model.kp").descriptor.cutoff == kp.default_cutoff(train)
-    assert f"cutoff {kp.default_cutoff(train):g} Å, from the distances" in capsys.readouterr().err
+    assert kp.load(folder / "model.kp").descriptor.cutoff == kp.potentials.default_cutoff(train)
+    assert f"cutoff {kp.potentials.default_cutoff(train):g} Å, from the distances" in capsys.readouterr().err
     assert fit(folder, "--noise", "0.002,0.1", "--cutoff", "4.2", "--quiet") == 0
     assert kp.load(folder / "model.kp").descriptor.cutoff == 4.2
 

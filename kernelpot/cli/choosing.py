@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,11 +13,12 @@ import numpy as np
 import kernelpot as kp
 from kernelpot.cli.options import Curate, Select
 from kernelpot.cli.printing import (
+    cells_of,
     check_outputs,
+    facts_of,
     read,
     shortened,
     show,
-    source_of,
     warn,
     write_json,
     write_structures,
@@ -45,7 +46,12 @@ def select(options: Select) -> None:
     check_outputs({"--out": options.out, "--json": options.json}, [*options.pool, *options.existing, *options.target])
     if options.n is None and options.budget is None:
         raise ParameterError("say how many structures to choose with `-n`, or what they may cost with `--budget`")
-    pool = _pool(options)
+    try:
+        pool = read(options, options.pool, check=not options.screen)
+    except DataError as error:
+        if options.screen:
+            raise
+        raise DataError(f"{error} (or let --screen set broken structures of the pool aside)") from error
     existing, target = (read(options, files) if files else [] for files in (options.existing, options.target))
     spec = options.model.spec()
     screening = _screened(pool, spec, setting_aside=options.screen)
@@ -82,16 +88,6 @@ def suspects(screening: Screening) -> list[dict[str, Any]]:
         {"index": k, "source": name, "reason": reason}
         for name, (k, reason) in zip(screening.names, screening.aside, strict=True)
     ]
-
-
-def _pool(options: Select) -> list[Atoms]:
-    """Read the pool; with ``--screen`` broken structures are listed with the others, without it they are an error."""
-    try:
-        return read(options, options.pool, check=not options.screen)
-    except DataError as error:
-        if options.screen:
-            raise
-        raise DataError(f"{error} (or let --screen set broken structures of the pool aside)") from error
 
 
 def _screened(pool: list[Atoms], spec: SparseGP, *, setting_aside: bool) -> Screening:
@@ -140,21 +136,13 @@ def _rules(options: Select, kept: np.ndarray, size: int, groups: set[str]) -> di
 
 
 def _text(choice: Choice, pool: Sequence[Atoms], certificate: Certificate | None, out: str | None) -> str:
+    heading, values = choice.column
     rows = [
-        (
-            rank,
-            int(k),
-            source_of(pool[k], int(k)),
-            str(pool[k].info.get("config_type", "")),
-            str(pool[k].symbols),
-            len(pool[k]),
-            choice.curve[rank],
-        )
-        for rank, k in enumerate(choice.indices, start=1)
+        (rank, k, *cells_of(pool[k], k), str(pool[k].info.get("config_type", "")), values[rank])
+        for rank, k in enumerate(choice.indices.tolist(), start=1)
     ]
-    text = f"{choice.summary()}\n\n" + shortened(
-        ("pick", "index", "source", "group", "formula", "atoms", choice.symbol), rows
-    )
+    head = ("pick", "index", "source", "formula", "atoms", "group", heading)
+    text = f"{choice.summary()}\n\n{shortened(head, rows)}"
     if certificate is not None:
         text += f"\n\n{certificate}"
     return text + (f"\n\nwrote {out}" if out else "")
@@ -182,15 +170,7 @@ def _json(
         "pool": {"files": options.pool, "n_structures": len(pool)},
         "screen": {"set_aside": options.screen, "found": suspects(screening)},
         "settings": options.model.as_dict() | {"noise": options.model.noises()},
-        "structures": [
-            {
-                "index": int(k),
-                "source": source_of(pool[k], int(k)),
-                "formula": str(pool[k].symbols),
-                "n_atoms": len(pool[k]),
-            }
-            for k in choice.indices
-        ],
+        "structures": [{"index": k} | facts_of(pool[k], k) for k in choice.indices.tolist()],
         "out": options.out,
     }
 
@@ -202,7 +182,13 @@ def curate(options: Curate) -> None:
 
     outputs = {"--out": options.out, "--json": options.json}
     check_outputs(outputs, [*options.pool, *options.existing])
-    _check_folder(options.blocks, outputs)
+    folder = Path(options.blocks).resolve()
+    above = next(place for place in (folder, *folder.parents) if place.exists())
+    if not above.is_dir():
+        raise ParameterError(f"`--blocks` must be a folder, but {above} is a file; choose another name")
+    for option, path in outputs.items():
+        if path is not None and path != "-" and Path(path).resolve().is_relative_to(folder):
+            raise ParameterError(f"`{option}` must not lie in the folder of `--blocks`, got {path!r}; choose another")
     require_zarr()
     file_list(options.pool)
     for name, value in (("epsilon", options.epsilon), ("truncate", options.truncate)):
@@ -262,17 +248,6 @@ def curate(options: Curate) -> None:
         "out": options.out,
     }
     write_json(options.json, content)
-
-
-def _check_folder(blocks: str, outputs: Mapping[str, str | None]) -> None:
-    """Refuse a folder that is a file, and outputs that would lie in it."""
-    folder = Path(blocks).resolve()
-    above = next((place for place in (folder, *folder.parents) if place.exists()), folder)
-    if above.exists() and not above.is_dir():
-        raise ParameterError(f"`--blocks` must be a folder, but {above} is a file; choose another name")
-    for option, path in outputs.items():
-        if path is not None and path != "-" and Path(path).resolve().is_relative_to(folder):
-            raise ParameterError(f"`{option}` must not lie in the folder of `--blocks`, got {path!r}; choose another")
 
 
 def _space(options: Curate) -> SparseGP:

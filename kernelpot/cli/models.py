@@ -12,11 +12,12 @@ import kernelpot as kp
 from kernelpot.archive import replacing
 from kernelpot.cli.options import Demo, Evaluate, Fit, FittedOptions, Predict
 from kernelpot.cli.printing import (
+    cells_of,
     check_outputs,
+    facts_of,
     read,
     shortened,
     show,
-    source_of,
     table,
     write_json,
     write_structures,
@@ -44,15 +45,14 @@ OPTIONS = {"n_radial": "n_max"}
 
 def fit(options: Fit) -> None:
     """Fit a model, save it, and score it where test files are given."""
-    searched = {"--tune-table": options.tuning.tune_table, "--tune-resume": options.tuning.tune_resume}
-    _check_tuning(options, searched)
-    inputs = [*options.train, *options.pool, *options.test]
-    check_outputs({"--out": options.out, "--json": options.json, **searched}, inputs)
+    options.check()
+    outputs = {"--out": options.out, "--json": options.json} | options.tuning.outputs()
+    check_outputs(outputs, [*options.train, *options.pool, *options.test])
     train = read(options, options.train)
     test = read(options, options.test) if options.test else []
     if test and not any(atoms.calc is not None and atoms.calc.results for atoms in test):
         raise LabelError(f"--test {' '.join(options.test)}: a test needs labels, found none; name them with --keys")
-    noise = _noise(options)
+    noise = options.noises()
     settings, tuned = _settled(options, train)
     model = settings.spec(noise, zbl=options.zbl) if tuned is None else tuned.best
     if options.pool:
@@ -85,28 +85,6 @@ def fit(options: Fit) -> None:
     write_json(options.json, content | ({"tuning": tuned.as_dict()} if tuned else {}))
 
 
-def _check_tuning(options: Fit, searched: dict[str, str | None]) -> None:
-    """Refuse an option of the search without a search, and one that the model or the search has no use for."""
-    options.model.check()
-    if not options.tuning.asked:
-        idle = [name for name, value in (searched | {"--tune-groups": options.tuning.tune_groups}).items() if value]
-        if idle:
-            raise ParameterError(f"`{idle[0]}` needs a search: add --tune MINUTES or --tune-fits N")
-    elif options.noise not in (None, "cv") or options.model.given_noises():
-        raise ParameterError("`--tune` compares settings with noises by cross-validation: leave --noise out")
-
-
-def _noise(options: Fit) -> kp.Noise | str:
-    """Return the noises that are given, or how to find them."""
-    given = options.model.given_noises()
-    if options.noise is None:
-        return kp.Noise(**options.model.noises()) if given else "cv"
-    if given:
-        names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
-        raise ParameterError(f"`--noise` already says what {names} says; give one or the other")
-    return options.noise if isinstance(options.noise, str) else kp.Noise(*options.noise)
-
-
 def _settled(options: Fit, train: Sequence[Atoms]) -> tuple[FittedOptions, TuneResult | None]:
     """Fill in the settings that the user left open, by a search where one is asked for.
 
@@ -118,7 +96,7 @@ def _settled(options: Fit, train: Sequence[Atoms]) -> tuple[FittedOptions, TuneR
     settings, tuning = options.model, options.tuning
     if not tuning.asked:
         if "cutoff" not in settings.given:
-            settings = replace(settings, cutoff=kp.default_cutoff(train))
+            settings = replace(settings, cutoff=kp.potentials.default_cutoff(train))
             say(f"cutoff {settings.cutoff:g} Å, from the distances between atoms")
         return settings, None
     most = settings.n_inducing if "n_inducing" in settings.given else MOST_INDUCING
@@ -198,10 +176,8 @@ def predict(options: Predict) -> None:
     ]
     write_structures(options.out, predicted)
     found = [
-        {
-            "source": source_of(atoms, number),
-            "formula": str(atoms.symbols),
-            "n_atoms": len(atoms),
+        facts_of(atoms, number)
+        | {
             "energy_eV": atoms.get_potential_energy(),
             "energy_std_eV": atoms.info.get("energy_std", np.nan),
             "largest_force_eV_per_A": float(np.abs(atoms.get_forces(apply_constraint=False)).max()),
@@ -211,10 +187,19 @@ def predict(options: Predict) -> None:
         }
         for number, atoms in enumerate(predicted)
     ]
-    head = ("#", "source", "formula", "atoms", "energy eV", "std meV/atom", "max |F| eV/Å", "max std eV/Å", "grade",
-            "atoms > 1")  # fmt: skip
+    head = ("#", "source", "formula", "atoms", "energy eV", "std meV/atom", "max |F| eV/Å", "max std eV/Å", "max grade",
+            "atoms beyond 1")  # fmt: skip
     rows = [
-        (k, *(one | {"energy_std_eV": 1000 * one["energy_std_eV"] / one["n_atoms"]}).values())
+        (
+            k,
+            *cells_of(predicted[k], k),
+            one["energy_eV"],
+            1000 * one["energy_std_eV"] / one["n_atoms"],
+            one["largest_force_eV_per_A"],
+            one["largest_force_std_eV_per_A"],
+            one["largest_extrapolation_grade"],
+            one["atoms_beyond_training"],
+        )
         for k, one in enumerate(found)
     ]
     silent = (
@@ -294,6 +279,6 @@ def _grades(structures: Sequence[Atoms]) -> str:
     grades = np.concatenate(graded)
     one, two = int(np.sum(grades > 1.0)), int(np.sum(grades > 2.0))
     return (
-        f"extrapolation: {one} of {len(grades)} atoms beyond 1 (the 99th percentile of the training set), {two} beyond "
-        f"2, largest grade {grades.max():.2f}\n"
+        f"extrapolation grades: {one} of {len(grades)} atoms beyond 1 (the 99th percentile of the training set), {two} "
+        f"beyond 2, largest {grades.max():.2f}\n"
     )

@@ -164,6 +164,10 @@ class TuningOptions:
         """Whether there is to be a search."""
         return self.tune is not None or self.tune_fits is not None
 
+    def outputs(self) -> dict[str, str | None]:
+        """Return what a search writes, by option."""
+        return {"--tune-table": self.tune_table, "--tune-resume": self.tune_resume}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Command:
@@ -324,6 +328,27 @@ class Fit(Command):
     model: FittedOptions = FittedOptions()
     tuning: TuningOptions = TuningOptions()
     keys: Keys = None
+
+    def check(self) -> None:
+        """Refuse an option of the search without a search, and one that the model or the search has no use for."""
+        self.model.check()
+        if not self.tuning.asked:
+            options = self.tuning.outputs() | {"--tune-groups": self.tuning.tune_groups}
+            idle = [name for name, value in options.items() if value]
+            if idle:
+                raise ParameterError(f"`{idle[0]}` needs a search: add --tune MINUTES or --tune-fits N")
+        elif self.noise not in (None, "cv") or self.model.given_noises():
+            raise ParameterError("`--tune` compares settings with noises by cross-validation: leave --noise out")
+
+    def noises(self) -> kp.Noise | str:
+        """Return the noises that are given, or how to find them."""
+        given = self.model.given_noises()
+        if self.noise is None:
+            return kp.Noise(**self.model.noises()) if given else "cv"
+        if given:
+            names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+            raise ParameterError(f"`--noise` already says what {names} says; give one or the other")
+        return self.noise if isinstance(self.noise, str) else kp.Noise(*self.noise)
 
 
 @dataclass(frozen=True, kw_only=True)

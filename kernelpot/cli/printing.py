@@ -27,36 +27,31 @@ SHOWN = 60
 def check_outputs(outputs: Mapping[str, str | None], inputs: Sequence[str] = ()) -> None:
     """Refuse outputs that cannot be written, or would replace each other or an input, before the long work starts.
 
+    Inputs may be named as "file@index".
+
     Raises
     ------
     ParameterError
         A directory is missing or not writable, a path is a directory or an input, or two options name one file.
     """
     seen: dict[Path, str] = {}
+    places = [Path(place) for name in inputs for place in (name, name.rpartition("@")[0]) if place]
     for option, path in outputs.items():
         if path is None or path == "-":
             continue
-        target = Path(path)
-        _check_writable(option, target, inputs)
+        target, got = Path(path), f"got {path!r}"
+        if target.is_dir():
+            raise ParameterError(f"`{option}` must be a file, got the directory {path!r}")
+        if target.is_file() or not target.exists():  # else a device or a pipe
+            if not target.parent.is_dir():
+                raise ParameterError(f"`{option}` must be in a directory that exists, {got}; create {target.parent}")
+            if not os.access(target.parent, os.W_OK):
+                raise ParameterError(f"`{option}` must be in a writable directory, {got}")
+            if target.exists() and any(place.exists() and target.samefile(place) for place in places):
+                raise ParameterError(f"`{option}` must not replace an input file, {got}; choose another name")
         first = seen.setdefault(target.resolve(), option)
         if first != option:
             raise ParameterError(f"`{first}` and `{option}` must be different files, got {path!r} for both")
-
-
-def _check_writable(option: str, target: Path, inputs: Sequence[str]) -> None:
-    """Refuse one output; inputs may be named as "file@index"."""
-    got = f"got {str(target)!r}"
-    if target.is_dir():
-        raise ParameterError(f"`{option}` must be a file, got the directory {str(target)!r}")
-    if target.exists() and not target.is_file():
-        return  # a device or a pipe
-    if not target.parent.is_dir():
-        raise ParameterError(f"`{option}` must be in a directory that exists, {got}; create {target.parent}")
-    if not os.access(target.parent, os.W_OK):
-        raise ParameterError(f"`{option}` must be in a writable directory, {got}")
-    places = [place for name in inputs for place in (name, name.rpartition("@")[0]) if place and Path(place).exists()]
-    if target.exists() and any(target.samefile(place) for place in places):
-        raise ParameterError(f"`{option}` must not replace an input file, {got}; choose another name")
 
 
 def read(command: Command, files: Sequence[str], *, check: bool = True) -> list[Atoms]:
@@ -115,6 +110,16 @@ def source_of(atoms: Atoms, number: int) -> str:
     return Path(str(atoms.info.get("kernelpot_source", f"@{number}"))).name
 
 
+def facts_of(atoms: Atoms, number: int) -> dict[str, Any]:
+    """Say which structure it is, for JSON."""
+    return {"source": source_of(atoms, number), "formula": str(atoms.symbols), "n_atoms": len(atoms)}
+
+
+def cells_of(atoms: Atoms, number: int) -> tuple[str, str, int]:
+    """Say which structure it is, in a table: source, formula, atoms."""
+    return source_of(atoms, number), atoms.get_chemical_formula(), len(atoms)
+
+
 def shortened(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """Lay out a table, and say how many rows it leaves out."""
     more = len(rows) - SHOWN
@@ -123,7 +128,13 @@ def shortened(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """Set a plain table: text to the left, numbers to the right, floats with four digits or two decimals."""
-    cells = [[_cell(value) for value in row] for row in rows]
+
+    def cell(value: object) -> str:
+        if isinstance(value, (float, np.floating)):
+            return f"{value:.2f}" if 1000.0 <= abs(float(value)) < 1e7 else f"{value:.4g}"
+        return str(value)
+
+    cells = [[cell(value) for value in row] for row in rows]
     widths = [max(len(text) for text in column) for column in zip(head, *cells, strict=True)]
     right = [
         all(isinstance(value, (int, float, np.number)) for value in column) for column in zip(*rows, strict=True)
@@ -136,9 +147,3 @@ def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
         ).rstrip()
         for line in lines
     )
-
-
-def _cell(value: object) -> str:
-    if isinstance(value, (float, np.floating)):
-        return f"{value:.2f}" if 1000.0 <= abs(float(value)) < 1e7 else f"{value:.4g}"
-    return str(value)

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 import kernelpot as kp
 from kernelpot.cli.options import Evaluate, Predict, Regress
-from kernelpot.cli.printing import check_outputs, shortened, show, source_of, table, write_json, write_structures
+from kernelpot.cli.printing import (
+    cells_of,
+    check_outputs,
+    facts_of,
+    shortened,
+    show,
+    source_of,
+    table,
+    write_json,
+    write_structures,
+)
 from kernelpot.errors import DataError, LabelError, ParameterError, SpeciesError
 from kernelpot.progress import track
 
@@ -45,17 +55,16 @@ def regress(options: Regress) -> None:
         normalise=options.combine != "sum",
     ).prepared(train)
     encoded = kernel.encode(train)
-    alphas: float | list[float] | None = options.alpha
-    if alphas is None:
-        alphas = [alpha * float(np.mean(kernel.diagonal(encoded))) for alpha in ALPHAS]
+    tried = [alpha * float(np.mean(kernel.diagonal(encoded))) for alpha in ALPHAS]
     model = kp.KernelRidge(
         kernel,
-        alpha=alphas,
+        alpha=options.alpha or tried,
         baseline=None if baseline == "none" else baseline,
         n_inducing=options.model.n_inducing,
         seed=options.model.seed,
     )
     model.fit(encoded, y)
+    at_end = options.alpha is None and model.alpha_ == tried[-1]
     model.save(options.out, label=options.property)
     left_out = _summary(model.leave_one_out(), None)
     content: dict[str, Any] = {
@@ -68,7 +77,8 @@ def regress(options: Regress) -> None:
     }
     show(
         f"{options.property} of {len(train)} structures: kernel ridge regression, {options.combine} of environment "
-        f"kernels, baseline {model.baseline_.kind or 'none'}, alpha {model.alpha_:.3g}\n\n"
+        f"kernels, baseline {model.baseline_.kind or 'none'}, regularisation alpha {model.alpha_:.3g}"
+        f"{', the largest tried: see whether a larger --alpha is better' if at_end else ''}\n\n"
         f"{_scores('left out one by one', left_out)}",
         options.json,
     )
@@ -108,55 +118,63 @@ def predict_property(options: Predict, model: KernelRidge) -> None:
     """Write structures with a predicted property and its standard deviation."""
     name = _label(options.model, model)
     structures = _read(options.files, name)
-    predicted, std = _predicted(model, structures)
-    copies = []
-    for atoms, value, spread in zip(structures, predicted, std, strict=True):
-        copy = atoms.copy()
-        copy.calc = None
-        copy.info |= {f"{name}_predicted": float(value), f"{name}_std": float(spread), "predicted_by": "kernelpot"}
-        copies.append(copy)
-    write_structures(options.out, copies)
-    rows = [
-        (k, source_of(atoms, k), str(atoms.symbols), len(atoms), float(predicted[k]), float(std[k]))
-        for k, atoms in enumerate(structures)
-    ]
-    head = ("#", "source", "formula", "atoms", name, "std")
-    show(f"{shortened(head, rows)}\n\nwrote {options.out}", options.json)
-    keys = ("source", "formula", "n_atoms", "value", "std")
-    content = [dict(zip(keys, row[1:], strict=True)) for row in rows]
-    write_json(options.json, {"model": options.model, "property": name, "out": options.out, "structures": content})
+    values, stds = (found.tolist() for found in _predicted(model, structures))
+    infos = [{f"{name}_predicted": value, f"{name}_std": std} for value, std in zip(values, stds, strict=True)]
+    _write(options, structures, infos, {name: values, "std": stds})
+    found = [{"value": value, "std": std} for value, std in zip(values, stds, strict=True)]
+    write_json(options.json, {"model": options.model, "property": name, **_content(options, structures, found)})
 
 
 def predict_classes(options: Predict, model: Classifier) -> None:
     """Write structures with their most probable class, its posterior probability, and whether the model refuses it."""
     name, least = _name(options.model, model), model.reject
     structures = _read(options.files, name)
-    chunks = [structures[start : start + CHUNK] for start in track(range(0, len(structures), CHUNK), "predicting")]
-    probabilities = np.concatenate([model.predict_proba(part) for part in chunks])
+    probabilities = np.concatenate([model.predict_proba(part) for part in _parts(structures)])
     classes, largest = model.classes_of(probabilities).tolist(), probabilities.max(axis=1).tolist()
-    copies, rows = [], []
-    for k, (atoms, found, probability) in enumerate(zip(structures, classes, largest, strict=True)):
+    refused = [least is not None and probability < least for probability in largest]
+    found = [
+        {"class": label, "probability": probability, "refused": no}
+        for label, probability, no in zip(classes, largest, refused, strict=True)
+    ]
+    infos = [
+        {f"{name}_predicted": _kept(one["class"]), f"{name}_probability": one["probability"]}
+        | ({} if least is None else {f"{name}_refused": one["refused"]})
+        for one in found
+    ]
+    said = "" if least is None else f"{sum(refused)} refused: probability below {least:g}\n"
+    columns = {name: classes, "probability": largest, "": ["refused" if no else "" for no in refused]}
+    _write(options, structures, infos, columns, said)
+    content = {"model": options.model, "property": name, "reject": least, **_content(options, structures, found)}
+    write_json(options.json, content)
+
+
+def _write(
+    options: Predict,
+    structures: Sequence[Atoms],
+    infos: Sequence[dict[str, Any]],
+    columns: Mapping[str, Sequence[object]],
+    said: str = "",
+) -> None:
+    """Write structures with what was predicted of each, and show it as columns of a table."""
+    copies = []
+    for atoms, info in zip(structures, infos, strict=True):
         copy = atoms.copy()
         copy.calc = None
-        copy.info |= {
-            f"{name}_predicted": _kept(found), f"{name}_probability": probability, "predicted_by": "kernelpot",
-        }  # fmt: skip
-        refused = least is not None and probability < least
-        if least is not None:
-            copy.info[f"{name}_refused"] = refused
+        copy.info |= info | {"predicted_by": "kernelpot"}
         copies.append(copy)
-        rows.append((k, source_of(atoms, k), str(atoms.symbols), len(atoms), found, probability, refused))
     write_structures(options.out, copies)
-    head = ("#", "source", "formula", "atoms", name, "probability", "")
-    shown = [(*row[:-1], "refused" if row[-1] else "") for row in rows]
-    said = "" if least is None else f"{sum(row[-1] for row in rows)} refused: probability below {least:g}\n"
-    show(f"{shortened(head, shown)}\n\n{said}wrote {options.out}", options.json)
-    keys = ("source", "formula", "n_atoms", "class", "probability", "refused")
-    content = [dict(zip(keys, row[1:], strict=True)) for row in rows]
-    write_json(
-        options.json,
-        {"model": options.model, "property": name, "reject": least, "out": options.out, "structures": content},
-    )
+    rows = [
+        (k, *cells_of(atoms, k), *row)
+        for k, (atoms, row) in enumerate(zip(structures, zip(*columns.values(), strict=True), strict=True))
+    ]
+    table = shortened(("#", "source", "formula", "atoms", *columns), rows)
+    show(f"{table}\n\n{said}wrote {options.out}", options.json)
+
+
+def _content(options: Predict, structures: Sequence[Atoms], found: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return what was predicted of each structure, for JSON."""
+    named = [facts_of(atoms, k) | one for k, (atoms, one) in enumerate(zip(structures, found, strict=True))]
+    return {"out": options.out, "structures": named}
 
 
 def _kept(value: Any) -> Any:
@@ -217,12 +235,18 @@ def _label(path: str, model: KernelRidge) -> str:
 def _predicted(
     model: KernelRidge, structures: Sequence[Atoms]
 ) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
-    parts = [structures[start : start + CHUNK] for start in track(range(0, len(structures), CHUNK), "predicting")]
-    encoded = [model.kernel_.encode(part) for part in parts]
+    """Return a property and its standard deviation."""
+    encoded = [model.kernel_.encode(part) for part in _parts(structures)]
     return np.concatenate([model.predict(e) for e in encoded]), np.concatenate([model.std(e) for e in encoded])
 
 
+def _parts(structures: Sequence[Atoms]) -> list[Sequence[Atoms]]:
+    """Cut structures into parts under a progress bar."""
+    return [structures[start : start + CHUNK] for start in track(range(0, len(structures), CHUNK), "predicting")]
+
+
 def _summary(errors: Float[np.ndarray, " n"], std: Float[np.ndarray, " n"] | None) -> dict[str, float]:
+    """Return the errors' sizes, and the shares inside the intervals of 68 and 95 %."""
     found = {
         "mae": float(np.abs(errors).mean()),
         "rmse": float(np.sqrt(np.mean(errors**2))),
@@ -234,6 +258,10 @@ def _summary(errors: Float[np.ndarray, " n"], std: Float[np.ndarray, " n"] | Non
 
 
 def _scores(what: str, scores: dict[str, float]) -> str:
-    names = {"mae": "MAE", "rmse": "RMSE", "worst": "worst"}
-    names |= {"inside_1_std": "within 1 std", "inside_1.96_std": "within 1.96"}
-    return table(["errors", *(names[k] for k in scores)], [[what, *scores.values()]])
+    """Lay out a line of scores in the words of `evaluate`."""
+    head, row = ["errors", "MAE", "RMSE", "worst"], [what, scores["mae"], scores["rmse"], scores["worst"]]
+    if "inside_1_std" not in scores:
+        return table(head, [row])
+    shares = [f"{100 * scores[name]:.0f}%" for name in ("inside_1_std", "inside_1.96_std")]
+    text = table([*head, "in 68%", "in 95%"], [[*row, *shares]])
+    return f"{text}\nin 68%, in 95%: values inside those intervals; more is cautious, less is bold"

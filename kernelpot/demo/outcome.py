@@ -17,7 +17,7 @@ from kernelpot.calculator import Calculator
 from kernelpot.data.noise import Noise
 from kernelpot.demo.pool import LATTICE, heat, label, structures
 from kernelpot.descriptors.soap.definition import SOAP
-from kernelpot.design import Choice, Information, select
+from kernelpot.design import Choice, select
 from kernelpot.kernels import DotProduct
 from kernelpot.potentials.sparse_gp import SparseGP
 from kernelpot.progress import say, shown, track
@@ -94,7 +94,7 @@ class Dynamics:
 
     formula: str  # What moved
     times: Float[np.ndarray, " frames"]  # Times, ps
-    total: Float[np.ndarray, " frames"]  # total, potential: Energies relative to the start, meV/atom
+    total: Float[np.ndarray, " frames"]  # Energies relative to the start, meV/atom
     potential: Float[np.ndarray, " frames"]
     temperature: Float[np.ndarray, " frames"]  # Instantaneous temperature, K
     force_rmse: float  # Error of the forces against EMT along the run, eV/Å
@@ -166,7 +166,11 @@ def run(plan: Plan) -> Outcome:
     say(f"2/5 choosing {plan.n_chosen} of them without labels")
     planner = _spec(plan, plan.planned).prepare(pool)
     space = planner.information(pool)
-    choices = _choices(space, plan)
+    choices = {CHOSEN: select(space, plan.n_chosen, seed=plan.seed)}
+    for name, method in (("k-means on mean SOAP", "kmeans"), ("farthest points", "fps")):
+        choices[name] = select(space, plan.n_chosen, method=method, seed=plan.seed)
+    for k in range(plan.n_random):
+        choices[f"random {k + 1}"] = select(space, plan.n_chosen, method="random", seed=1000 * (plan.seed + 1) + k)
     clock.lap("choosing")
 
     say("3/5 labelling what each arm chose with EMT, the stand-in for DFT")
@@ -215,15 +219,6 @@ class _Clock:
 
 def _spec(plan: Plan, noise: Noise | str) -> SparseGP:
     return SparseGP(plan.descriptor, plan.kernel, n_inducing=plan.n_inducing, noise=noise, seed=plan.seed)
-
-
-def _choices(space: Information, plan: Plan) -> dict[str, Choice]:
-    choices = {CHOSEN: select(space, plan.n_chosen, seed=plan.seed)}
-    for name, method in (("k-means on mean SOAP", "kmeans"), ("farthest points", "fps")):
-        choices[name] = select(space, plan.n_chosen, method=method, seed=plan.seed)
-    for k in range(plan.n_random):
-        choices[f"random {k + 1}"] = select(space, plan.n_chosen, method="random", seed=1000 * (plan.seed + 1) + k)
-    return choices
 
 
 def _arm(name: str, choice: Choice, model: SparseGP, test: Sequence[Atoms], *, uncertainty: bool) -> Arm:

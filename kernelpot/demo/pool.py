@@ -88,15 +88,12 @@ def _lattice(gold: float) -> float:
     return float((1 - gold) * LATTICE["Cu"] + gold * LATTICE["Au"])
 
 
-def _ordered(gold_sites: Sequence[int]) -> Atoms:
-    """Cubic four-atom cell with gold on the given sites: Cu, Cu3Au, CuAu, CuAu3 or Au."""
-    atoms = bulk("Cu", "fcc", a=_lattice(len(gold_sites) / 4), cubic=True)
-    atoms.symbols[list(gold_sites)] = "Au"
+def _ordered(rng: np.random.Generator) -> Atoms:
+    """Cubic four-atom cell, ordered: Cu, Cu3Au, CuAu, CuAu3 or Au."""
+    n_gold = int(rng.integers(5))
+    atoms = bulk("Cu", "fcc", a=_lattice(n_gold / 4), cubic=True)
+    atoms.symbols[list(range(n_gold))] = "Au"
     return atoms
-
-
-def _any_ordered(rng: np.random.Generator) -> Atoms:
-    return _ordered(range(rng.integers(5)))
 
 
 def _displace(atoms: Atoms, rng: np.random.Generator, largest: float) -> None:
@@ -111,7 +108,7 @@ def _stretch(atoms: Atoms, strain: np.ndarray) -> None:
 
 def _bulk(rng: np.random.Generator) -> Atoms:
     """Ordered crystal near its own volume."""
-    atoms = _any_ordered(rng)
+    atoms = _ordered(rng)
     _stretch(atoms, rng.uniform(-0.04, 0.05) * np.eye(3))
     _displace(atoms, rng, 0.12)
     return atoms
@@ -119,7 +116,7 @@ def _bulk(rng: np.random.Generator) -> Atoms:
 
 def _strained(rng: np.random.Generator) -> Atoms:
     """Ordered crystal, one to two cells long, under a general strain."""
-    atoms = _any_ordered(rng).repeat((int(rng.integers(1, 3)), 1, 1))
+    atoms = _ordered(rng).repeat((int(rng.integers(1, 3)), 1, 1))
     strain = rng.uniform(-0.08, 0.08, size=(3, 3))
     _stretch(atoms, (strain + strain.T) / 2)
     _displace(atoms, rng, 0.10)

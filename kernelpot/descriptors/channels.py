@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from kernelpot.elements.modes import ElementalModes
-from kernelpot.elements.periodic_table import properties, symbol_of, symbols_to_numbers
+from kernelpot.elements.table import properties, symbol_of, symbols_to_numbers
 from kernelpot.errors import ParameterError
 from kernelpot.record import Field, OneOf, Positive, Record, Rule, Whole
 from kernelpot.rules import whole

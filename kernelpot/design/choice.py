@@ -36,6 +36,14 @@ def milli(value: float) -> str:
     return f"{1e3 * value:.3g}" if value < 1 else f"{1e3 * value:.0f}"
 
 
+def settings_text(description: Mapping[str, Any]) -> str:
+    """Write the settings behind an information for people, with units; noises go by their kinds of label."""
+    units = {"energy": " eV/atom", "forces": " eV/Å", "stress": " eV/Å³", "amplitude": " eV"}
+    return ", ".join(
+        f"{'noise of ' if key in UNITS else ''}{key} {value}{units.get(key, '')}" for key, value in description.items()
+    )
+
+
 @dataclass(frozen=True)
 class Facts:
     """What is worked out of a choice when it is shown, not when it is made."""
@@ -134,7 +142,7 @@ class Choice:
             f"criterion {self.criterion} = {symbol}, {better} is better",
         ]
         if self.description:
-            lines.append("with " + ", ".join(f"{key} {value}" for key, value in self.description.items()))
+            lines.append(f"with {settings_text(self.description)}")
         name, values = self.column
         if not (self.unit == NOISES and self.facts.errors):
             lines.append(f"{name}: {values[0]:.6g} before, {values[-1]:.6g} after")

@@ -2,26 +2,139 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import math
+import re
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
 from jaxtyping import Float
-from sklearn.base import TransformerMixin
+from sklearn.base import BaseEstimator, TransformerMixin
 
-from kernelpot.elements.describing import describers
-from kernelpot.elements.formulas import amounts_of
 from kernelpot.elements.modes import ElementalModes
-from kernelpot.elements.periodic_table import symbols_to_numbers
+from kernelpot.elements.table import element_table, row_of, symbols_to_numbers
 from kernelpot.errors import DataError, NotFittedError, ParameterError
-from kernelpot.parameters import Parameterised
+from kernelpot.record import Parameterised
+from kernelpot.rules import whole
+
+NUMBER = r"(?:\d+\.?\d*|\.\d+)"
+PART = re.compile(rf"(?P<open>\()|(?:(?P<close>\))|(?P<symbol>[A-Z][a-z]?))(?P<count>{NUMBER})?", re.ASCII)
+FACTOR = re.compile(NUMBER, re.ASCII)
+
+
+def amounts_of(formula: str) -> dict[str, float]:
+    """Return how much there is of each element in such as "(Ba0.6Sr0.4)TiO3", "2H2O", "CuSO4+5H2O"; never 0 of one."""
+    total: defaultdict[str, float] = defaultdict(float)
+    for part in formula.split("+"):
+        factor = FACTOR.match(part)
+        times = 1.0 if factor is None else float(factor.group())
+        for symbol, count in _amounts_from(part, 0 if factor is None else factor.end()).items():
+            total[symbol] += times * count
+    if not all(math.isfinite(count) for count in total.values()):
+        raise ValueError("amounts must be finite")
+    return {symbol: count for symbol, count in total.items() if count > 0.0}
+
+
+def _amounts_from(text: str, place: int) -> dict[str, float]:
+    """Count from a place on, parentheses included."""
+    levels: list[defaultdict[str, float]] = [defaultdict(float)]
+    while place < len(text):
+        found = PART.match(text, place)
+        if found is None or (found["close"] and len(levels) == 1):
+            raise ValueError(f"no symbol, number or parenthesis at character {place} of {text!r}")
+        place = found.end()
+        if found["open"]:
+            levels.append(defaultdict(float))
+            continue
+        times = float(found["count"] or 1)
+        inner = {found["symbol"]: 1.0} if found["symbol"] else levels.pop()
+        for symbol, count in inner.items():
+            levels[-1][symbol] += times * count
+    if len(levels) > 1:
+        raise ValueError(f"a parenthesis of {text!r} is not closed")
+    return levels[0]
+
+
+KINDS = 'ElementalModes, "onehot", "properties", a mapping or a function of symbols'
+
+
+@dataclass(frozen=True, eq=False)
+class Describer:
+    """Numbers of an element, with their names."""
+
+    names: tuple[str, ...]
+    numbers: Callable[[str], Float[np.ndarray, " p"]]
+
+    def __call__(self, symbol: str) -> Float[np.ndarray, " p"]:
+        """Return the numbers of an element."""
+        vector = self.numbers(symbol)
+        if vector.shape != (len(self.names),) or not np.isfinite(vector).all():
+            raise ParameterError(
+                f"`elements` must give {len(self.names)} finite number(s) for each element, got {vector.tolist()} "
+                f"for {symbol}."
+            )
+        return vector
+
+
+def describers(given: Any, seen: Sequence[str]) -> tuple[Describer, ...]:
+    """Return what describes elements; `seen` are those that labels stand for."""
+    several = list(given) if isinstance(given, list | tuple) else [given]
+    if not several:
+        raise ParameterError(f"`elements` must be {KINDS}, or a list of these, got an empty list.")
+    return tuple(_describer(one, seen, "" if len(several) == 1 else f"{k + 1}.") for k, one in enumerate(several))
+
+
+def _describer(given: Any, seen: Sequence[str], prefix: str) -> Describer:
+    if isinstance(given, ElementalModes):
+        return Describer(tuple(f"mode {k + 1}" for k in range(given.n)), given.vector)
+    if isinstance(given, str) and given == "onehot":
+        return Describer(tuple(f"is {symbol}" for symbol in seen), lambda symbol: _label(symbol, seen))
+    if isinstance(given, str) and given == "properties":
+        values = element_table().values
+        standard = (values - values.mean(axis=0)) / values.std(axis=0)
+        return Describer(element_table().names, lambda symbol: standard[row_of(symbol)])
+    if isinstance(given, Mapping):
+        return _own(lambda symbol: _looked_up(given, symbol), seen, prefix)
+    if callable(given) and not isinstance(given, type):
+        return _own(given, seen, prefix)
+    raise ParameterError(f"`elements` must be {KINDS}, or a list of these, got {given!r}.")
+
+
+def _label(symbol: str, seen: Sequence[str]) -> Float[np.ndarray, " seen"]:
+    if symbol not in seen:
+        raise ParameterError(
+            f"{symbol} was not among the elements that `fit` saw ({', '.join(seen)}), so it has no label of its own; "
+            "fit with it, or describe elements by their modes."
+        )
+    return np.array([float(symbol == one) for one in seen])
+
+
+def _looked_up(table: Mapping[str, Any], symbol: str) -> Any:
+    if symbol not in table:
+        raise ParameterError(f"the table of `elements` has no row for {symbol}; add one.")
+    return table[symbol]
+
+
+def _own(numbers: Callable[[str], Any], seen: Sequence[str], prefix: str) -> Describer:
+    def vector(symbol: str) -> Float[np.ndarray, " p"]:
+        try:
+            return np.atleast_1d(np.asarray(numbers(symbol), dtype=np.float64))
+        except (TypeError, ValueError) as problem:
+            if isinstance(problem, ParameterError):
+                raise
+            raise ParameterError(f"`elements` must give numbers for {symbol}, and gave none: {problem}") from None
+
+    width = vector(seen[0]).size
+    return Describer(tuple(f"{prefix}{k + 1}" for k in range(width)), vector)
+
 
 Elements = ElementalModes | str | Mapping[str, Any] | Callable[[str], Any]
 STATISTICS = ("mean", "least", "greatest", "spread")
 
 
-class CompositionFeatures(TransformerMixin, Parameterised):
+class CompositionFeatures(TransformerMixin, Parameterised, BaseEstimator):
     """Turn compositions into rows of numbers, as a transformer of scikit-learn.
 
     With `sites`, a row of input is one element for each site, and the numbers of every site's element stand side by
@@ -214,8 +327,7 @@ def _checked_sites(sites: Any) -> dict[str, int] | None:
     if not counts or len(counts) < len(sites) or not all(isinstance(name, str) for name in counts):
         raise ParameterError(f"`sites` must be different names, at least one, got {sites!r}.")
     for name, count in counts.items():
-        if isinstance(count, bool) or not isinstance(count, int | np.integer) or count < 1:
-            raise ParameterError(f"`sites`: the number of atoms on {name} must be whole, from 1 on, got {count!r}.")
+        whole(count, f"sites[{name!r}]", least=1)
     return counts
 
 

@@ -2,16 +2,138 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from itertools import pairwise
+from typing import Annotated, Protocol
 
 import numpy as np
 from jaxtyping import Float
 
-from kernelpot.elements.encoders import Autoencoder, Encoder, Principal
 from kernelpot.elements.table import COLUMNS, LAST, element_table, row_of
 from kernelpot.errors import ParameterError
+from kernelpot.linalg.devices import calm
+from kernelpot.record import OneOf, Record, Whole
+from kernelpot.rules import MOST_SEED, whole
+
+HIDDEN = 16
+"""Units of the layer on either side of the code."""
+STEPS = 400
+"""Most iterations of L-BFGS; the loss of some hundred elements has settled by then."""
+DECAY = 1e-4
+"""Weight of the squared weights in the loss, which keeps modes smooth over the table."""
+
+
+class Encoder(Protocol):
+    """Properties to modes, with the way back."""
+
+    def encode(self, x: Float[np.ndarray, "elements p"]) -> Float[np.ndarray, "elements n"]:
+        """Return the modes of standardised properties."""
+
+    def decode(self, modes: Float[np.ndarray, "elements n"]) -> Float[np.ndarray, "elements p"]:
+        """Return the standardised properties that modes stand for."""
+
+
+@dataclass(frozen=True, eq=False)
+class Principal:
+    """Principal components (Jolliffe, Principal Component Analysis (2002))."""
+
+    # Orthonormal rows, those of most variance first; their signs are settled by `signs`
+    axes: Float[np.ndarray, "n p"]
+
+    @classmethod
+    def fit(cls, x: Float[np.ndarray, "elements p"], n: int) -> Principal:
+        """Find the axes by singular value decomposition of centred properties."""
+        axes = np.linalg.svd(x, full_matrices=False)[2][:n]
+        return cls(axes * signs(axes)[:, None])
+
+    def encode(self, x: Float[np.ndarray, "elements p"]) -> Float[np.ndarray, "elements n"]:
+        """Project on the axes."""
+        return x @ self.axes.T
+
+    def decode(self, modes: Float[np.ndarray, "elements n"]) -> Float[np.ndarray, "elements p"]:
+        """Return the point in the plane of the axes."""
+        return modes @ self.axes
+
+
+@dataclass(frozen=True, eq=False)
+class Autoencoder:
+    """x -> tanh -> code -> tanh -> x, with the code turned to its principal axes.
+
+    Two networks with one hidden layer each, as elemental modes were first made (Herr, Koh, Yao and Parkhill, J. Chem.
+    Phys. 151, 084103 (2019)). Codes are determined up to a linear map alone; turned to their principal axes, the first
+    mode has most variance.
+    """
+
+    # (weight, bias) of the four linear maps
+    layers: tuple[tuple[Float[np.ndarray, "out in"], Float[np.ndarray, " out"]], ...]
+    centre: Float[np.ndarray, " n"]  # centre, axes: Mean of the codes, and the principal axes of their scatter
+    axes: Float[np.ndarray, "n n"]
+
+    @classmethod
+    def fit(cls, x: Float[np.ndarray, "elements p"], n: int, seed: int) -> Autoencoder:
+        """Minimise the mean squared error of x in float64 by L-BFGS over all elements at once."""
+        import torch
+
+        # A generator of its own: the global one is the caller's.
+        generator = torch.Generator().manual_seed(seed)
+        sizes = (x.shape[1], HIDDEN, n, HIDDEN, x.shape[1])
+        weights = []
+        for width, height in pairwise(sizes):
+            draw = torch.randn((height, width), generator=generator, dtype=torch.float64)
+            weights.append((draw / width**0.5).requires_grad_())
+            weights.append(torch.zeros(height, dtype=torch.float64, requires_grad=True))
+        target = torch.as_tensor(x)
+        search = torch.optim.LBFGS(weights, max_iter=STEPS, history_size=20, line_search_fn="strong_wolfe")
+
+        def loss() -> torch.Tensor:
+            search.zero_grad()
+            y = target
+            for k in range(4):
+                y = y @ weights[2 * k].T + weights[2 * k + 1]
+                y = torch.tanh(y) if k % 2 == 0 else y
+            decay = torch.stack([(w**2).sum() for w in weights[::2]]).sum()
+            value = ((y - target) ** 2).mean() + DECAY * decay
+            value.backward()  # type: ignore[no-untyped-call]
+            return value
+
+        # Products this small take up to forty times as long in two threads, which wait for each other.
+        with calm(len(x)):
+            search.step(loss)  # type: ignore[no-untyped-call]
+        arrays = [w.detach().numpy().copy() for w in weights]
+        layers = tuple((arrays[2 * k], arrays[2 * k + 1]) for k in range(4))
+        codes = _through(layers[:2], x)
+        centre = codes.mean(axis=0)
+        axes = np.linalg.svd(codes - centre, full_matrices=False)[2]
+        return cls(layers, centre, axes * signs((codes - centre) @ axes.T, axis=0)[:, None])
+
+    def encode(self, x: Float[np.ndarray, "elements p"]) -> Float[np.ndarray, "elements n"]:
+        """Pass through the first two layers, then turn."""
+        return (_through(self.layers[:2], x) - self.centre) @ self.axes.T
+
+    def decode(self, modes: Float[np.ndarray, "elements n"]) -> Float[np.ndarray, "elements p"]:
+        """Turn back, then pass through the last two layers."""
+        return _through(self.layers[2:], modes @ self.axes + self.centre)
+
+
+def _through(
+    layers: tuple[tuple[Float[np.ndarray, "out in"], Float[np.ndarray, " out"]], ...], x: Float[np.ndarray, "n in"]
+) -> Float[np.ndarray, "n out"]:
+    (first, start), (second, end) = layers
+    result: np.ndarray = np.tanh(x @ first.T + start) @ second.T + end
+    return result
+
+
+def signs(rows: Float[np.ndarray, "a b"], axis: int = 1) -> Float[np.ndarray, " a_or_b"]:
+    """Return the sign of the first entry along an axis that is at least half as large as the largest.
+
+    That of the largest itself would turn where another of opposite sign is almost as large.
+    """
+    size = np.abs(rows)
+    place = (size >= 0.5 * size.max(axis=axis, keepdims=True)).argmax(axis=axis)
+    found: np.ndarray = np.sign(np.take_along_axis(rows, np.expand_dims(place, axis), axis=axis)).squeeze(axis)
+    return found
+
 
 METHODS = ("pca", "autoencoder")
 FLOOR = 0.1
@@ -21,7 +143,7 @@ LEAST = 0.5
 
 
 @dataclass(frozen=True)
-class ElementalModes:
+class ElementalModes(Record):
     """A few numbers for each element, H to Cm, compressed from its tabulated properties.
 
     Properties are standardised over a fixed reference set of elements and encoded to n modes, each then mapped to
@@ -50,37 +172,22 @@ class ElementalModes:
         A parameter breaks its rule.
     """
 
-    n: int = 4
-    method: str = "pca"
+    n: Annotated[int, Whole(1), "", "it is the number of elemental modes, 2 to 6 is usual"] = 4
+    method: Annotated[str, OneOf(METHODS)] = "pca"
     elements: tuple[str, ...] | None = None
     properties: tuple[str, ...] | None = None
-    seed: int = 0
+    seed: Annotated[int, Whole(0, MOST_SEED)] = 0
 
-    def __post_init__(self) -> None:
-        if self.method not in METHODS:
-            raise ParameterError(f'`method` of elemental modes must be "pca" or "autoencoder", got {self.method!r}.')
-        if isinstance(self.seed, bool) or not isinstance(self.seed, int | np.integer) or not 0 <= self.seed < 2**32:
-            raise ParameterError(f"`seed` must be a whole number of 32 bits, 0 or more, got {self.seed!r}.")
-        for name in ("elements", "properties"):
-            given = getattr(self, name)
-            if given is None:
-                continue
-            if isinstance(given, str) or not all(isinstance(item, str) for item in _listed(name, given)):
-                raise ParameterError(f"`{name}` must be a list of names or None, got {given!r}.")
-            object.__setattr__(self, name, tuple(given))
+    def check(self) -> None:
+        """Refuse names that are none or given twice, and more modes than these can tell apart."""
         for name in self.properties or ():
             if name not in COLUMNS:
                 raise ParameterError(f"`properties` must be different ones of {', '.join(COLUMNS)}, got {name!r}.")
         rows = [row_of(symbol) for symbol in self.elements or ()]
-        most = len(COLUMNS) if self.properties is None else len(self.properties)
-        most = min(most, (LAST if self.elements is None else len(rows)) - 1)
         if len(set(rows)) < len(rows) or len(set(self.properties or ())) < len(self.properties or ()):
             raise ParameterError("`elements` and `properties` of elemental modes must not name anything twice.")
-        if isinstance(self.n, bool) or not isinstance(self.n, int | np.integer) or not 1 <= self.n <= most:
-            raise ParameterError(
-                f"`n`, the number of elemental modes, must be a whole number from 1 to {most} with these properties "
-                f"and reference elements, got {self.n!r}; 2 to 6 is usual."
-            )
+        most = min(len(self._names), len(self._reference) - 1)
+        whole(self.n, "n", least=1, most=most, usual="more need more properties, or more reference elements")
 
     @cached_property
     def _names(self) -> tuple[str, ...]:
@@ -165,10 +272,3 @@ def _fitted(modes: ElementalModes) -> Encoder:
     if modes.method == "pca":
         return Principal.fit(reference, int(modes.n))
     return Autoencoder.fit(reference, int(modes.n), int(modes.seed))
-
-
-def _listed(name: str, given: Sequence[str]) -> list[str]:
-    try:
-        return list(given)
-    except TypeError:
-        raise ParameterError(f"`{name}` must be a list of names or None, got {given!r}.") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from kernelpot.data.stream import stream
 from kernelpot.pools.block_store import BlockStore
 from kernelpot.pools.request import PoolChoice
 from kernelpot.pools.rounds import select_chunks, target_root
@@ -17,6 +18,7 @@ __all__ = [
     "sample",
     "save_space",
     "select_chunks",
+    "stream",
     "target_root",
     "write_blocks",
 ]

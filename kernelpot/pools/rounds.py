@@ -162,7 +162,7 @@ def _candidates(store: BlockStore, existing: Information | None) -> Int[np.ndarr
     require(existing, "existing")
     if existing.d != store.d:
         raise ParameterError(
-            f"`existing` has {existing.d} weights and the store {store.d}; make it with curate.load_space of the folder"
+            f"`existing` has {existing.d} weights and the store {store.d}; make it with pools.load_space of the folder"
         )
     known = marks(existing.means)
     if not len(known) or not known.shape[1] or known.shape[1] != catalogue.marks.shape[1]:

@@ -98,26 +98,17 @@ class Shape:
     The scarcity u is the root mean square standard deviation of the local energies around the atom (for an energy, of
     all atoms), the strangeness v of the structure is the standard deviation of its energy over √N, and Z is the atom's
     element. α = 1, β = δ = 0 and γ = 1 leave it as it is.
-
-    Attributes
-    ----------
-    latent_power, scarcity_power, strangeness_power
-        α, β and δ.
-    latent, scarcity, strangeness
-        Typical values l₀ (unit of the kind), u₀ and v₀ (eV).
-    elements
-        γ of each element, by atomic number; 1 for the others.
-    quantiles
-        |error|/std that the share `LEVELS` of labels stays below; that at 68.27 % is one. Empty: a normal distribution.
     """
 
-    latent_power: float = 1.0
+    latent_power: float = 1.0  # α, β and δ
     scarcity_power: float = 0.0
     strangeness_power: float = 0.0
-    latent: float = 1.0
+    latent: float = 1.0  # typical values l₀ (unit of the kind), u₀ and v₀ (eV)
     scarcity: float = 1.0
     strangeness: float = 1.0
+    # |error|/std that the share `LEVELS` of labels stays below, one at 68.27 %; empty: a normal distribution
     quantiles: tuple[float, ...] = ()
+    # γ of each element, by atomic number; 1 for the others
     elements: Mapping[int, float] = field(default_factory=dict)
 
     def bend(
@@ -353,6 +344,52 @@ class Spreading:
         bent = self.shape.bend(residuals.latent, residuals.scarcity, residuals.strangeness, residuals.element)
         return np.hypot(self.factor * bent, self.floor)
 
+    @classmethod
+    def likeliest(cls, residuals: Residuals, method: str, lowest: float, witnesses: int) -> Spreading:
+        """Return factor, floor no less than `lowest`, and powers of the greatest likelihood; see `fit_spreading`."""
+        step = -(-len(residuals) // MOST)
+        some = residuals.take(np.arange(0, len(residuals), step))
+        root = float(np.sqrt(np.mean(some.error**2))) + lowest
+        latent = np.log(np.maximum(some.latent, TINY))
+        centre = float(latent.mean())
+        still = np.zeros(len(latent))
+        columns = [still, np.ones(len(latent)), latent - centre, still, still]
+        bounds = [
+            (float(np.log(lowest)), float(np.log(10.0 * root))),
+            (-60.0, 60.0),
+            (1.0, 1.0),
+            (0.0, 0.0),
+            (0.0, 0.0),
+        ]
+        typical, elements = [float(np.exp(centre)), 1.0, 1.0], list[int]()
+        if method == "conformal" and some.scarcity is not None:
+            bounds[2] = POWERS[0]
+            for k, values in enumerate((some.scarcity, some.strangeness)):
+                if values is not None:
+                    logarithm = np.log(np.maximum(values, TINY))
+                    typical[1 + k] = float(np.exp(logarithm.mean()))
+                    columns[3 + k], bounds[3 + k] = logarithm - logarithm.mean(), POWERS[1 + k]
+            element = np.zeros(len(latent), np.int64) if some.element is None else some.element
+            elements = np.unique(element).tolist() if np.ptp(element) > 0 else []
+            columns += [np.where(element == z, 1.0, 0.0) for z in elements]
+            bounds += [(-3.0, 3.0)] * len(elements)
+        loss = _Likelihood(some.squared, np.stack(columns, axis=1), centre, witnesses, method == "conformal")
+        start = np.array([bounds[0][0], np.log(root) - centre, 1.0, 0.0, 0.0, *np.zeros(len(elements))])
+        value, best = loss.descend(start, [(bounds[0][0], bounds[0][0]), *bounds[1:]])
+        if method != "scale":
+            start = best.copy()
+            start[0] = np.clip(np.log(0.5 * root), *bounds[0])
+            bounds[1] = (float(best[1] + np.log(KEPT)), bounds[1][1])
+            floored = loss.descend(start, bounds)
+            best = floored[1] if floored[0] < value else best
+        floor, factor = (float(np.exp(best[k])) for k in (0, 1))
+        if bounds[2] == (1.0, 1.0):
+            return cls(factor, floor, NORMAL)
+        factors = dict(zip(elements, np.exp(best[5:]).tolist(), strict=True))
+        alpha, beta, delta = (float(best[k]) for k in (2, 3, 4))
+        shape = Shape(alpha, beta, delta, typical[0], typical[1], typical[2], elements=factors)
+        return cls(factor, floor, shape)
+
 
 def fit_spreading(residuals: Residuals, *, method: str) -> Spreading:
     """Fit the standard deviations to errors; labels that are zero by symmetry only bound the floor.
@@ -370,7 +407,7 @@ def fit_spreading(residuals: Residuals, *, method: str) -> Spreading:
     if silent.all():
         return Spreading(1.0, lowest, NORMAL)
     witnesses = len(np.unique(residuals.witness))
-    found = _likeliest(told, method, lowest, witnesses)
+    found = Spreading.likeliest(told, method, lowest, witnesses)
     if method != "conformal":
         return found
     quantiles = np.array(conformal_quantiles(np.abs(told.error) / found.std(told), witnesses))
@@ -417,42 +454,3 @@ class _Likelihood:
         """Return the least value between bounds, and where it is."""
         found = minimize(self, start, jac=True, method="L-BFGS-B", bounds=bounds)
         return float(found.fun), np.asarray(found.x)
-
-
-def _likeliest(residuals: Residuals, method: str, lowest: float, witnesses: int) -> Spreading:
-    step = -(-len(residuals) // MOST)
-    some = residuals.take(np.arange(0, len(residuals), step))
-    root = float(np.sqrt(np.mean(some.error**2))) + lowest
-    latent = np.log(np.maximum(some.latent, TINY))
-    centre = float(latent.mean())
-    still = np.zeros(len(latent))
-    columns = [still, np.ones(len(latent)), latent - centre, still, still]
-    bounds = [(float(np.log(lowest)), float(np.log(10.0 * root))), (-60.0, 60.0), (1.0, 1.0), (0.0, 0.0), (0.0, 0.0)]
-    typical, elements = [float(np.exp(centre)), 1.0, 1.0], list[int]()
-    if method == "conformal" and some.scarcity is not None:
-        bounds[2] = POWERS[0]
-        for k, values in enumerate((some.scarcity, some.strangeness)):
-            if values is not None:
-                logarithm = np.log(np.maximum(values, TINY))
-                typical[1 + k] = float(np.exp(logarithm.mean()))
-                columns[3 + k], bounds[3 + k] = logarithm - logarithm.mean(), POWERS[1 + k]
-        element = np.zeros(len(latent), np.int64) if some.element is None else some.element
-        elements = np.unique(element).tolist() if np.ptp(element) > 0 else []
-        columns += [np.where(element == z, 1.0, 0.0) for z in elements]
-        bounds += [(-3.0, 3.0)] * len(elements)
-    loss = _Likelihood(some.squared, np.stack(columns, axis=1), centre, witnesses, method == "conformal")
-    start = np.array([bounds[0][0], np.log(root) - centre, 1.0, 0.0, 0.0, *np.zeros(len(elements))])
-    value, best = loss.descend(start, [(bounds[0][0], bounds[0][0]), *bounds[1:]])
-    if method != "scale":
-        start = best.copy()
-        start[0] = np.clip(np.log(0.5 * root), *bounds[0])
-        bounds[1] = (float(best[1] + np.log(KEPT)), bounds[1][1])
-        floored = loss.descend(start, bounds)
-        best = floored[1] if floored[0] < value else best
-    floor, factor = (float(np.exp(best[k])) for k in (0, 1))
-    if bounds[2] == (1.0, 1.0):
-        return Spreading(factor, floor, NORMAL)
-    factors = dict(zip(elements, np.exp(best[5:]).tolist(), strict=True))
-    alpha, beta, delta = (float(best[k]) for k in (2, 3, 4))
-    shape = Shape(alpha, beta, delta, typical[0], typical[1], typical[2], elements=factors)
-    return Spreading(factor, floor, shape)

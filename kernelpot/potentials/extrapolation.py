@@ -59,20 +59,11 @@ class Seen:
 
     (Rasmussen and Williams (2006), eq. 2.11, plus the residual that inducing environments cannot see). The grade is
     std over the 99th percentile of the training set's own, each environment left out of the sum in turn.
-
-    Attributes
-    ----------
-    factor
-        R, upper triangular, with RᵀR = I + Σ φφᵀ/s².
-    reference
-        That percentile for each species, amplitude 1.
-    noise
-        s, amplitude 1.
     """
 
-    factor: Float[np.ndarray, "d d"]
-    reference: Float[np.ndarray, " species"]
-    noise: float
+    factor: Float[np.ndarray, "d d"]  # R, upper triangular, with RᵀR = I + Σ φφᵀ/s²
+    reference: Float[np.ndarray, " species"]  # That percentile for each species, amplitude 1
+    noise: float  # s, amplitude 1
 
     @classmethod
     def of(cls, features: FeatureMap, structures: Sequence[Atoms], *, seed: int) -> Seen:

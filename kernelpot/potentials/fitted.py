@@ -35,51 +35,31 @@ if TYPE_CHECKING:
 
 ATOMS_PER_PREDICTION = 256
 
+ROUND_OFF = 1e-13
+"""Eigenvalues of a Gram matrix of unit columns that tell nothing."""
+
 FEW = 30
 """Structures below which left-out residuals say little about the scale of standard deviations."""
 
 
 @dataclass(frozen=True, eq=False)
 class Fitted:
-    """What a fit leaves behind: all that prediction, conditioning and files need.
+    """What a fit leaves behind: all that prediction, conditioning and files need."""
 
-    Attributes
-    ----------
-    features
-        Feature map, at amplitude 1.
-    posterior
-        Over whitened weights and E0 columns.
-    noise
-        Noise that the labels were weighted with.
-    amplitude
-        Prior standard deviation of a local energy, eV.
-    e0_centre
-        Energy of each species that the prior of E0 is centred on, and that was taken off before the fit, eV.
-    e0_factor
-        Triangular factor of the rows (`e0_rows`) whose least squares `e0_centre` is.
-    calibration
-        From posterior to label.
-    cross_validation
-        RMSE of left-out folds for each kind: eV/atom, eV/Å, eV/Å³; empty where there were none.
-    n_labels
-        Labels of each kind behind the posterior.
-    baseline
-        Potential that was taken off the labels, and is added to every mean.
-    seen
-        Environments behind it, for extrapolation grades; None where nobody kept them.
-    """
-
-    features: FeatureMap
-    posterior: Posterior
-    noise: Noise
-    amplitude: float
+    features: FeatureMap  # At amplitude 1
+    posterior: Posterior  # Over whitened weights and E0 columns
+    noise: Noise  # That the labels were weighted with
+    amplitude: float  # Prior standard deviation of a local energy, eV
+    # Energy of each species that the prior of E0 is centred on, and that was taken off before the fit, eV
     e0_centre: Float[np.ndarray, " species"]
+    # Triangular factor of the rows (`e0_rows`) whose least squares `e0_centre` is
     e0_factor: Float[np.ndarray, "rank species_plus_1"]
-    calibration: Calibration
+    calibration: Calibration  # From posterior to label
+    # RMSE of left-out folds for each kind: eV/atom, eV/Å, eV/Å³; empty where there were none
     cross_validation: Mapping[str, float]
-    n_labels: Mapping[str, int]
-    baseline: Baseline | None = None
-    seen: Seen | None = None
+    n_labels: Mapping[str, int]  # Labels of each kind behind the posterior
+    baseline: Baseline | None = None  # Potential that was taken off the labels, and is added to every mean
+    seen: Seen | None = None  # Environments behind it, for extrapolation grades; None where nobody kept them
 
     @property
     def reach(self) -> float:
@@ -206,6 +186,23 @@ class Fitted:
         shift = np.zeros_like(self.posterior.target)
         shift[self.features.n_weights :] = (centre - self.e0_centre) / E0_PRIOR
         return replace(self, posterior=self.posterior.recentred(shift), e0_centre=centre, e0_factor=factor)
+
+    def without_energies(self, rows: Float[np.ndarray, "energies species_plus_1"]) -> Fitted:
+        """Return the state whose prior of E0 is centred on the least squares of the energies but these.
+
+        From FᵀF = factorᵀ factor - rowsᵀ rows, what is below round-off left out. Energies are taken relative to E0
+        meanwhile: all-electron ones of 1e5 eV per atom, once squared, would leave no digits for the species' shares.
+        """
+        factor, e0 = self.e0_factor, self.e0_centre
+        relative = np.eye(factor.shape[1])
+        relative[:-1, -1] = -e0
+        kept, gone = factor @ relative, rows @ relative
+        scale = np.linalg.norm(kept, axis=0)
+        scale[scale == 0.0] = 1.0
+        eigenvalues, vectors = np.linalg.eigh((kept.T @ kept - gone.T @ gone) / np.outer(scale, scale))
+        root = np.sqrt(np.where(eigenvalues > ROUND_OFF, eigenvalues, 0.0))[:, None] * vectors.T * scale
+        root[:, -1] += root[:, :-1] @ e0
+        return self.with_e0(root)
 
     def summary(self) -> str:
         """Describe size, labels, noises, leave-out errors and energy constants, one fact a line."""
@@ -355,6 +352,12 @@ class Model(HasState, Protocol):
     features_: FeatureMap | None
     fitted_: Fitted | None
     training_: TrainingSet | None
+
+    def fit(self, structures: Sequence[Atoms], *, keys: Mapping[str, str | None] | None = None) -> Any:
+        """Fit the labels of structures."""
+
+    def predict(self, structures: Sequence[Atoms], *, uncertainty: bool = True) -> Prediction:
+        """Predict structures."""
 
     def plan(self) -> tuple[FeatureMap, Noise, float]:
         """Return what design works with: features, noise and amplitude."""

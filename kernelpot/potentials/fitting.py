@@ -11,9 +11,9 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Int
 
-from kernelpot.data.check import place, validate
+from kernelpot.data.check import validate
 from kernelpot.data.labels import Labels, resolve
 from kernelpot.data.noise import KINDS, Noise
 from kernelpot.errors import LabelError, ParameterError
@@ -30,7 +30,6 @@ from kernelpot.potentials.extrapolation import Seen
 from kernelpot.potentials.fitted import Fitted, M, accepted, changed
 from kernelpot.potentials.noise_search import FoldErrors
 from kernelpot.potentials.training import (
-    TrainingSet,
     Workers,
     composition_of,
     distributed_factors,
@@ -45,9 +44,6 @@ if TYPE_CHECKING:
     from ase import Atoms
 
 N_FOLDS = 8
-
-ROUND_OFF = 1e-13
-"""Eigenvalues of a Gram matrix of unit columns that tell nothing."""
 
 FEWER = "too little would be left of what they told ({}); fit again without them."
 
@@ -179,7 +175,7 @@ def remove(model: M, structures: Sequence[Atoms], *, keys: Mapping[str, str | No
     """
     state, structures, labels = _labelled(model, structures, keys)
     if model.training_ is not None:
-        _refuse_strangers(structures, model.training_)
+        model.training_.refuse_strangers(structures)
     sink = RowSink(len(state.posterior.target) + 1)
     n_labels = dict(state.n_labels)
     for start, stop in chunks(structures):
@@ -196,8 +192,8 @@ def remove(model: M, structures: Sequence[Atoms], *, keys: Mapping[str, str | No
         seen = None if state.seen is None else state.seen.without_structures(state.features, structures)
     except (np.linalg.LinAlgError, ParameterError) as error:
         raise ParameterError(f"these structures cannot be removed: {FEWER.format(error)}") from None
-    factor = _fewer_energies(state, e0_rows(labels, composition_of(structures, state.features.species)))
-    state = replace(state, posterior=posterior, seen=seen, n_labels=n_labels).with_e0(factor)
+    rows = e0_rows(labels, composition_of(structures, state.features.species))
+    state = replace(state, posterior=posterior, seen=seen, n_labels=n_labels).without_energies(rows)
     return changed(model, features_=model.features_, fitted_=state)
 
 
@@ -273,39 +269,6 @@ def _labelled(
     state, structures = accepted(model, structures)
     validate(structures)
     return state, structures, less_baseline(state.baseline, structures, resolve(structures, keys), state.noise.kinds)
-
-
-def _refuse_strangers(structures: Sequence[Atoms], training: TrainingSet) -> None:
-    """Refuse structures that are none of the training set's."""
-
-    def mark(atoms: Atoms) -> tuple[bytes, bytes, bytes]:
-        return atoms.numbers.tobytes(), atoms.positions.tobytes(), np.asarray(atoms.cell.array).tobytes()
-
-    known = set(map(mark, training.structures))
-    for number, atoms in enumerate(structures):
-        if mark(atoms) not in known:
-            raise ParameterError(
-                f"{place(atoms, number)} cannot be removed: it is none of the structures that the model was fitted to."
-            )
-
-
-def _fewer_energies(state: Fitted, rows: Float[np.ndarray, "energies n"]) -> Float[np.ndarray, "n n"]:
-    """Return F with FᵀF = factorᵀ factor - rowsᵀ rows, what is below round-off left out.
-
-    Energies are taken relative to E0 meanwhile: all-electron ones of 1e5 eV per atom, once squared, would leave no
-    digits for the species' shares.
-    """
-    factor, e0 = state.e0_factor, state.e0_centre
-    relative = np.eye(factor.shape[1])
-    relative[:-1, -1] = -e0
-    kept, gone = factor @ relative, rows @ relative
-    scale = np.linalg.norm(kept, axis=0)
-    scale[scale == 0.0] = 1.0
-    eigenvalues, vectors = np.linalg.eigh((kept.T @ kept - gone.T @ gone) / np.outer(scale, scale))
-    root = np.sqrt(np.where(eigenvalues > ROUND_OFF, eigenvalues, 0.0))[:, None] * vectors.T * scale
-    root[:, -1] += root[:, :-1] @ e0
-    result: np.ndarray = root
-    return result
 
 
 def _more(features: FeatureMap, structures: Sequence[Atoms], n: int, *, seed: int, tolerance: float) -> FeatureMap:

@@ -18,24 +18,12 @@ from kernelpot.potentials.calibration import NORMAL, Residuals, Shape
 
 @dataclass(frozen=True, eq=False)
 class Mean:
-    """Mean predictions for a batch, flat.
+    """Mean predictions for a batch, flat."""
 
-    Attributes
-    ----------
-    energy
-        Total energies, eV.
-    local_energy
-        Energy of every atom, its species' constant included, eV.
-    forces
-        eV/Å.
-    stress
-        eV/Å³, ASE's sign and Voigt order; NaN without a cell.
-    """
-
-    energy: Float[np.ndarray, " structures"]
-    local_energy: Float[np.ndarray, " atoms"]
-    forces: Float[np.ndarray, "atoms 3"]
-    stress: Float[np.ndarray, "structures 6"]
+    energy: Float[np.ndarray, " structures"]  # Total energies, eV
+    local_energy: Float[np.ndarray, " atoms"]  # Energy of every atom, its species' constant included, eV
+    forces: Float[np.ndarray, "atoms 3"]  # eV/Å
+    stress: Float[np.ndarray, "structures 6"]  # eV/Å³, ASE's sign and Voigt order; NaN without a cell
 
     def plus(self, part: Contribution) -> Mean:
         """Add what a baseline says."""
@@ -49,44 +37,42 @@ class Mean:
 
 @dataclass(frozen=True, eq=False)
 class Spread:
-    """Standard deviations of predicted quantities.
+    """Standard deviations of predicted quantities."""
 
-    Attributes
-    ----------
-    energy_std
-        Of the total energy, eV.
-    forces_std
-        Of every force component, eV/Å, one array per structure.
-    stress_std
-        eV/Å³, ASE's Voigt order; NaN without a cell.
-    local_energy_std
-        Of every atom's energy, eV, one array per structure.
-    """
+    energy_std: Float[np.ndarray, " structures"]  # Of the total energy, eV
+    forces_std: list[Float[np.ndarray, "atoms 3"]]  # Of every force component, eV/Å, one array per structure
+    stress_std: Float[np.ndarray, "structures 6"]  # eV/Å³, ASE's Voigt order; NaN without a cell
+    local_energy_std: list[Float[np.ndarray, " atoms"]]  # Of every atom's energy, eV, one array per structure
 
-    energy_std: Float[np.ndarray, " structures"]
-    forces_std: list[Float[np.ndarray, "atoms 3"]]
-    stress_std: Float[np.ndarray, "structures 6"]
-    local_energy_std: list[Float[np.ndarray, " atoms"]]
+    def take(self, chosen: Sequence[int]) -> Spread:
+        """Return those of some structures, in the given order."""
+        return Spread(
+            self.energy_std[chosen],
+            [self.forces_std[k] for k in chosen],
+            self.stress_std[chosen],
+            [self.local_energy_std[k] for k in chosen],
+        )
+
+    @staticmethod
+    def joined(parts: Sequence[Spread]) -> Spread:
+        """Put those of consecutive batches together."""
+        return Spread(
+            np.concatenate([part.energy_std for part in parts]),
+            [forces for part in parts for forces in part.forces_std],
+            np.concatenate([part.stress_std for part in parts]),
+            [local for part in parts for local in part.local_energy_std],
+        )
 
 
 @dataclass(frozen=True, eq=False)
 class Around:
-    """What the errors of a structure's labels depend on besides their own standard deviations of the posterior.
+    """What the errors of a structure's labels depend on besides their own standard deviations of the posterior."""
 
-    Attributes
-    ----------
-    scarcity
-        Root mean square of the bare posterior's standard deviations of the local energies around every atom, eV: large
-        where training environments are scarce.
-    strangeness
-        The bare posterior's standard deviation of the total energy over √N, eV.
-    element
-        Atomic numbers.
-    """
-
+    # Root mean square of the bare posterior's standard deviations of the local energies around every atom,
+    # eV: large where training environments are scarce
     scarcity: Float[np.ndarray, " atoms"]
-    strangeness: float
-    element: Int[np.ndarray, " atoms"]
+    strangeness: float  # The bare posterior's standard deviation of the total energy over √N, eV
+    element: Int[np.ndarray, " atoms"]  # Atomic numbers
 
     @property
     def mean_scarcity(self) -> float:
@@ -206,22 +192,13 @@ class Prediction:
     def take(self, indices: Sequence[int] | Int[np.ndarray, " chosen"]) -> Prediction:
         """Return the predictions of some structures, in the given order."""
         chosen = [int(k) for k in indices]
-
-        def spread(of: Spread | None) -> Spread | None:
-            if of is None:
-                return None
-            return Spread(
-                of.energy_std[chosen], [of.forces_std[k] for k in chosen], of.stress_std[chosen],
-                [of.local_energy_std[k] for k in chosen],
-            )  # fmt: skip
-
         return Prediction(
             self.energy[chosen],
             [self.forces[k] for k in chosen],
             self.stress[chosen],
             [self.local_energy[k] for k in chosen],
-            spread(self.latent),
-            spread(self.label),
+            None if self.latent is None else self.latent.take(chosen),
+            None if self.label is None else self.label.take(chosen),
             None if self.around is None else [self.around[k] for k in chosen],
             self.shape,
             None if self.extrapolation is None else [self.extrapolation[k] for k in chosen],
@@ -253,14 +230,7 @@ def join(parts: list[Prediction]) -> Prediction:
 
     def spreads(name: str) -> Spread | None:
         found = [getattr(p, name) for p in parts]
-        if found[0] is None:
-            return None
-        return Spread(
-            np.concatenate([s.energy_std for s in found]),
-            [f for s in found for f in s.forces_std],
-            np.concatenate([s.stress_std for s in found]),
-            [e for s in found for e in s.local_energy_std],
-        )
+        return None if found[0] is None else Spread.joined(found)
 
     return Prediction(
         np.concatenate([p.energy for p in parts]),

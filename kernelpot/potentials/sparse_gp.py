@@ -24,7 +24,7 @@ from kernelpot.features.torch import on_device
 from kernelpot.kernels import DotProduct, Gaussian, Linear
 from kernelpot.linalg.devices import check_device
 from kernelpot.linalg.workers import number_of
-from kernelpot.potentials import fitting, joint, leaving, planning
+from kernelpot.potentials import fitting, joint, planning, resampling
 from kernelpot.potentials.baselines import Baseline
 from kernelpot.potentials.baselines.given import as_baseline, less_baseline
 from kernelpot.potentials.files import write_model
@@ -186,7 +186,7 @@ class SparseGP:
         ----------
         structures
             With labels: whatever energies, forces and stresses are there and have a noise are used. A
-            `kernelpot.stream` stays on disk.
+            `kernelpot.pools.stream` stays on disk.
         keys
             Names of labels, as in `kernelpot.read`.
         folds
@@ -233,8 +233,8 @@ class SparseGP:
     remove = fitting.remove
     add_inducing = fitting.add_inducing
     to = fitting.to
-    calibrate = leaving.calibrate
-    left_out = leaving.left_out
+    calibrate = resampling.calibrate
+    left_out = resampling.left_out
 
     # ---- using
 

@@ -155,7 +155,7 @@ def build(
             f"`n_inducing` must leave at least one inducing environment for each of {len(sharing)} terms, "
             f"got {n_inducing} in all; 500 to 2000 is usual."
         )
-    share = dict(zip(map(id, sharing), _shares(rest, len(sharing)), strict=True))
+    share = {id(term): rest // len(sharing) + (k < rest % len(sharing)) for k, term in enumerate(sharing)}
     maps = [
         term.features(
             structures, n_inducing=term.n_inducing or share.get(id(term), 0), environments=environments,
@@ -166,7 +166,3 @@ def build(
     if len(maps) == 1:
         return maps[0]
     return SumMap(tuple(maps), tuple(term.amplitude / terms[0].amplitude for term in terms))
-
-
-def _shares(total: int, n: int) -> list[int]:
-    return [total // n + (k < total % n) for k in range(n)]

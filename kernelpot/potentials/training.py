@@ -11,9 +11,11 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from kernelpot.data.batch import Batch, cell_volumes
+from kernelpot.data.check import place
 from kernelpot.data.labels import Labels
 from kernelpot.data.noise import Noise
 from kernelpot.data.stream import sizes_of, taken
+from kernelpot.errors import ParameterError
 from kernelpot.features.feature_map import E0_PRIOR, FeatureMap, counts
 from kernelpot.features.inducing import chunks, runs_of
 from kernelpot.features.torch import device_of, on_device
@@ -44,6 +46,46 @@ class TrainingSet:
     def __len__(self) -> int:
         return len(self.structures)
 
+    def require(self, n_labels: Mapping[str, int], kinds: Sequence[str]) -> None:
+        """Refuse to stand for the training set of a model with so many labels of these kinds, if it is another."""
+        count = {
+            "energy": int(self.labels.present("energy").sum()),
+            "forces": sum(f.size for f in self.labels.forces if f is not None),
+            "stress": int(np.isfinite(self.labels.stress).sum()),
+        }
+        expected = {kind: n for kind, n in n_labels.items() if n}
+        found = {kind: n for kind, n in count.items() if kind in kinds and n}
+        if expected != found:
+            raise ParameterError(
+                f"`training` must be the structures that the model was fitted to, whose labels are {expected}; found "
+                f"{found}. Structures that it has not seen go into `held_out`."
+            )
+
+    def refuse_members(self, held_out: Sequence[Atoms]) -> None:
+        """Refuse held-out structures that are the very objects of this set."""
+        known = set(map(id, self.structures))
+        seen = [k for k, atoms in enumerate(held_out) if id(atoms) in known]
+        if seen:
+            raise ParameterError(
+                f"`held_out` must be structures that the model has not seen, but structure {seen[0]} (from 0) is one "
+                f"that it was fitted to ({len(seen)} in all); call calibrate() to leave training structures out by "
+                "folds."
+            )
+
+    def refuse_strangers(self, structures: Sequence[Atoms]) -> None:
+        """Refuse structures that equal none of this set."""
+
+        def mark(atoms: Atoms) -> tuple[bytes, bytes, bytes]:
+            return atoms.numbers.tobytes(), atoms.positions.tobytes(), np.asarray(atoms.cell.array).tobytes()
+
+        known = set(map(mark, self.structures))
+        for number, atoms in enumerate(structures):
+            if mark(atoms) not in known:
+                raise ParameterError(
+                    f"{place(atoms, number)} cannot be removed: it is none of the structures that the model was fitted "
+                    "to."
+                )
+
 
 @dataclass(frozen=True, eq=False)
 class FoldFactors:
@@ -51,19 +93,12 @@ class FoldFactors:
 
     The columns are d whitened features, one E0 column per species (times its prior standard deviation), then the
     labels.
-
-    Attributes
-    ----------
-    factors
-        For each kind, one per fold: triangular, or the rows themselves where they are few, so that each is one label.
-    n_rows
-        For each kind, labels behind each fold's factor.
-    widths
-        Whitened features of each term; their sum d is the number of columns that an amplitude scales.
     """
 
+    # For each kind, one per fold: triangular, or the rows themselves where they are few, each then one label
     factors: dict[str, list[Rows]]
-    n_rows: dict[str, Int[np.ndarray, " folds"]]
+    n_rows: dict[str, Int[np.ndarray, " folds"]]  # For each kind, labels behind each fold's factor
+    # Whitened features of each term; their sum d is the number of columns that an amplitude scales
     widths: tuple[int, ...]
 
     @property
@@ -244,7 +279,7 @@ def weighed_rows(
     }
 
 
-def owners(structures: Sequence[Atoms], labels: Labels, kind: str) -> Int[np.ndarray, " rows"]:
+def row_owners(structures: Sequence[Atoms], labels: Labels, kind: str) -> Int[np.ndarray, " rows"]:
     """Return the structure, counted from 0, that each row of `labelled_rows` belongs to."""
     every = np.arange(len(structures))
     if kind == "energy":
@@ -306,6 +341,15 @@ class _Triangle:
     n_rows: int
     block: Rows
 
+    @staticmethod
+    def merged(pair: tuple[_Triangle, _Triangle]) -> _Triangle:
+        """Put two together; rows stay rows while they are no more than the columns."""
+        one, two = pair
+        n_rows, block = one.n_rows + two.n_rows, np.concatenate([one.block, two.block])
+        if n_rows > block.shape[1]:
+            block = triangle(block)
+        return _Triangle(one.place, one.fold, one.kind, n_rows, block)
+
 
 def distributed_factors(
     features: FeatureMap,
@@ -333,7 +377,7 @@ def distributed_factors(
     done = spread(_Task.triangles, tasks, **address)  # type: ignore[arg-type]
     parts = [part for some in track(done, "rows", total=len(pieces)) for part in some]
     while pairs := _paired(parts):
-        merged = list(spread(_merge, pairs, **address))  # type: ignore[arg-type]
+        merged = list(spread(_Triangle.merged, pairs, **address))  # type: ignore[arg-type]
         busy = {id(part) for pair in pairs for part in pair}
         parts = [part for part in parts if id(part) not in busy] + merged
     table = {(part.kind, part.fold): (part.block, part.n_rows) for part in parts}
@@ -348,12 +392,3 @@ def _paired(parts: Sequence[_Triangle]) -> list[tuple[_Triangle, _Triangle]]:
     for part in sorted(parts, key=lambda part: part.place):
         groups.setdefault((part.kind, part.fold), []).append(part)
     return [(some[k], some[k + 1]) for some in groups.values() for k in range(0, len(some) - 1, 2)]
-
-
-def _merge(pair: tuple[_Triangle, _Triangle]) -> _Triangle:
-    """Put two parts together; rows stay rows while they are no more than the columns."""
-    one, two = pair
-    n_rows, block = one.n_rows + two.n_rows, np.concatenate([one.block, two.block])
-    if n_rows > block.shape[1]:
-        block = triangle(block)
-    return _Triangle(one.place, one.fold, one.kind, n_rows, block)

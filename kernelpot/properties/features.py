@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from jaxtyping import Float
-from sklearn.base import TransformerMixin
+from sklearn.base import BaseEstimator, TransformerMixin
 
 from kernelpot.descriptors.protocol import Descriptor
 from kernelpot.errors import ParameterError
-from kernelpot.parameters import Parameterised
 from kernelpot.properties.inputs import UnfittedError
+from kernelpot.record import Parameterised
 from kernelpot.structures.encoded import Encoded, encode, settled, unit_or_zero
 from kernelpot.structures.structure_kernel import as_structures
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 COMBINE = ("average", "sum")
 
 
-class StructureFeatures(TransformerMixin, Parameterised):
+class StructureFeatures(TransformerMixin, Parameterised, BaseEstimator):
     """One row for each structure: the mean or the sum of its environment vectors, as a transformer of scikit-learn.
 
     Parameters

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import sklearn.exceptions
@@ -14,6 +14,7 @@ from sklearn.utils.validation import check_array, check_consistent_length, colum
 from kernelpot.archive import LARGEST
 from kernelpot.errors import NotFittedError, ParameterError
 from kernelpot.linalg.subsets import farthest_points, kmeans_medoids
+from kernelpot.record import Record
 from kernelpot.rules import reals, shown
 from kernelpot.structures.composites import EncodedPair, Product, Scaled, Sum, structures_of
 from kernelpot.structures.structure_kernel import StructureKernel
@@ -51,10 +52,11 @@ class KernelRows:
         return KernelRows(self.values[key], self.places[key])
 
 
-class Precomputed:
+@dataclass(frozen=True)
+class Precomputed(Record):
     """A kernel whose values are given."""
 
-    definite = True
+    definite: ClassVar[bool] = True
 
     def prepared(self, items: KernelRows) -> Precomputed:  # noqa: ARG002
         """Return itself: it has nothing to learn."""
@@ -72,10 +74,6 @@ class Precomputed:
         """Return the values of training items with themselves."""
         result: np.ndarray = a.values[np.arange(len(a)), a.places]
         return result
-
-    def settings(self) -> dict[str, Any]:
-        """Return the name."""
-        return {"name": "Precomputed"}
 
 
 def as_kernel(kernel: Any) -> Any:

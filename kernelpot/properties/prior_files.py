@@ -16,7 +16,8 @@ from kernelpot.inference.covariance import Covariance, Items, MatrixCovariance, 
 from kernelpot.inference.targets import Trend
 from kernelpot.properties.gp_inputs import structure_kernels
 from kernelpot.properties.gp_scaling import Scaling
-from kernelpot.properties.records import KERNELS, item_arrays, items_from, kernel_of
+from kernelpot.properties.records import item_arrays, items_from
+from kernelpot.record import HOMES, record_of
 from kernelpot.structures.composites import EncodedPair, Scaled
 from kernelpot.structures.encoded import Encoded
 from kernelpot.structures.site_kernel import SiteKernel
@@ -81,8 +82,8 @@ def kernel_from(archive: Archive, given: Any) -> Any:
         if given is not None:
             raise ModelFileError(f"the file holds its kernel, {own!r}; leave `kernel` out.")
         return own
-    if given is None and wanted and all(settings["name"] in KERNELS for settings in wanted):
-        return [kernel_of(settings) for settings in wanted]
+    if given is None and wanted and all(settings["name"] in HOMES["structure kernel"] for settings in wanted):
+        return [record_of("structure kernel", settings) for settings in wanted]
     if given is None:
         raise ModelFileError(
             "the file holds the hyper-parameters of a kernel without a name; give that kernel as `kernel`."

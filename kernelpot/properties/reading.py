@@ -13,8 +13,9 @@ from kernelpot.inference.dense import Exact, Factor, KernelPrior
 from kernelpot.inference.inducing import Inducing
 from kernelpot.inference.means import Baseline
 from kernelpot.properties.inputs import KernelRows, Precomputed, means_of, takes_rows
-from kernelpot.properties.records import FORMAT, STATES, VERSIONS, items_from, kernel_of
+from kernelpot.properties.records import FORMAT, STATES, VERSIONS, items_from
 from kernelpot.properties.ridge import KernelRidge
+from kernelpot.record import record_of
 from kernelpot.rules import real, whole
 from kernelpot.structures.composites import EncodedPair
 
@@ -32,7 +33,7 @@ def read_ridge(archive: Archive) -> KernelRidge:
 
 def _rebuilt(header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> KernelRidge:
     settings, facts = header["model"], header["fit"]
-    kernel = kernel_of(header["kernel"])
+    kernel = record_of("structure kernel", header["kernel"])
     model = KernelRidge("precomputed" if isinstance(kernel, Precomputed) else kernel, **dict(settings))
     items = items_from(kernel, arrays, "items_")
     parts = {name: arrays[f"state_{name}"] for name in STATES[facts["state"]]}

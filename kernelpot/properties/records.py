@@ -11,18 +11,13 @@ import numpy as np
 from kernelpot.archive import write_archive
 from kernelpot.inference.dense import Exact
 from kernelpot.properties.inputs import KernelRows, Precomputed
-from kernelpot.record import record_of
 from kernelpot.structures.composites import EncodedPair, Product, Scaled, Sum
 from kernelpot.structures.encoded import Encoded
-from kernelpot.structures.structure_kernel import StructureKernel, kernel_of_environments
-from kernelpot.structures.vector_kernel import VectorKernel
+from kernelpot.structures.structure_kernel import StructureKernel
 
 FORMAT = "kernelpot-kernel-ridge"
 VERSIONS = {"exact": 1, "inducing": 2}
 """By the name of the state, as the second says more of what inducing items do not see than the first did."""
-
-KERNELS = ("VectorKernel", "Scaled", "Sum", "Product", "StructureKernel")
-"""Kernels that their settings are enough to make."""
 
 STATES = {
     "exact": ("factor", "dual"),
@@ -63,40 +58,6 @@ def write_ridge(path: str | Path, model: Any, label: str | None) -> None:
         arrays["calibrating"] = model._calibrating.astype(np.uint8)
     arrays |= {"baseline": model.baseline_.values, **item_arrays(model.items_, "items_")}
     write_archive(path, FORMAT, VERSIONS[name], header, arrays)
-
-
-def kernel_of(settings: Mapping[str, Any]) -> Any:
-    """Make the kernel that `settings` describes, out of a closed list of classes."""
-    name = settings["name"]
-    if name == "VectorKernel":
-        return with_length(VectorKernel.from_settings(settings))
-    if name == "Precomputed":
-        return Precomputed()
-    if name == "Scaled":
-        return Scaled(kernel_of(settings["kernel"]), float(settings["factor"]))
-    if name in ("Sum", "Product"):
-        pair = kernel_of(settings["first"]), kernel_of(settings["second"])
-        return Sum(*pair) if name == "Sum" else Product(*pair)
-    if name != "StructureKernel":
-        raise ValueError(f"there is no kernel of the name {name!r}")
-    of_environments = kernel_of_environments(settings["kernel"])
-    kernel = StructureKernel(
-        record_of("descriptor", settings["descriptor"]),
-        with_length(of_environments) if isinstance(of_environments, VectorKernel) else of_environments,
-        combine=settings["combine"],
-        normalise=settings["normalise"],
-        gamma=float(settings["gamma"]),
-        between=settings["between"],
-    )
-    kernel.check()
-    return kernel
-
-
-def with_length(kernel: VectorKernel) -> VectorKernel:
-    """Refuse a kernel that would take its length from whatever it is asked about."""
-    if kernel.length is None:
-        raise ValueError(f"a fitted kernel {kernel.kind!r} must have a length, found none")
-    return kernel
 
 
 def item_arrays(items: Any, prefix: str) -> dict[str, np.ndarray]:

@@ -11,10 +11,19 @@ from html import escape
 class Fact:
     """One number that a reader should take away."""
 
-    value: str  # value, unit: The number as it is to be read, and its unit
+    value: str  # The number as it is to be read
     unit: str
     label: str  # What it is
     note: str = ""  # What to compare it with
+
+    def html(self) -> str:
+        """Write it as an item of a list."""
+        unit = f' <span class="unit">{escape(self.unit)}</span>' if self.unit else ""
+        return (
+            f'<li><span class="label">{escape(self.label)}</span>'
+            f'<span class="value">{escape(self.value)}{unit}</span>'
+            f'<span class="note">{escape(self.note)}</span></li>'
+        )
 
 
 @dataclass(frozen=True)
@@ -25,6 +34,14 @@ class Figure:
     title: str  # What the plot is
     caption: str  # How to read it
     wide: bool = False  # True gives it the whole width of the page
+
+    def html(self) -> str:
+        """Write the plot between its title and its caption."""
+        css = ' class="wide"' if self.wide else ""
+        return (
+            f"<figure{css}><h3>{escape(self.title)}</h3>{self.svg}"
+            f"<figcaption>{escape(self.caption)}</figcaption></figure>"
+        )
 
 
 @dataclass(frozen=True)
@@ -37,23 +54,56 @@ class Table:
     rows: Sequence[Sequence[str]]  # Cells as text
     marked: Sequence[int] = ()  # Rows to stress
 
+    def html(self) -> str:
+        """Write the table with its headings."""
+        groups = "".join(
+            (f'<th scope="colgroup" colspan="{span}">{escape(text)}</th>' if text else f'<td colspan="{span}"></td>')
+            for text, span in self.groups
+        )
+        head = "".join(f'<th scope="col">{escape(text)}</th>' for text in self.head)
+        rows = "".join(
+            f"<tr{' class=marked' if number in self.marked else ''}>"
+            f'<th scope="row">{escape(row[0])}</th>' + "".join(f"<td>{escape(cell)}</td>" for cell in row[1:]) + "</tr>"
+            for number, row in enumerate(self.rows)
+        )
+        return (
+            f'<div class="table"><table><caption>{escape(self.caption)}</caption>'
+            f'<thead><tr class="groups">{groups}</tr><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
+        )
+
 
 @dataclass(frozen=True)
 class Section:
     """A part of the page: a heading, a few sentences, then figures or tables."""
 
-    title: str  # title, text: Heading and introduction
+    title: str  # Heading
     text: str
     blocks: Sequence[Figure | Table] = ()  # Figures stand side by side, two to a row unless wide
     # Name and value pairs, set as a list of definitions below the blocks
     details: Sequence[tuple[str, str]] = field(default_factory=tuple)
+
+    def html(self, number: int) -> str:
+        """Write the part under its number."""
+        figures = [block.html() for block in self.blocks if isinstance(block, Figure)]
+        tables = [block.html() for block in self.blocks if isinstance(block, Table)]
+        details = "".join(f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>" for k, v in self.details)
+        parts = [
+            f'<section aria-labelledby="s{number}">',
+            (f'<h2 id="s{number}"><span class="number" aria-hidden="true">{number}</span>{escape(self.title)}</h2>'),
+            f'<p class="text">{escape(self.text)}</p>',
+            f'<div class="figures">{"".join(figures)}</div>' if figures else "",
+            *tables,
+            f"<dl>{details}</dl>" if details else "",
+            "</section>",
+        ]
+        return "\n".join(part for part in parts if part)
 
 
 @dataclass(frozen=True)
 class Page:
     """A whole report."""
 
-    kicker: str  # kicker, title, lead: The line above the title, the title, the paragraph below
+    kicker: str  # The line above the title
     title: str
     lead: str
     facts: Sequence[Fact]  # The few numbers to take away
@@ -71,9 +121,9 @@ def render(page: Page) -> str:
             f'<p class="lead">{escape(page.lead)}</p>',
             "</header>",
             '<ul class="facts">',
-            *(_fact(fact) for fact in page.facts),
+            *(fact.html() for fact in page.facts),
             "</ul>",
-            *(_section(section, number) for number, section in enumerate(page.sections, start=1)),
+            *(section.html(number) for number, section in enumerate(page.sections, start=1)),
             f"<footer>{escape(page.footer)}</footer>",
         ]
     )
@@ -83,56 +133,6 @@ def render(page: Page) -> str:
         '<meta name="color-scheme" content="light">\n<link rel="icon" href="data:,">\n'
         f"<title>{escape(page.title)}</title>\n<style>{CSS}</style>\n</head>\n"
         f"<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
-    )
-
-
-def _fact(fact: Fact) -> str:
-    unit = f' <span class="unit">{escape(fact.unit)}</span>' if fact.unit else ""
-    return (
-        f'<li><span class="label">{escape(fact.label)}</span>'
-        f'<span class="value">{escape(fact.value)}{unit}</span>'
-        f'<span class="note">{escape(fact.note)}</span></li>'
-    )
-
-
-def _section(section: Section, number: int) -> str:
-    figures = [_figure(block) for block in section.blocks if isinstance(block, Figure)]
-    tables = [_table(block) for block in section.blocks if isinstance(block, Table)]
-    details = "".join(f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>" for k, v in section.details)
-    parts = [
-        f'<section aria-labelledby="s{number}">',
-        (f'<h2 id="s{number}"><span class="number" aria-hidden="true">{number}</span>{escape(section.title)}</h2>'),
-        f'<p class="text">{escape(section.text)}</p>',
-        f'<div class="figures">{"".join(figures)}</div>' if figures else "",
-        *tables,
-        f"<dl>{details}</dl>" if details else "",
-        "</section>",
-    ]
-    return "\n".join(part for part in parts if part)
-
-
-def _figure(figure: Figure) -> str:
-    css = ' class="wide"' if figure.wide else ""
-    return (
-        f"<figure{css}><h3>{escape(figure.title)}</h3>{figure.svg}"
-        f"<figcaption>{escape(figure.caption)}</figcaption></figure>"
-    )
-
-
-def _table(table: Table) -> str:
-    groups = "".join(
-        (f'<th scope="colgroup" colspan="{span}">{escape(text)}</th>' if text else f'<td colspan="{span}"></td>')
-        for text, span in table.groups
-    )
-    head = "".join(f'<th scope="col">{escape(text)}</th>' for text in table.head)
-    rows = "".join(
-        f"<tr{' class=marked' if number in table.marked else ''}>"
-        f'<th scope="row">{escape(row[0])}</th>' + "".join(f"<td>{escape(cell)}</td>" for cell in row[1:]) + "</tr>"
-        for number, row in enumerate(table.rows)
-    )
-    return (
-        f'<div class="table"><table><caption>{escape(table.caption)}</caption>'
-        f'<thead><tr class="groups">{groups}</tr><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
     )
 
 

@@ -102,28 +102,27 @@ def plain_log(axes: Axes, axis: str) -> None:
     """Make one axis logarithmic, with plain numbers at its ticks: 1, 2, 5 of a decade where few decades show."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
+    def power_or_plain(value: float, _: object) -> str:
+        if 9e-5 < value < 9e3:
+            return f"{value:g}"
+        digits, _, power = f"{value:.0e}".partition("e")
+        raised = str(int(power)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+        return f"10{raised}" if digits == "1" else f"{digits}·10{raised}"
+
     line = axes.xaxis if axis == "x" else axes.yaxis
     (axes.set_xscale if axis == "x" else axes.set_yscale)("log")
     low, high = axes.get_xlim() if axis == "x" else axes.get_ylim()
     line.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high < 60 * low else (1.0,)))
     line.set_minor_locator(NullLocator())
-    line.set_major_formatter(FuncFormatter(lambda value, _: _power_or_plain(value)))
-
-
-def _power_or_plain(value: float) -> str:
-    """Write 0.0001 to 5000 as they are, and what lies beyond as a power of ten."""
-    if 9e-5 < value < 9e3:
-        return f"{value:g}"
-    digits, _, power = f"{value:.0e}".partition("e")
-    raised = str(int(power)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
-    return f"10{raised}" if digits == "1" else f"{digits}·10{raised}"
+    line.set_major_formatter(FuncFormatter(power_or_plain))
 
 
 def _inline(text: str, alt: str, prefix: str | None) -> str:
     """Cut the prolog, name the picture for screen readers, and make ids unique on the page."""
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)
-    text = re.sub(r"font(-family)?: ([^;\"]*?)'DejaVu Sans'[^;\"]*", _page_font, text)
+    fonts = "system-ui, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
+    text = re.sub(r"font(-family)?: ([^;\"]*?)'DejaVu Sans'[^;\"]*", rf"font\1: \2{fonts}", text)
     if prefix is None:
         return text
     head, rest = text.split(">", 1)
@@ -131,11 +130,6 @@ def _inline(text: str, alt: str, prefix: str | None) -> str:
     rest = re.sub(r'\bid="', f'id="{prefix}', rest)
     rest = re.sub(r'"#', f'"#{prefix}', rest).replace("url(#", f"url(#{prefix}")
     return f'{head} role="img" aria-label="{escape(alt, quote=True)}">{rest}'
-
-
-def _page_font(match: re.Match[str]) -> str:
-    family, before = match.group(1) or "", match.group(2)
-    return f"font{family}: {before}system-ui, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 
 
 KIND_COLOURS = ("#5b8db8", "#8fb3a3", "#d0a85c", "#a98bb5", "#77805f", "#b58a83", "#6f7f9c", "#b0a99a")

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from jaxtyping import Float
+from sklearn.base import BaseEstimator
 
 from kernelpot.errors import ParameterError
-from kernelpot.parameters import Parameterised
+from kernelpot.record import Named, Parameterised, Record
 from kernelpot.rules import real
 from kernelpot.structures.encoded import Encoded
 from kernelpot.structures.kernel_protocol import Kernel
 
 
-class Composable(Parameterised):
+class Composable(Parameterised, BaseEstimator):
     """A kernel that can be added to others, multiplied with them or scaled."""
+
+    def __post_init__(self) -> None:
+        """Keep parameters as they are: scikit-learn wants them checked when they are used."""
 
     def __add__(self, other: Any) -> Sum:
         """Return the sum of two kernels."""
@@ -71,12 +75,12 @@ def structures_of(encoded: Any) -> Encoded | None:
     return encoded if isinstance(encoded, Encoded) else None
 
 
-class _Pair(Composable):
+@dataclass(eq=False, repr=False)
+class _Pair(Composable, Record):
     """Two kernels of the same items."""
 
-    def __init__(self, first: Any, second: Any) -> None:
-        self.first = first
-        self.second = second
+    first: Annotated[Any, Named("structure kernel")]
+    second: Annotated[Any, Named("structure kernel")]
 
     @property
     def definite(self) -> bool:
@@ -106,10 +110,6 @@ class _Pair(Composable):
     def _diagonals(self, a: Any) -> tuple[np.ndarray, np.ndarray]:
         a = self.encode(a)
         return self.first.diagonal(a.first), self.second.diagonal(a.second)
-
-    def settings(self) -> dict[str, Any]:
-        """Return the settings as JSON values."""
-        return {"name": type(self).__name__, "first": self.first.settings(), "second": self.second.settings()}
 
 
 class Sum(_Pair):
@@ -142,12 +142,12 @@ class Product(_Pair):
         return first * second
 
 
-class Scaled(Composable):
+@dataclass(eq=False, repr=False)
+class Scaled(Composable, Record):
     """k(a, b) = factor · k₁(a, b): the factor multiplies a variance, not a standard deviation."""
 
-    def __init__(self, kernel: Any, factor: float = 1.0) -> None:
-        self.kernel = kernel
-        self.factor = factor
+    kernel: Annotated[Any, Named("structure kernel")]
+    factor: float = 1.0
 
     @property
     def definite(self) -> bool:
@@ -177,10 +177,6 @@ class Scaled(Composable):
         """Return k(a_i, a_i)."""
         result: np.ndarray = real(self.factor, "factor", above=True) * self.kernel.diagonal(a)
         return result
-
-    def settings(self) -> dict[str, Any]:
-        """Return the settings as JSON values."""
-        return {"name": "Scaled", "kernel": self.kernel.settings(), "factor": float(self.factor)}
 
 
 def distance(kernel: Kernel, a: Any, b: Any | None = None) -> Float[np.ndarray, "n m"]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float, Int
 
+from kernelpot.archive import arrays_of, read_arrays
 from kernelpot.data.batch import Batch
 from kernelpot.descriptors.protocol import Descriptor
 from kernelpot.errors import ParameterError
@@ -107,30 +108,24 @@ class Encoded:
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Return the arrays by name, for files."""
-        return {"vectors": self.vectors, "numbers": self.numbers, "offsets": self.offsets}
+        return arrays_of(self)
 
     @classmethod
     def from_arrays(cls, descriptor: Descriptor, arrays: Mapping[str, np.ndarray]) -> Encoded:
         """Make the set that `arrays` describes."""
-        vectors, numbers, offsets = (arrays[name] for name in ("vectors", "numbers", "offsets"))
         if descriptor.species is None:
             raise ValueError("the descriptor of structures in a file must name its species")
-        whole = numbers.dtype == offsets.dtype == np.int64
-        if vectors.dtype != np.float64 or not whole or vectors.ndim != 2 or numbers.shape != (len(vectors),):
-            raise ValueError("vectors, numbers and offsets of structures do not fit together")
-        if len(offsets) < 2 or offsets[0] != 0 or offsets[-1] != len(vectors) or (np.diff(offsets) < 1).any():
+        wide = {"f": descriptor.n_features} if hasattr(descriptor, "n_features") else {}
+        parts = read_arrays(cls, arrays, **wide)
+        numbers, offsets = parts["numbers"], parts["offsets"]
+        if len(offsets) < 2 or offsets[0] != 0 or offsets[-1] != len(numbers) or (np.diff(offsets) < 1).any():
             raise ValueError("the offsets of structures do not rise from 0 to their atoms")
-        wide = getattr(descriptor, "n_features", vectors.shape[1])
-        if vectors.shape[1] != wide:
-            raise ValueError(f"vectors must have {wide} components, found {vectors.shape[1]}")
-        if not np.isfinite(vectors).all():
-            raise ValueError("environment vectors are not finite")
         # The one vector of a structure has no element of its own.
         known = (0,) if getattr(descriptor, "per_structure", False) else descriptor.species
         strange = np.setdiff1d(numbers, known)
         if len(strange):
             raise ValueError(f"the descriptor knows the atomic numbers {known}, the structures hold {strange.tolist()}")
-        return cls(descriptor, vectors, numbers, offsets, ("",) * (len(offsets) - 1))
+        return cls(descriptor, **parts, groups=("",) * (len(offsets) - 1))
 
 
 def settled(descriptor: Descriptor, structures: Sequence[Atoms]) -> Descriptor:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 from jaxtyping import Float
@@ -11,7 +12,7 @@ from jaxtyping import Float
 from kernelpot.descriptors.protocol import Descriptor
 from kernelpot.errors import ParameterError
 from kernelpot.kernels import DotProduct
-from kernelpot.rules import real
+from kernelpot.record import Named, OneOf, Positive, Record
 from kernelpot.structures.composites import Composable, EncodedPair, Product, Scaled, Sum, distance
 from kernelpot.structures.encoded import Encoded, encode, settled
 from kernelpot.structures.environment_sums import EnvironmentKernel, OfUnitVectors, own_sums, sums
@@ -25,7 +26,8 @@ COMBINE = ("sum", "average", "rematch")
 BETWEEN = ("same element", "all elements")
 
 
-class StructureKernel(Composable):
+@dataclass(eq=False, repr=False)
+class StructureKernel(Composable, Record):
     """K(s, t), a sum, mean or best match of the kernel of environments over the atoms of two structures.
 
     Structures are lists of `ase.Atoms`, or what `encode` made of them, so that they are described only once.
@@ -56,22 +58,13 @@ class StructureKernel(Composable):
         When it is used: a parameter breaks its rule.
     """
 
-    def __init__(
-        self,
-        descriptor: Descriptor,
-        kernel: Any = DotProduct(2),  # noqa: B008
-        *,
-        combine: str = "sum",
-        normalise: bool = False,
-        gamma: float = 0.1,
-        between: str = "same element",
-    ) -> None:
-        self.descriptor = descriptor
-        self.kernel = kernel
-        self.combine = combine
-        self.normalise = normalise
-        self.gamma = gamma
-        self.between = between
+    descriptor: Annotated[Descriptor, Named("descriptor")]
+    kernel: Annotated[Any, Named("kernel of environments")] = DotProduct(2)  # noqa: RUF009
+    _: KW_ONLY
+    combine: Annotated[str, OneOf(COMBINE)] = "sum"
+    normalise: bool = False
+    gamma: Annotated[float, Positive(1e-4, 1e6)] = 0.1
+    between: Annotated[str, OneOf(BETWEEN)] = "same element"
 
     @property
     def definite(self) -> bool:
@@ -84,18 +77,12 @@ class StructureKernel(Composable):
             raise ParameterError(
                 f"`descriptor` must describe environments, as kp.SOAP() does, got {self.descriptor!r}."
             )
-        if not isinstance(self.combine, str) or self.combine not in COMBINE:
-            raise ParameterError(f"`combine` must be one of {', '.join(COMBINE)}, got {self.combine!r}.")
-        if not isinstance(self.between, str) or self.between not in BETWEEN:
-            raise ParameterError(f"`between` must be one of {', '.join(BETWEEN)}, got {self.between!r}.")
-        if not isinstance(self.normalise, bool):
-            raise ParameterError(f"`normalise` must be True or False, got {self.normalise!r}.")
-        real(self.gamma, "gamma", least=1e-4, most=1e6)
+        self.checked_values()
         vectors = isinstance(self.kernel, VectorKernel)
         if not vectors and (not hasattr(self.kernel, "value") or isinstance(self.kernel, type)):
             raise ParameterError(
                 f"`kernel` must be a kernel of environments, such as kp.DotProduct(2), kp.Gaussian(0.5) or "
-                f'kp.VectorKernel("rbf", length=1.0), got {self.kernel!r}.'
+                f'kp.properties.VectorKernel("rbf", length=1.0), got {self.kernel!r}.'
             )
         if vectors:
             self.kernel.check()
@@ -103,6 +90,10 @@ class StructureKernel(Composable):
                 raise ParameterError(
                     f'`combine` "rematch" needs k(x, x) = 1, which "{self.kernel.kind}" has not; take "rbf".'
                 )
+
+    def verify(self) -> None:
+        """Refuse parameters that break their rules."""
+        self.check()
 
     def encode(self, structures: Sequence[Atoms] | Encoded) -> Encoded:
         """Describe structures once, for any number of calls.
@@ -203,18 +194,6 @@ class StructureKernel(Composable):
         kernel, x, y = self._encoded(a, b)
         return distance(kernel, x, y)
 
-    def settings(self) -> dict[str, Any]:
-        """Return the settings as JSON values."""
-        return {
-            "name": "StructureKernel",
-            "descriptor": self.descriptor.settings(),
-            "kernel": self.kernel.settings(),
-            "combine": self.combine,
-            "normalise": self.normalise,
-            "gamma": float(self.gamma),
-            "between": self.between,
-        }
-
     def _with(self, descriptor: Descriptor, kernel: Any) -> StructureKernel:
         return StructureKernel(
             descriptor,
@@ -286,17 +265,6 @@ def as_structures(items: Any) -> list[Atoms]:
                 "features go into a model with a VectorKernel."
             )
     return found
-
-
-def kernel_of_environments(settings: Mapping[str, Any]) -> Any:
-    """Make the kernel of environments that `settings` describes."""
-    import kernelpot.kernels
-
-    if settings["name"] == "VectorKernel":
-        return VectorKernel.from_settings(settings)
-    if settings["name"] not in ("DotProduct", "Gaussian"):
-        raise ValueError(f"there is no kernel of environments of the name {settings['name']!r}")
-    return getattr(kernelpot.kernels, settings["name"]).from_settings(settings)
 
 
 def _divide(values: Float[np.ndarray, "n m"], rows: np.ndarray, columns: np.ndarray) -> None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from jaxtyping import Float
 from scipy.spatial.distance import cdist
 
 from kernelpot.errors import ParameterError
-from kernelpot.rules import real, reals, shown, whole
+from kernelpot.record import OneOf, Record, Whole
+from kernelpot.rules import real, reals, shown
 from kernelpot.run import ordered
 from kernelpot.structures.composites import Composable
 
@@ -22,7 +24,8 @@ SAMPLE = 1000
 """Rows that the median distance is taken of."""
 
 
-class VectorKernel(Composable):
+@dataclass(eq=False, repr=False)
+class VectorKernel(Composable, Record):
     """k(x, z) of two vectors at amplitude 1; ``0.5 * kernel`` scales its variance.
 
     "rbf" is exp(-d²/2), "exponential" exp(-d), "laplacian" exp(-Σ|x_f - z_f|/length_f), "matern32" (1 + √3d)exp(-√3d),
@@ -46,14 +49,12 @@ class VectorKernel(Composable):
         When it is used: the kind is unknown, a length is not positive, or there are more or fewer than features.
     """
 
-    definite = True
+    definite: ClassVar[bool] = True
 
-    def __init__(
-        self, kind: str = "rbf", *, length: float | Sequence[float] | np.ndarray | None = None, degree: int = 3
-    ) -> None:
-        self.kind = kind
-        self.length = length
-        self.degree = degree
+    kind: Annotated[str, OneOf(KINDS)] = "rbf"
+    _: KW_ONLY
+    length: float | Sequence[float] | np.ndarray | None = None
+    degree: Annotated[int, Whole(1, 16)] = 3
 
     @property
     def stationary(self) -> bool:
@@ -67,9 +68,7 @@ class VectorKernel(Composable):
 
     def check(self) -> None:
         """Refuse parameters that break their rules."""
-        if self.kind not in KINDS:
-            raise ParameterError(f"`kind` must be one of {', '.join(KINDS)}, got {self.kind!r}.")
-        whole(self.degree, "degree", least=1, most=16)
+        self.checked_values()
         if self.length is None:
             return
         length = reals(self.length, "length")
@@ -80,6 +79,12 @@ class VectorKernel(Composable):
             raise ParameterError(
                 f"`length` must hold one length from {SHORTEST:g} on for each feature, got {shown(self.length)}."
             )
+
+    def verify(self) -> None:
+        """Refuse a kernel that would take its length from whatever it is asked about."""
+        self.check()
+        if self.length is None:
+            raise ValueError(f"a fitted kernel {self.kind!r} must have a length, found none")
 
     def prepared(self, items: Float[np.ndarray, "n f"]) -> VectorKernel:
         """Return the kernel with its length; where it was None, that of these rows."""
@@ -172,18 +177,6 @@ class VectorKernel(Composable):
 
     def _of_products(self, s: np.ndarray) -> np.ndarray:
         return s if self.kind == "linear" else (1.0 + s) ** self.degree
-
-    def settings(self) -> dict[str, Any]:
-        """Return the settings as JSON values."""
-        length = None if self.length is None else np.asarray(self.length, dtype=float).tolist()
-        return {"name": "VectorKernel", "kind": self.kind, "length": length, "degree": int(self.degree)}
-
-    @classmethod
-    def from_settings(cls, settings: Mapping[str, Any]) -> VectorKernel:
-        """Make the kernel that `settings` describes."""
-        result = cls(settings["kind"], length=settings["length"], degree=settings["degree"])
-        result.check()
-        return result
 
 
 def rows(items: Any) -> Float[np.ndarray, "n f"]:

@@ -68,7 +68,7 @@ def default_space(
     Parameters
     ----------
     structures
-        Their distances give the cutoffs, by `kernelpot.default_cutoff`.
+        Their distances give the cutoffs, by `kernelpot.potentials.default_cutoff`.
     descriptor
         "soap", with powers of the dot product; or "acsf", symmetry functions with lengths of the Gaussian kernel, for
         ``space=default_space(train, descriptor="acsf")``.

@@ -25,7 +25,7 @@ def neighbours(atoms, cutoff):
 
 def test_diamond_takes_so_many_spacings():
     bond = 5.43 * np.sqrt(3) / 4
-    assert kp.default_cutoff([bulk("Si", "diamond", a=5.43)]) == pytest.approx(SPACINGS * bond, abs=0.025)
+    assert kp.potentials.default_cutoff([bulk("Si", "diamond", a=5.43)]) == pytest.approx(SPACINGS * bond, abs=0.025)
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,7 @@ def test_diamond_takes_so_many_spacings():
     [(bulk("Cu", "fcc", a=3.61), np.sqrt(1.5) * 3.61), (bulk("Fe", "bcc", a=2.87), np.sqrt(11) / 2 * 2.87)],
 )
 def test_close_packing_takes_the_shell_of_the_fortieth_neighbour(crystal, shell):
-    cutoff = kp.default_cutoff([crystal])
+    cutoff = kp.potentials.default_cutoff([crystal])
     assert cutoff == pytest.approx(shell, abs=0.025)
     assert cutoff < SPACINGS * shell / 1.7
     assert neighbours(crystal, shell - 0.05)[0] < MOST_NEIGHBOURS <= neighbours(crystal, shell + 0.05)[0]
@@ -48,26 +48,26 @@ def test_hydrogen_says_nothing_about_the_spacing_of_molecules():
     cutoffs = element_cutoffs([ice])
     assert cutoffs["O"] == pytest.approx(SPACINGS * 2.8, abs=0.025)
     assert cutoffs["H"] == SHORTEST
-    assert kp.default_cutoff([ice]) == cutoffs["O"]
-    assert kp.default_cutoff([molecule("CH3CH2OH")]) == SHORTEST
+    assert kp.potentials.default_cutoff([ice]) == cutoffs["O"]
+    assert kp.potentials.default_cutoff([molecule("CH3CH2OH")]) == SHORTEST
     hydrogen = Atoms("H", cell=[2.5, 2.5, 2.5], pbc=True)
-    assert kp.default_cutoff([hydrogen]) == pytest.approx(SPACINGS * 2.5, abs=0.026)
+    assert kp.potentials.default_cutoff([hydrogen]) == pytest.approx(SPACINGS * 2.5, abs=0.026)
 
 
 def test_each_element_has_its_own_and_soap_the_largest():
     silicon, copper = bulk("Si", "diamond", a=5.43), bulk("Cu", "fcc", a=3.61)
     both = element_cutoffs([silicon, copper])
     assert both == element_cutoffs([silicon]) | element_cutoffs([copper])
-    assert kp.default_cutoff([copper, silicon]) == max(both.values())
+    assert kp.potentials.default_cutoff([copper, silicon]) == max(both.values())
 
 
 def test_atoms_without_neighbours_do_not_count():
     silicon = bulk("Si", "diamond", a=5.43)
     lonely = make.isolated("Si")
-    assert kp.default_cutoff([silicon, lonely]) == kp.default_cutoff([silicon])
-    assert kp.default_cutoff([lonely]) == LONELY
+    assert kp.potentials.default_cutoff([silicon, lonely]) == kp.potentials.default_cutoff([silicon])
+    assert kp.potentials.default_cutoff([lonely]) == LONELY
     caesium = bulk("Cs", "bcc", a=6.14)
-    assert kp.default_cutoff([caesium]) == LONGEST
+    assert kp.potentials.default_cutoff([caesium]) == LONGEST
 
 
 @given(scale=st.floats(0.5, 2.0), seed=st.integers(0, 50))
@@ -75,9 +75,9 @@ def test_cutoffs_scale_with_the_structure_between_their_limits(scale, seed):
     atoms = make.silicon(seed)
     small = atoms.copy()
     small.set_cell(atoms.cell.array * scale, scale_atoms=True)
-    free = kp.default_cutoff([atoms])
+    free = kp.potentials.default_cutoff([atoms])
     assert SHORTEST < free < LONGEST
-    assert kp.default_cutoff([small]) == pytest.approx(np.clip(free * scale, SHORTEST, LONGEST), abs=0.08)
+    assert kp.potentials.default_cutoff([small]) == pytest.approx(np.clip(free * scale, SHORTEST, LONGEST), abs=0.08)
 
 
 @given(st.integers(0, 50))
@@ -89,15 +89,15 @@ def test_turning_and_order_change_nothing(seed):
 
 def test_no_structure_and_broken_ones_are_refused():
     with pytest.raises(ParameterError, match="list of at least one"):
-        kp.default_cutoff([])
+        kp.potentials.default_cutoff([])
     with pytest.raises(ParameterError, match="list of at least one"):
-        kp.default_cutoff(make.silicon())
+        kp.potentials.default_cutoff(make.silicon())
     with pytest.raises(DataError, match="structure 1"):
-        kp.default_cutoff([make.silicon(), Atoms("Si", positions=[[np.nan, 0, 0]])])
+        kp.potentials.default_cutoff([make.silicon(), Atoms("Si", positions=[[np.nan, 0, 0]])])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("element", "cutoff"), [("Si", 5.0), ("Ge", 5.4), ("Li", 5.5), ("Ni", 4.2)])
 def test_real_training_sets_come_close_to_their_best_cutoffs(element, cutoff):
     train = kp.read(dataset(f"mlearn/{element}_train.xyz.xz"), verbose=False)
-    assert kp.default_cutoff(train) == pytest.approx(cutoff, abs=0.3)
+    assert kp.potentials.default_cutoff(train) == pytest.approx(cutoff, abs=0.3)

@@ -17,7 +17,7 @@ from tests import structures as make
 def test_a_changed_file_is_named(tmp_path: Path, name: str, change: str) -> None:
     path = tmp_path / name
     ase.io.write(path, [make.copper(k) for k in range(3)])
-    structures = kp.stream(path)
+    structures = kp.pools.stream(path)
     content = path.read_bytes()
     path.unlink()
     if change == "folder":
@@ -31,4 +31,4 @@ def test_a_changed_file_is_named(tmp_path: Path, name: str, change: str) -> None
 @pytest.mark.parametrize("files", [None, 5])
 def test_no_files(files: object) -> None:
     with pytest.raises(ParameterError, match="`files`"):
-        kp.stream(files)  # type: ignore[arg-type]
+        kp.pools.stream(files)  # type: ignore[arg-type]

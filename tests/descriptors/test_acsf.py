@@ -21,6 +21,7 @@ from kernelpot.data.batch import Batch
 from kernelpot.descriptors.acsf.functions import LEAST, cutoff_series
 from kernelpot.descriptors.acsf.torch import AcsfEngine
 from kernelpot.descriptors.grid import DeviceBatch
+from kernelpot.elements import ElementChannels
 from kernelpot.errors import ParameterError
 from tests import structures as make
 from tests.datasets import dataset
@@ -105,7 +106,11 @@ def every_kind(species, channels=None, name="polynomial", structures=()):
     return acsf.scaled(structures) if structures else acsf
 
 
-CHANNELS = {"identity": None, "random": kp.ElementChannels.random(2, 1), "modes": kp.ElementChannels.modes(1)}
+CHANNELS = {
+    "identity": None,
+    "random": ElementChannels.random(2, 1),
+    "modes": ElementChannels.modes(1),
+}
 
 
 @pytest.mark.parametrize("name", ["polynomial", "cosine"])
@@ -249,7 +254,7 @@ def test_one_hot_channels_with_permuted_labels_give_the_values_of_the_identity()
     names = ("Cu", "Pd", "Ag", "Au")
     order = (2, 0, 3, 1)
     table = {name: np.eye(4)[k].tolist() for name, k in zip(names, order, strict=True)}
-    mixed = replace(plain, channels=kp.ElementChannels.given(table))
+    mixed = replace(plain, channels=ElementChannels.given(table))
     batch = batch_of(atoms)
     ours, expected = mixed.values(batch), plain.values(batch)
     radial, angular = 1 + len(G2), len(G4)
@@ -277,7 +282,7 @@ def test_renamed_elements_permute_blocks_of_the_identity():
 
 @pytest.mark.parametrize("n", [1, 2])
 def test_length_with_channels_does_not_depend_on_the_number_of_elements(n):
-    acsf = kp.ACSF.spaced(CUTOFF, channels=kp.ElementChannels.random(n))
+    acsf = kp.ACSF.spaced(CUTOFF, channels=ElementChannels.random(n))
     lengths = {acsf.with_species(tuple(range(20, 20 + k))).n_features for k in (2, 4, 40)}
     assert lengths == {1 + n * (9 + 12)}
 
@@ -291,7 +296,7 @@ def test_weights_multiply_in_pairs():
     """One channel of weights β: G2 = Σ_a β_a G2_a and G4 = Σ_ab β_a β_b G4_ab (Gastegger et al. (2018), eqs. 4, 5)."""
     atoms = make.copper_gold(1)
     plain = kp.ACSF(CUTOFF, g2=G2, g4=G4, species=(29, 79))
-    mixed = replace(plain, channels=kp.ElementChannels.given({"Cu": [0.7], "Au": [-1.3]}))
+    mixed = replace(plain, channels=ElementChannels.given({"Cu": [0.7], "Au": [-1.3]}))
     batch = batch_of(atoms)
     radial, angular = np.split(plain.values(batch), [2 * (1 + len(G2))], axis=1)
     weights = np.array([0.7, -1.3])
@@ -333,7 +338,7 @@ def test_equal_environments_are_not_blown_up():
 
 
 def test_settings_hold_shift_and_scale():
-    acsf = every_kind((29, 79), kp.ElementChannels.modes(1), "cosine", [make.copper_gold(1), make.slab(2)])
+    acsf = every_kind((29, 79), ElementChannels.modes(1), "cosine", [make.copper_gold(1), make.slab(2)])
     again = kp.ACSF.from_settings(json.loads(json.dumps(acsf.settings())))
     assert again == acsf
     batch = batch_of(make.copper_gold(3))

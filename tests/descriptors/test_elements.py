@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from kernelpot.data.batch import Batch
 from kernelpot.descriptors.channels import ElementChannels
 from kernelpot.descriptors.soap.definition import SOAP
-from kernelpot.elements.periodic_table import PROPERTIES, group, period, properties, valence
+from kernelpot.elements.table import PROPERTIES, group, period, properties, valence
 from kernelpot.errors import ParameterError
 from tests import structures as make
 

@@ -224,7 +224,7 @@ def test_a_choice_prints_settings_and_a_short_table():
     info = pool(30, heights=(3, 9))
     text = str(select(info, 20, criterion="IV"))
     assert "20 of 30 structures (30 distinct), method greedy, criterion IV = tr(VC), smaller is better" in text
-    assert "energy 0.002, forces 0.1" in text
+    assert "with noise of energy 0.002 eV/atom, noise of forces 0.1 eV/Å" in text
     assert "at least 0." in str(select(info, 5))
     assert len(text.splitlines()) < 20
     assert "larger is better" in str(select(info, 2, criterion="D"))

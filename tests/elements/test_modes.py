@@ -132,7 +132,7 @@ def test_alike_elements_have_alike_modes():
 def test_soap_takes_modes_as_they_are():
     modes = ElementalModes(2)
     soap = kp.SOAP(channels=modes, species=(29, 46, 47, 79), **SIZE)
-    given = kp.SOAP(channels=kp.ElementChannels.given(modes.weights()), species=(29, 46, 47, 79), **SIZE)
+    given = kp.SOAP(channels=kp.elements.ElementChannels.given(modes.weights()), species=(29, 46, 47, 79), **SIZE)
     assert soap.n_features == given.n_features == 6 * 7 // 2 * 3
     batch = _batch([four_metals(1)])
     np.testing.assert_array_equal(soap.values(batch), given.values(batch))
@@ -176,19 +176,22 @@ def _batch(structures):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: ElementalModes(0), "number of elemental modes, must be a whole number from 1 to 15 .* got 0"),
-        (lambda: ElementalModes(16), "from 1 to 15 .* got 16"),
+        (
+            lambda: ElementalModes(0),
+            r"`n` must be .* got 0; it is the number of elemental modes",
+        ),
+        (lambda: ElementalModes(16), "from 1 to 15, got 16"),
         (lambda: ElementalModes(True), "got True"),
         (lambda: ElementalModes(2.0), "got 2.0"),
-        (lambda: ElementalModes(2, elements=("Cu", "Ag")), "from 1 to 1 .* got 2"),
-        (lambda: ElementalModes(2, "umap"), '"pca" or "autoencoder", got \'umap\''),
+        (lambda: ElementalModes(2, elements=("Cu", "Ag")), "from 1 to 1, got 2"),
+        (lambda: ElementalModes(2, "umap"), "`method` must be one of pca, autoencoder, got 'umap'"),
         (lambda: ElementalModes(2, seed=-1), "`seed` must be .* got -1"),
-        (lambda: ElementalModes(2, properties="period"), "`properties` must be a list of names or None, got 'period'"),
-        (lambda: ElementalModes(2, properties=3), "`properties` must be a list of names or None, got 3"),
+        (lambda: ElementalModes(2, properties="period"), "`properties` must be a list, got 'period'"),
+        (lambda: ElementalModes(2, properties=3), "`properties` must be a list, got 3"),
         (lambda: ElementalModes(1, properties=("mass", "period")), "got 'mass'"),
         (lambda: ElementalModes(1, elements=("Cu", "Cu", "Ag")), "must not name anything twice"),
         (lambda: ElementalModes(1, elements=("Cu", "Lr", "Ag")), "reach to Cm, got Lr"),
-        (lambda: ElementalModes(1, elements=(29, 47)), "`elements` must be a list of names or None"),
+        (lambda: ElementalModes(1, elements=(29, 47)), r"`elements\[0\]` must be text, got 29"),
         (lambda: ElementalModes(2).vector("Qq"), "'Qq' is no chemical symbol"),
         (lambda: kp.SOAP(channels=ElementalModes(2), species=(29, 99)), "no row for Es"),
     ],

@@ -6,7 +6,7 @@ import pytest
 
 import kernelpot as kp
 from kernelpot.errors import ParameterError
-from kernelpot.report.plot_modes import place_of
+from kernelpot.report.model_plots import place_of
 
 
 @pytest.mark.parametrize(
@@ -23,8 +23,8 @@ def test_no_two_elements_share_a_place():
 
 
 def test_every_mode_is_drawn_with_every_element(tmp_path):
-    modes = kp.ElementalModes(3)
-    figure = kp.plot_modes(modes, title="three modes")
+    modes = kp.elements.ElementalModes(3)
+    figure = kp.report.plot_modes(modes, title="three modes")
     panels = [axes for axes in figure.axes if axes.get_title(loc="left") or axes.texts]
     assert [len(axes.texts) for axes in panels] == [96] * 3
     figure.savefig(tmp_path / "modes.png", dpi=40)
@@ -32,9 +32,9 @@ def test_every_mode_is_drawn_with_every_element(tmp_path):
 
 
 def test_a_single_mode_is_drawn_alone():
-    assert len(kp.plot_modes(kp.ElementalModes(1)).axes) == 2
+    assert len(kp.report.plot_modes(kp.elements.ElementalModes(1)).axes) == 2
 
 
 def test_what_is_no_modes_is_refused():
     with pytest.raises(ParameterError, match="`modes` must be ElementalModes, got int"):
-        kp.plot_modes(4)
+        kp.report.plot_modes(4)

@@ -19,6 +19,8 @@ from ase.calculators.emt import EMT
 from ase.io import read
 
 import kernelpot as kp
+from kernelpot.elements import CompositionFeatures, ElementalModes
+from kernelpot.properties import VectorKernel
 
 HERE = Path(__file__).parent
 FILES = HERE / "files"
@@ -84,9 +86,9 @@ def new_items(name: str) -> Any:
     if "features" in name or name in ("gp-given", "classifier-given"):
         return ROWS
     if "site" in name:
-        return kp.CompositionFeatures(("a", "b", "c"), kp.ElementalModes(2)).fit_transform(COMPOSITIONS)
+        return CompositionFeatures(("a", "b", "c"), ElementalModes(2)).fit_transform(COMPOSITIONS)
     if "precomputed" in name:
-        return kp.VectorKernel(length=1.0).matrix(ROWS, np.random.default_rng(12).normal(size=(12, 2)))
+        return VectorKernel(length=1.0).matrix(ROWS, np.random.default_rng(12).normal(size=(12, 2)))
     return structures("metals" if "four" in name else "new")
 
 

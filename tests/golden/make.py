@@ -35,6 +35,9 @@ from safetensors import safe_open
 from safetensors.numpy import save as to_bytes
 
 import kernelpot as kp
+from kernelpot.elements import CompositionFeatures, ElementalModes, ElementChannels
+from kernelpot.potentials import Linear, LinearModel
+from kernelpot.properties import DScribe, SiteKernel, VectorKernel
 from tests import potentials
 from tests import structures as some
 from tests.golden.cases import (
@@ -96,13 +99,13 @@ def metals() -> list[Any]:
 
 def potential_models() -> dict[str, Callable[[], Any]]:
     """Sparse models, by name."""
-    channels = kp.ElementChannels
+    channels = ElementChannels
     tables = {
         "identity": channels.identity(),
         "weighted": channels.weighted({"Cu": 2.0}),
         "given": channels.given({"Cu": (1, 0), "Pd": (0.5, 1), "Ag": (0.2, 1), "Au": (0, 1)}),
         "modes": channels.modes(2),
-        "elemental": kp.ElementalModes(2),
+        "elemental": ElementalModes(2),
         "random": channels.random(2, seed=3),
     }
     kernels = {
@@ -115,14 +118,14 @@ def potential_models() -> dict[str, Callable[[], Any]]:
         **{f"kernel-{name}": sparse(SOAP, kernel) for name, kernel in kernels.items()},
         **{f"basis-{name}": sparse(replace(SOAP, basis=basis)) for name, basis in bases.items()},
         "compressed": sparse(replace(wide, scaling=(2.5, 3.0)).compressed(4)),
-        "linear": sparse(SMALL, kp.Linear(1.5, normalise=True)),
+        "linear": sparse(SMALL, Linear(1.5, normalise=True)),
         "sharp": sparse(replace(SOAP, fade=0.0, species=(29, 79)), inducing="cur", seed=7),
         "acsf": sparse(ACSF, kp.DotProduct(2), inducing="random"),
         "acsf-cosine": sparse(kp.ACSF(3.6, [[0.5, 0.0]], None, [[0.1, 2, 1]], [0.7], cutoff_function="cosine")),
         "sum": sparse(
             [kp.TwoBody(cutoff=3.6, length=1.2), kp.Term(SOAP, kp.DotProduct(2), n_inducing=4), ACSF], n_inducing=8
         ),
-        "linear-model": kp.LinearModel([kp.TwoBody(cutoff=3.6, length=2.4), SMALL], amplitude=2.0, noise=NOISE),
+        "linear-model": LinearModel([kp.TwoBody(cutoff=3.6, length=2.4), SMALL], amplitude=2.0, noise=NOISE),
         "pairs": kp.SparseGP(kp.TwoBody(cutoff=3.6, length=1.2), n_inducing=1, noise=NOISE),
         "zbl": sparse(baseline=kp.ZBL(pairs=PAIRS)),
         "zbl-plain": sparse(baseline=kp.ZBL()),
@@ -179,7 +182,7 @@ def ridges() -> dict[str, Callable[[], Any]]:
 
     numbers = dscribe.ACSF(r_cut=4.0, species=[29, 79], g2_params=[[1.0, 2.0]])
     whole = dscribe.CoulombMatrix(n_atoms_max=6)
-    average = one(kernel=kp.VectorKernel("rbf", length=1.0), combine="average", normalise=True)
+    average = one(kernel=VectorKernel("rbf", length=1.0), combine="average", normalise=True)
     match = kp.StructureKernel(ACSF, kp.Gaussian(0.5), combine="rematch", gamma=0.3, between="all elements")
     of_structures = {
         "plain": kp.KernelRidge(one(SOAP), alpha=1e-4),
@@ -191,21 +194,21 @@ def ridges() -> dict[str, Callable[[], Any]]:
         "product": kp.KernelRidge(one() * average, alpha=1e-4, baseline=None),
         "inducing": kp.KernelRidge(one(SOAP), n_inducing=4, inducing="fps", alpha=1e-4, seed=2),
         "inducing-sum": kp.KernelRidge(one() + average, n_inducing=4, inducing="kmeans", alpha=1e-4),
-        "dscribe": kp.KernelRidge(kp.StructureKernel(kp.DScribe(numbers)), alpha=1e-4),
-        "dscribe-whole": kp.KernelRidge(kp.StructureKernel(kp.DScribe(whole), kp.VectorKernel("laplacian"))),
+        "dscribe": kp.KernelRidge(kp.StructureKernel(DScribe(numbers)), alpha=1e-4),
+        "dscribe-whole": kp.KernelRidge(kp.StructureKernel(DScribe(whole), VectorKernel("laplacian"))),
     }
     kinds = ("rbf", "laplacian", "exponential", "matern32", "matern52", "linear", "polynomial")
     of_rows = {
         **{kind: kp.KernelRidge(kind, alpha=1e-3) for kind in kinds},
-        "lengths": kp.KernelRidge(kp.VectorKernel("polynomial", length=[1.0, 2.0], degree=2), alpha=1e-3),
-        "sum": kp.KernelRidge(0.5 * kp.VectorKernel("rbf") + kp.VectorKernel("linear"), alpha=1e-3),
+        "lengths": kp.KernelRidge(VectorKernel("polynomial", length=[1.0, 2.0], degree=2), alpha=1e-3),
+        "sum": kp.KernelRidge(0.5 * VectorKernel("rbf") + VectorKernel("linear"), alpha=1e-3),
         "inducing": kp.KernelRidge("rbf", n_inducing=5, alpha=1e-3),
     }
     made: dict[str, Callable[[], Any]] = {
         f"ridge-{name}": lambda spec=spec: spec.fit(crystals(), energies()) for name, spec in of_structures.items()
     }
     made |= {f"ridge-features-{name}": lambda spec=spec: spec.fit(X, Y) for name, spec in of_rows.items()}
-    kernel = kp.VectorKernel(length=1.0).matrix(X)
+    kernel = VectorKernel(length=1.0).matrix(X)
     made["ridge-features-outputs"] = lambda: kp.KernelRidge("rbf", alpha=1e-3).fit(X, np.stack([Y, Y**2], axis=1))
     made["ridge-features-weights"] = lambda: kp.KernelRidge("rbf", alpha=1e-3).fit(X, Y, np.arange(12))
     made["ridge-precomputed"] = lambda: kp.KernelRidge("precomputed", alpha=1e-3).fit(kernel, Y)
@@ -214,7 +217,7 @@ def ridges() -> dict[str, Callable[[], Any]]:
 
 
 def sites() -> np.ndarray:
-    return kp.CompositionFeatures(("a", "b", "c"), kp.ElementalModes(2)).fit_transform(COMPOSITIONS)
+    return CompositionFeatures(("a", "b", "c"), ElementalModes(2)).fit_transform(COMPOSITIONS)
 
 
 def processes() -> dict[str, Callable[[], Any]]:
@@ -235,7 +238,7 @@ def processes() -> dict[str, Callable[[], Any]]:
         "inducing": kp.GP(one(), n_inducing=4, **quick),
         "given-structures": kp.GP(Volumes(), mean="composition", **quick),
     }
-    symmetric = kp.SiteKernel(3, symmetric=((0, 1),))
+    symmetric = SiteKernel(3, symmetric=((0, 1),))
     made: dict[str, Callable[[], Any]] = {
         f"gp-features-{name}": lambda spec=spec: spec.fit(X, Y) for name, spec in of_rows.items()
     }
@@ -271,20 +274,20 @@ def classifiers() -> dict[str, Callable[[], Any]]:
     made["classifier-encoded"] = lambda: kp.Classifier(kernel, starts=1).fit(kernel.encode(crystals()), golden())
     made["classifier-encoded-pair"] = lambda: kp.Classifier(pair, starts=1).fit(pair.encode(crystals()), golden())
     made["classifier-given"] = lambda: kp.Classifier(periodic_kernel(), optimise=False).fit(X, WORDS)
-    spec = kp.Classifier(kp.SiteKernel(3, 2), starts=1)
+    spec = kp.Classifier(SiteKernel(3, 2), starts=1)
     made["classifier-site"] = lambda: spec.fit(sites(), [0, 1, 1, 0, 1])
     return made
 
 
 def spaces() -> dict[str, Callable[[], Any]]:
     """Models without labels."""
-    channels = kp.ElementChannels.modes(2)
+    channels = ElementChannels.modes(2)
     return {
         "space-plain": lambda: sparse(seed=3).prepare(crystals()),
         "space-sum": lambda: sparse([kp.TwoBody(3.6, length=1.2), SOAP]).prepare(crystals()),
         "space-acsf": lambda: sparse(ACSF.scaled(crystals()), kp.Gaussian(1.5)).prepare(crystals()),
         "space-four": lambda: sparse(mixed(channels), n_inducing=8).prepare(metals()),
-        "space-linear": lambda: kp.LinearModel(ACSF, noise=NOISE).prepare(crystals()),
+        "space-linear": lambda: LinearModel(ACSF, noise=NOISE).prepare(crystals()),
         "space-fitted": lambda: sparse(noise="cv", n_inducing=4).fit(crystals()),
     }
 

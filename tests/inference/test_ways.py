@@ -12,7 +12,7 @@ RNG = np.random.default_rng(0)
 X, NEW = RNG.normal(size=(30, 2)), RNG.normal(size=(6, 2))
 Y = np.sin(X) + 0.1 * RNG.normal(size=(30, 2))
 NOISE = RNG.uniform(0.01, 0.03, 30)
-KERNEL = kp.VectorKernel("rbf", length=1.5)
+KERNEL = kp.properties.VectorKernel("rbf", length=1.5)
 
 
 def exact(rows=slice(None)):

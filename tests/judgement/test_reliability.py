@@ -113,7 +113,7 @@ def test_training_structures_are_judged_without_their_fold():
 def test_the_plot_shows_every_kind(tmp_path):
     pytest.importorskip("matplotlib")
     found = kp.reliability(potentials.copper_gold(), make.copper_gold_set(8, seed=3))
-    figure = kp.plot_reliability(found, title="Cu-Au")
+    figure = kp.report.plot_reliability(found, title="Cu-Au")
     titles = [axes.get_title(loc="left").split(":")[0] for axes in figure.axes]
     assert titles == ["Coverage", "Energy", "Forces", "Stress"]
     points = figure.axes[0].get_lines()[1].get_xydata()
@@ -122,7 +122,7 @@ def test_the_plot_shows_every_kind(tmp_path):
     figure.savefig(tmp_path / "plot.png")
     assert (tmp_path / "plot.png").stat().st_size > 10_000
     with pytest.raises(ParameterError, match="at least one kind"):
-        kp.plot_reliability(Reliability({}, {}))
+        kp.report.plot_reliability(Reliability({}, {}))
 
 
 def test_bad_input_is_named():

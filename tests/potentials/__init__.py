@@ -6,6 +6,7 @@ from dataclasses import replace
 from functools import cache
 
 import kernelpot as kp
+from kernelpot.elements import ElementChannels
 from tests import structures as make
 
 NOISE = kp.Noise(energy=0.002, forces=0.05, stress=0.005)
@@ -53,7 +54,7 @@ def four_metals() -> kp.SparseGP:
 
 def mixed_soap() -> kp.SOAP:
     """Two channels for any number of elements, near neighbours first, combinations of six radial functions."""
-    return replace(small_soap(), n_max=6, channels=kp.ElementChannels.modes(2), scaling=(2.5, 3.0)).compressed(4)
+    return replace(small_soap(), n_max=6, channels=ElementChannels.modes(2), scaling=(2.5, 3.0)).compressed(4)
 
 
 def symmetry_functions(cutoff: float = 3.6, **settings: object) -> kp.ACSF:
@@ -65,7 +66,7 @@ def symmetry_functions(cutoff: float = 3.6, **settings: object) -> kp.ACSF:
 def symmetric_metals() -> kp.SparseGP:
     """Four species in two channels of symmetry functions, scaled, under a Gaussian kernel."""
     train = make.labelled([make.four_metals(k) for k in range(8)])
-    acsf = symmetry_functions(channels=kp.ElementChannels.modes(2)).scaled(train)
+    acsf = symmetry_functions(channels=ElementChannels.modes(2)).scaled(train)
     return kp.SparseGP(acsf, kp.Gaussian(1.5), n_inducing=24, noise=NOISE).fit(train)
 
 

@@ -58,7 +58,7 @@ def test_a_calculator_is_given_again(tmp_path):
         kp.load(path, baseline=kp.ZBL())
     with pytest.raises(ParameterError, match="`baseline` must be None"):
         kp.load(path, baseline="EMT")
-    for again in (kp.load(path, baseline=EMT()), kp.load(path, baseline=kp.CalculatorBaseline(EMT()))):
+    for again in (kp.load(path, baseline=EMT()), kp.load(path, baseline=kp.potentials.CalculatorBaseline(EMT()))):
         np.testing.assert_array_equal(flat(again.predict(TEST)), flat(model.predict(TEST)))
         assert again.baseline.name == "EMT"
 

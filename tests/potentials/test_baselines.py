@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from copy import copy
 
 import numpy as np
 import pytest
@@ -35,7 +36,7 @@ def lennard_jones() -> LennardJones:
     return LennardJones(sigma=2.3, epsilon=0.4, rc=4.5, smooth=True)
 
 
-BASELINES = {"ZBL": kp.ZBL(pairs=PAIRS), "LJ": kp.CalculatorBaseline(lennard_jones())}
+BASELINES = {"ZBL": kp.ZBL(pairs=PAIRS), "LJ": kp.potentials.CalculatorBaseline(lennard_jones())}
 
 
 @pytest.fixture(scope="module", params=BASELINES)
@@ -116,7 +117,7 @@ def test_forces_and_stress_are_derivatives_of_the_energy(pair, atoms):
 @pytest.mark.parametrize("calculator", [EMT, lennard_jones])
 def test_nothing_is_left_to_learn_where_the_baseline_made_the_labels(calculator):
     train = make.labelled([make.copper_gold(k) for k in range(6)], calculator=calculator())
-    model = potentials.model(20, baseline=kp.CalculatorBaseline(calculator())).fit(train)
+    model = potentials.model(20, baseline=kp.potentials.CalculatorBaseline(calculator())).fit(train)
     truth = make.labelled([make.copper_gold(k) for k in (50, 51)], calculator=calculator())
     found = model.predict(truth, uncertainty=False)
     np.testing.assert_allclose(found.energy, [a.get_potential_energy() for a in truth], atol=1e-9)
@@ -140,9 +141,7 @@ def test_conditioning_equals_refitting(pair):
     first, second = TRAIN[:5], TRAIN[5:]
     # The calibration and the folds are those of the first fit; means and posterior those of all.
     grown = prepared.fit(first).condition(second)
-    whole = prepared._copy()
-    whole.features_ = prepared.features_
-    whole.fit(TRAIN)
+    whole = copy(prepared).fit(TRAIN)
     one, two = grown.predict(TEST), whole.predict(TEST)
     np.testing.assert_allclose(one.energy, two.energy, atol=1e-8)
     np.testing.assert_allclose(np.concatenate(one.forces), np.concatenate(two.forces), atol=1e-8)
@@ -222,14 +221,14 @@ def test_noises_found_by_cross_validation_are_those_of_the_difference():
 @pytest.mark.parametrize(
     "make_model",
     [
-        lambda baseline: kp.LinearModel(potentials.small_soap(), noise=potentials.NOISE, baseline=baseline),
+        lambda baseline: kp.potentials.LinearModel(potentials.small_soap(), noise=potentials.NOISE, baseline=baseline),
         lambda baseline: kp.SparseGP(
             [kp.TwoBody(cutoff=4.5), potentials.small_soap()],
             n_inducing=20,
             noise=potentials.NOISE,
             baseline=baseline,
         ),
-        lambda baseline: kp.Bootstrap(potentials.model(20, baseline=baseline), n_members=4),
+        lambda baseline: kp.potentials.Bootstrap(potentials.model(20, baseline=baseline), n_members=4),
     ],
     ids=["linear", "sum", "bootstrap"],
 )
@@ -304,7 +303,7 @@ class Toy(Calculator):
 
 
 def test_atoms_share_an_energy_that_has_no_parts():
-    baseline = kp.CalculatorBaseline(Toy())
+    baseline = kp.potentials.CalculatorBaseline(Toy())
     atoms = make.copper_gold(3)
     part = said_by(baseline, [atoms, make.isolated("Cu")])
     np.testing.assert_allclose(part.local_energy[:4], (atoms.positions**2).sum() / 4)
@@ -369,19 +368,19 @@ def test_what_is_no_baseline_is_refused(wrong):
 )
 def test_what_is_no_calculator_is_refused(arguments, match):
     with pytest.raises(ParameterError, match=match):
-        kp.CalculatorBaseline(*arguments)
+        kp.potentials.CalculatorBaseline(*arguments)
 
 
 def test_a_calculator_without_forces_is_refused():
     toy = Toy()
     toy.implemented_properties = ["energy"]
     with pytest.raises(ParameterError, match="Toy has no forces"):
-        kp.CalculatorBaseline(toy)
+        kp.potentials.CalculatorBaseline(toy)
 
 
 def test_models_can_stand_on_models():
     coarse = potentials.model(6).fit(TRAIN)
-    fine = potentials.model(30, baseline=kp.CalculatorBaseline(kp.Calculator(coarse), "coarse")).fit(TRAIN)
+    fine = potentials.model(30, baseline=kp.potentials.CalculatorBaseline(kp.Calculator(coarse), "coarse")).fit(TRAIN)
     part, difference = coarse.predict(TEST, uncertainty=False), potentials.model(30)
     by_hand = []
     for atoms, energy, forces, stress in zip(

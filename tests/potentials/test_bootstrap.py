@@ -7,7 +7,8 @@ import pytest
 
 import kernelpot as kp
 from kernelpot.errors import NotFittedError, ParameterError
-from kernelpot.potentials.bootstrap import draws
+from kernelpot.potentials import Bootstrap, LinearModel
+from kernelpot.potentials.resampling import draws
 from tests import structures as make
 from tests.potentials import NOISE, model, small_soap
 
@@ -15,8 +16,8 @@ TRAIN = make.copper_gold_set(7)
 
 
 @pytest.fixture(scope="module")
-def committee() -> kp.Bootstrap:
-    return kp.Bootstrap(model(12), n_members=6, seed=3).fit([*TRAIN, make.labelled([make.slab(2)])[0]])
+def committee() -> Bootstrap:
+    return Bootstrap(model(12), n_members=6, seed=3).fit([*TRAIN, make.labelled([make.slab(2)])[0]])
 
 
 def test_a_member_is_a_fit_to_what_it_drew(committee):
@@ -69,23 +70,23 @@ def test_equal_structures_are_drawn_together():
 
 
 def test_draws_repeat_with_the_seed():
-    one = kp.Bootstrap(model(8), n_members=2, seed=1).fit(TRAIN).predict(TRAIN[:1]).energy_std
-    two = kp.Bootstrap(model(8), n_members=2, seed=1).fit(TRAIN).predict(TRAIN[:1]).energy_std
-    other = kp.Bootstrap(model(8), n_members=2, seed=2).fit(TRAIN).predict(TRAIN[:1]).energy_std
+    one = Bootstrap(model(8), n_members=2, seed=1).fit(TRAIN).predict(TRAIN[:1]).energy_std
+    two = Bootstrap(model(8), n_members=2, seed=1).fit(TRAIN).predict(TRAIN[:1]).energy_std
+    other = Bootstrap(model(8), n_members=2, seed=2).fit(TRAIN).predict(TRAIN[:1]).energy_std
     assert one[0] == two[0] != other[0]
 
 
 def test_a_linear_model_and_molecules_make_a_committee_too():
     train = make.labelled([make.ethanol(k) for k in range(6)])
-    found = kp.Bootstrap(kp.LinearModel(small_soap(), noise=NOISE), n_members=3).fit(train).predict(train[:2])
+    found = Bootstrap(LinearModel(small_soap(), noise=NOISE), n_members=3).fit(train).predict(train[:2])
     assert np.isnan(found.stress_std).all()
     assert (found.forces_std[0] > 0).all()
 
 
 def test_bad_input():
     with pytest.raises(ParameterError, match="`n_members`"):
-        kp.Bootstrap(model(8), n_members=1)
+        Bootstrap(model(8), n_members=1)
     with pytest.raises(ParameterError, match="`model`"):
-        kp.Bootstrap(3)
+        Bootstrap(3)
     with pytest.raises(NotFittedError, match="never fitted"):
-        kp.Bootstrap(model(8)).predict(TRAIN)
+        Bootstrap(model(8)).predict(TRAIN)

@@ -13,8 +13,8 @@ import kernelpot as kp
 from kernelpot.data.labels import resolve
 from kernelpot.errors import LabelError, NotFittedError, ParameterError
 from kernelpot.linalg.subsets import folds
-from kernelpot.potentials.leaving import predict_left_out
 from kernelpot.potentials.prediction import residuals_of
+from kernelpot.potentials.resampling import predict_left_out
 from kernelpot.potentials.training import TrainingSet
 from tests import potentials
 from tests import structures as make
@@ -249,7 +249,7 @@ def test_a_model_on_a_device_calibrates_as_one_that_is_not():
 def test_a_stream_of_structures_stays_one(tmp_path):
     train = make.copper_gold_set(8)
     write(tmp_path / "train.xyz", train)
-    model = potentials.model(12).fit(kp.stream(tmp_path / "train.xyz"))
+    model = potentials.model(12).fit(kp.pools.stream(tmp_path / "train.xyz"))
     assert isinstance(model.training_.structures, kp.data.stream.Stream)
     whole = potentials.model(12).fit(train).calibrate(folds=3).fitted_.calibration
     assert model.calibrate(folds=3).fitted_.calibration.factor == pytest.approx(whole.factor, rel=1e-2)

@@ -15,6 +15,7 @@ from kernelpot.errors import ParameterError
 from kernelpot.features.torch import device_of
 from kernelpot.features.torch import variances as torch_variances
 from kernelpot.kernels import Linear
+from kernelpot.potentials import Bootstrap, LinearModel
 from tests import potentials
 from tests import structures as make
 from tests.devices import DEVICES
@@ -97,9 +98,9 @@ def test_a_difference_from_a_baseline(train, device, tmp_path):
 
 @pytest.mark.parametrize("device", DEVICES)
 def test_linear_models_and_committees(train, device):
-    plain = kp.LinearModel([kp.TwoBody(cutoff=4.5), potentials.small_soap()], noise=potentials.NOISE).fit(train)
+    plain = LinearModel([kp.TwoBody(cutoff=4.5), potentials.small_soap()], noise=potentials.NOISE).fit(train)
     assert_same_predictions(plain.to(device).predict(TEST), plain.predict(TEST))
-    ours, theirs = (kp.Bootstrap(specification(device=where), n_members=3).fit(train) for where in (device, None))
+    ours, theirs = (Bootstrap(specification(device=where), n_members=3).fit(train) for where in (device, None))
     np.testing.assert_allclose(ours.predict(TEST).energy_std, theirs.predict(TEST).energy_std, rtol=1e-4)
 
 

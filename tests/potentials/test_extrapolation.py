@@ -50,8 +50,8 @@ def dense_std(model, train, test):
     [
         potentials.copper_gold,
         lambda: sum_model().fit(TRAIN),
-        lambda: kp.LinearModel(potentials.small_soap(), noise=potentials.NOISE).fit(TRAIN),
-        lambda: kp.LinearModel(kp.TwoBody(cutoff=4.5), noise=potentials.NOISE).fit(TRAIN),
+        lambda: kp.potentials.LinearModel(potentials.small_soap(), noise=potentials.NOISE).fit(TRAIN),
+        lambda: kp.potentials.LinearModel(kp.TwoBody(cutoff=4.5), noise=potentials.NOISE).fit(TRAIN),
     ],
 )
 def test_the_std_is_that_of_a_process_that_saw_every_environment(make_model):
@@ -198,7 +198,7 @@ def hot(model, speed, **settings):
     atoms.calc = kp.Calculator(model)
     atoms.set_velocities(np.random.default_rng(0).normal(scale=speed, size=(len(atoms), 3)))
     dynamics = VelocityVerlet(atoms, 2.0 * units.fs)
-    watch = kp.StopOnExtrapolation(dynamics, **settings)
+    watch = kp.potentials.StopOnExtrapolation(dynamics, **settings)
     dynamics.attach(watch, interval=2)
     return dynamics, watch
 
@@ -228,7 +228,7 @@ def test_calm_dynamics_and_relaxations_go_on(alloy):
     atoms = make.copper_gold(2)
     atoms.calc = kp.Calculator(alloy)
     relaxation = BFGS(atoms, logfile=None)
-    relaxation.attach(kp.StopOnExtrapolation(relaxation, threshold=50.0))
+    relaxation.attach(kp.potentials.StopOnExtrapolation(relaxation, threshold=50.0))
     assert relaxation.run(fmax=0.5, steps=3) is not None
 
 
@@ -243,12 +243,12 @@ def test_wrong_arguments_of_the_observer_are_named(alloy):
     dynamics, _ = hot(alloy, 0.0)
     for settings in ({"threshold": 0}, {"threshold": "2"}, {"keep": -1.0}):
         with pytest.raises(ParameterError, match="positive grade"):
-            kp.StopOnExtrapolation(dynamics, **settings)
+            kp.potentials.StopOnExtrapolation(dynamics, **settings)
     dynamics.atoms.calc = kp.Calculator(alloy.sample(1)[0])
     with pytest.raises(ParameterError, match="fitted model"):
-        kp.StopOnExtrapolation(dynamics)
+        kp.potentials.StopOnExtrapolation(dynamics)
     with pytest.raises(ParameterError, match="dynamics"):
-        kp.StopOnExtrapolation(None)
+        kp.potentials.StopOnExtrapolation(None)
 
 
 @pytest.mark.slow

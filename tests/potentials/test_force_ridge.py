@@ -312,7 +312,7 @@ def test_the_calculator_gives_what_predict_gives(model):
     with pytest.raises(PropertyNotImplementedError, match="a ForceRidge has no extrapolation grades"):
         atoms.calc.get_property("extrapolation", atoms)
     with pytest.raises(ParameterError, match=r"with extrapolation grades, .* found Calculator of ForceRidge"):
-        kp.StopOnExtrapolation(SimpleNamespace(atoms=atoms))
+        kp.potentials.StopOnExtrapolation(SimpleNamespace(atoms=atoms))
     with pytest.raises(PropertyNotImplementedError):
         atoms.get_stress()
 
@@ -381,7 +381,7 @@ def test_a_noise_too_small_for_round_off_is_refused():
         ({"memory_gb": "much"}, "`memory_gb` must lie between"),
         ({"keep_factor": 1}, "`keep_factor` must be True or False"),
         ({"device": "abacus"}, "`device` must be None"),
-        ({"kernel": kp.Linear()}, "`kernel` must be Gaussian"),
+        ({"kernel": kp.potentials.Linear()}, "`kernel` must be Gaussian"),
         ({"kernel": 0}, "`kernel` must be Gaussian"),
         ({"kernel": [kp.Gaussian()] * 2}, "one for each of 1 descriptors, got 2"),
     ],

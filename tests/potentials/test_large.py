@@ -34,7 +34,7 @@ def files(tmp_path):
 
 
 def test_a_stream_is_a_list(files):
-    stream = kp.stream(files)
+    stream = kp.pools.stream(files)
     assert len(stream) == len(TRAIN)
     np.testing.assert_array_equal(stream.sizes, [len(atoms) for atoms in TRAIN])
     for k in (0, 10, 11, 19, 20, -1):
@@ -55,7 +55,7 @@ def test_labels_in_the_keys_and_data_of_a_database_are_found(tmp_path):
             bare = atoms.copy()
             database.write(bare, my_energy=atoms.get_potential_energy(), data={"my_forces": atoms.get_forces()})
     keys = {"energy": "my_energy", "forces": "my_forces"}
-    labels = resolve(kp.stream(path), keys)
+    labels = resolve(kp.pools.stream(path), keys)
     whole = resolve(kp.read(path, keys=keys, verbose=False))
     np.testing.assert_array_equal(labels.energy, whole.energy)
     for one, two in zip(labels.forces, whole.forces, strict=True):
@@ -64,13 +64,13 @@ def test_labels_in_the_keys_and_data_of_a_database_are_found(tmp_path):
 
 @pytest.mark.parametrize("noise", [NOISE, "cv"], ids=["given", "cv"])
 def test_a_fit_to_a_stream_is_that_to_its_list(files, noise):
-    stream = kp.stream(files)
+    stream = kp.pools.stream(files)
     one, two = spec(noise).fit(stream), spec(noise).fit(list(stream))
     a, b = one.predict([TEST]), two.predict([TEST])
     np.testing.assert_array_equal(a.energy, b.energy)
     np.testing.assert_array_equal(a.forces_std[0], b.forces_std[0])
-    more = two.condition(kp.stream(files[1]))
-    same = two.condition(list(kp.stream(files[1])))
+    more = two.condition(kp.pools.stream(files[1]))
+    same = two.condition(list(kp.pools.stream(files[1])))
     np.testing.assert_array_equal(more.predict([TEST]).energy, same.predict([TEST]).energy)
     assert one.predict(stream).energy.shape == (len(TRAIN),)
 
@@ -87,13 +87,13 @@ def test_broken_files_are_named(tmp_path, change, message):
     write(tmp_path / "a.xyz", TRAIN[:3], format="extxyz")
     (tmp_path / "a.xyz").write_text(change((tmp_path / "a.xyz").read_text()))
     with pytest.raises(DataError, match=message):
-        kp.stream(tmp_path / "a.xyz")
+        kp.pools.stream(tmp_path / "a.xyz")
 
 
 def test_a_file_that_changes_is_noticed(tmp_path):
     path = tmp_path / "a.xyz"
     write(path, TRAIN[:4], format="extxyz")
-    stream = kp.stream(path)
+    stream = kp.pools.stream(path)
     write(path, [atoms.repeat((2, 1, 1)) for atoms in TRAIN[:3]], format="extxyz")
     with pytest.raises(DataError, match=r"a\.xyz"):
         list(stream)
@@ -101,15 +101,15 @@ def test_a_file_that_changes_is_noticed(tmp_path):
 
 def test_what_cannot_be_streamed_is_refused(tmp_path):
     with pytest.raises(DataError, match="must exist"):
-        kp.stream(tmp_path / "none.xyz")
+        kp.pools.stream(tmp_path / "none.xyz")
     with pytest.raises(ParameterError, match="at least one file"):
-        kp.stream([])
+        kp.pools.stream([])
     (tmp_path / "a.cif").write_text("data")
     with pytest.raises(ParameterError, match="unpack or convert"):
-        kp.stream(tmp_path / "a.cif")
+        kp.pools.stream(tmp_path / "a.cif")
     (tmp_path / "a.db").write_text("no database at all")
     with pytest.raises(DataError, match="ASE database"):
-        kp.stream(tmp_path / "a.db")
+        kp.pools.stream(tmp_path / "a.db")
 
 
 def test_factors_by_tasks_equal_those_of_one_pass(monkeypatch):
@@ -128,7 +128,7 @@ def test_factors_by_tasks_equal_those_of_one_pass(monkeypatch):
 @pytest.mark.slow
 def test_two_processes_agree_with_one(files):
     pytest.importorskip("distributed")
-    stream = kp.stream(files)
+    stream = kp.pools.stream(files)
     one, two = spec().fit(stream), spec().fit(stream, workers=2)
     a, b = one.predict([TEST]), two.predict([TEST])
     np.testing.assert_allclose(b.energy, a.energy, rtol=1e-8)

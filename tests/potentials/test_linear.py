@@ -15,15 +15,15 @@ from tests.potentials import NOISE, small_soap
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["vectors", "unit"])
-def model(request) -> kp.LinearModel:
-    return kp.LinearModel(small_soap(), normalise=request.param, noise=NOISE).fit(make.copper_gold_set(8))
+def model(request) -> kp.potentials.LinearModel:
+    return kp.potentials.LinearModel(small_soap(), normalise=request.param, noise=NOISE).fit(make.copper_gold_set(8))
 
 
 def test_energies_alone_are_ridge_regression():
     train = make.labelled([make.copper(k) for k in range(10)], kinds=("energy",))
     test = [make.copper(k) for k in range(40, 44)]
     noise = kp.Noise(energy=0.01, forces=None, stress=None)
-    model = kp.LinearModel(small_soap(), amplitude=0.5, noise=noise).fit(train)
+    model = kp.potentials.LinearModel(small_soap(), amplitude=0.5, noise=noise).fit(train)
     features = model.fitted_.features
 
     def design(structures):
@@ -76,7 +76,7 @@ def test_rows_are_the_derivatives_of_the_form(model):
 
 def test_a_linear_term_needs_no_inducing_environments_and_adds_to_a_kernel():
     train = make.copper_gold_set(8)
-    terms = [kp.Term(small_soap(), kp.Linear(0.5)), kp.TwoBody(cutoff=4.0), small_soap()]
+    terms = [kp.Term(small_soap(), kp.potentials.Linear(0.5)), kp.TwoBody(cutoff=4.0), small_soap()]
     model = kp.SparseGP(terms, n_inducing=9, noise=NOISE).fit(train)
     assert isinstance(model.fitted_.features.terms[0], LinearMap)
     assert model.n_inducing_ == 9
@@ -104,10 +104,10 @@ def test_an_isolated_atom_and_a_crystal_far_away_look_strange(model):
 @pytest.mark.parametrize(
     ("make_it", "message"),
     [
-        (lambda: kp.Linear(-1.0), "`amplitude`"),
-        (lambda: kp.Linear(normalise="yes"), "`normalise`"),
-        (lambda: kp.Term(small_soap(), kp.Linear(), n_inducing=3), "takes no inducing"),
-        (lambda: kp.LinearModel([]), "empty list"),
+        (lambda: kp.potentials.Linear(-1.0), "`amplitude`"),
+        (lambda: kp.potentials.Linear(normalise="yes"), "`normalise`"),
+        (lambda: kp.Term(small_soap(), kp.potentials.Linear(), n_inducing=3), "takes no inducing"),
+        (lambda: kp.potentials.LinearModel([]), "empty list"),
     ],
 )
 def test_bad_input(make_it, message):

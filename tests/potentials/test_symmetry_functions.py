@@ -101,7 +101,7 @@ def test_standard_deviation_grows_away_from_the_data(name):
 
 def test_linear_model_of_symmetry_functions():
     train = make.copper_gold_set(8)
-    model = kp.LinearModel(potentials.symmetry_functions().scaled(train), noise=potentials.NOISE).fit(train)
+    model = kp.potentials.LinearModel(potentials.symmetry_functions().scaled(train), noise=potentials.NOISE).fit(train)
     found = model.predict(train)
     truth = np.array([atoms.get_potential_energy() for atoms in train])
     assert np.abs(found.energy - truth).max() < 0.2 * truth.std()

@@ -22,7 +22,7 @@ CASES = {
         ALLOY, make.slab(3),
     ),
     "molecules": (lambda: kp.SparseGP(small_soap(), n_inducing=20, noise=NOISE), MOLECULES, make.ethanol(40)),
-    "linear": (lambda: kp.LinearModel(small_soap(), noise=NOISE), ALLOY, make.slab(3)),
+    "linear": (lambda: kp.potentials.LinearModel(small_soap(), noise=NOISE), ALLOY, make.slab(3)),
 }  # fmt: skip
 
 
@@ -90,7 +90,7 @@ def test_more_inducing_environments_equal_a_fit_with_them(name):
 
 
 def test_nothing_can_be_added_to_a_linear_model():
-    model = kp.LinearModel(small_soap(), noise=NOISE).fit(ALLOY)
+    model = kp.potentials.LinearModel(small_soap(), noise=NOISE).fit(ALLOY)
     with pytest.raises(ParameterError, match="no term with inducing"):
         model.add_inducing(ALLOY, 3)
     with pytest.raises(ParameterError, match="`n` must be"):

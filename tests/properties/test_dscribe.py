@@ -42,7 +42,7 @@ Y = np.arange(6.0)
 
 
 def adapter(name):
-    return kp.DScribe(getattr(dscribe, name.split()[-1])(**SETTINGS[name]))
+    return kp.properties.DScribe(getattr(dscribe, name.split()[-1])(**SETTINGS[name]))
 
 
 @pytest.fixture(scope="module")
@@ -57,10 +57,10 @@ def molecules():
 @pytest.mark.parametrize("name", SETTINGS)
 def test_settings_make_the_same_descriptor(name, molecules):
     first = adapter(name)
-    second = kp.DScribe.from_settings(json.loads(json.dumps(first.settings())))
+    second = kp.properties.DScribe.from_settings(json.loads(json.dumps(first.settings())))
     assert second.settings() == first.settings()
     assert second.n_features == first.n_features
-    a, b = (kp.StructureKernel(d, kp.VectorKernel("rbf")).matrix(molecules) for d in (first, second))
+    a, b = (kp.StructureKernel(d, kp.properties.VectorKernel("rbf")).matrix(molecules) for d in (first, second))
     np.testing.assert_array_equal(a, b)
     assert np.linalg.eigvalsh(a)[0] > -1e-12
 
@@ -72,9 +72,9 @@ def test_descriptors_of_structures_are_features(name, molecules):
     if name in ("CoulombMatrix", "averaged SOAP"):
         expected = adapter(name).descriptor.create(molecules)
         np.testing.assert_allclose(features, expected)
-    kernel = kp.StructureKernel(adapter(name), kp.VectorKernel("laplacian", length=2.0), combine="average")
+    kernel = kp.StructureKernel(adapter(name), kp.properties.VectorKernel("laplacian", length=2.0), combine="average")
     np.testing.assert_allclose(
-        kernel.matrix(molecules), kp.VectorKernel("laplacian", length=2.0).matrix(features), rtol=1e-12
+        kernel.matrix(molecules), kp.properties.VectorKernel("laplacian", length=2.0).matrix(features), rtol=1e-12
     )
     with pytest.raises(ParameterError, match="describes whole structures"):
         adapter(name).environments(Batch.from_structures(molecules, 4.0))
@@ -96,7 +96,7 @@ def test_descriptors_of_environments_are_vectors(name, molecules):
 
 
 def test_one_vector_counts_as_one_environment_and_atoms_stay_known(molecules):
-    kernel = kp.StructureKernel(adapter("CoulombMatrix"), kp.VectorKernel("rbf"))
+    kernel = kp.StructureKernel(adapter("CoulombMatrix"), kp.properties.VectorKernel("rbf"))
     encoded = kernel.encode([*molecules, make.isolated("O")])
     np.testing.assert_array_equal(encoded.n_atoms, [9] * 6 + [1])
     np.testing.assert_array_equal(encoded[[6, 0]].counts((6, 8)), [[0, 1], [2, 1]])
@@ -114,13 +114,13 @@ def test_pipelines_and_searches_take_lists_of_structures(molecules):
 
 def test_errors_of_dscribe_are_ours(molecules):
     with pytest.raises(DataError, match=r"structure 1 \(from 0\): DScribe's CoulombMatrix refuses it"):
-        kp.DScribe(dscribe.CoulombMatrix(n_atoms_max=3)).transform([make.isolated("O"), molecules[0]])
+        kp.properties.DScribe(dscribe.CoulombMatrix(n_atoms_max=3)).transform([make.isolated("O"), molecules[0]])
     with pytest.raises(DataError, match="DScribe's SOAP refuses it"):
         kp.StructureKernel(adapter("SOAP")).matrix([make.copper(0)])
     with pytest.raises(ParameterError, match="`descriptor` must be an object of one of DScribe's"):
-        kp.DScribe(kp.SOAP()).fit(molecules)
+        kp.properties.DScribe(kp.SOAP()).fit(molecules)
     with pytest.raises(ParameterError, match="`descriptor` must be dense"):
-        kp.DScribe(dscribe.SOAP(**SETTINGS["SOAP"], sparse=True)).fit(molecules)
+        kp.properties.DScribe(dscribe.SOAP(**SETTINGS["SOAP"], sparse=True)).fit(molecules)
     with pytest.raises(ParameterError, match="put it into a list"):
         adapter("CoulombMatrix").transform(molecules[0])
     with pytest.raises(ParameterError, match="made for elements"):
@@ -130,4 +130,4 @@ def test_errors_of_dscribe_are_ours(molecules):
     with pytest.raises(DataError, match="must be finite"):
         adapter("CoulombMatrix").transform([broken])
     with pytest.raises(ValueError, match="no descriptor of the name"):
-        kp.DScribe.from_settings({"class": "System", "arguments": {}})
+        kp.properties.DScribe.from_settings({"class": "System", "arguments": {}})

@@ -21,7 +21,7 @@ CRYSTALS = make.copper_gold_set(8, kinds=("energy",))
 ENERGIES = np.array([atoms.get_potential_energy() for atoms in CRYSTALS])
 SOAP = kp.SOAP(cutoff=3.5, n_max=3, l_max=2)
 ONE = kp.StructureKernel(SOAP, kp.Gaussian(0.5))
-TWO = kp.StructureKernel(SOAP, kp.VectorKernel("rbf", length=1.0), combine="average", normalise=True)
+TWO = kp.StructureKernel(SOAP, kp.properties.VectorKernel("rbf", length=1.0), combine="average", normalise=True)
 OTHER = kp.StructureKernel(kp.SOAP(cutoff=3.0, n_max=2, l_max=1), combine="rematch", between="all elements")
 
 CASES = {
@@ -31,7 +31,7 @@ CASES = {
     "apart": (kp.KernelRidge(ONE + OTHER, alpha=1e-4, baseline=None), CRYSTALS, np.stack([ENERGIES, -ENERGIES], 1)),
     "features": (kp.KernelRidge("matern52"), X, Y),
     "alphas": (kp.KernelRidge("matern52", alpha=[1e-6, 1e-2]), X, Y),
-    "lengths": (kp.KernelRidge(kp.VectorKernel("polynomial", length=[1.0, 2.0, 3.0], degree=2)), X, Y),
+    "lengths": (kp.KernelRidge(kp.properties.VectorKernel("polynomial", length=[1.0, 2.0, 3.0], degree=2)), X, Y),
 }
 
 
@@ -50,7 +50,7 @@ def test_what_is_read_equals_what_was_written(name, tmp_path):
 
 
 def test_a_precomputed_kernel(tmp_path):
-    kernel = kp.VectorKernel(length=1.0).matrix(X)
+    kernel = kp.properties.VectorKernel(length=1.0).matrix(X)
     model = kp.KernelRidge("precomputed", n_inducing=7).fit(kernel, Y)
     model.save(tmp_path / "m.kp")
     same(kp.load(tmp_path / "m.kp").predict(kernel), model.predict(kernel))
@@ -65,7 +65,7 @@ def test_symmetry_functions(tmp_path):
 
 def test_a_descriptor_of_dscribe(tmp_path):
     dscribe = pytest.importorskip("dscribe.descriptors")
-    descriptor = kp.DScribe(dscribe.ACSF(r_cut=4.0, species=[29, 79], g2_params=[[1.0, 2.0]]))
+    descriptor = kp.properties.DScribe(dscribe.ACSF(r_cut=4.0, species=[29, 79], g2_params=[[1.0, 2.0]]))
     model = kp.KernelRidge(kp.StructureKernel(descriptor)).fit(CRYSTALS, ENERGIES)
     model.save(tmp_path / "m.kp")
     same(kp.load(tmp_path / "m.kp").predict(CRYSTALS), model.predict(CRYSTALS))

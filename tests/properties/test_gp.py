@@ -254,7 +254,7 @@ def test_bad_data_is_refused(x, y, says):
         ({"kernel": []}, "a list of kernels"),
         ({"kernel": None}, "`kernel` must be made of"),
         ({"kernel": kp.DotProduct(2)}, "`kernel` must be made of"),
-        ({"kernel": kp.VectorKernel}, "`kernel` must be made of"),
+        ({"kernel": kp.properties.VectorKernel}, "`kernel` must be made of"),
         ({"mean": np.ones(2)}, "`mean` must be one of"),
         ({"solver": np.ones(2)}, "`solver` must be one of"),
         ({"optimise": "no"}, "`optimise` must be True or False"),

@@ -10,7 +10,7 @@ from kernelpot.errors import ParameterError
 from kernelpot.properties.property_rows import property_space
 from tests import structures as make
 
-KERNEL = kp.VectorKernel("rbf", length=1.0)
+KERNEL = kp.properties.VectorKernel("rbf", length=1.0)
 ALPHA = 1e-2
 RNG = np.random.default_rng(0)
 POOL = RNG.normal(size=(60, 2))

@@ -36,7 +36,7 @@ def test_averages_are_those_of_dscribe():
     features = np.split(encoded.vectors, encoded.offsets[1:-1])
     theirs = kernels.AverageKernel(metric="rbf", gamma=0.5, normalize_kernel=True).create(features)
     ours = kp.StructureKernel(
-        SOAP, kp.VectorKernel("rbf", length=1.0), combine="average", between="all elements", normalise=True
+        SOAP, kp.properties.VectorKernel("rbf", length=1.0), combine="average", between="all elements", normalise=True
     )
     np.testing.assert_allclose(ours.matrix(encoded), theirs, rtol=1e-10)
 

@@ -18,6 +18,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import kernelpot as kp
 from kernelpot.errors import NotFittedError, ParameterError, SpeciesError
+from kernelpot.properties import VectorKernel
 from tests import structures as make
 from tests.numbers import same
 
@@ -25,7 +26,7 @@ RNG = np.random.default_rng(0)
 X, TEST = RNG.normal(size=(40, 3)), RNG.normal(size=(9, 3))
 Y = np.sin(X).sum(axis=1)
 BOTH = np.column_stack([Y, X[:, 0] ** 2])
-RBF_KERNEL = kp.VectorKernel("rbf", length=1.5)
+RBF_KERNEL = VectorKernel("rbf", length=1.5)
 ALPHA = 1e-3
 SOAP = kp.SOAP(cutoff=3.5, n_max=3, l_max=2)
 CRYSTALS = make.copper_gold_set(16, kinds=("energy",))
@@ -140,7 +141,7 @@ def test_stds_with_few_inducing_items_are_as_large_as_the_errors(n_inducing, alp
     rng = np.random.default_rng(5)
     x = rng.uniform(-2.0, 2.0, size=(900, 3))
     y = np.sin(2.0 * x[:, 0]) * np.cos(x[:, 1]) + 0.5 * np.sin(3.0 * x[:, 2]) + 1e-3 * rng.normal(size=900)
-    kernel = kp.VectorKernel("matern52", length=1.0)
+    kernel = VectorKernel("matern52", length=1.0)
     model = kp.KernelRidge(kernel, alpha=alpha, n_inducing=n_inducing, inducing=inducing).fit(x[:500], y[:500])
     z = (model.predict(x[500:]) - y[500:]) / model.std(x[500:])
     assert 0.75 < np.sqrt(np.mean(z**2)) < 1.25
@@ -317,11 +318,11 @@ def test_a_kernel_that_is_singular_to_round_off_gets_a_stated_jitter():
 def test_features_too_large_for_a_kernel_are_refused():
     for settings in ({}, {"n_inducing": 10}):
         with pytest.raises(ParameterError, match="not finite"):
-            kp.KernelRidge(kp.VectorKernel(length=1.0), **settings).fit(1e200 * X, Y)
+            kp.KernelRidge(VectorKernel(length=1.0), **settings).fit(1e200 * X, Y)
 
 
 def test_sums_and_products_of_kernels_of_features():
-    one, two = kp.VectorKernel("linear", length=1.0), kp.VectorKernel("rbf", length=2.0)
+    one, two = VectorKernel("linear", length=1.0), VectorKernel("rbf", length=2.0)
     kernel = 0.1 * one + one * two
     expected = kp.KernelRidge("precomputed", alpha=ALPHA).fit(kernel.matrix(X), Y).predict(kernel.matrix(TEST, X))
     model = kp.KernelRidge(kernel, alpha=ALPHA)
@@ -357,8 +358,11 @@ def test_one_structure_is_enough():
         ({"alpha": [1.0, -1.0]}, "`alpha`"),
         ({"alpha": "1"}, "`alpha`"),
         ({"alpha": [[1.0], [1.0, 2.0]]}, "`alpha`"),
-        ({"kernel": kp.VectorKernel(length=[[1.0], [1.0, 2.0]])}, "`length` must hold parts of equal lengths"),
-        ({"kernel": kp.VectorKernel(length=1e-320)}, "`length`"),
+        (
+            {"kernel": VectorKernel(length=[[1.0], [1.0, 2.0]])},
+            "`length` must hold parts of equal lengths",
+        ),
+        ({"kernel": VectorKernel(length=1e-320)}, "`length`"),
         ({"baseline": np.ones(3)}, "`baseline` must be"),
         ({"seed": -1, "n_inducing": 3}, "`seed`"),
         ({"seed": None}, "`seed`"),

@@ -18,7 +18,7 @@ from kernelpot.properties.gp import GP
 from kernelpot.structures.site_kernel import SiteKernel
 
 ROWS = [("Ag", "Nb", "La", "Al"), ("Ba", "Ti", "Sr", "Zr"), ("K", "Ta", "K", "Nb"), ("Na", "Sn", "Ca", "Ti")]
-MODES = kp.ElementalModes(3)
+MODES = kp.elements.ElementalModes(3)
 SITES = ("a", "b", "c", "d")
 
 
@@ -37,7 +37,7 @@ def varied(kernel: SiteKernel) -> SiteKernel:
 
 
 def test_it_is_the_mean_of_products_over_orders():
-    x = kp.CompositionFeatures(SITES, MODES).fit_transform(ROWS)
+    x = kp.elements.CompositionFeatures(SITES, MODES).fit_transform(ROWS)
     kernel = varied(SiteKernel(4, 3, ((0, 2, 3),)))
     lengths, theta = kernel.lengths.detach().numpy(), kernel.thetas.detach().numpy()
     kind = (0, 1, 0, 0)
@@ -72,7 +72,7 @@ def test_a_gaussian_process_learns_what_sites_share():
     rows = rng.choice(names, size=(160, 3))
     charge = {name: MODES.vector(name) for name in names}
     y = np.array([charge[a] @ charge[b] + 3.0 * charge[c][0] for a, b, c in rows])
-    x = kp.CompositionFeatures(SITES[:3], MODES).fit_transform(rows)
+    x = kp.elements.CompositionFeatures(SITES[:3], MODES).fit_transform(rows)
     swapped = x[:, [3, 4, 5, 0, 1, 2, 6, 7, 8]]
     model = GP(SiteKernel(3, 3, ((0, 1),)), starts=1).fit(x[:120], y[:120])
     found = model.predict(x[120:])
@@ -102,7 +102,7 @@ def test_rows_of_another_length_are_refused():
 
 
 def test_the_width_is_that_of_the_rows_where_none_is_given():
-    x, y = kp.CompositionFeatures(SITES, MODES).fit_transform(ROWS), np.arange(4.0)
+    x, y = kp.elements.CompositionFeatures(SITES, MODES).fit_transform(ROWS), np.arange(4.0)
     settings = {"noise": 0.1, "optimise": False}
     found, expected = (GP(k, **settings).fit(x, y) for k in (SiteKernel(4), SiteKernel(4, 3)))
     np.testing.assert_array_equal(found.predict(x), expected.predict(x))
@@ -115,14 +115,14 @@ def test_the_width_is_that_of_the_rows_where_none_is_given():
 
 
 def test_the_number_of_modes_can_be_searched():
-    pipe = make_pipeline(kp.CompositionFeatures(SITES, MODES), GP(SiteKernel(4), noise=0.1, optimise=False))
+    pipe = make_pipeline(kp.elements.CompositionFeatures(SITES, MODES), GP(SiteKernel(4), noise=0.1, optimise=False))
     search = GridSearchCV(pipe, {"compositionfeatures__elements__n": [2, 3, 5]}, cv=2, error_score="raise")
     search.fit(ROWS, np.arange(4.0))
     assert np.isfinite(search.cv_results_["mean_test_score"]).all()
 
 
 def test_files_hold_the_kernel(tmp_path):
-    x, y = kp.CompositionFeatures(SITES, MODES).fit_transform(ROWS), np.array([0.0, 1.0, 1.0, 0.0])
+    x, y = kp.elements.CompositionFeatures(SITES, MODES).fit_transform(ROWS), np.array([0.0, 1.0, 1.0, 0.0])
     for model in (kp.GP(SiteKernel(4, symmetric=((0, 1),))), kp.Classifier(SiteKernel(4, 3, ((0, 1),)))):
         model.fit(x, y).save(tmp_path / "m.kp")
         again = kp.load(tmp_path / "m.kp")

@@ -20,7 +20,7 @@ CRYSTALS = [*(make.copper_gold(k) for k in range(4)), make.copper(1), make.slab(
 @pytest.mark.parametrize("by_element", [False, True])
 @pytest.mark.parametrize("unit", [False, True])
 def test_rows_are_means_or_sums_over_atoms(combine, by_element, unit):
-    features = kp.StructureFeatures(SOAP, combine=combine, by_element=by_element, unit=unit)
+    features = kp.properties.StructureFeatures(SOAP, combine=combine, by_element=by_element, unit=unit)
     found = features.fit_transform(CRYSTALS)
     batch = Batch.from_structures(CRYSTALS, 3.5)
     x = SOAP.with_species((29, 79)).values(batch)
@@ -37,7 +37,7 @@ def test_rows_are_means_or_sums_over_atoms(combine, by_element, unit):
 
 def test_pipelines():
     y = np.array([atoms.get_volume() for atoms in CRYSTALS])
-    model = make_pipeline(kp.StructureFeatures(SOAP), StandardScaler(), kp.KernelRidge("rbf", alpha=1e-9))
+    model = make_pipeline(kp.properties.StructureFeatures(SOAP), StandardScaler(), kp.KernelRidge("rbf", alpha=1e-9))
     model.set_params(structurefeatures__descriptor__cutoff=4.0)
     np.testing.assert_allclose(model.fit(CRYSTALS, y).predict(CRYSTALS), y, rtol=1e-5)
     with pytest.raises(SpeciesError, match="never seen"):
@@ -54,14 +54,14 @@ def test_pipelines():
 )
 def test_bad_parameters_are_named(settings, message):
     with pytest.raises(ParameterError, match=message):
-        kp.StructureFeatures(SOAP, **settings).fit(CRYSTALS)
+        kp.properties.StructureFeatures(SOAP, **settings).fit(CRYSTALS)
 
 
 def test_bad_use_is_named():
     with pytest.raises(NotFittedError, match="StructureFeatures is not fitted yet"):
-        kp.StructureFeatures(SOAP).transform(CRYSTALS)
+        kp.properties.StructureFeatures(SOAP).transform(CRYSTALS)
     with pytest.raises(ParameterError, match="at least one structure"):
-        kp.StructureFeatures(SOAP).fit([])
+        kp.properties.StructureFeatures(SOAP).fit([])
     dscribe = pytest.importorskip("dscribe.descriptors")
     with pytest.raises(ParameterError, match="must describe environments"):
-        kp.StructureFeatures(kp.DScribe(dscribe.CoulombMatrix(n_atoms_max=9))).fit(CRYSTALS)
+        kp.properties.StructureFeatures(kp.properties.DScribe(dscribe.CoulombMatrix(n_atoms_max=9))).fit(CRYSTALS)

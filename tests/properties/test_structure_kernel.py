@@ -11,6 +11,7 @@ from sklearn.base import clone
 import kernelpot as kp
 from kernelpot.data.batch import Batch
 from kernelpot.errors import DataError, ParameterError, SpeciesError
+from kernelpot.properties import DScribe, VectorKernel
 from kernelpot.structures.encoded import Encoded
 from tests import structures as make
 
@@ -34,9 +35,12 @@ KERNELS = {
     "quadratic": (kp.DotProduct(2), of_unit(lambda s: s**2)),
     "amplitude": (kp.DotProduct(3, amplitude=2.0), of_unit(lambda s: 4 * s**3)),
     "gaussian": (kp.Gaussian(0.5, 1.5), of_unit(lambda s: 2.25 * np.exp((s - 1) / 0.25))),
-    "euclidean": (kp.VectorKernel("rbf", length=0.7), lambda x, z: np.exp(-((x - z) ** 2).sum() / (2 * 0.49))),
-    "laplacian": (kp.VectorKernel("laplacian", length=2.0), lambda x, z: np.exp(-np.abs(x - z).sum() / 2.0)),
-    "plain linear": (kp.VectorKernel("linear", length=2.0), lambda x, z: x @ z / 4.0),
+    "euclidean": (
+        VectorKernel("rbf", length=0.7),
+        lambda x, z: np.exp(-((x - z) ** 2).sum() / (2 * 0.49)),
+    ),
+    "laplacian": (VectorKernel("laplacian", length=2.0), lambda x, z: np.exp(-np.abs(x - z).sum() / 2.0)),
+    "plain linear": (VectorKernel("linear", length=2.0), lambda x, z: x @ z / 4.0),
 }
 
 
@@ -197,10 +201,10 @@ def test_without_species_those_of_both_sets_are_taken():
 
 def test_an_atom_without_neighbours_counts_where_its_vector_is_zero():
     dscribe = pytest.importorskip("dscribe.descriptors")
-    acsf = kp.DScribe(dscribe.ACSF(r_cut=3.0, species=[8, 29], g2_params=[[1.0, 1.0]]))
+    acsf = DScribe(dscribe.ACSF(r_cut=3.0, species=[8, 29], g2_params=[[1.0, 1.0]]))
     alone = [make.isolated("Cu"), make.isolated("O")]
     np.testing.assert_array_equal(kp.StructureKernel(acsf, normalise=True).matrix(alone), 0.0)
-    gaussian = kp.StructureKernel(acsf, kp.VectorKernel("rbf", length=1.0)).matrix(alone)
+    gaussian = kp.StructureKernel(acsf, VectorKernel("rbf", length=1.0)).matrix(alone)
     np.testing.assert_array_equal(np.diag(gaussian), 1.0)
 
 
@@ -246,8 +250,8 @@ def test_parameters_reach_into_kernels_and_descriptors():
         ({"gamma": 0.0}, "`gamma`"),
         ({"gamma": True}, "`gamma`"),
         ({"kernel": "rbf"}, "`kernel` must be a kernel of environments"),
-        ({"kernel": kp.VectorKernel("linear"), "combine": "rematch"}, r"needs k\(x, x\) = 1"),
-        ({"kernel": kp.VectorKernel("cubic")}, "`kind` must be one of"),
+        ({"kernel": VectorKernel("linear"), "combine": "rematch"}, r"needs k\(x, x\) = 1"),
+        ({"kernel": VectorKernel("cubic")}, "`kind` must be one of"),
         ({"descriptor": kp.SOAP}, "`descriptor` must describe environments"),
         ({"descriptor": 3}, "`descriptor` must describe environments"),
     ],

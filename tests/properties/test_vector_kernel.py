@@ -10,8 +10,8 @@ from scipy.spatial.distance import pdist
 from sklearn.gaussian_process.kernels import RBF, Matern
 from sklearn.metrics import pairwise
 
-import kernelpot as kp
 from kernelpot.errors import ParameterError
+from kernelpot.properties import VectorKernel
 from kernelpot.structures.vector_kernel import KINDS
 
 RNG = np.random.default_rng(0)
@@ -31,7 +31,7 @@ REFERENCES = {
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("length", [0.7, LENGTHS])
 def test_values_are_those_of_scikit_learn(kind, length):
-    kernel = kp.VectorKernel(kind, length=length)
+    kernel = VectorKernel(kind, length=length)
     expected = REFERENCES[kind](X / length, Z / length)
     np.testing.assert_allclose(kernel.matrix(X, Z), expected, rtol=1e-9, atol=1e-12)
     whole = kernel.matrix(X)
@@ -43,42 +43,42 @@ def test_values_are_those_of_scikit_learn(kind, length):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_diagonal_of_one_is_exact(kind):
-    kernel = kp.VectorKernel(kind, length=0.5)
+    kernel = VectorKernel(kind, length=0.5)
     if kernel.stationary:
         np.testing.assert_array_equal(np.diag(kernel.matrix(X)), 1.0)
 
 
 def test_lengths_by_default_are_medians_of_distinct_rows():
     few = X[:50]
-    assert kp.VectorKernel().prepared(few).length == pytest.approx(np.median(pdist(few)))
-    assert kp.VectorKernel("laplacian").prepared(few).length == pytest.approx(np.median(pdist(few, "cityblock")))
-    assert kp.VectorKernel("linear").prepared(few).length == pytest.approx(np.sqrt((few**2).sum(1).mean()))
+    assert VectorKernel().prepared(few).length == pytest.approx(np.median(pdist(few)))
+    assert VectorKernel("laplacian").prepared(few).length == pytest.approx(np.median(pdist(few, "cityblock")))
+    assert VectorKernel("linear").prepared(few).length == pytest.approx(np.sqrt((few**2).sum(1).mean()))
     again = np.concatenate([few, few[:20]])
-    assert kp.VectorKernel().prepared(again).length == pytest.approx(kp.VectorKernel().prepared(few).length)
-    assert kp.VectorKernel().prepared(np.ones((3, 2))).length == 1.0
+    assert VectorKernel().prepared(again).length == pytest.approx(VectorKernel().prepared(few).length)
+    assert VectorKernel().prepared(np.ones((3, 2))).length == 1.0
 
 
 @given(st.integers(0, 10**6), st.sampled_from(KINDS), st.floats(0.05, 20.0))
 def test_positive_semidefinite(seed, kind, length):
     x = np.random.default_rng(seed).normal(size=(12, 4))
     x[3] = x[2]
-    eigenvalues = np.linalg.eigvalsh(kp.VectorKernel(kind, length=length).matrix(x))
+    eigenvalues = np.linalg.eigvalsh(VectorKernel(kind, length=length).matrix(x))
     assert eigenvalues[0] > -1e-12 * eigenvalues[-1]
 
 
 @pytest.mark.parametrize(
     ("kernel", "x", "message"),
     [
-        (kp.VectorKernel("cubic"), X, "`kind` must be one of"),
-        (kp.VectorKernel(length=0.0), X, "`length`"),
-        (kp.VectorKernel(length=True), X, "`length`"),
-        (kp.VectorKernel(length=[1.0, -1.0, 1.0]), X, "`length` must hold one length from"),
-        (kp.VectorKernel(length=[1.0, 1.0]), X, "`length` must hold one for each of 3 features, got 2"),
-        (kp.VectorKernel("polynomial", degree=0), X, "`degree`"),
-        (kp.VectorKernel(), X[0], r"`X` must have the shape \(structures, features\)"),
-        (kp.VectorKernel(), np.empty((0, 3)), "`X` must have the shape"),
-        (kp.VectorKernel(), [["a"]], "`X` must hold real numbers"),
-        (kp.VectorKernel(), [[np.nan]], "found NaN or infinity"),
+        (VectorKernel("cubic"), X, "`kind` must be one of"),
+        (VectorKernel(length=0.0), X, "`length`"),
+        (VectorKernel(length=True), X, "`length`"),
+        (VectorKernel(length=[1.0, -1.0, 1.0]), X, "`length` must hold one length from"),
+        (VectorKernel(length=[1.0, 1.0]), X, "`length` must hold one for each of 3 features, got 2"),
+        (VectorKernel("polynomial", degree=0), X, "`degree`"),
+        (VectorKernel(), X[0], r"`X` must have the shape \(structures, features\)"),
+        (VectorKernel(), np.empty((0, 3)), "`X` must have the shape"),
+        (VectorKernel(), [["a"]], "`X` must hold real numbers"),
+        (VectorKernel(), [[np.nan]], "found NaN or infinity"),
     ],
 )
 def test_bad_input_is_named(kernel, x, message):
@@ -88,4 +88,4 @@ def test_bad_input_is_named(kernel, x, message):
 
 def test_sets_of_other_features_are_refused():
     with pytest.raises(ParameterError, match="the same features, got 3 and 2"):
-        kp.VectorKernel(length=1.0).matrix(X, X[:, :2])
+        VectorKernel(length=1.0).matrix(X, X[:, :2])

@@ -44,7 +44,7 @@ def test_the_first_candidates_cover_every_value_evenly(seed):
 def test_the_default_space_stands_about_the_distances_of_the_data():
     crystals = [make.silicon(k) for k in range(3)]
     space = default_space(crystals)
-    assert space["cutoff"][0] == kp.default_cutoff(crystals)
+    assert space["cutoff"][0] == kp.potentials.default_cutoff(crystals)
     assert min(space["cutoff"]) < 0.85 * space["cutoff"][0]
     assert max(space["cutoff"]) > 1.15 * space["cutoff"][0]
     default = default_model({**candidates(space, seed=0)[0], "n_inducing": 70})
@@ -90,7 +90,7 @@ def test_the_space_of_symmetry_functions_begins_with_their_defaults():
     found = candidates(space, seed=0)
     assert len(found) == 360
     default = default_model({**found[0], "n_inducing": 70})
-    assert default.descriptor == kp.ACSF.spaced(kp.default_cutoff(crystals))
+    assert default.descriptor == kp.ACSF.spaced(kp.potentials.default_cutoff(crystals))
     assert default.kernel == kp.Gaussian(1.0)
     assert (default.noise, default.n_inducing) == ("cv", 70)
     assert {settings["two_body"] for settings in found} == {None, 5.0}

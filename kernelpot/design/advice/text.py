@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from kernelpot.design.advice.findings import Curve, Findings
-from kernelpot.design.choice import UNITS, milli
+from kernelpot.design.choice import UNITS, milli, settings_text
 
 _SHOWN = 10
 _CHAIN = 6
@@ -76,7 +76,7 @@ def verdict(found: Findings, by_labels: Mapping[str, float] | None = None) -> li
 
 
 def _verdict(found: Findings, remarks: Sequence[str], by_labels: Mapping[str, float] | None) -> str:
-    settings = ", ".join(f"{key} {value}" for key, value in found.description.items())
+    settings = settings_text(found.description)
     lines = ["VERDICT", *(f"  {line}" for line in [*verdict(found, by_labels), *remarks])]
     return "\n".join([*lines, *([f"  with {settings}"] if settings else [])])
 
