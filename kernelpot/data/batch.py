@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,8 +16,6 @@ from kernelpot.errors import ParameterError
 
 if TYPE_CHECKING:
     from ase import Atoms
-import sys
-from functools import cache
 
 FLAT = 1e-12
 """Volume, as a share of the product of the lattice vectors' lengths, below which a cell has none."""

@@ -19,20 +19,11 @@ E0_PRIOR = 10.0
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """Rows over raw columns (amplitude 1, not whitened, not divided by noise); None for kinds not asked for.
+    """Rows over raw columns (amplitude 1, not whitened, not divided by noise); None for kinds not asked for."""
 
-    Attributes
-    ----------
-    energy
-        Total energies: Σ_i k(x_i, Z).
-    forces
-        -∂/∂r of the total energy, atoms first, then x, y, z.
-    stress
-        (1/V) ∂/∂ε of the total energy, structures first, then ASE's Voigt order; NaN without a volume.
-    """
-
-    energy: Float[np.ndarray, "structures m"]
-    forces: Float[np.ndarray, "components m"] | None
+    energy: Float[np.ndarray, "structures m"]  # total energies: Σ_i k(x_i, Z)
+    forces: Float[np.ndarray, "components m"] | None  # -∂/∂r of the total energy, atoms first, then x, y, z
+    # (1/V) ∂/∂ε of the total energy, structures first, then ASE's Voigt order; NaN without a volume
     stress: Float[np.ndarray, "stresses m"] | None
 
 
@@ -102,13 +93,7 @@ class FeatureMap(Protocol):
         """Return the map whose terms have these prior standard deviations in units of the amplitude."""
 
     def describe(self, batch: Batch) -> Any:
-        """Describe a batch: the `Described` that the other methods take.
-
-        Raises
-        ------
-        SpeciesError
-            The batch holds an element that the map does not know.
-        """
+        """Describe a batch: the `Described` that the other methods take."""
 
     def rows(self, described: Any, kinds: Collection[str]) -> Rows:
         """Return the rows of a batch; energies come whatever is asked for."""
@@ -194,13 +179,7 @@ class Single(ABC):
         return (1.0,)
 
     def rescaled(self, scales: Sequence[float]) -> Self:
-        """Return the map itself: it has no other to be scaled against.
-
-        Raises
-        ------
-        ValueError
-            The scale is not 1.
-        """
+        """Return the map itself: it has no other to be scaled against."""
         if tuple(scales) != (1.0,):
             raise ValueError(f"a single term has the scale 1, got {tuple(scales)}")
         return self

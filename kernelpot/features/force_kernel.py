@@ -19,7 +19,6 @@ from kernelpot.run import ordered
 
 if TYPE_CHECKING:
     from ase import Atoms
-from typing import TYPE_CHECKING
 
 CHUNK_BYTES = 16_000_000
 """Working set of one block on a CPU."""
@@ -27,20 +26,11 @@ CHUNK_BYTES = 16_000_000
 
 @dataclass(frozen=True, eq=False)
 class Frames:
-    """Structures of one composition, described with their derivatives: NumPy arrays, or tensors on a device.
+    """Structures of one composition, described with their derivatives: NumPy arrays, or tensors on a device."""
 
-    Attributes
-    ----------
-    index
-        Places of the structures in the list that they come from.
-    x
-        Vectors of the environments, one array (structures, centres, f) for each centre species.
-    j
-        Their derivatives by every coordinate of the structure, Å⁻¹: arrays (structures, centres, 3 atoms, f).
-    """
-
-    index: Int[np.ndarray, " structures"]
-    x: tuple[Any, ...]
+    index: Int[np.ndarray, " structures"]  # places of the structures in the list that they come from
+    x: tuple[Any, ...]  # vectors of the environments, one array (structures, centres, f) for each centre species
+    # their derivatives by every coordinate of the structure, Å⁻¹: arrays (structures, centres, 3 atoms, f)
     j: tuple[Any, ...]
 
     def __len__(self) -> int:
@@ -66,24 +56,12 @@ class Frames:
 
 @dataclass(frozen=True, eq=False)
 class Block:
-    """Kernel of one structure's labels with those of several, at amplitude 1; ``_d`` is ∂/∂r, so forces have minus it.
+    """Kernel of one structure's labels with several's, at amplitude 1; ``_d`` is ∂/∂r, so forces have minus it."""
 
-    Attributes
-    ----------
-    value
-        ⟨E, E_t⟩.
-    value_d
-        ⟨E, ∂E_t/∂r_b⟩.
-    d_value
-        ⟨∂E/∂r_a, E_t⟩.
-    d_d
-        ⟨∂E/∂r_a, ∂E_t/∂r_b⟩.
-    """
-
-    value: Float[Any, " t"]
-    value_d: Float[Any, "t b"]
-    d_value: Float[Any, "a t"]
-    d_d: Float[Any, "a t b"]
+    value: Float[Any, " t"]  # ⟨E, E_t⟩
+    value_d: Float[Any, "t b"]  # ⟨E, ∂E_t/∂r_b⟩
+    d_value: Float[Any, "a t"]  # ⟨∂E/∂r_a, E_t⟩
+    d_d: Float[Any, "a t b"]  # ⟨∂E/∂r_a, ∂E_t/∂r_b⟩
 
     def times(self, factor: float) -> Block:
         """Return every part multiplied by a number."""
@@ -165,21 +143,11 @@ ATOMS_PER_BATCH = 64
 
 @dataclass(frozen=True, eq=False)
 class DerivativeMap:
-    """One term of the local energy's prior.
+    """One term of the local energy's prior."""
 
-    Attributes
-    ----------
-    descriptor
-        With its species.
-    kernel
-        Of two projected unit vectors; zero between centres of different species.
-    columns
-        What the unit vectors of each centre species are projected on.
-    """
-
-    descriptor: Descriptor
-    kernel: DotProduct | Gaussian
-    columns: tuple[Float[np.ndarray, "f q"], ...]
+    descriptor: Descriptor  # with its species
+    kernel: DotProduct | Gaussian  # of two projected unit vectors; zero between centres of different species
+    columns: tuple[Float[np.ndarray, "f q"], ...]  # what the unit vectors of each centre species are projected on
 
     @classmethod
     def from_structures(
@@ -248,17 +216,8 @@ def reductions(
     """Return orthonormal columns for each centre species, on which unit vectors and their derivatives lie.
 
     The eigenvectors of Σ xxᵀ / Σ|x|² + Σ JJᵀ / Σ|J|², largest first, until what is left of its trace is `tolerance` of
-    the whole. The kernel of the projected vectors is a kernel still, so that forces stay exact derivatives.
-
-    Parameters
-    ----------
-    descriptor
-        With its species.
-    structures
-        Training structures; where they hold more than `ENVIRONMENTS` of a species, evenly spaced ones are looked at.
-    tolerance
-        Share of the squared lengths of values and derivatives together that may be lost; 0 keeps every direction
-        that there is.
+    the whole; 0 keeps every direction that there is. The kernel of the projected vectors is a kernel still, so that
+    forces stay exact derivatives. Of many structures, evenly spaced ones are looked at (`ENVIRONMENTS`).
     """
     species = descriptor.species or ()
     most = max(np.mean([np.count_nonzero(atoms.numbers == z) for atoms in structures]) for z in species)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,17 +13,14 @@ from kernelpot.data.batch import Batch
 from kernelpot.data.labels import Labels
 from kernelpot.data.noise import KINDS, Noise
 from kernelpot.design.information import Information
-from kernelpot.features.feature_map import FeatureMap
+from kernelpot.features.feature_map import E0_PRIOR, FeatureMap, counts
 from kernelpot.features.inducing import EnvironmentVectors, chunks, mean_vectors
 from kernelpot.progress import track
 from kernelpot.run import ordered
 
 if TYPE_CHECKING:
     from ase import Atoms
-from collections.abc import Collection
-from dataclasses import dataclass
 
-from kernelpot.features.feature_map import E0_PRIOR, counts
 
 Block = tuple[Float[np.ndarray, "rows d"], Int[np.ndarray, "rows"], Float[np.ndarray, "rows"]]
 
@@ -39,20 +37,8 @@ def make_information(
 ) -> Information:
     """Return the blocks of structures, each compressed before the next is made.
 
-    Parameters
-    ----------
-    features
-        Feature map.
-    structures
-        Candidates.
-    noise, amplitude
-        Standard deviations that rows are divided by, and the prior's, eV.
-    present
-        Labels that are there, to count only those; None counts every kind that has a noise.
-    truncate
-        Share of each kind's trace that a block may lose.
-    masks
-        Which atoms of each structure have forces; None: all.
+    Where labels are `present`, those alone count; None counts every kind that has a noise. A mask says which atoms of
+    a structure have forces.
     """
     return Information.from_blocks(
         _blocks(features, structures, noise, amplitude, present, masks),
@@ -141,36 +127,17 @@ class LinearRows:
 
     The columns are the whitened features times the amplitude, then one column per species: the counts of its atoms
     times `E0_PRIOR` in energies, zero in forces and stresses.
-
-    Attributes
-    ----------
-    energy
-        Of total energies, eV.
-    forces
-        Of force components, eV/Å, one array per structure, atoms first, then x, y, z; empty where not asked for.
-    stress
-        Of stress components, eV/Å³, ASE's Voigt order; NaN without a cell, empty where not asked for.
     """
 
-    energy: Float[np.ndarray, "structures d"]
+    energy: Float[np.ndarray, "structures d"]  # of total energies, eV
+    # of force components, eV/Å, one array per structure, atoms first, then x, y, z; empty where not asked for
     forces: tuple[Float[np.ndarray, "components d"], ...]
+    # of stress components, eV/Å³, ASE's Voigt order; NaN without a cell, empty where not asked for
     stress: Float[np.ndarray, "structures 6 d"]
 
 
 def linear_rows(features: FeatureMap, batch: Batch, amplitude: float, kinds: Collection[str]) -> LinearRows:
-    """Return the rows of a batch.
-
-    Parameters
-    ----------
-    features
-        Feature map.
-    batch
-        Structures.
-    amplitude
-        Prior standard deviation of a local energy, eV.
-    kinds
-        Of labels; energies come whatever is asked for, as they cost next to nothing.
-    """
+    """Return the rows of a batch."""
     rows = features.rows(features.describe(batch), kinds)
     composition = counts(batch, features.species)
     n_species = composition.shape[1]

@@ -21,21 +21,12 @@ from kernelpot.run import ordered
 
 @dataclass(frozen=True, eq=False)
 class Layout:
-    """Which row of the matrix is which label: energies first, then forces, structure by structure.
+    """Which row of the matrix is which label: energies first, then forces, structure by structure."""
 
-    Attributes
-    ----------
-    energy
-        Row of each structure's energy; -1 where it is none of the labels.
-    forces
-        First row of each structure's forces, atoms first, then x, y, z; -1 where they are none of the labels.
-    coordinates
-        Force components of each structure.
-    """
-
-    energy: Int[np.ndarray, " structures"]
+    energy: Int[np.ndarray, " structures"]  # row of each structure's energy; -1 where it is none of the labels
+    # first row of each structure's forces, atoms first, then x, y, z; -1 where they are none of the labels
     forces: Int[np.ndarray, " structures"]
-    coordinates: Int[np.ndarray, " structures"]
+    coordinates: Int[np.ndarray, " structures"]  # force components of each structure
 
     @classmethod
     def of(
@@ -77,16 +68,8 @@ def fill_lower(matrix: Any, terms: Terms, layout: Layout) -> None:
     """Write the lower triangle of the labels' prior covariance, E0 and noise left out.
 
     Nothing larger than one block, of one structure with some of those before it, is held beside the matrix. What is
-    above the diagonal is partly written too, and means nothing.
-
-    Parameters
-    ----------
-    matrix
-        Zeros: a `Triangle`, or a tensor where the frames are.
-    terms
-        The order of structures, group by group, must be that of the layout.
-    layout
-        Places of the labels.
+    above the diagonal is partly written too, and means nothing. The matrix holds zeros, a `Triangle` or a tensor where
+    the frames are; structures, group by group, stand in the layout's order.
     """
     work = [(g, s) for g, group in enumerate(terms[0][1]) for s in range(len(group))]
 
@@ -168,26 +151,13 @@ class TrainingForm:
 
     v_j = -Σ_b J_jb α_b gathers the weights of all forces that the environment acts on, so that a prediction costs
     products with 2 vectors for each training environment, whatever the number of force labels.
-
-    Attributes
-    ----------
-    map
-        Descriptor, kernel and projection.
-    points
-        x_j of each species.
-    weights
-        α_j of each species: that of its structure's energy.
-    directions
-        v_j of each species.
-    device
-        None: NumPy; else PyTorch's name of the device that the products are computed on.
     """
 
-    map: DerivativeMap
-    points: tuple[Float[np.ndarray, "n q"], ...]
-    weights: tuple[Float[np.ndarray, " n"], ...]
-    directions: tuple[Float[np.ndarray, "n q"], ...]
-    device: str | None = None
+    map: DerivativeMap  # descriptor, kernel and projection
+    points: tuple[Float[np.ndarray, "n q"], ...]  # x_j of each species
+    weights: tuple[Float[np.ndarray, " n"], ...]  # α_j of each species: that of its structure's energy
+    directions: tuple[Float[np.ndarray, "n q"], ...]  # v_j of each species
+    device: str | None = None  # None: NumPy; else PyTorch's name of the device that the products are computed on
 
     @classmethod
     def from_weights(

@@ -26,20 +26,11 @@ CENTRES = 64
 
 @dataclass(frozen=True, eq=False)
 class LinearMap(FiniteRank, Single, Record):
-    """φ(x) = x / s of the centre's species: finite rank is the prior itself, and there is no residual variance.
+    """φ(x) = x / s of the centre's species: finite rank is the prior itself, and there is no residual variance."""
 
-    Attributes
-    ----------
-    descriptor
-        With its species set.
-    normalise
-        Take unit vectors.
-    lengths
-        s, root mean square length of the vectors of each species' environments.
-    """
-
-    descriptor: Annotated[Descriptor, Named("descriptor")]
-    normalise: bool
+    descriptor: Annotated[Descriptor, Named("descriptor")]  # with its species set
+    normalise: bool  # take unit vectors
+    # s, root mean square length of the vectors of each species' environments
     lengths: Float[np.ndarray, " species"]
     n_features: Annotated[int, NEVER] = 0
 

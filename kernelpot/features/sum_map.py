@@ -67,16 +67,10 @@ class SumMap(Record):
     A sum of independent Gaussian processes is a Gaussian process whose kernel is the sum (Rasmussen and Williams
     (2006), section 4.2.4); each term keeps its own inducing environments, so that posterior and design stay rows over
     weights.
-
-    Attributes
-    ----------
-    terms
-        Maps of the same species.
-    scales
-        Prior standard deviation of each term, in units of the amplitude.
     """
 
-    terms: Annotated[tuple[FeatureMap, ...], EachOf(Rule())]
+    terms: Annotated[tuple[FeatureMap, ...], EachOf(Rule())]  # maps of the same species
+    # prior standard deviation of each term, in units of the amplitude
     scales: Annotated[tuple[float, ...], EachOf(Positive(1.0 / LARGEST_SCALE, LARGEST_SCALE))]
 
     @cached_property

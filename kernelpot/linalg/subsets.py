@@ -334,17 +334,6 @@ def folds(
 
     Runs are counted in distinct structures, by the first place of each in the list: were they counted in frames, a
     strained crystal and its repeats would chain a whole family into one fold.
-
-    Parameters
-    ----------
-    groups
-        Duplicate group of each structure, numbered by first member (frames of one trajectory stand together).
-    n_folds
-        Number of folds, at most the number of groups.
-    seed
-        Shuffles the runs.
-    run
-        Distinct structures of a run; fewer where the set is small.
     """
     blocks = runs(groups, n_folds, run=run)
     sizes = np.bincount(blocks)

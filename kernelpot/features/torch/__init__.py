@@ -7,21 +7,9 @@ from kernelpot.linalg.devices import check_device
 
 
 def on_device(features: FeatureMap, device: str | None, precision: str = "float64") -> FeatureMap:
-    """Return the map on a device of PyTorch, or in compiled loops where the device is None.
+    """Return the map, wherever it is, on a device of PyTorch, or in compiled loops where the device is None.
 
-    Parameters
-    ----------
-    features
-        A map, wherever it is.
-    device
-        None, "cpu", "cuda" or "cuda:0".
-    precision
-        "float64"; "mixed": energies and forces from densities in float32; "float32": rows of a fit from these too.
-
-    Raises
-    ------
-    ParameterError
-        There is no such device or precision, or a term has no engine.
+    Precision "mixed" has energies and forces from densities in float32, "float32" the rows of a fit from these too.
     """
     check_device(device, precision)
     host: FeatureMap = getattr(features, "host", features)

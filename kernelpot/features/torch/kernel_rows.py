@@ -67,6 +67,13 @@ class KernelEngine:
                 product = torch.matmul(change[mine], z.to(change.dtype).T).mul_(slope[:, None, None])
                 self.environments.scatter(grid, mine, product, there, rows.columns(self.features.slices[a]))
 
+    def carried(self, rows: Float[Tensor, "rows m"]) -> Float[Tensor, " rows"]:
+        """Return the squared features of rows: the part of the prior variance that inducing environments carry."""
+        result = torch.zeros(len(rows), dtype=torch.float64, device=rows.device)
+        for here, white in zip(self.features.slices, self.whitening, strict=True):
+            result += (rows[:, here] @ white).square().sum(1)
+        return result
+
     def placed(self, form: EnergyForm) -> DeviceForm:
         """Put an energy on the device."""
         device = self.environments.device

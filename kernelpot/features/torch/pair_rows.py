@@ -20,37 +20,19 @@ from kernelpot.run import count
 
 @dataclass(frozen=True, eq=False)
 class PairState:
-    """Pairs of a batch within the cutoff, with the block of columns that each belongs to.
-
-    Attributes
-    ----------
-    there
-        The batch.
-    pair
-        Numbers of the pairs.
-    block
-        Of the unordered pair of elements.
-    """
+    """Pairs of a batch within the cutoff, with the block of columns that each belongs to."""
 
     there: DeviceBatch
-    pair: Int[Tensor, " inside"]
-    block: Int[Tensor, " inside"]
+    pair: Int[Tensor, " inside"]  # numbers of the pairs
+    block: Int[Tensor, " inside"]  # of the unordered pair of elements
 
 
 @dataclass(frozen=True, eq=False)
 class PairEngine:
-    """A `TwoBodyMap` on a device, in float64: it costs next to nothing.
-
-    Attributes
-    ----------
-    features
-        The map.
-    device
-        PyTorch's name of the device.
-    """
+    """A `TwoBodyMap` on a device, in float64: it costs next to nothing."""
 
     features: TwoBodyMap
-    device: str
+    device: str  # PyTorch's name of the device
 
     @cached_property
     def _table(self) -> DeviceTable:
@@ -124,17 +106,10 @@ class PairEngine:
 
 @dataclass(frozen=True, eq=False)
 class PairForm:
-    """`TwoBodyForm` on a device.
-
-    Attributes
-    ----------
-    engine
-        Of the map.
-    tables
-        e, h e', h² e'' of each node, one after another, for each pair of elements; eV.
-    """
+    """`TwoBodyForm` on a device."""
 
     engine: PairEngine
+    # e, h e', h² e'' of each node, one after another, for each pair of elements; eV
     tables: Float[Tensor, "blocks nodes_times_3"]
 
     def local_and_pairs(self, state: PairState) -> tuple[Float[Tensor, " atoms"], Float[Tensor, "pairs 3"]]:
