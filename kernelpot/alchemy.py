@@ -64,7 +64,7 @@ class Alchemy:
     (1 - λ) E(0) + λ E(1).
 
     Vectors are linear or quadratic in the channels, hence polynomials of degree two in λ: dE/dλ is exact, from three
-    points.
+    points. A λ that is no number from 0 to 1 raises a ParameterError everywhere.
 
     Parameters
     ----------
@@ -112,33 +112,15 @@ class Alchemy:
     # ---- at one λ
 
     def energy(self, lam: float) -> float:
-        """Return the energy at λ, eV.
-
-        Raises
-        ------
-        ParameterError
-            λ is not a number from 0 to 1.
-        """
+        """Return the energy at λ, eV."""
         return self.evaluate(lam).energy
 
     def forces(self, lam: float) -> Float[np.ndarray, "atoms 3"]:
-        """Return the forces at λ, eV/Å.
-
-        Raises
-        ------
-        ParameterError
-            λ is not a number from 0 to 1.
-        """
+        """Return the forces at λ, eV/Å."""
         return self.evaluate(lam).forces
 
     def dE_dlambda(self, lam: float) -> float:  # noqa: N802
-        """Return dE/dλ at fixed positions, eV: what thermodynamic integration averages.
-
-        Raises
-        ------
-        ParameterError
-            λ is not a number from 0 to 1.
-        """
+        """Return dE/dλ at fixed positions, eV: what thermodynamic integration averages."""
         return float(self.evaluate(lam, derivative=True).dE_dlambda or 0.0)
 
     def evaluate(self, lam: float, atoms: Atoms | None = None, *, derivative: bool = False) -> AlchemicalPoint:
@@ -187,24 +169,12 @@ class Alchemy:
     # ---- along λ
 
     def calculator(self, lam: float) -> AlchemicalCalculator:
-        """Return an ASE calculator at one λ, for dynamics.
-
-        Raises
-        ------
-        ParameterError
-            λ is not a number from 0 to 1.
-        """
+        """Return an ASE calculator at one λ, for dynamics."""
         return AlchemicalCalculator(self, lam)
 
     @staticmethod
     def nodes(n: int) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
-        """Return λ and weights of Gauss-Legendre quadrature from 0 to 1: ΔF = Σ_k weight_k ⟨dE/dλ⟩ at λ_k.
-
-        Raises
-        ------
-        ParameterError
-            `n` is not a whole number from 1 on.
-        """
+        """Return λ and weights of Gauss-Legendre quadrature from 0 to 1: ΔF = Σ_k weight_k ⟨dE/dλ⟩ at λ_k."""
         x, w = np.polynomial.legendre.leggauss(whole(n, "n", least=1))
         return 0.5 * (x + 1.0), 0.5 * w
 

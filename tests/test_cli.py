@@ -18,7 +18,7 @@ from ase.io import read, write
 
 import kernelpot
 from kernelpot.archive import replacing
-from kernelpot.cli import main, parse
+from kernelpot.cli import COMMANDS, EXAMPLES, main, parse
 from kernelpot.cli.options import PotentialOptions, Select
 from kernelpot.cli.printing import plain, table
 from kernelpot.data.labels import resolve
@@ -102,6 +102,19 @@ def test_a_command_is_what_its_options_say():
     assert searched.tuning.tune == 10.0
     assert searched.noise == (0.1, None)
     assert "cutoff" not in searched.model.given
+
+
+def test_commands_in_the_docs_can_be_typed():
+    root = Path(kernelpot.__file__).parents[1]
+    texts = [path.read_text(encoding="utf-8") for path in (root / "README.md", *(root / "docs").glob("*.md"))]
+    start = f"kernelpot (?:{'|'.join(command.__name__.lower() for command in COMMANDS)})"
+    found = [line for text in texts for line in re.findall(rf"`({start} [^`]*)`|^ *({start} .*)$", text, re.MULTILINE)]
+    lines = [*EXAMPLES.splitlines()[1:], *("".join(pair) for pair in found)]
+    # Some name one option alone.
+    whole = [line.split()[1:] for line in lines if not re.search(r"kernelpot \w+ --", line)]
+    assert len(whole) >= 20
+    for words in whole:
+        parse(words)
 
 
 def test_options_of_a_model_start_from_its_own_defaults():

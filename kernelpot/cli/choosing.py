@@ -142,7 +142,9 @@ def _text(choice: Choice, pool: Sequence[Atoms], certificate: Certificate | None
         for rank, k in enumerate(choice.indices.tolist(), start=1)
     ]
     head = ("pick", "index", "source", "formula", "atoms", "group", heading)
-    text = f"{choice.summary()}\n\n{shortened(head, rows)}"
+    # A certificate says more than the quick limit, which may hold against other choices: of a size, not of a budget.
+    told = choice if certificate is None else replace(choice, efficiency_bound=None, efficiency_from="the certificate")
+    text = f"{told.summary()}\n\n{shortened(head, rows)}"
     if certificate is not None:
         text += f"\n\n{certificate}"
     return text + (f"\n\nwrote {out}" if out else "")

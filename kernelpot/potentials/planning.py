@@ -18,9 +18,9 @@ from kernelpot.data.stream import structure_list
 from kernelpot.errors import ParameterError, SpeciesError
 from kernelpot.features.information import LinearRows, all_linear_rows, make_information
 from kernelpot.kernels import DotProduct
-from kernelpot.potentials.baselines import Contribution
 from kernelpot.potentials.baselines.given import evaluated
 from kernelpot.potentials.fitted import Model
+from kernelpot.potentials.prediction import Mean
 from kernelpot.record import checked
 from kernelpot.rules import real, reals
 
@@ -116,7 +116,7 @@ def linear_rows(model: Model, structures: Sequence[Atoms], kinds: Sequence[str] 
     return all_linear_rows(features, structures, amplitude, kinds)
 
 
-def baseline_share(model: Model, structures: Sequence[Atoms]) -> Contribution:
+def baseline_share(model: Model, structures: Sequence[Atoms]) -> Mean:
     """Return what the baseline adds to these structures, to go with `linear_rows`; zeros where there is none."""
     baseline = model.baseline if model.fitted_ is None else model.fitted_.baseline
     return evaluated(baseline, structure_list(structures))

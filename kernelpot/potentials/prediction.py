@@ -12,20 +12,19 @@ from jaxtyping import Float, Int
 from kernelpot.data.labels import Labels
 from kernelpot.data.noise import KINDS
 from kernelpot.errors import NotFittedError, ParameterError
-from kernelpot.potentials.baselines import Contribution
 from kernelpot.potentials.calibration import NORMAL, Residuals, Shape
 
 
 @dataclass(frozen=True, eq=False)
 class Mean:
-    """Mean predictions for a batch, flat."""
+    """Mean predictions for a batch, flat; or what a baseline adds to them, whose stress may be NaN with a cell, too."""
 
     energy: Float[np.ndarray, " structures"]  # Total energies, eV
     local_energy: Float[np.ndarray, " atoms"]  # Energy of every atom, its species' constant included, eV
     forces: Float[np.ndarray, "atoms 3"]  # eV/Å
     stress: Float[np.ndarray, "structures 6"]  # eV/Å³, ASE's sign and Voigt order; NaN without a cell
 
-    def plus(self, part: Contribution) -> Mean:
+    def plus(self, part: Mean) -> Mean:
         """Add what a baseline says."""
         return Mean(
             self.energy + part.energy,

@@ -18,7 +18,7 @@ import kernelpot as kp
 from kernelpot.cli import main
 from kernelpot.data.labels import resolve
 from kernelpot.errors import ModelFileError, ParameterError
-from kernelpot.potentials.baselines import Contribution
+from kernelpot.potentials.prediction import Mean
 from tests import potentials
 from tests import structures as make
 from tests.potentials.test_baselines import PAIRS, TEST, TRAIN
@@ -113,7 +113,7 @@ class Own:
         zero = np.zeros((batch.n_atoms, 3))
         local = np.full(batch.n_atoms, 7.0)
         stress = np.where(np.isfinite(batch.volumes)[:, None], np.zeros((len(batch), 6)), np.nan)
-        return Contribution(batch.sum_per_structure(local), local, zero, stress)
+        return Mean(batch.sum_per_structure(local), local, zero, stress)
 
     def describe(self, species):
         return "seven"

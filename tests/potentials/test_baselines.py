@@ -18,8 +18,8 @@ import kernelpot as kp
 from kernelpot import goals
 from kernelpot.data.batch import Batch
 from kernelpot.errors import DataError, LabelError, ParameterError
-from kernelpot.potentials.baselines import Contribution
 from kernelpot.potentials.baselines.given import evaluated
+from kernelpot.potentials.prediction import Mean
 from tests import potentials
 from tests import structures as make
 from tests.features.test_rows import moved, strained
@@ -46,7 +46,7 @@ def pair(request):
     return baseline, potentials.model(20, baseline=baseline).fit(TRAIN)
 
 
-def said_by(baseline, structures) -> Contribution:
+def said_by(baseline, structures) -> Mean:
     return evaluated(baseline, structures)
 
 

@@ -12,9 +12,9 @@ import kernelpot as kp
 from kernelpot.data.labels import resolve
 from kernelpot.errors import ParameterError
 from kernelpot.features.force_kernel import DerivativeMap
-from kernelpot.potentials.force import force_noise
-from kernelpot.potentials.force.force_noise import descend
-from kernelpot.potentials.force.force_system import System
+from kernelpot.potentials.force import force_ridge
+from kernelpot.potentials.force.force_ridge import descend
+from kernelpot.potentials.force.force_system import LabelSystem
 from kernelpot.run import one_blas
 from tests.structures import copper_gold_set, ethanol, labelled
 
@@ -29,7 +29,7 @@ def system_of(structures, kinds=("energy", "forces")):
     labels = resolve(structures)
     species = tuple(sorted({int(z) for atoms in structures for z in atoms.numbers}))
     term = DerivativeMap.from_structures(SOAP.with_species(species), kp.Gaussian(0.5), structures, 1e-5)
-    return System.of([term], structures, labels, kinds)
+    return LabelSystem.of([term], structures, labels, kinds)
 
 
 def mixed():
@@ -76,7 +76,7 @@ def test_the_choice_is_as_good_as_any_near_it():
     for e in (0.3, 1.0, 3.0):
         for f in (0.3, 1.0, 3.0):
             near = kp.Noise(energy=e * chosen.energy, forces=f * chosen.forces)
-            assert score(chosen) <= score(near) + force_noise.TIE + 0.05
+            assert score(chosen) <= score(near) + force_ridge.TIE + 0.05
     assert score(chosen) < score(kp.Noise(energy=0.1, forces=1.0))
 
 
@@ -104,26 +104,26 @@ def test_a_part_of_the_structures_decides(monkeypatch):
     structures = molecules(12)
     whole = kp.ForceRidge(SOAP, kp.Gaussian(0.5), noise="cv").fit(structures)
     sizes = []
-    plain = System.left_out
+    plain = LabelSystem.left_out
     monkeypatch.setattr(
-        System, "left_out", lambda self, noise: sizes.append(len(self.structures)) or plain(self, noise)
+        LabelSystem, "left_out", lambda self, noise: sizes.append(len(self.structures)) or plain(self, noise)
     )
-    monkeypatch.setattr(force_noise, "MOST_LABELS", 150)
+    monkeypatch.setattr(force_ridge, "MOST_LABELS", 150)
     part = kp.ForceRidge(SOAP, kp.Gaussian(0.5), noise="cv").fit(structures)
     assert set(sizes) == {5}
     assert sum(part.fitted_.n_labels.values()) == sum(whole.fitted_.n_labels.values())
 
 
 def test_a_fit_that_needs_more_memory_is_refused_before_noises_are_compared(monkeypatch):
-    monkeypatch.setattr(System, "left_out", lambda *_: pytest.fail("noises were compared"))
+    monkeypatch.setattr(LabelSystem, "left_out", lambda *_: pytest.fail("noises were compared"))
     with pytest.raises(ParameterError, match=r"the fit takes 0\.00\d+ GB \(140 labels: .*`memory_gb` = 1e-05"):
         kp.ForceRidge(SOAP, noise="cv", memory_gb=1e-5).fit(molecules(5))
 
 
 def test_fewer_labels_decide_where_memory_is_short(monkeypatch):
-    monkeypatch.setattr(force_noise, "count", lambda: 2)
-    assert force_noise.most_labels(16.0) == force_noise.MOST_LABELS
-    n = force_noise.most_labels(0.1)
+    monkeypatch.setattr(force_ridge, "count", lambda: 2)
+    assert force_ridge.most_labels(16.0) == force_ridge.MOST_LABELS
+    n = force_ridge.most_labels(0.1)
     assert 3 * 8 * n**2 <= 1e8 < 3 * 8 * (n + 1) ** 2
 
 
@@ -150,5 +150,5 @@ def test_of_places_that_are_alike_the_largest_is_taken():
 def test_the_walk_leaves_what_is_singular_by_larger_noises():
     assert descend(lambda p: np.inf if min(p) < 2.0 else sum(p), (0.0, 0.0))[0] == (2.0, 2.0)
     place, value, _ = descend(lambda p: np.inf, (0.0,))
-    assert place == (force_noise.LIMITS[1],)
+    assert place == (force_ridge.LIMITS[1],)
     assert value == np.inf

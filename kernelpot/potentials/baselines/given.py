@@ -17,8 +17,9 @@ from kernelpot.data.labels import Labels
 from kernelpot.data.stream import sizes_of
 from kernelpot.errors import DataError, LabelError, ModelFileError, ParameterError
 from kernelpot.features.inducing import chunks, species_of
-from kernelpot.potentials.baselines import Baseline, Contribution
+from kernelpot.potentials.baselines import Baseline
 from kernelpot.potentials.baselines.zbl import ZBL
+from kernelpot.potentials.prediction import Mean
 from kernelpot.progress import track
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ class CalculatorBaseline:
         """Return 0: a calculator finds its own neighbours."""
         return 0.0
 
-    def evaluate(self, batch: Batch, *, names: Sequence[str] | None = None) -> Contribution:
+    def evaluate(self, batch: Batch, *, names: Sequence[str] | None = None) -> Mean:
         """Run the calculator on every structure.
 
         Atoms share a total energy equally where the calculator has no energies of atoms.
@@ -104,7 +105,7 @@ class CalculatorBaseline:
                 energy[s], local[here], forces[here], found = self._one(atoms, where)
             if np.isfinite(batch.volumes[s]):
                 stress[s] = found
-        return Contribution(energy, local, forces, stress)
+        return Mean(energy, local, forces, stress)
 
     def _one(
         self, atoms: Atoms, where: str
@@ -201,11 +202,11 @@ def _text(settings: Mapping[str, Any]) -> str:
     return json.dumps(dict(settings), sort_keys=True)
 
 
-def evaluated(baseline: Baseline | None, structures: Sequence[Atoms]) -> Contribution:
+def evaluated(baseline: Baseline | None, structures: Sequence[Atoms]) -> Mean:
     """Return what a baseline says of structures; zeros where there is none."""
     if baseline is None:
         n, n_atoms = len(structures), int(sizes_of(structures).sum())
-        return Contribution(np.zeros(n), np.zeros(n_atoms), np.zeros((n_atoms, 3)), np.zeros((n, 6)))
+        return Mean(np.zeros(n), np.zeros(n_atoms), np.zeros((n_atoms, 3)), np.zeros((n, 6)))
     cutoff = max(baseline.reach(species_of(structures)), LEAST_REACH)
     parts = []
     for start, stop in track(list(chunks(structures)), "baseline"):
@@ -213,7 +214,7 @@ def evaluated(baseline: Baseline | None, structures: Sequence[Atoms]) -> Contrib
         batch = Batch.from_structures(some, cutoff, start=start)
         parts.append(baseline.evaluate(batch, names=[place(atoms, k) for k, atoms in enumerate(some, start)]))
     names = ("energy", "local_energy", "forces", "stress")
-    return Contribution(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+    return Mean(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
 
 
 def less_baseline(

@@ -17,7 +17,7 @@ from kernelpot.data.batch import Batch
 from kernelpot.data.check import HEAVIEST
 from kernelpot.errors import ParameterError
 from kernelpot.features.vectors import gather_pairs
-from kernelpot.potentials.baselines import Contribution
+from kernelpot.potentials.prediction import Mean
 from kernelpot.record import Field, Record, Rule
 
 COULOMB = 14.399645478425668
@@ -134,7 +134,7 @@ class ZBL(Record):
         # Not a number where an element has no radius, which `distances` names.
         return longest if math.isfinite(longest) else max(outer for _, outer in self.distances(species).values())
 
-    def evaluate(self, batch: Batch, *, names: Sequence[str] | None = None) -> Contribution:  # noqa: ARG002
+    def evaluate(self, batch: Batch, *, names: Sequence[str] | None = None) -> Mean:  # noqa: ARG002
         """Return energies, forces and stresses.
 
         Raises
@@ -152,7 +152,7 @@ class ZBL(Record):
         energy, gradient = np.zeros(batch.n_atoms), np.empty((len(batch.first), 3))
         _repel(batch.vectors, batch.first, batch.second, batch.numbers, inner, outer, screening, energy, gradient)
         forces, stress = gather_pairs(batch, gradient)
-        return Contribution(batch.sum_per_structure(energy), energy, forces, stress)
+        return Mean(batch.sum_per_structure(energy), energy, forces, stress)
 
     def describe(self, species: Sequence[int]) -> str:
         """Name it with the distances of these elements."""

@@ -56,7 +56,7 @@ class ForceState:
 
 
 @dataclass(frozen=True, eq=False)
-class System:
+class LabelSystem:
     """Which labels are rows, what stands in them, and their prior covariance."""
 
     maps: Sequence[DerivativeMap]  # Terms of the local energy
@@ -77,7 +77,7 @@ class System:
         labels: Labels,
         kinds: Collection[str],
         device: str | None = None,
-    ) -> System:
+    ) -> LabelSystem:
         """Give rows to the labels of these kinds that are there."""
         species = maps[0].species
         groups = group_by_composition([atoms.numbers for atoms in structures], species)
@@ -186,13 +186,13 @@ class System:
 class ForcePosterior:
     """The whole posterior: the factor of the labels' covariance with what it takes to see it from elsewhere."""
 
-    system: System  # The labels with the training structures' derivatives
+    system: LabelSystem  # The labels with the training structures' derivatives
     noise: Noise  # Of the labels
     cholesky: Cholesky  # Of the labels' covariance, noise included
     weights: Float[np.ndarray, " rows"]  # That covariance's inverse times the targets
 
     @classmethod
-    def of(cls, system: System, noise: Noise) -> ForcePosterior:
+    def of(cls, system: LabelSystem, noise: Noise) -> ForcePosterior:
         """Condition the prior on the labels."""
         n, variance = system.layout.n_rows, system.variance(noise)
         try:
