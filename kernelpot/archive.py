@@ -20,13 +20,7 @@ from kernelpot.errors import KernelpotError, ModelFileError
 
 @contextlib.contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """Give a temporary path beside `path`, which takes its place when the block ends well.
-
-    Parameters
-    ----------
-    path
-        The file to write. It is never half-written: an error or an interruption leaves what was there.
-    """
+    """Give a temporary path beside `path`, which takes its place only where the block ends well."""
     target = Path(path)
     # A device or a pipe (`/dev/null`, `>(jq)`) is written to, never replaced.
     special = target.exists() and not target.is_file() and not target.is_dir()
@@ -61,21 +55,11 @@ LARGEST = 1e150
 
 @dataclass(frozen=True, eq=False)
 class Archive:
-    """What a file holds.
+    """What a file holds."""
 
-    Attributes
-    ----------
-    path
-        Of the file, for messages.
-    header
-        JSON values; ``header["format"]`` and ``header["version"]`` say who wrote it.
-    arrays
-        By name.
-    """
-
-    path: Path
-    header: dict[str, Any]
-    arrays: dict[str, np.ndarray]
+    path: Path  # Of the file, for messages
+    header: dict[str, Any]  # JSON values; ``header["format"]`` and ``header["version"]`` say who wrote it
+    arrays: dict[str, np.ndarray]  # By name
 
     @property
     def format(self) -> str:
@@ -83,13 +67,7 @@ class Archive:
         return str(self.header["format"])
 
     def require(self, name: str, version: int) -> None:
-        """Refuse a file of another format or version.
-
-        Raises
-        ------
-        ModelFileError
-            It is one.
-        """
+        """Refuse a file of another format or version."""
         found, its = self.header["format"], self.header["version"]
         if found != name or its != version:
             raise ModelFileError(
@@ -101,13 +79,7 @@ class Archive:
 def write_archive(
     path: str | Path, name: str, version: int, header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
 ) -> None:
-    """Write a header with arrays; the file appears whole or not at all.
-
-    Raises
-    ------
-    ModelFileError
-        The file cannot be written.
-    """
+    """Write a header with arrays; the file appears whole or not at all."""
     from safetensors.numpy import save as to_bytes
 
     path = as_path(path)
@@ -123,13 +95,7 @@ def write_archive(
 
 
 def read_archive(path: str | Path) -> Archive:
-    """Return what a file holds, whatever its format and version.
-
-    Raises
-    ------
-    ModelFileError
-        There is no such file, or it is damaged or foreign.
-    """
+    """Return what a file holds, whatever its format and version."""
     from safetensors import SafetensorError, safe_open
 
     path = as_path(path)
@@ -150,26 +116,14 @@ def read_archive(path: str | Path) -> Archive:
 
 
 def as_path(path: Any) -> Path:
-    """Return the path of a file, or refuse what is none.
-
-    Raises
-    ------
-    ModelFileError
-        It is neither text nor a path.
-    """
+    """Return the path of a file, or refuse what is none."""
     if not isinstance(path, str | Path) or "\0" in str(path):
         raise ModelFileError(f"`path` must be the name of a file, such as 'model.kp', got {path!r}.")
     return Path(path)
 
 
 def check_numbers(name: str, array: np.ndarray, shape: tuple[int, ...], *, positive: bool = False) -> None:
-    """Refuse an array of a file whose shape, type or values cannot be right.
-
-    Raises
-    ------
-    ValueError
-        It is not of float64, of another shape, not finite or so large that a square of it is not, or not positive.
-    """
+    """Refuse an array of a file whose shape, type or values cannot be right."""
     if array.dtype != np.float64 or array.shape != shape:
         raise ValueError(f"{name} must be float64 of shape {shape}, found {array.dtype} of shape {array.shape}")
     if not (np.abs(array) <= LARGEST).all():
@@ -218,11 +172,6 @@ def read_arrays(
 
     ``Float[np.ndarray, "n d"]`` asks for float64 and finite numbers; sizes of one name, here n and d, must agree over
     all arrays and with those given. In tuples only sizes that are given do, the others within the parts of one number.
-
-    Raises
-    ------
-    KeyError, ValueError
-        An array is missing, or cannot be right.
     """
     found: dict[str, Any] = {}
     known, parts = dict(sizes), list[dict[str, int]]()

@@ -15,13 +15,7 @@ _shown: ContextVar[bool] = ContextVar("kernelpot_progress_shown", default=False)
 
 @contextlib.contextmanager
 def shown(*, enabled: bool = True) -> Iterator[None]:
-    """Show progress bars on standard error inside this context.
-
-    Parameters
-    ----------
-    enabled
-        False hides them, so that a caller can pass a flag straight through.
-    """
+    """Show progress bars on standard error inside this context."""
     token = _shown.set(enabled)
     try:
         yield
@@ -30,17 +24,7 @@ def shown(*, enabled: bool = True) -> Iterator[None]:
 
 
 def track(items: Iterable[T], what: str, total: int | None = None) -> Iterator[T]:
-    """Yield `items`, with a progress bar named `what` where progress is shown.
-
-    Parameters
-    ----------
-    items
-        Anything that can be iterated.
-    what
-        Short name of the work, for the bar.
-    total
-        Number of items where `items` has no length.
-    """
+    """Yield `items`, with a progress bar named `what` where progress is shown."""
     if not _shown.get():
         yield from items
         return

@@ -220,31 +220,17 @@ def plain(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class Field:
-    """What a record says of one of its values.
-
-    Attributes
-    ----------
-    name, help
-        Of the value, with the first sentence that the class says of it.
-    kind, optional
-        Its type, None left out, and whether it may be None.
-    rule, unit, usual
-        What it may be.
-    default
-        `dataclasses.MISSING` where there is none.
-    written
-        Whether it is always in the settings, `WHEN_GIVEN` or `NEVER`.
-    """
+    """What a record says of one of its values."""
 
     name: str
-    help: str
-    kind: Any
-    optional: bool
+    help: str  # The first sentence that the class says of it
+    kind: Any  # Its type, None left out
+    optional: bool  # Whether it may be None
     rule: Rule
     unit: str
     usual: str
-    default: Any
-    written: object
+    default: Any  # `dataclasses.MISSING` where there is none
+    written: object  # Whether it is always in the settings, `WHEN_GIVEN` or `NEVER`
 
     def read(self, value: Any) -> Any:
         """Return the value as the record keeps it, or refuse it with a ParameterError."""
@@ -345,13 +331,7 @@ class Record:
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any], arrays: Mapping[str, np.ndarray] = NO_ARRAYS) -> Self:
-        """Make the record that settings and arrays describe.
-
-        Raises
-        ------
-        KeyError, TypeError, ValueError, ParameterError
-            A value is missing, or breaks its rule.
-        """
+        """Make the record that settings and arrays describe."""
         given = read_arrays(cls, arrays)
         for field in fields_of(cls):
             if field.written is None or field.name in settings:
@@ -376,13 +356,7 @@ class Parameterised:
         return params
 
     def set_params(self, **params: Any) -> Self:
-        """Set parameters by name; a frozen record is replaced by one with the new value.
-
-        Raises
-        ------
-        ParameterError
-            A new value breaks its rule, or there is no parameter of this name.
-        """
+        """Set parameters by name; a frozen record is replaced by one with the new value."""
         base: Any = super()
         inner: dict[str, dict[str, Any]] = {}
         outer = {}

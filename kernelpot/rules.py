@@ -56,24 +56,7 @@ def keywords(*kinds: type) -> Callable[[Callable[Arguments, Result]], Callable[A
 
 
 def whole(value: object, name: str, *, least: int = 0, most: int = _MOST, usual: str = "") -> int:
-    """Check a whole number.
-
-    Parameters
-    ----------
-    value
-        What was given; True and False are no numbers.
-    name
-        Of the argument.
-    least, most
-        Limits, included.
-    usual
-        What to give instead.
-
-    Raises
-    ------
-    ParameterError
-        It is none, or outside the limits.
-    """
+    """Check a whole number between limits, included; True and False are none."""
     value = _scalar(value)
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or not least <= value <= most:
         limits = f", at least {least}" if most == _MOST else f" from {least} to {most}"
@@ -83,24 +66,7 @@ def whole(value: object, name: str, *, least: int = 0, most: int = _MOST, usual:
 
 
 def real(value: object, name: str, *, least: float = 0.0, most: float = np.inf, above: bool = False) -> float:
-    """Check a finite number.
-
-    Parameters
-    ----------
-    value
-        What was given; True and False are no numbers.
-    name
-        Of the argument.
-    least, most
-        Limits; the upper one is excluded.
-    above
-        Whether the lower one is excluded, too.
-
-    Raises
-    ------
-    ParameterError
-        It is none, not finite, or outside the limits.
-    """
+    """Check a finite number; the upper limit is excluded, with `above` the lower one, too."""
     number = number_or_none(value)
     if number is not None and np.isfinite(number) and least <= number < most and not (above and number == least):
         return number
@@ -118,20 +84,7 @@ def number_or_none(value: object) -> float | None:
 
 
 def reals(value: object, name: str) -> np.ndarray[Any, Any]:
-    """Check an array of real numbers; shapes and values are the caller's.
-
-    Parameters
-    ----------
-    value
-        An array, or nested sequences of equal lengths.
-    name
-        Of the argument.
-
-    Raises
-    ------
-    ParameterError
-        It holds something else, or its parts differ in length.
-    """
+    """Check an array of real numbers; shapes and values are the caller's."""
     array = _array(value, name)
     if array.dtype.kind not in "biuf":
         raise ParameterError(f"`{name}` must hold real numbers, got {shown(value)}")
@@ -139,18 +92,7 @@ def reals(value: object, name: str) -> np.ndarray[Any, Any]:
 
 
 def wholes(value: object, name: str) -> np.ndarray[Any, Any]:
-    """Check an array of whole numbers; those written as floats will do.
-
-    Parameters
-    ----------
-    value, name
-        As in `reals`.
-
-    Raises
-    ------
-    ParameterError
-        As `reals`, or there is a fraction.
-    """
+    """Check an array of whole numbers; those written as floats will do."""
     array = reals(value, name)
     if array.dtype.kind == "f" and not (np.isfinite(array) & (array == np.floor(array))).all():
         raise ParameterError(f"`{name}` must hold whole numbers, got {shown(array)}")
@@ -158,22 +100,7 @@ def wholes(value: object, name: str) -> np.ndarray[Any, Any]:
 
 
 def numbers(value: object, name: str, what: str = "structure numbers") -> Int[np.ndarray, " some"]:
-    """Check a list of whole numbers; their range is the caller's.
-
-    Parameters
-    ----------
-    value
-        Whole numbers, also none at all. A mask or floats would be taken for other structures than meant.
-    name
-        Of the argument.
-    what
-        What the numbers are.
-
-    Raises
-    ------
-    ParameterError
-        It is something else.
-    """
+    """Check a list of whole numbers; their range is the caller's."""
     array = _array(value, name)
     if array.dtype.kind == "b" and array.size:
         raise ParameterError(
@@ -190,20 +117,7 @@ def numbers(value: object, name: str, what: str = "structure numbers") -> Int[np
 
 
 def names(value: object, name: str) -> tuple[str, ...]:
-    """Check a list of names, one a structure.
-
-    Parameters
-    ----------
-    value
-        Anything but a single string that can be gone through.
-    name
-        Of the argument.
-
-    Raises
-    ------
-    ParameterError
-        It is something else.
-    """
+    """Check a list of names, one a structure."""
     if isinstance(value, (str, bytes)) or not isinstance(value, Iterable) or getattr(value, "shape", (1,)) == ():
         raise ParameterError(f"`{name}` must be a list with one name for each structure, got {shown(value)}")
     return tuple(map(str, value))

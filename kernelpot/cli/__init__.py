@@ -94,9 +94,10 @@ def parse(argv: Sequence[str] | None) -> Command:
     commands = top.add_subparsers(
         dest="command", metavar="command", required=True, parser_class=Parser, title="commands"
     )
+    words = sys.argv[1:] if argv is None else argv
     for command in COMMANDS:
-        add_command(commands, command)
-    given = vars(top.parse_args(argv))
+        add_command(commands, command, words)
+    given = vars(top.parse_args(words))
     found: Command = made(given["options"], given)
     return found
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import textwrap
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from types import NoneType
 from typing import Annotated, Any, Literal, NoReturn, Union, get_args, get_origin, get_type_hints
@@ -43,18 +43,21 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"kernelpot: error: {message} (see `{self.prog} --help`)\n")
 
 
-def add_command(commands: argparse._SubParsersAction[Parser], options: type) -> None:
+def add_command(commands: argparse._SubParsersAction[Parser], options: type, words: Sequence[str]) -> None:
     """Add a command; the first line of its docstring stands in the list of commands, the rest above its options."""
     line, _, about = (options.__doc__ or "").partition("\n")
+    name = options.__name__.lower()
     command = commands.add_parser(
-        options.__name__.lower(),
+        name,
         help=line[:1].lower() + line[1:].rstrip("."),
         description=textwrap.dedent(about).strip(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     command.set_defaults(options=options)
-    _add_options(command, options)
+    # The options of all commands would cost half of the time to start.
+    if name in words:
+        _add_options(command, options)
 
 
 def made(options: type, given: Mapping[str, Any]) -> Any:

@@ -39,15 +39,7 @@ class Species(Rule):
 def species_places(
     species: tuple[int, ...] | None, numbers: Int[np.ndarray, " atoms"], name: str
 ) -> Int[np.ndarray, " atoms"]:
-    """Return each atom's place among a descriptor's species.
-
-    Raises
-    ------
-    ParameterError
-        The descriptor has no species yet.
-    SpeciesError
-        An atomic number is not among them.
-    """
+    """Return each atom's place among a descriptor's species."""
     if species is None:
         raise ParameterError(f"this {name} has no `species` yet; pass species=(14,) or call with_species first.")
     known = np.asarray(species)
@@ -65,13 +57,7 @@ def species_places(
 
 
 def check_reach(batch: Batch, cutoff: float, name: str) -> None:
-    """Refuse a batch without the pairs that a descriptor's cutoff needs.
-
-    Raises
-    ------
-    ParameterError
-        Its cutoff is smaller than the descriptor's.
-    """
+    """Refuse a batch without the pairs that a descriptor's cutoff needs."""
     if batch.cutoff < cutoff:
         raise ParameterError(
             f"the batch lists pairs up to {batch.cutoff} Å but the {name} cutoff is {cutoff} Å; "

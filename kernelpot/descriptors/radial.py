@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated, Protocol
+from typing import Annotated, Any, Protocol
 
 import numpy as np
 from jaxtyping import Float
@@ -38,13 +38,9 @@ class GTO(Record):
     Phys. Commun. 247, 106949 (2020), section 2.2.2). Gaussian product theorem, for the overlap with a Gaussian:
 
         ∫ r^l Y_lm exp(-αr²) exp(-η|r - R|²) dr = (π/(α+η))^{3/2} (η/(α+η))^l R^l Y_lm(R) exp(-αη/(α+η) R²).
-
-    Parameters
-    ----------
-    radius
-        Radius that the functions reach, Å; the descriptor's cutoff where None.
     """
 
+    # Radius that the functions reach, Å; the descriptor's cutoff where None
     radius: Annotated[float | None, Positive(), "Å", "None takes the descriptor's cutoff"] = None
 
     def values(
@@ -60,13 +56,7 @@ class GTO(Record):
     def smeared(
         self, *, cutoff: float, n_max: int, l_max: int, sigma: float
     ) -> tuple[Float[np.ndarray, "l n"], Float[np.ndarray, "l n n"]]:
-        """Return γ and B of R_nl(r) = r^l Σ_n' B[l, n, n'] exp(-γ[l, n'] r²).
-
-        Raises
-        ------
-        ParameterError
-            The radius is too short for the definition of α_nl.
-        """
+        """Return γ and B of R_nl(r) = r^l Σ_n' B[l, n, n'] exp(-γ[l, n'] r²)."""
         radius = cutoff if self.radius is None else self.radius
         if radius <= 1.0:
             raise ParameterError(f"`GTO` needs a radius above 1 Å, got {radius}; use a larger cutoff or another basis.")
@@ -88,13 +78,9 @@ class PowerGaussian(Record):
     """Radial functions r^n exp(-r²/2s_n²), the same for every l, Löwdin-orthonormalised on the half line.
 
     s_n = radius · max(√n, 1) / n_max (Musil et al., J. Chem. Phys. 154, 114109 (2021), eq. 26); smeared by quadrature.
-
-    Parameters
-    ----------
-    radius
-        Radius that the functions reach, Å; the descriptor's cutoff where None.
     """
 
+    # Radius that the functions reach, Å; the descriptor's cutoff where None
     radius: Annotated[float | None, Positive(), "Å", "None takes the descriptor's cutoff"] = None
 
     def values(
@@ -121,13 +107,9 @@ class SphericalBessel(Record):
 
     g_n(r) = √(2/R) sin((n+1)πr/R)/r, the l = 0 eigenfunctions for every l (Kocer et al., J. Chem. Phys. 150, 154102
     (2019)).
-
-    Parameters
-    ----------
-    radius
-        Radius of the ball, Å; the descriptor's cutoff where None.
     """
 
+    # Radius of the ball, Å; the descriptor's cutoff where None
     radius: Annotated[float | None, Positive(), "Å", "None takes the descriptor's cutoff"] = None
 
     def values(
@@ -189,18 +171,12 @@ def _gauss_legendre(start: float, stop: float, sigma: float) -> tuple[np.ndarray
 
 @dataclass(frozen=True, eq=False)
 class RadialTable:
-    """R_nl and its first two derivatives on equidistant nodes, for quintic Hermite interpolation (C²).
+    """R_nl and its first two derivatives on equidistant nodes, for quintic Hermite interpolation (C²)."""
 
-    Attributes
-    ----------
-    nodes
-        R, h R', h² R'' at each node with step h, shape (nodes, 3, (l_max + 1) · n_max); columns run l first, then n.
-    step
-        Distance between nodes, Å.
-    """
-
+    # R, h R', h² R'' at each node with step h, shape (nodes, 3, (l_max + 1) · n_max); columns run l first,
+    # then n
     nodes: Float[np.ndarray, "nodes 3 columns"]
-    step: float
+    step: float  # Distance between nodes, Å
 
     @classmethod
     def from_basis(
@@ -254,12 +230,40 @@ def radial_scaling(r: Float[np.ndarray, " points"], r0: float, m: float) -> Floa
     return 1.0 / (1.0 + (r / r0) ** m)
 
 
+# Formulas of a number, an array or a tensor: compiled loops, NumPy and devices take them from here.
+
+
+def fall(t: Any) -> tuple[Any, Any]:
+    """Return 1 - 10t³ + 15t⁴ - 6t⁵, from 1 at t = 0 to 0 at t = 1 with two continuous derivatives, and its slope."""
+    return 1.0 - t * t * t * (10.0 - t * (15.0 - 6.0 * t)), -30.0 * t * t * (1.0 - t) * (1.0 - t)
+
+
+def hermite(t: Any) -> tuple[Any, Any, Any, Any, Any, Any]:
+    """Return the quintic Hermite weights of (value, slope, curvature) at t = 0, then of those at t = 1."""
+    u, t2, t3 = 1.0 - t, t * t, t * t * t
+    rise = t3 * (10.0 - t * (15.0 - 6.0 * t))
+    return (
+        1.0 - rise, t - t3 * (6.0 - t * (8.0 - 3.0 * t)), 0.5 * t2 * u * u * u,
+        rise, -t3 * (4.0 - t * (7.0 - 3.0 * t)), 0.5 * t3 * u * u,
+    )  # fmt: skip
+
+
+def hermite_slope(t: Any) -> tuple[Any, Any, Any, Any, Any, Any]:
+    """Return the derivatives by t of the weights that `hermite` returns."""
+    u, t2 = 1.0 - t, t * t
+    rise = 30.0 * t2 * u * u
+    return (
+        -rise, 1.0 - t2 * (18.0 - t * (32.0 - 15.0 * t)), 0.5 * t * u * u * (2.0 - 5.0 * t),
+        rise, -t2 * (12.0 - t * (28.0 - 15.0 * t)), 0.5 * t2 * u * (3.0 - 5.0 * t),
+    )  # fmt: skip
+
+
 def fading(r: Float[np.ndarray, " points"], cutoff: float, fade: float) -> Float[np.ndarray, " points"]:
-    """Weight of a neighbour up to the cutoff: 1, falling to 0 over the last `fade` Å as 1 - 10t³ + 15t⁴ - 6t⁵."""
+    """Weight of a neighbour up to the cutoff: 1, falling to 0 over the last `fade` Å."""
     if fade == 0.0:
         return np.ones_like(r)
-    t = np.clip((r - cutoff) / fade + 1.0, 0.0, 1.0)
-    return 1.0 - t**3 * (10.0 - t * (15.0 - 6.0 * t))
+    weight: np.ndarray = fall(np.clip((r - cutoff) / fade + 1.0, 0.0, 1.0))[0]
+    return weight
 
 
 def _scaling_derivatives(r: Float[np.ndarray, " points"], step: float, r0: float, m: float) -> list[np.ndarray]:
@@ -285,28 +289,16 @@ class Compressed(Record):
 
     They enter the radial table, so that neither loops nor vectors know of the larger basis. `SOAP.compressed` makes
     them.
-
-    Attributes
-    ----------
-    basis
-        The larger basis.
-    matrix
-        Shape (l_max + 1, functions of the larger basis, functions left), as nested tuples.
     """
 
-    basis: Annotated[RadialBasis, Named("radial basis")]
+    basis: Annotated[RadialBasis, Named("radial basis")]  # The larger basis
+    # Shape (l_max + 1, functions of the larger basis, functions left), as nested tuples
     matrix: Matrix = field(repr=False)
 
     def values(
         self, r: Float[np.ndarray, " points"], *, cutoff: float, n_max: int, l_max: int, sigma: float
     ) -> Float[np.ndarray, "points l n"]:
-        """Return R_nl(r), shape (points, l_max + 1, n_max).
-
-        Raises
-        ------
-        ParameterError
-            The matrix is for other sizes.
-        """
+        """Return R_nl(r), shape (points, l_max + 1, n_max)."""
         matrix = np.array(self.matrix)
         if matrix.ndim != 3 or len(matrix) != l_max + 1 or matrix.shape[2] != n_max or not np.isfinite(matrix).all():
             raise ParameterError(

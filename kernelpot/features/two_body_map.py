@@ -5,26 +5,36 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from numba import njit
 
 from kernelpot.data.batch import Batch
+from kernelpot.descriptors.loops import FASTMATH, hermite_slopes, hermite_weights
 from kernelpot.descriptors.pairs import TwoBody
 from kernelpot.features.feature_map import FiniteRank, Rows, Single
 from kernelpot.record import Record
 
 
+class PairList(NamedTuple):
+    """What the loops read of a batch; `block` numbers the unordered pair of elements."""
+
+    vectors: Float[np.ndarray, "pairs 3"]
+    distance: Float[np.ndarray, " pairs"]
+    block: Int[np.ndarray, " pairs"]
+    first: Int[np.ndarray, " pairs"]
+    second: Int[np.ndarray, " pairs"]
+
+
 @dataclass(frozen=True, eq=False)
 class TwoBodyDescribed:
-    """A batch with the functions of every pair's distance."""
+    """A batch with the distance of every pair and the block of columns that it belongs to."""
 
     batch: Batch
     species: Int[np.ndarray, " atoms"]
-    block: Int[np.ndarray, " pairs"]
-    distance: Float[np.ndarray, " pairs"]
+    pairs: PairList
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +90,8 @@ class TwoBodyMap(FiniteRank, Single, Record):
         """Find every pair's elements and distance."""
         species = self.descriptor.channels(batch.numbers)
         block = self.blocks[species[batch.first], species[batch.second]]
-        return TwoBodyDescribed(batch, species, block, np.linalg.norm(batch.vectors, axis=1))
+        distance = np.linalg.norm(batch.vectors, axis=1)
+        return TwoBodyDescribed(batch, species, PairList(batch.vectors, distance, block, batch.first, batch.second))
 
     def rows(self, described: TwoBodyDescribed, kinds: Collection[str]) -> Rows:
         """Return the rows of a batch: half of every pair's functions, with their derivatives."""
@@ -90,10 +101,7 @@ class TwoBodyMap(FiniteRank, Single, Record):
         wanted = bool({"forces", "stress"} & set(kinds))
         forces = np.zeros((batch.n_atoms if wanted else 0, 3, *shape))
         virial = np.zeros((len(batch) if wanted else 0, 6, *shape))
-        _rows(
-            1.0 / table.step, table.nodes, self.cutoff, batch.vectors, described.distance, described.block,
-            batch.first, batch.second, batch.structure, energy, forces, virial,
-        )  # fmt: skip
+        _rows(1.0 / table.step, table.nodes, self.cutoff, described.pairs, batch.structure, energy, forces, virial)
         if not wanted:
             return Rows(energy, None, None)
         stress = virial / batch.volumes[:, None, None]
@@ -124,11 +132,9 @@ class TwoBodyMap(FiniteRank, Single, Record):
         batch, table = described.batch, self.descriptor.table
         values = np.zeros((batch.n_atoms, self.n_columns))
         none = np.zeros((0, 3, self.n_columns))
-        _rows(
-            1.0 / table.step, table.nodes, self.cutoff, batch.vectors, described.distance, described.block,
-            batch.first, batch.second, np.arange(batch.n_atoms), values, none, none,
-        )  # fmt: skip
-        yield np.arange(batch.n_atoms), slice(0, self.n_columns), values
+        atoms = np.arange(batch.n_atoms)
+        _rows(1.0 / table.step, table.nodes, self.cutoff, described.pairs, atoms, values, none, none)
+        yield atoms, slice(0, self.n_columns), values
 
     def local_prior(self, described: TwoBodyDescribed) -> Float[np.ndarray, " atoms"]:
         """Squared length of every atom's features."""
@@ -166,40 +172,16 @@ class TwoBodyForm:
         """Return every atom's half of its pair energies, eV, and their derivative by each pair vector, eV/Å."""
         batch = described.batch
         local, pairs = np.zeros(batch.n_atoms), np.zeros((len(batch.first), 3))
-        _form(
-            self.inverse_step, self.tables, self.cutoff, batch.vectors, described.distance, described.block,
-            batch.first, local, pairs,
-        )  # fmt: skip
+        _form(self.inverse_step, self.tables, self.cutoff, described.pairs, local, pairs)
         return local, pairs
 
 
-_FAST = {"reassoc", "contract", "arcp", "nsz"}
-
-
-@njit(cache=True, fastmath=_FAST)
-def _hermite(t: Any) -> Any:
-    """Quintic Hermite weights of value, slope and curvature at both ends of a step, and their derivatives by t."""
-    t2, u = t * t, 1.0 - t
-    t3 = t2 * t
-    h1 = t3 * (10.0 - t * (15.0 - 6.0 * t))
-    value = (
-        1.0 - h1, t - t3 * (6.0 - t * (8.0 - 3.0 * t)), 0.5 * t2 * u * u * u,
-        h1, -t3 * (4.0 - t * (7.0 - 3.0 * t)), 0.5 * t3 * u * u,
-    )  # fmt: skip
-    dh = 30.0 * t2 * u * u
-    slope = (
-        -dh, 1.0 - t2 * (18.0 - t * (32.0 - 15.0 * t)), 0.5 * t * u * u * (2.0 - 5.0 * t),
-        dh, -t2 * (12.0 - t * (28.0 - 15.0 * t)), 0.5 * t2 * u * (3.0 - 5.0 * t),
-    )  # fmt: skip
-    return value, slope
-
-
-@njit(cache=True, nogil=True, fastmath=_FAST)
+@njit(cache=True, nogil=True, fastmath=FASTMATH)
 def _rows(
-    inverse_step: Any, nodes: Any, cutoff: Any, vectors: Any, distance: Any, block: Any, first: Any, second: Any,
-    owner: Any, energy: Any, forces: Any, virial: Any,
-) -> Any:  # fmt: skip
+    inverse_step: Any, nodes: Any, cutoff: Any, pairs: Any, owner: Any, energy: Any, forces: Any, virial: Any
+) -> Any:
     """Add ½ φ of every pair to energy[owner of its first atom], and its derivatives to forces and virial, if wanted."""
+    vectors, distance, block, first, second = pairs
     size, wanted = nodes.shape[2], len(forces) > 0
     for p in range(len(first)):
         r = distance[p]
@@ -207,7 +189,8 @@ def _rows(
             continue
         i, j = first[p], second[p]
         k = min(int(r * inverse_step), nodes.shape[0] - 2)
-        value, slope = _hermite(r * inverse_step - k)
+        t = r * inverse_step - k
+        value, slope = hermite_weights(t), hermite_slopes(t)
         base = block[p] * size
         x, y, z = vectors[p, 0] / r, vectors[p, 1] / r, vectors[p, 2] / r
         for n in range(size):
@@ -228,17 +211,16 @@ def _rows(
                 virial[s, c, q] += gr * uu
 
 
-@njit(cache=True, nogil=True, fastmath=_FAST)
-def _form(
-    inverse_step: Any, tables: Any, cutoff: Any, vectors: Any, distance: Any, block: Any, first: Any, local: Any,
-    pairs: Any,
-) -> Any:  # fmt: skip
+@njit(cache=True, nogil=True, fastmath=FASTMATH)
+def _form(inverse_step: Any, tables: Any, cutoff: Any, pairs: Any, local: Any, along: Any) -> Any:
+    vectors, distance, block, first, _ = pairs
     for p in range(len(first)):
         r = distance[p]
         if r >= cutoff:
             continue
         k = min(int(r * inverse_step), tables.shape[1] - 2)
-        value, slope = _hermite(r * inverse_step - k)
+        t = r * inverse_step - k
+        value, slope = hermite_weights(t), hermite_slopes(t)
         a, b = tables[block[p], k], tables[block[p], k + 1]
         e, g = 0.0, 0.0
         for c in range(3):
@@ -246,4 +228,4 @@ def _form(
             g += slope[c] * a[c] + slope[3 + c] * b[c]
         local[first[p]] += 0.5 * e
         for c in range(3):
-            pairs[p, c] = 0.5 * inverse_step * g * vectors[p, c] / r
+            along[p, c] = 0.5 * inverse_step * g * vectors[p, c] / r

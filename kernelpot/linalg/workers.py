@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
 from kernelpot.errors import ParameterError, StoreError
+from kernelpot.rules import whole
 from kernelpot.run import alone, count
 
 Item = TypeVar("Item")
@@ -34,9 +35,7 @@ def number_of(workers: int | None, scheduler: str | None) -> int:
         return 0
     if workers is None:
         return count() if count() > 1 else 0
-    if isinstance(workers, bool) or not isinstance(workers, int) or workers < 0:
-        raise ParameterError(f"`workers` must be a whole number, 0 (this process) or more, got {workers!r}")
-    return workers
+    return whole(workers, "workers", usual="0 is this process alone")
 
 
 def spread(

@@ -5,15 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from kernelpot.archive import DAMAGE, read_archive, write_archive
-from kernelpot.data.noise import Noise
 from kernelpot.errors import ModelFileError, ParameterError, StoreError
 from kernelpot.features.feature_map import FeatureMap
 from kernelpot.linalg.store import digest
 from kernelpot.potentials.sparse_gp import SparseGP
-from kernelpot.potentials.terms import Term
 from kernelpot.record import record_of
 
 FORMAT, VERSION = "kernelpot-space", 2
@@ -73,34 +69,17 @@ def load_space(path: str | Path) -> SparseGP:
         raise StoreError(f"{path}: there is no such file; write_blocks makes it beside the blocks")
     try:
         archive = read_archive(path)
-        if (archive.format, archive.header["version"]) != (FORMAT, VERSION):
-            raise StoreError(
-                f"{path}: must be {FORMAT} version {VERSION}, found {archive.format} version "
-                f"{archive.header['version']}"
-            )
-        return _rebuild(archive.header["model"], archive.arrays)
-    except StoreError:
-        raise
+        archive.require(FORMAT, VERSION)
+        settings = archive.header["model"]
+        space = SparseGP.from_settings(settings)
+        space.terms = (space.terms[0].with_amplitude(settings["amplitude"]), *space.terms[1:])
+        space.features_ = record_of("feature map", settings["features"], archive.arrays)
+        return space
     except (*DAMAGE, ModelFileError) as error:
         raise StoreError(
             f"{path}: the feature space is damaged or was altered ({type(error).__name__}: {error}); "
             "remove the folder and write it again"
         ) from None
-
-
-def _rebuild(settings: dict[str, Any], arrays: dict[str, np.ndarray]) -> SparseGP:
-    features = record_of("feature map", settings["features"], arrays)
-    terms = [Term.from_settings(term) for term in settings["terms"]]
-    amplitude = float(settings["amplitude"])
-    if not np.isfinite(amplitude) or amplitude <= 0.0:
-        raise ValueError(f"the amplitude must be positive, found {amplitude}")
-    space = SparseGP(
-        [terms[0].with_amplitude(amplitude), *terms[1:]],
-        n_inducing=settings["n_inducing"], noise=Noise.from_settings(settings["noise"]),
-        seed=settings["seed"], inducing=settings["inducing"], tolerance=settings["tolerance"],
-    )  # fmt: skip
-    space.features_ = features
-    return space
 
 
 def features_of(space: SparseGP) -> FeatureMap:

@@ -38,6 +38,7 @@ from kernelpot.potentials.training import (
     least_squares_e0,
 )
 from kernelpot.progress import say
+from kernelpot.rules import whole
 from kernelpot.run import one_blas
 
 if TYPE_CHECKING:
@@ -219,10 +220,9 @@ def add_inducing(model: M, structures: Sequence[Atoms], n: int, *, keys: Mapping
     ParameterError
         n is not a positive whole number, or no term has inducing environments.
     """
-    if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1:
-        raise ParameterError(f"`n` must be a positive whole number of inducing environments, got {n!r}.")
+    n = whole(n, "n", least=1, usual="it is a number of inducing environments")
     state, structures, labels = _labelled(model, structures, keys)
-    more = _more(on_device(state.features, None), structures, int(n), seed=model.seed, tolerance=model.tolerance)
+    more = _more(on_device(state.features, None), structures, n, seed=model.seed, tolerance=model.tolerance)
     precision = getattr(state.features, "precision", "float64")
     new = fit_state(
         on_device(more, device_of(state.features), precision), structures, labels, state.noise,

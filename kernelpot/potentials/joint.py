@@ -21,6 +21,7 @@ from kernelpot.features.inducing import chunks
 from kernelpot.potentials.calibration import Calibration
 from kernelpot.potentials.fitted import Fitted, HasState, accepted
 from kernelpot.potentials.prediction import Mean, Prediction
+from kernelpot.rules import whole
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -225,12 +226,9 @@ def force_covariance(
     """
     state, (structure,) = accepted(model, [structure])
     check_spread(spread)
-    whole = isinstance(atom, int | np.integer) and not isinstance(atom, bool)
-    if not whole or not -len(structure) <= atom < len(structure):
-        raise ParameterError(
-            f"`atom` must be a whole number that names one of {len(structure)} atoms, counted from 0, got {atom!r}."
-        )
-    batch, number = Batch.from_structures([structure], state.features.cutoff).surroundings(int(atom) % len(structure))
+    atom = whole(atom, "atom", least=-len(structure), most=len(structure) - 1, usual="atoms are counted from 0")
+    whole_batch = Batch.from_structures([structure], state.features.cutoff)
+    batch, number = whole_batch.surroundings(atom % len(structure))
     rows = state.features.rows(described := state.features.describe(batch), ("forces",)).forces
     assert rows is not None
     white = state.features.whiten(rows[3 * number : 3 * number + 3])
@@ -405,9 +403,7 @@ def sample(
         A number breaks its rule.
     """
     state = model.state
-    for name, value, least in (("n", n, 1), ("seed", seed, 0)):
-        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-            raise ParameterError(f"`{name}` must be a whole number, {least} or more, got {value!r}.")
+    n, seed = whole(n, "n", least=1), whole(seed, "seed")
     if isinstance(scale, str):
         if scale not in KINDS:
             raise ParameterError(f"`scale` must be a number or one of {', '.join(KINDS)}, got {scale!r}.")
@@ -418,7 +414,7 @@ def sample(
         factor = float(scale)
     known = {field.name: getattr(state, field.name) for field in fields(Fitted)}
     draws = []
-    for number in range(int(n)):
+    for number in range(n):
         xi = np.random.default_rng((int(seed), number, 0)).standard_normal(len(state.posterior.target))
         posterior = replace(state.posterior, target=state.posterior.target + factor * xi)
         moved = DrawnState(

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from kernelpot.archive import Archive, damaged, read_archive
-from kernelpot.data.noise import Noise
 from kernelpot.errors import ModelFileError, ParameterError
 from kernelpot.linalg.devices import check_device
 from kernelpot.potentials.baselines.given import matched, recorded
@@ -16,7 +15,6 @@ from kernelpot.potentials.files import read_model
 from kernelpot.potentials.force.force_files import FORMAT, read_forces
 from kernelpot.potentials.force.force_ridge import ForceRidge
 from kernelpot.potentials.sparse_gp import SparseGP
-from kernelpot.potentials.terms import Term
 
 _PROPERTIES = {
     "kernelpot-kernel-ridge": ("kernelpot.properties.reading", "read_ridge"),
@@ -78,7 +76,7 @@ def _potential(archive: Archive, baseline: object, device: str | None, precision
         return _forces(archive, baseline, device, precision)
     settings, state = read_model(archive)
     try:
-        model = _specification(settings)
+        model = SparseGP.from_settings(settings)
         prepared = bool(settings["prepared"])
         found = recorded(settings["baseline"])
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
@@ -105,15 +103,3 @@ def _forces(archive: Archive, baseline: object, device: str | None, precision: s
         raise damaged(archive.path, error) from None
     model.fitted_ = state
     return model
-
-
-def _specification(settings: dict[str, Any]) -> SparseGP:
-    noise = settings["noise"]
-    return SparseGP(
-        [Term.from_settings(term) for term in settings["terms"]],
-        n_inducing=int(settings["n_inducing"]),
-        noise=noise if isinstance(noise, str) else Noise.from_settings(noise),
-        seed=int(settings["seed"]),
-        inducing=settings["inducing"],
-        tolerance=float(settings["tolerance"]),
-    )

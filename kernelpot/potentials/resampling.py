@@ -38,6 +38,7 @@ from kernelpot.potentials.training import (
     row_owners,
 )
 from kernelpot.progress import track
+from kernelpot.rules import whole
 from kernelpot.run import one_blas, ordered
 
 if TYPE_CHECKING:
@@ -163,8 +164,7 @@ def leave_out(
             )
         return predict_left_out(state, train, witness), train, witness
     witness = equal_vectors(mean_vectors(state.features.descriptor, train.structures), train.labels.n_atoms)
-    if isinstance(folds, bool) or not isinstance(folds, int | np.integer) or folds < 2:
-        raise ParameterError(f"`folds` must be a whole number of at least 2, got {folds!r}; 16 is usual.")
+    folds = whole(folds, "folds", least=2, usual="16 is usual")
     different = len(np.unique(witness))
     if different < 2:
         raise ParameterError("calibrate needs at least two different training structures, found one; give `held_out`.")
@@ -240,13 +240,10 @@ class Bootstrap:
     """
 
     def __init__(self, model: Model, *, n_members: int = 10, seed: int = 0) -> None:
-        whole = isinstance(n_members, int | np.integer) and not isinstance(n_members, bool)
-        if not whole or not 2 <= n_members <= 1000:
-            raise ParameterError(f"`n_members` must be a whole number from 2 to 1000, got {n_members!r}; 10 is usual.")
+        self.n_members = whole(n_members, "n_members", least=2, most=1000, usual="10 is usual")
         if not hasattr(model, "terms"):
             raise ParameterError(f"`model` must be a SparseGP or a LinearModel, got {type(model).__name__}.")
         self.model = model
-        self.n_members = int(n_members)
         self.seed = int(seed)
         self.members_: list[Fitted] = []
 

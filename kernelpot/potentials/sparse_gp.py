@@ -339,6 +339,19 @@ class SparseGP:
             "baseline": None if self.baseline is None else self.baseline.settings(),
         }
 
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any]) -> SparseGP:
+        """Make the model, not prepared and without a baseline, that `settings` describes."""
+        noise = settings["noise"]
+        return cls(
+            [Term.from_settings(term) for term in settings["terms"]],
+            n_inducing=settings["n_inducing"],
+            noise=noise if isinstance(noise, str) else Noise.from_settings(noise),
+            seed=settings["seed"],
+            inducing=settings["inducing"],
+            tolerance=settings["tolerance"],
+        )
+
     def save(self, path: str | Path) -> None:
         """Write the fitted model to one file (safetensors with a JSON header; it holds no code).
 

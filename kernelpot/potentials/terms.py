@@ -106,13 +106,7 @@ class Term(Record):
 
 
 def terms_of(descriptor: Any, kernel: DotProduct | Gaussian | Linear | None) -> tuple[Term, ...]:
-    """Return the terms that the first arguments of a model stand for.
-
-    Raises
-    ------
-    ParameterError
-        There is no term, or a list comes with a kernel of its own.
-    """
+    """Return the terms that the first arguments of a model stand for."""
     if isinstance(descriptor, Term) or not isinstance(descriptor, Iterable):
         if isinstance(descriptor, Term) and kernel is not None:
             raise ParameterError("a Term has its own kernel; leave `kernel` out.")

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from kernelpot.errors import ParameterError
+from kernelpot.rules import whole
 
 LENGTH = 1.5
 """Lengths that a search starts from, per square root of the number of numbers of a site."""
@@ -49,19 +50,17 @@ class SiteKernel(Kernel):
     width: int | None
 
     def __init__(self, n_sites: int, width: int | None = None, symmetric: Sequence[Sequence[int]] = ()) -> None:
-        for name, value in (("n_sites", n_sites), ("width", 1 if width is None else width)):
-            if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-                raise ParameterError(f"`{name}` must be a whole number from 1 on, got {value!r}.")
         super().__init__()
-        self.groups = _checked_groups(symmetric, int(n_sites))
-        self.n_sites, self.width = int(n_sites), None
+        self.n_sites, self.width = whole(n_sites, "n_sites", least=1), None
+        width = None if width is None else whole(width, "width", least=1)
+        self.groups = _checked_groups(symmetric, self.n_sites)
         self.orders = tuple(_orders(self.groups, self.n_sites))
         # Sites of a group take the parameters of its first.
         owner = {site: group[0] for group in self.groups for site in group}
         kinds = sorted({owner.get(site, site) for site in range(self.n_sites)})
         self.kind = tuple(kinds.index(owner.get(site, site)) for site in range(self.n_sites))
         if width is not None:
-            self.widen(int(width))
+            self.widen(width)
 
     def __repr__(self) -> str:
         """Return the call that makes an equal kernel, but for its hyper-parameters."""

@@ -13,9 +13,8 @@ from torch import Tensor
 
 from kernelpot.data.batch import Batch
 from kernelpot.descriptors.acsf.definition import ACSF
-from kernelpot.descriptors.grid import hermite
-from kernelpot.descriptors.harmonics import recurrence
-from kernelpot.descriptors.radial import GTO
+from kernelpot.descriptors.loops import recurrence
+from kernelpot.descriptors.radial import GTO, hermite
 from kernelpot.descriptors.soap.definition import SOAP
 
 
@@ -158,7 +157,7 @@ class SoapTorch:
         nodes = self._tables["nodes"]
         x = r / self.soap.expansion.table.step
         k = x.detach().long().clamp(max=len(nodes) - 2)
-        weights = hermite(x - k)
+        weights = torch.stack(hermite(x - k), 1)
         ends = torch.cat([nodes[k], nodes[k + 1]], dim=1)
         return torch.einsum("pw,pwc->pc", weights, ends).reshape(shape)
 

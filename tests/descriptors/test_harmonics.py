@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.special import sph_harm_y
 
-from kernelpot.descriptors.harmonics import fill, recurrence, values
+from kernelpot.descriptors.loops import harmonic_factors, harmonics, recurrence
 
 L_MAX = 9
 
@@ -32,8 +32,8 @@ def from_kernelpot(u: np.ndarray, l_max: int) -> np.ndarray:
     q = np.empty(((l_max + 1) * (l_max + 2) // 2, count))
     c, s = np.empty((l_max + 1, count)), np.empty((l_max + 1, count))
     y = np.empty(((l_max + 1) ** 2, count))
-    fill.py_func(l_max, count, u.T, recurrence(l_max), q, c, s)
-    values.py_func(l_max, count, q, c, s, y)
+    harmonic_factors.py_func(l_max, count, u.T, recurrence(l_max), q, c, s)
+    harmonics.py_func(l_max, count, q, c, s, y)
     return y.T
 
 

@@ -162,7 +162,7 @@ def test_empty_blocks_and_whole_pools_are_settled_at_once():
     silent = pool(5, heights=(0,))
     assert len(select(silent, 3, method="exchange", restarts=2)) == 3
     assert sorted(select(pool(5), 5, method="exchange", restarts=2).indices) == [0, 1, 2, 3, 4]
-    with pytest.raises(ParameterError, match="`restarts` must be a whole number, 0 or more, got -1"):
+    with pytest.raises(ParameterError, match="`restarts` must be a whole number, at least 0, got -1"):
         select(pool(5), 2, method="exchange", restarts=-1)
 
 

@@ -187,7 +187,7 @@ def test_duplicates_are_one_witness():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"folds": 1}, "`folds` must be a whole number of at least 2"),
+        ({"folds": 1}, "`folds` must be a whole number, at least 2"),
         ({"folds": 2.5}, "`folds` must be a whole number"),
         ({"method": "isotonic"}, "`method` must be one of conformal, floor, scale, got 'isotonic'"),
         ({"held_out": []}, "at least one structure"),

@@ -83,8 +83,8 @@ def test_a_gaussian_process_learns_what_sites_share():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((0, 3), "`n_sites` must be a whole number from 1 on, got 0"),
-        ((4, True), "`width` must be a whole number from 1 on, got True"),
+        ((0, 3), "`n_sites` must be a whole number, at least 1, got 0"),
+        ((4, True), "`width` must be a whole number, at least 1, got True"),
         ((4, 3, ((0, 4),)), "`symmetric` must be groups of two to five different sites from 0 to 3"),
         ((4, 3, ((0, 1), (1, 2))), "each in one group"),
         ((4, 3, ((0,),)), "two to five"),

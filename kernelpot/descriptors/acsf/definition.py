@@ -11,13 +11,19 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from kernelpot.data.batch import Batch
-from kernelpot.descriptors.acsf.functions import CUTOFF_FUNCTIONS, FunctionRows, Rows, Standard, SymmetryFunctions
-from kernelpot.descriptors.acsf.gradients import symmetry_rows, symmetry_vjp
-from kernelpot.descriptors.acsf.loops import symmetry_functions
+from kernelpot.descriptors.acsf.functions import (
+    CUTOFF_FUNCTIONS,
+    FunctionRows,
+    Functions,
+    Rows,
+    Standard,
+    SymmetryFunctions,
+)
+from kernelpot.descriptors.acsf.loops import symmetry_functions, symmetry_rows, symmetry_vjp
 from kernelpot.descriptors.arguments import Species, check_reach, species_places
 from kernelpot.descriptors.channels import Channels, ElementChannels
+from kernelpot.descriptors.loops import Pairs, Slots
 from kernelpot.descriptors.protocol import Displacements
-from kernelpot.descriptors.soap.power import slots
 from kernelpot.elements.modes import ElementalModes
 from kernelpot.errors import ParameterError
 from kernelpot.record import WHEN_GIVEN, OneOf, Positive, Record, checked
@@ -194,14 +200,9 @@ class ACSF(Record):
         return np.eye(n) if self._channels is None else np.ascontiguousarray(self._channels.array)
 
     @cached_property
-    def engine(self) -> tuple[Any, ...]:
-        """What the loops take first."""
-        functions = self.functions
-        return (
-            CUTOFF_FUNCTIONS.index(self.cutoff_function), functions.cutoff, functions.radial, functions.etas,
-            functions.angular, functions.powers, *functions.table, functions.n_angular, self.weights,
-            self._channels is None,
-        )  # fmt: skip
+    def engine(self) -> Functions:
+        """What the loops take."""
+        return self.functions.loops(self.weights, identity=self._channels is None)
 
     def with_species(self, species: tuple[int, ...]) -> ACSF:
         """Return the same descriptor for these atomic numbers, sorted.
@@ -276,8 +277,8 @@ class ACSF(Record):
 
     def _bare(self, batch: Batch, species: Int[np.ndarray, " atoms"]) -> Float[np.ndarray, "atoms f"]:
         result = np.zeros((batch.n_atoms, self.n_features))
-        pairs = pairs_of(batch, species)
-        share(lambda a, b: symmetry_functions(a, b, *self.engine, *pairs, result), batch.n_atoms, ATOMS_PER_TASK)
+        engine, pairs = self.engine, Pairs.of(batch, species)
+        share(lambda a, b: symmetry_functions(a, b, engine, pairs, result), batch.n_atoms, ATOMS_PER_TASK)
         return result
 
     def environments(self, batch: Batch) -> AcsfEnvironments:
@@ -304,11 +305,6 @@ def spaced_parameters(cutoff: float, n_radial: int, n_angular: int) -> tuple[Row
     return radial, angular
 
 
-def pairs_of(batch: Batch, species: Int[np.ndarray, " atoms"]) -> tuple[Any, ...]:
-    """Return what the loops take of a batch: pair vectors, elements of neighbours, bounds, the longest list."""
-    return batch.vectors, species[batch.second], batch.pair_offsets, int(np.diff(batch.pair_offsets).max(initial=0))
-
-
 @dataclass(frozen=True, eq=False)
 class AcsfEnvironments:
     """Symmetry functions of a batch, with what it takes to differentiate them."""
@@ -325,34 +321,24 @@ class AcsfEnvironments:
         if standard is not None:
             inner = np.concatenate([gradient[:, :1], gradient[:, 1:] * standard.scales[self.species]], axis=1)
         result = np.zeros((len(self.batch.second), 3))
-        pairs = pairs_of(self.batch, self.species)
-        share(
-            lambda a, b: symmetry_vjp(a, b, *self.acsf.engine, *pairs, inner, result),
-            self.batch.n_atoms,
-            ATOMS_PER_TASK,
-        )
+        engine, pairs = self.acsf.engine, Pairs.of(self.batch, self.species)
+        share(lambda a, b: symmetry_vjp(a, b, engine, pairs, inner, result), self.batch.n_atoms, ATOMS_PER_TASK)
         return result
 
     @cached_property
-    def _slots(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        slot, offsets, atoms = slots(self.batch.pair_offsets, self.batch.second, self.batch.n_atoms)
-        return slot, offsets, atoms
+    def _slots(self) -> Slots:
+        return Slots.of(self.batch)
 
     def displacements(self, start: int, stop: int) -> Displacements:
         """Return the derivatives of the vectors of atoms ``start:stop``."""
-        slot, offsets, atoms = self._slots
-        a, b = int(offsets[start]), int(offsets[stop])
-        rows = np.empty((b - a, 3, self.acsf.n_features))
-        virial = np.empty((stop - start, 6, self.acsf.n_features))
-        pairs = pairs_of(self.batch, self.species)
-        share(
-            lambda begin, end: symmetry_rows(begin, end, *self.acsf.engine, *pairs, slot, offsets, start, rows, virial),
-            stop - start,
-            CENTRES_PER_TASK,
-        )
-        centre = np.repeat(np.arange(stop - start), np.diff(offsets[start : stop + 1]))
-        standard = self.acsf.standard
-        if standard is not None:
-            rows[:, :, 1:] *= standard.scales[self.species[start:stop][centre], None]
-            virial[:, :, 1:] *= standard.scales[self.species[start:stop], None]
-        return Displacements(rows, centre, atoms[a:b], virial)
+        engine, pairs, slots = self.acsf.engine, Pairs.of(self.batch, self.species), self._slots
+
+        def fill(begin: int, end: int, rows: np.ndarray, virial: np.ndarray) -> None:
+            symmetry_rows(begin, end, engine, pairs, slots, start, rows, virial)
+
+        moved = slots.displacements(start, stop, self.acsf.n_features, fill, CENTRES_PER_TASK)
+        if self.acsf.standard is not None:
+            scales = self.acsf.standard.scales[self.species[start:stop]]
+            moved.rows[:, :, 1:] *= scales[moved.centre, None]
+            moved.virial[:, :, 1:] *= scales[:, None]
+        return moved

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -77,6 +77,31 @@ def _listed(rows: Iterable[Any]) -> list[Any]:
     return listed
 
 
+class Angular(NamedTuple):
+    """What loops over triples read of an ACSF; see `SymmetryFunctions`."""
+
+    places: Int[np.ndarray, "2 3 functions"]
+    powers: Float[np.ndarray, "2 powers"]
+    table: Float[np.ndarray, "intervals etas 6"]
+    step: float
+
+
+class Functions(NamedTuple):
+    """What the loops read of an ACSF: `SymmetryFunctions` as arrays, and how a neighbour of element a counts.
+
+    `identity`: functions of each element and of each pair of elements apart; else weights[:, a] in each channel.
+    """
+
+    fade: int
+    cutoff: float
+    etas: Float[np.ndarray, " etas"]
+    radial: Float[np.ndarray, "3 radial"]
+    angular: Angular
+    n_angular: int
+    weights: Float[np.ndarray, "channels elements"]
+    identity: bool
+
+
 @dataclass(frozen=True)
 class SymmetryFunctions:
     """Radial functions 1, G2, G3 and angular functions G4, G5, as parameters and as arrays.
@@ -85,20 +110,11 @@ class SymmetryFunctions:
     2^(1-ζ) as there, each pair j, k of neighbours once):
     G1 = Σ_j f(r_ij), G2 = Σ_j exp(-η(r_ij - Rs)²) f(r_ij), G3 = Σ_j cos(κ r_ij) f(r_ij),
     G4 = 2^(1-ζ) Σ_jk (1 + λc)^ζ exp(-η(r_ij² + r_ik² + r_jk²)) f(r_ij) f(r_ik) f(r_jk), G5 without r_jk.
-
-    Attributes
-    ----------
-    cutoff
-        Å.
-    cutoff_function
-        "cosine": (1 + cos(π r/cutoff))/2; "polynomial": (1 - (r/cutoff)²)³.
-    g2, g3, g4, g5
-        [η, Rs], [κ], [η, ζ, λ] and [η, ζ, λ].
     """
 
-    cutoff: float
-    cutoff_function: str
-    g2: Rows
+    cutoff: float  # Å
+    cutoff_function: str  # "cosine": (1 + cos(π r/cutoff))/2; "polynomial": (1 - (r/cutoff)²)³
+    g2: Rows  # g2, g3, g4, g5: [η, Rs], [κ], [η, ζ, λ] and [η, ζ, λ]
     g3: Rows
     g4: Rows
     g5: Rows
@@ -147,6 +163,12 @@ class SymmetryFunctions:
     def table(self) -> tuple[Float[np.ndarray, "intervals etas 6"], float]:
         """exp(-ηs) f(√s) of every η for s = r² up to cutoff²: polynomials in equal intervals of s, with their step."""
         return _tabulated(float(self.cutoff), self.cutoff_function, tuple(self.etas.tolist()) if self.g4 else ())
+
+    def loops(self, weights: Float[np.ndarray, "channels elements"], *, identity: bool) -> Functions:
+        """Return what the loops take."""
+        angular = Angular(self.angular, self.powers, *self.table)
+        fade = CUTOFF_FUNCTIONS.index(self.cutoff_function)
+        return Functions(fade, self.cutoff, self.etas, self.radial, angular, self.n_angular, weights, identity)
 
 
 def cutoff_series(
@@ -226,15 +248,9 @@ Table = tuple[tuple[float, ...], ...]
 
 @dataclass(frozen=True)
 class Standard(Record):
-    """Components less a shift, times a scale.
+    """Components less a shift, times a scale."""
 
-    Attributes
-    ----------
-    shift, scale
-        One row for each species.
-    """
-
-    shift: Table
+    shift: Table  # shift, scale: One row for each species
     scale: Table
 
     def check(self) -> None:

@@ -14,8 +14,7 @@ from torch import Tensor
 
 from kernelpot.data.batch import Batch
 from kernelpot.descriptors.acsf.definition import ACSF
-from kernelpot.descriptors.grid import DeviceBatch, DeviceTable, NeighbourGrid
-from kernelpot.descriptors.harmonics_torch import Harmonics
+from kernelpot.descriptors.grid import DeviceBatch, DeviceTable, Harmonics, NeighbourGrid
 from kernelpot.linalg.devices import pieces, working_bytes
 from kernelpot.run import count
 

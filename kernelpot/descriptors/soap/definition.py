@@ -18,6 +18,7 @@ from kernelpot.descriptors.arguments import (
     species_places,
 )
 from kernelpot.descriptors.channels import Channels, ElementChannels
+from kernelpot.descriptors.loops import Pairs, Slots, recurrence
 from kernelpot.descriptors.protocol import Displacements
 from kernelpot.descriptors.radial import (
     Compressed,
@@ -28,8 +29,16 @@ from kernelpot.descriptors.radial import (
     principal_components,
     volume_moments,
 )
-from kernelpot.descriptors.soap.loops import ATOMS_PER_TASK, Expansion
-from kernelpot.descriptors.soap.power import displacement_rows, slots, spectrum, spectrum_vjp
+from kernelpot.descriptors.soap.loops import (
+    ATOMS_PER_TASK,
+    Tables,
+    displacement_rows,
+    expand,
+    expand_vjp,
+    mix,
+    spectrum,
+    spectrum_vjp,
+)
 from kernelpot.elements.modes import ElementalModes
 from kernelpot.errors import ParameterError
 from kernelpot.record import WHEN_GIVEN, Between, Named, Positive, Record, Rule, Whole
@@ -225,6 +234,86 @@ class SOAP(Record):
 
 
 @dataclass(frozen=True, eq=False)
+class Expansion:
+    """c[i, lm, k·n_max + n] = Σ_j U_ka w(r_ij) R_nl(r_ij) Y_lm(r_ij), summed over the neighbours j, of species a each.
+
+    The centre's own Gaussian is included without a fade; the weight w falls from 1 to 0 as a C² quintic over the last
+    `fade` Å. Species are told apart in the loops over pairs and mixed by U afterwards, once for each atom: mixing
+    inside the loops would multiply their work by the number of channels. `mixing` None stands for the identity.
+    """
+
+    table: RadialTable
+    l_max: int
+    n_max: int
+    n_species: int
+    cutoff: float
+    fade: float
+    mixing: Float[np.ndarray, "channels species"] | None = None
+
+    @cached_property
+    def weights(self) -> Float[np.ndarray, "channels species"]:
+        """U, the identity written out."""
+        return np.eye(self.n_species) if self.mixing is None else np.ascontiguousarray(self.mixing)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Shape of one atom's coefficients: (lm, channels · n_max)."""
+        return (self.l_max + 1) ** 2, len(self.weights) * self.n_max
+
+    @cached_property
+    def tables(self) -> Tables:
+        """What the loops take, for this n_max alone."""
+        tag, inverse_step = (0,) * self.n_max, 1.0 / self.table.step
+        nodes, angular = self.table.nodes, recurrence(self.l_max)
+        return Tables(int(self.l_max), tag, float(self.cutoff), float(self.fade), inverse_step, nodes, angular)
+
+    def expand(self, batch: Batch, species: Int[np.ndarray, " atoms"]) -> Float[np.ndarray, "atoms lm k"]:
+        """Return the coefficients of every atom; `species` is each atom's place among the species."""
+        tables, pairs = self.tables, Pairs.of(batch, species)
+        if self.mixing is None:
+            c = np.zeros((batch.n_atoms, *self.shape))
+            share(lambda begin, end: expand(begin, end, tables, pairs, 0, c), batch.n_atoms, ATOMS_PER_TASK)
+            return c
+        mixed = np.empty((batch.n_atoms, *self.shape))
+
+        def task(begin: int, end: int) -> None:
+            apart = self._apart(end - begin)
+            for start in range(begin, end, ATOMS_PER_TASK):
+                stop = min(start + ATOMS_PER_TASK, end)
+                apart[:] = 0.0
+                expand(start, stop, tables, pairs, start, apart)
+                mix(self.weights, self.n_max, apart[: stop - start], mixed[start:stop])
+
+        share(task, batch.n_atoms, ATOMS_PER_TASK)
+        return mixed
+
+    def vjp(
+        self, batch: Batch, species: Int[np.ndarray, " atoms"], gradient: Float[np.ndarray, "atoms lm k"]
+    ) -> Float[np.ndarray, "pairs 3"]:
+        """Return dE/dr of every pair vector, given dE/dc of every atom: the transpose of `expand`."""
+        result = np.zeros((len(batch.second), 3))
+        tables, pairs = self.tables, Pairs.of(batch, species)
+        if self.mixing is None:
+            share(lambda a, b: expand_vjp(a, b, tables, pairs, 0, gradient, result), batch.n_atoms, ATOMS_PER_TASK)
+            return result
+        transposed = np.ascontiguousarray(self.weights.T)
+
+        def task(begin: int, end: int) -> None:
+            apart = self._apart(end - begin)
+            for start in range(begin, end, ATOMS_PER_TASK):
+                stop = min(start + ATOMS_PER_TASK, end)
+                mix(transposed, self.n_max, gradient[start:stop], apart)
+                expand_vjp(start, stop, tables, pairs, start, apart, result)
+
+        share(task, batch.n_atoms, ATOMS_PER_TASK)
+        return result
+
+    def _apart(self, n_atoms: int) -> Float[np.ndarray, "atoms lm a"]:
+        """Room for coefficients of each species apart, for a few atoms at a time."""
+        return np.empty((min(n_atoms, ATOMS_PER_TASK), self.shape[0], self.n_species * self.n_max))
+
+
+@dataclass(frozen=True, eq=False)
 class SoapEnvironments:
     """Power spectra of a batch with the coefficients they came from."""
 
@@ -245,35 +334,20 @@ class SoapEnvironments:
         return self.soap.expansion.vjp(self.batch, self.species, inner)
 
     @cached_property
-    def _slots(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        slot, offsets, atoms = slots(self.batch.pair_offsets, self.batch.second, self.batch.n_atoms)
-        return slot, offsets, atoms
+    def _slots(self) -> Slots:
+        return Slots.of(self.batch)
 
     def displacements(self, start: int, stop: int) -> Displacements:
         """Return the derivatives of the power spectra of atoms ``start:stop``."""
-        batch, soap = self.batch, self.soap
-        slot, offsets, atoms = self._slots
-        a, b = int(offsets[start]), int(offsets[stop])
-        rows = np.empty((b - a, 3, soap.n_features))
-        virial = np.empty((stop - start, 6, soap.n_features))
-        expansion = soap.expansion
+        expansion, c, slots = self.soap.expansion, self.coefficients, self._slots
         # A plain n_max: this loop is compiled once for all sizes.
-        engine = (
-            soap.l_max,
-            soap.n_max,
-            *expansion.settings[2:],
-            expansion.table.nodes,
-            expansion.angular,
-            expansion.weights,
-        )
-        pairs = (batch.vectors, self.species[batch.second], batch.pair_offsets, slot, offsets, start)
-        share(
-            lambda begin, end: displacement_rows(begin, end, *engine, *pairs, self.coefficients, rows, virial),
-            stop - start,
-            CENTRES_PER_TASK,
-        )
-        centre = np.repeat(np.arange(stop - start), np.diff(offsets[start : stop + 1]))
-        return Displacements(rows, centre, atoms[a:b], virial)
+        tables, weights = expansion.tables._replace(n_max=int(self.soap.n_max)), expansion.weights
+        pairs = Pairs.of(self.batch, self.species)
+
+        def fill(begin: int, end: int, rows: np.ndarray, virial: np.ndarray) -> None:
+            displacement_rows(begin, end, tables, weights, pairs, slots, start, c, rows, virial)
+
+        return slots.displacements(start, stop, self.soap.n_features, fill, CENTRES_PER_TASK)
 
 
 @lru_cache(maxsize=16)

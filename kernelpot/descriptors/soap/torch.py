@@ -12,8 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from kernelpot.data.batch import Batch
-from kernelpot.descriptors.grid import DeviceBatch, DeviceTable, NeighbourGrid
-from kernelpot.descriptors.harmonics_torch import Harmonics
+from kernelpot.descriptors.grid import DeviceBatch, DeviceTable, Harmonics, NeighbourGrid
 from kernelpot.descriptors.soap.definition import SOAP
 
 

@@ -17,6 +17,7 @@ from scipy.linalg import solve_triangular
 from kernelpot.design.criteria.base import Criterion, Rows, Tangent
 from kernelpot.design.precision import Precision
 from kernelpot.errors import ParameterError
+from kernelpot.rules import whole
 
 POWER = 16
 """p of the norm."""
@@ -190,6 +191,4 @@ def _matrix_norm(W: Float[np.ndarray, "q q"], power: int) -> float:
 
 def _checked_power(power: int) -> int:
     """Refuse powers for which the norm is none."""
-    if not isinstance(power, int) or not 1 <= power <= 64:
-        raise ParameterError(f"`power` must be a whole number from 1 to 64, got {power!r}; 16 is usual")
-    return power
+    return whole(power, "power", least=1, most=64, usual="16 is usual")

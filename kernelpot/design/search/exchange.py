@@ -25,6 +25,7 @@ from kernelpot.design.search.swaps import BlockSwaps, RowSwaps, ScreenedSwaps
 from kernelpot.design.task import Rules, Task
 from kernelpot.errors import ParameterError
 from kernelpot.progress import track
+from kernelpot.rules import whole
 
 _WORTHWHILE = 1e-9
 """Swaps that improve a value by less, relatively, could be round-off and go round in circles."""
@@ -171,9 +172,7 @@ def restarts_of(task: Task, restarts: int | None) -> int:
     if restarts is None:
         cheap = len(task.info) * task.rules.n * task.info.d <= _CHEAP
         return _ROW_RESTARTS if _single_rows(task.info) and cheap else 0
-    if not isinstance(restarts, int) or restarts < 0:
-        raise ParameterError(f"`restarts` must be a whole number, 0 or more, got {restarts!r}")
-    return restarts
+    return whole(restarts, "restarts")
 
 
 def first_design(task: Task, start_from: str | Numbers | None, *, lazy: bool | None) -> list[int]:

@@ -10,8 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from kernelpot.descriptors.grid import DeviceBatch, NeighbourGrid
-from kernelpot.descriptors.protocol import DescriptorEngine
+from kernelpot.descriptors.grid import DescriptorEngine, DeviceBatch, NeighbourGrid
 from kernelpot.features.prior import energy_sums, virial_sums
 from kernelpot.kernels import Kernel
 from kernelpot.linalg.devices import pieces, working_bytes

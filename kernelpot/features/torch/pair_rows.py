@@ -11,7 +11,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from kernelpot.descriptors.grid import DeviceBatch, DeviceTable, hermite, hermite_slope
+from kernelpot.descriptors.grid import DeviceBatch, DeviceTable
+from kernelpot.descriptors.radial import hermite, hermite_slope
 from kernelpot.features.torch.described import VOIGT, DeviceRows
 from kernelpot.features.two_body_map import TwoBodyForm, TwoBodyMap
 from kernelpot.linalg.devices import pieces, working_bytes
@@ -63,7 +64,7 @@ class PairEngine:
         result = torch.zeros((there.batch.n_atoms, self.features.n_columns), dtype=torch.float64, device=self.device)
         for block, pair in self._parts(state, 8 + 2 * n):
             places, t = self._table.places(there.distances[pair])
-            half = self._table.read(places, 0.5 * hermite(t))
+            half = self._table.read(places, 0.5 * torch.stack(hermite(t), 1))
             result[:, block * n : (block + 1) * n].index_add_(0, there.first[pair], half)
         yield np.arange(there.batch.n_atoms), slice(0, self.features.n_columns), result
 
@@ -83,7 +84,7 @@ class PairEngine:
             here = slice(block * n, (block + 1) * n)
             first, second, r = there.first[pair], there.second[pair], there.distances[pair]
             places, t = self._table.places(r)
-            slope = self._table.read(places, 0.5 / self._table.step * hermite_slope(t))
+            slope = self._table.read(places, 0.5 / self._table.step * torch.stack(hermite_slope(t), 1))
             vectors = there.vectors[pair]
             u = vectors / r[:, None]
             for c in range(3):
@@ -120,7 +121,7 @@ class PairForm:
         r = there.distances[state.pair]
         places, t = table.places(r)
         read = self.tables[state.block[:, None], places]
-        local.index_add_(0, there.first[state.pair], 0.5 * (hermite(t) * read).sum(1))
-        slope = 0.5 / table.step * (hermite_slope(t) * read).sum(1)
+        local.index_add_(0, there.first[state.pair], 0.5 * (torch.stack(hermite(t), 1) * read).sum(1))
+        slope = 0.5 / table.step * (torch.stack(hermite_slope(t), 1) * read).sum(1)
         pairs[state.pair] = (slope / r)[:, None] * there.vectors[state.pair]
         return local, pairs

@@ -1,15 +1,93 @@
-"""Real solid harmonics on the unit sphere, for blocks of pairs in Numba."""
+"""What the compiled loops of all descriptors share: pairs, harmonics, steps of tables, the atoms that move a centre."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import factorial, pi, sqrt
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from numba import njit
 
+from kernelpot.data.batch import Batch
+from kernelpot.descriptors.protocol import Displacements
+from kernelpot.descriptors.radial import fall, hermite, hermite_slope
+from kernelpot.run import share
+
 FASTMATH = {"reassoc", "contract", "arcp", "nsz"}
+
+fall_weights = njit(cache=True, fastmath=FASTMATH, inline="always")(fall)
+hermite_weights = njit(cache=True, fastmath=FASTMATH, inline="always")(hermite)
+hermite_slopes = njit(cache=True, fastmath=FASTMATH, inline="always")(hermite_slope)
+
+
+class Pairs(NamedTuple):
+    """What loops over neighbours read of a batch; `species` is each atom's place among the species."""
+
+    vectors: Float[np.ndarray, "pairs 3"]
+    second: Int[np.ndarray, " pairs"]
+    offsets: Int[np.ndarray, " atoms_plus_1"]
+    species: Int[np.ndarray, " atoms"]
+
+    @classmethod
+    def of(cls, batch: Batch, species: Int[np.ndarray, " atoms"]) -> Pairs:
+        """Take them from a batch."""
+        return cls(batch.vectors, batch.second, batch.pair_offsets, species)
+
+
+class Slots(NamedTuple):
+    """The distinct atoms of every centre's list: slot 0 is the centre itself, images of one atom share a slot.
+
+    Slot s of centre i is atom ``atoms[offsets[i] + s]``; `pair` is the slot of each pair.
+    """
+
+    pair: Int[np.ndarray, " pairs"]
+    offsets: Int[np.ndarray, " atoms_plus_1"]
+    atoms: Int[np.ndarray, " slots"]
+
+    @classmethod
+    def of(cls, batch: Batch) -> Slots:
+        """Find them in a batch."""
+        return cls(*_slots(batch.pair_offsets, batch.second, batch.n_atoms))
+
+    def displacements(
+        self, start: int, stop: int, n_features: int, fill: Callable[..., None], grain: int
+    ) -> Displacements:
+        """Make room for the derivatives of centres ``start:stop``; ``fill(begin, end, rows, virial)`` writes them.
+
+        Its centres ``begin:end`` are counted from start, and so is `virial`; `rows` has one place for each slot.
+        """
+        a, b = int(self.offsets[start]), int(self.offsets[stop])
+        rows, virial = np.empty((b - a, 3, n_features)), np.empty((stop - start, 6, n_features))
+        share(lambda begin, end: fill(begin, end, rows, virial), stop - start, grain)
+        centre = np.repeat(np.arange(stop - start), np.diff(self.offsets[start : stop + 1]))
+        return Displacements(rows, centre, self.atoms[a:b], virial)
+
+
+@njit(cache=True)
+def _slots(offsets: Any, second: Any, n_atoms: Any) -> Any:
+    slot = np.empty(len(second), np.int64)
+    slot_offsets = np.zeros(n_atoms + 1, np.int64)
+    atoms = np.empty(len(second) + n_atoms, np.int64)
+    seen = np.full(n_atoms, -1, np.int64)
+    number = np.zeros(n_atoms, np.int64)
+    for i in range(n_atoms):
+        begin = slot_offsets[i]
+        atoms[begin] = i
+        seen[i] = i
+        number[i] = 0
+        count = 1
+        for p in range(offsets[i], offsets[i + 1]):
+            j = second[p]
+            if seen[j] != i:
+                seen[j] = i
+                number[j] = count
+                atoms[begin + count] = j
+                count += 1
+            slot[p] = number[j]
+        slot_offsets[i + 1] = begin + count
+    return slot, slot_offsets, atoms[: slot_offsets[n_atoms]]
 
 
 def recurrence(l_max: int) -> Float[np.ndarray, "5 lm"]:
@@ -40,7 +118,7 @@ def recurrence(l_max: int) -> Float[np.ndarray, "5 lm"]:
 
 
 @njit(cache=True, fastmath=FASTMATH)
-def fill(l_max: Any, count: Any, u: Any, table: Any, q: Any, c: Any, s: Any) -> Any:
+def harmonic_factors(l_max: Any, count: Any, u: Any, table: Any, q: Any, c: Any, s: Any) -> Any:
     """Fill q[(l, m), p], c[m, p] and s[m, p] for the unit vectors u[:, p] of `count` pairs."""
     for p in range(count):
         c[0, p] = 1.0
@@ -70,8 +148,8 @@ def fill(l_max: Any, count: Any, u: Any, table: Any, q: Any, c: Any, s: Any) -> 
 
 
 @njit(cache=True, fastmath=FASTMATH)
-def values(l_max: Any, count: Any, q: Any, c: Any, s: Any, y: Any) -> Any:
-    """Fill y[lm, p], lm = l² + l + m, from the factors that `fill` left."""
+def harmonics(l_max: Any, count: Any, q: Any, c: Any, s: Any, y: Any) -> Any:
+    """Fill y[lm, p], lm = l² + l + m, from the factors that `harmonic_factors` left."""
     for l in range(l_max + 1):  # noqa: E741
         k = l * (l + 1) // 2
         lm = l * l + l
@@ -84,7 +162,9 @@ def values(l_max: Any, count: Any, q: Any, c: Any, s: Any, y: Any) -> Any:
 
 
 @njit(cache=True, fastmath=FASTMATH)
-def gradients(l_max: Any, count: Any, table: Any, u: Any, r: Any, q: Any, re: Any, im: Any, y: Any, dy: Any) -> Any:
+def harmonic_gradients(
+    l_max: Any, count: Any, table: Any, u: Any, r: Any, q: Any, re: Any, im: Any, y: Any, dy: Any
+) -> Any:
     """Fill y[lm, b] and dy[x, lm, b] = ∂Y_lm/∂r of each pair (Å⁻¹)."""
     for l in range(l_max + 1):  # noqa: E741
         row = l * (l + 1) // 2
