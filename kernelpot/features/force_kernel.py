@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -15,6 +15,7 @@ from kernelpot.features.inducing import chunks
 from kernelpot.features.vectors import DescribedBatch, unit, unit_jacobian
 from kernelpot.kernels import DotProduct, Gaussian
 from kernelpot.progress import track
+from kernelpot.record import Named, Record
 from kernelpot.run import ordered
 
 if TYPE_CHECKING:
@@ -142,11 +143,13 @@ ATOMS_PER_BATCH = 64
 
 
 @dataclass(frozen=True, eq=False)
-class DerivativeMap:
+class DerivativeMap(Record):
     """One term of the local energy's prior."""
 
-    descriptor: Descriptor  # with its species
-    kernel: DotProduct | Gaussian  # of two projected unit vectors; zero between centres of different species
+    descriptor: Annotated[Descriptor, Named("descriptor")]  # with its species
+    kernel: Annotated[
+        DotProduct | Gaussian, Named("kernel")
+    ]  # of two projected unit vectors; zero between centres of different species
     columns: tuple[Float[np.ndarray, "f q"], ...]  # what the unit vectors of each centre species are projected on
 
     @classmethod
@@ -160,10 +163,6 @@ class DerivativeMap:
     def species(self) -> tuple[int, ...]:
         """Atomic numbers, sorted."""
         return self.descriptor.species or ()
-
-    def settings(self) -> dict[str, Any]:
-        """Return what the arrays do not hold, as JSON values."""
-        return {"descriptor": self.descriptor.settings(), "kernel": self.kernel.settings()}
 
     def describe(self, batch: Batch) -> DescribedBatch:
         """Describe a batch."""
