@@ -327,16 +327,8 @@ class SparseGP:
         """Return the settings as JSON values."""
         return {
             "terms": [term.settings() for term in self.terms],
-<<<<<<< HEAD
-            "n_inducing": self.n_inducing,
-            "noise": self.noise if isinstance(self.noise, str) else self.noise.settings(),
-            "seed": self.seed,
-            "inducing": self.inducing,
-            "tolerance": self.tolerance,
-=======
             "noise": self.noise if isinstance(self.noise, str) else self.noise.settings(),
             **{name: getattr(self, name) for name in PLAIN},
->>>>>>> main
             "prepared": self.features_ is not None,
             "baseline": None if self.baseline is None else self.baseline.settings(),
         }
@@ -344,18 +336,9 @@ class SparseGP:
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> SparseGP:
         """Make the model, not prepared and without a baseline, that `settings` describes."""
-<<<<<<< HEAD
-        noise = settings["noise"]
-        return cls(
-            [Term.from_settings(term) for term in settings["terms"]],
-            noise=noise if isinstance(noise, str) else Noise.from_settings(noise),
-            **{name: settings[name] for name in ("n_inducing", "seed", "inducing", "tolerance")},
-        )
-=======
         terms, noise = [Term.from_settings(term) for term in settings["terms"]], settings["noise"]
         noise = noise if isinstance(noise, str) else Noise.from_settings(noise)
         return cls(terms, noise=noise, **{name: settings[name] for name in PLAIN})
->>>>>>> main
 
     def save(self, path: str | Path) -> None:
         """Write the fitted model to one file (safetensors with a JSON header; it holds no code).
