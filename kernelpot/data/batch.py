@@ -141,6 +141,10 @@ class Batch:
         """Add up a per-atom quantity over each structure."""
         return np.bincount(self.structure, weights=per_atom, minlength=len(self))
 
+    def counts(self, species: Sequence[int]) -> Float[np.ndarray, "structures species"]:
+        """Count the atoms of each species in each structure: the columns that carry E0."""
+        return np.stack([self.sum_per_structure((self.numbers == z).astype(float)) for z in species], axis=1)
+
     def surroundings(self, atom: int) -> tuple[Batch, int]:
         """Return the part of one structure that an atom's force depends on, and the atom's number in it.
 

@@ -147,11 +147,6 @@ class FeatureMap(Protocol):
         """Describe for people how many raw columns belong to what."""
 
 
-def counts(batch: Batch, species: Sequence[int]) -> Float[np.ndarray, "structures species"]:
-    """Count the atoms of each species in each structure: the columns that carry E0."""
-    return np.stack([batch.sum_per_structure((batch.numbers == z).astype(float)) for z in species], axis=1)
-
-
 def dense_local_values(features: FeatureMap, described: Described) -> Float[np.ndarray, "atoms m"]:
     """Return every atom's raw columns, zeros included."""
     result = np.zeros((described.batch.n_atoms, features.n_columns))

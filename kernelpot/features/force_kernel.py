@@ -10,8 +10,8 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from kernelpot.data.batch import Batch
+from kernelpot.data.stream import chunks
 from kernelpot.descriptors.protocol import Descriptor
-from kernelpot.features.inducing import chunks
 from kernelpot.features.vectors import DescribedBatch, unit, unit_jacobian
 from kernelpot.kernels import DotProduct, Gaussian
 from kernelpot.progress import track
@@ -147,9 +147,7 @@ class DerivativeMap(Record):
     """One term of the local energy's prior."""
 
     descriptor: Annotated[Descriptor, Named("descriptor")]  # with its species
-    kernel: Annotated[
-        DotProduct | Gaussian, Named("kernel")
-    ]  # of two projected unit vectors; zero between centres of different species
+    kernel: Annotated[DotProduct | Gaussian, Named("kernel")]  # zero between species
     columns: tuple[Float[np.ndarray, "f q"], ...]  # what the unit vectors of each centre species are projected on
 
     @classmethod

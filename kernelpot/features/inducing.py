@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from kernelpot.data.batch import Batch
-from kernelpot.data.stream import sizes_of
+from kernelpot.data.stream import chunks, sizes_of
 from kernelpot.descriptors.protocol import Descriptor
 from kernelpot.errors import ParameterError
 from kernelpot.features.vectors import unit
@@ -21,33 +21,10 @@ from kernelpot.run import ordered
 if TYPE_CHECKING:
     from ase import Atoms
 
-ATOMS_PER_CHUNK = 2048
 FEWEST_PER_SPECIES = 50
 DISTINCT = 1e-6
 POOL_BYTES = 1_000_000_000
 """Memory for candidate environments; beyond it every species is thinned at random, with the model's seed."""
-
-
-def species_of(structures: Sequence[Atoms]) -> tuple[int, ...]:
-    """Return the atomic numbers in the structures, sorted."""
-    return tuple(sorted({int(z) for atoms in structures for z in np.unique(atoms.numbers)}))
-
-
-def chunks(structures: Sequence[Atoms], n_atoms: int = ATOMS_PER_CHUNK) -> Iterator[tuple[int, int]]:
-    """Cut a list of structures into runs ``start, stop`` of about n_atoms atoms each."""
-    yield from runs_of(sizes_of(structures), n_atoms)
-
-
-def runs_of(sizes: Int[np.ndarray, " structures"], n_atoms: int) -> Iterator[tuple[int, int]]:
-    """Cut structures of these sizes into runs ``start, stop`` of about n_atoms atoms each."""
-    start, filled = 0, 0
-    for stop, size in enumerate(sizes.tolist()):
-        if filled and filled + size > n_atoms:
-            yield start, stop
-            start, filled = stop, 0
-        filled += size
-    if start < len(sizes):
-        yield start, len(sizes)
 
 
 def share_out(n: int, available: Int[np.ndarray, " species"]) -> Int[np.ndarray, " species"]:

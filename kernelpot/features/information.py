@@ -12,9 +12,10 @@ from jaxtyping import Bool, Float, Int
 from kernelpot.data.batch import Batch
 from kernelpot.data.labels import Labels
 from kernelpot.data.noise import KINDS, Noise
+from kernelpot.data.stream import chunks
 from kernelpot.design.information import Information
-from kernelpot.features.feature_map import E0_PRIOR, FeatureMap, counts
-from kernelpot.features.inducing import EnvironmentVectors, chunks, mean_vectors
+from kernelpot.features.feature_map import E0_PRIOR, FeatureMap
+from kernelpot.features.inducing import EnvironmentVectors, mean_vectors
 from kernelpot.progress import track
 from kernelpot.run import ordered
 
@@ -139,7 +140,7 @@ class LinearRows:
 def linear_rows(features: FeatureMap, batch: Batch, amplitude: float, kinds: Collection[str]) -> LinearRows:
     """Return the rows of a batch."""
     rows = features.rows(features.describe(batch), kinds)
-    composition = counts(batch, features.species)
+    composition = batch.counts(features.species)
     n_species = composition.shape[1]
 
     def known(part: np.ndarray) -> np.ndarray:

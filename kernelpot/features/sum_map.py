@@ -13,9 +13,9 @@ from scipy.linalg import block_diag
 
 from kernelpot.archive import NO_ARRAYS
 from kernelpot.data.batch import Batch
+from kernelpot.data.stream import chunks
 from kernelpot.descriptors.protocol import Descriptor, Environments
 from kernelpot.features.feature_map import FeatureMap, Form, Rows
-from kernelpot.features.inducing import chunks
 from kernelpot.features.kernel_map import KernelMap
 from kernelpot.features.linear_map import LinearMap
 from kernelpot.record import EachOf, Positive, Record, Rule, record_of

@@ -21,7 +21,7 @@ from kernelpot.descriptors.protocol import Descriptor
 from kernelpot.descriptors.soap.definition import SOAP
 from kernelpot.descriptors.soap.torch import SoapEngine
 from kernelpot.errors import ParameterError
-from kernelpot.features.feature_map import FeatureMap, Rows, counts
+from kernelpot.features.feature_map import FeatureMap, Rows
 from kernelpot.features.kernel_map import KernelMap
 from kernelpot.features.linear_map import LinearMap
 from kernelpot.features.sum_map import SumMap
@@ -319,7 +319,7 @@ class TorchVariances:
         features, batch = self.features, described.batch
         with computing(features.device):
             parts, rows = features.device_rows(described, derivatives=True, stress=True)
-            composition = torch.as_tensor(counts(batch, features.species), device=features.device)
+            composition = torch.as_tensor(batch.counts(features.species), device=features.device)
             energy = self._seen(rows.energy, composition)
             forces = self._seen(_given(rows.forces).flatten(0, 1)).view(3, -1)
             virial = self._seen(_given(rows.virial).flatten(0, 1)).view(-1, 6)
