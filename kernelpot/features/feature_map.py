@@ -180,18 +180,15 @@ class Single(ABC):
         return self
 
 
-class HasForm(Protocol):
-    """A map with energies."""
+class FiniteRank(ABC):
+    """No residual covariance."""
 
+    @abstractmethod
     def form(self, weights: Float[np.ndarray, " m"], *, collapse: bool = True) -> Form:
         """Return the energy with these weights of raw columns, eV."""
 
-
-class FiniteRank:
-    """No residual covariance."""
-
     def drawn_form(
-        self: HasForm,
+        self,
         weights: Float[np.ndarray, " m"],
         rng: np.random.Generator,  # noqa: ARG002
         scale: float,  # noqa: ARG002

@@ -26,8 +26,14 @@ from kernelpot.features.kernel_map import KernelMap
 from kernelpot.features.linear_map import LinearMap
 from kernelpot.features.sum_map import SumMap
 from kernelpot.features.torch.described import DeviceRows, EnvironmentEngine, EnvironmentState
-from kernelpot.features.torch.kernel_rows import DeviceForm, KernelEngine, LinearEngine
-from kernelpot.features.torch.pair_rows import PairEngine, PairForm, PairState
+from kernelpot.features.torch.term_engines import (
+    DeviceForm,
+    KernelEngine,
+    LinearEngine,
+    PairEngine,
+    PairForm,
+    PairState,
+)
 from kernelpot.features.two_body_map import TwoBodyMap
 from kernelpot.linalg.devices import computing, pieces, working_bytes
 from kernelpot.run import count
