@@ -9,14 +9,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float, Int
 
-from kernelpot.data.batch import Batch
-from kernelpot.data.stream import chunks, sizes_of
+from kernelpot.data.batch import Batch, over_batches
+from kernelpot.data.stream import sizes_of
 from kernelpot.descriptors.protocol import Descriptor
 from kernelpot.errors import ParameterError
 from kernelpot.features.vectors import unit
 from kernelpot.linalg.subsets import cur, farthest_points
-from kernelpot.progress import track
-from kernelpot.run import ordered
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -120,13 +118,11 @@ def environments_of(
     rng = np.random.default_rng(seed)
     total = int(sizes_of(structures).sum())
     parts: list[list[np.ndarray]] = [[] for _ in species]
-    pieces = list(chunks(structures))
 
-    def described(piece: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-        batch = Batch.from_structures(structures[slice(*piece)], descriptor.cutoff, start=piece[0])
+    def described(batch: Batch, _: int) -> tuple[np.ndarray, np.ndarray]:
         return batch.numbers, unit(descriptor.environments(batch).vectors)[0]
 
-    for numbers, x in ordered(described, track(pieces, "environments")):
+    for numbers, x in over_batches(described, structures, descriptor.cutoff, "environments"):
         kept_share = min(1.0, POOL_BYTES / (total * x.shape[1] * 8))
         for a, z in enumerate(species):
             mine = np.flatnonzero(numbers == z)
@@ -143,12 +139,11 @@ def environments_of(
 def mean_vectors(descriptor: Descriptor, structures: Sequence[Atoms]) -> Float[np.ndarray, "structures f"]:
     """Return each structure's mean unit vector."""
 
-    def mean(piece: tuple[int, int]) -> Float[np.ndarray, "structures f"]:
-        batch = Batch.from_structures(structures[slice(*piece)], descriptor.cutoff, start=piece[0])
-        x, _ = unit(descriptor.environments(batch).vectors)
+    def mean(batch: Batch, _: int) -> Float[np.ndarray, "structures f"]:
+        x = unit(descriptor.environments(batch).vectors)[0]
         return np.add.reduceat(x, batch.offsets[:-1], axis=0) / batch.sizes[:, None]
 
-    return np.concatenate(list(ordered(mean, chunks(structures))))
+    return np.concatenate(list(over_batches(mean, structures, descriptor.cutoff)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,10 +160,9 @@ class EnvironmentVectors:
     def __call__(self) -> tuple[Float[np.ndarray, "environments f"], Int[np.ndarray, " structures+1"]]:
         """Return ``(vectors, offsets)``; structure s has ``vectors[offsets[s]:offsets[s + 1]]``."""
 
-        def described(piece: tuple[int, int]) -> Float[np.ndarray, "atoms f"]:
-            batch = Batch.from_structures(self.structures[slice(*piece)], self.descriptor.cutoff, start=piece[0])
+        def described(batch: Batch, _: int) -> Float[np.ndarray, "atoms f"]:
             return unit(self.descriptor.environments(batch).vectors)[0].astype(np.float32)
 
-        pieces = list(chunks(self.structures))
         offsets = np.concatenate([[0], np.cumsum([len(atoms) for atoms in self.structures])]).astype(np.int64)
-        return np.concatenate(list(ordered(described, track(pieces, "environments")))), offsets
+        parts = over_batches(described, self.structures, self.descriptor.cutoff, "environments")
+        return np.concatenate(list(parts)), offsets

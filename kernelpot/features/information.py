@@ -10,15 +10,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from kernelpot.data.batch import Batch
+from kernelpot.data.batch import Batch, over_batches
 from kernelpot.data.labels import Labels
 from kernelpot.data.noise import KINDS, Noise
-from kernelpot.data.stream import chunks
 from kernelpot.design.information import Information
 from kernelpot.features.feature_map import E0_PRIOR, FeatureMap
 from kernelpot.features.inducing import EnvironmentVectors, mean_vectors
-from kernelpot.progress import track
-from kernelpot.run import ordered
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -86,11 +83,10 @@ def all_linear_rows(
 ) -> LinearRows:
     """Return the rows of structures, batch by batch."""
 
-    def part(piece: tuple[int, int]) -> LinearRows:
-        batch = Batch.from_structures(structures[slice(*piece)], features.cutoff, start=piece[0])
+    def part(batch: Batch, _: int) -> LinearRows:
         return linear_rows(features, batch, amplitude, kinds)
 
-    parts = list(ordered(part, track(list(chunks(structures, ATOMS_PER_BATCH)), "rows")))
+    parts = list(over_batches(part, structures, features.cutoff, "rows", n_atoms=ATOMS_PER_BATCH))
     return LinearRows(
         np.concatenate([p.energy for p in parts]),
         tuple(block for p in parts for block in p.forces),
@@ -114,9 +110,7 @@ def make_information(
     a structure have forces.
     """
 
-    def blocks_of(piece: tuple[int, int]) -> list[Block]:
-        start, stop = piece
-        batch = Batch.from_structures(structures[start:stop], features.cutoff, start=start)
+    def blocks_of(batch: Batch, start: int) -> list[Block]:
         rows = linear_rows(features, batch, amplitude, noise.kinds)
         flat = ~np.isfinite(batch.volumes)
         blocks = []
@@ -130,9 +124,9 @@ def make_information(
             blocks.append(rows.block(s, int(batch.sizes[s]), {kind: noise.sigma(kind) for kind in kinds}, mask))
         return blocks
 
-    pieces = track(list(chunks(structures, ATOMS_PER_BATCH)), "information")
+    blocks = over_batches(blocks_of, structures, features.cutoff, "information", n_atoms=ATOMS_PER_BATCH)
     return Information.from_blocks(
-        chain.from_iterable(ordered(blocks_of, pieces)),
+        chain.from_iterable(blocks),
         n_atoms=np.array([len(atoms) for atoms in structures]),
         means=mean_vectors(features.descriptor, structures),
         groups=[str(atoms.info.get("config_type", "")) for atoms in structures],
