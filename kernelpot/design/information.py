@@ -255,8 +255,7 @@ class Information:
         wanted = np.zeros(len(KINDS), dtype=bool)
         wanted[[_code(kind) for kind in kinds]] = True
         keep = wanted[self.kinds]
-        return replace(
-            self,
+        return self._with(
             rows=self.rows[keep],
             kinds=self.kinds[keep],
             offsets=np.concatenate([[0], np.cumsum(keep)])[self.offsets],
@@ -285,8 +284,7 @@ class Information:
         lengths = np.diff(self.offsets)[chosen]
         offsets = np.concatenate([[0], np.cumsum(lengths)])
         picked = np.repeat(self.offsets[chosen] - offsets[:-1], lengths) + np.arange(offsets[-1])
-        return replace(
-            self,
+        return self._with(
             rows=self.rows[picked],
             kinds=self.kinds[picked],
             offsets=offsets,
@@ -298,6 +296,17 @@ class Information:
             discarded=self.discarded[chosen],
             environments=None if self.environments is None else Subset(self.environments, chosen),
         )
+
+    def _with(self, **parts: Any) -> Information:
+        """Take parts of arrays that were checked before, and need not be again."""
+        made = object.__new__(Information)
+        for name in self.__dataclass_fields__:
+            value = parts.get(name, getattr(self, name))
+            if isinstance(value, np.ndarray):
+                value = value.view()
+                value.flags.writeable = False
+            object.__setattr__(made, name, value)
+        return made
 
     def append(self, other: Information) -> Information:
         """Put the structures of another set behind these.

@@ -23,7 +23,7 @@ from kernelpot.design.limits import Choosing, Limits, Numbers, read_numbers, rea
 from kernelpot.design.precision import Aim, Precision
 from kernelpot.design.rivals import RIVALS, ranked
 from kernelpot.design.search.engines import greedy_name
-from kernelpot.design.search.exchange import exchange, first_design, restarts_of, rounded
+from kernelpot.design.search.exchange import exchange, first_design, rounded
 from kernelpot.design.search.gains import Path
 from kernelpot.design.search.greedy import SAMPLE, best_greedy, follow
 from kernelpot.design.search.pruning import prune
@@ -91,7 +91,7 @@ class Problem(Task):
         """Choose n structures by a method; parameters as in `select`."""
         check_method(method, start_from)
         task = self.sized(n)
-        often = restarts_of(task, restarts)
+        often = task.restarts(restarts)
         path: Path | None = None
         relaxed = None
         if method in ("greedy", "stochastic"):

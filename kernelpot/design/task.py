@@ -12,7 +12,10 @@ from jaxtyping import Bool, Float, Int
 from kernelpot.design.criteria import Criterion
 from kernelpot.design.information import Information
 from kernelpot.design.precision import Precision
+from kernelpot.rules import whole
 
+_ROW_RESTARTS = 20
+_CHEAP = 5e7
 _SLACK = 1e-12
 """Costs that add up to a budget exactly must not fail by round-off, relative to the budget."""
 
@@ -257,6 +260,18 @@ class Task:
     rules: Rules
     start: Precision
     existing: Information | None = None
+
+    @property
+    def single_rows(self) -> bool:
+        """Whether every candidate is one row, as in plain regression."""
+        return bool((np.diff(self.info.offsets) == 1).all())
+
+    def restarts(self, wanted: int | None) -> int:
+        """Check how often exchange starts again, or say how often is cheap."""
+        if wanted is None:
+            cheap = len(self.info) * self.rules.n * self.info.d <= _CHEAP
+            return _ROW_RESTARTS if self.single_rows and cheap else 0
+        return whole(wanted, "restarts")
 
     @property
     def discarded(self) -> float:
