@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -17,6 +17,7 @@ from kernelpot.features.normalise import unit, unit_jacobian, unit_vjp
 from kernelpot.features.reduction import reductions
 from kernelpot.kernels import DotProduct, Gaussian
 from kernelpot.progress import track
+from kernelpot.record import Named, Record
 from kernelpot.run import ordered
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ class Reduced:
 
 
 @dataclass(frozen=True, eq=False)
-class DerivativeMap:
+class DerivativeMap(Record):
     """One term of the local energy's prior.
 
     Attributes
@@ -58,8 +59,8 @@ class DerivativeMap:
         What the unit vectors of each centre species are projected on.
     """
 
-    descriptor: Descriptor
-    kernel: DotProduct | Gaussian
+    descriptor: Annotated[Descriptor, Named("descriptor")]
+    kernel: Annotated[DotProduct | Gaussian, Named("kernel")]
     columns: tuple[Float[np.ndarray, "f q"], ...]
 
     @classmethod
@@ -73,10 +74,6 @@ class DerivativeMap:
     def species(self) -> tuple[int, ...]:
         """Atomic numbers, sorted."""
         return self.descriptor.species or ()
-
-    def settings(self) -> dict[str, Any]:
-        """Return what the arrays do not hold, as JSON values."""
-        return {"descriptor": self.descriptor.settings(), "kernel": self.kernel.settings()}
 
     def describe(self, batch: Batch) -> Reduced:
         """Describe a batch."""
