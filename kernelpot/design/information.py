@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
@@ -10,45 +10,19 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from kernelpot.design.blocks import KINDS, check_block, check_shapes, check_values, compress_block
+from kernelpot.design.blocks import (
+    KINDS,
+    Environments,
+    Joined,
+    Subset,
+    check_block,
+    check_shapes,
+    check_values,
+    compress_block,
+)
 from kernelpot.errors import ParameterError
 from kernelpot.linalg.subsets import SAME, equal_vectors
 from kernelpot.rules import names, numbers, real, reals, shown, whole, wholes
-
-Vectors = tuple[Float[np.ndarray, "environments F"], Int[np.ndarray, " structures+1"]]
-Environments = Callable[[], Vectors]
-"""Makes ``(vectors, offsets)``; the environments of structure s are ``vectors[offsets[s]:offsets[s + 1]]``."""
-
-
-@dataclass(frozen=True, eq=False)
-class Subset:
-    """The environments of some structures of a set, in the order given."""
-
-    whole: Environments
-    chosen: Int[np.ndarray, " chosen"]
-
-    def __call__(self) -> Vectors:
-        """Make the whole and keep the part."""
-        vectors, offsets = self.whole()
-        lengths = np.diff(offsets)[self.chosen]
-        short = np.concatenate([[0], np.cumsum(lengths)])
-        picked = np.repeat(offsets[self.chosen] - short[:-1], lengths) + np.arange(short[-1])
-        return vectors[picked], short
-
-
-@dataclass(frozen=True, eq=False)
-class Joined:
-    """The environments of one set behind those of another."""
-
-    first: Environments
-    second: Environments
-
-    def __call__(self) -> Vectors:
-        """Make both."""
-        one, ones = self.first()
-        two, twos = self.second()
-        return np.concatenate([one, two]), np.concatenate([ones, ones[-1] + twos[1:]])
-
 
 _CHUNK = 1 << 14
 

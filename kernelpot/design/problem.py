@@ -49,6 +49,12 @@ class Problem(Task):
 
     Parameters
     ----------
+    info, criterion, existing
+        Candidates, what is improved, what is labelled already.
+    rules
+        What a choice may hold.
+    start
+        Information before the choice, that of `existing` included.
     target
         What is to be predicted, as it was given.
     again
@@ -196,7 +202,25 @@ def pose(
     seed: int = 0,
     limits: Limits | None = None,
 ) -> Problem:
-    """Read and check what a user gave; parameters as in `select`."""
+    """Read and check once what a choice is to be made from, so that several questions can be put to it.
+
+    Parameters
+    ----------
+    info, criterion, existing, target, seed
+        As in `select`.
+    limits
+        The other keywords that `select`, `certify` and `branch_and_bound` share, such as ``{"budget": 500.0}``.
+
+    Returns
+    -------
+    Problem
+        To be asked by ``.select(n, method)``, ``.certify(choice)`` and ``.best(n)``.
+
+    Raises
+    ------
+    ParameterError
+        As `select`, but for what depends on the number of structures.
+    """
     start = starting(info, existing)
     rules = read_rules(info, existing, seed, limits or {})
     measure = make_criterion(criterion, info, target)
