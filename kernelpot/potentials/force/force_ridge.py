@@ -19,7 +19,7 @@ from kernelpot.data.stream import structure_list
 from kernelpot.descriptors.pairs import TwoBody
 from kernelpot.descriptors.protocol import Descriptor
 from kernelpot.errors import NotFittedError, ParameterError
-from kernelpot.features.derivative_map import DerivativeMap
+from kernelpot.features.force_kernel import DerivativeMap
 from kernelpot.features.inducing import chunks, species_of
 from kernelpot.kernels import DotProduct, Gaussian
 from kernelpot.linalg.devices import check_device
