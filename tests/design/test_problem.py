@@ -165,10 +165,3 @@ def test_robust_choices_stand_at_the_door():
     code = "import kernelpot as kp; print(kp.design.robust.select.__name__, kp.design.robust.sensitivity.__name__)"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.split() == ["select", "sensitivity"]
-
-
-def test_the_old_place_of_the_dependence_on_settings_says_the_new_one():
-    from kernelpot.design import dependence
-
-    with pytest.warns(DeprecationWarning, match=r"kernelpot\.design\.robust"):
-        assert dependence.sensitivity is kp.design.robust.sensitivity
