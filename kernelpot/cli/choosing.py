@@ -256,8 +256,7 @@ def _space(options: Curate) -> SparseGP:
     """Take the feature space of the folder, or prepare one from a sample and put it there."""
     from kernelpot.pools import load_space, sample, save_space
     from kernelpot.pools.block_store import differences
-    from kernelpot.pools.space import settings_of
-    from kernelpot.pools.write import SPACE
+    from kernelpot.pools.write import SPACE, settings_of
 
     spec = options.model.spec()
     path = Path(options.blocks) / SPACE

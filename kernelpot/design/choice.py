@@ -18,6 +18,12 @@ UNITS = {"energy": "meV/atom", "forces": "meV/Å", "stress": "meV/Å³"}
 NOISES = "noise²"
 """Unit of variances of labels that are each divided by their noise."""
 
+ITSELF = "the choice itself"
+"""Where a limit of efficiency comes from that no relaxation has sharpened."""
+
+SHARP = 0.95
+"""Efficiency from which a limit taken at the choice itself is sharp enough."""
+
 SILENT = 0.05
 """Efficiency bound below which nothing is said of a choice."""
 
@@ -91,7 +97,8 @@ class Choice:
     groups
         Group name of each chosen structure.
     work_out
-        Called without arguments, it finds the figures that are printed beside these; None where nothing more is known.
+        Finds the figures that are printed beside these, with a sharper limit of efficiency where its argument says so;
+        None where nothing more is known.
     """
 
     indices: Int[np.ndarray, " n"]
@@ -106,16 +113,16 @@ class Choice:
     costs: Float[np.ndarray, " n"] | Mapping[str, Float[np.ndarray, " n"]] | None = None
     budget: float | Mapping[str, float] | None = None
     groups: tuple[str, ...] = ()
-    efficiency_from: str = "the choice itself"
+    efficiency_from: str = ITSELF
     symbol: str = ""
     larger_is_better: bool = False
     unit: str = ""
-    work_out: Callable[[], Facts] | None = field(default=None, repr=False)
+    work_out: Callable[[bool], Facts] | None = field(default=None, repr=False)
 
     @cached_property
     def facts(self) -> Facts:
         """Figures worked out once, for people."""
-        return Facts() if self.work_out is None else self.work_out()
+        return Facts() if self.work_out is None else self.work_out(self.efficiency_from == ITSELF)
 
     def __len__(self) -> int:
         """Return the number of chosen structures."""
@@ -167,8 +174,9 @@ class Choice:
             best, source = self.facts.efficiency, "a relaxation"
         floor = np.floor(best * 1e3) / 1e3
         how = f"by {source}"
-        if source == "the choice itself":
-            how = "a loose limit, taken at the choice itself; certify finds a sharper one"
+        if source == ITSELF:
+            loose = "a loose limit, taken at the choice itself; certify finds a sharper one"
+            how = loose if best < SHARP else "taken at the choice itself"
         line = f"efficiency against the best possible choice: at least {floor:.3f} ({how})"
         return [line, SILENCE] if floor < SILENT else [line]
 

@@ -169,17 +169,16 @@ def _read_quotas(
     if unknown:
         raise ParameterError(f"`quotas` name unknown groups {unknown}; the groups are {sorted(set(given))}")
     number = {name: q for q, name in enumerate(names)}
-    limits = [_quota(name, value) for name, value in quotas.items()]
+    limits = []
+    for name, value in quotas.items():
+        pair = tuple(value) if isinstance(value, (tuple, list)) else (0, value)
+        if len(pair) != 2:
+            raise ParameterError(
+                f"`quotas[{name!r}]` must be a whole number or a pair of them, got {read.shown(value)}"
+            )
+        few, many = (read.whole(limit, f"quotas[{name!r}]") for limit in pair)
+        if few > many:
+            raise ParameterError(f"`quotas[{name!r}]` must obey 0 <= least <= most, got {value!r}")
+        limits.append((few, many))
     least, most = (np.array([limit[k] for limit in limits], dtype=np.int64) for k in (0, 1))
     return names, np.array([number.get(name, -1) for name in given], dtype=np.int64), least, most
-
-
-def _quota(name: str, value: object) -> tuple[int, int]:
-    """Check the limits of one class."""
-    pair = tuple(value) if isinstance(value, (tuple, list)) else (0, value)
-    if len(pair) != 2:
-        raise ParameterError(f"`quotas[{name!r}]` must be a whole number or a pair of them, got {read.shown(value)}")
-    least, most = (read.whole(limit, f"quotas[{name!r}]") for limit in pair)
-    if least > most:
-        raise ParameterError(f"`quotas[{name!r}]` must obey 0 <= least <= most, got {value!r}")
-    return least, most

@@ -9,25 +9,25 @@ from functools import partial
 from typing import Unpack
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Int
 
 from kernelpot.design.available import check_feasible
 from kernelpot.design.bounds.branch import Optimum, best_set
 from kernelpot.design.bounds.certificate import Certificate, certificate, relax
 from kernelpot.design.bounds.climb import STEPS, TOLERANCE, Effort
 from kernelpot.design.bounds.polytope import efficiency_bound
-from kernelpot.design.choice import UNITS, Choice, Facts
+from kernelpot.design.choice import SHARP, UNITS, Choice, Facts
 from kernelpot.design.criteria import CRITERIA, Target, Wanted, distinct, make_criterion
 from kernelpot.design.information import Information, require
 from kernelpot.design.limits import Choosing, Limits, Numbers, read_numbers, read_rules
 from kernelpot.design.precision import Aim, Precision
 from kernelpot.design.rivals import RIVALS, ranked
-from kernelpot.design.search.engines import economy
+from kernelpot.design.search.engines import greedy_name
 from kernelpot.design.search.exchange import exchange, first_design, restarts_of, rounded
 from kernelpot.design.search.gains import Path
 from kernelpot.design.search.greedy import SAMPLE, best_greedy, follow
 from kernelpot.design.search.pruning import prune
-from kernelpot.design.task import Rules, Task
+from kernelpot.design.task import Task
 from kernelpot.errors import ParameterError
 from kernelpot.rules import keywords, real, whole
 from kernelpot.run import one_blas
@@ -39,7 +39,6 @@ PATIENCE = 5.0
 """Seconds that a printed choice may take to find a sharper bound of its efficiency."""
 _MANY, _LONG = 5000, 2e11
 """Structures, and operations of one step (rows times d²), up to which it tries."""
-_SHARP = 0.95
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,11 +57,6 @@ class Problem(Task):
 
     target: Target | None = None
     again: Callable[[], Problem] | None = None
-
-    @property
-    def aim(self) -> Information:
-        """Structures to be predicted: those given, else the pool, duplicates once."""
-        return self.target if isinstance(self.target, Information) else distinct(self.info)
 
     def within(self, budget: float) -> Problem:
         """Pose the same problem under another budget of its single resource."""
@@ -112,10 +106,14 @@ class Problem(Task):
         else:
             indices = ranked(task, method)
         path = follow(task, indices) if path is None else path
-        again = (
-            None if self.again is None else partial(_facts, self.again, n, tuple(indices), known=relaxed is not None)
+        again, chosen = self.again, tuple(indices)
+        choice = _described(
+            task,
+            np.array(indices, dtype=np.int64),
+            path,
+            method if method != "greedy" else greedy_name(task, lazy=lazy),
+            None if again is None else lambda sharpen: again().facts(n, chosen, sharpen=sharpen),
         )
-        choice = _described(task, indices, path, _name(task, method, lazy=lazy), again)
         if relaxed is None or not len(choice):
             return choice
         tight = task.criterion.efficiency(path.values[-1], relaxed.bound, task.info.d)
@@ -137,8 +135,13 @@ class Problem(Task):
             raise ParameterError("`choice` must be a Choice or a list of structure numbers, got None")
         indices = read_numbers(choice.indices if isinstance(choice, Choice) else choice, len(self.info), "choice")
         task = self.sized(None if len(self.rules.resources) else len(indices))
-        if isinstance(choice, Choice) and choice.costs is not None:
-            _check_paid(choice.costs, task.rules, indices)
+        paid = choice.costs if isinstance(choice, Choice) else None
+        for name, cost in (paid if isinstance(paid, Mapping) else {} if paid is None else {"": paid}).items():
+            now = task.rules.spent(indices).get(name)
+            if now is not None and not np.isclose(now.sum(), np.sum(cost)):
+                raise ParameterError(
+                    f"the choice cost {np.sum(cost):.6g}, but by these `costs` {now.sum():.6g}: give the same costs"
+                )
         breach = task.rules.breach(indices)
         if breach is not None:
             raise ParameterError(f"the choice breaks its rules: {breach}")
@@ -151,6 +154,26 @@ class Problem(Task):
                     "`target`, or `choice.indices` to judge it by others"
                 )
         return certificate(task, value, effort)
+
+    @one_blas()
+    def facts(self, n: int | None, indices: Sequence[int], *, sharpen: bool) -> Facts:
+        """Work out what a printed choice says beside its curve, where that takes seconds."""
+        info = self.info
+        if not len(indices) or len(info) > _MANY or len(info.rows) * info.d**2 > _LONG:
+            return Facts()
+        task = self.sized(n)
+        precision = task.known(indices)
+        efficiency = None
+        if sharpen and efficiency_bound(task, np.array(indices, dtype=np.int64), precision) < SHARP:
+            found = relax(task, Effort(until=time.perf_counter() + PATIENCE))
+            efficiency = task.criterion.efficiency(task.criterion.shown(precision), found.bound, info.d)
+        given = self.target if isinstance(self.target, Information) else None
+        aim = Aim.of(distinct(info) if given is None else given)
+        before, after = aim.errors(self.start), aim.errors(precision)
+        # Of what has no noise by name, such as a property, nothing is known in meV.
+        kinds = [kind for kind in aim.roots if kind in info.description and kind in UNITS]
+        errors = {kind: (before[kind], after[kind]) for kind in kinds}
+        return Facts(efficiency, errors, "pool" if given is None else "target")
 
     @one_blas()
     def best(self, n: int | None, *, seconds: float = 60.0, nodes: int = 100_000, tolerance: float = 1e-6) -> Optimum:
@@ -203,22 +226,14 @@ def check_method(method: object, start_from: object) -> None:
         raise ParameterError(f"`start_from` has no effect on method {method!r}, only on 'exchange'")
 
 
-def _name(task: Task, method: str, *, lazy: bool | None) -> str:
-    """Say in the method's name where it is not exact."""
-    measure = task.criterion
-    if method != "greedy" or measure.submodular or lazy is False:
-        return method
-    if measure.roots is None:
-        return method if measure.tries is None or len(task.info) <= measure.tries else "greedy (most promising tried)"
-    how = "lazy" if lazy else economy(task)
-    return {"lazy": "lazy greedy (heuristic)", "short": "greedy (shortened blocks)"}.get(how, method)
-
-
-def _described(task: Task, indices: list[int], path: Path, method: str, work_out: Callable[[], Facts] | None) -> Choice:
+def _described(
+    task: Task, chosen: Int[np.ndarray, " n"], path: Path, method: str, work_out: Callable[[bool], Facts] | None
+) -> Choice:
     """Put together what is known about a choice."""
-    chosen, rules, measure = np.array(indices, dtype=np.int64), task.rules, task.criterion
+    rules, measure = task.rules, task.criterion
     new = len(np.unique(rules.groups[chosen[~rules.taken[chosen]]]))
-    costs, limits = _spent(rules, chosen)
+    costs = rules.spent(chosen)
+    limits = dict(zip(rules.resources, rules.budget.tolist(), strict=True))
     return Choice(
         indices=chosen,
         curve=np.array(path.values),
@@ -229,63 +244,14 @@ def _described(task: Task, indices: list[int], path: Path, method: str, work_out
         n_candidates=len(task.info),
         n_distinct=rules.distinct,
         n_repeated=len(chosen) - new,
-        costs=costs,
-        budget=limits,
+        costs=costs.get("", costs or None),  # a resource without a name is the only one
+        budget=limits.get("", limits or None),
         groups=tuple(task.info.groups[s] for s in chosen),
         symbol=measure.symbol,
         larger_is_better=measure.larger_is_better,
         unit=measure.unit,
         work_out=work_out,
     )
-
-
-def _spent(
-    rules: Rules, chosen: Int[np.ndarray, " n"]
-) -> tuple[Float[np.ndarray, " n"] | dict[str, Float[np.ndarray, " n"]] | None, float | dict[str, float] | None]:
-    """Costs of the members and budgets, by name where there are several."""
-    if not len(rules.budget):
-        return None, None
-    if rules.resources == ("",):
-        return rules.costs[chosen, 0], float(rules.budget[0])
-    columns = zip(rules.resources, rules.costs[chosen].T, strict=True)
-    return dict(columns), dict(zip(rules.resources, rules.budget.tolist(), strict=True))
-
-
-@one_blas()
-def _facts(again: Callable[[], Problem], n: int | None, indices: tuple[int, ...], *, known: bool) -> Facts:
-    """Work out what a printed choice says beside its curve, where that takes seconds; its efficiency may be known."""
-    problem = again()
-    info = problem.info
-    if not indices or len(info) > _MANY or len(info.rows) * info.d**2 > _LONG:
-        return Facts()
-    task = problem.sized(n)
-    precision = task.known(indices)
-    efficiency = None
-    if not known and efficiency_bound(task, np.array(indices, dtype=np.int64), precision) < _SHARP:
-        found = relax(task, Effort(until=time.perf_counter() + PATIENCE))
-        efficiency = task.criterion.efficiency(task.criterion.shown(precision), found.bound, info.d)
-    aim = Aim.of(problem.aim)
-    before, after = aim.errors(problem.start), aim.errors(precision)
-    # Of what has no noise by name, such as a property, nothing is known in meV.
-    kinds = [kind for kind in aim.roots if kind in info.description and kind in UNITS]
-    return Facts(
-        efficiency,
-        {kind: (before[kind], after[kind]) for kind in kinds},
-        "target" if isinstance(problem.target, Information) else "pool",
-    )
-
-
-def _check_paid(
-    costs: Float[np.ndarray, " n"] | Mapping[str, Float[np.ndarray, " n"]], rules: Rules, indices: Int[np.ndarray, " n"]
-) -> None:
-    """Refuse costs that are not those the choice was made with."""
-    named = costs if isinstance(costs, Mapping) else {"": costs}
-    spent = rules.costs[indices].sum(axis=0)
-    for name, cost in zip(rules.resources, spent, strict=True):
-        if name in named and not np.isclose(cost, np.sum(named[name])):
-            raise ParameterError(
-                f"the choice cost {np.sum(named[name]):.6g}, but by these `costs` {cost:.6g}: give the same costs"
-            )
 
 
 @keywords(Limits, Choosing)

@@ -138,6 +138,10 @@ class Rules:
         labels = self.labels[np.asarray(indices, dtype=np.int64)]
         return np.bincount(labels[labels >= 0], minlength=len(self.most))
 
+    def spent(self, indices: Int[np.ndarray, " some"]) -> dict[str, Float[np.ndarray, " some"]]:
+        """Costs of the members of a set, by resource."""
+        return dict(zip(self.resources, self.costs[indices].T, strict=True))
+
     def take(self, which: Int[np.ndarray, " some"]) -> Rules:
         """Rules for some of the candidates, the forced ones among them, by their new numbers."""
         position = np.full(len(self), -1)

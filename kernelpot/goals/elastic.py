@@ -126,7 +126,11 @@ def elastic_constants(
     """
     check_crystal(crystal)
     check_strain(strain)
-    wanted = [_indices(name) for name in constants]
+    wanted = []
+    for name in constants:
+        if len(name) != 3 or name[0] != "C" or not set(name[1:]) <= set("123456"):
+            raise ParameterError(f'`constants` must be names such as "C11", "C12" or "C44", got {name!r}')
+        wanted.append((int(name[1]), int(name[2])))
     if not wanted:
         raise ParameterError('`constants` must name at least one, such as "C11", got none')
     components = sorted({j for _, j in wanted})
@@ -191,9 +195,3 @@ def bulk_modulus(
     row = modulus(space.linear_rows(cells, ("stress",)).stress)
     known = modulus(space.baseline_share(cells).stress)
     return Goal(("B",), ("GPa",), row[None], np.array([scale]), Origin.of(space), known)
-
-
-def _indices(name: str) -> tuple[int, int]:
-    if len(name) != 3 or name[0] != "C" or not set(name[1:]) <= set("123456"):
-        raise ParameterError(f'`constants` must be names such as "C11", "C12" or "C44", got {name!r}')
-    return int(name[1]), int(name[2])

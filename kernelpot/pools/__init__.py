@@ -7,8 +7,7 @@ from kernelpot.pools.block_store import BlockStore
 from kernelpot.pools.request import PoolChoice
 from kernelpot.pools.rounds import select_chunks, target_root
 from kernelpot.pools.source import sample
-from kernelpot.pools.space import load_space, save_space
-from kernelpot.pools.write import open_blocks, write_blocks
+from kernelpot.pools.write import load_space, open_blocks, save_space, write_blocks
 
 __all__ = [
     "BlockStore",

@@ -17,6 +17,7 @@ from kernelpot.design.information import Information
 from kernelpot.errors import ParameterError, StoreError
 from kernelpot.linalg.store import ChunkStore, digest, require_zarr, write_json
 from kernelpot.linalg.subsets import equal_vectors
+from kernelpot.progress import say, track
 from kernelpot.rules import numbers
 
 NAME, VERSION = "kernelpot-blocks", 1
@@ -40,13 +41,6 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise StoreError(f"{file}: must be {NAME} version {VERSION}, found {name} version {version}")
     if not known:
         raise StoreError(f"{file}: damaged (settings are missing); write the store again")
-    _check_numbers(file, manifest)
-    return dict(manifest)
-
-
-def _check_numbers(file: Path, manifest: Mapping[str, Any]) -> None:
-    """Refuse numbers that no store can have."""
-    settings = manifest["settings"]
     wanted = {"d": settings["d"], "chunk": settings["chunk"]}
     if manifest["n_chunks"] is not None:  # the source was gone through to its end
         wanted |= {name: manifest.get(name) for name in ("n_chunks", "n_structures", "n_set_aside")}
@@ -57,6 +51,7 @@ def _check_numbers(file: Path, manifest: Mapping[str, Any]) -> None:
             )
     if settings["dtype"] not in DTYPES or not isinstance(settings.get("description", {}), dict):
         raise StoreError(f"{file}: damaged (`dtype` or `description` is none); write the store again")
+    return dict(manifest)
 
 
 def check_same(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
@@ -203,6 +198,17 @@ class BlockStore:
         """Whether the whole source was gone through and every chunk is there."""
         n, there = self.manifest["n_chunks"], self.chunks.numbers()
         return n == len(there) and there == list(range(len(there)))
+
+    def sound(self) -> list[int]:
+        """Verify the chunks that are there; remove the damaged ones, so that they are made again."""
+        good = []
+        for k in track(self.chunks.numbers(), "verifying"):
+            if self.chunks.intact(k):
+                good.append(k)
+            else:
+                say(f"{self.chunks.path(k)}: damaged, will be made again")
+                self.chunks.remove(k)
+        return good
 
     def finish(self, n_chunks: int) -> None:
         """Note that the source ends after this many chunks."""

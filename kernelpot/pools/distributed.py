@@ -47,18 +47,84 @@ class _Picked:
         return _Picked(self.which[:n], self.curve[: n + 1])
 
 
+@dataclass(frozen=True)
+class _Rounds:
+    """Rounds of choices in parts."""
+
+    job: Job
+
+    def choose(
+        self, parts: list[Int[np.ndarray, " members"]], level: int, n: int, epsilon: float | None
+    ) -> list[_Picked]:
+        """Choose in every part; parts that an earlier run has finished are read."""
+        job = self.job
+        folder = job.folder("distributed") / f"round-{level}-{digest(*parts)}"
+        results = ChunkStore(folder)
+        items = [
+            _Errand(
+                str(job.store.folder), str(folder), p, members, min(n, len(members)), job.criterion, job.start, epsilon,
+                job.seed,
+            )
+            for p, members in enumerate(parts)
+        ]  # fmt: skip
+        todo = [item for item in items if not results.intact(item.number)]
+        if len(todo) < len(items):
+            say(f"round {level + 1}: {len(items) - len(todo)} of {len(items)} parts were finished before")
+        workers = job.workers if len(parts) > 1 else 0
+        scheduler = job.scheduler if len(parts) > 1 else None
+        for _ in track(spread(_search, todo, workers=workers, scheduler=scheduler), "parts", total=len(todo)):
+            pass
+        return [_Picked(**results.read(p)) for p in range(len(parts))]
+
+    def better(self, found: list[_Picked]) -> _Picked | None:
+        """Return the best of several choices of the same size, the first of equals."""
+        return max(found, key=lambda one: self.job.criterion.sign * one.curve[-1], default=None)
+
+    def tell(self, left: Int[np.ndarray, " some"], parts: list[np.ndarray], mix: str, level: int) -> None:
+        """Print the plan of a round."""
+        job = self.job
+        sizes = [weights(job.store)[members].sum() / 2**30 for members in parts]
+        how = f", {mix} mixed at random" if len(parts) > 1 else ""
+        say(
+            f"round {level + 1}: {len(left)} blocks in {len(parts)} part(s) of up to {max(sizes, default=0.0):.2g} GiB "
+            f"(room for {job.part / 2**30:.2g} GiB each, {max(job.workers, 1)} at a time, {job.memory:g} GiB in all)"
+            f"{how}"
+        )
+
+    def guarantee(self, m: int, mix: str, level: int) -> str:
+        """State what is known for D; nothing is for criteria that are not submodular."""
+        job = self.job
+        if not job.criterion.submodular:
+            return f"no guarantee for {job.criterion.name}, which is not submodular: a heuristic"
+        loss = f" - {job.epsilon:g}" if job.epsilon is not None else ""
+        mean = " in expectation" if loss else ""
+        if m == 1:
+            return f"greedy over the whole pool: at least 1 - 1/e{loss} of the best possible gain{mean}"
+        share = -np.expm1(-min(job.per_part, job.n) / job.n) - (job.epsilon or 0.0)
+        if job.per_part < job.n:
+            # No part has its own answer: greedy over a union with k good ones reaches 1 - exp(-n/k) of their gain.
+            if level > 1:
+                return "no guarantee: more than two rounds, and fewer chosen in a part than are wanted"
+            share *= -np.expm1(-job.n / job.per_part)
+        text = f"gain at least {share / min(m, job.n):.3f} of the best possible{mean}"
+        if mix == "structures" and level == 1 and not loss and job.per_part >= job.n:
+            text += f", {(1 - np.exp(-1)) / 2:.3f} in expectation over the division"
+        return text
+
+
 def distributed(job: Job) -> PoolChoice:
     """Run rounds until what is left fits in memory, and choose from that."""
+    rounds = _Rounds(job)
     left, best, first, level = job.candidates, None, 1, 0
     mixed = ""
     while True:
         parts, mix = divide(job.store, left, job.part, mix=job.mix, seed=job.seed, level=level)
-        _tell(job, left, parts, mix, level)
+        rounds.tell(left, parts, mix, level)
         if len(parts) == 1:
             break
         if level == 0:
             first, mixed = len(parts), mix
-        found = _round(job, parts, level, job.per_part, job.epsilon)
+        found = rounds.choose(parts, level, job.per_part, job.epsilon)
         union = np.sort(np.concatenate([one.which for one in found]))
         if len(union) >= len(left):
             needed = weights(job.store)[union].sum() / 2**30
@@ -72,83 +138,24 @@ def distributed(job: Job) -> PoolChoice:
                 f"got {job.per_part}"
             )
         full = [one.first(job.n) for one in found if len(one.which) >= job.n]
-        best = _better(job.criterion, [*([best] if best else []), *full])
+        best = rounds.better([*([best] if best else []), *full])
         left, level = union, level + 1
-    final = _round(job, parts, level, job.n, job.epsilon if level == 0 else None)[0]
-    answer = _better(job.criterion, [final, *([best] if best else [])]) or final
+    final = rounds.choose(parts, level, job.n, job.epsilon if level == 0 else None)[0]
+    answer = rounds.better([final, *([best] if best else [])]) or final
     return make_choice(
         job.store, answer.which, answer.curve, criterion=job.criterion, method="distributed",
-        n_distinct=len(job.candidates), guarantee=_guarantee(job, first, mixed, level), n_parts=first,
+        n_distinct=len(job.candidates), guarantee=rounds.guarantee(first, mixed, level), n_parts=first,
     )  # fmt: skip
-
-
-def _round(
-    job: Job, parts: list[Int[np.ndarray, " members"]], level: int, n: int, epsilon: float | None
-) -> list[_Picked]:
-    """Choose in every part; parts that an earlier run has finished are read."""
-    folder = job.folder("distributed") / f"round-{level}-{digest(*parts)}"
-    results = ChunkStore(folder)
-    items = [
-        _Errand(
-            str(job.store.folder), str(folder), p, members, min(n, len(members)), job.criterion, job.start, epsilon,
-            job.seed,
-        )
-        for p, members in enumerate(parts)
-    ]  # fmt: skip
-    todo = [item for item in items if not results.intact(item.number)]
-    if len(todo) < len(items):
-        say(f"round {level + 1}: {len(items) - len(todo)} of {len(items)} parts were finished before")
-    workers = job.workers if len(parts) > 1 else 0
-    scheduler = job.scheduler if len(parts) > 1 else None
-    for _ in track(spread(_search, todo, workers=workers, scheduler=scheduler), "parts", total=len(todo)):
-        pass
-    return [_Picked(**results.read(p)) for p in range(len(parts))]
 
 
 def _search(item: _Errand) -> None:
     """Choose in one part, here or in a worker, and keep the result."""
     info = opened(item.store).take(item.members)
+    task = Task(info, item.criterion, Rules.plain(item.n, len(info), item.seed), item.start)
     if item.epsilon is not None and item.n:
         seed = int(np.random.default_rng([item.seed, item.number]).integers(2**32))
-        indices, path = sampled_greedy(info, item.criterion, item.n, item.start, epsilon=item.epsilon, seed=seed)
+        indices, path = sampled_greedy(task.under(Rules.plain(item.n, len(info), seed)), item.epsilon)
     else:
-        task = Task(info, item.criterion, Rules.plain(item.n, len(info), item.seed), item.start)
         indices, path = greedy(task)
     found = {"which": item.members[np.array(indices, dtype=np.int64)], "curve": np.array(path.values)}
     ChunkStore(Path(item.results)).write(item.number, found)
-
-
-def _better(criterion: Criterion, found: list[_Picked]) -> _Picked | None:
-    """Return the best of several choices of the same size, the first of equals."""
-    return max(found, key=lambda one: criterion.sign * one.curve[-1], default=None)
-
-
-def _tell(job: Job, left: Int[np.ndarray, " some"], parts: list[np.ndarray], mix: str, level: int) -> None:
-    """Print the plan of a round."""
-    sizes = [weights(job.store)[members].sum() / 2**30 for members in parts]
-    how = f", {mix} mixed at random" if len(parts) > 1 else ""
-    say(
-        f"round {level + 1}: {len(left)} blocks in {len(parts)} part(s) of up to {max(sizes, default=0.0):.2g} GiB "
-        f"(room for {job.part / 2**30:.2g} GiB each, {max(job.workers, 1)} at a time, {job.memory:g} GiB in all)"
-        f"{how}"
-    )
-
-
-def _guarantee(job: Job, m: int, mix: str, level: int) -> str:
-    """State what is known for D; nothing is for criteria that are not submodular."""
-    if not job.criterion.submodular:
-        return f"no guarantee for {job.criterion.name}, which is not submodular: a heuristic"
-    loss = f" - {job.epsilon:g}" if job.epsilon is not None else ""
-    mean = " in expectation" if loss else ""
-    if m == 1:
-        return f"greedy over the whole pool: at least 1 - 1/e{loss} of the best possible gain{mean}"
-    share = -np.expm1(-min(job.per_part, job.n) / job.n) - (job.epsilon or 0.0)
-    if job.per_part < job.n:
-        # No part has an answer of its own: greedy over a union with k good ones reaches 1 - exp(-n/k) of their gain.
-        if level > 1:
-            return "no guarantee: more than two rounds, and fewer chosen in a part than are wanted"
-        share *= -np.expm1(-job.n / job.per_part)
-    text = f"gain at least {share / min(m, job.n):.3f} of the best possible{mean}"
-    if mix == "structures" and level == 1 and not loss and job.per_part >= job.n:
-        text += f", {(1 - np.exp(-1)) / 2:.3f} in expectation over the division"
-    return text

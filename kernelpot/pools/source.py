@@ -41,7 +41,10 @@ class Frame:
         """Parse and check the structure."""
         if self.content is None:
             raise DataError(f"{self.where}: {self.reason}")
-        atoms = _parse(self.content, self.where) if isinstance(self.content, str) else self.content
+        atoms = self.content
+        if isinstance(atoms, str):
+            atoms = parse_xyz(atoms, self.where)
+            atoms.info.setdefault(SOURCE, self.where)
         if not hasattr(atoms, "positions"):
             raise DataError(f"{self.where}: must be an ase.Atoms, found a {type(atoms).__name__}")
         check_structure(atoms, self.where)
@@ -204,12 +207,6 @@ def _stray(lines: Sequence[str], following: int) -> str:
         f"lines {first} to {following - 1} belong to no structure, the first is {lines[0].strip()[:60]!r}; "
         "the first line of a structure must be its number of atoms"
     )
-
-
-def _parse(text: str, where: str) -> Atoms:
-    atoms = parse_xyz(text, where)
-    atoms.info.setdefault(SOURCE, where)
-    return atoms
 
 
 def _by_ase(path: Path) -> Iterator[tuple[Atoms | str | None, str]]:

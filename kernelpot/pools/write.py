@@ -1,4 +1,4 @@
-"""Blocks of a pool written to disk in chunks; a run that was killed goes on where it stopped."""
+"""Blocks of a pool written to disk in chunks, with the space they are made in; a run that was killed goes on."""
 
 from __future__ import annotations
 
@@ -11,19 +11,99 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from kernelpot.archive import DAMAGE, read_archive, write_archive
 from kernelpot.data.check import check_species
 from kernelpot.design.information import Information
-from kernelpot.errors import DataError, ParameterError, StoreError
+from kernelpot.errors import DataError, ModelFileError, ParameterError, StoreError
+from kernelpot.features.feature_map import FeatureMap
+from kernelpot.linalg.store import digest
 from kernelpot.linalg.workers import number_of, spread
 from kernelpot.pools.block_store import BASE_GIB, DTYPES, BlockStore
 from kernelpot.pools.source import Frame, Source, describe, frames
-from kernelpot.pools.space import features_of, fingerprint, load_space, save_space, settings_of
 from kernelpot.potentials.sparse_gp import SparseGP
 from kernelpot.progress import say, shown, track
+from kernelpot.record import record_of
 from kernelpot.rules import real, whole
 
 if TYPE_CHECKING:
     from ase import Atoms
+
+FORMAT, VERSION = "kernelpot-space", 2
+
+
+def settings_of(space: SparseGP) -> dict[str, Any]:
+    """Return what fixes the rows of a prepared model, arrays apart, as JSON values."""
+    features = features_of(space)
+    _, noise, amplitude = space.plan()
+    return {
+        "features": features.settings(),
+        "terms": [term.settings() for term in space.terms],
+        "amplitude": float(amplitude),
+        "noise": noise.settings(),
+        "n_inducing": int(space.n_inducing),
+        "seed": int(space.seed),
+        "inducing": space.inducing,
+        "tolerance": float(space.tolerance),
+    }
+
+
+def fingerprint(space: SparseGP) -> str:
+    """Return a checksum of everything that decides the rows of a prepared model."""
+    features = features_of(space)
+    return digest(settings_of(space), *features.arrays().values())
+
+
+def save_space(space: SparseGP, path: str | Path) -> None:
+    """Write a prepared model without labels: safetensors with a JSON header; it holds no code.
+
+    Parameters
+    ----------
+    space
+        Made by `SparseGP.prepare`, or fitted: then with the noises and the amplitude of the fit.
+    path
+        The file to write, whole or not at all.
+
+    Raises
+    ------
+    NotFittedError, ParameterError
+        As `settings_of`.
+    ModelFileError
+        The file cannot be written.
+    """
+    write_archive(path, FORMAT, VERSION, {"model": settings_of(space)}, features_of(space).arrays())
+
+
+def load_space(path: str | Path) -> SparseGP:
+    """Read a prepared model that `save_space` wrote; nothing in the file is ever run as code.
+
+    Raises
+    ------
+    StoreError
+        There is no such file, or it is damaged, foreign, or of another version.
+    """
+    if not Path(path).is_file():
+        raise StoreError(f"{path}: there is no such file; write_blocks makes it beside the blocks")
+    try:
+        archive = read_archive(path)
+        archive.require(FORMAT, VERSION)
+        settings = archive.header["model"]
+        space = SparseGP.from_settings(settings)
+        space.terms = (space.terms[0].with_amplitude(settings["amplitude"]), *space.terms[1:])
+        space.features_ = record_of("feature map", settings["features"], archive.arrays)
+        return space
+    except (*DAMAGE, ModelFileError) as error:
+        raise StoreError(
+            f"{path}: the feature space is damaged or was altered ({type(error).__name__}: {error}); "
+            "remove the folder and write it again"
+        ) from None
+
+
+def features_of(space: SparseGP) -> FeatureMap:
+    """Return the feature map of a prepared model, or refuse it."""
+    if not isinstance(space, SparseGP):
+        raise ParameterError(f"`space` must be a prepared SparseGP, got a {type(space).__name__}")
+    return space.plan()[0]
+
 
 SPACE = "space.safetensors"
 TRUNCATE = 1e-2
@@ -32,32 +112,16 @@ PILOT = 8
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What writing will take, from a pilot.
+class Needs:
+    """What writing will take, from a pilot."""
 
-    Attributes
-    ----------
-    rank
-        Mean rows of a block.
-    d, width
-        Weights, and length of a mean descriptor.
-    chunk
-        Structures in a chunk.
-    processes
-        That make chunks at the same time.
-    item
-        Bytes of a stored number.
-    text
-        Bytes of a structure on its way to a worker.
-    """
-
-    rank: float
-    d: int
+    rank: float  # Mean rows of a block
+    d: int  # d, width: Weights, and length of a mean descriptor
     width: int
-    chunk: int
-    processes: int
-    item: int
-    text: float
+    chunk: int  # Structures in a chunk
+    processes: int  # That make chunks at the same time
+    item: int  # Bytes of a stored number
+    text: float  # Bytes of a structure on its way to a worker
 
     @property
     def disk(self) -> float:
@@ -72,6 +136,34 @@ class Plan:
         """
         block = self.rank * self.d * (16 + self.item) + self.width * (16 + self.item) + 3 * self.text + 600
         return self.processes * (BASE_GIB * 2**30 + self.chunk * block) + (self.processes > 1) * BASE_GIB * 2**30
+
+    @classmethod
+    def of(cls, space: SparseGP, source: Source, *, chunk: int, truncate: float, dtype: str, processes: int) -> Needs:
+        """Make a few blocks to see what they take."""
+        pilot, text = [], [0]
+        for frame in islice(frames(source), 8 * PILOT):
+            try:
+                atoms = frame.atoms()
+                check_species([atoms], space.species_)
+            except DataError:
+                continue
+            pilot.append(atoms)
+            text.append(len(frame.content) if isinstance(frame.content, str) else 100 * len(atoms))
+            if len(pilot) == PILOT:
+                break
+        item = np.dtype(dtype).itemsize
+        if not pilot:
+            return cls(0.0, 0, 0, chunk, max(processes, 1), item, 0.0)
+        info = space.information(pilot, truncate=truncate)
+        return cls(
+            len(info.rows) / len(info),
+            info.d,
+            info.means.shape[1],
+            chunk,
+            max(processes, 1),
+            item,
+            float(np.mean(text[1:])),
+        )
 
     def __str__(self) -> str:
         """Return one line for people."""
@@ -156,7 +248,7 @@ def write_blocks(
     processes = number_of(workers, scheduler)
     folder = Path(folder)
     store = BlockStore.create(folder, _settings(space, source, chunk, truncate, dtype), resume=resume)
-    good = _sound(store)
+    good = store.sound()
     if store.complete and len(good) == store.manifest["n_chunks"]:
         say(f"{folder}: complete, {len(good)} chunks; nothing to do")
         return store
@@ -165,31 +257,20 @@ def write_blocks(
         save_space(space, folder / SPACE)
     if good:
         say(f"{folder}: going on with {len(good)} complete chunk(s)")
-    say(str(_plan(space, source, chunk, truncate, dtype, processes)))
-    count = _Count()
-    pieces = count.through(_pieces(source, chunk, skip=set(good)))
-    items = ((str(folder), k, piece, truncate) for k, piece in pieces if piece is not None)
+    needs = Needs.of(space, source, chunk=chunk, truncate=truncate, dtype=dtype, processes=processes)
+    say(str(needs))
+    pieces = _Pieces()
+    items = ((str(folder), k, piece, truncate) for k, piece in pieces.cut(source, chunk, set(good)))
     for _ in track(spread(_make, items, workers=processes, scheduler=scheduler), "chunks"):
         pass
-    store.finish(count.n)
+    store.finish(pieces.n)
     store = BlockStore(folder)
     missing = store.manifest["n_set_aside"]
     say(
-        f"{folder}: {store.manifest['n_structures']} structures in {count.n} chunks"
+        f"{folder}: {store.manifest['n_structures']} structures in {pieces.n} chunks"
         + (f"; {missing} unusable ones set aside" if missing else "")
     )
     return store
-
-
-class _Count:
-    """Counts what passes through, as the length of a stream is known only at its end."""
-
-    n = 0
-
-    def through(self, pieces: Iterator[tuple[int, list[Frame] | None]]) -> Iterator[tuple[int, list[Frame] | None]]:
-        for piece in pieces:
-            self.n += 1
-            yield piece
 
 
 def _settings(space: SparseGP, source: Source, chunk: int, truncate: float, dtype: str) -> dict[str, Any]:
@@ -208,61 +289,25 @@ def _settings(space: SparseGP, source: Source, chunk: int, truncate: float, dtyp
     }
 
 
-def _sound(store: BlockStore) -> list[int]:
-    """Verify the chunks that are there; remove the damaged ones, so that they are made again."""
-    good = []
-    for k in track(store.chunks.numbers(), "verifying"):
-        if store.chunks.intact(k):
-            good.append(k)
-        else:
-            say(f"{store.chunks.path(k)}: damaged, will be made again")
-            store.chunks.remove(k)
-    return good
+class _Pieces:
+    """A source cut into the frames of its chunks, and how many there are, which is known only at its end."""
 
+    n = 0
 
-def _pieces(source: Source, chunk: int, *, skip: set[int]) -> Iterator[tuple[int, list[Frame] | None]]:
-    """Cut a source into the frames of its chunks; None for those to be skipped."""
-    stream = frames(source)
-    k = 0
-    while True:
-        if k in skip:
-            # Passed through one by one: nothing of them is kept.
-            if not sum(1 for _ in islice(stream, chunk)):
-                return
-            yield k, None
-        else:
-            piece = list(islice(stream, chunk))
-            if not piece:
-                return
-            yield k, piece
-        k += 1
-
-
-def _plan(space: SparseGP, source: Source, chunk: int, truncate: float, dtype: str, processes: int) -> Plan:
-    pilot, text = [], [0]
-    for frame in islice(frames(source), 8 * PILOT):
-        try:
-            atoms = frame.atoms()
-            check_species([atoms], space.species_)
-        except DataError:
-            continue
-        pilot.append(atoms)
-        text.append(len(frame.content) if isinstance(frame.content, str) else 100 * len(atoms))
-        if len(pilot) == PILOT:
-            break
-    item = np.dtype(dtype).itemsize
-    if not pilot:
-        return Plan(0.0, 0, 0, chunk, max(processes, 1), item, 0.0)
-    info = space.information(pilot, truncate=truncate)
-    return Plan(
-        len(info.rows) / len(info),
-        info.d,
-        info.means.shape[1],
-        chunk,
-        max(processes, 1),
-        item,
-        float(np.mean(text[1:])),
-    )
+    def cut(self, source: Source, chunk: int, skip: set[int]) -> Iterator[tuple[int, list[Frame]]]:
+        """Yield number and frames of the chunks that are not to be skipped."""
+        stream = frames(source)
+        while True:
+            if self.n in skip:
+                # Passed through one by one: nothing of them is kept.
+                if not sum(1 for _ in islice(stream, chunk)):
+                    return
+            else:
+                piece = list(islice(stream, chunk))
+                if not piece:
+                    return
+                yield self.n, piece
+            self.n += 1
 
 
 @lru_cache(maxsize=2)

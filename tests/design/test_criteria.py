@@ -55,7 +55,7 @@ def plain(criterion, Lambda):
     if isinstance(criterion, G):
         v = np.bincount(criterion._structure, weights=np.einsum("ri,ij,rj->r", criterion._rows, C, criterion._rows))
         return (v**16).sum() ** (1 / 16)
-    if isinstance(criterion, Compound):
+    if isinstance(criterion, Compound | MeanVariance):
         total = 0.0
         for k, part in zip(criterion.kappa, criterion.parts, strict=True):
             value = plain(part, Lambda)
@@ -73,7 +73,7 @@ def worst(criterion, Lambda):
     if isinstance(criterion, G):
         v = np.einsum("ri,ij,rj->r", criterion._rows, C, criterion._rows)
         return np.bincount(criterion._structure, weights=v).max()
-    if isinstance(criterion, Compound) and any(isinstance(part, E) for part in criterion.parts):
+    if isinstance(criterion, Compound | MeanVariance) and any(isinstance(part, E) for part in criterion.parts):
         d, e, s = criterion.parts
         return np.mean([plain(d, Lambda) / len(C), -np.log(worst(e, Lambda)), plain(s, Lambda)])
     return plain(criterion, Lambda)
@@ -90,7 +90,7 @@ def test_gains_equal_differences_of_values(seed, scale):
             before = criterion.value(path.precision)
             one = criterion.gainer(path.precision)
             # A compound takes the log of what a gain leaves of a variance, which may be a millionth of it.
-            share = 1e-3 if isinstance(criterion, Compound) else 1e-6
+            share = 1e-3 if isinstance(criterion, Compound | MeanVariance) else 1e-6
             noise = share * gains.values.max() + 1e-8 * scale
             for s_ in range(len(info)):
                 rows = info.block(s_)

@@ -24,8 +24,7 @@ from tests import structures as make
 from tests.datasets import dataset
 
 ON_ENVIRONMENTS = ("maxvol-environments", "entropy", "quests")
-NEEDS = {"quests": importlib.util.find_spec("quests") and importlib.util.find_spec("bayes_opt")}
-HERE = [name for name in RIVALS if NEEDS.get(name, True)]
+HERE = [name for name in RIVALS if name != "quests" or importlib.util.find_spec("quests")]
 
 
 class Made:
@@ -100,6 +99,26 @@ def test_every_rival_counts_duplicates_once(name):
     info = pool(12)
     double = info.append(info)
     assert len({s % 12 for s in select(double, 12, method=name).indices}) == 12
+
+
+@pytest.mark.parametrize("method", [*SEARCHES, *HERE])
+def test_every_method_takes_what_is_distinct_before_it_repeats(method):
+    base = pool(5, seed=3)
+    order = np.random.default_rng(0).permutation(40)
+    info = base
+    for _ in range(7):
+        info = info.append(base)
+    info, kind = info.take(order), order % 5
+    for n in (4, 6, 8, 12):
+        choice = select(info, n, method=method)
+        assert len(set(kind[choice.indices])) == min(n, 5)
+        assert choice.n_repeated == max(n - 5, 0)
+        beside = select(info, n, method=method, existing=info.take([0]))
+        assert len({*kind[beside.indices], kind[0]}) == min(n + 1, 5)
+    twice = np.flatnonzero(kind == 4)[:2].tolist()
+    forced = select(info, 5, method=method, forced=twice)
+    assert sorted(kind[forced.indices[2:]]) == sorted(set(kind[forced.indices]) - {4})
+    assert len(forced) == 5
 
 
 @pytest.mark.parametrize("name", HERE)

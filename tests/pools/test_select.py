@@ -8,14 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kernelpot import progress
-from kernelpot.design import IV, Information, Precision, duplicates, select
+from kernelpot.design import IV, Information, duplicates, select
 from kernelpot.errors import ParameterError, StoreError
-from tests.design.pools import matrix, pool
+from tests.design.pools import matrix, pool, task
 
 pytest.importorskip("zarr", reason="zarr is not installed (kernelpot[scale])")
 
-from kernelpot.pools import distributed, request, rounds, select_chunks, stochastic, target_root
-from kernelpot.pools.stochastic import draw, live_draw, sample_size, sampled_greedy
+from kernelpot.pools import distributed, request, rounds, select_chunks, target_root
+from kernelpot.pools.stochastic import Samples, Walk, sampled_greedy
 from tests.design.test_chunks import store_of
 
 CRITERIA = ("D", "A", "IV", "balanced")
@@ -112,15 +112,16 @@ def test_a_sample_of_everything_is_greedy(tmp_path):
 
 
 def test_samples_are_even_and_repeatable():
-    assert sample_size(1000, 10, 0.1) == pytest.approx(230.3 * 1000 / 991, abs=1)
-    assert sample_size(10, 10, 0.05) == 10
-    assert np.array_equal(draw(100, 5, 0.1, 1, 2), draw(100, 5, 0.1, 1, 2))
-    counts = np.bincount(np.concatenate([draw(50, 10, 0.3, 0, k) for k in range(2000)]), minlength=50)
-    expected = 2000 * sample_size(50, 10, 0.3) / 50
+    assert Samples(1000, 10, 0.1, 0).size == pytest.approx(230.3 * 1000 / 991, abs=1)
+    assert Samples(10, 10, 0.05, 0).size == 10
+    assert np.array_equal(Samples(100, 5, 0.1, 1).draw(2), Samples(100, 5, 0.1, 1).draw(2))
+    many = Samples(50, 10, 0.3, 0)
+    counts = np.bincount(np.concatenate([many.draw(k) for k in range(2000)]), minlength=50)
+    expected = 2000 * many.size / 50
     assert np.abs(counts - expected).max() < 6 * np.sqrt(expected)
     chosen = np.ones(50, dtype=bool)
     chosen[17] = False
-    assert live_draw(chosen, 40, 0.9, 0, 3).tolist() == [17]
+    assert Samples(50, 40, 0.9, 0).live(chosen, 3).tolist() == [17]
 
 
 def test_every_structure_is_chosen_where_all_are_asked_for(tmp_path):
@@ -138,7 +139,7 @@ def test_parts_by_stochastic_greedy(tmp_path):
     found = select_chunks(store, 8, criterion="D", epsilon=0.05, memory=cramped(store, 60))
     assert found.n_parts > 1
     assert gain(info, found.indices) >= 0.95 * gain(info, select(info, 8, criterion="D").indices)
-    indices, path = sampled_greedy(info, IV(info.target()), 5, Precision.prior(8), epsilon=0.1, seed=0)
+    indices, path = sampled_greedy(task(info, IV(info.target()), n=5), 0.1)
     assert path.values[-1] == pytest.approx(np.trace(info.target() @ np.linalg.inv(matrix(info, indices))))
 
 
@@ -157,7 +158,7 @@ def interrupt(monkeypatch, module, name, after):
 
 
 @pytest.mark.parametrize(
-    ("method", "module", "name"), [("distributed", distributed, "_search"), ("stochastic", stochastic, "_batch")]
+    ("method", "module", "name"), [("distributed", distributed, "_search"), ("stochastic", Walk, "batch")]
 )
 def test_a_killed_choice_goes_on_to_the_same_answer(tmp_path, monkeypatch, capsys, method, module, name):
     info = pool(120, 8, seed=9, heights=(2, 3, 4))

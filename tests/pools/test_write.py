@@ -23,7 +23,7 @@ from kernelpot.errors import DataError, NotFittedError, ParameterError, StoreErr
 from kernelpot.pools import BlockStore, load_space, open_blocks, sample, save_space, select_chunks, write_blocks
 from kernelpot.pools import write as writing
 from kernelpot.pools.source import frames, read_frames
-from kernelpot.pools.space import fingerprint
+from kernelpot.pools.write import fingerprint
 from tests import structures as make
 from tests.pools.pools import killed_script, pool, space, store, xyz
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from kernelpot.design.advice.findings import (
     Curve,
@@ -131,7 +131,7 @@ def assess(
         losses=losses,
         loss_shares=shares,
         redundant_level=redundant,
-        duplicates={tolerance: _groups(duplicates(info, tolerance=tolerance)) for tolerance in tolerances},
+        duplicates={tolerance: found.alike(tolerance) for tolerance in tolerances},
         swaps=found.swaps(spare, swaps),
         history=found.history(),
         discarded=found.measured.discarded,
@@ -298,6 +298,12 @@ class _Set:
             ahead_random=mean_curve(randoms, "random additions"),
         )
 
+    def alike(self, tolerance: float) -> tuple[tuple[int, ...], ...]:
+        """Find groups of more than one structure with mean descriptors within a tolerance."""
+        labels = duplicates(self.info, tolerance=tolerance)
+        counts = np.bincount(labels)
+        return tuple(tuple(np.flatnonzero(labels == g).tolist()) for g in np.flatnonzero(counts > 1))
+
     def history(self) -> Curve:
         """Follow the expected error from no label to the whole set, in random order."""
         rng = np.random.default_rng(self.seed)
@@ -321,12 +327,20 @@ class _Set:
             squared[kind] = np.stack(
                 [np.bincount(aim.structure[mine], weights=each[mine], minlength=n) for each in (after, before)]
             )
-        names = sorted(set(aim.groups))
+
+        def group(members: Bool[np.ndarray, " structures"]) -> dict[str, float]:
+            counts = aim.counts[members].sum(axis=0)
+            errors = {"structures": float(members.sum())}
+            for kind, both in squared.items():
+                rows = float(counts[KINDS.index(kind)])
+                errors[kind] = float(np.sqrt(both[0][members].sum() / rows)) if rows else float("nan")
+            return errors
+
         return Remaining(
             prior=prior,
             now=now,
-            directions={kind: _open_directions(measured.roots[kind], precision) for kind in kinds},
-            groups={name: _of_group(aim, squared, np.array([g == name for g in aim.groups])) for name in names},
+            directions={kind: self._open_directions(measured.roots[kind]) for kind in kinds},
+            groups={name: group(np.array([g == name for g in aim.groups])) for name in sorted(set(aim.groups))},
             structures={
                 kind: np.sqrt(_ratio(squared[kind][0], aim.counts[:, KINDS.index(kind)].astype(np.float64)))
                 for kind in kinds
@@ -334,14 +348,15 @@ class _Set:
             shares={kind: np.sqrt(_ratio(*squared[kind], least=_SILENT * prior[kind] ** 2)) for kind in kinds},
         )
 
-
-def _of_group(aim: Information, squared: dict[str, np.ndarray], members: np.ndarray) -> dict[str, float]:
-    """Count the structures of a group, and find its expected error of each kind."""
-    found = {"structures": float(members.sum())}
-    for kind, both in squared.items():
-        rows = float(aim.counts[members, KINDS.index(kind)].sum())
-        found[kind] = float(np.sqrt(both[0][members].sum() / rows)) if rows else float("nan")
-    return found
+    def _open_directions(self, root: Float[np.ndarray, "d q"]) -> tuple[int, int]:
+        """Count the target's principal directions whose variance is still more than half of the prior's, and all."""
+        vectors, singular, _ = np.linalg.svd(root, full_matrices=False)
+        held = np.cumsum(singular**2)
+        if not len(held) or held[-1] <= 0:
+            return 0, 0
+        q = int(np.searchsorted(held, _DIRECTIONS * held[-1])) + 1
+        left = row_variances(np.ascontiguousarray(vectors[:, :q].T), self.precision)
+        return int((left > _OPEN).sum()), q
 
 
 def _ratio(
@@ -350,20 +365,3 @@ def _ratio(
     """Divide, with NaN where there is nothing to divide by."""
     result: np.ndarray = np.divide(part, whole, out=np.full(len(part), np.nan), where=whole > least)
     return result
-
-
-def _open_directions(root: Float[np.ndarray, "d q"], precision: Precision) -> tuple[int, int]:
-    """Count the target's principal directions whose variance is still more than half of the prior's, and all."""
-    vectors, singular, _ = np.linalg.svd(root, full_matrices=False)
-    held = np.cumsum(singular**2)
-    if not len(held) or held[-1] <= 0:
-        return 0, 0
-    q = int(np.searchsorted(held, _DIRECTIONS * held[-1])) + 1
-    left = row_variances(np.ascontiguousarray(vectors[:, :q].T), precision)
-    return int((left > _OPEN).sum()), q
-
-
-def _groups(labels: Int[np.ndarray, " structures"]) -> tuple[tuple[int, ...], ...]:
-    """Keep the groups of more than one structure."""
-    counts = np.bincount(labels)
-    return tuple(tuple(np.flatnonzero(labels == g).tolist()) for g in np.flatnonzero(counts > 1))

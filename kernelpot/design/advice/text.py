@@ -35,10 +35,12 @@ def describe(
     sources: Sources | None = None,
 ) -> str:
     """Return the advice for people: verdict first, then tables."""
-    names = sources or Sources()
-    parts = [_verdict(found, remarks, by_labels), _feasibility(found), _target(found, names), _members(found, names)]
-    parts += [part for part in (_swaps(found, names), _next(found, names), _curves(found, by_labels)) if part]
-    return "\n\n".join(parts)
+    settings = settings_text(found.description)
+    lines = [*verdict(found, by_labels), *remarks, *([f"with {settings}"] if settings else [])]
+    pages = _Pages(found, sources or Sources(), by_labels)
+    parts = ["\n".join(["VERDICT", *(f"  {line}" for line in lines)]), pages.feasibility(), pages.target()]
+    parts += [pages.members(), pages.swaps(), pages.additions(), pages.curves()]
+    return "\n\n".join(part for part in parts if part)
 
 
 def verdict(found: Findings, by_labels: Mapping[str, float] | None = None) -> list[str]:
@@ -75,142 +77,168 @@ def verdict(found: Findings, by_labels: Mapping[str, float] | None = None) -> li
     return lines
 
 
-def _verdict(found: Findings, remarks: Sequence[str], by_labels: Mapping[str, float] | None) -> str:
-    settings = settings_text(found.description)
-    lines = ["VERDICT", *(f"  {line}" for line in [*verdict(found, by_labels), *remarks])]
-    return "\n".join([*lines, *([f"  with {settings}"] if settings else [])])
+@dataclass(frozen=True, eq=False)
+class _Pages:
+    """The parts of a text, each a table with its heading."""
 
+    found: Findings
+    names: Sources
+    by_labels: Mapping[str, float] | None
 
-def _feasibility(found: Findings) -> str:
-    where = found.feasibility
-    by_kind = ", ".join(f"{kind} {value:.1f}" for kind, value in found.effective_by_kind.items())
-    rows = [
-        ("numerical rank of the rows", f"{where.rank} of {where.d}", f"singular values above {where.tolerance:.2g}"),
-        ("effective parameters", f"{where.effective:.1f}", f"fixed by labels, not by the prior: {by_kind}"),
-        ("condition number", f"{where.condition:.2g}", "of the information matrix; above 1e14 round-off would show"),
-    ]
-    return "FEASIBILITY\n" + _table(("figure", "value", "meaning"), rows)
-
-
-def _target(found: Findings, names: Sources) -> str:
-    left = found.remaining
-    kinds = list(left.now)
-    head = ("group", "structures", *(f"{kind}, {UNITS[kind]}" for kind in kinds))
-    rows = [
-        (name or "(no group)", f"{figures['structures']:.0f}", *(milli(figures[kind]) for kind in kinds))
-        for name, figures in left.groups.items()
-    ]
-    text = (
-        f"WHAT IS LEFT OPEN in the {found.target_name}: expected rms error without label noise, if the prior is right"
-    )
-    text += "\n" + _table(head, rows[: 2 * _SHOWN])
-    worst = left.worst()
-    head = ("structure", *(f"{kind}, {UNITS[kind]}" for kind in kinds), *(f"{kind}, % of prior std" for kind in kinds))
-    rows = [
-        (
-            _named(int(found.target_numbers[s]), names.targets),
-            *(milli(left.structures[kind][s]) for kind in kinds),
-            *(_percent(float(left.shares[kind][s])) for kind in kinds),
-        )
-        for s in worst
-    ]
-    return text + f"\n\nleast known structures of the {found.target_name}\n" + _table(head, rows)
-
-
-def _members(found: Findings, names: Sources) -> str:
-    order = np.argsort(-found.leverage, kind="stable")
-    head = ("structure", "leverage", "loss of efficiency if removed, %")
-
-    def rows(indices: Sequence[int]) -> list[tuple[str, str, str]]:
-        return [
-            (_named(s, names.members), f"{found.leverage[s]:.2f}", f"{100 * found.loss_shares[s]:.3g}") for s in indices
+    def feasibility(self) -> str:
+        """Return the figures of rank and conditioning."""
+        found = self.found
+        where = found.feasibility
+        by_kind = ", ".join(f"{kind} {value:.1f}" for kind, value in found.effective_by_kind.items())
+        rows = [
+            (
+                "numerical rank of the rows",
+                f"{where.rank} of {where.d}",
+                f"singular values above {where.tolerance:.2g}",
+            ),
+            ("effective parameters", f"{where.effective:.1f}", f"fixed by labels, not by the prior: {by_kind}"),
+            (
+                "condition number",
+                f"{where.condition:.2g}",
+                "of the information matrix; above 1e14 round-off would show",
+            ),
         ]
+        return "FEASIBILITY\n" + _table(("figure", "value", "meaning"), rows)
 
-    text = "MEMBERS: leverage is the number of parameters that a structure fixes\nmost telling\n"
-    text += _table(head, rows(order[:_SHOWN].tolist()))
-    few = found.redundant
-    if len(few):
-        text += f"\n\nnearly redundant ({len(few)} in all, each judged alone)\n"
-        text += _table(head, rows(few[:_SHOWN].tolist()))
-    for tolerance, groups in found.duplicates.items():
-        listed = "; ".join(_chain(group) for group in groups[:_SHOWN])
-        more = f"; … {len(groups) - _SHOWN} more" if len(groups) > _SHOWN else ""
-        text += f"\nalike within {tolerance:g} of the mean descriptor: " + (
-            f"{len(groups)} groups ({listed}{more})" if groups else "none"
+    def target(self) -> str:
+        """Return what is left open of the target."""
+        found, names = self.found, self.names
+        left = found.remaining
+        kinds = list(left.now)
+        head = ("group", "structures", *(f"{kind}, {UNITS[kind]}" for kind in kinds))
+        rows = [
+            (name or "(no group)", f"{figures['structures']:.0f}", *(milli(figures[kind]) for kind in kinds))
+            for name, figures in left.groups.items()
+        ]
+        text = f"WHAT IS LEFT OPEN in the {found.target_name}: "
+        text += "expected rms error without label noise, if the prior is right"
+        text += "\n" + _table(head, rows[: 2 * _SHOWN])
+        worst = left.worst()
+        head = (
+            "structure",
+            *(f"{kind}, {UNITS[kind]}" for kind in kinds),
+            *(f"{kind}, % of prior std" for kind in kinds),
         )
-    return text
+        rows = [
+            (
+                _named(int(found.target_numbers[s]), names.targets),
+                *(milli(left.structures[kind][s]) for kind in kinds),
+                *(f"{100 * float(left.shares[kind][s]):.2g}".replace("nan", "–") for kind in kinds),
+            )
+            for s in worst
+        ]
+        return text + f"\n\nleast known structures of the {found.target_name}\n" + _table(head, rows)
 
+    def members(self) -> str:
+        """Return what each member tells."""
+        found, names = self.found, self.names
+        order = np.argsort(-found.leverage, kind="stable")
+        head = ("structure", "leverage", "loss of efficiency if removed, %")
 
-def _chain(group: Sequence[int]) -> str:
-    """Numbers of structures that are alike, the first few of many."""
-    more = f" … and {len(group) - _CHAIN} more" if len(group) > _CHAIN else ""
-    return "=".join(map(str, group[:_CHAIN])) + more
+        def rows(indices: Sequence[int]) -> list[tuple[str, str, str]]:
+            return [
+                (_named(s, names.members), f"{found.leverage[s]:.2f}", f"{100 * found.loss_shares[s]:.3g}")
+                for s in indices
+            ]
 
+        text = "MEMBERS: leverage is the number of parameters that a structure fixes\nmost telling\n"
+        text += _table(head, rows(order[:_SHOWN].tolist()))
+        few = found.redundant
+        if len(few):
+            text += f"\n\nnearly redundant ({len(few)} in all, each judged alone)\n"
+            text += _table(head, rows(few[:_SHOWN].tolist()))
+        for tolerance, groups in found.duplicates.items():
+            listed = "; ".join(
+                "=".join(map(str, group[:_CHAIN]))
+                + (f" … and {len(group) - _CHAIN} more" if len(group) > _CHAIN else "")
+                for group in groups[:_SHOWN]
+            )
+            more = f"; … {len(groups) - _SHOWN} more" if len(groups) > _SHOWN else ""
+            text += f"\nalike within {tolerance:g} of the mean descriptor: " + (
+                f"{len(groups)} groups ({listed}{more})" if groups else "none"
+            )
+        return text
 
-def _swaps(found: Findings, names: Sources) -> str:
-    if not found.swaps:
-        return ""
-    symbol = _SYMBOLS.get(found.criterion, found.criterion)
-    unit = f", {found.unit}" if found.unit else ""
-    head = ("take out", "put in (pool)", f"gain in {symbol}{unit}", f"gain, % of {symbol} now")
-    rows = [
-        (
-            _named(one.out, names.members),
-            _named(one.candidate, names.candidates),
-            f"{one.gain:.4g}",
-            f"{100 * one.gain / max(abs(found.value), 1e-300):.3g}",
+    def swaps(self) -> str:
+        """Return the best swaps, if any."""
+        found, names = self.found, self.names
+        if not found.swaps:
+            return ""
+        symbol = _SYMBOLS.get(found.criterion, found.criterion)
+        unit = f", {found.unit}" if found.unit else ""
+        head = ("take out", "put in (pool)", f"gain in {symbol}{unit}", f"gain, % of {symbol} now")
+        rows = [
+            (
+                _named(one.out, names.members),
+                _named(one.candidate, names.candidates),
+                f"{one.gain:.4g}",
+                f"{100 * one.gain / max(abs(found.value), 1e-300):.3g}",
+            )
+            for one in found.swaps
+        ]
+        now = f"{found.value:.5g} {found.unit}".rstrip()
+        return f"BEST SWAPS, each alone; {symbol} is {now} now\n" + _table(head, rows)
+
+    def additions(self) -> str:
+        """Return what to add next, if there is a pool."""
+        found, names = self.found, self.names
+        if not len(found.next_indices):
+            return ""
+        known = f" ({found.n_known} candidates repeat a member and are left out)" if found.n_known else ""
+        kinds = list(found.ahead.errors)
+        cost = f"cost, {found.cost_unit}" if found.cost_unit else "cost"
+        gain = f"gain, {found.unit}" if found.unit else "gain"
+        first = max(float(found.gain_per_cost[0]), 1e-300)
+        head = (
+            "pick",
+            "pool",
+            gain,
+            cost,
+            "gain per cost, first = 1",
+            *(f"then {kind}, {UNITS[kind]}" for kind in kinds),
         )
-        for one in found.swaps
-    ]
-    now = f"{found.value:.5g} {found.unit}".rstrip()
-    return f"BEST SWAPS, each alone; {symbol} is {now} now\n" + _table(head, rows)
+        rows = [
+            (
+                str(k + 1),
+                _named(s, names.candidates),
+                f"{found.next_gains[k]:.4g}",
+                f"{found.next_costs[k]:.4g}",
+                f"{found.gain_per_cost[k] / first:.2g}",
+                *(milli(found.ahead.errors[kind][k + 1]) for kind in kinds),
+            )
+            for k, s in enumerate(found.next_indices.tolist())
+        ]
+        return f"WHAT TO ADD NEXT, in order{known}; errors by the prior alone\n" + _table(head, rows)
 
-
-def _next(found: Findings, names: Sources) -> str:
-    if not len(found.next_indices):
-        return ""
-    known = f" ({found.n_known} candidates repeat a member and are left out)" if found.n_known else ""
-    kinds = list(found.ahead.errors)
-    cost = f"cost, {found.cost_unit}" if found.cost_unit else "cost"
-    gain = f"gain, {found.unit}" if found.unit else "gain"
-    first = max(float(found.gain_per_cost[0]), 1e-300)
-    head = ("pick", "pool", gain, cost, "gain per cost, first = 1", *(f"then {kind}, {UNITS[kind]}" for kind in kinds))
-    rows = [
-        (
-            str(k + 1),
-            _named(s, names.candidates),
-            f"{found.next_gains[k]:.4g}",
-            f"{found.next_costs[k]:.4g}",
-            f"{found.gain_per_cost[k] / first:.2g}",
-            *(milli(found.ahead.errors[kind][k + 1]) for kind in kinds),
-        )
-        for k, s in enumerate(found.next_indices.tolist())
-    ]
-    return f"WHAT TO ADD NEXT, in order{known}; errors by the prior alone\n" + _table(head, rows)
-
-
-def _curves(found: Findings, by_labels: Mapping[str, float] | None) -> str:
-    text = f"EXPECTED ERROR on the {found.target_name} against the number of labels, by the prior alone"
-    text += "; FORECAST corrects it by the labels" if by_labels else ""
-    text += "\n" + curve_table(found.history)
-    if found.ahead_random is not None and len(found.ahead.n) > 1:
-        last = {
-            curve.name: ", ".join(_figure(values[-1], kind) for kind, values in curve.errors.items())
-            for curve in (found.ahead, found.ahead_random)
-        }
-        text += f"\nafter {found.ahead.n[-1]} labels: " + "; ".join(f"{name} {line}" for name, line in last.items())
-    if found.remaining.prior.get("energy", 0.0) > 1.0:
-        text += "\nthe first energies settle the energies of free atoms, which the prior leaves open by 10 eV"
-    noise = ", ".join(f"{kind} {_figure(value, kind)}" for kind, value in found.ahead.noise.items())
-    text += f"\nlabel noise, to be added in quadrature for a test against labels: {noise}"
-    hidden = [
-        f"{kind} {_figure(found.ahead.noise[kind] * share**0.5, kind)}"
-        for kind, share in found.discarded.items()
-        if share > 0 and found.ahead.noise[kind] * share**0.5 > 0.1 * found.remaining.now[kind]
-    ]
-    if hidden:
-        text += f"\ncompression of the target's rows may hide up to: {', '.join(hidden)}; use truncate=0"
-    return text
+    def curves(self) -> str:
+        """Return the errors against the number of labels."""
+        found, by_labels = self.found, self.by_labels
+        text = f"EXPECTED ERROR on the {found.target_name} against the number of labels, by the prior alone"
+        text += "; FORECAST corrects it by the labels" if by_labels else ""
+        text += "\n" + curve_table(found.history)
+        if found.ahead_random is not None and len(found.ahead.n) > 1:
+            last = {
+                curve.name: ", ".join(_figure(values[-1], kind) for kind, values in curve.errors.items())
+                for curve in (found.ahead, found.ahead_random)
+            }
+            text += f"\nafter {found.ahead.n[-1]} labels: " + "; ".join(f"{name} {line}" for name, line in last.items())
+        if found.remaining.prior.get("energy", 0.0) > 1.0:
+            text += "\nthe first energies settle the energies of free atoms, which the prior leaves open by 10 eV"
+        noise = ", ".join(f"{kind} {_figure(value, kind)}" for kind, value in found.ahead.noise.items())
+        text += f"\nlabel noise, to be added in quadrature for a test against labels: {noise}"
+        hidden = [
+            f"{kind} {_figure(found.ahead.noise[kind] * share**0.5, kind)}"
+            for kind, share in found.discarded.items()
+            if share > 0 and found.ahead.noise[kind] * share**0.5 > 0.1 * found.remaining.now[kind]
+        ]
+        if hidden:
+            text += f"\ncompression of the target's rows may hide up to: {', '.join(hidden)}; use truncate=0"
+        return text
 
 
 def curve_table(curve: Curve) -> str:
@@ -223,10 +251,6 @@ def curve_table(curve: Curve) -> str:
 def _named(number: int, names: Sequence[str]) -> str:
     """Write a structure's number, and where it comes from if that is known."""
     return f"{number} ({names[number]})" if names else str(number)
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.2g}" if np.isfinite(share) else "–"
 
 
 def _figure(value: float, kind: str) -> str:

@@ -49,11 +49,21 @@ def relax(task: Task, effort: Effort | None = None) -> Relaxation:
         found = climb(Moments(info.take(heads), start), task.criterion, inner, effort or Effort())
 
     def certified(part: Float[np.ndarray, " heads"]) -> Relaxation:
+        """Evaluate the bound from a triangular factor, for all candidates and with what was discarded."""
         weights = np.zeros(len(info))
         # Whatever the weights are, the bound at them holds; negligible ones would only cost time.
         weights[heads] = np.where(part > _NEGLIGIBLE, part, 0.0)
         weights[rules.forced] = 1.0
-        return _certified(task, weights, found.steps)
+        used = np.flatnonzero(weights)
+        few = info.take(used)
+        precision = task.start.with_rows(few.rows * np.sqrt(weights[used])[few.structure, None])
+        return Relaxation(
+            weights=weights,
+            value=task.criterion.shown(precision),
+            bound=upper_limit(task, precision, weights),
+            bound_as_given=upper_limit(task, precision, weights, as_given=True),
+            steps=found.steps,
+        )
 
     best = certified(found.weights)
     if np.array_equal(found.touching, found.weights):
@@ -64,20 +74,6 @@ def relax(task: Task, effort: Effort | None = None) -> Relaxation:
         best,
         bound=tighter(best.bound, other.bound),
         bound_as_given=tighter(best.bound_as_given, other.bound_as_given),
-    )
-
-
-def _certified(task: Task, weights: Float[np.ndarray, " structures"], steps: int) -> Relaxation:
-    """Evaluate the bound at some weights from a triangular factor, for all candidates and with what was discarded."""
-    used = np.flatnonzero(weights)
-    part = task.info.take(used)
-    precision = task.start.with_rows(part.rows * np.sqrt(weights[used])[part.structure, None])
-    return Relaxation(
-        weights=weights,
-        value=task.criterion.shown(precision),
-        bound=upper_limit(task, precision, weights),
-        bound_as_given=upper_limit(task, precision, weights, as_given=True),
-        steps=steps,
     )
 
 
@@ -110,6 +106,8 @@ class Certificate:
         Wall time.
     larger_is_better
         Direction of the values.
+    unit
+        Of the values; "noise²" where they are variances of labels in units of their noise.
     """
 
     criterion: str
@@ -122,14 +120,17 @@ class Certificate:
     steps: int
     seconds: float
     larger_is_better: bool = False
+    unit: str = ""
 
     def __str__(self) -> str:
         """Return a few lines for people."""
         floor = np.floor(self.efficiency * 1e4) / 1e4
+        unit = f" {self.unit}" if self.unit else ""
         beyond = "passes" if self.larger_is_better else "gets below"
         lines = [
             f"{self.criterion} efficiency against the best possible choice: at least {floor:.4f}",
-            f"value {self.value:.6g}; no choice {beyond} {self.bound:.6g}; best fractional choice {self.relaxed:.6g}",
+            f"value {self.value:.6g}{unit}; no choice {beyond} {self.bound:.6g}{unit}; "
+            f"best fractional choice {self.relaxed:.6g}{unit}",
             f"relaxation gap {self.relaxation_gap:.1e} after {self.steps} steps, {self.seconds:.1f} s",
         ]
         if floor < SILENT:
@@ -159,4 +160,5 @@ def certificate(task: Task, value: float, effort: Effort) -> Certificate:
         steps=found.steps,
         seconds=time.perf_counter() - began,
         larger_is_better=measure.larger_is_better,
+        unit=measure.unit,
     )

@@ -260,20 +260,14 @@ def frank_wolfe(
         step, w, now, g = moved
         if worst >= 0:
             shares[worst] -= step
-        _give(vertices, shares, best, step)
+        known = next((k for k, vertex in enumerate(vertices) if np.array_equal(vertex, best)), None)
+        if known is None:
+            vertices, shares = [*vertices, best], [*shares, step]
+        else:
+            shares[known] += step
         kept = [k for k, share in enumerate(shares) if share > _GONE]
         vertices, shares = [vertices[k] for k in kept], [shares[k] for k in kept]
         taken += 1
-
-
-def _give(vertices: list[Vector], shares: list[float], vertex: Vector, share: float) -> None:
-    """Add to the share of a vertex, which may be new."""
-    for k, known in enumerate(vertices):
-        if np.array_equal(known, vertex):
-            shares[k] += share
-            return
-    vertices.append(vertex)
-    shares.append(share)
 
 
 def _line_search(

@@ -178,7 +178,8 @@ class Polytope:
         # Of candidates that are alike only the worthiest matters.
         keep = np.arange(len(worth))
         if not self.repeats:
-            same = _alike(self.groups, self.labels, self.costs)
+            keys = np.column_stack([self.groups, self.labels, self.costs])
+            same = np.unique(keys, axis=0, return_inverse=True)[1].reshape(-1)
             order = np.lexsort((-worth, same))
             keep = order[np.concatenate([[True], np.diff(same[order]) > 0])]
         matrix, limits = self._limits(keep)
@@ -220,13 +221,3 @@ class Polytope:
             rows.append(csr_array((np.ones(several.sum()), (number, columns[several])), shape=(number.max() + 1, m)))
             limits.append(np.ones(number.max() + 1))
         return vstack(rows, format="csr"), np.concatenate(limits)
-
-
-def _alike(
-    groups: Int[np.ndarray, " members"],
-    labels: Int[np.ndarray, " members"],
-    costs: Float[np.ndarray, "members resources"],
-) -> Int[np.ndarray, " members"]:
-    """Give candidates that differ only in worth the same number."""
-    keys = np.column_stack([groups, labels, costs])
-    return np.unique(keys, axis=0, return_inverse=True)[1].reshape(-1)

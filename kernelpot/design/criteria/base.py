@@ -126,24 +126,38 @@ class Criterion(ABC):
 
     def falls(self, value: float, losses: Float[np.ndarray, " blocks"], d: int) -> Float[np.ndarray, " blocks"]:
         """Turn losses of a value into losses of its log ψ."""
+        if (size := self.log_size(d)) is not None:
+            return losses / size
         return np.log1p(losses / value) if value > 0 else np.zeros(len(losses))
 
     # ---- bounds
 
+    def log_size(self, d: int) -> float | None:
+        """Return k where the value is ``k log ψ``; None, as here, where ``ψ = 1/value``."""
+        return None
+
     def utility(self, value: float, d: int) -> float:
-        """``log ψ`` of a value; here ``ψ = 1/value``."""
+        """``log ψ`` of a value."""
+        if (size := self.log_size(d)) is not None:
+            return value / size
         return -float(np.log(value)) if value > 0 else np.inf
 
     def raw(self, utility: float, d: int) -> float:
         """Value of a ``log ψ``."""
+        if (size := self.log_size(d)) is not None:
+            return utility * size
         return float(np.exp(-utility))
 
     def rate(self, value: float, d: int) -> float:
         """Differentiate the utility in the value; zero where nothing is left to improve."""
+        if (size := self.log_size(d)) is not None:
+            return 1.0 / size
         return -1.0 / value if value > 0 else 0.0
 
     def steps(self, value: float, gains: Float[np.ndarray, " blocks"], d: int) -> Float[np.ndarray, " blocks"]:
         """Turn gains of a value into gains of its log ψ."""
+        if (size := self.log_size(d)) is not None:
+            return gains / size
         if value <= 0:
             return np.zeros(len(gains))
         return -np.log1p(-np.minimum(gains / value, 1.0 - np.finfo(float).eps))

@@ -144,25 +144,9 @@ class Compound(Criterion):
 
         return gain
 
-    def utility(self, value: float, d: int) -> float:
-        """Return the value itself."""
-        return value
-
-    def raw(self, utility: float, d: int) -> float:
-        """Return the utility itself."""
-        return utility
-
-    def rate(self, value: float, d: int) -> float:
-        """1."""
+    def log_size(self, d: int) -> float:
+        """1: the value is ``log ψ`` itself."""
         return 1.0
-
-    def steps(self, value: float, gains: Float[np.ndarray, " blocks"], d: int) -> Float[np.ndarray, " blocks"]:
-        """Return the gains themselves."""
-        return gains
-
-    def falls(self, value: float, losses: Float[np.ndarray, " blocks"], d: int) -> Float[np.ndarray, " blocks"]:
-        """Do the same for losses."""
-        return self.steps(value, losses, d)
 
     def tangent(self, precision: Precision) -> Tangent:
         """Mix the tangents of the parts, as ``Σ κ log tr(Γ_k N) <= log tr(Σ κ Γ_k N)`` (Jensen)."""
@@ -173,18 +157,15 @@ class Compound(Criterion):
         return Tangent(float(sum(k * t.utility for k, t in zip(self.kappa, tangents, strict=True))), slope)
 
 
-class MeanVariance(Compound):
+class MeanVariance(Criterion):
     """The same for variances alone, as their weighted geometric mean ``Π φ_k^κ_k``: smaller is better."""
 
-    larger_is_better = False
+    symbol = "mean variance"
 
     def __init__(self, parts: Sequence[IV], weights: Sequence[float], d: int) -> None:
-        super().__init__(parts, weights, d)
-        self.symbol = "mean variance"
-
-    def score(self, state: Float[np.ndarray, " parts"]) -> float:
-        """``Π φ^κ``."""
-        return float(np.exp(-super().score(state)))
+        self._log = Compound(parts, weights, d)
+        self.parts, self.kappa, self.name = self._log.parts, self._log.kappa, self._log.name
+        self.roots = self._log.roots
 
     def value(self, precision: Precision) -> float:
         """``Π φ^κ``."""
@@ -192,40 +173,44 @@ class MeanVariance(Compound):
 
     def gradient(self, precision: Precision) -> Float[np.ndarray, "d d"]:
         """Minus the value times that of ``Σ κ log ψ``."""
-        return -self.value(precision) * super().gradient(precision)
+        return -self.value(precision) * self._log.gradient(precision)
+
+    def state(self, precision: Precision) -> Float[np.ndarray, " parts"]:
+        """Values of the parts."""
+        return self._log.state(precision)
+
+    def follow(
+        self, state: Float[np.ndarray, " parts"], lower: Float[np.ndarray, "r r"], U: Float[np.ndarray, "d r"]
+    ) -> Float[np.ndarray, " parts"]:
+        """Carry every part over a block."""
+        return self._log.follow(state, lower, U)
+
+    def beside(
+        self, state: Float[np.ndarray, " parts"], across: Sequence[Float[np.ndarray, "r q"]]
+    ) -> Float[np.ndarray, " parts"]:
+        """Carry every part over."""
+        return self._log.beside(state, across)
+
+    def score(self, state: Float[np.ndarray, " parts"]) -> float:
+        """``Π φ^κ``."""
+        return float(np.exp(-self._log.score(state)))
 
     def gains(
         self, G: Batch, H: Sequence[Batch], state: Float[np.ndarray, " parts"] | None = None
     ) -> Float[np.ndarray, " blocks"]:
         """Turn gains of ``Σ κ log ψ`` into those of the value."""
-        steps = super().gains(G, H, state)
+        steps = self._log.gains(G, H, state)
         return -np.expm1(-steps) * self.score(np.asarray(state))
 
     def losses(self, G: Batch, H: Sequence[Batch], state: Float[np.ndarray, " parts"]) -> Float[np.ndarray, " blocks"]:
         """Turn losses of ``Σ κ log ψ`` into those of the value."""
-        return np.expm1(super().losses(G, H, state)) * self.score(state)
+        return np.expm1(self._log.losses(G, H, state)) * self.score(state)
 
     def gainer(self, precision: Precision) -> Callable[[Rows], float]:
         """Turn gains of ``Σ κ log ψ`` into those of the value, one block at a time."""
-        one, now = super().gainer(precision), self.value(precision)
+        one, now = self._log.gainer(precision), self.value(precision)
         return lambda rows: -float(np.expm1(-one(rows))) * now
 
-    def utility(self, value: float, d: int) -> float:
-        """Minus the log of the value."""
-        return Criterion.utility(self, value, d)
-
-    def raw(self, utility: float, d: int) -> float:
-        """Value of a ``log ψ``."""
-        return Criterion.raw(self, utility, d)
-
-    def rate(self, value: float, d: int) -> float:
-        """Differentiate the utility in the value."""
-        return Criterion.rate(self, value, d)
-
-    def steps(self, value: float, gains: Float[np.ndarray, " blocks"], d: int) -> Float[np.ndarray, " blocks"]:
-        """Turn gains of the value into gains of its log ψ."""
-        return Criterion.steps(self, value, gains, d)
-
-    def falls(self, value: float, losses: Float[np.ndarray, " blocks"], d: int) -> Float[np.ndarray, " blocks"]:
-        """Do the same for losses."""
-        return Criterion.falls(self, value, losses, d)
+    def tangent(self, precision: Precision) -> Tangent:
+        """Mix the tangents of the parts."""
+        return self._log.tangent(precision)

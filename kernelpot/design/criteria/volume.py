@@ -47,25 +47,12 @@ class D(Criterion):
         """Add ``log det G``."""
         return state + 2.0 * float(np.log(np.diag(lower)).sum())
 
-    def utility(self, value: float, d: int) -> float:
-        """``log det Λ / d``: ψ is the geometric mean of the eigenvalues."""
-        return value / d
+    def log_size(self, d: int) -> float:
+        """d: ψ is the geometric mean of the eigenvalues.
 
-    def raw(self, utility: float, d: int) -> float:
-        """``d`` times the utility."""
-        return utility * d
-
-    def rate(self, value: float, d: int) -> float:
-        """``1/d``; the tangent is ``log det N <= log det Λ + d log(tr(CN)/d)``, from the means of the eigenvalues."""
-        return 1.0 / d
-
-    def steps(self, value: float, gains: Float[np.ndarray, " blocks"], d: int) -> Float[np.ndarray, " blocks"]:
-        """Return a ``1/d``-th of the gains."""
-        return gains / d
-
-    def falls(self, value: float, losses: Float[np.ndarray, " blocks"], d: int) -> Float[np.ndarray, " blocks"]:
-        """Do the same for losses."""
-        return self.steps(value, losses, d)
+        The tangent is ``log det N <= log det Λ + d log(tr(CN)/d)``, from the means of the eigenvalues.
+        """
+        return float(d)
 
 
 class Ds(Criterion):
@@ -127,25 +114,9 @@ class Ds(Criterion):
         nuisance = Precision(self._parts(precision)[:k, :k])
         return lambda rows: max(_block_logdet(precision, rows) - _block_logdet(nuisance, rows[:, self._nuisance]), 0.0)
 
-    def utility(self, value: float, d: int) -> float:
-        """``-log det C_SS / |S|``."""
-        return value / len(self._chosen)
-
-    def raw(self, utility: float, d: int) -> float:
-        """``|S|`` times the utility."""
-        return utility * len(self._chosen)
-
-    def rate(self, value: float, d: int) -> float:
-        """``1/|S|``."""
-        return 1.0 / len(self._chosen)
-
-    def steps(self, value: float, gains: Float[np.ndarray, " blocks"], d: int) -> Float[np.ndarray, " blocks"]:
-        """Return a ``1/|S|``-th of the gains."""
-        return gains / len(self._chosen)
-
-    def falls(self, value: float, losses: Float[np.ndarray, " blocks"], d: int) -> Float[np.ndarray, " blocks"]:
-        """Do the same for losses."""
-        return self.steps(value, losses, d)
+    def log_size(self, d: int) -> float:
+        """``|S|``."""
+        return float(len(self._chosen))
 
 
 def _logdet(G: Batch) -> Float[np.ndarray, " blocks"]:

@@ -148,5 +148,5 @@ def _package(name: str) -> ModuleType:
     except ImportError as error:
         raise ParameterError(
             f"method 'quests' needs the package `quests` with what it depends on ({error}): "
-            "`pip install quests`, or take method 'entropy', which needs no package"
+            "`pip install 'kernelpot[rivals]'`, or take method 'entropy', which needs no package"
         ) from error

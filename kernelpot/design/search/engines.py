@@ -255,6 +255,18 @@ def economy(task: Task) -> str:
     return "short" if work > _LONG and len(info.rows) > _TALL * len(info) else "exact"
 
 
+def greedy_name(task: Task, *, lazy: bool | None) -> str:
+    """Say in the name of greedy where it is not exact."""
+    measure = task.criterion
+    if measure.submodular or lazy is False:
+        return "greedy"
+    if measure.roots is None:
+        tried = measure.tries is not None and len(task.info) > measure.tries
+        return "greedy (most promising tried)" if tried else "greedy"
+    how = "lazy" if lazy else economy(task)
+    return {"lazy": "lazy greedy (heuristic)", "short": "greedy (shortened blocks)"}.get(how, "greedy")
+
+
 def gains_for(info: Information, path: Path, *, lazy: bool = False, short: bool = False) -> AnyGains:
     """Make what keeps the gains of a path's criterion."""
     if path.criterion.roots is None:

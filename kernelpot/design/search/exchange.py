@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from kernelpot.design.available import Available, swappable
 from kernelpot.design.criteria import IV, D
@@ -19,24 +19,20 @@ from kernelpot.design.information import Information
 from kernelpot.design.limits import Numbers, read_numbers
 from kernelpot.design.rivals import RIVALS, ranked
 from kernelpot.design.search.engines import gains_for
-from kernelpot.design.search.gains import Path, first_of_best
+from kernelpot.design.search.gains import Path
 from kernelpot.design.search.greedy import best_greedy
-from kernelpot.design.search.swaps import BlockSwaps, RowSwaps, ScreenedSwaps
+from kernelpot.design.search.swaps import WORTHWHILE, BlockSwaps, RowSwaps, ScreenedSwaps
 from kernelpot.design.task import Rules, Task
 from kernelpot.errors import ParameterError
 from kernelpot.progress import track
 from kernelpot.rules import whole
 
-_WORTHWHILE = 1e-9
-"""Swaps that improve a value by less, relatively, could be round-off and go round in circles."""
 _SHAKEN = 0.15
 _EXACT = 2e10
 """Operations of an exact pass (members times rows times d²) above which a screen looks first."""
 _ROW_RESTARTS = 20
 _CHEAP = 5e7
 _SUPPORT = 1e-3
-
-Swaps = RowSwaps | BlockSwaps | ScreenedSwaps
 
 
 def exchange(
@@ -81,19 +77,28 @@ def _settle(
     task: Task, indices: list[int], rng: np.random.Generator, passes: int, *, screen: bool | None
 ) -> tuple[list[int], float, int]:
     """Swap and fill up until nothing helps."""
-    state = _state(task, indices, screen=screen)
-    rank = rng.permutation(len(task.info))
+    info, criterion = task.info, task.criterion
+    state: RowSwaps | BlockSwaps | ScreenedSwaps
+    if _single_rows(info) and isinstance(criterion, D | IV):
+        state = RowSwaps(task, indices)
+    else:
+        if screen is None:
+            screen = len(indices) * len(info.rows) * info.d**2 > _EXACT
+        state = (ScreenedSwaps if screen and criterion.roots is not None else BlockSwaps)(task, indices)
+    rank = rng.permutation(len(info))
     # Members that were set against all candidates since the last swap, or that must stay, need not be tried again.
     forced = np.isin(state.indices, task.rules.forced)
     settled = forced.copy()
     swaps = 0
     for _ in range(passes):
         before = swaps
-        order = state.promising(_WORTHWHILE * abs(state.value))
+        order = state.promising(WORTHWHILE * abs(state.value))
         for position in order if isinstance(state, ScreenedSwaps) else rng.permutation(order):
             if settled[position]:
                 continue
-            if _improve(state, int(position), task.rules, rank):
+            allowed = swappable(task.rules, state.indices, int(position))
+            allowed[state.indices[position]] = False
+            if allowed.any() and state.improve(int(position), allowed, rank):
                 swaps += 1
                 settled = forced.copy()
             settled[position] = True
@@ -101,39 +106,8 @@ def _settle(
             break
     grown = fill(task, state.indices)
     if len(grown) > len(state.indices):
-        return grown, task.criterion.value(task.known(grown)), swaps
+        return grown, criterion.value(task.known(grown)), swaps
     return state.indices, state.value, swaps
-
-
-def _state(task: Task, indices: Sequence[int], *, screen: bool | None) -> Swaps:
-    """Choose the kind of swaps that suits the candidates."""
-    info, criterion = task.info, task.criterion
-    if _single_rows(info) and isinstance(criterion, D | IV):
-        return RowSwaps(task, indices)
-    if screen is None:
-        screen = len(indices) * len(info.rows) * info.d**2 > _EXACT
-    return (ScreenedSwaps if screen and criterion.roots is not None else BlockSwaps)(task, indices)
-
-
-def _improve(state: Swaps, position: int, rules: Rules, rank: Int[np.ndarray, " structures"]) -> bool:
-    """Make the best swap for one member, if one is worth it."""
-    member = state.indices[position]
-    allowed = swappable(rules, state.indices, position)
-    allowed[member] = False
-    if not allowed.any():
-        return False
-    if isinstance(state, ScreenedSwaps):
-        return state.improve(position, allowed, rank, _WORTHWHILE)
-    gains = state.without(position, allowed)
-    scores = np.where(allowed, gains, -np.inf)
-    if scores.max() == -np.inf:
-        return False
-    s = first_of_best(scores, rank)
-    noise = _WORTHWHILE * max(abs(state.value), abs(float(gains[member])))
-    if gains[s] - gains[member] <= noise:
-        return False
-    state.swap(position, s)
-    return True
 
 
 def _single_rows(info: Information) -> bool:
@@ -202,21 +176,15 @@ def rounded(task: Task, weights: Float[np.ndarray, " structures"], *, restarts: 
     rules = task.rules
     used = weights > _SUPPORT
     used[rules.forced] = True
-    if len(rules.least):  # with these the least quotas can be fulfilled
-        used[_fulfilling(rules)] = True
+    fulfilling = Available(rules)  # with the cheapest the least quotas can be fulfilled
+    order = np.argsort(rules.shares, kind="stable")
+    while (rules.counts(fulfilling.indices) < rules.least).any():
+        missing = np.append(rules.counts(fulfilling.indices) < rules.least, False)[rules.labels]
+        fulfilling.choose(int(order[(fulfilling.now() & missing)[order]][0]))
+    used[fulfilling.indices] = True
     support = np.flatnonzero(used)
     few = task.among(support)
     inner = few.rules
     few = few.under(replace(inner, n=min(rules.n, len(inner.forced) + len(np.unique(inner.groups[inner.fresh])))))
     indices = exchange(few, best_greedy(few)[0], restarts=restarts)[0]
     return fill(task, support[indices].tolist())
-
-
-def _fulfilling(rules: Rules) -> list[int]:
-    """Choose forced candidates and the cheapest others that fulfil the least quotas."""
-    available = Available(rules)
-    order = np.argsort(rules.shares, kind="stable")
-    while (rules.counts(available.indices) < rules.least).any():
-        missing = np.append(rules.counts(available.indices) < rules.least, False)[rules.labels]
-        available.choose(int(order[(available.now() & missing)[order]][0]))
-    return available.indices

@@ -88,7 +88,15 @@ class Gains:
     def __init__(self, info: Information, path: Path, *, picks: Information | None = None) -> None:
         self._info, self._path, self._picked = info, path, info if picks is None else picks
         self._roots = path.criterion.roots or ()
-        self._chunks = _chunks(info, len(self._roots))
+        chunks = []
+        start = 0
+        while start < len(info):
+            stop = int(np.searchsorted(info.offsets, info.offsets[start] + SHARED_ROWS, side="right")) - 1
+            stop = min(max(stop, start + 1), len(info))
+            rows = slice(int(info.offsets[start]), int(info.offsets[stop]))
+            chunks.append(_Chunk(rows, bins_of(info, start, stop, len(self._roots))))
+            start = stop
+        self._chunks = tuple(chunks)
         self.values = np.zeros(len(info))
         # Traces of G and of each H now, and when they were last computed without differences.
         self._traces, self._fresh = np.zeros((2, 1 + len(self._roots), len(info)))
@@ -188,19 +196,6 @@ def first_of_best(score: Float[np.ndarray, " some"], rank: Int[np.ndarray, " som
     top = score.max()
     ties = np.flatnonzero(score >= top - TIE * abs(top))
     return int(ties[np.argmin(rank[ties])])
-
-
-def _chunks(info: Information, n_roots: int) -> tuple[_Chunk, ...]:
-    """Divide the candidates into chunks of bounded size."""
-    chunks = []
-    start = 0
-    while start < len(info):
-        stop = int(np.searchsorted(info.offsets, info.offsets[start] + SHARED_ROWS, side="right")) - 1
-        stop = min(max(stop, start + 1), len(info))
-        rows = slice(int(info.offsets[start]), int(info.offsets[stop]))
-        chunks.append(_Chunk(rows, bins_of(info, start, stop, n_roots)))
-        start = stop
-    return tuple(chunks)
 
 
 def bins_of(info: Information, start: int, stop: int, n_roots: int) -> tuple[Bin, ...]:

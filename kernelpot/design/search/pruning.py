@@ -70,7 +70,7 @@ def _dispensable(
     rivals = np.bincount(rules.groups[chosen], minlength=int(rules.groups.max(initial=-1)) + 1)
     doubled = rivals[rules.groups] > 1
     free = alive & ~kept
-    if not rules.repeats and doubled.any():
+    if not rules.repeats and (doubled & spare & free).any():
         return doubled & spare & free
     if over.any():
         wanted = over & free

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,6 +13,9 @@ from kernelpot.design.search.engines import TriedGains
 from kernelpot.design.search.gains import Gains, Path, bins_of, first_of_best, outer, with_zero_row
 from kernelpot.design.task import Task
 
+WORTHWHILE = 1e-9
+"""Swaps that improve a value by less, relatively, could be round-off and go round in circles."""
+
 COARSE = 3e-2
 """Share of the trace of a block's label kind that the screen may leave out."""
 _LOOKED_AT = 6
@@ -19,7 +23,37 @@ _NEGLIGIBLE = 1e-2
 _LEAST = 1e-13
 
 
-class BlockSwaps:
+class ExactSwaps(ABC):
+    """Swaps that are made where the exact gains of all candidates say so."""
+
+    indices: list[int]
+    value: float
+
+    @abstractmethod
+    def without(self, position: int, allowed: Bool[np.ndarray, " structures"]) -> Float[np.ndarray, " structures"]:
+        """Gain of every candidate if the member at a position were out; -inf for those without a chance."""
+
+    @abstractmethod
+    def swap(self, position: int, s: int) -> None:
+        """Put candidate s in the place of the member that `without` took out last."""
+
+    def improve(
+        self, position: int, allowed: Bool[np.ndarray, " structures"], rank: Int[np.ndarray, " structures"]
+    ) -> bool:
+        """Make the best swap for one member, if one is worth it."""
+        gains = self.without(position, allowed)
+        scores = np.where(allowed, gains, -np.inf)
+        if scores.max() == -np.inf:
+            return False
+        s = first_of_best(scores, rank)
+        own = float(gains[self.indices[position]])
+        if gains[s] - own <= WORTHWHILE * max(abs(self.value), abs(own)):
+            return False
+        self.swap(position, s)
+        return True
+
+
+class BlockSwaps(ExactSwaps):
     """Gains of all blocks beside a design from which one member is taken out.
 
     The reduced information is factorised anew from the blocks themselves: to subtract a block from C would lose the
@@ -87,7 +121,6 @@ class ScreenedSwaps:
         position: int,
         allowed: Bool[np.ndarray, " structures"],
         rank: Int[np.ndarray, " structures"],
-        worthwhile: float,
     ) -> bool:
         """Replace a member by one of the best candidates that the screen finds, if that is better."""
         squares, T = self._modes(self.indices[position])
@@ -98,7 +131,7 @@ class ScreenedSwaps:
         best = np.argpartition(-ranked, size - 1)[:size]
         gains = self._full_gains_beside(W, best)
         k = first_of_best(gains, rank[best])
-        noise = worthwhile * max(abs(self.value), abs(own))
+        noise = WORTHWHILE * max(abs(self.value), abs(own))
         if gains[k] - own <= noise:
             return False
         trial = [*self.indices[:position], int(best[k]), *self.indices[position + 1 :]]
@@ -181,7 +214,7 @@ _DISTINCT = 1e-6
 _PAIRS = 1 << 20
 
 
-class RowSwaps:
+class RowSwaps(ExactSwaps):
     """Gains of all rows beside a design from which one member is taken out.
 
     With ``c = C x_i`` and ``q = 1 - x_iᵀ c`` the covariance without row i is ``C' = C + c cᵀ/q``, so that the
