@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 
 import kernelpot as kp
 from kernelpot.archive import arrays_of, read_arrays, read_numbers
+from kernelpot.cli.options import PotentialOptions
 from kernelpot.errors import ParameterError
 from kernelpot.record import (
     HOMES,
@@ -38,17 +39,7 @@ class Inner(Record):
 
 @dataclass(frozen=True)
 class Outer(Record):
-    """What has a field of every kind.
-
-    Parameters
-    ----------
-    reach
-        How far it sees, Å. Not more.
-    kind
-        One of two; nothing else.
-    inner, other
-        Records.
-    """
+    """What has a field of every kind."""
 
     reach: Annotated[float, Positive(0.1, 10.0), "Å", "5 is usual"] = 5.0
     kind: Annotated[str, OneOf(("wide", "narrow"))] = "wide"
@@ -119,15 +110,24 @@ def test_settings_that_are_none_are_refused(change, error):
         Outer.from_settings(Outer().settings() | change)
 
 
-def test_what_an_option_of_the_command_line_needs():
+def test_what_fields_say():
     fields = {field.name: field for field in fields_of(kp.SOAP)}
     cutoff, fade = fields["cutoff"], fields["fade"]
     assert (cutoff.kind, cutoff.unit, cutoff.default, cutoff.optional) == (float, "Å", 5.0, False)
-    assert cutoff.help == "Reach of an environment, Å"
     assert cutoff.read(4) == 4.0
     assert (fade.kind, fade.optional, fade.default) == (float, True, None)
-    assert [field.help for field in fields_of(Outer)][:4] == ["How far it sees, Å", "One of two", "Records", "Records"]
     assert checked(kp.DotProduct, "amplitude", 2) == 2.0
+
+
+def test_options_of_the_command_line_have_the_defaults_of_records():
+    """They are written twice, as descriptors and kernels take too long to import for ``--help``."""
+    options = PotentialOptions()
+    for record, prefix in ((kp.SOAP, ""), (kp.DotProduct, ""), (kp.Noise, "noise_")):
+        for field in fields_of(record):
+            if hasattr(options, prefix + field.name):
+                assert getattr(options, prefix + field.name) == field.default, field.name
+    assert options.describing() == kp.SOAP()
+    assert options.comparing() == kp.DotProduct()
 
 
 def test_only_what_is_listed_is_made_of_a_file():

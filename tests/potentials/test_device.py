@@ -14,7 +14,8 @@ import kernelpot as kp
 from kernelpot.errors import ParameterError
 from kernelpot.features.torch import device_of, torch_map
 from kernelpot.kernels import Linear
-from kernelpot.potentials import Bootstrap, LinearModel
+from kernelpot.potentials.resampling import Bootstrap
+from kernelpot.potentials.sparse_gp import LinearModel
 from tests import potentials
 from tests import structures as make
 from tests.devices import DEVICES

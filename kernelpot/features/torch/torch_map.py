@@ -15,9 +15,8 @@ from torch import Tensor
 from kernelpot.data.batch import Batch
 from kernelpot.descriptors.acsf.definition import ACSF
 from kernelpot.descriptors.acsf.torch import AcsfEngine
-from kernelpot.descriptors.arguments import species_places
 from kernelpot.descriptors.grid import DescriptorEngine, DeviceBatch
-from kernelpot.descriptors.protocol import Descriptor
+from kernelpot.descriptors.protocol import Descriptor, species_places
 from kernelpot.descriptors.soap.definition import SOAP
 from kernelpot.descriptors.soap.torch import SoapEngine
 from kernelpot.errors import ParameterError
