@@ -21,7 +21,7 @@ from kernelpot.features.feature_map import E0_PRIOR
 from kernelpot.features.gradients import gather_pairs
 from kernelpot.features.label_kernel import Layout, Terms, chunk_length, fill_lower, group_by_composition
 from kernelpot.features.training_form import TrainingForm
-from kernelpot.inference.dense import host, in_folds
+from kernelpot.inference.exact import host, in_folds
 from kernelpot.inference.left_out import LeftOut
 from kernelpot.linalg.dense import BLOCK, Cholesky, Triangle, factorise
 from kernelpot.linalg.devices import computing
