@@ -92,7 +92,8 @@ def split(known: LabelSet, number: int) -> Split:
         Seed of the draw and of the folds, or `PUBLISHED`.
     """
     import kernelpot as kp
-    from kernelpot.features.inducing import mean_vectors, species_of
+    from kernelpot.data.stream import species_of
+    from kernelpot.features.inducing import mean_vectors
 
     structures = read(known.files)
     if number != PUBLISHED and len(structures) > known.at_most:
@@ -123,8 +124,7 @@ def held(means: np.ndarray, sizes: np.ndarray, in_run: np.ndarray, number: int) 
     number
         Seed of the split.
     """
-    from kernelpot.features.folds import RUN
-    from kernelpot.linalg.subsets import equal_vectors
+    from kernelpot.linalg.subsets import RUN, equal_vectors
 
     groups = equal_vectors(means, sizes)
     first = np.unique(groups, return_index=True)[1]

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from functools import cache, cached_property
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from kernelpot.data.check import check_structure, place
+from kernelpot.data.stream import ATOMS_PER_CHUNK, chunks
 from kernelpot.errors import ParameterError
+from kernelpot.progress import track
+from kernelpot.run import ordered
 
 if TYPE_CHECKING:
     from ase import Atoms
-import sys
-from functools import cache
+
+Result = TypeVar("Result")
 
 FLAT = 1e-12
 """Volume, as a share of the product of the lattice vectors' lengths, below which a cell has none."""
@@ -141,6 +145,53 @@ class Batch:
     def sum_per_structure(self, per_atom: Float[np.ndarray, " atoms"]) -> Float[np.ndarray, " structures"]:
         """Add up a per-atom quantity over each structure."""
         return np.bincount(self.structure, weights=per_atom, minlength=len(self))
+
+    def counts(self, species: Sequence[int]) -> Float[np.ndarray, "structures species"]:
+        """Count the atoms of each species in each structure: the columns that carry E0."""
+        return np.stack([self.sum_per_structure((self.numbers == z).astype(float)) for z in species], axis=1)
+
+    def surroundings(self, atom: int) -> tuple[Batch, int]:
+        """Return the part of one structure that an atom's force depends on, and the atom's number in it.
+
+        The environments of the atom and of its neighbours are whole; what only completes them has no neighbours itself.
+        """
+        centres = np.unique(np.append(self.second[self.first == atom], atom))
+        pairs = np.isin(self.first, centres)
+        kept = np.unique(np.concatenate([centres, self.second[pairs]]))
+        first = np.searchsorted(kept, self.first[pairs])
+        part = Batch(
+            positions=self.positions[kept],
+            cells=self.cells,
+            pbc=self.pbc,
+            numbers=self.numbers[kept],
+            offsets=np.array([0, len(kept)]),
+            first=first,
+            second=np.searchsorted(kept, self.second[pairs]),
+            shifts=self.shifts[pairs],
+            pair_offsets=np.concatenate([[0], np.cumsum(np.bincount(first, minlength=len(kept)))]),
+            cutoff=self.cutoff,
+        )
+        return part, int(np.searchsorted(kept, atom))
+
+
+def over_batches(
+    work: Callable[[Batch, int], Result],
+    structures: Sequence[Atoms],
+    cutoff: float,
+    label: str = "",
+    *,
+    n_atoms: int = ATOMS_PER_CHUNK,
+) -> Iterator[Result]:
+    """Yield ``work(batch, number of its first structure)`` for runs of structures in order, computed by threads.
+
+    A label shows progress under this name.
+    """
+
+    def part(piece: tuple[int, int]) -> Result:
+        return work(Batch.from_structures(structures[slice(*piece)], cutoff, start=piece[0]), piece[0])
+
+    pieces = list(chunks(structures, n_atoms))
+    yield from ordered(part, track(pieces, label) if label else pieces)
 
 
 def cell_volumes(cells: Float[np.ndarray, "structures 3 3"]) -> Float[np.ndarray, " structures"]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
+from scipy.linalg import block_diag
 
 from kernelpot.archive import NO_ARRAYS
 from kernelpot.data.batch import Batch
@@ -17,6 +18,10 @@ from kernelpot.features.feature_map import FeatureMap, Form, Rows
 from kernelpot.features.kernel_map import KernelMap
 from kernelpot.features.linear_map import LinearMap
 from kernelpot.record import EachOf, Positive, Record, Rule, record_of
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
 
 LARGEST_SCALE = 1e60
 """Of a term's amplitude to the first one's; far beyond what searches reach, and its square is still a number."""
@@ -60,16 +65,10 @@ class SumMap(Record):
     A sum of independent Gaussian processes is a Gaussian process whose kernel is the sum (Rasmussen and Williams
     (2006), section 4.2.4); each term keeps its own inducing environments, so that posterior and design stay rows over
     weights.
-
-    Attributes
-    ----------
-    terms
-        Maps of the same species.
-    scales
-        Prior standard deviation of each term, in units of the amplitude.
     """
 
-    terms: Annotated[tuple[FeatureMap, ...], EachOf(Rule())]
+    terms: Annotated[tuple[FeatureMap, ...], EachOf(Rule())]  # maps of the same species
+    # prior standard deviation of each term, in units of the amplitude
     scales: Annotated[tuple[float, ...], EachOf(Positive(1.0 / LARGEST_SCALE, LARGEST_SCALE))]
 
     @cached_property
@@ -233,3 +232,37 @@ class SumMap(Record):
     def shares(self) -> str:
         """Describe the terms' raw columns."""
         return "; ".join(term.shares() for term in self.terms)
+
+
+Owners = list[list[Bool[np.ndarray, "m folds"]]]
+"""For each term, for each species, which folds hold each inducing environment; no species for terms without any."""
+
+
+def owners(features: FeatureMap, structures: Sequence[Atoms], fold: Int[np.ndarray, " structures"]) -> Owners:
+    """Find the folds that each inducing environment of a map comes from."""
+    return [
+        term.folds_of_inducing(structures, fold) if isinstance(term, KernelMap) else [] for term in _terms(features)
+    ]
+
+
+def without_fold(features: FeatureMap, own: Owners, fold: int) -> tuple[FeatureMap, Float[np.ndarray, "d e"]]:
+    """Return the map without inducing environments that only this fold holds, and its features in the old ones.
+
+    A kernel map without them is the old map projected on the span of what remains: φ(x)·φ(z) = k(x, z) for every
+    inducing z, so that with an orthonormal basis V of the remaining φ(z), Vᵀφ are features of the smaller map.
+    """
+    maps: list[FeatureMap] = []
+    bases: list[np.ndarray] = []
+    for term, mine in zip(_terms(features), own, strict=True):
+        smaller, basis = (
+            term.without_fold(mine, fold) if isinstance(term, KernelMap) else (term, np.eye(term.n_weights))
+        )
+        maps.append(smaller)
+        bases.append(basis)
+    if isinstance(features, SumMap):
+        return replace(features, terms=tuple(maps)), block_diag(*bases)
+    return maps[0], bases[0]
+
+
+def _terms(features: FeatureMap) -> Sequence[FeatureMap]:
+    return features.terms if isinstance(features, SumMap) else (features,)

@@ -15,10 +15,9 @@ from jaxtyping import Float
 
 from kernelpot.data.batch import Batch
 from kernelpot.data.noise import KINDS
+from kernelpot.data.stream import chunks
 from kernelpot.errors import DataError, ParameterError
-from kernelpot.features.covariance import surroundings
-from kernelpot.features.feature_map import E0_PRIOR, Form, counts
-from kernelpot.features.inducing import chunks
+from kernelpot.features.feature_map import E0_PRIOR, Form
 from kernelpot.potentials.calibration import Calibration
 from kernelpot.potentials.fitted import Fitted, HasState, accepted
 from kernelpot.potentials.prediction import Mean, Prediction
@@ -71,7 +70,7 @@ class JointEnergies:
         for start, stop in chunks(structures):
             batch = Batch.from_structures(structures[start:stop], state.reach, start=start)
             part = features.describe(batch)
-            counted = counts(batch, features.species)
+            counted = batch.counts(features.species)
             white.append(features.whiten(features.rows(part, ()).energy))
             described.append(part)
             energy_rows.append(np.concatenate([state.amplitude * white[-1], E0_PRIOR * counted], axis=1))
@@ -228,7 +227,8 @@ def force_covariance(
     state, (structure,) = accepted(model, [structure])
     check_spread(spread)
     atom = whole(atom, "atom", least=-len(structure), most=len(structure) - 1, usual="atoms are counted from 0")
-    batch, number = surroundings(Batch.from_structures([structure], state.features.cutoff), atom % len(structure))
+    whole_batch = Batch.from_structures([structure], state.features.cutoff)
+    batch, number = whole_batch.surroundings(atom % len(structure))
     rows = state.features.rows(described := state.features.describe(batch), ("forces",)).forces
     assert rows is not None
     white = state.features.whiten(rows[3 * number : 3 * number + 3])

@@ -20,7 +20,7 @@ from kernelpot.descriptors.pairs import TwoBody
 from kernelpot.descriptors.protocol import Descriptor
 from kernelpot.errors import NotFittedError, ParameterError
 from kernelpot.features.feature_map import FeatureMap
-from kernelpot.features.placing import on_device
+from kernelpot.features.torch import on_device
 from kernelpot.kernels import DotProduct, Gaussian, Linear
 from kernelpot.linalg.devices import check_device
 from kernelpot.linalg.workers import number_of
@@ -62,9 +62,9 @@ class SparseGP:
         Upper limit of inducing environments of all species, and of all terms, together.
     noise
         A `Noise` stays as given, with the amplitudes. "cv": noises and amplitudes minimise Σ_kind log(RMSE of left-out
-        folds). "evidence": they maximise the marginal likelihood, which lets thousands of correlated force rows outvote
-        the energies; for comparison. "tempered": the same, the likelihood of forces and stresses raised to a power
-        below 1 that makes up for their correlations.
+        folds), stresses last. "evidence": they maximise the marginal likelihood, which lets thousands of correlated
+        force rows outvote the energies; for comparison. "tempered": the same, the likelihood of forces and stresses
+        raised to a power below 1 that makes up for their correlations.
     seed
         Makes the choice of inducing environments and of folds repeatable.
     inducing
@@ -323,8 +323,6 @@ class SparseGP:
             )
         return self.features_, self.noise if isinstance(self.noise, Noise) else Noise(), self.terms[0].amplitude
 
-    # ---- files
-
     def settings(self) -> dict[str, Any]:
         """Return the settings as JSON values."""
         return {
@@ -397,13 +395,9 @@ class SparseGP:
     @property
     def baseline_(self) -> dict[int, float]:
         """The old name of `e0_`, by atomic number."""
-        warnings.warn(
-            "`baseline_` is now called `e0_`, and keyed by chemical symbol; the old name goes with the next release.",
-            DeprecationWarning,
-            stacklevel=2,
-        )
-        state = self.state
-        return dict(zip(state.features.species, state.e0.tolist(), strict=True))
+        text = "`baseline_` is now called `e0_`, and keyed by chemical symbol; the old name goes with the next release."
+        warnings.warn(text, DeprecationWarning, stacklevel=2)
+        return dict(zip(self.species_, self.e0_.values(), strict=True))
 
     @property
     def calibration_(self) -> dict[str, float]:

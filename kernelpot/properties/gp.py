@@ -155,8 +155,7 @@ class GP(LearnedKernel, RegressorMixin, BaseEstimator):
         ParameterError
             `n` is not a whole number, at least 1.
         """
-        if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1:
-            raise ParameterError(f"`n` must be a whole number of draws, at least 1, got {n!r}.")
+        n = whole(n, "n", least=1, usual="it is a number of draws")
         seed = whole(seed, "seed", most=MOST_SEED)
         new, columns = self._new(X)
         covariance = self.posterior_.covariance(new)

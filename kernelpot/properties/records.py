@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from kernelpot.archive import DAMAGE, Archive, check_numbers, damaged, read_numbers
+from kernelpot.archive import DAMAGE, Archive, arrays_of, check_numbers, damaged, read_numbers
 from kernelpot.data.check import HEAVIEST
 from kernelpot.errors import KernelpotError, ModelFileError
 from kernelpot.inference.feature_kernels import SiteKernel
@@ -210,7 +210,7 @@ def item_arrays(items: Any, prefix: str) -> dict[str, np.ndarray]:
         # What both kernels share is written once.
         return first if items.second is items.first else first | item_arrays(items.second, f"{prefix}second_")
     if isinstance(items, Encoded):
-        return {f"{prefix}{name}": array for name, array in items.arrays().items()}
+        return arrays_of(items, prefix)
     if isinstance(items, KernelRows):
         return {f"{prefix}places": items.places}
     return {f"{prefix}rows": np.asarray(items)}

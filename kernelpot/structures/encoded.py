@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from kernelpot.archive import arrays_of, read_arrays
+from kernelpot.archive import read_arrays
 from kernelpot.data.batch import Batch
+from kernelpot.data.stream import chunks, species_of
 from kernelpot.descriptors.protocol import Descriptor
 from kernelpot.errors import DataError
-from kernelpot.features.inducing import chunks, species_of
 from kernelpot.progress import track
 from kernelpot.run import ordered
 
@@ -111,10 +111,6 @@ class Encoded:
     def environments(self) -> tuple[Float[np.ndarray, "atoms f"], Int[np.ndarray, " structures_plus_1"]]:
         """Return all unit vectors with their offsets, as rivals in the design room ask for them."""
         return unit_or_zero(self.vectors).astype(np.float32), self.offsets
-
-    def arrays(self) -> dict[str, np.ndarray]:
-        """Return the arrays by name, for files."""
-        return arrays_of(self)
 
     @classmethod
     def from_arrays(cls, descriptor: Descriptor, arrays: Mapping[str, np.ndarray]) -> Encoded:

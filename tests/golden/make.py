@@ -36,7 +36,8 @@ from safetensors.numpy import save as to_bytes
 
 import kernelpot as kp
 from kernelpot.elements import CompositionFeatures, ElementalModes, ElementChannels
-from kernelpot.potentials import Linear, LinearModel
+from kernelpot.kernels import Linear
+from kernelpot.potentials.sparse_gp import LinearModel
 from kernelpot.properties import DScribe, SiteKernel, VectorKernel
 from tests import potentials
 from tests import structures as some
