@@ -19,7 +19,7 @@ from kernelpot.descriptors.protocol import Descriptor, Environments
 from kernelpot.features.feature_map import Rows, Single
 from kernelpot.features.prior import energy_covariance, force_covariance, prior, stress_covariance
 from kernelpot.features.vectors import DescribedBatch, SpeciesRows, rows_of
-from kernelpot.kernels import DotProduct, DotKernel, Linear
+from kernelpot.kernels import DotKernel, DotProduct, Linear
 from kernelpot.record import Named, Record
 
 if TYPE_CHECKING:
