@@ -22,7 +22,7 @@ hermite_weights = njit(cache=True, fastmath=FASTMATH, inline="always")(hermite)
 hermite_slopes = njit(cache=True, fastmath=FASTMATH, inline="always")(hermite_slope)
 
 
-class Pairs(NamedTuple):
+class NeighbourPairs(NamedTuple):
     """What loops over neighbours read of a batch; `species` is each atom's place among the species."""
 
     vectors: Float[np.ndarray, "pairs 3"]
@@ -31,7 +31,7 @@ class Pairs(NamedTuple):
     species: Int[np.ndarray, " atoms"]
 
     @classmethod
-    def of(cls, batch: Batch, species: Int[np.ndarray, " atoms"]) -> Pairs:
+    def of(cls, batch: Batch, species: Int[np.ndarray, " atoms"]) -> NeighbourPairs:
         """Take them from a batch."""
         return cls(batch.vectors, batch.second, batch.pair_offsets, species)
 
