@@ -22,7 +22,11 @@ hermite_weights = njit(cache=True, fastmath=FASTMATH, inline="always")(hermite)
 hermite_slopes = njit(cache=True, fastmath=FASTMATH, inline="always")(hermite_slope)
 
 
-class NeighbourPairs(NamedTuple):
+# Numba's caches on disk hold named tuples by module and name, and fail where one is gone before they see that the file
+# has changed: who renames one renames the loops that take it as well.
+
+
+class Pairs(NamedTuple):
     """What loops over neighbours read of a batch; `species` is each atom's place among the species."""
 
     vectors: Float[np.ndarray, "pairs 3"]
@@ -31,7 +35,7 @@ class NeighbourPairs(NamedTuple):
     species: Int[np.ndarray, " atoms"]
 
     @classmethod
-    def of(cls, batch: Batch, species: Int[np.ndarray, " atoms"]) -> NeighbourPairs:
+    def of(cls, batch: Batch, species: Int[np.ndarray, " atoms"]) -> Pairs:
         """Take them from a batch."""
         return cls(batch.vectors, batch.second, batch.pair_offsets, species)
 

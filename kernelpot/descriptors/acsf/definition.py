@@ -21,7 +21,7 @@ from kernelpot.descriptors.acsf.functions import (
 )
 from kernelpot.descriptors.acsf.loops import symmetry_functions, symmetry_rows, symmetry_vjp
 from kernelpot.descriptors.channels import Channels, ElementChannels
-from kernelpot.descriptors.loops import NeighbourPairs, Slots
+from kernelpot.descriptors.loops import Pairs, Slots
 from kernelpot.descriptors.protocol import Displacements, Species, places
 from kernelpot.elements.modes import ElementalModes
 from kernelpot.errors import ParameterError
@@ -255,7 +255,7 @@ class ACSF(Record):
 
     def _bare(self, batch: Batch, species: Int[np.ndarray, " atoms"]) -> Float[np.ndarray, "atoms f"]:
         result = np.zeros((batch.n_atoms, self.n_features))
-        engine, pairs = self.engine, NeighbourPairs.of(batch, species)
+        engine, pairs = self.engine, Pairs.of(batch, species)
         share(lambda a, b: symmetry_functions(a, b, engine, pairs, result), batch.n_atoms, ATOMS_PER_TASK)
         return result
 
@@ -298,7 +298,7 @@ class AcsfEnvironments:
         if standard is not None:
             inner = np.concatenate([gradient[:, :1], gradient[:, 1:] * standard.scales[self.species]], axis=1)
         result = np.zeros((len(self.batch.second), 3))
-        engine, pairs = self.acsf.engine, NeighbourPairs.of(self.batch, self.species)
+        engine, pairs = self.acsf.engine, Pairs.of(self.batch, self.species)
         share(lambda a, b: symmetry_vjp(a, b, engine, pairs, inner, result), self.batch.n_atoms, ATOMS_PER_TASK)
         return result
 
@@ -308,7 +308,7 @@ class AcsfEnvironments:
 
     def displacements(self, start: int, stop: int) -> Displacements:
         """Return the derivatives of the vectors of atoms ``start:stop``."""
-        engine, pairs, slots = self.acsf.engine, NeighbourPairs.of(self.batch, self.species), self._slots
+        engine, pairs, slots = self.acsf.engine, Pairs.of(self.batch, self.species), self._slots
 
         def fill(begin: int, end: int, rows: np.ndarray, virial: np.ndarray) -> None:
             symmetry_rows(begin, end, engine, pairs, slots, start, rows, virial)

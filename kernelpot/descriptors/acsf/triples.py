@@ -27,7 +27,7 @@ class Neighbours(NamedTuple):
     begins: Int[np.ndarray, " elements_plus_1"]
 
 
-class TripleBuffer(NamedTuple):
+class Triples(NamedTuple):
     """Buffered triples: neighbours j and k, c = cos θ and s = r_jk² in the first rows of `scratch`.
 
     `third` holds for each η what the third side gives, `slope` its derivative by s where that is wanted.
@@ -50,7 +50,7 @@ def room(functions: Any, pairs: Any) -> Any:
     js, ks, scratch = np.empty(BUFFER, np.int64), np.empty(BUFFER, np.int64), np.empty((11, BUFFER))
     third, slope = np.empty((count, BUFFER)), np.empty((count, BUFFER))
     around = Neighbours(near, pair, np.empty(functions.weights.shape[1] + 1, np.int64))
-    return around, TripleBuffer(js, ks, scratch, third, slope)
+    return around, Triples(js, ks, scratch, third, slope)
 
 
 @njit(cache=True, fastmath=FASTMATH)

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 
 from kernelpot.data.batch import Batch
 from kernelpot.descriptors.channels import Channels, ElementChannels
-from kernelpot.descriptors.loops import NeighbourPairs, Slots, recurrence
+from kernelpot.descriptors.loops import Pairs, Slots, recurrence
 from kernelpot.descriptors.protocol import Displacements, Species, checked_scaling, places
 from kernelpot.descriptors.radial import (
     Compressed,
@@ -207,7 +207,7 @@ class SOAP(Record):
         The centre's own Gaussian is included without a fade. Species are told apart in the loops over pairs and mixed
         by U afterwards, once for each atom: mixing inside would multiply the work by the number of channels.
         """
-        tables, pairs = self.tables, NeighbourPairs.of(batch, species)
+        tables, pairs = self.tables, Pairs.of(batch, species)
         shape = (batch.n_atoms, (self.l_max + 1) ** 2, self.n_channels * self.n_max)
         if self._channels is None:
             c = np.zeros(shape)
@@ -260,7 +260,7 @@ class SoapEnvironments:
         inner = np.empty_like(c)
         share(lambda a, b: spectrum_vjp(a, b, soap.l_max, c, gradient, inner), n_atoms, ATOMS_PER_TASK)
         result = np.zeros((len(self.batch.second), 3))
-        tables, pairs = soap.tables, NeighbourPairs.of(self.batch, self.species)
+        tables, pairs = soap.tables, Pairs.of(self.batch, self.species)
         if soap.channels is None:
             share(lambda a, b: expand_vjp(a, b, tables, pairs, 0, inner, result), n_atoms, ATOMS_PER_TASK)
             return result
@@ -285,7 +285,7 @@ class SoapEnvironments:
         c, slots, weights = self.coefficients, self._slots, self.soap.weights
         # A plain n_max: this loop is compiled once for all sizes.
         tables = self.soap.tables._replace(n_max=self.soap.n_max)
-        pairs = NeighbourPairs.of(self.batch, self.species)
+        pairs = Pairs.of(self.batch, self.species)
 
         def fill(begin: int, end: int, rows: np.ndarray, virial: np.ndarray) -> None:
             displacement_rows(begin, end, tables, weights, pairs, slots, start, c, rows, virial)
