@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from kernelpot.archive import read_arrays
 from kernelpot.data.batch import Batch
-from kernelpot.data.stream import chunks, species_of
+from kernelpot.data.stream import chunks, runs_of, species_of
 from kernelpot.descriptors.protocol import Descriptor
 from kernelpot.errors import DataError
+from kernelpot.kernels import Gaussian
+from kernelpot.linalg.dense import mirrored
 from kernelpot.progress import track
 from kernelpot.run import ordered
 
 if TYPE_CHECKING:
     from ase import Atoms
-from collections.abc import Callable, Iterator
-from typing import Protocol
-
-from kernelpot.features.inducing import runs_of
-from kernelpot.kernels import Gaussian
-from kernelpot.linalg.dense import mirrored
 
 
 @dataclass(frozen=True, eq=False)
