@@ -157,6 +157,12 @@ class KernelRidge(RegressorMixin, BaseEstimator):
         self.items_ = prior.items
         return self
 
+    @property
+    def single(self) -> bool:
+        """Whether the labels of the fit were one property, given as a flat array."""
+        require_fitted(self)
+        return bool(self._single)
+
     def predict(self, X: Any) -> np.ndarray:
         """Return the predictions, of the shape of y.
 

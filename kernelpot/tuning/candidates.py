@@ -105,15 +105,16 @@ def candidates(space: Space, *, seed: int) -> list[dict[str, Any]]:
         names = (name,) if isinstance(name, str) else tuple(name)
         if isinstance(values, str) or not hasattr(values, "__len__") or len(values) == 0:
             raise ParameterError(f"`space` must list at least one value of {' and '.join(names)}, got {values!r}.")
-        # Not through NumPy, which would make one type of what is set together; its numbers become Python's, as JSON needs.
+        # Not through NumPy, which would make one type of what is set together; its numbers become Python's, as JSON
+        # needs.
         rows = [(value,) if isinstance(name, str) or np.ndim(value) == 0 else tuple(value) for value in values]
         rows = [tuple(v.item() if isinstance(v, np.generic) else v for v in row) for row in rows]
         try:
             json.dumps(rows)
         except TypeError:
             raise ParameterError(
-                f"`space` must list plain numbers, names or tuples of them for {' and '.join(names)}, got {values!r}; give "
-                "`build` to make objects of them."
+                f"`space` must list plain numbers, names or tuples of them for {' and '.join(names)}, got {values!r}; "
+                "give `build` to make objects of them."
             ) from None
         wrong = [row for row in rows if len(row) != len(names)]
         if wrong:
