@@ -98,7 +98,7 @@ def fitted(x: np.ndarray, y: np.ndarray, *, kernel: str, quick: bool) -> Any:
     from kernelpot.properties.gp import GP
 
     chosen = kp.properties.SiteKernel(len(SITES), x.shape[1] // len(SITES), EXCHANGED) if kernel == "sites" else kernel
-    return GP(chosen, starts=1, n_warm=200 if quick else 1500, full_steps=0).fit(x, y)
+    return GP(chosen, search={"starts": 1, "n_warm": 200 if quick else 1500, "full_steps": 0}).fit(x, y)
 
 
 def score(way: str, seed: int, n_train: int, quick: bool, kernel: str = "sites") -> dict[str, Any]:

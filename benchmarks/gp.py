@@ -90,8 +90,8 @@ def ours(*, n: int, quick: bool, n_inducing: int | None = None) -> dict[str, Any
 
     x, y = features()
     there = torch.cuda.is_available()
-    GP(starts=1).fit(x[:30], y[:30])  # what is compiled or loaded on first use
-    model = GP("matern52", n_inducing=n_inducing, n_warm=100 if quick else 1500)
+    GP(search={"starts": 1}).fit(x[:30], y[:30])  # what is compiled or loaded on first use
+    model = GP("matern52", n_inducing=n_inducing, search={"n_warm": 100 if quick else 1500})
     with Stopwatch() as fit:
         model.fit(x[:n], y[:n])
     test = slice(n, n + 200 if quick else None)

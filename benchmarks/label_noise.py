@@ -8,9 +8,8 @@ import numpy as np
 from scipy.linalg import cholesky, solve_triangular
 
 from benchmarks.label_rows import KINDS, Rows
-from kernelpot.features.folds import folds, runs
 from kernelpot.inference.left_out import LeftOut
-from kernelpot.linalg.subsets import equal_vectors
+from kernelpot.linalg.subsets import equal_vectors, folds, runs
 from kernelpot.potentials.noise_search import ROUNDING, FoldErrors
 from kernelpot.potentials.training import FoldFactors
 

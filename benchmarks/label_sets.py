@@ -123,8 +123,7 @@ def held(means: np.ndarray, sizes: np.ndarray, in_run: np.ndarray, number: int) 
     number
         Seed of the split.
     """
-    from kernelpot.features.folds import RUN
-    from kernelpot.linalg.subsets import equal_vectors
+    from kernelpot.linalg.subsets import RUN, equal_vectors
 
     groups = equal_vectors(means, sizes)
     first = np.unique(groups, return_index=True)[1]

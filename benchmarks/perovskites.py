@@ -109,7 +109,8 @@ def predictor(
     if model == "GP":
         x = kp.elements.CompositionFeatures(SITES, described).fit_transform(elements)
         kernel = kp.properties.SiteKernel(4, x.shape[1] // 4, ((0, 2), (1, 3)))
-        found: np.ndarray = GP(kernel, starts=1, n_warm=700, full_steps=2).fit(x[train], y).predict(x[test])
+        process = GP(kernel, search={"starts": 1, "n_warm": 700, "full_steps": 2})
+        found: np.ndarray = process.fit(x[train], y).predict(x[test])
         return found
     x = StandardScaler().fit_transform(kp.elements.CompositionFeatures(SITES, described, PAIRS).fit_transform(elements))
     grid = {

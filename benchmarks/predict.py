@@ -198,8 +198,7 @@ def ours(*, sizes: tuple[int, int], quick: bool) -> dict[str, Any]:
 
 def _parts(state: Any, batch: Any, clock: Any) -> dict[str, float]:
     """Time every stage of a mean prediction alone."""
-    from kernelpot.features.gradients import gather_pairs
-    from kernelpot.features.normalise import unit, unit_vjp
+    from kernelpot.features.vectors import gather_pairs, unit, unit_vjp
 
     descriptor = state.features.descriptor
     described = state.features.describe(batch(0))

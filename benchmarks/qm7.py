@@ -126,7 +126,7 @@ def _processes(
     for n in sizes:
         maes, inside, seconds = [], [], []
         for train, test in cuts:
-            model = kp.GP(stored, mean="composition", full_steps=8)
+            model = kp.GP(stored, mean="composition", search={"full_steps": 8})
             with Stopwatch() as watch:
                 model.fit([structures[k] for k in train[:n]], targets[train[:n]])
             seconds.append(watch.as_dict()["cpu_s"])
@@ -214,10 +214,10 @@ def best_alpha(matrix: Float[np.ndarray, "n n"], rest: Float[np.ndarray, " n"]) 
     found = []
     for alpha in ALPHAS * np.trace(matrix) / len(matrix):
         try:
-            model = kp.KernelRidge("precomputed", alpha=float(alpha), baseline=None).fit(matrix, rest)
+            model = kp.KernelRidge("precomputed", alpha=float(alpha), mean="zero").fit(matrix, rest)
         except ParameterError:  # not positive definite to round-off
             continue
-        found.append((float(np.abs(model.leave_one_out()).mean()), float(alpha)))
+        found.append((float(np.abs(model.left_out().error).mean()), float(alpha)))
     return min(found)
 
 
@@ -230,6 +230,6 @@ def _score(
     fit = np.linalg.lstsq(counts[train], targets[train], rcond=None)[0]
     rest = targets[train] - counts[train] @ fit
     _, alpha = best_alpha(stored.rows(train[:TUNING_ALPHA], train[:TUNING_ALPHA]), rest[:TUNING_ALPHA])
-    model = kp.KernelRidge("precomputed", alpha=alpha, baseline=None).fit(stored.rows(train, train), rest)
+    model = kp.KernelRidge("precomputed", alpha=alpha, mean="zero").fit(stored.rows(train, train), rest)
     error = model.predict(stored.rows(test, train)) + counts[test] @ fit - targets[test]
     return error * np.array([len(structures[k]) for k in test]) if intensive else error

@@ -28,7 +28,7 @@ def main() -> None:
     chosen = [pool[k] for k in choice.indices]
 
     model = kp.KernelRidge(kernel, alpha=[1e-8, 1e-6, 1e-4]).fit(chosen, bulk_energy(chosen))
-    left_out = np.abs(model.leave_one_out()).mean()
+    left_out = np.abs(model.left_out().error).mean()
     predicted, std = model.predict(described), model.std(described)
     print(
         f"30 of 120 structures computed, alpha {model.alpha_:g}; left out one by one, errors are {left_out:.3f} eV/atom"

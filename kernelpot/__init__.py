@@ -5,9 +5,10 @@ Names load lazily, so that ``import kernelpot`` stays fast.
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
-from kernelpot.doors import door
+from kernelpot.doors import Former, door
 
 if TYPE_CHECKING:
     from kernelpot import design as design
@@ -79,6 +80,15 @@ _MOVED = {
     "stream": "kernelpot.pools",
 }
 
+_FORMER = {
+    "kernelpot.curate": "kernelpot.pools",
+    "kernelpot.data.cutoffs": "kernelpot.data.geometry",
+    "kernelpot.design.dependence": "kernelpot.design.robust",
+    "kernelpot.design.screen": "kernelpot.design.advice.screen",
+    "kernelpot.properties.information": "kernelpot.properties.property_rows",
+}
+
 __all__ = [*_HOMES, *_ROOMS]
 
 __getattr__, __dir__ = door(__name__, _HOMES, rooms=_ROOMS, moved=_MOVED)
+sys.meta_path.append(Former(_FORMER))

@@ -18,12 +18,10 @@ from kernelpot.descriptors.channels import ElementChannels
 from kernelpot.descriptors.soap.definition import SOAP
 from kernelpot.elements.table import symbols_to_numbers
 from kernelpot.errors import ParameterError
-from kernelpot.features.gradients import EnergyForm, gather_pairs
-from kernelpot.features.kernel_map import KernelMap
-from kernelpot.features.kernel_space import Described
+from kernelpot.features.kernel_map import EnergyForm, KernelMap
 from kernelpot.features.linear_map import LinearForm, LinearMap
-from kernelpot.features.normalise import unit, unit_vjp
 from kernelpot.features.sum_map import SumForm, SumMap
+from kernelpot.features.vectors import gather_pairs
 from kernelpot.potentials.sparse_gp import SparseGP
 from kernelpot.rules import whole
 
@@ -269,12 +267,9 @@ class _Point:
         energy, slope, pairs = 0.0, 0.0, np.zeros((len(self.batch.second), 3))
         for end, weight in enumerate((1.0 - share, share)):
             environments = self._environments(features.descriptor, end)
-            x, norm = unit(environments.vectors)
-            normalise = isinstance(features, KernelMap) or features.normalise
-            x = x if normalise else environments.vectors
-            species = np.searchsorted(features.species, self.alchemy._numbers[end])
-            local, gradient = form.evaluate(Described(self.batch, environments, x, norm, species))
-            gradient = weight[:, None] * (unit_vjp(gradient, x, norm) if normalise else gradient)
+            described = features.describe_again(self.ends[end], environments)
+            local, gradient = form.evaluate(described)
+            gradient = weight[:, None] * described.by_vectors(gradient)
             energy += float(weight @ local)
             pairs += environments.vjp(gradient)
             if self.derivative:

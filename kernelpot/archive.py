@@ -178,12 +178,12 @@ def read_arrays(
     for name, (array, several) in _array_types(kind).items():
         key = f"{prefix}{name}{suffix}"
         if not several:
-            found[name] = _fitting(key, arrays[key], array, known)
+            found[name] = _fitting(key, arrays[key], *array, known)
             continue
         there = [arrays[f"{key}_{k}"] for k in range(sum(f"{key}_{k}" in arrays for k in range(len(arrays))))]
         parts = parts or [dict(sizes) for _ in there]
         found[name] = tuple(
-            _fitting(f"{key}_{k}", one, array, part) for k, (one, part) in enumerate(zip(there, parts, strict=True))
+            _fitting(f"{key}_{k}", one, *array, part) for k, (one, part) in enumerate(zip(there, parts, strict=True))
         )
     return found
 
@@ -194,22 +194,29 @@ def array_type(hint: Any) -> Any:
     return kind if hasattr(kind, "dim_str") else None
 
 
-def _array_types(kind: type) -> dict[str, tuple[Any, bool]]:
-    """Return the type of each array of a dataclass, and whether there is a tuple of them."""
+def _array_types(kind: type) -> dict[str, tuple[tuple[np.dtype[Any], str], bool]]:
+    """Return type and shape of each array of a dataclass, and whether there is a tuple of them."""
     hints = get_type_hints(kind)
     types = {one.name: hints[one.name] for one in fields(kind) if array_type(hints[one.name]) is not None}
-    return {name: (array_type(hint), get_origin(hint) is tuple) for name, hint in types.items()}
+    said = {name: array_type(hint) for name, hint in types.items()}
+    wanted = {name: np.dtype("float64" if "float64" in array.dtypes else "int64") for name, array in said.items()}
+    return {name: ((wanted[name], said[name].dim_str), get_origin(hint) is tuple) for name, hint in types.items()}
 
 
-def _fitting(name: str, array: np.ndarray, kind: Any, sizes: dict[str, int]) -> np.ndarray:
-    """Return an array of the type and shape that its annotation says; sizes that are new are added to the others."""
-    wanted = np.dtype("float64" if "float64" in kind.dtypes else "int64")
-    dims = kind.dim_str.split()
+def read_numbers(arrays: Mapping[str, np.ndarray], dims: Mapping[str, str], **sizes: int) -> dict[str, np.ndarray]:
+    """Return arrays of float64 whose shapes are said by name, as in ``{"x": "n f"}``; sizes of one name must agree."""
+    return {name: _fitting(name, arrays[name], np.dtype("float64"), said, sizes) for name, said in dims.items()}
+
+
+def _fitting(name: str, array: np.ndarray, wanted: np.dtype[Any], said: str, sizes: dict[str, int]) -> np.ndarray:
+    """Return an array of the type and shape that it must have; sizes that are new are added to the others."""
+    dims = said.split()
     if array.ndim == len(dims):
-        # Such as "species_plus_1", where `species` is known.
         for dim, size in zip(dims, array.shape, strict=True):
+            # Such as "species_plus_1", where `species` is known.
             base = dim.removesuffix("_plus_1")
-            sizes.setdefault(dim, sizes[base] + 1 if base != dim and base in sizes else size)
+            size = sizes[base] + 1 if base != dim and base in sizes else size
+            sizes.setdefault(dim, int(dim) if dim.isdigit() else size)
     shape = tuple(sizes.get(dim, 0) for dim in dims)
     if array.dtype != wanted or array.shape != shape:
         raise ValueError(f"{name} must be {wanted} of shape {shape}, found {array.dtype} of shape {array.shape}")

@@ -6,6 +6,9 @@ import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
 from typing import Any
 
 
@@ -45,3 +48,24 @@ def door(
         return sorted({*own["__all__"], *(name for name in own if name.startswith("__"))})
 
     return get, show
+
+
+class Former(MetaPathFinder, Loader):
+    """Modules by the names that documents gave them in the last release, with a word on the new ones."""
+
+    def __init__(self, names: Mapping[str, str]) -> None:
+        self.names = names
+
+    def find_spec(self, fullname: str, path: object = None, target: object = None) -> ModuleSpec | None:  # noqa: ARG002
+        """Say that a former name can be imported."""
+        return ModuleSpec(fullname, self) if fullname in self.names else None
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:  # noqa: ARG002
+        """Let Python make an empty module, whose place the real one takes."""
+        return None
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Put the module of the new name in the place of the old one."""
+        new = self.names[module.__name__]
+        warnings.warn(f"`{module.__name__}` is now `{new}`.", DeprecationWarning, stacklevel=2)
+        sys.modules[module.__name__] = import_module(new)

@@ -1,4 +1,10 @@
-"""The errors kernelpot raises on purpose."""
+"""The errors kernelpot raises on purpose.
+
+What was asked for is an argument, and a wrong one a `ParameterError`: settings, numbers of structures, weights, folds,
+names, and what follows from settings alone, such as a kernel matrix that needs more noise. What it is asked about is
+data, and unusable data a `DataError`: structures, rows of features, files of either, and what follows from their
+values, such as a kernel that overflows. Labels among them are a `LabelError`. A mistake has one class everywhere.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +20,11 @@ class ParameterError(KernelpotError, ValueError):
 
 
 class DataError(KernelpotError, ValueError):
-    """A structure or a file of structures is unusable; the message names the file and the structure number."""
+    """A structure, a row of features or a file of them is unusable; the message names which, and the file."""
 
 
 class LabelError(DataError):
-    """Labels (energy, forces, stress) are missing, half missing, not finite or ambiguous."""
+    """Labels (energy, forces, stress, a property, classes) are missing, half missing, not finite or ambiguous."""
 
 
 class SpeciesError(DataError):

@@ -19,7 +19,7 @@ from kernelpot.data.batch import Batch
 from kernelpot.descriptors.protocol import Descriptor
 from kernelpot.errors import ParameterError
 from kernelpot.features.inducing import chunks
-from kernelpot.features.normalise import unit
+from kernelpot.features.vectors import unit
 from kernelpot.kernels import DotProduct
 
 if TYPE_CHECKING:

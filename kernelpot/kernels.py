@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeVar
 
 import numpy as np
-from jaxtyping import Float
 
 from kernelpot.record import Between, Positive, Record, Whole
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Array = TypeVar("Array", np.ndarray, "Tensor")
+"""Dot products: an array of NumPy, or a tensor of PyTorch."""
 
 
 class Kernel(Protocol):
@@ -22,13 +27,13 @@ class Kernel(Protocol):
     def form(self) -> int | None:
         """1 for x·z and 2 for (x·z)², whose sums have a form of their own in x; else None."""
 
-    def value(self, s: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
+    def value(self, s: Array) -> Array:
         """k(s) at amplitude 1."""
 
-    def slope(self, s: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
+    def slope(self, s: Array) -> Array:
         """First derivative with respect to s, at amplitude 1."""
 
-    def curvature(self, s: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
+    def curvature(self, s: Array) -> Array:
         """Second derivative with respect to s, at amplitude 1."""
 
     def settings(self) -> dict[str, Any]:
@@ -67,20 +72,20 @@ class DotProduct(Record):
         """Zeta 1 and 2: x·v and xᵀAx."""
         return self.zeta if self.zeta <= 2 else None
 
-    def value(self, s: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
+    def value(self, s: Array) -> Array:
         """s^zeta, the kernel at amplitude 1 for dot products s."""
         return s**self.zeta if self.zeta != 2 else s * s
 
-    def slope(self, s: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
+    def slope(self, s: Array) -> Array:
         """First derivative with respect to s, at amplitude 1."""
         if self.zeta == 1:
-            return np.ones_like(s)
+            return s**0
         return 2.0 * s if self.zeta == 2 else self.zeta * s ** (self.zeta - 1)
 
-    def curvature(self, s: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
+    def curvature(self, s: Array) -> Array:
         """Second derivative with respect to s, at amplitude 1."""
         if self.zeta == 1:
-            return np.zeros_like(s)
+            return 0.0 * s
         return self.zeta * (self.zeta - 1) * s ** (self.zeta - 2)
 
 
@@ -112,15 +117,17 @@ class Gaussian(Record):
         """None: sums over inducing environments have no shorter form."""
         return None
 
-    def value(self, s: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
+    def value(self, s: Array) -> Array:
         """exp((s - 1)/length²), the kernel at amplitude 1 for dot products s."""
-        return np.exp((s - 1.0) / self.length**2)
+        exponent: Any = (s - 1.0) / self.length**2
+        result: Array = exponent.exp() if hasattr(exponent, "exp") else np.exp(exponent)
+        return result
 
-    def slope(self, s: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
+    def slope(self, s: Array) -> Array:
         """First derivative with respect to s, at amplitude 1."""
         return self.value(s) / self.length**2
 
-    def curvature(self, s: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
+    def curvature(self, s: Array) -> Array:
         """Second derivative with respect to s, at amplitude 1."""
         return self.value(s) / self.length**4
 

@@ -8,9 +8,7 @@ between fields stand in `Record.check`.
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, replace
 from importlib import import_module
@@ -223,7 +221,6 @@ class Field:
     """What a record says of one of its values."""
 
     name: str
-    help: str  # The first sentence that the class says of it
     kind: Any  # Its type, None left out
     optional: bool  # Whether it may be None
     rule: Rule
@@ -253,13 +250,13 @@ _KNOWN: dict[type, tuple[Field, ...]] = {}
 def fields_of(record: type) -> tuple[Field, ...]:
     """Return what a class says of its settings, in their order; arrays are none."""
     if record not in _KNOWN:
-        hints, helps = get_type_hints(record, include_extras=True), _helps(record)
+        hints = get_type_hints(record, include_extras=True)
         given = [one for one in dataclasses.fields(record) if one.init and array_type(hints[one.name]) is None]
-        _KNOWN[record] = tuple(_field(one, hints[one.name], helps.get(one.name, "")) for one in given)
+        _KNOWN[record] = tuple(_field(one, hints[one.name]) for one in given)
     return _KNOWN[record]
 
 
-def _field(one: dataclasses.Field[Any], hint: Any, text: str) -> Field:
+def _field(one: dataclasses.Field[Any], hint: Any) -> Field:
     """Return what a field of a dataclass says by its type."""
     kind, *said = get_args(hint) if get_origin(hint) is Annotated else (hint,)
     types = get_args(kind) if isinstance(kind, UnionType) or get_origin(kind) is Union else (kind,)
@@ -269,7 +266,7 @@ def _field(one: dataclasses.Field[Any], hint: Any, text: str) -> Field:
     rule = next((r for r in said if isinstance(r, Rule)), None) or _rule_of(kind)
     written = next((mark for mark in said if mark is WHEN_GIVEN or mark is NEVER), None)
     default = one.default if one.default_factory is MISSING else one.default_factory()
-    return Field(one.name, text, kind, len(left) < len(types), rule, unit, usual, default, written)
+    return Field(one.name, kind, len(left) < len(types), rule, unit, usual, default, written)
 
 
 def _rule_of(kind: Any) -> Rule:
@@ -281,16 +278,6 @@ def _rule_of(kind: Any) -> Rule:
     if kind is int:
         return Whole(-(2**63))
     return Kind(kind) if kind in (bool, str) or (isinstance(kind, type) and issubclass(kind, Record)) else Rule()
-
-
-def _helps(record: type) -> dict[str, str]:
-    """Return the first sentence that a docstring says of each parameter or attribute."""
-    entries = re.findall(r"^(\w[\w, ]*)\n((?: {4}.*\n?)+)", inspect.getdoc(record) or "", flags=re.MULTILINE)
-    return {
-        name.strip(): re.split(r"[.;] ", " ".join(text.split()))[0].rstrip(".")
-        for names, text in entries
-        for name in names.split(",")
-    }
 
 
 # ---- records

@@ -9,9 +9,10 @@ from ase.calculators.emt import EMT
 from ase.md.verlet import VelocityVerlet
 
 import kernelpot as kp
+from kernelpot.alchemy import Alchemy
 from kernelpot.elements import ElementalModes, ElementChannels
 from kernelpot.errors import NotFittedError, ParameterError, SpeciesError
-from kernelpot.potentials import Alchemy, LinearModel
+from kernelpot.potentials.sparse_gp import LinearModel
 from tests.structures import four_metals, labelled
 
 SIZE = {"cutoff": 4.0, "n_max": 2, "l_max": 2, "sigma": 0.5}

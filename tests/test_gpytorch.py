@@ -13,7 +13,7 @@ import kernelpot as kp
 from kernelpot.data.batch import Batch
 from kernelpot.errors import ParameterError
 from kernelpot.features.feature_map import dense_local_values
-from kernelpot.features.residual import energy_prior
+from kernelpot.features.prior import prior
 from tests import potentials
 from tests import structures as make
 from tests.devices import DEVICES
@@ -73,7 +73,7 @@ def test_environments_have_the_values_of_the_feature_map(structures, zeta, devic
         for a, z in enumerate(features.inducing):
             mine = torch.as_tensor(np.flatnonzero(described.species == a), device=device)
             found = kernel(x[mine], torch.as_tensor(z, device=device)).to_dense().cpu().numpy()
-            columns = slice(features.starts[a], features.starts[a + 1])
+            columns = features.slices[a]
             np.testing.assert_allclose(found, expected[mine.cpu().numpy(), columns], atol=1e-12)
             np.testing.assert_allclose(
                 found, kp.DotProduct(zeta).value(described.x[mine.cpu().numpy()] @ z.T), atol=1e-12
@@ -92,7 +92,7 @@ def test_structures_have_the_sums_over_their_atoms(soap, structures, zeta, devic
     np.testing.assert_allclose(kernel(x, diag=True).cpu(), np.diag(expected), atol=1e-11)
     features = feature_map(structures, zeta=zeta)
     described = features.describe(Batch.from_structures(structures, features.cutoff))
-    np.testing.assert_allclose(np.diag(expected), energy_prior(features, described), rtol=1e-10)
+    np.testing.assert_allclose(np.diag(expected), prior(features.kernel, described, "energy"), rtol=1e-10)
 
 
 @pytest.mark.parametrize("scale", ["per_atom", "cosine"])

@@ -59,14 +59,15 @@ def regress(options: Regress) -> None:
     model = kp.KernelRidge(
         kernel,
         alpha=options.alpha or tried,
-        baseline=None if baseline == "none" else baseline,
+        mean={"none": "zero", "mean": "constant"}.get(baseline, baseline),
         n_inducing=options.model.n_inducing,
         seed=options.model.seed,
     )
     model.fit(encoded, y)
     at_end = options.alpha is None and model.alpha_ == tried[-1]
     model.save(options.out, label=options.property)
-    left_out = _summary(model.leave_one_out(), None)
+    kind, said = model.mean_.trend.kind, {"zero": "none", "constant": "mean"}
+    left_out = _summary(model.left_out().error, None)
     content: dict[str, Any] = {
         "model": options.out,
         "property": options.property,
@@ -77,7 +78,7 @@ def regress(options: Regress) -> None:
     }
     show(
         f"{options.property} of {len(train)} structures: kernel ridge regression, {options.combine} of environment "
-        f"kernels, baseline {model.baseline_.kind or 'none'}, regularisation alpha {model.alpha_:.3g}"
+        f"kernels, baseline {said.get(kind, kind)}, regularisation alpha {model.alpha_:.3g}"
         f"{', the largest tried: see whether a larger --alpha is better' if at_end else ''}\n\n"
         f"{_scores('left out one by one', left_out)}",
         options.json,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,8 +16,6 @@ from kernelpot.errors import ParameterError
 
 if TYPE_CHECKING:
     from ase import Atoms
-import sys
-from functools import cache
 
 FLAT = 1e-12
 """Volume, as a share of the product of the lattice vectors' lengths, below which a cell has none."""
@@ -141,6 +140,29 @@ class Batch:
     def sum_per_structure(self, per_atom: Float[np.ndarray, " atoms"]) -> Float[np.ndarray, " structures"]:
         """Add up a per-atom quantity over each structure."""
         return np.bincount(self.structure, weights=per_atom, minlength=len(self))
+
+    def surroundings(self, atom: int) -> tuple[Batch, int]:
+        """Return the part of one structure that an atom's force depends on, and the atom's number in it.
+
+        The environments of the atom and of its neighbours are whole; what only completes them has no neighbours itself.
+        """
+        centres = np.unique(np.append(self.second[self.first == atom], atom))
+        pairs = np.isin(self.first, centres)
+        kept = np.unique(np.concatenate([centres, self.second[pairs]]))
+        first = np.searchsorted(kept, self.first[pairs])
+        part = Batch(
+            positions=self.positions[kept],
+            cells=self.cells,
+            pbc=self.pbc,
+            numbers=self.numbers[kept],
+            offsets=np.array([0, len(kept)]),
+            first=first,
+            second=np.searchsorted(kept, self.second[pairs]),
+            shifts=self.shifts[pairs],
+            pair_offsets=np.concatenate([[0], np.cumsum(np.bincount(first, minlength=len(kept)))]),
+            cutoff=self.cutoff,
+        )
+        return part, int(np.searchsorted(kept, atom))
 
 
 def cell_volumes(cells: Float[np.ndarray, "structures 3 3"]) -> Float[np.ndarray, " structures"]:

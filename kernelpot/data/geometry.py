@@ -10,12 +10,11 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from kernelpot.data.batch import neighbour_list_class
-from kernelpot.data.check import check_structure
+from kernelpot.data.check import check_structure, place
 from kernelpot.errors import DataError, ParameterError
 
 if TYPE_CHECKING:
     from ase import Atoms
-from kernelpot.data.check import place
 
 NOBLE = (2, 10, 18, 36, 54, 86)
 """Elements whose covalent radius says nothing about distances: theirs is taken as 0.6 van der Waals radii."""

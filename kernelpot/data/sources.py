@@ -12,11 +12,10 @@ from jaxtyping import Float
 
 from kernelpot.data.noise import KINDS
 from kernelpot.errors import LabelError, ParameterError
-from kernelpot.units import GPA
+from kernelpot.units import GPA, VOIGT
 
 if TYPE_CHECKING:
     from ase import Atoms
-from kernelpot.units import VOIGT
 
 STEMS = {
     "energy": "energy",

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -18,20 +19,11 @@ E0_PRIOR = 10.0
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """Rows over raw columns (amplitude 1, not whitened, not divided by noise); None for kinds not asked for.
+    """Rows over raw columns (amplitude 1, not whitened, not divided by noise); None for kinds not asked for."""
 
-    Attributes
-    ----------
-    energy
-        Total energies: Σ_i k(x_i, Z).
-    forces
-        -∂/∂r of the total energy, atoms first, then x, y, z.
-    stress
-        (1/V) ∂/∂ε of the total energy, structures first, then ASE's Voigt order; NaN without a volume.
-    """
-
-    energy: Float[np.ndarray, "structures m"]
-    forces: Float[np.ndarray, "components m"] | None
+    energy: Float[np.ndarray, "structures m"]  # total energies: Σ_i k(x_i, Z)
+    forces: Float[np.ndarray, "components m"] | None  # -∂/∂r of the total energy, atoms first, then x, y, z
+    # (1/V) ∂/∂ε of the total energy, structures first, then ASE's Voigt order; NaN without a volume
     stress: Float[np.ndarray, "stresses m"] | None
 
 
@@ -101,13 +93,7 @@ class FeatureMap(Protocol):
         """Return the map whose terms have these prior standard deviations in units of the amplitude."""
 
     def describe(self, batch: Batch) -> Any:
-        """Describe a batch: the `Described` that the other methods take.
-
-        Raises
-        ------
-        SpeciesError
-            The batch holds an element that the map does not know.
-        """
+        """Describe a batch: the `Described` that the other methods take."""
 
     def rows(self, described: Any, kinds: Collection[str]) -> Rows:
         """Return the rows of a batch; energies come whatever is asked for."""
@@ -172,3 +158,76 @@ def dense_local_values(features: FeatureMap, described: Described) -> Float[np.n
     for atoms, columns, values in features.local_values(described):
         result[atoms, columns] = values
     return result
+
+
+class Single(ABC):
+    """A map of one term, which is its own unit."""
+
+    @property
+    @abstractmethod
+    def n_weights(self) -> int:
+        """Features, d, without the E0 columns."""
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Features of the one term."""
+        return (self.n_weights,)
+
+    @property
+    def scales(self) -> tuple[float, ...]:
+        """A single term is the unit."""
+        return (1.0,)
+
+    def rescaled(self, scales: Sequence[float]) -> Self:
+        """Return the map itself: it has no other to be scaled against."""
+        if tuple(scales) != (1.0,):
+            raise ValueError(f"a single term has the scale 1, got {tuple(scales)}")
+        return self
+
+
+class HasForm(Protocol):
+    """A map with energies."""
+
+    def form(self, weights: Float[np.ndarray, " m"], *, collapse: bool = True) -> Form:
+        """Return the energy with these weights of raw columns, eV."""
+
+
+class FiniteRank:
+    """No residual covariance."""
+
+    def drawn_form(
+        self: HasForm,
+        weights: Float[np.ndarray, " m"],
+        rng: np.random.Generator,  # noqa: ARG002
+        scale: float,  # noqa: ARG002
+    ) -> Form:
+        """Return the map's `form`: its features leave nothing to be drawn."""
+        return self.form(weights)
+
+    def residual(
+        self,
+        described: Any,  # noqa: ARG002
+        kind: str,  # noqa: ARG002
+        white: Float[np.ndarray, "rows d"],
+    ) -> Float[np.ndarray, " rows"]:
+        """Return zeros: the finite rank is the prior."""
+        return np.zeros(len(white))
+
+    def energy_residual(
+        self,
+        left: Any,  # noqa: ARG002
+        right: Any,  # noqa: ARG002
+        white: tuple[Float[np.ndarray, "left d"], Float[np.ndarray, "right d"]],
+    ) -> Float[np.ndarray, "left right"]:
+        """Return zeros: the finite rank is the prior."""
+        return np.zeros((len(white[0]), len(white[1])))
+
+    def block_residual(
+        self,
+        described: Any,  # noqa: ARG002
+        kind: str,  # noqa: ARG002
+        number: int,  # noqa: ARG002
+        white: Float[np.ndarray, "c d"],
+    ) -> Float[np.ndarray, "c c"]:
+        """Return zeros: the finite rank is the prior."""
+        return np.zeros((len(white), len(white)))

@@ -13,7 +13,7 @@ from kernelpot.data.batch import Batch
 from kernelpot.data.stream import sizes_of
 from kernelpot.descriptors.protocol import Descriptor
 from kernelpot.errors import ParameterError
-from kernelpot.features.normalise import unit
+from kernelpot.features.vectors import unit
 from kernelpot.linalg.subsets import cur, farthest_points
 from kernelpot.progress import track
 from kernelpot.run import ordered
@@ -51,13 +51,7 @@ def runs_of(sizes: Int[np.ndarray, " structures"], n_atoms: int) -> Iterator[tup
 
 
 def share_out(n: int, available: Int[np.ndarray, " species"]) -> Int[np.ndarray, " species"]:
-    """Share n inducing environments over species by environment count, at least min(50, available) each.
-
-    Raises
-    ------
-    ParameterError
-        n is too small for the least shares.
-    """
+    """Share n inducing environments over species by environment count, at least min(50, available) each."""
     least = np.minimum(FEWEST_PER_SPECIES, available)
     if n < len(available):
         raise ParameterError(f"`n_inducing` must be at least one for each of {len(available)} species, got {n}.")
@@ -80,21 +74,7 @@ def share_out(n: int, available: Int[np.ndarray, " species"]) -> Int[np.ndarray,
 def choose_inducing(
     descriptor: Descriptor, structures: Sequence[Atoms], n: int, *, method: str, seed: int
 ) -> tuple[Float[np.ndarray, "m f"], ...]:
-    """Choose up to n distinct environments, shared over the species of their centres.
-
-    Parameters
-    ----------
-    descriptor
-        With its species set.
-    structures
-        Structures to choose from; labels are not looked at.
-    n
-        Upper limit of the total.
-    method
-        "fps" (farthest points of the unit vectors), "cur" (leverage scores) or "random".
-    seed
-        Makes the choice repeatable.
-    """
+    """Choose up to n distinct environments, by "fps", "cur" or "random", shared over the species of their centres."""
     species = descriptor.species or ()
     found = environments_of(descriptor, structures, species, seed)
     shares = share_out(n, np.array([len(x) for x in found]))
@@ -104,13 +84,7 @@ def choose_inducing(
 def given_inducing(
     descriptor: Descriptor, structures: Sequence[Atoms], environments: Sequence[tuple[int, int]]
 ) -> tuple[Float[np.ndarray, "m f"], ...]:
-    """Take the environments that are named, as (structure, atom) places counted from 0.
-
-    Raises
-    ------
-    ParameterError
-        A place does not exist, stands twice, or a species has none.
-    """
+    """Take the environments that are named, as (structure, atom) places counted from 0."""
     wanted: dict[int, list[int]] = {}
     for s, i in environments:
         if not 0 <= s < len(structures) or not 0 <= i < len(structures[s]):
@@ -206,17 +180,10 @@ class EnvironmentVectors:
 
     They are kept in float32, as a pool of 10,000 structures of 32 atoms has 0.3 GB of them at 252 components; what
     compares them cuts at a relative 1e-6, above that precision.
-
-    Parameters
-    ----------
-    descriptor
-        With its species set.
-    structures
-        In the order of the offsets.
     """
 
-    descriptor: Descriptor
-    structures: tuple[Atoms, ...]
+    descriptor: Descriptor  # with its species set
+    structures: tuple[Atoms, ...]  # in the order of the offsets
 
     def __call__(self) -> tuple[Float[np.ndarray, "environments f"], Int[np.ndarray, " structures+1"]]:
         """Return ``(vectors, offsets)``; structure s has ``vectors[offsets[s]:offsets[s + 1]]``."""

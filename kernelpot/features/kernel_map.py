@@ -4,28 +4,106 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from functools import cached_property
+from itertools import pairwise
+from typing import Annotated, Any, Self
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from kernelpot.archive import NO_ARRAYS
+from kernelpot.data.batch import Batch
 from kernelpot.descriptors.pairs import TwoBody
-from kernelpot.features.covariance import energy_covariance, force_covariance, stress_covariance
-from kernelpot.features.drawing import drawn_form
-from kernelpot.features.feature_map import Rows
-from kernelpot.features.gradients import EnergyForm
-from kernelpot.features.kernel_space import Described, KernelSpace
-from kernelpot.features.residual import prior
-from kernelpot.features.rows import make_rows
-from kernelpot.features.single import Single
-from kernelpot.kernels import DotProduct, Linear
-from kernelpot.record import Record
+from kernelpot.descriptors.protocol import Descriptor, Environments
+from kernelpot.features.feature_map import Rows, Single
+from kernelpot.features.prior import energy_covariance, force_covariance, prior, stress_covariance
+from kernelpot.features.vectors import DescribedBatch, SpeciesRows, rows_of
+from kernelpot.kernels import DotProduct, Kernel, Linear
+from kernelpot.record import Named, Record
+
+SCRATCH_BYTES = 12_000_000
+"""Rough size of one chunk's product of derivatives with inducing environments, so that it stays in cache."""
 
 
 @dataclass(frozen=True, eq=False)
-class KernelMap(KernelSpace, Single, Record):
-    """`KernelSpace` as a feature map: a model of its own, or one term of a sum."""
+class KernelMap(Single, Record):
+    """φ(x) = diag(λ)^(-1/2) Uᵀ k(Z, x), with K_ZZ = U diag(λ) Uᵀ, in one block for each centre species.
+
+    The kernel is taken at amplitude 1; whoever uses the features multiplies by the amplitude. K_ZZ is whitened so that
+    the prior on weights is I.
+    """
+
+    descriptor: Annotated[Descriptor, Named("descriptor")]  # with its species set
+    kernel: Annotated[Kernel, Named("kernel")]  # of two unit vectors; zero between centres of different species
+    inducing: tuple[Float[np.ndarray, "m f"], ...]  # unit vectors, one array per species
+    whitening: tuple[Float[np.ndarray, "m d"], ...]  # U diag(λ)^(-1/2) of each species
+
+    @classmethod
+    def from_inducing(
+        cls,
+        descriptor: Descriptor,
+        kernel: Kernel,
+        inducing: tuple[Float[np.ndarray, "m f"], ...],
+        tolerance: float = 1e-10,
+    ) -> Self:
+        """Diagonalise K_ZZ of each species; eigenvalues below tolerance · λ_max are dropped."""
+        whitening = []
+        for z in inducing:
+            eigenvalues, vectors = np.linalg.eigh(kernel.value(z @ z.T))
+            kept = eigenvalues > tolerance * eigenvalues[-1]
+            # One memory order, as of arrays from a file: products then agree to the last bit.
+            whitening.append(np.ascontiguousarray(vectors[:, kept] / np.sqrt(eigenvalues[kept])))
+        return cls(descriptor, kernel, inducing, tuple(whitening))
+
+    @property
+    def n_inducing(self) -> int:
+        """Inducing environments of all species, M."""
+        return sum(len(z) for z in self.inducing)
+
+    @property
+    def species(self) -> tuple[int, ...]:
+        """Atomic numbers, in the order of the blocks."""
+        return self.descriptor.species or ()
+
+    @property
+    def n_weights(self) -> int:
+        """Whitened features, d, without the E0 columns."""
+        return sum(w.shape[1] for w in self.whitening)
+
+    @cached_property
+    def slices(self) -> list[slice]:
+        """Raw columns of each species."""
+        return [slice(a, b) for a, b in pairwise(np.cumsum([0, *map(len, self.inducing)]).tolist())]
+
+    def describe(self, batch: Batch) -> DescribedBatch:
+        """Describe and normalise the environments of a batch."""
+        return self.describe_again(batch, self.descriptor.environments(batch))
+
+    def describe_again(self, batch: Batch, environments: Environments) -> DescribedBatch:
+        """Normalise environments that another map of the same descriptor has described."""
+        return DescribedBatch.of(batch, environments, self.species)
+
+    def dots(self, described: DescribedBatch) -> list[tuple[Int[np.ndarray, " a"], Float[np.ndarray, "a m"]]]:
+        """Return, for each species, its atoms and their dot products with its inducing environments."""
+        result = []
+        for a, z in enumerate(self.inducing):
+            atoms = np.flatnonzero(described.species == a)
+            whole = len(atoms) == len(described.x)
+            result.append((atoms, (described.x if whole else described.x[atoms]) @ z.T))
+        return result
+
+    def whiten(self, rows: Float[np.ndarray, "rows m"]) -> Float[np.ndarray, "rows d"]:
+        """Turn rows over kernel values into rows over whitened features."""
+        parts = zip(self.slices, self.whitening, strict=True)
+        return np.concatenate([rows[:, columns] @ w for columns, w in parts], axis=1)
+
+    def unwhiten(self, weights: Float[np.ndarray, "d ..."]) -> Float[np.ndarray, "m ..."]:
+        """Turn weights of whitened features, or columns of them, into weights of kernel values."""
+        parts, start = [], 0
+        for w in self.whitening:
+            parts.append(w @ weights[start : start + w.shape[1]])
+            start += w.shape[1]
+        return np.concatenate(parts)
 
     @property
     def n_columns(self) -> int:
@@ -37,50 +115,87 @@ class KernelMap(KernelSpace, Single, Record):
         """Reach of the descriptor, Å."""
         return self.descriptor.cutoff
 
-    def rows(self, described: Described, kinds: Collection[str]) -> Rows:
+    def rows(self, described: DescribedBatch, kinds: Collection[str]) -> Rows:
         """Return the rows of a batch."""
-        return make_rows(self, described, kinds)
+        parts = [
+            SpeciesRows(atoms, columns, self.kernel.value(dots), self.kernel.slope(dots), z)
+            for (atoms, dots), columns, z in zip(self.dots(described), self.slices, self.inducing, strict=True)
+        ]
+        batch = described.batch
+        widest = self.n_inducing + described.x.shape[1]
+        per_atom = 3 * (len(batch.first) / max(batch.n_atoms, 1) + 3) * widest * 8
+        return rows_of(described, kinds, parts, max(1, int(SCRATCH_BYTES / per_atom)))
 
     def form(self, weights: Float[np.ndarray, " m"], *, collapse: bool = True) -> EnergyForm:
         """Return the energy with these weights of kernel values."""
-        return EnergyForm.from_weights(self, weights, collapse=collapse)
+        power = self.kernel.form
+        alphas = tuple(weights[columns] for columns in self.slices)
+        forms: list[np.ndarray | None] = []
+        for z, alpha in zip(self.inducing, alphas, strict=True):
+            if not collapse or power is None or z.shape[1] >= 2 * len(z):
+                forms.append(None)
+            else:
+                forms.append((z.T @ alpha)[:, None] if power == 1 else (z.T * alpha) @ z)
+        return EnergyForm(self.kernel, self.inducing, alphas, tuple(forms))
 
     def drawn_form(self, weights: Float[np.ndarray, " m"], rng: np.random.Generator, scale: float) -> EnergyForm:
-        """Return the energy with these weights, plus scale times a draw of what inducing environments cannot see."""
-        return drawn_form(self, weights, rng, scale)
+        """Return Σ_m α_m k(x, z_m) + scale · r(x), with r a draw of covariance k(x, y) - φ(x)ᵀφ(y).
+
+        A prior draw is f(x) = a·x for zeta 1 and xᵀAx for zeta 2, with independent standard normal entries, as
+        E[(xᵀAx)(yᵀAy)] = (x·y)². Its part outside the inducing environments is r(x) = f(x) - k(x, Z) K_ZZ⁻¹ f(Z),
+        pathwise (Matheron's rule; Wilson et al. (2020)), and collapses to one vector or matrix together with the
+        weights. Other kernels add nothing.
+        """
+        power = self.kernel.form
+        if power is None or scale == 0.0:
+            return self.form(weights)
+        alphas, forms = [], []
+        for z, w, columns in zip(self.inducing, self.whitening, self.slices, strict=True):
+            f = z.shape[1]
+            drawn = rng.standard_normal((f,) if power == 1 else (f * f,))
+            if power == 1:
+                seen = z @ drawn
+            else:
+                drawn = drawn.reshape(f, f)
+                drawn = 0.5 * (drawn + drawn.T)
+                seen = np.einsum("mf,mf->m", z @ drawn, z)
+            alpha = weights[columns] - scale * (w @ (w.T @ seen))
+            alphas.append(alpha)
+            forms.append((scale * drawn + z.T @ alpha)[:, None] if power == 1 else scale * drawn + (z.T * alpha) @ z)
+        return EnergyForm(self.kernel, self.inducing, tuple(alphas), tuple(forms))
 
     def local_values(
-        self, described: Described
+        self, described: DescribedBatch
     ) -> Iterator[tuple[Int[np.ndarray, " a"], slice, Float[np.ndarray, "a columns"]]]:
         """Yield the atoms of each species, its columns, and their kernel values."""
-        for a, (atoms, dots) in enumerate(self.dots(described)):
-            yield atoms, slice(int(self.starts[a]), int(self.starts[a + 1])), self.kernel.value(dots)
+        for (atoms, dots), columns in zip(self.dots(described), self.slices, strict=True):
+            yield atoms, columns, self.kernel.value(dots)
 
-    def local_prior(self, described: Described) -> Float[np.ndarray, " atoms"]:
+    def local_prior(self, described: DescribedBatch) -> Float[np.ndarray, " atoms"]:
         """k(x, x) = 1 of unit vectors."""
         return np.ones(described.batch.n_atoms)
 
     def residual(
-        self, described: Described, kind: str, white: Float[np.ndarray, "rows d"]
+        self, described: DescribedBatch, kind: str, white: Float[np.ndarray, "rows d"]
     ) -> Float[np.ndarray, " rows"]:
         """Prior variance under the full kernel minus the squared features."""
-        return np.maximum(prior(self, described, kind) - np.einsum("rd,rd->r", white, white), 0.0)
+        return np.maximum(prior(self.kernel, described, kind) - np.einsum("rd,rd->r", white, white), 0.0)
 
     def energy_residual(
         self,
-        left: Described,
-        right: Described,
+        left: DescribedBatch,
+        right: DescribedBatch,
         white: tuple[Float[np.ndarray, "left d"], Float[np.ndarray, "right d"]],
     ) -> Float[np.ndarray, "left right"]:
         """Prior covariance under the full kernel minus the features' products."""
-        return energy_covariance(self, left, right) - white[0] @ white[1].T
+        return energy_covariance(self.kernel, left, right) - white[0] @ white[1].T
 
     def block_residual(
-        self, described: Described, kind: str, number: int, white: Float[np.ndarray, "c d"]
+        self, described: DescribedBatch, kind: str, number: int, white: Float[np.ndarray, "c d"]
     ) -> Float[np.ndarray, "c c"]:
         """Prior covariance of an atom's force, or a structure's stress, minus the features' products."""
         of_kind = {"forces": force_covariance, "stress": stress_covariance}[kind]
-        return of_kind(self, described, number) - white @ white.T
+        return of_kind(self.kernel, described, number) - white @ white.T
 
     def weights_of(self, number: int) -> Bool[np.ndarray, " d"]:
         """Tell which features belong to environments centred on an element."""
@@ -115,3 +230,52 @@ class KernelMap(KernelSpace, Single, Record):
         from ase.data import chemical_symbols
 
         return ", ".join(f"{chemical_symbols[z]} {len(x)}" for z, x in zip(self.species, self.inducing, strict=True))
+
+
+@dataclass(frozen=True, eq=False)
+class EnergyForm:
+    """E_i = Σ_m α_m k(x_i, z_m), evaluated by the cheaper of two paths; in arrays of NumPy or in tensors.
+
+    Dot products of zeta 1 and 2 collapse to x·v and xᵀAx, at F and F² operations whatever the number of inducing
+    environments; otherwise, or where F ≥ 2M, two products with Z are cheaper.
+    """
+
+    kernel: Kernel
+    inducing: tuple[Float[Any, "m f"], ...]
+    weights: tuple[Float[Any, " m"], ...]  # α of each species, eV
+    collapsed: tuple[Float[Any, "f k"] | None, ...]  # v (F, 1) or A (F, F), or None where the path over M is taken
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """Say for each species which path is taken: "collapsed" or "inducing"."""
+        return tuple("inducing" if form is None else "collapsed" for form in self.collapsed)
+
+    def of_species(self, a: int, x: Float[Any, "a f"]) -> tuple[Any, Any]:
+        """Return the energies of environments of one species, eV, with their gradients in the unit vectors."""
+        form, kernel = self.collapsed[a], self.kernel
+        if form is None:
+            z, alpha = self.inducing[a], self.weights[a]
+            dots = x @ z.T
+            return kernel.value(dots) @ alpha, (kernel.slope(dots) * alpha) @ z
+        if kernel.form == 1:
+            return x @ form[:, 0], 0.0 * x + form[:, 0]
+        half = x @ form
+        return (half * x).sum(1), 2.0 * half
+
+    def evaluate(self, described: DescribedBatch) -> tuple[Float[np.ndarray, " atoms"], Float[np.ndarray, "atoms f"]]:
+        """Return every atom's energy, eV, with its gradient in the unit vector."""
+        energy = np.zeros(len(described.x))
+        gradient = np.zeros_like(described.x)
+        for a in range(len(self.inducing)):
+            atoms = np.flatnonzero(described.species == a)
+            if len(atoms) == len(described.x):
+                return self.of_species(a, described.x)
+            energy[atoms], gradient[atoms] = self.of_species(a, described.x[atoms])
+        return energy, gradient
+
+    def local_and_pairs(
+        self, described: DescribedBatch
+    ) -> tuple[Float[np.ndarray, " atoms"], Float[np.ndarray, "pairs 3"]]:
+        """Return every atom's energy, eV, with the derivative of their sum by each pair vector, eV/Å."""
+        local, gradient = self.evaluate(described)
+        return local, described.pull(gradient)

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
-from kernelpot.features.derivative_kernel import CHUNK_BYTES, Block, Frames, block
-from kernelpot.features.derivative_map import DerivativeMap
+from kernelpot.data.batch import Batch
+from kernelpot.features.force_kernel import CHUNK_BYTES, Block, DerivativeMap, Frames, block, derivatives
 from kernelpot.linalg.dense import Triangle
 from kernelpot.linalg.devices import computing
 from kernelpot.progress import track
@@ -20,21 +21,12 @@ from kernelpot.run import ordered
 
 @dataclass(frozen=True, eq=False)
 class Layout:
-    """Which row of the matrix is which label: energies first, then forces, structure by structure.
+    """Which row of the matrix is which label: energies first, then forces, structure by structure."""
 
-    Attributes
-    ----------
-    energy
-        Row of each structure's energy; -1 where it is none of the labels.
-    forces
-        First row of each structure's forces, atoms first, then x, y, z; -1 where they are none of the labels.
-    coordinates
-        Force components of each structure.
-    """
-
-    energy: Int[np.ndarray, " structures"]
+    energy: Int[np.ndarray, " structures"]  # row of each structure's energy; -1 where it is none of the labels
+    # first row of each structure's forces, atoms first, then x, y, z; -1 where they are none of the labels
     forces: Int[np.ndarray, " structures"]
-    coordinates: Int[np.ndarray, " structures"]
+    coordinates: Int[np.ndarray, " structures"]  # force components of each structure
 
     @classmethod
     def of(
@@ -76,16 +68,8 @@ def fill_lower(matrix: Any, terms: Terms, layout: Layout) -> None:
     """Write the lower triangle of the labels' prior covariance, E0 and noise left out.
 
     Nothing larger than one block, of one structure with some of those before it, is held beside the matrix. What is
-    above the diagonal is partly written too, and means nothing.
-
-    Parameters
-    ----------
-    matrix
-        Zeros: a `Triangle`, or a tensor where the frames are.
-    terms
-        The order of structures, group by group, must be that of the layout.
-    layout
-        Places of the labels.
+    above the diagonal is partly written too, and means nothing. The matrix holds zeros, a `Triangle` or a tensor where
+    the frames are; structures, group by group, stand in the layout's order.
     """
     work = [(g, s) for g, group in enumerate(terms[0][1]) for s in range(len(group))]
 
@@ -155,3 +139,92 @@ def group_by_composition(numbers: Sequence[np.ndarray], species: Sequence[int]) 
     for k, z in enumerate(numbers):
         groups.setdefault(tuple(int(np.count_nonzero(z == a)) for a in species), []).append(k)
     return list(groups.values())
+
+
+ENVIRONMENT_BYTES = 50_000_000
+"""Working set of kernel values between environments of a batch and those of training."""
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingForm:
+    """e(x) = amplitude² Σ_j [α_j k(x·x_j) + k'(x·x_j) x·v_j] over training environments j of the centre's species.
+
+    v_j = -Σ_b J_jb α_b gathers the weights of all forces that the environment acts on, so that a prediction costs
+    products with 2 vectors for each training environment, whatever the number of force labels.
+    """
+
+    map: DerivativeMap  # descriptor, kernel and projection
+    points: tuple[Float[np.ndarray, "n q"], ...]  # x_j of each species
+    weights: tuple[Float[np.ndarray, " n"], ...]  # α_j of each species: that of its structure's energy
+    directions: tuple[Float[np.ndarray, "n q"], ...]  # v_j of each species
+    device: str | None = None  # None: NumPy; else PyTorch's name of the device that the products are computed on
+
+    @classmethod
+    def from_weights(
+        cls,
+        term: DerivativeMap,
+        groups: Sequence[Frames],
+        layout: Layout,
+        alpha: Float[np.ndarray, " rows"],
+        device: str | None = None,
+    ) -> TrainingForm:
+        """Gather the weights of labels on the environments that they belong to."""
+        points: list[list[np.ndarray]] = [[] for _ in term.species]
+        weights: list[list[np.ndarray]] = [[] for _ in term.species]
+        directions: list[list[np.ndarray]] = [[] for _ in term.species]
+        for group in groups:
+            energies = np.array([alpha[layout.energy[s]] if layout.energy[s] >= 0 else 0.0 for s in group.index])
+            nothing = np.zeros(group.n_coordinates)
+            forces = np.array([alpha[layout.force_rows(s)] if layout.forces[s] >= 0 else nothing for s in group.index])
+            for a, (x, j) in enumerate(zip(group.x, group.j, strict=True)):
+                x, j = _host(x), _host(j)
+                n, q = x.shape[1:]
+                points[a].append(x.reshape(len(x) * n, q))
+                weights[a].append(np.repeat(energies, n))
+                # One structure at a time: (1, coordinates) @ (n, coordinates, q).
+                directions[a].append(-(forces[:, None, None, :] @ j)[:, :, 0].reshape(len(x) * n, q))
+        x, alpha_e, v = (tuple(np.concatenate(part) for part in parts) for parts in (points, weights, directions))
+        return cls(term, x, alpha_e, v, device)
+
+    def local_and_pairs(self, batch: Batch) -> tuple[Float[np.ndarray, " atoms"], Float[np.ndarray, "pairs 3"]]:
+        """Return every atom's energy, eV, with the derivative of their sum by each pair vector, eV/Å."""
+        described = self.map.describe(batch)
+        energy = np.zeros(batch.n_atoms)
+        gradient = np.zeros_like(described.x)
+        for a, (z, columns) in enumerate(zip(self.map.species, self.map.columns, strict=True)):
+            mine = np.flatnonzero(batch.numbers == z)
+            step = max(1, ENVIRONMENT_BYTES // (8 * max(1, len(self.points[a]))))
+            for start in range(0, len(mine), step):
+                atoms = mine[start : start + step]
+                energy[atoms], slope = self._species(a, described.x[atoms] @ columns)
+                gradient[atoms] = slope @ columns.T
+        return energy, described.pull(gradient)
+
+    def _species(self, a: int, x: Float[np.ndarray, "i q"]) -> tuple[np.ndarray, np.ndarray]:
+        if self.device is None:
+            return self._products(x, self.points[a], self.weights[a], self.directions[a])
+        import torch
+
+        with computing(self.device):
+            energy, gradient = self._products(torch.as_tensor(x, device=self.device), *self._placed[a])
+            return energy.cpu().numpy(), gradient.cpu().numpy()
+
+    @cached_property
+    def _placed(self) -> list[tuple[Any, ...]]:
+        import torch
+
+        species = zip(self.points, self.weights, self.directions, strict=True)
+        return [tuple(torch.as_tensor(part, device=self.device) for part in parts) for parts in species]
+
+    def _products(self, x: Any, points: Any, weights: Any, directions: Any) -> tuple[Any, Any]:
+        scale = self.map.kernel.amplitude**2
+        value, slope, curvature = derivatives(self.map.kernel, x @ points.T)
+        along = x @ directions.T
+        energy = value @ weights + (slope * along).sum(1)
+        gradient = (slope * weights + curvature * along) @ points + slope @ directions
+        return scale * energy, scale * gradient
+
+
+def _host(array: Any) -> np.ndarray:
+    result: np.ndarray = array if isinstance(array, np.ndarray) else array.cpu().numpy()
+    return result

@@ -12,13 +12,9 @@ from jaxtyping import Bool, Float, Int
 from kernelpot.data.batch import Batch
 from kernelpot.descriptors.pairs import TwoBody
 from kernelpot.descriptors.protocol import Descriptor, Environments
-from kernelpot.features.feature_map import Rows
-from kernelpot.features.finite_rank import FiniteRank
+from kernelpot.features.feature_map import FiniteRank, Rows, Single
 from kernelpot.features.inducing import chunks
-from kernelpot.features.kernel_space import Described
-from kernelpot.features.normalise import unit, unit_jacobian, unit_vjp
-from kernelpot.features.rows import add_runs, scatter
-from kernelpot.features.single import Single
+from kernelpot.features.vectors import DescribedBatch, SpeciesRows, rows_of
 from kernelpot.record import NEVER, Named, Record
 
 if TYPE_CHECKING:
@@ -30,20 +26,11 @@ CENTRES = 64
 
 @dataclass(frozen=True, eq=False)
 class LinearMap(FiniteRank, Single, Record):
-    """φ(x) = x / s of the centre's species: finite rank is the prior itself, and there is no residual variance.
+    """φ(x) = x / s of the centre's species: finite rank is the prior itself, and there is no residual variance."""
 
-    Attributes
-    ----------
-    descriptor
-        With its species set.
-    normalise
-        Take unit vectors.
-    lengths
-        s, root mean square length of the vectors of each species' environments.
-    """
-
-    descriptor: Annotated[Descriptor, Named("descriptor")]
-    normalise: bool
+    descriptor: Annotated[Descriptor, Named("descriptor")]  # with its species set
+    normalise: bool  # take unit vectors
+    # s, root mean square length of the vectors of each species' environments
     lengths: Float[np.ndarray, " species"]
     n_features: Annotated[int, NEVER] = 0
 
@@ -100,50 +87,22 @@ class LinearMap(FiniteRank, Single, Record):
         """One weight for each component."""
         return self.n_columns
 
-    def describe(self, batch: Batch) -> Described:
+    def describe(self, batch: Batch) -> DescribedBatch:
         """Describe the environments of a batch."""
         return self.describe_again(batch, self.descriptor.environments(batch))
 
-    def describe_again(self, batch: Batch, environments: Environments) -> Described:
+    def describe_again(self, batch: Batch, environments: Environments) -> DescribedBatch:
         """Take environments that another map of the same descriptor has described."""
-        x, norm = unit(environments.vectors)
-        x = x if self.normalise else environments.vectors
-        return Described(batch, environments, x, norm, np.searchsorted(self.species, batch.numbers))
+        return DescribedBatch.of(batch, environments, self.species, normalise=self.normalise)
 
-    def _block(self, a: int) -> slice:
+    def block(self, a: int) -> slice:
+        """Columns of a species."""
         return slice(a * self.n_features, (a + 1) * self.n_features)
 
-    def rows(self, described: Described, kinds: Collection[str]) -> Rows:
+    def rows(self, described: DescribedBatch, kinds: Collection[str]) -> Rows:
         """Return the rows of a batch: vectors and their derivatives, summed."""
-        batch = described.batch
-        energy = np.zeros((len(batch), self.n_columns))
-        for atoms, columns, values in self.local_values(described):
-            add_runs(energy[:, columns], batch.structure[atoms], values)
-        if not {"forces", "stress"} & set(kinds):
-            return Rows(energy, None, None)
-        forces = np.zeros((batch.n_atoms, 3, self.n_columns))
-        stress = np.zeros((len(batch), 6, self.n_columns))
-        ones = np.ones((CENTRES, self.n_features))
-        for start in range(0, batch.n_atoms, CENTRES):
-            stop = min(batch.n_atoms, start + CENTRES)
-            moved = described.environments.displacements(start, stop)
-            everyone = np.arange(stop - start)
-            if self.normalise:
-                x, norm = described.x[start:stop], described.norm[start:stop]
-                unit_jacobian(moved.rows, moved.centre, x, norm)
-                unit_jacobian(moved.virial, everyone, x, norm)
-            species = described.species[start:stop]
-            for a in np.unique(species):
-                columns, mine = self._block(int(a)), np.flatnonzero(species == a)
-                ours = np.flatnonzero(species[moved.centre] == a)
-                scatter(moved.rows[ours], moved.centre[ours], moved.target[ours], ones, -1.0, forces[:, :, columns])
-                scatter(moved.virial[mine], mine, batch.structure[start:stop][mine], ones, 1.0, stress[:, :, columns])
-        stress /= batch.volumes[:, None, None]
-        return Rows(
-            energy,
-            forces.reshape(-1, self.n_columns) if "forces" in kinds else None,
-            stress.reshape(-1, self.n_columns) if "stress" in kinds else None,
-        )
+        parts = [SpeciesRows(*part, 1.0, None) for part in self.local_values(described)]
+        return rows_of(described, kinds, parts, CENTRES)
 
     @property
     def _scale(self) -> Float[np.ndarray, " m"]:
@@ -160,17 +119,17 @@ class LinearMap(FiniteRank, Single, Record):
 
     def form(self, weights: Float[np.ndarray, " m"], *, collapse: bool = True) -> LinearForm:  # noqa: ARG002
         """Return the energy with these weights."""
-        return LinearForm(self.normalise, weights.reshape(len(self.species), self.n_features))
+        return LinearForm(weights.reshape(len(self.species), self.n_features))
 
     def local_values(
-        self, described: Described
+        self, described: DescribedBatch
     ) -> Iterator[tuple[Int[np.ndarray, " a"], slice, Float[np.ndarray, "a columns"]]]:
         """Yield the atoms of each species, its columns, and their vectors."""
         for a in range(len(self.species)):
             atoms = np.flatnonzero(described.species == a)
-            yield atoms, self._block(a), described.x[atoms]
+            yield atoms, self.block(a), described.x[atoms]
 
-    def local_prior(self, described: Described) -> Float[np.ndarray, " atoms"]:
+    def local_prior(self, described: DescribedBatch) -> Float[np.ndarray, " atoms"]:
         """Squared length of every atom's features."""
         return np.einsum("if,if->i", described.x, described.x) / self.lengths[described.species] ** 2
 
@@ -185,24 +144,27 @@ class LinearMap(FiniteRank, Single, Record):
 
 @dataclass(frozen=True, eq=False)
 class LinearForm:
-    """E_i = w_a·x_i, a the species of atom i."""
+    """E_i = w_a·x_i, a the species of atom i; in arrays of NumPy or in tensors."""
 
-    normalise: bool
-    weights: Float[np.ndarray, "species f"]
+    weights: Float[Any, "species f"]
 
     @property
     def paths(self) -> tuple[str, ...]:
         """One product for each species."""
         return ("linear",) * len(self.weights)
 
-    def evaluate(self, described: Described) -> tuple[Float[np.ndarray, " atoms"], Float[np.ndarray, "atoms f"]]:
+    def of_species(self, a: int, x: Float[Any, "a f"]) -> tuple[Any, Any]:
+        """Return the energies of environments of one species, eV, with their gradients in the vectors."""
+        return x @ self.weights[a], 0.0 * x + self.weights[a]
+
+    def evaluate(self, described: DescribedBatch) -> tuple[Float[np.ndarray, " atoms"], Float[np.ndarray, "atoms f"]]:
         """Return every atom's energy, eV, with its gradient in the vector as the map takes it."""
         gradient = self.weights[described.species]
         return np.einsum("if,if->i", gradient, described.x), gradient
 
-    def local_and_pairs(self, described: Described) -> tuple[Float[np.ndarray, " atoms"], Float[np.ndarray, "pairs 3"]]:
+    def local_and_pairs(
+        self, described: DescribedBatch
+    ) -> tuple[Float[np.ndarray, " atoms"], Float[np.ndarray, "pairs 3"]]:
         """Return every atom's energy, eV, with the derivative of their sum by each pair vector, eV/Å."""
         local, gradient = self.evaluate(described)
-        if self.normalise:
-            gradient = unit_vjp(gradient, described.x, described.norm)
-        return local, described.environments.vjp(gradient)
+        return local, described.pull(gradient)

@@ -14,9 +14,7 @@ from numba import njit
 from kernelpot.data.batch import Batch
 from kernelpot.descriptors.loops import FASTMATH, hermite_slopes, hermite_weights
 from kernelpot.descriptors.pairs import TwoBody
-from kernelpot.features.feature_map import Rows
-from kernelpot.features.finite_rank import FiniteRank
-from kernelpot.features.single import Single
+from kernelpot.features.feature_map import FiniteRank, Rows, Single
 from kernelpot.record import Record
 
 
@@ -45,14 +43,9 @@ class TwoBodyMap(FiniteRank, Single, Record):
 
     The prior of e_ab is f(r) f(r') exp(-(r - r')²/2ℓ²) seen from a grid of distances so dense that nothing is left out
     (see `TwoBody`): the finite rank is the prior itself, and there is no residual variance.
-
-    Attributes
-    ----------
-    descriptor
-        With its species set.
     """
 
-    descriptor: TwoBody
+    descriptor: TwoBody  # with its species set
 
     @property
     def species(self) -> tuple[int, ...]:
@@ -162,18 +155,10 @@ class TwoBodyMap(FiniteRank, Single, Record):
 
 @dataclass(frozen=True, eq=False)
 class TwoBodyForm:
-    """Pair energies as one table for each pair of elements.
+    """Pair energies as one table for each pair of elements."""
 
-    Attributes
-    ----------
-    tables
-        e, h e', h² e'' at each node with step h, eV.
-    inverse_step, cutoff
-        Å⁻¹ and Å.
-    """
-
-    tables: Float[np.ndarray, "blocks nodes 3"]
-    inverse_step: float
+    tables: Float[np.ndarray, "blocks nodes 3"]  # e, h e', h² e'' at each node with step h, eV
+    inverse_step: float  # Å⁻¹
     cutoff: float
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from ase import Atoms
 
     from kernelpot.potentials.sparse_gp import SparseGP
-from collections.abc import Iterator
 
 
 @dataclass(frozen=True, eq=False, repr=False)

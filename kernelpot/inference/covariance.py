@@ -15,7 +15,7 @@ from torch import Tensor
 
 from kernelpot.inference.hyperparameters import Parameters, Prior
 from kernelpot.inference.vector_kernels import feature_kernel
-from kernelpot.structures.kernel_protocol import Kernel
+from kernelpot.structures.composites import Kernel
 
 ENTRIES = 500_000
 """Kernel values at a time: few enough to stay in a cache through all their operations."""

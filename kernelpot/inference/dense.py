@@ -30,6 +30,10 @@ JITTERS = (0.0, 1e-12, 1e-10, 1e-8, 1e-6)
 INDEFINITE = 0.05
 """The largest negative eigenvalue, in the same unit, of kernels that are not positive semidefinite for certain."""
 
+NOT_FINITE = (
+    "the kernel matrix holds values that are not finite; check for features or structures whose kernel overflows, and "
+    "scale the features down."
+)
 NO_FACTOR = (
     '`left_out` needs the factor of an exact process: n_inducing=None, and of a GP solver="cholesky"; or use '
     "cross_val_predict."
@@ -139,7 +143,7 @@ class Factor:
             matrix = assemble()
             mean = float(matrix.diagonal().mean())
             if not np.isfinite(mean):
-                break
+                raise DataError(NOT_FINITE)
             matrix.diagonal().add_(jitter * mean)
             if matrix.device.type == "cpu":
                 try:
@@ -150,9 +154,8 @@ class Factor:
             lower, code = torch.linalg.cholesky_ex(matrix)
             if not int(code.item()):
                 return cls(lower, jitter * mean)
-        raise DataError(
-            "the kernel matrix is not positive definite; check for features or structures whose kernel overflows, or "
-            "set a larger `noise`."
+        raise ParameterError(
+            "the kernel matrix is not positive definite; set a larger `noise`, or take another kernel."
         )
 
     @classmethod
@@ -374,7 +377,7 @@ def smallest_eigenvalue(kernel: Float[np.ndarray, "n n"]) -> float:
 def require_finite(kernel: Float[np.ndarray, "n n"]) -> None:
     """Refuse a matrix with values that are no numbers."""
     if not np.isfinite(kernel).all():
-        raise ParameterError("the kernel matrix holds values that are not finite; scale the features down.")
+        raise DataError(NOT_FINITE)
 
 
 def require_noise(noise: Float[np.ndarray, " n"]) -> None:

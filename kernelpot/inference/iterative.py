@@ -13,7 +13,7 @@ from linear_operator.operators import AddedDiagLinearOperator, ConstantDiagLinea
 from linear_operator.utils.warnings import NumericalWarning
 from torch import Tensor
 
-from kernelpot.errors import DataError, ParameterError
+from kernelpot.errors import ParameterError
 from kernelpot.inference.covariance import Covariance
 from kernelpot.inference.dense import NO_FACTOR
 
@@ -52,7 +52,7 @@ class Conjugate:
             found = self.operator.solve(rhs)
             left = float((self.operator @ found - rhs).norm() / rhs.norm().clamp_min(1e-300))
         if not left <= 1e-3:
-            raise DataError(
+            raise ParameterError(
                 f"conjugate gradients left a residual of {left:.1e} after {ITERATIONS} iterations; the noise is too "
                 'small for them: take solver="cholesky", or set a larger `noise`.'
             )

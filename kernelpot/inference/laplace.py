@@ -15,7 +15,7 @@ from torch import Tensor
 
 from kernelpot.errors import DataError, ParameterError
 from kernelpot.inference.covariance import Covariance
-from kernelpot.inference.dense import Factor, host
+from kernelpot.inference.dense import NOT_FINITE, Factor, host
 from kernelpot.inference.evidence import NoiseModel, penalised, pull_back, split_assign
 from kernelpot.inference.left_out import LeftOut
 
@@ -206,5 +206,5 @@ def matrix(covariance: Covariance) -> Float[np.ndarray, "n n"]:
     """Return the covariance for NumPy."""
     found: np.ndarray = covariance.full().cpu().numpy()
     if not np.isfinite(found).all():
-        raise DataError("the kernel matrix is not finite; check for features or structures whose kernel overflows.")
+        raise DataError(NOT_FINITE)
     return found

@@ -18,7 +18,7 @@ from kernelpot.inference.hyper_search import Found, best_of, polish
 from kernelpot.inference.iterative import Conjugate
 from kernelpot.inference.nystrom import Bound, choose, condition
 from kernelpot.linalg.devices import calm
-from kernelpot.rules import MOST_SEED, shown, whole
+from kernelpot.rules import whole
 
 SOLVERS = ("cholesky", "cg")
 
@@ -26,15 +26,13 @@ CANDIDATES = 3000
 """Items that inducing ones are chosen from, or twice as many as are wanted."""
 
 
-@dataclass(frozen=True)
-class Plan:
-    """How a process is trained; `kernelpot.GP` says what the fields mean.
+Trained = tuple[Conditioned, float, tuple[int, int]]
+"""A process given labels, the variance of their noise, and how many evaluations on a subset and on all it took."""
 
-    Raises
-    ------
-    ParameterError
-        A field breaks its rule.
-    """
+
+@dataclass(frozen=True)
+class Training:
+    """How a process is trained; `kernelpot.GP` says what the fields mean."""
 
     n_inducing: int | None
     solver: str
@@ -45,10 +43,8 @@ class Plan:
     seed: int
 
     def __post_init__(self) -> None:
-        names = {"starts": 1, "n_warm": 2, "full_steps": 0} | ({} if self.n_inducing is None else {"n_inducing": 1})
-        check_whole(**{name: (getattr(self, name), least) for name, least in names.items()})
-        whole(self.seed, "seed", most=MOST_SEED)
-        check_switches(optimise=self.optimise)
+        if self.n_inducing is not None:
+            whole(self.n_inducing, "n_inducing", least=1)
         if not isinstance(self.solver, str) or self.solver not in SOLVERS:
             raise ParameterError(f"`solver` must be one of {', '.join(SOLVERS)}, got {self.solver!r}.")
         if self.solver == "cg" and self.n_inducing is not None:
@@ -61,47 +57,24 @@ class Plan:
         return partial(Factor.of, partial(prior.matrix, noise))
 
 
-def check_whole(**given: tuple[object, int]) -> None:
-    """Refuse what is not a whole number, or below its least value."""
-    for name, (value, least) in given.items():
-        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-            raise ParameterError(f"`{name}` must be a whole number, at least {least}, got {value!r}.")
-
-
-def check_switches(**given: object) -> None:
-    """Refuse what is neither True nor False."""
-    for name, value in given.items():
-        if not isinstance(value, bool | np.bool_):
-            raise ParameterError(f"`{name}` must be True or False, got {shown(value)}.")
-
-
-@dataclass(frozen=True, eq=False)
-class Trained:
-    """A process given labels, the variance of their noise, and how many evaluations on a subset and on all it took."""
-
-    posterior: Conditioned
-    noise: float
-    evaluations: tuple[int, int]
-
-
-def train(plan: Plan, prior: Covariance, targets: Float[Tensor, "n T"], noise: NoiseModel) -> Trained:
+def train(training: Training, prior: Covariance, targets: Float[Tensor, "n T"], noise: NoiseModel) -> Trained:
     """Settle the hyper-parameters, then condition on the targets."""
-    rng = np.random.default_rng(plan.seed)
-    if plan.n_inducing is not None:
-        return _inducing(plan, prior, targets, noise, rng)
+    rng = np.random.default_rng(training.seed)
+    if training.n_inducing is not None:
+        return _inducing(training, prior, targets, noise, rng)
     theta, counts = _start(prior, noise), (0, 0)
     n = len(prior)
-    if plan.optimise:
-        found = _on_subset(plan, prior, targets, noise, rng)
+    if training.optimise:
+        found = _on_subset(training, prior, targets, noise, rng)
         counts = (found.evaluations, 0)
-        if n > plan.n_warm and plan.full_steps and plan.solver == "cholesky":
+        if n > training.n_warm and training.full_steps and training.solver == "cholesky":
             whole = Evidence(prior, targets, noise)
-            found = polish(whole, found, scale=n / plan.n_warm, evaluations=plan.full_steps)
+            found = polish(whole, found, scale=n / training.n_warm, evaluations=training.full_steps)
             counts = (counts[0], found.evaluations)
         theta = found.theta
     _settle(prior, theta, noise)
     variance = noise.variance(theta)
-    return Trained(Exact(prior, plan.system(prior, variance), labels=targets), variance, counts)
+    return Exact(prior, training.system(prior, variance), labels=targets), variance, counts
 
 
 def _start(prior: Covariance, noise: NoiseModel) -> Float[np.ndarray, " p"]:
@@ -113,31 +86,31 @@ def _settle(prior: Covariance, theta: Float[np.ndarray, " p"], noise: NoiseModel
 
 
 def _on_subset(
-    plan: Plan, prior: Covariance, targets: Float[Tensor, "n T"], noise: NoiseModel, rng: np.random.Generator
+    training: Training, prior: Covariance, targets: Float[Tensor, "n T"], noise: NoiseModel, rng: np.random.Generator
 ) -> Found:
-    if len(prior) > plan.n_warm:
-        chosen = np.sort(rng.permutation(len(prior))[: plan.n_warm])
+    if len(prior) > training.n_warm:
+        chosen = np.sort(rng.permutation(len(prior))[: training.n_warm])
         prior, targets = prior.subset(chosen), targets[chosen]
     with calm(len(prior)):
-        return best_of(Evidence(prior, targets, noise), plan.starts, rng)
+        return best_of(Evidence(prior, targets, noise), training.starts, rng)
 
 
 def _inducing(
-    plan: Plan, prior: Covariance, targets: Float[Tensor, "n T"], noise: NoiseModel, rng: np.random.Generator
+    training: Training, prior: Covariance, targets: Float[Tensor, "n T"], noise: NoiseModel, rng: np.random.Generator
 ) -> Trained:
     """Choose inducing items by hyper-parameters of a subset, then improve these on all items."""
-    n, wanted = len(prior), min(plan.n_inducing or 1, len(prior))
+    n, wanted = len(prior), min(training.n_inducing or 1, len(prior))
     theta, counts, found = _start(prior, noise), (0, 0), None
-    if plan.optimise:
-        found = _on_subset(plan, prior, targets, noise, rng)
+    if training.optimise:
+        found = _on_subset(training, prior, targets, noise, rng)
         theta, counts = found.theta, (found.evaluations, 0)
     _settle(prior, theta, noise)
     candidates = np.sort(rng.permutation(n)[: max(CANDIDATES, 2 * wanted)])
     panel = prior.panel(candidates[choose(prior.subset(candidates), wanted)])
-    if found is not None and plan.full_steps:
-        scale = n / min(n, plan.n_warm)
-        found = polish(Bound(prior, panel, targets, noise), found, scale=scale, evaluations=plan.full_steps)
+    if found is not None and training.full_steps:
+        scale = n / min(n, training.n_warm)
+        found = polish(Bound(prior, panel, targets, noise), found, scale=scale, evaluations=training.full_steps)
         theta, counts = found.theta, (counts[0], found.evaluations)
         _settle(prior, theta, noise)
     variance = noise.variance(theta)
-    return Trained(condition(prior, panel, targets, variance), variance, counts)
+    return condition(prior, panel, targets, variance), variance, counts

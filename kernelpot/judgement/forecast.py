@@ -143,7 +143,7 @@ def forecast(
 
     The posterior standard deviation on the target is computed for every number of labels, which needs no label. The
     pilot then tells how far to trust it: each structure is predicted from the others, and ``error² = scale² ·
-    predicted² + floor²`` is fitted to what is seen (see `kernelpot.judgement.forecast`).
+    predicted² + floor²`` is fitted to what is seen (see `kernelpot.judgement.pilot`).
 
     Parameters
     ----------
@@ -202,11 +202,9 @@ def forecast(
     known = np.isin(joint[len(pilot) :], joint[: len(pilot)])
     orders, name = _orders(path, planned, existing, known, int(points[-1]) - len(pilot), seed)
     aims = pool if target is None else structure_list(target)
-    # Those that repeat the pilot come last.
-    order = np.argsort(
-        (known if target is None else 0) + np.random.default_rng([seed, 7]).random(len(aims)), kind="stable"
-    )
-    thinned = np.sort(order[:_TARGET])
+    shuffled = np.random.default_rng([seed, 7]).random(len(aims))
+    # What repeats the pilot comes last.
+    thinned = np.sort(np.argsort(shuffled + (known if target is None else 0), kind="stable")[:_TARGET])
     exact = make_information(features, [aims[k] for k in thinned], noise, amplitude, present=None, truncate=0.0)
     blocks = without_baseline(read_blocks(features, pilot, labels, kinds, noise, amplitude), features.n_weights)
     hidden = thinned if target is None else None

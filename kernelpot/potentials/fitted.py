@@ -18,8 +18,8 @@ from kernelpot.data.noise import KINDS, Noise
 from kernelpot.data.stream import structure_list
 from kernelpot.errors import NotFittedError
 from kernelpot.features.feature_map import E0_PRIOR, Described, FeatureMap, Form, counts
-from kernelpot.features.gradients import gather_pairs
 from kernelpot.features.inducing import chunks
+from kernelpot.features.vectors import gather_pairs
 from kernelpot.linalg.factor import Posterior, stack
 from kernelpot.potentials.baselines import Baseline
 from kernelpot.potentials.calibration import Calibration

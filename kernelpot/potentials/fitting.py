@@ -18,14 +18,13 @@ from kernelpot.data.labels import Labels, resolve
 from kernelpot.data.noise import KINDS, Noise
 from kernelpot.errors import LabelError, ParameterError
 from kernelpot.features.feature_map import FeatureMap
-from kernelpot.features.folds import folds, runs
 from kernelpot.features.inducing import chunks, mean_vectors, more_inducing
 from kernelpot.features.kernel_map import KernelMap
-from kernelpot.features.placing import device_of, on_device
 from kernelpot.features.sum_map import SumMap
+from kernelpot.features.torch import device_of, on_device
 from kernelpot.linalg.devices import check_device
 from kernelpot.linalg.factor import Posterior, RowSink, triangle
-from kernelpot.linalg.subsets import equal_vectors
+from kernelpot.linalg.subsets import equal_vectors, folds, runs
 from kernelpot.potentials.baselines.given import less_baseline
 from kernelpot.potentials.extrapolation import Seen
 from kernelpot.potentials.fitted import Fitted, M, accepted, changed

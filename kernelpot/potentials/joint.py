@@ -16,7 +16,6 @@ from jaxtyping import Float
 from kernelpot.data.batch import Batch
 from kernelpot.data.noise import KINDS
 from kernelpot.errors import DataError, ParameterError
-from kernelpot.features.covariance import surroundings
 from kernelpot.features.feature_map import E0_PRIOR, Form, counts
 from kernelpot.features.inducing import chunks
 from kernelpot.potentials.calibration import Calibration
@@ -228,7 +227,8 @@ def force_covariance(
     state, (structure,) = accepted(model, [structure])
     check_spread(spread)
     atom = whole(atom, "atom", least=-len(structure), most=len(structure) - 1, usual="atoms are counted from 0")
-    batch, number = surroundings(Batch.from_structures([structure], state.features.cutoff), atom % len(structure))
+    whole_batch = Batch.from_structures([structure], state.features.cutoff)
+    batch, number = whole_batch.surroundings(atom % len(structure))
     rows = state.features.rows(described := state.features.describe(batch), ("forces",)).forces
     assert rows is not None
     white = state.features.whiten(rows[3 * number : 3 * number + 3])

@@ -17,11 +17,11 @@ from kernelpot.potentials.force.force_ridge import ForceRidge
 from kernelpot.potentials.sparse_gp import SparseGP
 
 _PROPERTIES = {
-    "kernelpot-kernel-ridge": ("kernelpot.properties.reading", "read_ridge"),
-    "kernelpot-gp": ("kernelpot.properties.gp", "read_process"),
-    "kernelpot-classifier": ("kernelpot.properties.classifier", "read_classifier"),
+    "kernelpot-kernel-ridge": ("kernelpot.properties.ridge", "KernelRidge"),
+    "kernelpot-gp": ("kernelpot.properties.gp", "GP"),
+    "kernelpot-classifier": ("kernelpot.properties.classifier", "Classifier"),
 }
-"""Readers of property models by the format of their files."""
+"""Classes of property models by the format of their files."""
 
 _TAKE_KERNELS = ("kernelpot-gp", "kernelpot-classifier")
 """Formats of models whose kernel may be none that a file can make."""
@@ -65,9 +65,11 @@ def load(
         return _potential(archive, baseline, device, precision)
     if baseline is not None or device is not None or precision != "float64":
         raise ParameterError(f"{path}: a property model takes no `baseline`, `device` or `precision`; leave them out.")
-    home, reader = _PROPERTIES[archive.format]
-    read = getattr(import_module(home), reader)
-    return read(archive) if kernel is None else read(archive, kernel)
+    # Here, as it loads PyTorch.
+    from kernelpot.properties.files import read_property
+
+    home, name = _PROPERTIES[archive.format]
+    return read_property(getattr(import_module(home), name), archive, kernel)
 
 
 def _potential(archive: Archive, baseline: object, device: str | None, precision: str) -> SparseGP | ForceRidge:

@@ -28,6 +28,9 @@ START = {"energy": 0.002, "forces": 0.1, "stress": 0.005}
 SEARCHED = (1e-5, 10.0)
 """Range of noise over amplitude."""
 
+STRESS_SAY = 1 / 3
+"""What the log RMSE of stresses counts beside those of energies and forces, where these are settled."""
+
 ROUNDING = 1e-10
 """Round-off of a label, in its unit. Left-out errors never count as smaller, so that their logarithms stay finite."""
 
@@ -72,6 +75,14 @@ class FoldErrors:
         result.scales = tuple(scales)
         return result
 
+    def only(self, kinds: Sequence[str]) -> FoldErrors:
+        """Return the errors of a fit to these kinds of labels alone."""
+        data, result = self.data, copy(self)
+        result.data = replace(
+            data, factors={k: data.factors[k] for k in kinds}, n_rows={k: data.n_rows[k] for k in kinds}
+        )
+        return result
+
     @cached_property
     def _n_columns(self) -> int:
         return len(next(iter(self._all.values())))
@@ -88,6 +99,11 @@ class FoldErrors:
         rows = {kind: max(1, int(data.n_rows[kind].sum())) for kind in data.kinds}
         sizes = {kind: np.trace(self._all[kind][:-1, :-1]) / rows[kind] for kind in data.kinds}
         return tuple(kind for kind, size in sizes.items() if size > SILENT) or data.kinds
+
+    @property
+    def leading(self) -> tuple[str, ...]:
+        """The telling kinds but stresses, which follow; those alone where nothing else tells."""
+        return tuple(kind for kind in self.telling if kind != "stress") or self.telling
 
     def left_out(self, ratio: Mapping[str, float], *, variance: bool = False) -> dict[str, LeftOut]:
         """Fit without each fold in turn, and score it on that fold.
@@ -133,7 +149,7 @@ class FoldErrors:
             errors = self.at(scales)
             left = errors.left_out(ratio, variance=True)
             if noise == "cv":
-                amplitude = common_scale(ratio, left, errors.telling)
+                amplitude = common_scale(ratio, left, errors.leading)
             else:
                 amplitude = errors.log_evidence(ratio, errors.powers if noise == "tempered" else None)[1]
             of_label = errors.residual_noise(ratio)
@@ -245,6 +261,25 @@ class FoldErrors:
         """Return the ratios, and the scales of the terms.
 
         They minimise Σ_kind log RMSE of left-out folds ("cv"), or maximise the "evidence" ("tempered": with `powers`).
+        With "cv", energies and forces are settled as if there were no stress labels, then the ratio of these alone,
+        their log RMSE counted for `STRESS_SAY`: given a third of the say from the start, stresses buy their own errors
+        with those of the energies (docs/noise.md).
+        """
+        kinds = self.leading if how == "cv" else self.telling
+        follows = len(kinds) < len(self.telling)
+        errors = self.only([kind for kind in self.data.kinds if kind != "stress"]) if follows else self
+        ratio, scales = errors._descend(how, kinds, {}, independent)
+        if follows:
+            ratio = self.at(scales)._descend(how, ("stress",), ratio, independent)[0]
+        found = ", ".join(f"{k} {v:.3g}" for k, v in ratio.items())
+        terms = f"; amplitudes of the terms {', '.join(f'{s:.3g}' for s in scales)}" if len(scales) > 1 else ""
+        say(f"{how}: noise over amplitude {found}{terms}")
+        return ratio, scales
+
+    def _descend(
+        self, how: str, kinds: Sequence[str], settled: Mapping[str, float], independent: int
+    ) -> tuple[dict[str, float], tuple[float, ...]]:
+        """Find the best ratios of some kinds, and the scales where nothing is settled yet.
 
         A log RMSE is itself a draw from as many independent witnesses as there are runs of frames: to "cv" is added
         what a log-normal prior one decade wide about `START` would, Σ (Δ log10 ratio)²/2n for n runs. It settles what
@@ -252,14 +287,16 @@ class FoldErrors:
         where they stand; the first term's is the unit.
         """
         power = self.powers if how == "tempered" else None
-        kinds = self.telling
-        start = {kind: START[kind] for kind in self.data.kinds}
-        given = np.array(self.scales) / self.scales[0]
-        centre = np.log10([*(START[kind] for kind in kinds), *given[1:]])
+        weight = {kind: 1.0 for kind in self.telling if kind in kinds or kind in settled}
+        if settled:
+            weight["stress"] = STRESS_SAY
+        start = {kind: START[kind] for kind in self.data.kinds} | dict(settled)
+        given = self.scales if settled else tuple(scale / self.scales[0] for scale in self.scales)
+        centre = np.log10([*(START[kind] for kind in kinds), *(() if settled else given[1:])])
 
         def setting(x: Float[np.ndarray, " unknowns"]) -> tuple[dict[str, float], tuple[float, ...]]:
             found = [10.0 ** float(v) for v in x]
-            return start | dict(zip(kinds, found, strict=False)), (1.0, *found[len(kinds) :])
+            return start | dict(zip(kinds, found, strict=False)), given if settled else (1.0, *found[len(kinds) :])
 
         def loss(x: Float[np.ndarray, " unknowns"]) -> float:
             ratio, scales = setting(x)
@@ -268,7 +305,7 @@ class FoldErrors:
                 return -errors.log_evidence(ratio, power)[0]
             left = errors.left_out(ratio)
             prior = float(np.sum((x - centre) ** 2)) / (2 * independent)
-            return float(sum(np.log(left[kind].rmse) for kind in kinds)) + prior
+            return float(sum(w * np.log(left[kind].rmse) for kind, w in weight.items())) + prior
 
         low, high = np.log10(SEARCHED)
         simplex = np.vstack([centre, centre + np.eye(len(centre)) * 0.8])
@@ -277,11 +314,7 @@ class FoldErrors:
             options={"initial_simplex": np.clip(simplex, low, high), "xatol": 0.05 if how == "cv" else 0.02,
                      "fatol": 1e-3, "maxfev": 60 * len(centre)},
         ).x  # fmt: skip
-        ratio, scales = setting(best)
-        found = ", ".join(f"{k} {v:.3g}" for k, v in ratio.items())
-        terms = f"; amplitudes of the terms {', '.join(f'{s:.3g}' for s in scales)}" if len(scales) > 1 else ""
-        say(f"{how}: noise over amplitude {found}{terms}")
-        return ratio, scales
+        return setting(best)
 
 
 def _squares(block: Float[np.ndarray, "rank columns"], weights: Float[np.ndarray, " d"]) -> Float[np.ndarray, " rank"]:

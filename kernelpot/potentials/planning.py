@@ -16,8 +16,7 @@ from kernelpot.data.labels import resolve
 from kernelpot.data.noise import KINDS, Noise
 from kernelpot.data.stream import structure_list
 from kernelpot.errors import ParameterError, SpeciesError
-from kernelpot.features.functionals import LinearRows, all_linear_rows
-from kernelpot.features.information import make_information
+from kernelpot.features.information import LinearRows, all_linear_rows, make_information
 from kernelpot.kernels import DotProduct
 from kernelpot.potentials.baselines.given import evaluated
 from kernelpot.potentials.fitted import Model

@@ -18,12 +18,12 @@ from kernelpot.data.check import check_species
 from kernelpot.data.labels import resolve
 from kernelpot.data.stream import structure_list
 from kernelpot.errors import LabelError, NotFittedError, ParameterError
-from kernelpot.features.folds import folds as share_out
 from kernelpot.features.inducing import chunks, mean_vectors
-from kernelpot.features.placing import device_of, on_device
-from kernelpot.features.thinned import Owners, owners, without_fold
+from kernelpot.features.sum_map import Owners, owners, without_fold
+from kernelpot.features.torch import device_of, on_device
 from kernelpot.linalg.factor import Posterior, RowSink, triangle
 from kernelpot.linalg.subsets import equal_vectors
+from kernelpot.linalg.subsets import folds as share_out
 from kernelpot.potentials.baselines.given import less_baseline
 from kernelpot.potentials.calibration import calibrated, check_method
 from kernelpot.potentials.fitted import ATOMS_PER_PREDICTION, Fitted, M, Model

@@ -20,7 +20,7 @@ from kernelpot.descriptors.pairs import TwoBody
 from kernelpot.descriptors.protocol import Descriptor
 from kernelpot.errors import NotFittedError, ParameterError
 from kernelpot.features.feature_map import FeatureMap
-from kernelpot.features.placing import on_device
+from kernelpot.features.torch import on_device
 from kernelpot.kernels import DotProduct, Gaussian, Linear
 from kernelpot.linalg.devices import check_device
 from kernelpot.linalg.workers import number_of
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 SEARCHES = ("cv", "evidence", "tempered")
 INDUCING = ("fps", "cur", "random")
+PLAIN = ("n_inducing", "seed", "inducing", "tolerance")  # Settings that are plain values
 
 
 class SparseGP:
@@ -61,9 +62,9 @@ class SparseGP:
         Upper limit of inducing environments of all species, and of all terms, together.
     noise
         A `Noise` stays as given, with the amplitudes. "cv": noises and amplitudes minimise Σ_kind log(RMSE of left-out
-        folds). "evidence": they maximise the marginal likelihood, which lets thousands of correlated force rows outvote
-        the energies; for comparison. "tempered": the same, the likelihood of forces and stresses raised to a power
-        below 1 that makes up for their correlations.
+        folds), stresses last. "evidence": they maximise the marginal likelihood, which lets thousands of correlated
+        force rows outvote the energies; for comparison. "tempered": the same, the likelihood of forces and stresses
+        raised to a power below 1 that makes up for their correlations.
     seed
         Makes the choice of inducing environments and of folds repeatable.
     inducing
@@ -110,8 +111,7 @@ class SparseGP:
             raise ParameterError(f"`tolerance` must lie between 0 and 1, got {tolerance!r}; 1e-10 is usual.")
         self.terms = terms_of(descriptor, kernel)
         self.noise: Noise | str = Noise() if noise is None else noise
-        self.inducing = inducing
-        self.tolerance = float(tolerance)
+        self.inducing, self.tolerance = inducing, float(tolerance)
         self.device, self.precision = device, precision
         self.baseline = as_baseline(baseline)
         self.features_: FeatureMap | None = None
@@ -323,18 +323,12 @@ class SparseGP:
             )
         return self.features_, self.noise if isinstance(self.noise, Noise) else Noise(), self.terms[0].amplitude
 
-    # ---- files
-
     def settings(self) -> dict[str, Any]:
         """Return the settings as JSON values."""
-        noise = self.noise if isinstance(self.noise, str) else self.noise.settings()
         return {
             "terms": [term.settings() for term in self.terms],
-            "n_inducing": self.n_inducing,
-            "noise": noise,
-            "seed": self.seed,
-            "inducing": self.inducing,
-            "tolerance": self.tolerance,
+            "noise": self.noise if isinstance(self.noise, str) else self.noise.settings(),
+            **{name: getattr(self, name) for name in PLAIN},
             "prepared": self.features_ is not None,
             "baseline": None if self.baseline is None else self.baseline.settings(),
         }
@@ -342,15 +336,9 @@ class SparseGP:
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> SparseGP:
         """Make the model, not prepared and without a baseline, that `settings` describes."""
-        noise = settings["noise"]
-        return cls(
-            [Term.from_settings(term) for term in settings["terms"]],
-            n_inducing=settings["n_inducing"],
-            noise=noise if isinstance(noise, str) else Noise.from_settings(noise),
-            seed=settings["seed"],
-            inducing=settings["inducing"],
-            tolerance=settings["tolerance"],
-        )
+        terms, noise = [Term.from_settings(term) for term in settings["terms"]], settings["noise"]
+        noise = noise if isinstance(noise, str) else Noise.from_settings(noise)
+        return cls(terms, noise=noise, **{name: settings[name] for name in PLAIN})
 
     def save(self, path: str | Path) -> None:
         """Write the fitted model to one file (safetensors with a JSON header; it holds no code).
@@ -407,13 +395,9 @@ class SparseGP:
     @property
     def baseline_(self) -> dict[int, float]:
         """The old name of `e0_`, by atomic number."""
-        warnings.warn(
-            "`baseline_` is now called `e0_`, and keyed by chemical symbol; the old name goes with the next release.",
-            DeprecationWarning,
-            stacklevel=2,
-        )
-        state = self.state
-        return dict(zip(state.features.species, state.e0.tolist(), strict=True))
+        text = "`baseline_` is now called `e0_`, and keyed by chemical symbol; the old name goes with the next release."
+        warnings.warn(text, DeprecationWarning, stacklevel=2)
+        return dict(zip(self.species_, self.e0_.values(), strict=True))
 
     @property
     def calibration_(self) -> dict[str, float]:

@@ -18,7 +18,7 @@ from kernelpot.data.stream import sizes_of, taken
 from kernelpot.errors import ParameterError
 from kernelpot.features.feature_map import E0_PRIOR, FeatureMap, counts
 from kernelpot.features.inducing import chunks, runs_of
-from kernelpot.features.placing import device_of, on_device
+from kernelpot.features.torch import device_of, on_device
 from kernelpot.linalg.factor import RowSink, triangle
 from kernelpot.linalg.workers import spread
 from kernelpot.progress import track

@@ -2,36 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Float
-from sklearn.base import BaseEstimator, ClassifierMixin, clone
+from sklearn.base import BaseEstimator, ClassifierMixin
 
-from kernelpot.archive import Archive
-from kernelpot.errors import DataError, ParameterError
-from kernelpot.inference.covariance import Covariance, Items, covariance_of
+from kernelpot.deprecated import old_keywords
+from kernelpot.errors import LabelError, ParameterError
 from kernelpot.inference.hyper_search import best_of
 from kernelpot.inference.laplace import Laplace, LaplaceEvidence, averaged
-from kernelpot.inference.targets import FREEDOM, Trend
-from kernelpot.inference.train import check_switches, check_whole
-from kernelpot.linalg.devices import calm, check_device
-from kernelpot.properties.classifier_files import read_classes, write_classifier
-from kernelpot.properties.gp_design import space_of, space_without_labels
-from kernelpot.properties.gp_inputs import features, items, labels_of, structure_kernels
-from kernelpot.properties.gp_scaling import Scaling
-from kernelpot.properties.inputs import UnfittedError, checked_label
-from kernelpot.rules import MOST_SEED, real, whole
-from kernelpot.structures.kernel_protocol import Kernel
+from kernelpot.inference.means import FREEDOM, Trend
+from kernelpot.linalg.devices import calm
+from kernelpot.properties.inputs import labels_of
+from kernelpot.properties.learned import LearnedKernel
+from kernelpot.rules import real
+from kernelpot.structures.composites import Kernel
 
 if TYPE_CHECKING:
     import gpytorch
-
-    from kernelpot.properties.property_rows import PropertySpace
 
 UNIT = 4.0
 """Variance of the latent function that the prior of amplitudes is centred on."""
@@ -81,7 +73,7 @@ LABEL_NOISE = 2.0
 """Standard deviation of a measurement that tells as much about a latent value as a label at even odds."""
 
 
-class Classifier(ClassifierMixin, BaseEstimator):
+class Classifier(LearnedKernel, ClassifierMixin, BaseEstimator):
     """Gaussian process classifier by Laplace's approximation.
 
     Of rows of features by any kernel of GPyTorch, or of structures by kernels between them. Two classes have one latent
@@ -100,18 +92,29 @@ class Classifier(ClassifierMixin, BaseEstimator):
         "constant", "zero" or "composition": what the latent function has besides the kernel.
     normalise
         Divide features by their spread after taking off their mean.
-    optimise
-        False keeps the hyper-parameters of `kernel`.
-    starts
-        Points that the search starts from.
-    n_warm
-        Items that hyper-parameters are searched with, drawn at random where there are more.
+    search
+        True, or what is not as usual in a dict: "starts" (2), points that the search for hyper-parameters starts from;
+        "n_warm" (500), items that they are searched with, drawn at random where there are more. False keeps the
+        hyper-parameters of `kernel`.
     device
         None or "cpu", "cuda", "cuda:1": where kernels of features are computed.
     seed
         Of the subset and of the starts.
+
+    Attributes
+    ----------
+    classes_
+        Sorted.
+    posterior_
+        The latent functions given the classes.
+    n_evaluations_
+        Evaluations of the search.
     """
 
+    usual: ClassVar[dict[str, int]] = {"starts": 2, "n_warm": 500}
+    _freedom = FREEDOM
+
+    @old_keywords
     def __init__(
         self,
         kernel: str | gpytorch.kernels.Kernel | Kernel | Sequence[Kernel] = "rbf",
@@ -120,9 +123,7 @@ class Classifier(ClassifierMixin, BaseEstimator):
         ard: bool = False,
         mean: str = "constant",
         normalise: bool = True,
-        optimise: bool = True,
-        starts: int = 2,
-        n_warm: int = 500,
+        search: bool | Mapping[str, int] = True,
         device: str | None = None,
         seed: int = 0,
     ) -> None:
@@ -131,9 +132,7 @@ class Classifier(ClassifierMixin, BaseEstimator):
         self.ard = ard
         self.mean = mean
         self.normalise = normalise
-        self.optimise = optimise
-        self.starts = starts
-        self.n_warm = n_warm
+        self.search = search
         self.device = device
         self.seed = seed
 
@@ -144,29 +143,23 @@ class Classifier(ClassifierMixin, BaseEstimator):
         ------
         ParameterError
             A parameter breaks its rule.
-        DataError
+        DataError, LabelError
             X or y is empty, not finite, of a wrong shape, or of one class alone.
         """
-        self._check_parameters()
-        kernels = structure_kernels(self.kernel)
-        values: Any = items(X, kernels, least=2) if kernels else features(self, X, reset=True, least=2)
+        search = self._check()
+        kernels, values = self._training_items(X)
         self.classes_, numbers = labels_of(y, len(values))
         columns = (numbers[:, None] == np.arange(len(self.classes_))).astype(float)
         columns = columns[:, 1:] if len(self.classes_) == 2 else columns
         self._trend = Trend.of(self.mean, values)
-        self._scaling = None if kernels else Scaling.of(values, normalise=self.normalise)
-        prior = covariance_of(self.kernel, kernels, self._items(values), ard=self.ard, device=self._place, unit=UNIT)
-        self.n_evaluations_ = self._search(prior, columns) if self.optimise else 0
-        self._prior: Covariance = prior
-        self.posterior_ = Laplace.condition(prior, columns)
+        self._prior = self._prior_of(kernels, values, self._trend.columns(values), UNIT)
+        self.n_evaluations_ = self._searched(columns, **search)
+        self.posterior_ = Laplace.condition(self._prior, columns)
         return self
 
     def predict_proba(self, X: Any) -> Float[np.ndarray, "m classes"]:
         """Return posterior probabilities; columns as in `classes_`, rows sum to one."""
-        self._check_fitted()
-        new = self._items(
-            features(self, X, reset=False) if self._scaling is not None else items(X, structure_kernels(self.kernel))
-        )
+        new, _ = self._new(X)
         mean, variance = self.posterior_.moments(new)
         found = np.stack([averaged(*one) for one in zip(mean.T, variance.T, strict=True)], axis=1)
         if found.shape[1] == 1:
@@ -181,7 +174,7 @@ class Classifier(ClassifierMixin, BaseEstimator):
 
     def classes_of(self, probabilities: Float[np.ndarray, "m classes"]) -> np.ndarray:
         """Return the most probable class of every row of probabilities."""
-        self._check_fitted()
+        self._require_fitted()
         found: np.ndarray = self.classes_[np.argmax(probabilities, axis=1)]
         return found
 
@@ -208,41 +201,14 @@ class Classifier(ClassifierMixin, BaseEstimator):
         probabilities = self.predict_proba(X)
         return np.ma.masked_array(self.classes_of(probabilities), mask=probabilities.max(axis=1) < self._theta(theta))
 
-    def prepare(self, X: Any, *, n_inducing: int | None = None) -> PropertySpace:
-        """Return the space of the latent function on a pool, whose `information` the design room chooses by.
-
-        A label tells π(1 - π) ≤ ¼ about the latent value (its Fisher information under the logistic likelihood), so
-        that it counts as a measurement with the standard deviation 2. Hyper-parameters are those of the fit, or the
-        centres of their priors before one.
-
-        Parameters
-        ----------
-        X
-            The pool: structures or features. No label is looked at.
-        n_inducing
-            So many of its items make the space; None: all.
-
-        Raises
-        ------
-        ParameterError
-            A parameter breaks its rule, or a kernel between structures is not one of kernelpot's.
-        DataError
-            The pool is unusable.
-        """
-        if hasattr(self, "posterior_"):
-            return space_of(
-                self._prior, lambda rows: self._items(features(self, rows, reset=False)), X, noise=LABEL_NOISE,
-                n_inducing=n_inducing, seed=self.seed,
-            )  # fmt: skip
-        plain = clone(self).set_params(optimise=False, mean="constant")
-        return space_without_labels(plain, X, (0, 1), n_inducing=n_inducing)
-
     def risk_coverage(self, X: Any, y: Any) -> RiskCoverage:
         """Return how accuracy grows while the least certain answers are refused, one after another."""
         probabilities = self.predict_proba(X)
         truth = np.asarray(y)
         if truth.shape != (len(probabilities),):
-            raise DataError(f"`y` must hold one class for each of {len(probabilities)} items, got shape {truth.shape}.")
+            raise LabelError(
+                f"`y` must hold one class for each of {len(probabilities)} items, got shape {truth.shape}."
+            )
         largest = probabilities.max(axis=1)
         order = np.argsort(-largest, kind="stable")
         right = (self.classes_of(probabilities) == truth)[order]
@@ -252,78 +218,39 @@ class Classifier(ClassifierMixin, BaseEstimator):
     @property
     def log_marginal_likelihood_(self) -> float:
         """Laplace's approximation, summed over the latent functions."""
-        self._check_fitted()
+        self._require_fitted()
         return self.posterior_.log_evidence()
-
-    @property
-    def kernel_(self) -> Any:
-        """The kernel with its hyper-parameters, of scaled features, or a list of (variance, structure kernel)."""
-        self._check_fitted()
-        return self._prior.described
-
-    # ---- files
-
-    def save(self, path: str | Path, *, label: str | None = None) -> None:
-        """Write the fitted classifier to one file that `kernelpot.load` reads; it holds no code.
-
-        A kernel by name, or of kernelpot's own between structures, is in the file. Of another only the hyper-parameters
-        are: it is given again to read it.
-
-        Parameters
-        ----------
-        path
-            Of the file, which appears whole or not at all.
-        label
-            Name of the property, which the command line writes; `label_` of the loaded classifier.
-
-        Raises
-        ------
-        NotFittedError
-            The classifier was never fitted.
-        ParameterError
-            The label is no text.
-        ModelFileError
-            The file cannot be written.
-        """
-        self._check_fitted()
-        write_classifier(self, path, checked_label(label) or getattr(self, "label_", None))
 
     # ---- inside
 
-    def _check_parameters(self) -> None:
-        check_device(self.device)
-        check_whole(starts=(self.starts, 1), n_warm=(self.n_warm, 2))
-        whole(self.seed, "seed", most=MOST_SEED)
-        check_switches(ard=self.ard, normalise=self.normalise, optimise=self.optimise)
+    def _check(self) -> dict[str, Any]:
         _check_theta(self.reject, none=True)
+        return super()._check()
 
-    @property
-    def _place(self) -> str:
-        return self.device or "cpu"
+    def _label_noise(self) -> float:
+        return LABEL_NOISE
 
-    def _items(self, values: Any) -> Items:
-        columns = FREEDOM * self._trend.columns(values)
-        if self._scaling is not None:
-            values = torch.as_tensor(self._scaling.apply(values), device=self._place)
-        return Items(values, torch.as_tensor(columns, device=self._place))
-
-    def _search(self, prior: Covariance, columns: Float[np.ndarray, "n C"]) -> int:
+    def _searched(self, columns: Float[np.ndarray, "n C"], *, optimise: bool, starts: int, n_warm: int) -> int:
+        """Settle the hyper-parameters; return how many evaluations it took."""
+        if not optimise:
+            return 0
         rng = np.random.default_rng(self.seed)
-        some = prior
-        if len(columns) > self.n_warm:
-            chosen = np.sort(rng.permutation(len(columns))[: self.n_warm])
-            some, columns = prior.subset(chosen), columns[chosen]
+        some = self._prior
+        if len(columns) > n_warm:
+            chosen = np.sort(rng.permutation(len(columns))[:n_warm])
+            some, columns = some.subset(chosen), columns[chosen]
         with calm(len(columns)):
-            found = best_of(LaplaceEvidence(some, columns), self.starts, rng)
-        prior.parameters.assign(found.theta)
+            found = best_of(LaplaceEvidence(some, columns), starts, rng)
+        self._prior.parameters.assign(found.theta)
         return found.evaluations
 
     def _theta(self, theta: float | None) -> float:
         return _check_theta(self.reject if theta is None else theta, none=False)
 
-    def _check_fitted(self) -> None:
-        if not hasattr(self, "posterior_"):
-            raise UnfittedError("this Classifier is not fitted yet; call fit(X, y) first.")
+    def _write(self, path: str | Path, label: str | None) -> None:
+        from kernelpot.properties.files import write_classifier
+
+        write_classifier(self, path, label)
 
 
 def _check_theta(theta: float | None, *, none: bool) -> float:
@@ -335,9 +262,3 @@ def _check_theta(theta: float | None, *, none: bool) -> float:
             f"`reject` must be a probability from 0 to 1, got {theta!r}; 0.9 keeps the answers that are nine to one."
         )
     return float(theta)  # type: ignore[arg-type]
-
-
-def read_classifier(archive: Archive, kernel: Any = None) -> Classifier:
-    """Return the classifier of a file, for `kernelpot.load`."""
-    found: Classifier = read_classes(Classifier, archive, kernel)
-    return found

@@ -1,26 +1,28 @@
-"""What estimators are given, checked and brought into the form that kernels take."""
+"""What models of properties are given, checked and brought into the form that kernels take."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import sklearn.exceptions
 from jaxtyping import Float, Int
+from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_array, check_consistent_length, column_or_1d, validate_data
 
 from kernelpot.archive import LARGEST
-from kernelpot.errors import NotFittedError, ParameterError
-from kernelpot.linalg.subsets import farthest_points, kmeans_medoids
+from kernelpot.deprecated import renamed
+from kernelpot.errors import DataError, LabelError, NotFittedError, ParameterError
+from kernelpot.inference.left_out import LeftOut
 from kernelpot.record import Record
-from kernelpot.rules import reals, shown
-from kernelpot.structures.composites import EncodedPair, Product, Scaled, Sum, structures_of
+from kernelpot.rules import reals, shown, whole
+from kernelpot.structures.composites import EncodedPair, Kernel, Product, Scaled, Sum, structures_of
+from kernelpot.structures.encoded import Encoded
 from kernelpot.structures.structure_kernel import StructureKernel
 from kernelpot.structures.vector_kernel import KINDS, VectorKernel
-
-INDUCING = ("random", "fps", "kmeans")
 
 STRUCTURES_AS_ROWS = (
     "this kernel compares rows of features, and `X` holds structures; give a StructureKernel, or make rows of them by "
@@ -32,8 +34,11 @@ class UnfittedError(NotFittedError, sklearn.exceptions.NotFittedError):
     """An estimator was asked for something that only a fitted one has; scikit-learn's error as well."""
 
 
-class NoNumberError(ParameterError, TypeError):
-    """An array holds what is no number; a TypeError as well, as scikit-learn has it."""
+class WrongTypeError(DataError, TypeError):
+    """Features are no numbers; a TypeError as well, as scikit-learn has it."""
+
+
+# ---- kernels
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,6 +97,22 @@ def as_kernel(kernel: Any) -> Any:
     )
 
 
+def structure_kernels(kernel: Any) -> tuple[Kernel, ...]:
+    """Return the kernels between structures that were given, none where the kernel is one of features."""
+    given = list(kernel) if isinstance(kernel, list | tuple) else [kernel]
+    refuse_descriptors(given)
+    fits = [
+        callable(getattr(k, "matrix", None)) and callable(getattr(k, "diagonal", None)) and not isinstance(k, type)
+        for k in given
+    ]
+    if isinstance(kernel, list | tuple) and (not given or not all(fits)):
+        raise ParameterError(
+            f"a list of kernels must hold kernels between structures alone, with `matrix` and `diagonal`, got "
+            f"{kernel!r}; kernels of features are added by +."
+        )
+    return tuple(given) if all(fits) else ()
+
+
 def refuse_descriptors(kernels: Sequence[Any]) -> None:
     """Refuse a descriptor where a kernel is wanted."""
     for kernel in kernels:
@@ -100,35 +121,6 @@ def refuse_descriptors(kernels: Sequence[Any]) -> None:
             raise ParameterError(
                 f"`kernel` must be a kernel, got the descriptor {name}; put it into a StructureKernel."
             )
-
-
-def holds_structures(X: Any) -> bool:
-    """Tell whether a list or an array holds structures, or a kernel encoded some."""
-    if structures_of(X) is not None:
-        return True
-    rows = X.ndim > 0 if isinstance(X, np.ndarray) else isinstance(X, list | tuple)
-    return rows and len(X) > 0 and hasattr(X[0], "positions")
-
-
-def items_of(estimator: Any, kernel: Any, X: Any, *, reset: bool) -> Any:
-    """Return structures as they are, rows of features or of a kernel matrix as arrays that scikit-learn has checked."""
-    if not takes_rows(kernel):
-        return kernel.encode(X)
-    if holds_structures(X):
-        raise ParameterError(STRUCTURES_AS_ROWS)
-    try:
-        values = validate_data(estimator, X, reset=reset, dtype=np.float64)
-    except TypeError as error:
-        raise NoNumberError(f"`X` cannot be used: {error}") from None
-    except ValueError as error:
-        raise ParameterError(f"`X` cannot be used: {error}") from None
-    if not isinstance(kernel, Precomputed):
-        return values
-    if reset and values.shape[0] != values.shape[1]:
-        raise ParameterError(f"a precomputed kernel must be a square matrix, got shape {values.shape}.")
-    if reset and not np.allclose(values, values.T, rtol=1e-8, atol=1e-10 * float(np.abs(values).max())):
-        raise ParameterError("a precomputed kernel must be symmetric; average it with its transpose if it nearly is.")
-    return KernelRows(values, np.arange(len(values)))
 
 
 def takes_rows(kernel: Any) -> bool:
@@ -140,21 +132,127 @@ def takes_rows(kernel: Any) -> bool:
     return isinstance(kernel, VectorKernel | Precomputed)
 
 
-def checked_targets(y: Any, n: int) -> tuple[Float[np.ndarray, "n outputs"], bool]:
-    """Return y with one column for each output, and whether it was given without columns."""
-    if y is None:
-        raise ParameterError("`y` must hold a number for each item; requires y to be passed, but the target y is None.")
+# ---- items
+
+
+def rows_of(estimator: Any, X: Any, *, reset: bool, least: int = 1) -> Float[np.ndarray, "n F"]:
+    """Return rows of features as float64, finite, with as many columns as the estimator knows or learns now."""
+    rows = X.ndim > 0 if isinstance(X, np.ndarray) else isinstance(X, list | tuple)
+    if structures_of(X) is not None or (rows and len(X) > 0 and hasattr(X[0], "positions")):
+        raise DataError(STRUCTURES_AS_ROWS)
     try:
-        values = check_array(y, dtype=np.float64, ensure_2d=False, allow_nd=False, input_name="y")
-        single = values.ndim == 1 or (values.ndim == 2 and values.shape[1] == 1)
-        if values.ndim == 2 and values.shape[1] == 1:
-            values = column_or_1d(values, warn=True)
-        check_consistent_length(np.empty(n), values)
+        found: np.ndarray = validate_data(estimator, X, reset=reset, dtype=np.float64, ensure_min_samples=least)
+    except TypeError as error:
+        raise WrongTypeError(f"`X` cannot be used: {error}") from None
+    except ValueError as error:
+        raise DataError(f"`X` cannot be used: {error}") from None
+    _check_size("X", found, DataError)
+    return found
+
+
+def encoded_of(estimator: Any, kernel: Any, X: Any, *, reset: bool) -> Any:
+    """Return what a kernel makes of structures, of rows of features, or of rows of its own matrix."""
+    if not takes_rows(kernel):
+        return kernel.encode(X)
+    values = rows_of(estimator, X, reset=reset)
+    if not isinstance(kernel, Precomputed):
+        return values
+    if reset and values.shape[0] != values.shape[1]:
+        raise DataError(f"a precomputed kernel must be a square matrix, got shape {values.shape}.")
+    if reset and not np.allclose(values, values.T, rtol=1e-8, atol=1e-10 * float(np.abs(values).max())):
+        raise DataError("a precomputed kernel must be symmetric; average it with its transpose if it nearly is.")
+    return KernelRows(values, np.arange(len(values)))
+
+
+def items_of(X: Any, kernels: Sequence[Kernel], *, least: int = 1) -> Any:
+    """Return structures, or other items of kernels, as a list; what a kernel encoded stays as it is."""
+    if isinstance(X, Encoded | EncodedPair):
+        foreign = [type(kernel).__name__ for kernel in kernels if not callable(getattr(kernel, "encode", None))]
+        if foreign:
+            raise DataError(
+                f"{foreign[0]} takes structures as a list of ase.Atoms, got what another kernel made of them by "
+                "`encode`; give the list."
+            )
+        found: Any = X
+    elif hasattr(X, "numbers") or not isinstance(X, Sequence | np.ndarray):
+        raise DataError(f"structures must come as a list, got {type(X).__name__}; put a single one into a list.")
+    else:
+        found = list(X)
+    if len(found) < least:
+        raise DataError(f"at least {least} structure(s) are needed, got {len(found)}.")
+    return found
+
+
+@dataclass(frozen=True, eq=False)
+class Scaling:
+    """Centre and spread of every feature."""
+
+    centre: Float[np.ndarray, " F"]  # What is taken off
+    spread: Float[np.ndarray, " F"]  # What it is divided by; 1 for a feature that does not vary
+
+    @classmethod
+    def of(cls, x: Float[np.ndarray, "n F"], *, normalise: bool) -> Scaling:
+        """Measure training features, or leave them as they are."""
+        if not normalise:
+            return cls(np.zeros(x.shape[1]), np.ones(x.shape[1]))
+        spread = x.std(axis=0)
+        # The spread of equal numbers is round-off.
+        return cls(x.mean(axis=0), np.where(spread > 1e-12 * np.abs(x).max(axis=0), spread, 1.0))
+
+    def apply(self, x: Float[np.ndarray, "n F"]) -> Float[np.ndarray, "n F"]:
+        """Return scaled features."""
+        return (x - self.centre) / self.spread
+
+
+# ---- labels
+
+
+def targets_of(y: Any, n: int) -> tuple[Float[np.ndarray, "n outputs"], bool]:
+    """Return targets as columns of float64, and whether they came as a plain vector."""
+    _require_labels(y)
+    try:
+        found = check_array(y, dtype=np.float64, ensure_2d=False, input_name="y")
     except (ValueError, TypeError) as error:
-        raise ParameterError(f"`y` cannot be used: {error}") from None
-    if np.abs(values).max() > LARGEST:
-        raise ParameterError(f"`y` must hold numbers up to {LARGEST:g}, found larger ones; change the unit.")
-    return values.reshape(n, -1), single
+        raise LabelError(f"`y` cannot be used: {error}") from None
+    if found.ndim not in (1, 2) or 0 in found.shape:
+        raise LabelError(f"`y` must be of shape (n,) or (n, outputs), got {found.shape}.")
+    try:
+        check_consistent_length(range(n), found)
+    except ValueError as error:
+        raise LabelError(f"`y` cannot be used: {error}; one row of `y` for each item.") from None
+    _check_size("y", found, LabelError)
+    return found.reshape(n, -1), found.ndim == 1
+
+
+def labels_of(y: Any, n: int) -> tuple[np.ndarray, Int[np.ndarray, " n"]]:
+    """Return the classes, sorted, and the number of every item's class."""
+    _require_labels(y)
+    try:
+        column = column_or_1d(y, warn=True)
+        with np.errstate(invalid="ignore"):
+            check_classification_targets(column)
+        check_consistent_length(range(n), column)
+        classes, numbers = np.unique(column, return_inverse=True)
+    except (ValueError, TypeError) as error:
+        raise LabelError(f"`y` cannot be used as classes: {error}") from None
+    if len(classes) < 2:
+        raise LabelError(f"at least two classes are needed, got {len(classes)} class.")
+    return classes, numbers
+
+
+def _require_labels(y: Any) -> None:
+    if y is None:
+        raise LabelError("`y` is needed: this estimator requires y to be passed, but the target y is None.")
+
+
+def _check_size(name: str, values: np.ndarray, error: type[DataError]) -> None:
+    """Refuse numbers whose squares are none."""
+    largest = float(np.abs(values).max())
+    if largest > LARGEST:
+        raise error(f"`{name}` must hold numbers up to {LARGEST:g}, found {largest:g}; change the unit.")
+
+
+# ---- settings
 
 
 def checked_weights(weights: Any, n: int) -> Float[np.ndarray, " n"]:
@@ -194,12 +292,6 @@ def numbered_folds(folds: Any, n: int) -> Int[np.ndarray, " n"]:
     return numbers
 
 
-def require_fitted(estimator: Any) -> None:
-    """Refuse an estimator that is not fitted."""
-    if not hasattr(estimator, "state_"):
-        raise UnfittedError(f"this {type(estimator).__name__} is not fitted yet; call fit first.")
-
-
 def checked_label(label: Any) -> str | None:
     """Return the name of a property for a file, or None."""
     if label is not None and not (isinstance(label, str) and label):
@@ -207,24 +299,84 @@ def checked_label(label: Any) -> str | None:
     return label
 
 
-def choose_items(encoded: Any, n: int, method: str, seed: int) -> Int[np.ndarray, " n"]:
-    """Choose inducing items."""
-    if method not in INDUCING:
-        raise ParameterError(f"`inducing` must be one of {', '.join(INDUCING)}, got {method!r}.")
-    if method == "random":
-        return np.sort(np.random.default_rng(seed).permutation(len(encoded))[:n])
-    if isinstance(encoded, KernelRows):
-        raise ParameterError(f'`inducing` "{method}" needs vectors, not a kernel matrix; take "random".')
-    means = means_of(encoded)
-    return np.sort(farthest_points(means, n, seed=seed) if method == "fps" else kmeans_medoids(means, n, seed=seed))
+def switches(**given: object) -> None:
+    """Refuse what is neither True nor False."""
+    for name, value in given.items():
+        if not isinstance(value, bool | np.bool_):
+            raise ParameterError(f"`{name}` must be True or False, got {shown(value)}.")
 
 
-def means_of(encoded: Any) -> Float[np.ndarray, "n f"]:
-    """Return a vector for each item: the mean unit vector of its environments, or its features."""
-    structures = structures_of(encoded)
-    if structures is not None:
-        return structures.means()
-    while isinstance(encoded, EncodedPair):
-        encoded = encoded.first
-    result: np.ndarray = np.asarray(encoded, dtype=np.float64)
-    return result
+def searching(given: bool | Mapping[str, int] | None, usual: Mapping[str, int]) -> dict[str, Any]:
+    """Return how hyper-parameters are searched, and whether, out of what a model was asked for and what is usual."""
+    if given is None or isinstance(given, bool | np.bool_):
+        return {"optimise": bool(given), **usual}
+    if not isinstance(given, Mapping) or not given.keys() <= usual.keys():
+        raise ParameterError(
+            f"`search` must be True, False, or a dict with some of {', '.join(usual)}, got {shown(given)}."
+        )
+    least = {"starts": 1, "n_warm": 2, "full_steps": 0}
+    found = {name: whole(value, name, least=least[name]) for name, value in given.items()}
+    return {"optimise": True, **usual, **found}
+
+
+# ---- what models of properties share
+
+
+class PropertyModel:
+    """A model of properties as an estimator: parameters under old names, left-out errors, files."""
+
+    _old: ClassVar[dict[str, Callable[[Any, Any], tuple[str, Any]]]] = {}  # From a model and a value to name and value
+    posterior_: Any
+    _single: bool
+
+    def set_params(self, **params: Any) -> Self:
+        """Set parameters by name, as scikit-learn does; old names are taken for one release."""
+        for name in self._old.keys() & params.keys():
+            new, value = self._old[name](self, params.pop(name))
+            renamed(name, new)
+            setattr(self, new, value)
+        super().set_params(**params)  # type: ignore[misc]
+        return self
+
+    def save(self, path: str | Path, *, label: str | None = None) -> None:
+        """Write the fitted model to one file that `kernelpot.load` reads, safetensors with JSON; it holds no code.
+
+        Structures are kept as vectors or as they came. A kernel by name, or of kernelpot's own, is in the file; of
+        another only its hyper-parameters are: it is given again to read it.
+
+        Parameters
+        ----------
+        path
+            Of the file, which appears whole or not at all.
+        label
+            Name of the property, which the command line reads and writes; `label_` of the loaded model.
+
+        Raises
+        ------
+        NotFittedError
+            The model is not fitted.
+        ParameterError
+            The label is no text.
+        ModelFileError
+            The file cannot be written.
+        """
+        self._require_fitted()
+        self._write(path, checked_label(label) or getattr(self, "label_", None))
+
+    def _write(self, path: str | Path, label: str | None) -> None:
+        raise NotImplementedError
+
+    def _require_fitted(self) -> None:
+        """Refuse a model that is not fitted."""
+        if not hasattr(self, "posterior_"):
+            raise UnfittedError(f"this {type(self).__name__} is not fitted yet; call fit(X, y) first.")
+
+    def _shaped(self, values: Float[np.ndarray, "n outputs"]) -> Float[np.ndarray, "n *outputs"]:
+        return values[:, 0] if self._single else values
+
+    def _left(
+        self, left: LeftOut, scale: Float[np.ndarray, " outputs"], spread: Float[np.ndarray, " outputs"]
+    ) -> LeftOut:
+        """Return left-out errors in units of y: those of the process times a scale, its stds times a spread."""
+        variance = left.variance[:, None] * spread**2
+        return replace(left, error=self._shaped(left.error * scale), variance=self._shaped(variance))

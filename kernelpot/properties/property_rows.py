@@ -7,15 +7,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from kernelpot.design.information import PROPERTY, Information
 from kernelpot.errors import ParameterError
 from kernelpot.inference.inducing import whitened
-from kernelpot.properties.inputs import Precomputed, choose_items, means_of
+from kernelpot.linalg.subsets import farthest_points, kmeans_medoids
+from kernelpot.properties.inputs import KernelRows, Precomputed
 from kernelpot.rules import real, whole
-from kernelpot.structures.composites import structures_of
-from kernelpot.structures.kernel_protocol import Kernel
+from kernelpot.structures.composites import EncodedPair, Kernel, structures_of
+
+INDUCING = ("random", "fps", "kmeans")
 
 ENTRIES = 20_000_000
 """Kernel values held at a time."""
@@ -132,3 +134,26 @@ def property_space(
 def described(kernel: Any, items: Any) -> Any:
     """Return items as the kernel encodes them, or as they are where it does not."""
     return kernel.encode(items) if hasattr(kernel, "encode") else items
+
+
+def choose_items(encoded: Any, n: int, method: str, seed: int) -> Int[np.ndarray, " n"]:
+    """Choose inducing items."""
+    if method not in INDUCING:
+        raise ParameterError(f"`inducing` must be one of {', '.join(INDUCING)}, got {method!r}.")
+    if method == "random":
+        return np.sort(np.random.default_rng(seed).permutation(len(encoded))[:n])
+    if isinstance(encoded, KernelRows):
+        raise ParameterError(f'`inducing` "{method}" needs vectors, not a kernel matrix; take "random".')
+    means = means_of(encoded)
+    return np.sort(farthest_points(means, n, seed=seed) if method == "fps" else kmeans_medoids(means, n, seed=seed))
+
+
+def means_of(encoded: Any) -> Float[np.ndarray, "n f"]:
+    """Return a vector for each item: the mean unit vector of its environments, or its features."""
+    structures = structures_of(encoded)
+    if structures is not None:
+        return structures.means()
+    while isinstance(encoded, EncodedPair):
+        encoded = encoded.first
+    result: np.ndarray = np.asarray(encoded, dtype=np.float64)
+    return result

@@ -4,39 +4,42 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from jaxtyping import Float, Int
 from sklearn.base import BaseEstimator, RegressorMixin
 
-from kernelpot.errors import ParameterError
+from kernelpot.deprecated import Renamed, old_keywords
+from kernelpot.errors import DataError, ParameterError
 from kernelpot.inference.dense import Conditioned, Exact, Factor, KernelPrior, smallest_eigenvalue
 from kernelpot.inference.inducing import Regressors, calibrating_items
-from kernelpot.inference.means import Baseline
+from kernelpot.inference.left_out import LeftOut
+from kernelpot.inference.means import Targets, Trend
 from kernelpot.properties.inputs import (
     KernelRows,
     Precomputed,
+    PropertyModel,
     as_kernel,
-    checked_label,
-    checked_targets,
     checked_weights,
-    choose_items,
-    items_of,
+    encoded_of,
     numbered_folds,
-    require_fitted,
+    targets_of,
 )
-from kernelpot.properties.property_rows import PropertySpace, property_space
+from kernelpot.properties.property_rows import PropertySpace, choose_items, property_space
 from kernelpot.rules import MOST_SEED, real, whole
 from kernelpot.run import calm_blas
 from kernelpot.structures.structure_kernel import extensive
+
+MEANS = {"mean": "constant", None: "zero"}
+"""What kinds of mean were called in earlier releases."""
 
 Condition = Callable[[Float[np.ndarray, "n outputs"], Float[np.ndarray, " n"]], Conditioned]
 """Gives a process labels under the noise of each item."""
 
 
-class KernelRidge(RegressorMixin, BaseEstimator):
-    """Kernel ridge regression: f = k(x, X)(K + α/w)⁻¹(y - baseline) + baseline.
+class KernelRidge(PropertyModel, RegressorMixin, BaseEstimator):
+    """Kernel ridge regression: f = k(x, X)(K + α/w)⁻¹(y - mean) + mean.
 
     It is the mean of a Gaussian process with the noise variance α in the kernel's unit, which is what `std` uses.
 
@@ -48,10 +51,10 @@ class KernelRidge(RegressorMixin, BaseEstimator):
     alpha
         Added to the diagonal, in the unit of the kernel's values; of several numbers that with the smallest mean square
         leave-one-out error, found with one kernel matrix.
-    baseline
-        Subtracted before, added after: "mean", "composition" (least squares on the numbers of atoms of each element,
-        for extensive properties) or None. "auto": "composition" where the kernel is a plain sum over environments,
-        else "mean".
+    mean
+        Subtracted before, added after: "constant", "composition" (least squares on the numbers of atoms of each
+        element, for extensive properties) or "zero". "auto": "composition" where the kernel is a plain sum over
+        environments, else "constant".
     n_inducing
         Work in the space of so many of the training items (the Nyström approximation, by subset of regressors), with
         memory for n_inducing² numbers and a block; None or more than there are items: all of them, exactly.
@@ -71,27 +74,36 @@ class KernelRidge(RegressorMixin, BaseEstimator):
         The one taken.
     kernel_
         The kernel, which knows its elements and lengths.
-    baseline_
+    mean_
         What was subtracted.
+    posterior_
+        The process given the labels less their mean.
     jitter_
         What had to be added to the diagonal beside alpha: zero, or round-off, or for a kernel that is not positive
         semidefinite (REMatch) what alpha lacks to twice the size of its smallest eigenvalue, which may be minus a
         twentieth of its mean variance.
     """
 
+    _old: ClassVar[dict[str, Any]] = {"baseline": lambda _, value: ("mean", MEANS.get(value, value))}
+    state_ = Renamed("posterior_", lambda model: model.posterior_)
+    baseline_ = Renamed("mean_", lambda model: model.mean_)
+    leave_one_out = Renamed("left_out", lambda model: lambda: model.left_out().error)
+    leave_out = Renamed("left_out", lambda model: lambda folds: model.left_out(folds).error)
+
+    @old_keywords
     def __init__(
         self,
         kernel: Any = "rbf",
         *,
         alpha: float | Sequence[float] = 1e-6,
-        baseline: str | None = "auto",
+        mean: str = "auto",
         n_inducing: int | None = None,
         inducing: str = "random",
         seed: int = 0,
     ) -> None:
         self.kernel = kernel
         self.alpha = alpha
-        self.baseline = baseline
+        self.mean = mean
         self.n_inducing = n_inducing
         self.inducing = inducing
         self.seed = seed
@@ -119,26 +131,25 @@ class KernelRidge(RegressorMixin, BaseEstimator):
         Raises
         ------
         ParameterError
-            Parameters or arrays break their rules, or the kernel matrix is not positive definite.
-        DataError, SpeciesError
-            A structure is unusable.
+            A parameter breaks its rule, or the kernel matrix is not positive definite.
+        DataError, LabelError, SpeciesError
+            X, y or a structure is unusable.
         """
         alphas = _checked_alphas(self.alpha)
         whole(self.seed, "seed", most=MOST_SEED)
         kernel = as_kernel(self.kernel)
-        items = items_of(self, kernel, X, reset=True)
-        y, self._single = checked_targets(y, len(items))
+        items = encoded_of(self, kernel, X, reset=True)
+        y, self._single = targets_of(y, len(items))
         weights = checked_weights(sample_weight, len(items))
         if not (weights > 0.0).all():
             used = np.flatnonzero(weights > 0.0)
             items, y, weights = items[used], y[used], weights[used]
         self.kernel_ = kernel.prepared(items)
         encoded = self.kernel_.encode(items)
-        kind = self.baseline
-        if isinstance(kind, str) and kind == "auto":
-            kind = "composition" if extensive(self.kernel_) else "mean"
-        self.baseline_ = Baseline.fitted(kind, encoded, y, weights)
-        rest = y - self.baseline_.predict(encoded, len(y))
+        trend = Trend.of(self.mean, encoded, extensive=extensive(self.kernel_), alike=False)
+        columns = trend.columns(encoded)
+        self.mean_ = Targets.of(trend, columns, y, normalise=False, weights=weights)
+        rest = self.mean_.standardised(columns, y)
         self._calibrating: Any = slice(None)
         if self.n_inducing is None or whole(self.n_inducing, "n_inducing", least=1) >= len(y):
             prior = KernelPrior(self.kernel_, encoded)
@@ -149,8 +160,8 @@ class KernelRidge(RegressorMixin, BaseEstimator):
             condition = Regressors(prior, encoded).condition
             self._calibrating = calibrating_items(len(y), chosen, self.inducing)
         with calm_blas(len(y)):
-            self.alpha_, self.state_ = _best_alpha(condition, alphas, weights, rest)
-        self.jitter_ = self.state_.system.jitter if isinstance(self.state_, Exact) else 0.0
+            self.alpha_, self.posterior_ = _best_alpha(condition, alphas, weights, rest)
+        self.jitter_ = self.posterior_.system.jitter if isinstance(self.posterior_, Exact) else 0.0
         if isinstance(prior.items, KernelRows):
             # Their columns alone are needed, not the matrix.
             prior.items = KernelRows(np.empty((0, 0)), prior.items.places)
@@ -175,13 +186,13 @@ class KernelRidge(RegressorMixin, BaseEstimator):
         ------
         NotFittedError
             The model is not fitted.
-        DataError, SpeciesError, ParameterError
+        DataError, SpeciesError
             As in `fit`.
         """
         encoded = self._encoded(X)
         with np.errstate(over="ignore", invalid="ignore"):
-            mean = self.state_.mean(encoded)
-        return self._shaped(_finite(mean) + self.baseline_.predict(encoded, len(encoded)))
+            rest = self.posterior_.mean(encoded)
+        return self._shaped(self.mean_.restored(self.mean_.trend.columns(encoded), _finite(rest)))
 
     def std(self, X: Any) -> np.ndarray:
         """Return standard deviations of labels, noise included, of the shape of the predictions.
@@ -213,7 +224,7 @@ class KernelRidge(RegressorMixin, BaseEstimator):
         if isinstance(self.kernel_, Precomputed):
             raise ParameterError("`std` needs k(x, x), which a precomputed kernel does not tell; give the kernel.")
         with np.errstate(over="ignore", invalid="ignore"):
-            variance = self.state_.variance(encoded)
+            variance = self.posterior_.variance(encoded)
         variance = _finite(variance) + self.alpha_ + self.jitter_
         return self._shaped(np.sqrt(variance)[:, None] * self.amplitude())
 
@@ -240,71 +251,46 @@ class KernelRidge(RegressorMixin, BaseEstimator):
 
     def amplitude(self) -> Float[np.ndarray, " outputs"]:
         """Return the prior standard deviation of each output in units of the kernel's, from leave-one-out errors."""
-        require_fitted(self)
-        return np.sqrt(self.state_.left_out().take(self._calibrating).ratio)
+        self._require_fitted()
+        return np.sqrt(self.posterior_.left_out().take(self._calibrating).ratio)
 
-    def leave_one_out(self) -> np.ndarray:
-        """Return y_i minus its prediction by the fit without i, of the shape of y, without any refit.
+    def left_out(self, folds: Sequence[int] | Int[np.ndarray, " n"] | None = None) -> LeftOut:
+        """Return the errors of every training label given all others, or those of other folds, without any refit.
 
-        Kernel, baseline and inducing items stay those of all samples.
-
-        Raises
-        ------
-        NotFittedError
-            The model is not fitted.
-        """
-        require_fitted(self)
-        return self._shaped(self.state_.left_out().error)
-
-    def leave_out(self, folds: Sequence[int] | Int[np.ndarray, " n"]) -> np.ndarray:
-        """Return y minus its prediction by the fit without its whole fold, of the shape of y, without any refit.
+        Kernel, mean and inducing items stay those of all samples.
 
         Parameters
         ----------
         folds
-            Number of the fold of each training item.
+            Number of the fold of each training item; None: each item alone.
+
+        Returns
+        -------
+        LeftOut
+            With ``error``, label minus prediction, of the shape of y, and ``variance``, what was expected of its
+            square.
 
         Raises
         ------
         NotFittedError
             The model is not fitted.
         ParameterError
-            There is not one fold for each item, or the model has inducing items.
+            There is not one fold for each item, or there are folds and the model has inducing items.
         """
-        require_fitted(self)
-        n = len(self.state_.left_out().error)
-        return self._shaped(self.state_.left_out(numbered_folds(folds, n)).error)
-
-    def save(self, path: str | Path, *, label: str | None = None) -> None:
-        """Write the fitted model, with its items as vectors, to a file that `kernelpot.load` reads.
-
-        Parameters
-        ----------
-        path
-            Of the file, which appears whole or not at all.
-        label
-            Name of the property, which the command line reads and writes; `label_` of the loaded model.
-
-        Raises
-        ------
-        NotFittedError
-            The model is not fitted.
-        ParameterError
-            The label is no text.
-        ModelFileError
-            The file cannot be written.
-        """
-        from kernelpot.properties.records import write_ridge
-
-        require_fitted(self)
-        write_ridge(path, self, checked_label(label) or getattr(self, "label_", None))
+        self._require_fitted()
+        left, spread = self.posterior_.left_out(), self.amplitude()
+        if folds is not None:
+            left = self.posterior_.left_out(numbered_folds(folds, len(left)))
+        return self._left(left, self.mean_.scale, spread)
 
     def _encoded(self, X: Any) -> Any:
-        require_fitted(self)
-        return self.kernel_.encode(items_of(self, self.kernel_, X, reset=False))
+        self._require_fitted()
+        return self.kernel_.encode(encoded_of(self, self.kernel_, X, reset=False))
 
-    def _shaped(self, values: Float[np.ndarray, "n outputs"]) -> np.ndarray:
-        return values[:, 0] if self._single else values
+    def _write(self, path: str | Path, label: str | None) -> None:
+        from kernelpot.properties.files import write_ridge
+
+        write_ridge(path, self, label)
 
 
 def _exactly(prior: KernelPrior, *, keep: bool) -> Condition:
@@ -361,5 +347,5 @@ def _checked_alphas(alpha: Any) -> list[float]:
 def _finite(values: np.ndarray) -> np.ndarray:
     """Refuse what a kernel of huge features has made of them."""
     if not np.isfinite(values).all():
-        raise ParameterError("the kernel with `X` is not finite; its features are too large, scale them down.")
+        raise DataError("the kernel with `X` is not finite; its features are too large, scale them down.")
     return values

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from kernelpot.archive import arrays_of, read_arrays
+from kernelpot.archive import read_arrays
 from kernelpot.data.batch import Batch
 from kernelpot.descriptors.protocol import Descriptor
-from kernelpot.errors import ParameterError
+from kernelpot.errors import DataError
 from kernelpot.features.inducing import chunks, species_of
 from kernelpot.progress import track
 from kernelpot.run import ordered
@@ -106,10 +106,6 @@ class Encoded:
         """Return all unit vectors with their offsets, as rivals in the design room ask for them."""
         return unit_or_zero(self.vectors).astype(np.float32), self.offsets
 
-    def arrays(self) -> dict[str, np.ndarray]:
-        """Return the arrays by name, for files."""
-        return arrays_of(self)
-
     @classmethod
     def from_arrays(cls, descriptor: Descriptor, arrays: Mapping[str, np.ndarray]) -> Encoded:
         """Make the set that `arrays` describes."""
@@ -136,7 +132,7 @@ def settled(descriptor: Descriptor, structures: Sequence[Atoms]) -> Descriptor:
 def encode(descriptor: Descriptor, structures: Sequence[Atoms]) -> Encoded:
     """Describe every atom."""
     if len(structures) == 0:
-        raise ParameterError("`structures` must hold at least one structure, got none; check the selection.")
+        raise DataError("`structures` must hold at least one structure, got none; check the selection.")
     descriptor = settled(descriptor, structures)
     elements = np.concatenate([atoms.numbers for atoms in structures]).astype(np.int64)
     offsets = np.concatenate([[0], np.cumsum([len(atoms) for atoms in structures])]).astype(np.int64)

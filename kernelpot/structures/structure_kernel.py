@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from kernelpot.descriptors.protocol import Descriptor
-from kernelpot.errors import ParameterError
+from kernelpot.errors import DataError, ParameterError
 from kernelpot.kernels import DotProduct
 from kernelpot.record import Named, OneOf, Positive, Record
 from kernelpot.structures.composites import Composable, EncodedPair, Product, Scaled, Sum, distance
@@ -106,14 +106,13 @@ class StructureKernel(Composable, Record):
         Raises
         ------
         DataError, SpeciesError
-            A structure is unusable, or holds an element that the descriptor does not know.
-        ParameterError
-            They are no structures, or were encoded with another descriptor.
+            They are no structures, one is unusable or holds an element that the descriptor does not know; or they were
+            encoded with another descriptor.
         """
         self.check()
         if isinstance(structures, Encoded):
             if not self.reads(structures):
-                raise ParameterError(
+                raise DataError(
                     "these structures were encoded with another descriptor, "
                     f"{structures.descriptor!r}, than {self.descriptor!r}; encode them again."
                 )
@@ -246,9 +245,9 @@ def as_structures(items: Any) -> list[Atoms]:
     from ase import Atoms
 
     if isinstance(items, Atoms):
-        raise ParameterError("a list of structures is needed, got a single one; put it into a list.")
+        raise DataError("a list of structures is needed, got a single one; put it into a list.")
     if isinstance(items, EncodedPair):
-        raise ParameterError(
+        raise DataError(
             "these structures were encoded by a sum or product of kernels, and this kernel is a single one; encode "
             "them with it, or take their `first` or `second`."
         )
@@ -257,10 +256,10 @@ def as_structures(items: Any) -> list[Atoms]:
     except TypeError:
         found = [items]
     if not found:
-        raise ParameterError("at least one structure is needed, got none; check the selection that made the list.")
+        raise DataError("at least one structure is needed, got none; check the selection that made the list.")
     for number, item in enumerate(found):
         if not isinstance(item, Atoms):
-            raise ParameterError(
+            raise DataError(
                 f"structures must be ase.Atoms, item {number} is a {type(item).__name__}; "
                 "features go into a model with a VectorKernel."
             )

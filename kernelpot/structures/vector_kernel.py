@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy.spatial.distance import cdist
 
-from kernelpot.errors import ParameterError
+from kernelpot.errors import DataError, ParameterError
 from kernelpot.record import OneOf, Record, Whole
 from kernelpot.rules import real, reals, shown
 from kernelpot.run import ordered
@@ -112,7 +112,7 @@ class VectorKernel(Composable, Record):
         x = kernel.scaled(rows(a))
         z = x if b is None else kernel.scaled(rows(b))
         if x.shape[1] != z.shape[1]:
-            raise ParameterError(f"both sets must have the same features, got {x.shape[1]} and {z.shape[1]}.")
+            raise DataError(f"both sets must have the same features, got {x.shape[1]} and {z.shape[1]}.")
         result = np.empty((len(x), len(z)))
         starts = range(0, len(x), ROWS)
 
@@ -181,13 +181,16 @@ class VectorKernel(Composable, Record):
 
 def rows(items: Any) -> Float[np.ndarray, "n f"]:
     """Return a matrix of features, one row for each structure."""
-    array = reals(items, "X").astype(np.float64, copy=False)
+    try:
+        array = reals(items, "X").astype(np.float64, copy=False)
+    except ParameterError as error:
+        raise DataError(str(error)) from None
     if array.ndim != 2 or not array.size:
-        raise ParameterError(
+        raise DataError(
             f"`X` must have the shape (structures, features), got {array.shape}; a StructureKernel takes structures."
         )
     if not np.isfinite(array).all():
-        raise ParameterError("`X` must hold finite numbers, found NaN or infinity; repair or drop those rows.")
+        raise DataError("`X` must hold finite numbers, found NaN or infinity; repair or drop those rows.")
     return np.ascontiguousarray(array)
 
 

@@ -10,10 +10,8 @@ from hypothesis import strategies as st
 from kernelpot.data.batch import Batch
 from kernelpot.descriptors.soap.definition import SOAP
 from kernelpot.features import label_kernel
-from kernelpot.features.derivative_kernel import block
-from kernelpot.features.derivative_map import DerivativeMap
+from kernelpot.features.force_kernel import DerivativeMap, block, reductions
 from kernelpot.features.label_kernel import Layout, fill_lower, group_by_composition
-from kernelpot.features.reduction import reductions
 from kernelpot.kernels import DotProduct, Gaussian
 from kernelpot.linalg.dense import Triangle
 from tests.structures import copper_gold, ethanol
@@ -31,7 +29,7 @@ def energy_kernel(term, left, right):
     described = []
     for atoms in (left, right):
         batch = Batch.from_structures([atoms], term.descriptor.cutoff)
-        unit = term.describe(batch).unit
+        unit = term.describe(batch).x
         columns = dict(zip(term.species, term.columns, strict=True))
         described.append([(z, x @ columns[z]) for z, x in zip(batch.numbers, unit, strict=True)])
     return sum(float(term.kernel.value(np.array(x @ y))) for z, x in described[0] for w, y in described[1] if z == w)
@@ -152,7 +150,7 @@ def test_what_a_reduction_loses_is_what_was_asked_for():
         for c in columns:
             np.testing.assert_allclose(c.T @ c, np.eye(c.shape[1]), atol=1e-10)
         term = DerivativeMap(SMALL, DotProduct(2), columns)
-        unit = term.describe(batch).unit
+        unit = term.describe(batch).x
         for z, c in zip(term.species, columns, strict=True):
             x = unit[batch.numbers == z]
             # Values and derivatives have the same share in what decides.

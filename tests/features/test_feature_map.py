@@ -10,9 +10,8 @@ from hypothesis import strategies as st
 import kernelpot as kp
 from kernelpot.errors import SpeciesError
 from kernelpot.features.feature_map import counts
-from kernelpot.features.gradients import EnergyForm, gather_pairs
 from kernelpot.features.kernel_map import KernelMap
-from kernelpot.features.normalise import unit, unit_jacobian, unit_vjp
+from kernelpot.features.vectors import gather_pairs, unit, unit_jacobian, unit_vjp
 from tests import structures as make
 from tests.features.test_rows import described, feature_map
 
@@ -25,7 +24,7 @@ def test_features_give_back_the_kernel_with_inducing_environments(zeta):
     k = np.zeros((len(d.x), features.n_inducing))
     gram = np.zeros((features.n_inducing, features.n_inducing))
     for a, (atoms, dots) in enumerate(features.dots(d)):
-        columns = slice(features.starts[a], features.starts[a + 1])
+        columns = features.slices[a]
         k[atoms, columns] = dots**zeta
         gram[columns, columns] = (features.inducing[a] @ features.inducing[a].T) ** zeta
     phi, phi_z = features.whiten(k), features.whiten(gram)
@@ -76,7 +75,7 @@ def test_collapsed_path_equals_the_path_over_inducing_environments(zeta):
         features = KernelMap(features.descriptor, features.kernel, wide, features.whitening)
         weights = np.random.default_rng(1).normal(size=features.n_inducing)
     d = described(features, structures)
-    chosen, direct = (EnergyForm.from_weights(features, weights, collapse=c) for c in (True, False))
+    chosen, direct = (features.form(weights, collapse=c) for c in (True, False))
     assert direct.paths == ("inducing", "inducing")
     assert chosen.paths == (("collapsed",) * 2 if zeta < 3 else ("inducing",) * 2)
     energy, gradient = chosen.evaluate(d)
@@ -94,9 +93,9 @@ def test_path_is_the_cheaper_one():
     # F < 2M collapses; F = 30 for one species at n_max 4, l_max 2.
     features = feature_map([make.copper(k) for k in range(8)], n=16)
     assert features.inducing[0].shape == (16, 30)
-    assert EnergyForm.from_weights(features, np.ones(16)).paths == ("collapsed",)
+    assert features.form(np.ones(16)).paths == ("collapsed",)
     few = feature_map([make.copper(k) for k in range(8)], n=15)
-    assert EnergyForm.from_weights(few, np.ones(15)).paths == ("inducing",)
+    assert few.form(np.ones(15)).paths == ("inducing",)
 
 
 @settings(deadline=None, max_examples=20)

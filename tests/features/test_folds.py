@@ -6,9 +6,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kernelpot.features.folds import folds
 from kernelpot.features.inducing import mean_vectors
-from kernelpot.linalg.subsets import equal_vectors
+from kernelpot.linalg.subsets import equal_vectors, folds
 from tests import structures as make
 from tests.potentials import small_soap
 

@@ -8,7 +8,6 @@ import pytest
 import kernelpot as kp
 from kernelpot.errors import NotFittedError, ParameterError
 from kernelpot.features.feature_map import E0_PRIOR
-from kernelpot.features.rows import make_rows
 from tests import potentials
 from tests import structures as make
 from tests.features.test_rows import described
@@ -26,7 +25,7 @@ def prepared():
 def dense_block(model, atoms, kinds):
     """BᵀB of one structure from its unwhitened rows."""
     features = model.features_
-    rows = make_rows(features, described(features, [atoms]), ("energy", "forces", "stress"))
+    rows = features.rows(described(features, [atoms]), ("energy", "forces", "stress"))
     composition = np.array([[np.count_nonzero(atoms.numbers == z) for z in features.species]], float)
     d = features.n_weights + len(features.species)
     total = np.zeros((d, d))

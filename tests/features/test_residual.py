@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from kernelpot.features import residual
+from kernelpot.features import prior as priors_of
 from tests import structures as make
 from tests.features.test_rows import KERNELS, described, feature_map, moved, strained
 from tests.potentials import small_soap, symmetry_functions
@@ -44,14 +44,14 @@ def test_priors_are_double_kernel_sums(name, kernel, descriptor):
     atoms = STRUCTURES[name]()
     features = feature_map([atoms], kernel=kernel, descriptor=descriptor, n=1)
     d = described(features, [atoms])
-    energy = residual.energy_prior(features, d)
+    energy = priors_of.prior(features.kernel, d, "energy")
     assert energy[0] == pytest.approx(covariance(features, atoms, atoms), rel=1e-12)
-    forces = residual.forces_prior(features, d)
+    forces = priors_of.forces_prior(features.kernel, d)
     for atom in (0, len(atoms) - 1):
         for axis in range(3):
             expected = slope_variance(features, lambda h, i=atom, x=axis: moved(atoms, i, x, h))
             assert forces[atom, axis] == pytest.approx(expected, rel=1e-4, abs=1e-7)
-    stress = residual.stress_prior(features, d)[0]
+    stress = priors_of.stress_prior(features.kernel, d)[0]
     for v in range(6):
         if atoms.cell.rank < 3:
             assert np.isnan(stress[v])
@@ -65,13 +65,13 @@ def test_many_structures_equal_one_by_one(monkeypatch):
     features = feature_map(structures)
     together = described(features, structures)
     apart = [described(features, [s]) for s in structures]
-    for prior in (residual.energy_prior, residual.forces_prior, residual.stress_prior):
-        expected = np.concatenate([prior(features, d) for d in apart])
-        np.testing.assert_allclose(prior(features, together), expected, rtol=1e-11, atol=1e-13)
-    whole = residual.forces_prior(features, together)
-    monkeypatch.setattr(residual, "GROUP_BYTES", 1)
-    monkeypatch.setattr(residual, "CENTRES", 2)
-    np.testing.assert_allclose(residual.forces_prior(features, together), whole, rtol=1e-11, atol=1e-13)
+    for kind in ("energy", "forces", "stress"):
+        expected = np.concatenate([priors_of.prior(features.kernel, d, kind) for d in apart])
+        np.testing.assert_allclose(priors_of.prior(features.kernel, together, kind), expected, rtol=1e-11, atol=1e-13)
+    whole = priors_of.forces_prior(features.kernel, together)
+    monkeypatch.setattr(priors_of, "GROUP_BYTES", 1)
+    monkeypatch.setattr(priors_of, "CENTRES", 2)
+    np.testing.assert_allclose(priors_of.forces_prior(features.kernel, together), whole, rtol=1e-11, atol=1e-13)
 
 
 def test_wide_path_of_the_energy_equals_the_direct_sum():
@@ -80,10 +80,15 @@ def test_wide_path_of_the_energy_equals_the_direct_sum():
     features = feature_map([make.copper(1)])
     d = described(features, [atoms])
     assert d.x.shape[0] > d.x.shape[1]
-    assert residual.energy_prior(features, d)[0] == pytest.approx(covariance(features, atoms, atoms), rel=1e-12)
+    assert priors_of.prior(features.kernel, d, "energy")[0] == pytest.approx(
+        covariance(features, atoms, atoms), rel=1e-12
+    )
 
 
 def test_equal_atoms_give_the_square_of_their_number():
     features = feature_map([make.tiny_cell(0)])
-    priors = [residual.energy_prior(features, described(features, [make.tiny_cell(0).repeat(n)]))[0] for n in (1, 2, 3)]
+    priors = [
+        priors_of.prior(features.kernel, described(features, [make.tiny_cell(0).repeat(n)]), "energy")[0]
+        for n in (1, 2, 3)
+    ]
     np.testing.assert_allclose(priors, [1, 8**2, 27**2], rtol=1e-10)

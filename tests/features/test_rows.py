@@ -7,10 +7,10 @@ import pytest
 
 import kernelpot as kp
 from kernelpot.data.batch import Batch
-from kernelpot.features import rows as rows_module
+from kernelpot.features import kernel_map
 from kernelpot.features.inducing import choose_inducing, species_of
-from kernelpot.features.kernel_map import Described, KernelMap
-from kernelpot.features.rows import add_runs, make_rows
+from kernelpot.features.kernel_map import KernelMap
+from kernelpot.features.vectors import DescribedBatch, add_runs
 from tests import structures as make
 from tests.potentials import small_soap, symmetry_functions
 
@@ -31,7 +31,7 @@ def feature_map(structures, *, zeta=2, n=6, kernel=None, descriptor=None) -> Ker
     return KernelMap.from_inducing(descriptor, kernel or kp.DotProduct(zeta), inducing)
 
 
-def described(features, structures) -> Described:
+def described(features, structures) -> DescribedBatch:
     return features.describe(Batch.from_structures(structures, features.descriptor.cutoff))
 
 
@@ -41,7 +41,7 @@ def kernel_sums(features, structures) -> np.ndarray:
     result = np.zeros((len(structures), features.n_inducing))
     for i, x in enumerate(d.x):
         a = d.species[i]
-        columns = slice(features.starts[a], features.starts[a + 1])
+        columns = features.slices[a]
         result[d.batch.structure[i], columns] += features.kernel.value(features.inducing[a] @ x)
     return result
 
@@ -76,7 +76,7 @@ def difference(features, change, h):
 def test_rows_are_derivatives_of_kernel_sums(case, kernel, descriptor):
     structures = CASES[case]()
     features = feature_map(structures, kernel=kernel, descriptor=descriptor)
-    rows = make_rows(features, described(features, structures), KINDS)
+    rows = features.rows(described(features, structures), KINDS)
     np.testing.assert_allclose(rows.energy, kernel_sums(features, structures), rtol=1e-12, atol=1e-14)
     first = 0
     for s, atoms in enumerate(structures):
@@ -98,20 +98,20 @@ def test_only_the_kinds_asked_for_are_made():
     structures = [make.copper(0)]
     features = feature_map(structures)
     d = described(features, structures)
-    everything = make_rows(features, d, KINDS)
-    energies = make_rows(features, d, ["energy"])
+    everything = features.rows(d, KINDS)
+    energies = features.rows(d, ["energy"])
     assert energies.forces is None
     assert energies.stress is None
     np.testing.assert_array_equal(energies.energy, everything.energy)
-    assert make_rows(features, d, ["energy", "forces"]).stress is None
-    assert make_rows(features, d, ["stress"]).forces is None
-    np.testing.assert_allclose(make_rows(features, d, ["stress"]).stress, everything.stress, rtol=1e-13, atol=1e-16)
+    assert features.rows(d, ["energy", "forces"]).stress is None
+    assert features.rows(d, ["stress"]).forces is None
+    np.testing.assert_allclose(features.rows(d, ["stress"]).stress, everything.stress, rtol=1e-13, atol=1e-16)
 
 
 def test_forces_of_rows_sum_to_zero():
     structures = [make.copper_gold(2), make.slab(1)]
     features = feature_map(structures)
-    rows = make_rows(features, described(features, structures), KINDS).forces.reshape(-1, 3, features.n_inducing)
+    rows = features.rows(described(features, structures), KINDS).forces.reshape(-1, 3, features.n_inducing)
     for start, stop in ((0, 4), (4, 4 + len(structures[1]))):
         np.testing.assert_allclose(rows[start:stop].sum(axis=0), 0.0, atol=1e-13)
 
@@ -120,9 +120,9 @@ def test_cutting_into_chunks_changes_nothing(monkeypatch):
     structures = [make.copper_gold(2), make.slab(1), make.copper_gold(3)]
     features = feature_map(structures)
     d = described(features, structures)
-    whole = make_rows(features, d, KINDS)
-    monkeypatch.setattr(rows_module, "SCRATCH_BYTES", 1)
-    parts = make_rows(features, described(features, structures), KINDS)
+    whole = features.rows(d, KINDS)
+    monkeypatch.setattr(kernel_map, "SCRATCH_BYTES", 1)
+    parts = features.rows(described(features, structures), KINDS)
     for kind in KINDS:
         np.testing.assert_allclose(getattr(parts, kind), getattr(whole, kind), rtol=1e-11, atol=1e-14)
 
@@ -130,16 +130,16 @@ def test_cutting_into_chunks_changes_nothing(monkeypatch):
 def test_a_batch_equals_its_structures_one_by_one():
     structures = [make.copper_gold(2), make.isolated("Cu"), make.slab(1)]
     features = feature_map(structures)
-    whole = make_rows(features, described(features, structures), KINDS)
+    whole = features.rows(described(features, structures), KINDS)
     for kind in KINDS:
-        parts = [getattr(make_rows(features, described(features, [s]), KINDS), kind) for s in structures]
+        parts = [getattr(features.rows(described(features, [s]), KINDS), kind) for s in structures]
         np.testing.assert_allclose(getattr(whole, kind), np.concatenate(parts), rtol=1e-11, atol=1e-14)
 
 
 def test_absent_species_leave_their_columns_empty():
     features = feature_map([make.copper_gold(1)])
-    rows = make_rows(features, described(features, [make.copper(0)]), KINDS)
-    of_gold = slice(features.starts[1], features.starts[2])
+    rows = features.rows(described(features, [make.copper(0)]), KINDS)
+    of_gold = features.slices[1]
     assert features.species == (29, 79)
     np.testing.assert_array_equal(rows.forces[:, of_gold], 0.0)
     np.testing.assert_array_equal(rows.energy[:, of_gold], 0.0)

@@ -7,7 +7,7 @@ import pytest
 
 import kernelpot as kp
 from kernelpot.data.batch import Batch
-from kernelpot.features.thinned import owners, without_fold
+from kernelpot.features.sum_map import owners, without_fold
 from tests import potentials
 from tests import structures as make
 

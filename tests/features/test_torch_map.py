@@ -18,12 +18,11 @@ from kernelpot.features.feature_map import dense_local_values
 from kernelpot.features.inducing import choose_inducing
 from kernelpot.features.kernel_map import KernelMap
 from kernelpot.features.linear_map import LinearMap
-from kernelpot.features.placing import device_of, on_device
-from kernelpot.features.residual import prior
+from kernelpot.features.prior import prior
 from kernelpot.features.sum_map import SumMap
 from kernelpot.features.torch import described as torch_environments
+from kernelpot.features.torch import device_of, on_device
 from kernelpot.features.torch import pair_rows as torch_pairs
-from kernelpot.features.torch import unseen as torch_residual
 from kernelpot.features.two_body_map import TwoBodyMap
 from kernelpot.linalg.devices import computing
 from tests import potentials
@@ -244,18 +243,15 @@ def test_prior_variances_are_those_of_compiled_loops(case, zeta, device, monkeyp
     host = feature_map(structures, zeta=zeta)
     engine = on_device(host, device).engines[0].environments
     batch = batch_of(host, structures)
-    expected = {kind: prior(host, host.describe(batch), kind) for kind in KINDS}
+    expected = {kind: prior(host.kernel, host.describe(batch), kind) for kind in KINDS}
     for in_pieces in (False, True):
         if in_pieces:
-            monkeypatch.setattr(torch_residual, "working_bytes", lambda device, n=1: 300_000)
+            monkeypatch.setattr(torch_environments, "working_bytes", lambda device, n=1: 300_000)
         with computing(device):
             state = engine.describe(DeviceBatch(batch, device, host.describe(batch).species))
-            energy = torch_residual.energy_prior(engine, state, kp.DotProduct(zeta)).cpu().numpy()
-            forces = torch_residual.forces_prior(engine, state, kp.DotProduct(zeta)).T.cpu().numpy().ravel()
-            stress = (
-                torch_residual.stress_prior(engine, state, kp.DotProduct(zeta)).cpu().numpy()
-                / batch.volumes[:, None] ** 2
-            )
+            energy = engine.energy_prior(state, kp.DotProduct(zeta)).cpu().numpy()
+            forces = engine.forces_prior(state, kp.DotProduct(zeta)).T.cpu().numpy().ravel()
+            stress = engine.stress_prior(state, kp.DotProduct(zeta)).cpu().numpy() / batch.volumes[:, None] ** 2
         np.testing.assert_allclose(energy, expected["energy"], rtol=1e-12)
         np.testing.assert_allclose(forces, expected["forces"], atol=1e-12 * expected["forces"].max())
         np.testing.assert_allclose(stress.ravel(), expected["stress"], rtol=1e-11)
@@ -264,12 +260,10 @@ def test_prior_variances_are_those_of_compiled_loops(case, zeta, device, monkeyp
 def test_derivatives_backwards_with_mixed_channels():
     host = mixed_channels([make.four_metals(k) for k in range(2)])
     batch = batch_of(host, [make.four_metals(3)])
-    expected = prior(host, host.describe(batch), "forces")
+    expected = prior(host.kernel, host.describe(batch), "forces")
     there = on_device(host, "cpu")
     with computing("cpu"):
-        found = torch_residual.forces_prior(
-            there.engines[0].environments, there.describe(batch).parts[0], kp.DotProduct(2)
-        )
+        found = there.engines[0].environments.forces_prior(there.describe(batch).parts[0], kp.DotProduct(2))
     np.testing.assert_allclose(found.T.numpy().ravel(), expected, atol=1e-12 * expected.max())
 
 

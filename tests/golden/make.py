@@ -36,7 +36,8 @@ from safetensors.numpy import save as to_bytes
 
 import kernelpot as kp
 from kernelpot.elements import CompositionFeatures, ElementalModes, ElementChannels
-from kernelpot.potentials import Linear, LinearModel
+from kernelpot.kernels import Linear
+from kernelpot.potentials.sparse_gp import LinearModel
 from kernelpot.properties import DScribe, SiteKernel, VectorKernel
 from tests import potentials
 from tests import structures as some
@@ -186,12 +187,12 @@ def ridges() -> dict[str, Callable[[], Any]]:
     match = kp.StructureKernel(ACSF, kp.Gaussian(0.5), combine="rematch", gamma=0.3, between="all elements")
     of_structures = {
         "plain": kp.KernelRidge(one(SOAP), alpha=1e-4),
-        "gaussian": kp.KernelRidge(one(kernel=kp.Gaussian(0.5)), baseline="composition", alpha=[1e-4, 1e-2]),
+        "gaussian": kp.KernelRidge(one(kernel=kp.Gaussian(0.5)), mean="composition", alpha=[1e-4, 1e-2]),
         "named": kp.KernelRidge(one(), alpha=1e-4),
         "average": kp.KernelRidge(average, alpha=1e-4),
         "rematch": kp.KernelRidge(match, alpha=1e-3),
-        "sum": kp.KernelRidge(0.3 * one() + match, alpha=1e-3, baseline="mean"),
-        "product": kp.KernelRidge(one() * average, alpha=1e-4, baseline=None),
+        "sum": kp.KernelRidge(0.3 * one() + match, alpha=1e-3, mean="constant"),
+        "product": kp.KernelRidge(one() * average, alpha=1e-4, mean="zero"),
         "inducing": kp.KernelRidge(one(SOAP), n_inducing=4, inducing="fps", alpha=1e-4, seed=2),
         "inducing-sum": kp.KernelRidge(one() + average, n_inducing=4, inducing="kmeans", alpha=1e-4),
         "dscribe": kp.KernelRidge(kp.StructureKernel(DScribe(numbers)), alpha=1e-4),
@@ -222,13 +223,13 @@ def sites() -> np.ndarray:
 
 def processes() -> dict[str, Callable[[], Any]]:
     """Gaussian processes."""
-    quick = {"starts": 1, "n_warm": 12, "full_steps": 2}
+    quick = {"search": {"starts": 1, "n_warm": 12, "full_steps": 2}}
     kinds = ("rbf", "matern12", "matern32", "matern52", "rq", "linear", "rbf + linear")
     of_rows = {kind.replace(" + ", "-and-"): kp.GP(kind, **quick) for kind in kinds}
     of_rows |= {
         "one-length": kp.GP("rbf", ard=False, normalise=False, noise=0.1, mean="zero", **quick),
         "inducing": kp.GP("rbf", n_inducing=5, **quick),
-        "cg": kp.GP("rbf", solver="cg", optimise=False),
+        "cg": kp.GP("rbf", solver="cg", search=False),
     }
     two = kp.StructureKernel(ACSF, kp.Gaussian(0.5), combine="average")
     of_structures = {
@@ -250,7 +251,7 @@ def processes() -> dict[str, Callable[[], Any]]:
     )
     made["gp-encoded-pair"] = lambda: kp.GP(pair, **quick).fit(pair.encode(crystals()), energies())
     made["gp-features-outputs"] = lambda: kp.GP("rbf", **quick).fit(X, np.stack([Y, Y**2], axis=1))
-    made["gp-given"] = lambda: kp.GP(periodic_kernel(), optimise=False).fit(X, Y)
+    made["gp-given"] = lambda: kp.GP(periodic_kernel(), search=False).fit(X, Y)
     made["gp-site"] = lambda: kp.GP(symmetric, noise=0.1, **quick).fit(sites(), np.arange(5.0))
     return made
 
@@ -261,20 +262,21 @@ def classifiers() -> dict[str, Callable[[], Any]]:
         "text": WORDS, "objects": WORDS.astype(object), "whole": THREE.astype(np.int32) - 1,
         "floating": 2.0 * THREE, "two": THREE > 0,
     }  # fmt: skip
+    quick = {"search": {"starts": 1}}
     made: dict[str, Callable[[], Any]] = {
-        f"classifier-features-{name}": lambda y=y: kp.Classifier("rbf + linear", reject=0.8, starts=1).fit(X, y)
+        f"classifier-features-{name}": lambda y=y: kp.Classifier("rbf + linear", reject=0.8, **quick).fit(X, y)
         for name, y in classes.items()
     }
     pair = 0.3 * one() + one(combine="average")
     structured = {"plain": one(combine="average"), "pair": pair, "several": [one(), one(combine="average")]}
     for name, kernel in structured.items():
-        spec = kp.Classifier(kernel, mean="composition", starts=1)
+        spec = kp.Classifier(kernel, mean="composition", search={"starts": 1})
         made[f"classifier-{name}"] = lambda spec=spec: spec.fit(crystals(), golden())
     kernel = one()
-    made["classifier-encoded"] = lambda: kp.Classifier(kernel, starts=1).fit(kernel.encode(crystals()), golden())
-    made["classifier-encoded-pair"] = lambda: kp.Classifier(pair, starts=1).fit(pair.encode(crystals()), golden())
-    made["classifier-given"] = lambda: kp.Classifier(periodic_kernel(), optimise=False).fit(X, WORDS)
-    spec = kp.Classifier(SiteKernel(3, 2), starts=1)
+    made["classifier-encoded"] = lambda: kp.Classifier(kernel, **quick).fit(kernel.encode(crystals()), golden())
+    made["classifier-encoded-pair"] = lambda: kp.Classifier(pair, **quick).fit(pair.encode(crystals()), golden())
+    made["classifier-given"] = lambda: kp.Classifier(periodic_kernel(), search=False).fit(X, WORDS)
+    spec = kp.Classifier(SiteKernel(3, 2), **quick)
     made["classifier-site"] = lambda: spec.fit(sites(), [0, 1, 1, 0, 1])
     return made
 

@@ -229,7 +229,7 @@ def test_coverage_by_the_plain_formula(space, structures):
     C = np.linalg.inv(np.eye(info.d) + info.rows.T @ info.rows)[: features.n_weights, : features.n_weights]
     kernel = np.zeros((16, features.n_inducing))
     for a, (atoms, dots) in enumerate(features.dots(described)):
-        kernel[atoms, features.starts[a] : features.starts[a + 1]] = features.kernel.value(dots)
+        kernel[atoms, features.slices[a]] = features.kernel.value(dots)
     phi = features.whiten(kernel)
     std = np.zeros(16)
     for a, one in enumerate(found.species):

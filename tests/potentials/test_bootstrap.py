@@ -7,8 +7,8 @@ import pytest
 
 import kernelpot as kp
 from kernelpot.errors import NotFittedError, ParameterError
-from kernelpot.potentials import Bootstrap, LinearModel
-from kernelpot.potentials.resampling import draws
+from kernelpot.potentials.resampling import Bootstrap, draws
+from kernelpot.potentials.sparse_gp import LinearModel
 from tests import structures as make
 from tests.potentials import NOISE, model, small_soap
 

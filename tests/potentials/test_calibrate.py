@@ -12,7 +12,7 @@ from ase.neighborlist import neighbor_list
 import kernelpot as kp
 from kernelpot.data.labels import resolve
 from kernelpot.errors import LabelError, NotFittedError, ParameterError
-from kernelpot.features.folds import folds
+from kernelpot.linalg.subsets import folds
 from kernelpot.potentials.prediction import residuals_of
 from kernelpot.potentials.resampling import predict_left_out
 from kernelpot.potentials.training import TrainingSet

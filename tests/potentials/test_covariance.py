@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 import kernelpot as kp
 from kernelpot.data.batch import Batch
 from kernelpot.errors import DataError, NotFittedError, ParameterError, SpeciesError
-from kernelpot.features import covariance
+from kernelpot.features import prior as priors
 from kernelpot.features.feature_map import E0_PRIOR, dense_local_values
-from kernelpot.features.residual import energy_prior
+from kernelpot.features.prior import prior
 from tests import potentials
 from tests import structures as make
 from tests.features.test_rows import described, feature_map
@@ -170,7 +170,7 @@ def test_the_surroundings_of_an_atom_give_its_force_row(make_atoms):
     whole = Batch.from_structures([atoms], features.cutoff)
     rows = features.rows(features.describe(whole), ("forces",)).forces
     for atom in (0, len(atoms) - 1):
-        part, number = covariance.surroundings(whole, atom)
+        part, number = whole.surroundings(atom)
         assert part.n_atoms <= whole.n_atoms
         near = features.rows(features.describe(part), ("forces",)).forces
         np.testing.assert_allclose(near[3 * number : 3 * number + 3], rows[3 * atom : 3 * atom + 3], atol=1e-12)
@@ -180,12 +180,12 @@ def test_many_atoms_take_second_moments_and_agree(monkeypatch):
     atoms = [make.copper(1).repeat((3, 3, 3)), make.copper(3).repeat((4, 3, 3)), make.isolated("Cu")]
     features = feature_map([make.copper(1), make.copper(2)])
     d = described(features, atoms)
-    moments = covariance.energy_covariance(features, d, d)
-    monkeypatch.setattr(covariance, "GRAM_BYTES", 0)
-    direct = covariance.energy_covariance(features, d, d)
+    moments = priors.energy_covariance(features.kernel, d, d)
+    monkeypatch.setattr(priors, "GRAM_BYTES", 0)
+    direct = priors.energy_covariance(features.kernel, d, d)
     assert not np.array_equal(moments, direct)  # two paths, not one
     np.testing.assert_allclose(moments, direct, rtol=1e-11)
-    np.testing.assert_allclose(np.diag(direct), energy_prior(features, d), rtol=1e-11)
+    np.testing.assert_allclose(np.diag(direct), prior(features.kernel, d, "energy"), rtol=1e-11)
 
 
 @given(seed=st.integers(0, 10_000), n=st.integers(1, 5))

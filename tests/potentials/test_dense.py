@@ -11,8 +11,7 @@ import torch
 import kernelpot as kp
 from kernelpot.data.labels import resolve
 from kernelpot.features.feature_map import E0_PRIOR
-from kernelpot.features.residual import energy_prior, forces_prior, stress_prior
-from kernelpot.features.rows import make_rows
+from kernelpot.features.prior import prior
 from tests import potentials
 from tests import structures as make
 from tests.features.test_rows import described
@@ -27,17 +26,14 @@ def composition(structures, species):
 def rows_and_prior(features, structures, amplitude):
     """Rows over [kernel values | E0] of all labels, with each label's prior variance; not per atom, not whitened."""
     d = described(features, structures)
-    made = make_rows(features, d, KINDS)
+    made = features.rows(d, KINDS)
     counts = composition(structures, features.species)
     rows, priors = {}, {}
-    for kind, block, prior in [
-        ("energy", made.energy, energy_prior(features, d)),
-        ("forces", made.forces, forces_prior(features, d).ravel()),
-        ("stress", made.stress, stress_prior(features, d).ravel()),
-    ]:
+    for kind in ("energy", "forces", "stress"):
+        block = getattr(made, kind)
         e0 = counts if kind == "energy" else np.zeros((len(block), counts.shape[1]))
         rows[kind] = np.concatenate([amplitude**2 * block, E0_PRIOR**2 * e0], axis=1)
-        priors[kind] = amplitude**2 * prior + E0_PRIOR**2 * (e0**2).sum(axis=1)
+        priors[kind] = amplitude**2 * prior(features.kernel, d, kind) + E0_PRIOR**2 * (e0**2).sum(axis=1)
     return rows, priors
 
 
@@ -46,7 +42,7 @@ def prior_covariance(features, amplitude):
     size = features.n_inducing + len(features.species)
     k = np.zeros((size, size))
     for a, z in enumerate(features.inducing):
-        here = slice(features.starts[a], features.starts[a + 1])
+        here = features.slices[a]
         k[here, here] = amplitude**2 * (z @ z.T) ** features.kernel.zeta
     k[features.n_inducing :, features.n_inducing :] = E0_PRIOR**2 * np.eye(len(features.species))
     return k
@@ -208,7 +204,7 @@ def test_local_energy_variance_is_prior_less_what_was_learnt():
     whitened = np.zeros((len(atoms), features.n_inducing))
     e0 = np.zeros((len(atoms), 2))
     for a, (here, dots) in enumerate(features.dots(d)):
-        whitened[here, features.starts[a] : features.starts[a + 1]] = features.kernel.value(dots)
+        whitened[here, features.slices[a]] = features.kernel.value(dots)
         e0[here, a] = E0_PRIOR
     white = features.whiten(whitened)
     inverse = np.linalg.inv(posterior.factor.T @ posterior.factor)

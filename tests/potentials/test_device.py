@@ -12,10 +12,10 @@ from ase.md.verlet import VelocityVerlet
 
 import kernelpot as kp
 from kernelpot.errors import ParameterError
-from kernelpot.features.placing import device_of
-from kernelpot.features.torch import variances as torch_variances
+from kernelpot.features.torch import device_of, torch_map
 from kernelpot.kernels import Linear
-from kernelpot.potentials import Bootstrap, LinearModel
+from kernelpot.potentials.resampling import Bootstrap
+from kernelpot.potentials.sparse_gp import LinearModel
 from tests import potentials
 from tests import structures as make
 from tests.devices import DEVICES
@@ -72,7 +72,7 @@ def test_standard_deviations_of_every_sort_of_term(train, kernels, device, monke
     model = kp.SparseGP(terms, n_inducing=16, noise=potentials.NOISE, tolerance=1e-8).fit(train)
     expected = model.predict(TEST)
     assert_same_predictions(model.to(device).predict(TEST), expected)
-    monkeypatch.setattr(torch_variances, "working_bytes", lambda device, n=1: 5_000)
+    monkeypatch.setattr(torch_map, "working_bytes", lambda device, n=1: 5_000)
     assert_same_predictions(model.to(device).predict(TEST), expected)
     # Nothing of the label variances is computed from densities in float32.
     for precision in ("mixed", "float32"):

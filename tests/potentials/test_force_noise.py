@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 import kernelpot as kp
 from kernelpot.data.labels import resolve
 from kernelpot.errors import ParameterError
-from kernelpot.features.derivative_map import DerivativeMap
+from kernelpot.features.force_kernel import DerivativeMap
 from kernelpot.potentials.force import force_ridge
 from kernelpot.potentials.force.force_ridge import descend
 from kernelpot.potentials.force.force_system import LabelSystem

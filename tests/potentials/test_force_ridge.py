@@ -52,7 +52,7 @@ def brute_force(model, train, points):
 
     def described(atoms):
         batch = Batch.from_structures([atoms], term.descriptor.cutoff)
-        return [(z, x @ columns[z]) for z, x in zip(batch.numbers, term.describe(batch).unit, strict=True)]
+        return [(z, x @ columns[z]) for z, x in zip(batch.numbers, term.describe(batch).x, strict=True)]
 
     # A force is a difference of energies at two displaced copies.
     h = 1e-3

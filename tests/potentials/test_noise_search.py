@@ -187,6 +187,19 @@ def test_search_finds_a_setting_better_than_its_start(problem):
         assert errors.log_evidence(best, power)[0] >= errors.log_evidence(noise_search.START, power)[0]
 
 
+def test_stresses_follow_what_energies_and_forces_have_settled(problem):
+    errors = FoldErrors(problem[0])
+    alone, scales = errors.only(("energy", "forces")).search("cv", independent=12)
+    found, again = errors.search("cv", independent=12)
+    assert ({kind: found[kind] for kind in alone}, again) == (alone, scales)
+
+    def loss(stress):
+        left = errors.left_out(found | {"stress": stress})
+        return sum(weight * np.log(left[kind].rmse) for kind, weight in zip(KINDS, (1.0, 1.0, 1 / 3), strict=True))
+
+    assert loss(found["stress"]) < min(loss(0.3 * found["stress"]), loss(3.0 * found["stress"])) + 0.02
+
+
 @pytest.mark.parametrize("how", ["cv", "evidence", "tempered"])
 def test_searched_noise_is_repeatable_and_predicts(how):
     structures, test = make.copper_gold_set(12), make.copper_gold_set(3, seed=1)

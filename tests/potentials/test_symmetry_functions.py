@@ -12,7 +12,7 @@ import kernelpot as kp
 from kernelpot.descriptors.acsf import torch as acsf_device
 from kernelpot.errors import ModelFileError, ParameterError
 from kernelpot.features.torch import described as torch_environments
-from kernelpot.features.torch import unseen as torch_residual
+from kernelpot.features.torch import torch_map
 from kernelpot.pools import load_space, sample, save_space, select_chunks, write_blocks
 from kernelpot.record import record_of
 from tests import potentials
@@ -56,7 +56,7 @@ def test_model_moved_to_a_device_predicts_the_same(name, device):
 def test_small_pieces_on_a_device_change_nothing(name, device, monkeypatch):
     model = MODELS[name]()
     there = model.to(device)
-    for module in (torch_environments, torch_residual, acsf_device):
+    for module in (torch_environments, torch_map, acsf_device):
         monkeypatch.setattr(module, "working_bytes", lambda device, n=1: 300_000)
     assert_same(there.predict(TEST[name]), model.predict(TEST[name]))
 

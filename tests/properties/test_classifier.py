@@ -30,14 +30,14 @@ def rbf(length=1.5, variance=9.0):
 
 
 def plain(**settings):
-    return Classifier(rbf(), optimise=False, mean="zero", normalise=False, **settings)
+    return Classifier(rbf(), search=False, mean="zero", normalise=False, **settings)
 
 
 def test_given_hyper_parameters_equal_scikit_learn():
     rival = GaussianProcessClassifier(ConstantKernel(9.0) * RBF(1.5), optimizer=None).fit(X, Y)
     model = plain().fit(X, Y)
     assert model.log_marginal_likelihood_ == pytest.approx(rival.log_marginal_likelihood_value_, abs=1e-8)
-    mean, variance = (values[:, 0] for values in model.posterior_.moments(model._items(NEW)))
+    mean, variance = (values[:, 0] for values in model.posterior_.moments(model._new(NEW)[0]))
     theirs = rival.base_estimator_.latent_mean_and_variance(NEW)
     np.testing.assert_allclose(mean, theirs[0], atol=1e-6)
     np.testing.assert_allclose(variance, theirs[1], atol=1e-6)
@@ -56,7 +56,7 @@ def test_the_average_of_the_sigmoid_is_its_integral(variance):
 
 
 def test_gradient_of_the_evidence_is_a_finite_difference():
-    model = Classifier("matern52", ard=True, optimise=False).fit(X, np.digitize(X[:, 0], [-0.5, 0.5]))
+    model = Classifier("matern52", ard=True, search=False).fit(X, np.digitize(X[:, 0], [-0.5, 0.5]))
     labels = (np.digitize(X[:, 0], [-0.5, 0.5])[:, None] == np.arange(3)).astype(float)
     objective = LaplaceEvidence(model._prior, labels)
     theta = objective.parameters.values() + 0.2
@@ -88,7 +88,7 @@ def test_probabilities_sum_to_one_and_rejection_is_monotone(classes, seed):
     rng = np.random.default_rng(seed)
     x = rng.normal(size=(25, 2)) * np.exp(rng.normal(size=2))
     y = rng.permutation(np.arange(25) % classes)
-    model = Classifier(optimise=False).fit(x, y)
+    model = Classifier(search=False).fit(x, y)
     new = 5.0 * rng.normal(size=(20, 2))
     probability = model.predict_proba(new)
     np.testing.assert_allclose(probability.sum(axis=1), 1.0, atol=1e-12)
@@ -129,7 +129,7 @@ def test_accuracy_by_coverage():
 
 
 def test_a_subset_settles_the_hyper_parameters_and_seeds_repeat():
-    models = [Classifier(n_warm=50, seed=3).fit(X, Y) for _ in range(2)]
+    models = [Classifier(search={"n_warm": 50}, seed=3).fit(X, Y) for _ in range(2)]
     same(models[0].predict_proba(NEW), models[1].predict_proba(NEW), tolerance=1e-6)
 
 
@@ -139,7 +139,7 @@ def test_ard_takes_an_irrelevant_feature_out():
 
 
 def test_it_is_an_estimator_of_scikit_learn():
-    search = GridSearchCV(Classifier(starts=1), {"kernel": ["rbf", "linear"]}, cv=3).fit(X, Y)
+    search = GridSearchCV(Classifier(search={"starts": 1}), {"kernel": ["rbf", "linear"]}, cv=3).fit(X, Y)
     assert set(search.classes_) == {"wide", "narrow"}
 
 
@@ -166,9 +166,9 @@ def test_a_theta_is_a_probability(reject):
 
 
 def test_switches_and_sizes_are_checked():
-    with pytest.raises(ParameterError, match="`optimise` must be True or False"):
-        Classifier(optimise="no").fit(X, Y)
-    with pytest.raises(DataError, match="at most"):
+    with pytest.raises(ParameterError, match="`search` must be True, False, or a dict with some of starts, n_warm"):
+        Classifier(search={"full_steps": 3}).fit(X, Y)
+    with pytest.raises(DataError, match="numbers up to"):
         plain().fit(X, Y).predict_proba(1e200 * NEW)
 
 

@@ -14,7 +14,7 @@ import kernelpot as kp
 from kernelpot.archive import read_archive, write_archive
 from kernelpot.cli import main
 from kernelpot.errors import ModelFileError, ParameterError
-from kernelpot.properties.classifier_files import FORMAT
+from kernelpot.properties.files import CLASSIFIER as FORMAT
 from tests import structures as make
 
 RNG = np.random.default_rng(0)
@@ -53,7 +53,7 @@ def alike(again, model, items):
 
 @pytest.mark.parametrize("classes", CLASSES)
 def test_a_file_gives_the_classifier_back(classes, tmp_path):
-    model = kp.Classifier("rbf + linear", reject=0.8, starts=1, seed=np.int64(3)).fit(X, CLASSES[classes])
+    model = kp.Classifier("rbf + linear", reject=0.8, search={"starts": 1}, seed=np.int64(3)).fit(X, CLASSES[classes])
     again = loaded(model, tmp_path)
     alike(again, model, NEW)
     assert (again.reject, again.n_evaluations_, again.n_features_in_) == (0.8, model.n_evaluations_, 2)
@@ -63,13 +63,13 @@ def test_a_file_gives_the_classifier_back(classes, tmp_path):
 
 
 def test_structures_travel_with_their_classes(tmp_path):
-    model = kp.Classifier(KERNEL, reject=0.7, mean="composition", starts=1).fit(CRYSTALS[:9], GOLD[:9])
+    model = kp.Classifier(KERNEL, reject=0.7, mean="composition", search={"starts": 1}).fit(CRYSTALS[:9], GOLD[:9])
     alike(loaded(model, tmp_path), model, CRYSTALS)
 
 
 def test_a_kernel_without_a_name_is_given_again(tmp_path):
     kernel = gpytorch.kernels.ScaleKernel(gpytorch.kernels.PeriodicKernel())
-    model = kp.Classifier(kernel, reject=0.8, optimise=False).fit(X, THREE)
+    model = kp.Classifier(kernel, reject=0.8, search=False).fit(X, THREE)
     alike(loaded(model, tmp_path, kernel=kernel), model, NEW)
     with pytest.raises(ModelFileError, match="give that kernel"):
         kp.load(tmp_path / "m.kp")
@@ -78,7 +78,7 @@ def test_a_kernel_without_a_name_is_given_again(tmp_path):
 def test_sure_answers_survive(tmp_path):
     kernel = gpytorch.kernels.ScaleKernel(gpytorch.kernels.RBFKernel()).double()
     kernel.outputscale = 1e6
-    model = kp.Classifier(kernel, reject=0.99, optimise=False).fit(X, THREE > 0)
+    model = kp.Classifier(kernel, reject=0.99, search=False).fit(X, THREE > 0)
     alike(loaded(model, tmp_path, kernel=kernel), model, NEW)
 
 
@@ -125,7 +125,7 @@ ALTERED = {
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
     path = tmp_path_factory.mktemp("classifier") / "m.kp"
-    kp.Classifier(optimise=False).fit(X, CLASSES["text"]).save(path)
+    kp.Classifier(search=False).fit(X, CLASSES["text"]).save(path)
     return path
 
 
@@ -156,7 +156,7 @@ def test_truncated_and_later_files_are_refused(written, tmp_path):
 def test_what_cannot_be_saved_is_refused(tmp_path):
     with pytest.raises(NotFittedError, match="not fitted yet"):
         kp.Classifier().save(tmp_path / "m.kp")
-    model = kp.Classifier(optimise=False).fit(X, THREE)
+    model = kp.Classifier(search=False).fit(X, THREE)
     with pytest.raises(ParameterError, match="`label` must be the name of the property, got 3"):
         model.save(tmp_path / "m.kp", label=3)
     model.classes_ = np.array([b"a", b"b", b"c"])
@@ -165,7 +165,7 @@ def test_what_cannot_be_saved_is_refused(tmp_path):
 
 
 def test_the_command_line_writes_classes_with_their_probabilities(tmp_path, capsys):
-    model = kp.Classifier(KERNEL, optimise=False).fit(CRYSTALS, np.where(GOLD, "rich", "poor"))
+    model = kp.Classifier(KERNEL, search=False).fit(CRYSTALS, np.where(GOLD, "rich", "poor"))
     model.save(tmp_path / "m.kp", label="gold")
     write(tmp_path / "x.xyz", CRYSTALS)
     files = [str(tmp_path / name) for name in ("m.kp", "x.xyz", "out.xyz")]
@@ -181,7 +181,7 @@ def test_the_command_line_writes_classes_with_their_probabilities(tmp_path, caps
 
 
 def test_the_command_line_says_which_answers_are_refused(tmp_path, capsys):
-    model = kp.Classifier(KERNEL, optimise=False).fit(CRYSTALS, np.where(GOLD, "rich", "poor"))
+    model = kp.Classifier(KERNEL, search=False).fit(CRYSTALS, np.where(GOLD, "rich", "poor"))
     least = float(np.median(model.predict_proba(CRYSTALS).max(axis=1)))
     model.set_params(reject=least).save(tmp_path / "m.kp", label="gold")
     write(tmp_path / "x.xyz", CRYSTALS)
@@ -198,7 +198,7 @@ def test_the_command_line_says_which_answers_are_refused(tmp_path, capsys):
 
 @pytest.mark.parametrize("other", ["", "T", "17", "1 2 3", "two\nlines", "a\\b", 'a "b" c', "a=b"])
 def test_classes_come_back_from_the_file_as_the_text_they_are(other, tmp_path):
-    model = kp.Classifier(KERNEL, optimise=False).fit(CRYSTALS, np.where(GOLD, "rich", other))
+    model = kp.Classifier(KERNEL, search=False).fit(CRYSTALS, np.where(GOLD, "rich", other))
     model.save(tmp_path / "m.kp", label="gold")
     write(tmp_path / "x.xyz", CRYSTALS)
     assert (
@@ -212,8 +212,8 @@ def test_classes_come_back_from_the_file_as_the_text_they_are(other, tmp_path):
 @pytest.mark.parametrize(
     ("model", "items", "label", "says"),
     [
-        (kp.Classifier(optimise=False), X[:12], "gold", "is a model of features"),
-        (kp.Classifier(KERNEL, optimise=False), CRYSTALS, None, "does not name its property; save with"),
+        (kp.Classifier(search=False), X[:12], "gold", "is a model of features"),
+        (kp.Classifier(KERNEL, search=False), CRYSTALS, None, "does not name its property; save with"),
     ],
 )
 def test_the_command_line_refuses_others(model, items, label, says, tmp_path, capsys):

@@ -100,7 +100,7 @@ def test_one_vector_counts_as_one_environment_and_atoms_stay_known(molecules):
     encoded = kernel.encode([*molecules, make.isolated("O")])
     np.testing.assert_array_equal(encoded.n_atoms, [9] * 6 + [1])
     np.testing.assert_array_equal(encoded[[6, 0]].counts((6, 8)), [[0, 1], [2, 1]])
-    model = kp.KernelRidge(kernel, baseline="composition").fit(encoded, np.arange(7.0))
+    model = kp.KernelRidge(kernel, mean="composition").fit(encoded, np.arange(7.0))
     np.testing.assert_array_equal(model.prepare(encoded).information(encoded).n_atoms, encoded.n_atoms)
     np.testing.assert_array_equal(model.prepare(encoded).information(encoded).means, encoded.vectors)
 
@@ -121,7 +121,7 @@ def test_errors_of_dscribe_are_ours(molecules):
         kp.properties.DScribe(kp.SOAP()).fit(molecules)
     with pytest.raises(ParameterError, match="`descriptor` must be dense"):
         kp.properties.DScribe(dscribe.SOAP(**SETTINGS["SOAP"], sparse=True)).fit(molecules)
-    with pytest.raises(ParameterError, match="put it into a list"):
+    with pytest.raises(DataError, match="put it into a list"):
         adapter("CoulombMatrix").transform(molecules[0])
     with pytest.raises(ParameterError, match="made for elements"):
         adapter("SOAP").with_species((29,))

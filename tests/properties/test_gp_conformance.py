@@ -10,7 +10,7 @@ from kernelpot.properties.gp import GP
 
 
 @pytest.mark.slow
-@parametrize_with_checks([GP(starts=1), Classifier(starts=1)])
+@parametrize_with_checks([GP(search={"starts": 1}), Classifier(search={"starts": 1})])
 def test_estimator(estimator, check):
     with warnings.catch_warnings():
         # The checks themselves feed complex and object arrays.

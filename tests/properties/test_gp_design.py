@@ -27,7 +27,7 @@ def after(info, chosen):
 
 def test_variances_of_features_are_those_of_the_process():
     x, y = rows(25)
-    model = kp.GP("rbf", n_warm=50).fit(x, y)
+    model = kp.GP("rbf", search={"n_warm": 50}).fit(x, y)
     new, _ = rows(8, seed=1)
     info = model.prepare(np.concatenate([x, new])).information(np.concatenate([x, new]))
     expected = (model.latent_std(new) / model._targets.scale[0]) ** 2

@@ -9,7 +9,7 @@ from sklearn.model_selection import GridSearchCV, cross_val_predict
 
 import kernelpot as kp
 from kernelpot.archive import read_archive, write_archive
-from kernelpot.errors import DataError, ModelFileError, ParameterError, SpeciesError
+from kernelpot.errors import DataError, ModelFileError, SpeciesError
 from kernelpot.structures import structure_kernel
 from tests import structures as make
 from tests.numbers import same
@@ -46,7 +46,7 @@ def described(monkeypatch):
 @pytest.mark.parametrize("inducing", [None, 6])
 def test_a_process_of_them_is_that_of_the_structures(name, inducing, tmp_path, described):
     kernel = KERNELS[name]
-    settings = {"mean": "composition", "starts": 1, "n_inducing": inducing}
+    settings = {"mean": "composition", "search": {"starts": 1}, "n_inducing": inducing}
     plain = kp.GP(kernel, **settings).fit(some(CRYSTALS, TRAIN), ENERGIES[TRAIN])
     encoded, test = encoded_by(kernel, CRYSTALS), some(CRYSTALS, TEST)
     described.clear()
@@ -68,10 +68,10 @@ def test_a_process_of_them_is_that_of_the_structures(name, inducing, tmp_path, d
 @pytest.mark.parametrize("name", ["one", "pair"])
 def test_a_classifier_of_them_is_that_of_the_structures(name, tmp_path, described):
     kernel = KERNELS[name]
-    plain = kp.Classifier(kernel, starts=1).fit(some(CRYSTALS, TRAIN), GOLD[TRAIN])
+    plain = kp.Classifier(kernel, search={"starts": 1}).fit(some(CRYSTALS, TRAIN), GOLD[TRAIN])
     encoded = encoded_by(kernel, CRYSTALS)
     described.clear()
-    model = kp.Classifier(kernel, starts=1, reject=0.8).fit(encoded[TRAIN], GOLD[TRAIN])
+    model = kp.Classifier(kernel, search={"starts": 1}, reject=0.8).fit(encoded[TRAIN], GOLD[TRAIN])
     found = model.predict_proba(encoded[TEST])
     rows = model.prepare(encoded).information(encoded[TEST]).rows
     assert described == []
@@ -99,31 +99,31 @@ def test_a_search_describes_structures_once(described):
     grid = {"kernel__kernel__length": [0.3, 0.8]}
     encoded = ONE.encode(CRYSTALS)
     searches = [
-        GridSearchCV(kp.GP(ONE, starts=1, mean="composition"), grid, cv=3).fit(encoded, ENERGIES),
-        GridSearchCV(kp.Classifier(ONE, starts=1), grid, cv=3, scoring="neg_log_loss").fit(encoded, GOLD),
+        GridSearchCV(kp.GP(ONE, search={"starts": 1}, mean="composition"), grid, cv=3).fit(encoded, ENERGIES),
+        GridSearchCV(kp.Classifier(ONE, search={"starts": 1}), grid, cv=3, scoring="neg_log_loss").fit(encoded, GOLD),
     ]
     assert described == [16]
-    plain = GridSearchCV(kp.GP(ONE, starts=1, mean="composition"), grid, cv=3).fit(CRYSTALS, ENERGIES)
+    plain = GridSearchCV(kp.GP(ONE, search={"starts": 1}, mean="composition"), grid, cv=3).fit(CRYSTALS, ENERGIES)
     same(searches[0].cv_results_["mean_test_score"], plain.cv_results_["mean_test_score"], tolerance=1e-6)
-    model = kp.Classifier(ONE, starts=1)
+    model = kp.Classifier(ONE, search={"starts": 1})
     one, other = (cross_val_predict(model, x, GOLD, cv=3, method="predict_proba") for x in (encoded, CRYSTALS))
     same(one, other, tolerance=1e-6)
 
 
 def test_what_does_not_fit_is_refused():
     encoded = ONE.encode(CRYSTALS)
-    with pytest.raises(ParameterError, match="encoded with another descriptor"):
+    with pytest.raises(DataError, match="encoded with another descriptor"):
         kp.GP(OTHER).fit(encoded, ENERGIES)
-    with pytest.raises(ParameterError, match="encoded with another descriptor"):
+    with pytest.raises(DataError, match="encoded with another descriptor"):
         kp.GP([ONE, OTHER]).fit(encoded, ENERGIES)
-    with pytest.raises(ParameterError, match="encoded by a sum or product of kernels"):
+    with pytest.raises(DataError, match="encoded by a sum or product of kernels"):
         kp.GP(ONE).fit((ONE + OTHER).encode(CRYSTALS), ENERGIES)
     with pytest.raises(DataError, match="at least 2"):
         kp.GP(ONE).fit(encoded[:1], ENERGIES[:1])
     with pytest.raises(DataError, match="inconsistent"):
         kp.GP(ONE).fit(encoded, ENERGIES[:-1])
     mixed = ONE.encode([*(bulk("Cu", a=a, cubic=True) for a in (3.5, 3.6, 3.7)), CRYSTALS[0]])
-    model = kp.GP(ONE, mean="composition", optimise=False).fit(mixed[:3], [1.0, 0.5, 2.0])
+    model = kp.GP(ONE, mean="composition", search=False).fit(mixed[:3], [1.0, 0.5, 2.0])
     with pytest.raises(SpeciesError, match="structure 1 holds element 79"):
         model.predict(mixed[[0, 3]])
 
@@ -142,7 +142,7 @@ ALTERED = [
 
 @pytest.mark.parametrize("number", range(len(ALTERED)))
 def test_altered_files_are_refused(number, tmp_path):
-    kp.GP(ONE, optimise=False).fit(ONE.encode(CRYSTALS)[TRAIN], ENERGIES[TRAIN]).save(tmp_path / "gp.kp")
+    kp.GP(ONE, search=False).fit(ONE.encode(CRYSTALS)[TRAIN], ENERGIES[TRAIN]).save(tmp_path / "gp.kp")
     archive = read_archive(tmp_path / "gp.kp")
     header = {k: v for k, v in archive.header.items() if k not in ("format", "version")}
     arrays = {name: array.copy() for name, array in archive.arrays.items()}

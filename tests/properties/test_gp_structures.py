@@ -12,8 +12,9 @@ import kernelpot as kp
 from kernelpot.archive import read_archive, write_archive
 from kernelpot.errors import DataError, ModelFileError, ParameterError, SpeciesError
 from kernelpot.properties.classifier import Classifier
+from kernelpot.properties.files import PROCESS as FORMAT
+from kernelpot.properties.files import read_property
 from kernelpot.properties.gp import GP
-from kernelpot.properties.gp_files import FORMAT
 
 
 class Volumes:
@@ -65,7 +66,7 @@ def test_one_kernel_at_given_hyper_parameters_equals_scikit_learn():
     v = np.array([[atoms.get_volume() / len(atoms)] for atoms in TRAIN])
     w = np.array([[atoms.get_volume() / len(atoms)] for atoms in TEST])
     y = energies(TRAIN) / [len(atoms) for atoms in TRAIN]
-    model = GP(Volumes(), noise=0.1, mean="zero", normalise=False, optimise=False).fit(TRAIN, y)
+    model = GP(Volumes(), noise=0.1, mean="zero", normalise=False, search=False).fit(TRAIN, y)
     # Without a search the kernel's variance is that of the targets.
     scale = model.kernel_[0][0]
     rival = GaussianProcessRegressor(ConstantKernel(scale) * RBF(2.0), alpha=0.01, optimizer=None).fit(v, y)
@@ -132,12 +133,12 @@ NEW = np.random.default_rng(2).normal(size=(9, 3))
 
 
 @pytest.mark.parametrize(
-    "way", [{}, {"n_inducing": 20}, {"solver": "cg", "optimise": False}, {"kernel": "rbf + linear", "mean": "zero"}]
+    "way", [{}, {"n_inducing": 20}, {"solver": "cg", "search": False}, {"kernel": "rbf + linear", "mean": "zero"}]
 )
 def test_a_file_gives_the_process_back(tmp_path, way):
-    model = GP(starts=1, **way).fit(X, Y)
+    model = GP(**({"search": {"starts": 1}} | way)).fit(X, Y)
     model.save(tmp_path / "gp.kp")
-    again = GP._from_archive(read_archive(tmp_path / "gp.kp"))
+    again = read_property(GP, read_archive(tmp_path / "gp.kp"))
     np.testing.assert_allclose(again.predict(NEW), model.predict(NEW), rtol=1e-9, atol=1e-9)
     np.testing.assert_allclose(again.std(NEW), model.std(NEW), rtol=1e-9)
     np.testing.assert_array_equal(again.noise_, model.noise_)
@@ -147,15 +148,15 @@ def test_a_file_gives_the_process_back(tmp_path, way):
 
 def test_a_kernel_without_a_name_is_given_again(tmp_path):
     kernel = gpytorch.kernels.ScaleKernel(gpytorch.kernels.PeriodicKernel())
-    model = GP(kernel, starts=1).fit(X, Y[:, 0])
+    model = GP(kernel, search={"starts": 1}).fit(X, Y[:, 0])
     model.save(tmp_path / "gp.kp")
     archive = read_archive(tmp_path / "gp.kp")
-    again = GP._from_archive(archive, kernel=kernel)
+    again = read_property(GP, archive, kernel=kernel)
     np.testing.assert_allclose(again.predict(NEW), model.predict(NEW), rtol=1e-9, atol=1e-9)
     with pytest.raises(ModelFileError, match="give that kernel"):
-        GP._from_archive(archive)
+        read_property(GP, archive)
     with pytest.raises(ModelFileError, match="not those of the kernel"):
-        GP._from_archive(archive, kernel=gpytorch.kernels.RBFKernel())
+        read_property(GP, archive, kernel=gpytorch.kernels.RBFKernel())
 
 
 @pytest.mark.parametrize("way", [{}, {"n_inducing": 20}])
@@ -163,25 +164,25 @@ def test_structures_travel_with_the_process(tmp_path, way):
     model = GP(Volumes(extensive=True), mean="composition", **way).fit(TRAIN, energies(TRAIN))
     model.save(tmp_path / "gp.kp")
     archive = read_archive(tmp_path / "gp.kp")
-    again = GP._from_archive(archive, kernel=Volumes(extensive=True))
+    again = read_property(GP, archive, kernel=Volumes(extensive=True))
     np.testing.assert_allclose(again.predict(TEST), model.predict(TEST), rtol=1e-7)
     np.testing.assert_allclose(again.std(TEST), model.std(TEST), rtol=1e-5)
     with pytest.raises(ModelFileError, match="must be the one that was fitted"):
-        GP._from_archive(archive, kernel=Volumes(3.0, extensive=True))
+        read_property(GP, archive, kernel=Volumes(3.0, extensive=True))
 
 
 def test_damaged_files_are_refused(tmp_path):
-    GP(optimise=False).fit(X, Y).save(tmp_path / "gp.kp")
+    GP(search=False).fit(X, Y).save(tmp_path / "gp.kp")
     archive = read_archive(tmp_path / "gp.kp")
     header = {k: v for k, v in archive.header.items() if k not in ("format", "version")}
     write_archive(tmp_path / "less.kp", FORMAT, 1, header, {k: v for k, v in archive.arrays.items() if k != "raw"})
     with pytest.raises(ModelFileError, match="damaged"):
-        GP._from_archive(read_archive(tmp_path / "less.kp"))
+        read_property(GP, read_archive(tmp_path / "less.kp"))
     write_archive(tmp_path / "later.kp", FORMAT, 99, header, archive.arrays)
     with pytest.raises(ModelFileError, match="version 99"):
-        GP._from_archive(read_archive(tmp_path / "later.kp"))
+        read_property(GP, read_archive(tmp_path / "later.kp"))
     with pytest.raises(ModelFileError, match="leave `kernel` out"):
-        GP._from_archive(archive, kernel="rbf")
+        read_property(GP, archive, kernel="rbf")
 
 
 def _cut(name):
@@ -223,9 +224,9 @@ ALTERED = {
 def test_altered_files_are_refused(tmp_path, kind, number):
     kernel = Volumes(extensive=True) if kind == "structures" else None
     if kernel is None:
-        model = GP(optimise=False, n_inducing=5 if kind == "inducing" else None).fit(X, Y)
+        model = GP(search=False, n_inducing=5 if kind == "inducing" else None).fit(X, Y)
     else:
-        model = GP(kernel, mean="composition", optimise=False).fit(TRAIN, energies(TRAIN))
+        model = GP(kernel, mean="composition", search=False).fit(TRAIN, energies(TRAIN))
     model.save(tmp_path / "gp.kp")
     archive = read_archive(tmp_path / "gp.kp")
     header = {k: v for k, v in archive.header.items() if k not in ("format", "version")}
@@ -233,7 +234,7 @@ def test_altered_files_are_refused(tmp_path, kind, number):
     ALTERED[kind][number](header, arrays)
     write_archive(tmp_path / "other.kp", FORMAT, 1, header, arrays)
     with pytest.raises(ModelFileError):
-        GP._from_archive(read_archive(tmp_path / "other.kp"), kernel=kernel)
+        read_property(GP, read_archive(tmp_path / "other.kp"), kernel=kernel)
 
 
 def test_only_structures_and_features_are_written(tmp_path):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import kernelpot as kp
-from kernelpot.errors import ParameterError
+from kernelpot.errors import DataError, ParameterError
 from kernelpot.properties.property_rows import property_space
 from tests import structures as make
 
@@ -144,7 +144,7 @@ def test_bad_input_is_named():
         kp.KernelRidge(KERNEL).prepare(POOL, n_inducing=0)
     with pytest.raises(ParameterError, match="precomputed kernel knows nothing"):
         kp.KernelRidge("precomputed").prepare(KERNEL.matrix(POOL))
-    with pytest.raises(ParameterError, match=r"must be ase\.Atoms"):
+    with pytest.raises(DataError, match=r"must be ase\.Atoms"):
         kp.KernelRidge(kp.StructureKernel(SOAP)).prepare(POOL)
-    with pytest.raises(ParameterError, match="`X` must hold real numbers"):
+    with pytest.raises(DataError, match="`X` must hold real numbers"):
         kp.KernelRidge(KERNEL).prepare(CRYSTALS)

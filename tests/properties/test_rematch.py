@@ -118,7 +118,7 @@ def test_ridge_regression_shifts_what_is_negative_and_says_so():
         again = kp.KernelRidge(kernel, alpha=alpha).fit(kernel.encode(MOLECULES), y)
         np.testing.assert_allclose(again.predict(MOLECULES), model.predict(MOLECULES), atol=1e-9)
         np.testing.assert_allclose(again.std(MOLECULES), model.std(MOLECULES), rtol=1e-9)
-    assert abs(model.state_.dual).max() < 2.0 / 0.01
+    assert abs(model.posterior_.dual).max() < 2.0 / 0.01
     assert kp.KernelRidge(kernel, alpha=0.1).fit(kernel.encode(MOLECULES), y).jitter_ == 0.0
     kernel.combine = "sum"
     with pytest.raises(ParameterError, match=r"must be positive semidefinite, its smallest eigenvalue is -0\.01"):

@@ -17,7 +17,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import kernelpot as kp
-from kernelpot.errors import NotFittedError, ParameterError, SpeciesError
+from kernelpot.errors import DataError, LabelError, NotFittedError, ParameterError, SpeciesError
 from kernelpot.properties import VectorKernel
 from tests import structures as make
 from tests.numbers import same
@@ -34,7 +34,7 @@ ENERGIES = np.array([atoms.get_potential_energy() for atoms in CRYSTALS])
 
 
 def ridge(**settings):
-    return kp.KernelRidge(RBF_KERNEL, **({"alpha": ALPHA, "baseline": None} | settings))
+    return kp.KernelRidge(RBF_KERNEL, **({"alpha": ALPHA, "mean": "zero"} | settings))
 
 
 def cannot_apply(estimator):
@@ -73,7 +73,7 @@ def test_stds_are_those_of_a_gaussian_process_times_one_amplitude():
     ours = ridge().fit(X, Y)
     np.testing.assert_allclose(ours.predict(TEST), mean, atol=1e-8)
     np.testing.assert_allclose(ours.std(TEST), ours.amplitude() * np.sqrt(std**2 + ALPHA), rtol=1e-6)
-    errors = ours.leave_one_out()
+    errors = ours.left_out().error
     stds = []
     for i in range(len(X)):
         kept = np.delete(np.arange(len(X)), i)
@@ -97,8 +97,8 @@ def test_left_out_errors_are_those_of_refits(y, weights):
         kept = folds != f
         part = ridge().fit(X[kept], y[kept], None if weights is None else weights[kept])
         many[~kept] = y[~kept] - part.predict(X[~kept])
-    np.testing.assert_allclose(model.leave_one_out(), one, atol=1e-9)
-    np.testing.assert_allclose(model.leave_out(folds), many, atol=1e-9)
+    np.testing.assert_allclose(model.left_out().error, one, atol=1e-9)
+    np.testing.assert_allclose(model.left_out(folds).error, many, atol=1e-9)
 
 
 def spread_with_inducing_items(k_mm, k_nm, k_xm, own, noise):
@@ -114,7 +114,7 @@ def spread_with_inducing_items(k_mm, k_nm, k_xm, own, noise):
 @pytest.mark.parametrize("weighted", [False, True])
 def test_left_out_errors_with_inducing_items_are_those_of_refits(n_inducing, weighted):
     weights = RNG.uniform(0.5, 2.0, 40) if weighted else np.ones(40)
-    model = ridge(n_inducing=n_inducing, baseline=None).fit(X, Y, weights)
+    model = ridge(n_inducing=n_inducing, mean="zero").fit(X, Y, weights)
     z, noise = model.items_, ALPHA / weights
     k_mm, k_nm = RBF_KERNEL.matrix(z), RBF_KERNEL.matrix(X, z)
     expected, stds = [], []
@@ -124,8 +124,8 @@ def test_left_out_errors_with_inducing_items_are_those_of_refits(n_inducing, wei
         expected.append(Y[i] - k_nm[i] @ np.linalg.solve(precision, k_nm[kept].T @ (Y[kept] / noise[kept])))
         variance = spread_with_inducing_items(k_mm, k_nm[kept], k_nm[[i]], 1.0, noise[kept])[0]
         stds.append(np.sqrt(variance + noise[i]))
-    np.testing.assert_allclose(model.leave_one_out(), expected, atol=1e-6)
-    np.testing.assert_allclose(model.state_.variance_left, np.square(stds), rtol=1e-5)
+    np.testing.assert_allclose(model.left_out().error, expected, atol=1e-6)
+    np.testing.assert_allclose(model.posterior_.variance_left, np.square(stds), rtol=1e-5)
     # Of 15 items beside 25 inducing ones all are used, of 28 beside 12 those alone.
     inducing = (X[:, None] == z).all(axis=2).any(axis=1)
     used = ~inducing if n_inducing == 12 else np.ones(40, dtype=bool)
@@ -156,17 +156,17 @@ def test_what_inducing_items_do_not_see_widens_stds_where_they_are():
     errors = np.abs(model.predict(model.items_) - np.sin(4.0 * model.items_[:, 0]))
     stds = model.std(model.items_)
     assert (stds > 0.1 * errors).all()
-    assert (stds < 10.0 * np.abs(model.leave_one_out()).max()).all()
+    assert (stds < 10.0 * np.abs(model.left_out().error).max()).all()
 
 
 def test_all_items_inducing_is_exact(monkeypatch):
     exact = ridge().fit(X, BOTH)
     monkeypatch.setattr("kernelpot.properties.ridge.whole", lambda *_, **__: -1)
     nystroem = ridge(n_inducing=40).fit(X, BOTH)
-    assert type(nystroem.state_) is not type(exact.state_)
+    assert type(nystroem.posterior_) is not type(exact.posterior_)
     np.testing.assert_allclose(nystroem.predict(TEST), exact.predict(TEST), atol=1e-7)
     np.testing.assert_allclose(nystroem.std(TEST), exact.std(TEST), rtol=1e-5)
-    np.testing.assert_allclose(nystroem.leave_one_out(), exact.leave_one_out(), atol=1e-6)
+    np.testing.assert_allclose(nystroem.left_out().error, exact.left_out().error, atol=1e-6)
 
 
 @pytest.mark.parametrize("inducing", ["random", "fps", "kmeans"])
@@ -202,7 +202,7 @@ def test_the_best_of_several_alphas_is_that_of_left_out_errors(settings):
     alphas = np.geomspace(1e-6, 10.0, 8)
     weights = RNG.uniform(0.5, 2.0, 40)
     each = [ridge(alpha=a, **settings).fit(X, y, weights) for a in alphas]
-    best = each[int(np.argmin([np.average(m.leave_one_out() ** 2, weights=weights) for m in each]))]
+    best = each[int(np.argmin([np.average(m.left_out().error ** 2, weights=weights) for m in each]))]
     model = ridge(alpha=alphas, **settings).fit(X, y, weights)
     assert model.alpha_ == best.alpha_
     np.testing.assert_allclose(model.predict(TEST), best.predict(TEST), rtol=1e-9)
@@ -227,7 +227,7 @@ def test_weights_of_zero_leave_items_out():
 
 def test_a_mean_is_subtracted_and_added():
     weights = RNG.uniform(0.5, 2.0, 40)
-    shifted = ridge(baseline="mean").fit(X, Y + 100.0, weights)
+    shifted = ridge(mean="constant").fit(X, Y + 100.0, weights)
     mean = np.average(Y, weights=weights)
     plain = ridge().fit(X, Y - mean, weights)
     np.testing.assert_allclose(shifted.predict(TEST), plain.predict(TEST) + 100.0 + mean, atol=1e-9)
@@ -237,27 +237,27 @@ def test_a_mean_is_subtracted_and_added():
 
 def test_a_composition_is_a_least_squares_fit_on_counts_of_elements():
     kernel = kp.StructureKernel(SOAP, kp.DotProduct(2))
-    model = kp.KernelRidge(kernel, alpha=1e-3, baseline="composition").fit(CRYSTALS, ENERGIES)
+    model = kp.KernelRidge(kernel, alpha=1e-3, mean="composition").fit(CRYSTALS, ENERGIES)
     counts = np.array([[(atoms.numbers == z).sum() for z in (29, 79)] for atoms in CRYSTALS])
     values = np.linalg.lstsq(counts, ENERGIES, rcond=None)[0]
-    plain = kp.KernelRidge(kernel, alpha=1e-3, baseline=None).fit(CRYSTALS, ENERGIES - counts @ values)
+    plain = kp.KernelRidge(kernel, alpha=1e-3, mean="zero").fit(CRYSTALS, ENERGIES - counts @ values)
     np.testing.assert_allclose(model.predict(CRYSTALS), plain.predict(CRYSTALS) + counts @ values, atol=1e-9)
     strange = kernel.prepared([*CRYSTALS, make.four_metals(0)])
-    model = kp.KernelRidge(strange, baseline="composition").fit(CRYSTALS, ENERGIES)
-    with pytest.raises(SpeciesError, match="element Pd, Ag was never seen"):
+    model = kp.KernelRidge(strange, mean="composition").fit(CRYSTALS, ENERGIES)
+    with pytest.raises(SpeciesError, match=r"holds element \d+, which no training structure has"):
         model.predict([make.four_metals(0)])
 
 
 def test_sums_are_extensive():
     kernel = kp.StructureKernel(SOAP, kp.DotProduct(2))
-    model = kp.KernelRidge(kernel, alpha=1e-6, baseline="composition").fit(CRYSTALS, ENERGIES)
+    model = kp.KernelRidge(kernel, alpha=1e-6, mean="composition").fit(CRYSTALS, ENERGIES)
     larger = [atoms.repeat((2, 1, 1)) for atoms in CRYSTALS[:3]]
     np.testing.assert_allclose(model.predict(larger), 2 * model.predict(CRYSTALS[:3]), rtol=1e-7)
 
 
 def test_cross_validation_and_searches_work_on_lists_of_structures():
     kernel = kp.StructureKernel(SOAP, kp.Gaussian(0.5))
-    model = kp.KernelRidge(kernel, alpha=1e-6, baseline="composition")
+    model = kp.KernelRidge(kernel, alpha=1e-6, mean="composition")
     folds = KFold(4)
     grid = {"alpha": [1e-8, 1.0], "kernel__kernel__length": [0.3, 1.0], "kernel__combine": ["sum", "average"]}
     search = GridSearchCV(model, grid, cv=folds, scoring="neg_mean_absolute_error").fit(CRYSTALS, ENERGIES)
@@ -270,13 +270,13 @@ def test_cross_validation_and_searches_work_on_lists_of_structures():
 
 
 def test_cross_validation_and_searches_work_on_arrays():
-    model = make_pipeline(StandardScaler(), kp.KernelRidge("rbf", baseline=None))
+    model = make_pipeline(StandardScaler(), kp.KernelRidge("rbf", mean="zero"))
     search = GridSearchCV(model, {"kernelridge__alpha": [1e-6, 10.0], "kernelridge__kernel": ["rbf", "matern32"]}, cv=4)
     assert search.fit(X, Y).best_params_["kernelridge__alpha"] == 1e-6
     folds = np.arange(40) % 5
     splits = [(np.flatnonzero(folds != f), np.flatnonzero(folds == f)) for f in range(5)]
     np.testing.assert_allclose(
-        Y - cross_val_predict(ridge(), X, Y, cv=splits), ridge().fit(X, Y).leave_out(folds), atol=1e-9
+        Y - cross_val_predict(ridge(), X, Y, cv=splits), ridge().fit(X, Y).left_out(folds).error, atol=1e-9
     )
 
 
@@ -286,7 +286,7 @@ def test_precomputed_kernels():
         model = kp.KernelRidge("precomputed", alpha=ALPHA, **settings).fit(own, Y)
         expected = kp.KernelRidge(RBF_KERNEL, alpha=ALPHA, **settings).fit(X, Y)
         np.testing.assert_allclose(model.predict(cross), expected.predict(TEST), atol=1e-9)
-        np.testing.assert_allclose(model.leave_one_out(), expected.leave_one_out(), atol=1e-7)
+        np.testing.assert_allclose(model.left_out().error, expected.left_out().error, atol=1e-7)
     weights = np.ones(40)
     weights[5] = 0.0
     model = kp.KernelRidge("precomputed", alpha=ALPHA).fit(own, Y, weights)
@@ -299,9 +299,9 @@ def test_precomputed_kernels():
     np.testing.assert_allclose(*scores, rtol=1e-7)
     with pytest.raises(ParameterError, match="needs k"):
         model.std(cross)
-    with pytest.raises(ParameterError, match="must be symmetric"):
+    with pytest.raises(DataError, match="must be symmetric"):
         model.fit(own + np.triu(np.ones((40, 40)), 1), Y)
-    with pytest.raises(ParameterError, match="must be a square matrix"):
+    with pytest.raises(DataError, match="must be a square matrix"):
         model.fit(cross, Y[:9])
     with pytest.raises(ParameterError, match=r"positive semidefinite, its smallest eigenvalue is -1"):
         model.fit(np.diag(np.r_[-1.0, np.ones(39)]), Y)
@@ -317,8 +317,8 @@ def test_a_kernel_that_is_singular_to_round_off_gets_a_stated_jitter():
 
 def test_features_too_large_for_a_kernel_are_refused():
     for settings in ({}, {"n_inducing": 10}):
-        with pytest.raises(ParameterError, match="not finite"):
-            kp.KernelRidge(VectorKernel(length=1.0), **settings).fit(1e200 * X, Y)
+        with pytest.raises(DataError, match="not finite"):
+            kp.KernelRidge(VectorKernel("polynomial", length=1.0), **settings).fit(1e120 * X, Y)
 
 
 def test_sums_and_products_of_kernels_of_features():
@@ -328,7 +328,7 @@ def test_sums_and_products_of_kernels_of_features():
     model = kp.KernelRidge(kernel, alpha=ALPHA)
     np.testing.assert_allclose(model.fit(X, Y).predict(TEST), expected, atol=1e-9)
     assert np.isfinite(model.set_params(n_inducing=9, inducing="fps").fit(X, Y).std(TEST)).all()
-    with pytest.raises(ParameterError, match="X has 2 features"):
+    with pytest.raises(DataError, match="X has 2 features"):
         model.predict(TEST[:, :2])
     own, cross = np.diag(kernel.matrix(X)), kernel.matrix(X, TEST)
     squares = own[:, None] + np.diag(kernel.matrix(TEST)) - 2 * cross
@@ -363,14 +363,14 @@ def test_one_structure_is_enough():
             "`length` must hold parts of equal lengths",
         ),
         ({"kernel": VectorKernel(length=1e-320)}, "`length`"),
-        ({"baseline": np.ones(3)}, "`baseline` must be"),
+        ({"mean": np.ones(3)}, "`mean` must be one of"),
         ({"seed": -1, "n_inducing": 3}, "`seed`"),
         ({"seed": None}, "`seed`"),
         ({"seed": "x"}, "`seed`"),
         ({"kernel": "cubic"}, "`kernel` must be a StructureKernel"),
         ({"kernel": kp.DotProduct(2)}, "`kernel` must be a StructureKernel"),
-        ({"baseline": "median"}, "`baseline` must be"),
-        ({"baseline": "composition"}, "needs structures, got rows of features"),
+        ({"mean": "median"}, "`mean` must be one of"),
+        ({"mean": "composition"}, "counts the elements of structures"),
         ({"n_inducing": 0}, "`n_inducing`"),
         ({"n_inducing": 2.5}, "`n_inducing`"),
         ({"n_inducing": 5, "inducing": "cur"}, "`inducing` must be one of"),
@@ -402,23 +402,24 @@ def test_bad_parameters_are_named(settings, message):
     ],
 )
 def test_bad_data_is_named(x, y, weights, message):
-    with pytest.raises(ParameterError, match=message), np.errstate(invalid="ignore"):
+    error = DataError if weights is None else ParameterError
+    with pytest.raises(error, match=message), np.errstate(invalid="ignore"):
         kp.KernelRidge().fit(x, y, weights)
 
 
 def test_structures_and_features_are_told_apart():
-    with pytest.raises(ParameterError, match=r"must be ase\.Atoms"):
+    with pytest.raises(DataError, match=r"must be ase\.Atoms"):
         kp.KernelRidge(kp.StructureKernel(SOAP)).fit(X, Y)
-    with pytest.raises(ParameterError, match="`y` cannot be used"):
+    with pytest.raises(LabelError, match="`y` cannot be used"):
         kp.KernelRidge(kp.StructureKernel(SOAP)).fit(CRYSTALS, ENERGIES[:3])
 
 
 def test_a_model_that_is_not_fitted_says_so(tmp_path):
     model = ridge()
-    for call in (model.predict, model.std, model.leave_out):
+    for call in (model.predict, model.std, model.left_out):
         with pytest.raises(NotFittedError, match="KernelRidge is not fitted yet"):
             call(X)
-    for call in (model.leave_one_out, lambda: model.save(tmp_path / "m.kp")):
+    for call in (model.left_out, lambda: model.save(tmp_path / "m.kp")):
         with pytest.raises(SklearnNotFittedError):
             call()
 
@@ -427,24 +428,28 @@ def test_a_model_that_is_not_fitted_says_so(tmp_path):
 def test_features_too_large_for_the_kernel_are_refused(kind):
     model = kp.KernelRidge(kind).fit(X, Y)
     for call in (model.predict, model.std):
-        with pytest.raises(ParameterError, match="the kernel with `X` is not finite"):
+        with pytest.raises(DataError, match="`X` must hold numbers up to"):
             call(1e200 * X)
+    model = kp.KernelRidge("polynomial").fit(X, Y)
+    for call in (model.predict, model.std):
+        with pytest.raises(DataError, match="the kernel with `X` is not finite"):
+            call(1e120 * X)
 
 
 def test_folds_must_fit():
     model = ridge().fit(X, Y)
     for folds in (np.r_[np.nan, np.zeros(39)], [None] * 40, [[1], [2, 3]] * 20):
         with pytest.raises(ParameterError, match="`folds` must hold a number"):
-            model.leave_out(folds)
+            model.left_out(folds)
     names = np.array(["a", "b"] * 20, dtype=object)
-    same(model.leave_out(names), model.leave_out([0, 1] * 20))
+    same(model.left_out(names).error, model.left_out([0, 1] * 20).error)
     with pytest.raises(ParameterError, match="`folds` must hold a number for each of 40 items"):
-        model.leave_out([1, 2])
+        model.left_out([1, 2])
     with pytest.raises(ParameterError, match="factor of an exact process"):
-        ridge(n_inducing=5).fit(X, Y).leave_out(np.zeros(40))
+        ridge(n_inducing=5).fit(X, Y).left_out(np.zeros(40))
 
 
-def test_the_baseline_is_composition_where_the_kernel_is_a_plain_sum():
+def test_the_mean_is_composition_where_the_kernel_is_a_plain_sum():
     crystals = make.copper_gold_set(8, kinds=("energy",))
     y = np.array([atoms.get_potential_energy() for atoms in crystals])
     soap = kp.SOAP(cutoff=3.5, n_max=3, l_max=2)
@@ -452,23 +457,23 @@ def test_the_baseline_is_composition_where_the_kernel_is_a_plain_sum():
     average = kp.StructureKernel(soap, kp.Gaussian(0.5), combine="average")
     relative = kp.StructureKernel(soap, kp.Gaussian(0.5), normalise=True)
     for kernel, kind in (
-        (plain, "composition"), (0.5 * plain + plain * plain, "composition"), (average, "mean"), (relative, "mean"),
-        (plain + average, "mean"),
+        (plain, "composition"), (0.5 * plain + plain * plain, "composition"), (average, "constant"),
+        (relative, "constant"), (plain + average, "constant"),
     ):  # fmt: skip
         model = kp.KernelRidge(kernel, alpha=1e-3).fit(crystals, y)
-        assert (model.baseline, model.baseline_.kind) == ("auto", kind)
+        assert (model.mean, model.mean_.trend.kind) == ("auto", kind)
         same(
             model.predict(crystals),
-            kp.KernelRidge(kernel, alpha=1e-3, baseline=kind).fit(crystals, y).predict(crystals),
+            kp.KernelRidge(kernel, alpha=1e-3, mean=kind).fit(crystals, y).predict(crystals),
         )
-    assert kp.KernelRidge("rbf").fit(X, Y).baseline_.kind == "mean"
-    process = kp.GP([plain, plain], optimise=False).fit(crystals, y)
+    assert kp.KernelRidge("rbf").fit(X, Y).mean_.trend.kind == "constant"
+    process = kp.GP([plain, plain], search=False).fit(crystals, y)
     same(
         process.predict(crystals),
-        kp.GP([plain] * 2, optimise=False, mean="composition").fit(crystals, y).predict(crystals),
+        kp.GP([plain] * 2, search=False, mean="composition").fit(crystals, y).predict(crystals),
     )
-    mixed = kp.GP([plain, average], optimise=False).fit(crystals, y)
+    mixed = kp.GP([plain, average], search=False).fit(crystals, y)
     same(
         mixed.predict(crystals),
-        kp.GP([plain, average], optimise=False, mean="constant").fit(crystals, y).predict(crystals),
+        kp.GP([plain, average], search=False, mean="constant").fit(crystals, y).predict(crystals),
     )

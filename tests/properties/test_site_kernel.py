@@ -74,7 +74,7 @@ def test_a_gaussian_process_learns_what_sites_share():
     y = np.array([charge[a] @ charge[b] + 3.0 * charge[c][0] for a, b, c in rows])
     x = kp.elements.CompositionFeatures(SITES[:3], MODES).fit_transform(rows)
     swapped = x[:, [3, 4, 5, 0, 1, 2, 6, 7, 8]]
-    model = GP(SiteKernel(3, 3, ((0, 1),)), starts=1).fit(x[:120], y[:120])
+    model = GP(SiteKernel(3, 3, ((0, 1),)), search={"starts": 1}).fit(x[:120], y[:120])
     found = model.predict(x[120:])
     assert np.abs(found - y[120:]).mean() < 0.03 * y.std()
     np.testing.assert_allclose(model.predict(swapped[120:]), found, atol=0.02 * y.std())
@@ -103,7 +103,7 @@ def test_rows_of_another_length_are_refused():
 
 def test_the_width_is_that_of_the_rows_where_none_is_given():
     x, y = kp.elements.CompositionFeatures(SITES, MODES).fit_transform(ROWS), np.arange(4.0)
-    settings = {"noise": 0.1, "optimise": False}
+    settings = {"noise": 0.1, "search": False}
     found, expected = (GP(k, **settings).fit(x, y) for k in (SiteKernel(4), SiteKernel(4, 3)))
     np.testing.assert_array_equal(found.predict(x), expected.predict(x))
     assert found.kernel.width is None
@@ -115,7 +115,7 @@ def test_the_width_is_that_of_the_rows_where_none_is_given():
 
 
 def test_the_number_of_modes_can_be_searched():
-    pipe = make_pipeline(kp.elements.CompositionFeatures(SITES, MODES), GP(SiteKernel(4), noise=0.1, optimise=False))
+    pipe = make_pipeline(kp.elements.CompositionFeatures(SITES, MODES), GP(SiteKernel(4), noise=0.1, search=False))
     search = GridSearchCV(pipe, {"compositionfeatures__elements__n": [2, 3, 5]}, cv=2, error_score="raise")
     search.fit(ROWS, np.arange(4.0))
     assert np.isfinite(search.cv_results_["mean_test_score"]).all()

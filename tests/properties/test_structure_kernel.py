@@ -263,22 +263,22 @@ def test_bad_parameters_are_named(settings, message):
 
 def test_bad_structures_are_named():
     kernel = kp.StructureKernel(SOAP)
-    with pytest.raises(ParameterError, match="put it into a list"):
+    with pytest.raises(DataError, match="put it into a list"):
         kernel.matrix(MOLECULES[0])
-    with pytest.raises(ParameterError, match="at least one structure"):
+    with pytest.raises(DataError, match="at least one structure"):
         kernel.matrix([])
-    with pytest.raises(ParameterError, match=r"item 1 is a str"):
+    with pytest.raises(DataError, match=r"item 1 is a str"):
         kernel.matrix([MOLECULES[0], "Cu"])
-    with pytest.raises(ParameterError, match=r"must be ase\.Atoms"):
+    with pytest.raises(DataError, match=r"must be ase\.Atoms"):
         kernel.matrix(np.zeros((3, 2)))
-    with pytest.raises(ParameterError, match=r"must be ase\.Atoms"):
+    with pytest.raises(DataError, match=r"must be ase\.Atoms"):
         kernel.matrix(None)
     broken = make.ethanol(0)
     broken.positions[0] = np.nan
     with pytest.raises(DataError, match=r"structure 1 .* must be finite"):
         kernel.matrix([MOLECULES[0], broken])
     other = kp.StructureKernel(kp.SOAP(cutoff=3.0, n_max=3, l_max=2)).encode(MOLECULES)
-    with pytest.raises(ParameterError, match="encoded with another descriptor"):
+    with pytest.raises(DataError, match="encoded with another descriptor"):
         kernel.matrix(other)
     with pytest.raises(ParameterError, match="added to another kernel"):
         kernel + 1.0

@@ -10,7 +10,7 @@ from scipy.spatial.distance import pdist
 from sklearn.gaussian_process.kernels import RBF, Matern
 from sklearn.metrics import pairwise
 
-from kernelpot.errors import ParameterError
+from kernelpot.errors import DataError, ParameterError
 from kernelpot.properties import VectorKernel
 from kernelpot.structures.vector_kernel import KINDS
 
@@ -82,10 +82,10 @@ def test_positive_semidefinite(seed, kind, length):
     ],
 )
 def test_bad_input_is_named(kernel, x, message):
-    with pytest.raises(ParameterError, match=message):
+    with pytest.raises(ParameterError if x is X else DataError, match=message):
         kernel.matrix(x)
 
 
 def test_sets_of_other_features_are_refused():
-    with pytest.raises(ParameterError, match="the same features, got 3 and 2"):
+    with pytest.raises(DataError, match="the same features, got 3 and 2"):
         VectorKernel(length=1.0).matrix(X, X[:, :2])

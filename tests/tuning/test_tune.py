@@ -281,3 +281,8 @@ def test_folds_of_a_fit_are_checked(train):
         model.fit(train, folds=[0, 1])
     with pytest.raises(ParameterError, match="at least two different folds"):
         model.fit(train, folds=["a"] * 12)
+
+
+def test_an_option_that_there_is_not_is_refused_at_once(train):
+    with pytest.raises(TypeError, match=r"tune\(\) got an unexpected keyword argument 'folds'"):
+        kp.tune(train, max_fits=1, folds=3)

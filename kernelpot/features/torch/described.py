@@ -7,33 +7,28 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from kernelpot.descriptors.grid import DescriptorEngine, DeviceBatch, NeighbourGrid
+from kernelpot.features.prior import energy_sums, virial_sums
+from kernelpot.kernels import Kernel
 from kernelpot.linalg.devices import pieces, working_bytes
 from kernelpot.run import count
+
+CENTRES = 1024
+"""Rows of a block of kernel values at a time."""
 
 VOIGT = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
 
 
 @dataclass(frozen=True, eq=False)
 class DeviceRows:
-    """Rows over the raw columns of all terms, filled by each term in its own columns; derivatives only where wanted.
+    """Rows over the raw columns of all terms, filled by each term in its own columns; derivatives only where wanted."""
 
-    Attributes
-    ----------
-    energy
-        Σ_i of the columns' local values.
-    forces
-        -∂/∂r of the total energy, the axis first.
-    virial
-        ∂/∂ε of the total energy, ASE's Voigt order.
-    """
-
-    energy: Float[Tensor, "structures m"]
-    forces: Float[Tensor, "3 atoms m"] | None
-    virial: Float[Tensor, "structures 6 m"] | None
+    energy: Float[Tensor, "structures m"]  # Σ_i of the columns' local values
+    forces: Float[Tensor, "3 atoms m"] | None  # -∂/∂r of the total energy, the axis first
+    virial: Float[Tensor, "structures 6 m"] | None  # ∂/∂ε of the total energy, ASE's Voigt order
 
     @classmethod
     def empty(cls, there: DeviceBatch, n_columns: int, *, derivatives: bool, stress: bool) -> DeviceRows:
@@ -49,9 +44,16 @@ class DeviceRows:
             zeros(n, 6, n_columns) if derivatives and stress else None,
         )
 
-    def columns(self, start: int, stop: int) -> DeviceRows:
+    def add_values(
+        self, there: DeviceBatch, found: Iterator[tuple[Int[np.ndarray, " a"], slice, Float[Tensor, "a m"]]]
+    ) -> None:
+        """Add local values of atoms to the energies of their structures."""
+        for atoms, columns, values in found:
+            owner = there.structure[torch.as_tensor(atoms, device=there.device)]
+            self.energy[:, columns].index_add_(0, owner, values)
+
+    def columns(self, here: slice) -> DeviceRows:
         """Return a view of some columns."""
-        here = slice(start, stop)
         forces = None if self.forces is None else self.forces[..., here]
         virial = None if self.virial is None else self.virial[..., here]
         return DeviceRows(self.energy[:, here], forces, virial)
@@ -59,37 +61,20 @@ class DeviceRows:
 
 @dataclass(frozen=True, eq=False)
 class EnvironmentState:
-    """Environments of a batch on a device.
-
-    Attributes
-    ----------
-    there
-        The batch.
-    x, norm
-        Unit vectors with the lengths that were taken out, float64.
-    c
-        What the descriptor's engine keeps of each atom: density coefficients of SOAP.
-    grid
-        Neighbours of all atoms, where one piece holds them all.
-    """
+    """Environments of a batch on a device."""
 
     there: DeviceBatch
-    x: Float[Tensor, "atoms f"]
-    norm: Float[Tensor, " atoms"]
-    c: Float[Tensor, "atoms ..."]
-    grid: NeighbourGrid | None
+    x: Float[Tensor, "atoms f"]  # unit vectors, float64
+    norm: Float[Tensor, " atoms"]  # lengths that were taken out, float64
+    c: Float[Tensor, "atoms ..."]  # what the descriptor's engine keeps of each atom: density coefficients of SOAP
+    grid: NeighbourGrid | None  # neighbours of all atoms, where one piece holds them all
 
 
 @dataclass(frozen=True, eq=False)
 class EnvironmentEngine:
-    """What terms of one descriptor share on a device: environments, the chain rule from these to forces and virials.
+    """What terms of one descriptor share on a device: environments, the chain rule from these to forces and virials."""
 
-    Attributes
-    ----------
-    engine
-        Of the descriptor, in its own precision; unit vectors and all sums over atoms are float64.
-    """
-
+    # of the descriptor, in its own precision; unit vectors and all sums over atoms are float64
     engine: DescriptorEngine
 
     @property
@@ -177,17 +162,7 @@ class EnvironmentEngine:
         *,
         normalise: bool,
     ) -> tuple[Float[Tensor, " atoms"], Float[Tensor, "pairs 3"]]:
-        """Return every atom's energy with the derivative of their sum by each pair vector.
-
-        Parameters
-        ----------
-        state
-            The batch.
-        local
-            Energies of environments of one species with their gradients.
-        normalise
-            Of unit vectors; else of the vectors themselves.
-        """
+        """Return every atom's energy with the derivative of their sum by each pair vector."""
         there = state.there
         energy = torch.zeros(there.batch.n_atoms, dtype=torch.float64, device=there.device)
         pairs = torch.zeros((len(there.batch.first), 3), dtype=torch.float64, device=there.device)
@@ -202,3 +177,58 @@ class EnvironmentEngine:
             grid = self._grid(state, start, stop)
             pairs[grid.pair] = self.engine.pull(grid, c, gradient.to(c.dtype)).to(torch.float64)
         return energy, pairs
+
+    # ---- prior variances under the full kernel
+
+    def energy_prior(self, state: EnvironmentState, kernel: Kernel) -> Float[Tensor, " structures"]:
+        """Return 1ᵀK1 of each structure."""
+        result: Tensor = energy_sums(kernel, state.x, state.there.batch, state.there.species, CENTRES)
+        return result
+
+    def forces_prior(self, state: EnvironmentState, kernel: Kernel) -> Float[Tensor, "3 atoms"]:
+        """Return the prior variance of every force component.
+
+        Σ_ij k'' (J_i·x_j)(J_j·x_i) + k' J_i·J_j over the centres i, j that the atom moves, J_i = ∂x_i/∂r: its
+        neighbours, whose derivatives are made from the atom's own list looked at backwards, and itself.
+        """
+        there = state.there
+        result = torch.zeros((3, there.batch.n_atoms), dtype=torch.float64, device=self.device)
+        slots = there.most_neighbours * min(2, self.engine.n_elements) + 1
+        each = 6 * slots + 2 * state.x.shape[1] + 2 * state.c[0].numel()
+        per_atom = 3 * self.engine.jacobian_bytes(there, 0) + 8.0 * slots * each
+        for start, stop in pieces(there.batch.n_atoms, per_atom, working_bytes(self.device, count())):
+            grid = self.engine.grid(there, start, stop)
+            neighbours = grid.target.view(grid.n_atoms, grid.slots)
+            own = torch.arange(start, stop, device=self.device)[:, None]
+            centres = torch.cat([neighbours, own], dim=1)
+            x = state.x[centres]
+            moved = self.engine.backwards(grid, there, state.c)
+            itself = self.engine.changes(grid, state.c[start:stop], None).sum(2, keepdim=True).neg_()
+            j = torch.cat([moved, itself], dim=2).to(torch.float64)
+            j -= (j * x[:, None]).sum(-1, keepdim=True) * x[:, None]
+            j /= state.norm[centres][:, None, :, None]
+            kind = there.elements[centres]
+            same = (kind[:, :, None] == kind[:, None, :]).to(torch.float64)
+            dots = torch.matmul(x, x.transpose(1, 2))
+            slope, curvature = kernel.slope(dots) * same, kernel.curvature(dots) * same
+            for c in range(3):
+                jc = j[:, c]
+                total = slope * torch.matmul(jc, jc.transpose(1, 2))
+                if kernel.form != 1:
+                    along = torch.matmul(jc, x.transpose(1, 2))
+                    total += curvature * along * along.transpose(1, 2)
+                result[c, start:stop] = total.sum((1, 2))
+        return result
+
+    def stress_prior(self, state: EnvironmentState, kernel: Kernel) -> Float[Tensor, "structures 6"]:
+        """Return the prior variance of every component of ∂E/∂ε; over the squared volume, of the stress."""
+        there = state.there
+        n_atoms, size = state.x.shape
+        virial = torch.empty((n_atoms, 6, size), dtype=torch.float64, device=self.device)
+        for grid, change in self.changes(state, size, normalise=True):
+            r = (grid.u * grid.r).view(3, grid.n_atoms, grid.slots).transpose(0, 1).to(change.dtype)
+            outer = torch.matmul(r[:, None], change).to(torch.float64)
+            for v, (a, b) in enumerate(VOIGT):
+                virial[grid.start : grid.stop, v] = 0.5 * (outer[:, a, b] + outer[:, b, a])
+        result: Tensor = virial_sums(kernel, state.x, virial, there.batch, there.species, CENTRES)
+        return result

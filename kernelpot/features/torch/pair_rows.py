@@ -14,44 +14,26 @@ from torch import Tensor
 from kernelpot.descriptors.grid import DeviceBatch, DeviceTable
 from kernelpot.descriptors.radial import hermite, hermite_slope
 from kernelpot.features.torch.described import VOIGT, DeviceRows
-from kernelpot.features.two_body_map import TwoBodyMap
+from kernelpot.features.two_body_map import TwoBodyForm, TwoBodyMap
 from kernelpot.linalg.devices import pieces, working_bytes
 from kernelpot.run import count
 
 
 @dataclass(frozen=True, eq=False)
 class PairState:
-    """Pairs of a batch within the cutoff, with the block of columns that each belongs to.
-
-    Attributes
-    ----------
-    there
-        The batch.
-    pair
-        Numbers of the pairs.
-    block
-        Of the unordered pair of elements.
-    """
+    """Pairs of a batch within the cutoff, with the block of columns that each belongs to."""
 
     there: DeviceBatch
-    pair: Int[Tensor, " inside"]
-    block: Int[Tensor, " inside"]
+    pair: Int[Tensor, " inside"]  # numbers of the pairs
+    block: Int[Tensor, " inside"]  # of the unordered pair of elements
 
 
 @dataclass(frozen=True, eq=False)
 class PairEngine:
-    """A `TwoBodyMap` on a device, in float64: it costs next to nothing.
-
-    Attributes
-    ----------
-    features
-        The map.
-    device
-        PyTorch's name of the device.
-    """
+    """A `TwoBodyMap` on a device, in float64: it costs next to nothing."""
 
     features: TwoBodyMap
-    device: str
+    device: str  # PyTorch's name of the device
 
     @cached_property
     def _table(self) -> DeviceTable:
@@ -117,41 +99,19 @@ class PairEngine:
                 by_atom.index_add_(0, first, slope * (u[:, a] * vectors[:, b])[:, None])
                 rows.virial[:, v, here].index_add_(0, there.structure, by_atom)
 
-    def form(self, weights: Float[np.ndarray, " m"], *, collapse: bool) -> PairForm:  # noqa: ARG002
-        """Return the pair energies with these weights: one function for each pair of elements."""
-        form = self.features.form(weights)
+    def placed(self, form: TwoBodyForm) -> PairForm:
+        """Put pair energies on the device."""
         tables = torch.as_tensor(form.tables, device=self.device)
         return PairForm(self, tables.reshape(len(tables), -1))
-
-    def drawn_form(
-        self,
-        weights: Float[np.ndarray, " m"],
-        rng: np.random.Generator,  # noqa: ARG002
-        scale: float,  # noqa: ARG002
-    ) -> PairForm:
-        """Return `form`: pair functions leave nothing to be drawn."""
-        return self.form(weights, collapse=True)
 
 
 @dataclass(frozen=True, eq=False)
 class PairForm:
-    """`TwoBodyForm` on a device.
-
-    Attributes
-    ----------
-    engine
-        Of the map.
-    tables
-        e, h e', h² e'' of each node, one after another, for each pair of elements; eV.
-    """
+    """`TwoBodyForm` on a device."""
 
     engine: PairEngine
+    # e, h e', h² e'' of each node, one after another, for each pair of elements; eV
     tables: Float[Tensor, "blocks nodes_times_3"]
-
-    @property
-    def paths(self) -> tuple[str, ...]:
-        """One table."""
-        return ("table",)
 
     def local_and_pairs(self, state: PairState) -> tuple[Float[Tensor, " atoms"], Float[Tensor, "pairs 3"]]:
         """Return every atom's half of its pair energies, eV, with the derivative by each pair vector, eV/Å."""

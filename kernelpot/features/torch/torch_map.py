@@ -10,51 +10,38 @@ from typing import Any, cast
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
+from torch import Tensor
 
 from kernelpot.data.batch import Batch
 from kernelpot.descriptors.acsf.definition import ACSF
 from kernelpot.descriptors.acsf.torch import AcsfEngine
-from kernelpot.descriptors.arguments import species_places
 from kernelpot.descriptors.grid import DescriptorEngine, DeviceBatch
-from kernelpot.descriptors.protocol import Descriptor
+from kernelpot.descriptors.protocol import Descriptor, species_places
 from kernelpot.descriptors.soap.definition import SOAP
 from kernelpot.descriptors.soap.torch import SoapEngine
 from kernelpot.errors import ParameterError
-from kernelpot.features.feature_map import FeatureMap, Rows
+from kernelpot.features.feature_map import FeatureMap, Rows, counts
 from kernelpot.features.kernel_map import KernelMap
 from kernelpot.features.linear_map import LinearMap
 from kernelpot.features.sum_map import SumMap
 from kernelpot.features.torch.described import DeviceRows, EnvironmentEngine, EnvironmentState
-from kernelpot.features.torch.kernel_rows import KernelEngine, KernelForm, LinearDeviceForm, LinearEngine
+from kernelpot.features.torch.kernel_rows import DeviceForm, KernelEngine, LinearEngine
 from kernelpot.features.torch.pair_rows import PairEngine, PairForm, PairState
-from kernelpot.features.torch.variances import TorchVariances
 from kernelpot.features.two_body_map import TwoBodyMap
-from kernelpot.linalg.devices import computing
+from kernelpot.linalg.devices import computing, pieces, working_bytes
+from kernelpot.run import count
 
 Engine = KernelEngine | LinearEngine | PairEngine
 State = EnvironmentState | PairState
-DeviceForm = KernelForm | LinearDeviceForm | PairForm
 
 
 @dataclass(frozen=True, eq=False)
 class TorchDescribed:
-    """A batch as the engines of all terms describe it.
+    """A batch as the engines of all terms describe it."""
 
-    Attributes
-    ----------
-    batch
-        Structures with their pairs.
-    species
-        Place of every atom's element among the map's species.
-    parts
-        What each term's engine needs, in the precision of energies and forces.
-    features
-        The map.
-    """
-
-    batch: Batch
-    species: Int[np.ndarray, " atoms"]
-    parts: tuple[State, ...]
+    batch: Batch  # structures with their pairs
+    species: Int[np.ndarray, " atoms"]  # place of every atom's element among the map's species
+    parts: tuple[State, ...]  # what each term's engine needs, in the precision of energies and forces
     features: TorchMap
 
     @cached_property
@@ -76,7 +63,7 @@ class TorchDescribed:
 class TorchForm:
     """The sum of the terms' energies."""
 
-    forms: tuple[DeviceForm, ...]
+    forms: tuple[DeviceForm | PairForm, ...]
     paths: tuple[str, ...]
     device: str
 
@@ -98,36 +85,17 @@ class TorchMap:
     """A feature map in NumPy's arrays whose work is done by PyTorch on a device.
 
     Whitening of rows that are asked for as arrays stays on the host; files hold the host's map, never a device.
-
-    Attributes
-    ----------
-    host
-        The map in compiled loops.
-    device
-        PyTorch's name of the device.
-    precision
-        One of `kernelpot.linalg.devices.PRECISIONS`.
-    engines
-        One for each term in float64, which other maps with the same terms share.
-    rough
-        The same in the precision of energies and forces.
     """
 
-    host: FeatureMap
-    device: str
-    precision: str
-    engines: tuple[Engine, ...]
-    rough: tuple[Engine, ...]
+    host: FeatureMap  # the map in compiled loops
+    device: str  # PyTorch's name of the device
+    precision: str  # one of `kernelpot.linalg.devices.PRECISIONS`
+    engines: tuple[Engine, ...]  # one for each term in float64, which other maps with the same terms share
+    rough: tuple[Engine, ...]  # the same in the precision of energies and forces
 
     @classmethod
     def make(cls, host: FeatureMap, device: str, precision: str = "float64") -> TorchMap:
-        """Put a map on a device.
-
-        Raises
-        ------
-        ParameterError
-            A term has no engine.
-        """
+        """Put a map on a device."""
         terms = host.terms if isinstance(host, SumMap) else (host,)
         engines = tuple(_engine(term, device, torch.float64) for term in terms)
         rough = engines
@@ -237,13 +205,7 @@ class TorchMap:
     # ---- what the device does
 
     def describe(self, batch: Batch) -> TorchDescribed:
-        """Describe a batch on the device; terms that share a descriptor share the work.
-
-        Raises
-        ------
-        SpeciesError
-            The batch holds an element that the map does not know.
-        """
+        """Describe a batch on the device; terms that share a descriptor share the work."""
         species = species_places(self.species, batch.numbers, "model")
         with computing(self.device):
             return TorchDescribed(batch, species, _describe(self.rough, batch, species, self.device), self)
@@ -269,8 +231,8 @@ class TorchMap:
         """Return the rows of a batch on the device, with what the engines made them from; `exact`: in float64."""
         parts, engines = (described.exact, self.engines) if exact else (described.parts, self.rough)
         rows = DeviceRows.empty(parts[0].there, self.n_columns, derivatives=derivatives, stress=stress)
-        for engine, part, columns in zip(engines, parts, self._columns(), strict=True):
-            engine.add_rows(part, rows.columns(columns.start, columns.stop))  # type: ignore[arg-type]
+        for engine, part, columns in zip(engines, parts, self.columns, strict=True):
+            engine.add_rows(part, rows.columns(columns))  # type: ignore[arg-type]
         return parts, rows
 
     def variances(
@@ -282,37 +244,118 @@ class TorchMap:
         """Return what computes posterior variances on the device; the matrices are those of `Uncertainty`."""
         return TorchVariances.make(self, projection, shrinkage, amplitude)
 
-    @property
-    def starts(self) -> list[int]:
-        """First raw column of each term."""
-        return [columns.start for columns in self._columns()]
-
     def form(self, weights: Float[np.ndarray, " m"], *, collapse: bool = True) -> TorchForm:
         """Return the energy with these weights of raw columns, eV."""
-        parts = zip(self.rough, self._columns(), strict=True)
-        return self._form([engine.form(weights[columns], collapse=collapse) for engine, columns in parts])
+        parts = zip(self.rough, self.columns, strict=True)
+        return self._form([engine.features.form(weights[columns], collapse=collapse) for engine, columns in parts])
 
     def drawn_form(self, weights: Float[np.ndarray, " m"], rng: np.random.Generator, scale: float) -> TorchForm:
         """Return `form` plus scale times an energy drawn from the prior that the features leave out, eV."""
-        parts = zip(self.rough, self._columns(), self.scales, strict=True)
-        return self._form([engine.drawn_form(weights[columns], rng, scale * own) for engine, columns, own in parts])
+        parts = zip(self.rough, self.columns, self.scales, strict=True)
+        return self._form(
+            [engine.features.drawn_form(weights[columns], rng, scale * own) for engine, columns, own in parts]
+        )
 
-    def _form(self, forms: Sequence[DeviceForm]) -> TorchForm:
-        return TorchForm(tuple(forms), tuple(path for form in forms for path in form.paths), self.device)
+    def _form(self, forms: Sequence[Any]) -> TorchForm:
+        there = tuple(engine.placed(form) for engine, form in zip(self.rough, forms, strict=True))
+        return TorchForm(there, tuple(path for form in forms for path in form.paths), self.device)
 
     def local_values(
         self, described: TorchDescribed
     ) -> Iterator[tuple[Int[np.ndarray, " a"], slice, Float[np.ndarray, "a columns"]]]:
         """Yield atoms, raw columns and the atoms' values there; everything else is zero."""
-        for engine, part, columns in zip(self.engines, described.exact, self._columns(), strict=True):
+        for engine, part, columns in zip(self.engines, described.exact, self.columns, strict=True):
             with computing(self.device):
                 found = [(atoms, here, there.cpu().numpy()) for atoms, here, there in engine.values(part)]  # type: ignore[arg-type]
             for atoms, here, values in found:
                 yield atoms, slice(columns.start + here.start, columns.start + here.stop), values
 
-    def _columns(self) -> list[slice]:
+    @cached_property
+    def columns(self) -> list[slice]:
+        """Raw columns of each term."""
         ends = np.cumsum([engine.features.n_columns for engine in self.engines]).tolist()
         return [slice(a, b) for a, b in zip([0, *ends[:-1]], ends, strict=True)]
+
+
+@dataclass(frozen=True, eq=False)
+class TorchVariances:
+    """What `Uncertainty` computes, on the device of its feature map."""
+
+    features: TorchMap
+    # P with |Pᵀ[row; E0 counts]|² the posterior variance of a label less its residual
+    projection: Float[Tensor, "m_plus_species d"]
+    # V with |Vᵀ[k; e]|² what a local energy's variance lost to the data
+    shrinkage: Float[Tensor, "m_plus_species d"]
+    amplitude: float  # eV
+
+    @classmethod
+    def make(
+        cls,
+        features: TorchMap,
+        projection: Float[np.ndarray, "m_plus_species d"],
+        shrinkage: Float[np.ndarray, "m_plus_species d"],
+        amplitude: float,
+    ) -> TorchVariances:
+        """Put the matrices on the device."""
+        there = [torch.as_tensor(matrix, device=features.device) for matrix in (projection, shrinkage)]
+        return cls(features, there[0], there[1], amplitude)
+
+    def local_seen(self, described: TorchDescribed) -> Float[np.ndarray, " atoms"]:
+        """Return what the data took off the prior variance of every atom's energy."""
+        features = self.features
+        with computing(features.device):
+            seen = self.shrinkage[features.n_columns + described.exact[0].there.elements]
+            for engine, part, columns in zip(features.engines, described.exact, features.columns, strict=True):
+                for atoms, here, values in engine.values(part):  # type: ignore[arg-type]
+                    mine = torch.as_tensor(atoms, device=features.device)
+                    seen.index_add_(0, mine, values @ self.shrinkage[columns][here])
+            return seen.square().sum(1).cpu().numpy()
+
+    def labelled(
+        self, described: TorchDescribed
+    ) -> tuple[Float[np.ndarray, " structures"], Float[np.ndarray, "atoms 3"], Float[np.ndarray, "structures 6"]]:
+        """Return the variances of total energies (eV²), force components and stress components."""
+        features, batch = self.features, described.batch
+        with computing(features.device):
+            parts, rows = features.device_rows(described, derivatives=True, stress=True)
+            composition = torch.as_tensor(counts(batch, features.species), device=features.device)
+            energy = self._seen(rows.energy, composition)
+            forces = self._seen(_given(rows.forces).flatten(0, 1)).view(3, -1)
+            virial = self._seen(_given(rows.virial).flatten(0, 1)).view(-1, 6)
+            terms = zip(features.engines, parts, features.columns, features.scales, strict=True)
+            for engine, part, columns, scale in terms:
+                if not isinstance(engine, KernelEngine) or not isinstance(part, EnvironmentState):
+                    continue
+                environments, kernel = engine.environments, engine.features.kernel
+                for total, block, prior in (
+                    (energy, rows.energy, environments.energy_prior(part, kernel)),
+                    (forces, _given(rows.forces), environments.forces_prior(part, kernel)),
+                    (virial, _given(rows.virial), environments.stress_prior(part, kernel)),
+                ):
+                    carried = engine.carried(block.flatten(0, -2)[:, columns]).view(prior.shape)
+                    total += (self.amplitude * scale) ** 2 * (prior - carried).clamp_(min=0.0)
+            volumes = torch.as_tensor(batch.volumes, device=features.device)[:, None]
+            stress = virial / volumes**2
+            return energy.cpu().numpy(), forces.T.contiguous().cpu().numpy(), stress.cpu().numpy()
+
+    def _seen(
+        self, rows: Float[Tensor, "rows m"], composition: Float[Tensor, "rows species"] | None = None
+    ) -> Float[Tensor, " rows"]:
+        m = self.features.n_columns
+        result = torch.empty(len(rows), dtype=torch.float64, device=rows.device)
+        budget = working_bytes(self.features.device, count())
+        for start, stop in pieces(len(rows), 16.0 * self.projection.shape[1], budget):
+            projected = rows[start:stop] @ self.projection[:m]
+            if composition is not None:
+                projected += composition[start:stop] @ self.projection[m:]
+            result[start:stop] = projected.square().sum(1)
+        return result
+
+
+def _given(rows: Tensor | None) -> Tensor:
+    if rows is None:
+        raise ValueError("these rows were not asked for")
+    return rows
 
 
 def _engine(term: FeatureMap, device: str, dtype: torch.dtype) -> Engine:

@@ -16,7 +16,7 @@ from numba import njit
 from kernelpot.data.batch import Batch
 from kernelpot.data.check import HEAVIEST
 from kernelpot.errors import ParameterError
-from kernelpot.features.gradients import gather_pairs
+from kernelpot.features.vectors import gather_pairs
 from kernelpot.potentials.prediction import Mean
 from kernelpot.record import Field, Record, Rule
 

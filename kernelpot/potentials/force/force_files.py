@@ -11,8 +11,8 @@ import numpy as np
 from kernelpot.archive import DAMAGE, Archive, arrays_of, check_numbers, damaged, read_arrays, write_archive
 from kernelpot.data.noise import KINDS, Noise
 from kernelpot.descriptors.pairs import TwoBody
-from kernelpot.features.derivative_map import DerivativeMap
-from kernelpot.features.training_form import TrainingForm
+from kernelpot.features.force_kernel import DerivativeMap
+from kernelpot.features.label_kernel import TrainingForm
 from kernelpot.kernels import Linear
 from kernelpot.potentials.force.force_system import ForceState
 from kernelpot.record import record_of

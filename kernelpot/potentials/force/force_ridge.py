@@ -19,7 +19,7 @@ from kernelpot.data.stream import structure_list
 from kernelpot.descriptors.pairs import TwoBody
 from kernelpot.descriptors.protocol import Descriptor
 from kernelpot.errors import NotFittedError, ParameterError
-from kernelpot.features.derivative_map import DerivativeMap
+from kernelpot.features.force_kernel import DerivativeMap
 from kernelpot.features.inducing import chunks, species_of
 from kernelpot.kernels import DotProduct, Gaussian
 from kernelpot.linalg.devices import check_device
@@ -114,8 +114,7 @@ class ForceRidge:
         device: str | None = None,
     ) -> None:
         check_device(device)
-        self.descriptors = _descriptors(descriptor)
-        self.kernels = _kernels(kernel, len(self.descriptors))
+        self.descriptors, self.kernels = _terms(descriptor, kernel)
         self.noise = _noise(noise)
         self.reduction = _number("reduction", reduction, 0.0, 0.1, "1e-5 is usual, 0 keeps all")
         self.memory_gb = _number("memory_gb", memory_gb, 1e-6, 1e6, "10⁹ bytes; 16 is usual")
@@ -305,28 +304,27 @@ class ForceRidge:
         return self.fitted_
 
 
-def _descriptors(given: Descriptor | Sequence[Descriptor]) -> tuple[Descriptor, ...]:
-    found = tuple(given) if isinstance(given, Sequence) else (given,)
-    for descriptor in found:
-        if isinstance(descriptor, TwoBody | type) or not hasattr(descriptor, "environments"):
+def _terms(
+    descriptor: Descriptor | Sequence[Descriptor],
+    kernel: DotProduct | Gaussian | Sequence[DotProduct | Gaussian] | None,
+) -> tuple[tuple[Descriptor, ...], tuple[DotProduct | Gaussian, ...]]:
+    """Return the descriptors, and a kernel for each."""
+    descriptors = tuple(descriptor) if isinstance(descriptor, Sequence) else (descriptor,)
+    for one in descriptors:
+        if isinstance(one, TwoBody | type) or not hasattr(one, "environments"):
             raise ParameterError(
-                f"`descriptor` must be one of environments such as SOAP(), or a list of them, got {descriptor!r}."
+                f"`descriptor` must be one of environments such as SOAP(), or a list of them, got {one!r}."
             )
-    if not found:
+    if not descriptors:
         raise ParameterError("`descriptor` must hold at least one descriptor, got an empty list.")
-    return found
-
-
-def _kernels(
-    given: DotProduct | Gaussian | Sequence[DotProduct | Gaussian] | None, n: int
-) -> tuple[DotProduct | Gaussian, ...]:
-    found = tuple(given) if isinstance(given, Sequence) else (DotProduct(4) if given is None else given,) * n
-    if len(found) != n:
-        raise ParameterError(f"`kernel` must be one, or one for each of {n} descriptors, got {len(found)}.")
-    for kernel in found:
-        if not isinstance(kernel, DotProduct | Gaussian):
-            raise ParameterError(f"`kernel` must be Gaussian(...) or DotProduct(...), got {kernel!r}.")
-    return found
+    n, given = len(descriptors), DotProduct(4) if kernel is None else kernel
+    kernels = tuple(given) if isinstance(given, Sequence) else (given,) * n
+    if len(kernels) != n:
+        raise ParameterError(f"`kernel` must be one, or one for each of {n} descriptors, got {len(kernels)}.")
+    for k in kernels:
+        if not isinstance(k, DotProduct | Gaussian):
+            raise ParameterError(f"`kernel` must be Gaussian(...) or DotProduct(...), got {k!r}.")
+    return descriptors, kernels
 
 
 def _noise(given: Noise | str | None) -> Noise | str:

@@ -15,12 +15,10 @@ from kernelpot.data.batch import Batch
 from kernelpot.data.labels import Labels
 from kernelpot.data.noise import Noise
 from kernelpot.errors import ParameterError
-from kernelpot.features.derivative_kernel import Block, Frames, block
-from kernelpot.features.derivative_map import DerivativeMap
 from kernelpot.features.feature_map import E0_PRIOR
-from kernelpot.features.gradients import gather_pairs
-from kernelpot.features.label_kernel import Layout, Terms, chunk_length, fill_lower, group_by_composition
-from kernelpot.features.training_form import TrainingForm
+from kernelpot.features.force_kernel import Block, DerivativeMap, Frames, block
+from kernelpot.features.label_kernel import Layout, Terms, TrainingForm, chunk_length, fill_lower, group_by_composition
+from kernelpot.features.vectors import gather_pairs
 from kernelpot.inference.dense import host, in_folds
 from kernelpot.inference.left_out import LeftOut
 from kernelpot.linalg.dense import BLOCK, Cholesky, Triangle, factorise

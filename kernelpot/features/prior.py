@@ -1,0 +1,229 @@
+"""Prior variances and covariances of labels under the full kernel: what the inducing environments cannot see.
+
+All at amplitude 1. What takes `x` alone serves arrays and tensors alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from kernelpot.data.batch import Batch
+from kernelpot.features.vectors import DescribedBatch, add_runs, unit_jacobian
+from kernelpot.kernels import Kernel
+
+CENTRES = 256
+GROUP_BYTES = 400_000_000
+GRAM_BYTES = 200_000_000
+"""Most memory for the second moments of structures, where these replace the double sum over atoms."""
+
+
+# ---- arrays of NumPy, or tensors of PyTorch
+
+
+def energy_sums(kernel: Kernel, x: Any, batch: Batch, species: Int[np.ndarray, " atoms"], step: int) -> Any:
+    """Return 1ᵀK1 of each structure, the prior variance of its total energy.
+
+    Minus the squared features it is the residual variance 1ᵀ(K - Q)1: N equal atoms far from Z give N².
+    """
+    result = _zeros(x, len(batch))
+    for s, atoms in _by_structure_and_species(batch, species):
+        own = x[atoms]
+        if kernel.form == 2 and own.shape[1] < len(own):
+            result[s] += ((own.T @ own) ** 2).sum()
+            continue
+        for start in range(0, len(own), step):
+            result[s] += kernel.value(own[start : start + step] @ own.T).sum()
+    return result
+
+
+def virial_sums(
+    kernel: Kernel, x: Any, virial: Any, batch: Batch, species: Int[np.ndarray, " atoms"], step: int
+) -> Any:
+    """Return the prior variance of each structure's ∂E/∂ε, (structures, 6), from ∂x/∂ε of every atom."""
+    result = _zeros(x, len(batch), 6)
+    for s, atoms in _by_structure_and_species(batch, species):
+        result[s] += mixed(kernel, x[atoms], virial[atoms], step).diagonal()
+    return result
+
+
+def mixed(kernel: Kernel, x: Any, j: Any, step: int) -> Any:
+    """Σ_ab k''(x_a·x_b) (j_a^c·x_b)(j_b^d·x_a) + k'(x_a·x_b) j_a^c·j_b^d for j (n, c, f), in blocks of rows a."""
+    n, c, f = j.shape
+    result = _zeros(x, c, c)
+    flat = j.reshape(n, c * f)
+    for start in range(0, n, step):
+        near, moved = x[start : start + step], j[start : start + step]
+        dots = near @ x.T
+        mean = (kernel.slope(dots) @ flat).reshape(-1, c, f)
+        result += (moved @ mean.swapaxes(1, 2)).sum(0)
+        if kernel.form != 1:
+            along = (moved.reshape(-1, f) @ x.T).reshape(-1, c, n) * kernel.curvature(dots)[:, None]
+            back = (near @ j.reshape(n * c, f).T).reshape(-1, n, c)
+            result += (along @ back).sum(0)
+    return result
+
+
+def _zeros(like: Any, *shape: int) -> Any:
+    return np.zeros(shape) if isinstance(like, np.ndarray) else like.new_zeros(shape)
+
+
+def _by_structure_and_species(
+    batch: Batch, species: Int[np.ndarray, " atoms"]
+) -> Iterator[tuple[int, Int[np.ndarray, " atoms"]]]:
+    for s, (start, stop) in enumerate(zip(batch.offsets[:-1], batch.offsets[1:], strict=True)):
+        here = species[start:stop]
+        for a in np.unique(here):
+            yield s, start + np.flatnonzero(here == a)
+
+
+# ---- variances of a batch in compiled loops
+
+
+def prior(kernel: Kernel, described: DescribedBatch, kind: str) -> Float[np.ndarray, " rows"]:
+    """Return the prior variance of every label of a kind, flat."""
+    if kind == "energy":
+        return np.asarray(energy_sums(kernel, described.x, described.batch, described.species, CENTRES))
+    return {"forces": forces_prior, "stress": stress_prior}[kind](kernel, described).ravel()
+
+
+def forces_prior(kernel: Kernel, described: DescribedBatch) -> Float[np.ndarray, "atoms 3"]:
+    """Return the prior variance of every force component.
+
+    The mixed second derivative Σ_ij ∂²k(x_i, x_j)/∂r∂r' at r = r', over the centres i, j that the atom moves:
+    k'' (J_i·x_j)(J_j·x_i) + k' J_i·J_j with J_i = ∂x_i/∂r.
+    """
+    batch = described.batch
+    result = np.zeros((batch.n_atoms, 3))
+    per_target = 3 * 8 * described.x.shape[1] * (len(batch.first) / batch.n_atoms + 1)
+    group = max(1, int(GROUP_BYTES / per_target))
+    for start in range(0, batch.n_atoms, group):
+        stop = min(batch.n_atoms, start + group)
+        rows, centre, target = _rows_of_targets(described, start, stop)
+        order = np.argsort(target, kind="stable")
+        ends = np.searchsorted(target[order], np.arange(start, stop + 1))
+        for atom in range(start, stop):
+            mine = order[ends[atom - start] : ends[atom - start + 1]]
+            for a in np.unique(described.species[centre[mine]]):
+                of_a = mine[described.species[centre[mine]] == a]
+                x = described.x[centre[of_a]]
+                result[atom] += mixed(kernel, x, rows[of_a], CENTRES).diagonal()
+    return result
+
+
+def stress_prior(kernel: Kernel, described: DescribedBatch) -> Float[np.ndarray, "structures 6"]:
+    """Return the prior variance of every stress component; NaN where there is no volume."""
+    batch = described.batch
+    virial = _virial(described, 0, batch.n_atoms)
+    result: np.ndarray = virial_sums(kernel, described.x, virial, batch, described.species, CENTRES)
+    return result / batch.volumes[:, None] ** 2
+
+
+def _virial(described: DescribedBatch, start: int, stop: int) -> Float[np.ndarray, "n 6 f"]:
+    """Return ∂x/∂ε of some atoms."""
+    virial = np.empty((stop - start, 6, described.x.shape[1]))
+    for a, b in _centre_chunks(start, stop):
+        part = described.environments.displacements(a, b).virial
+        unit_jacobian(part, np.arange(b - a), described.x[a:b], described.norm[a:b])
+        virial[a - start : b - start] = part
+    return virial
+
+
+def _rows_of_targets(
+    described: DescribedBatch, start: int, stop: int
+) -> tuple[Float[np.ndarray, "rows 3 f"], Int[np.ndarray, " rows"], Int[np.ndarray, " rows"]]:
+    """Return the derivatives of all unit vectors that atoms ``start:stop`` move."""
+    batch = described.batch
+    concerned = np.zeros(batch.n_atoms, dtype=bool)
+    concerned[start:stop] = True
+    concerned[batch.first[(batch.second >= start) & (batch.second < stop)]] = True
+    rows, centres, targets = [], [], []
+    for a, b in _centre_chunks(0, batch.n_atoms):
+        if not concerned[a:b].any():
+            continue
+        moved = described.environments.displacements(a, b)
+        kept = (moved.target >= start) & (moved.target < stop)
+        part = np.ascontiguousarray(moved.rows[kept])
+        unit_jacobian(part, moved.centre[kept], described.x[a:b], described.norm[a:b])
+        rows.append(part)
+        centres.append(moved.centre[kept] + a)
+        targets.append(moved.target[kept])
+    return np.concatenate(rows), np.concatenate(centres), np.concatenate(targets)
+
+
+def _centre_chunks(start: int, stop: int, size: int = 64) -> Iterator[tuple[int, int]]:
+    for a in range(start, stop, size):
+        yield a, min(stop, a + size)
+
+
+# ---- covariances
+
+
+def energy_covariance(kernel: Kernel, left: DescribedBatch, right: DescribedBatch) -> Float[np.ndarray, "left right"]:
+    """Return 1ᵀK1 between structures: the prior covariance of their total energies.
+
+    Σ_ij k(x_i, y_j) over pairs of one species. zeta 2 is Σ (XᵀX)·(YᵀY), F² operations an atom and a pair of
+    structures, taken where it is cheaper.
+    """
+    result = np.zeros((len(left.batch), len(right.batch)))
+    for a in np.unique(left.species):
+        i, j = np.flatnonzero(left.species == a), np.flatnonzero(right.species == a)
+        s, t = left.batch.structure[i], right.batch.structure[j]
+        x, y = left.x[i], right.x[j]
+        f, n = x.shape[1], len(np.unique(s)) * len(np.unique(t))
+        cheaper = f * (len(x) + len(y) + n) < len(x) * len(y)
+        if kernel.form == 2 and cheaper and 8 * f * f * sum(result.shape) < GRAM_BYTES:
+            result += _moments(x, s, len(left.batch)) @ _moments(y, t, len(right.batch)).T
+            continue
+        for start in range(0, len(x), CENTRES):
+            block = slice(start, start + CENTRES)
+            columns = np.zeros((len(right.batch), len(x[block])))
+            add_runs(columns, t, kernel.value(y @ x[block].T))
+            add_runs(result, s[block], columns.T)
+    return result
+
+
+def force_covariance(kernel: Kernel, described: DescribedBatch, atom: int) -> Float[np.ndarray, "3 3"]:
+    """Return the prior covariance of one atom's force; its diagonal is `forces_prior`."""
+    batch = described.batch
+    near = batch.first[batch.second == atom]
+    rows, centres = [], []
+    for centre in np.unique(np.append(near, atom)).tolist():
+        moved = described.environments.displacements(centre, centre + 1)
+        part = np.ascontiguousarray(moved.rows[moved.target == atom])
+        here = slice(centre, centre + 1)
+        unit_jacobian(part, np.zeros(len(part), dtype=np.int64), described.x[here], described.norm[here])
+        rows.append(part)
+        centres += [centre] * len(part)
+    return _over_species(kernel, described, np.array(centres), np.concatenate(rows))
+
+
+def stress_covariance(kernel: Kernel, described: DescribedBatch, structure: int) -> Float[np.ndarray, "6 6"]:
+    """Return the prior covariance of one structure's stress; NaN where there is no volume."""
+    batch = described.batch
+    start, stop = int(batch.offsets[structure]), int(batch.offsets[structure + 1])
+    virial = _virial(described, start, stop)
+    return _over_species(kernel, described, np.arange(start, stop), virial) / batch.volumes[structure] ** 2
+
+
+def _moments(
+    x: Float[np.ndarray, "n f"], structure: Int[np.ndarray, " n"], n_structures: int
+) -> Float[np.ndarray, "structures f*f"]:
+    """Return XᵀX of every structure, flat."""
+    ends = np.searchsorted(structure, np.arange(n_structures + 1))
+    parts = [x[ends[s] : ends[s + 1]] for s in range(n_structures)]
+    return np.stack([(part.T @ part).ravel() for part in parts])
+
+
+def _over_species(
+    kernel: Kernel, described: DescribedBatch, centres: Int[np.ndarray, " n"], j: Float[np.ndarray, "n c f"]
+) -> Float[np.ndarray, "c c"]:
+    result = np.zeros((j.shape[1], j.shape[1]))
+    species = described.species[centres]
+    for a in np.unique(species):
+        mine = np.flatnonzero(species == a)
+        result += mixed(kernel, described.x[centres[mine]], j[mine], CENTRES)
+    return result
