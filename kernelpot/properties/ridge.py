@@ -171,7 +171,7 @@ class KernelRidge(PropertyModel, RegressorMixin, BaseEstimator):
     @property
     def single(self) -> bool:
         """Whether the labels of the fit were one property, given as a flat array."""
-        require_fitted(self)
+        self._require_fitted()
         return bool(self._single)
 
     def predict(self, X: Any) -> np.ndarray:
