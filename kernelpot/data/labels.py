@@ -151,9 +151,7 @@ def resolve(
 ) -> Labels:
     """Find the labels of structures."""
     names = checked_keys(keys)
-    kinds = (require,) if isinstance(require, str) else tuple(require)
-    unknown = [kind for kind in kinds if kind not in KINDS]
-    if unknown or isinstance(require, str):
+    if isinstance(require, str) or set(require) - set(KINDS):
         raise ParameterError(f"`require` must list some of {', '.join(KINDS)}, got {require!r}.")
     table: dict[str, list[Candidate | None]] = {kind: [] for kind in KINDS}
     remarks: Counter[str] = Counter()
@@ -172,7 +170,7 @@ def resolve(
         origins={kind: tuple(None if c is None else c.origin for c in table[kind]) for kind in KINDS},
         notes=tuple(f"{remark} (in {count} structures)" for remark, count in remarks.items()),
     )
-    labels.check(names, kinds, structures, source)
+    labels.check(names, require, structures, source)
     return labels
 
 

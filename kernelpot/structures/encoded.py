@@ -12,9 +12,9 @@ from jaxtyping import Float, Int
 
 from kernelpot.archive import read_arrays
 from kernelpot.data.batch import Batch
+from kernelpot.data.stream import chunks, species_of
 from kernelpot.descriptors.protocol import Descriptor
 from kernelpot.errors import DataError
-from kernelpot.features.inducing import chunks, species_of
 from kernelpot.progress import track
 from kernelpot.run import ordered
 

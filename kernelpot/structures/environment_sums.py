@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from jaxtyping import Float, Int
 
-from kernelpot.features.inducing import runs_of
+from kernelpot.data.stream import runs_of
 from kernelpot.kernels import Gaussian
 from kernelpot.run import ordered
 from kernelpot.structures.encoded import Encoded, unit_or_zero
