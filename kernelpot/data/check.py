@@ -49,22 +49,18 @@ def check_structure(atoms: Atoms, where: str) -> None:
     positions, cell, pbc = np.asarray(atoms.positions), np.asarray(atoms.cell), np.asarray(atoms.pbc)
     if len(positions) == 0:
         raise DataError(f"{where}: a structure must have atoms, found none; remove it.")
-    _check_numbers(atoms.numbers, where)
+    wrong = np.flatnonzero((atoms.numbers < 1) | (atoms.numbers > HEAVIEST))
+    if wrong.size:
+        raise DataError(
+            f"{where}: atomic numbers must be 1 to {HEAVIEST}, atom {wrong[0]} has {atoms.numbers[wrong[0]]}; "
+            "name its element or remove the dummy atom."
+        )
     _check_finite(positions, cell, where)
     if not pbc.any():
         _check_overlap(positions, np.arange(len(positions)), where)
         return
     cell = _periodic_cell(cell, pbc, where)
     _check_overlap(*_with_images(positions, cell, pbc), where)
-
-
-def _check_numbers(numbers: Int[np.ndarray, " atoms"], where: str) -> None:
-    wrong = np.flatnonzero((numbers < 1) | (numbers > HEAVIEST))
-    if wrong.size:
-        raise DataError(
-            f"{where}: atomic numbers must be 1 to {HEAVIEST}, atom {wrong[0]} has {numbers[wrong[0]]}; "
-            "name its element or remove the dummy atom."
-        )
 
 
 def _check_finite(positions: Float[np.ndarray, "atoms 3"], cell: Float[np.ndarray, "3 3"], where: str) -> None:

@@ -102,7 +102,8 @@ def resolve(
 ) -> Labels:
     """Find the labels of structures."""
     names = checked_keys(keys)
-    _check_require(require)
+    if isinstance(require, str) or set(require) - set(KINDS):
+        raise ParameterError(f"`require` must list some of {', '.join(KINDS)}, got {require!r}.")
     table: dict[str, list[Candidate | None]] = {kind: [] for kind in KINDS}
     remarks: Counter[str] = Counter()
     for number, atoms in enumerate(structures):
@@ -129,13 +130,6 @@ def resolve(
 def _frozen(array: np.ndarray) -> np.ndarray:
     array.setflags(write=False)
     return array
-
-
-def _check_require(require: Sequence[str]) -> None:
-    kinds = (require,) if isinstance(require, str) else tuple(require)
-    unknown = [kind for kind in kinds if kind not in KINDS]
-    if unknown or isinstance(require, str):
-        raise ParameterError(f"`require` must list some of {', '.join(KINDS)}, got {require!r}.")
 
 
 def _check_named(

@@ -94,7 +94,11 @@ def read(
 
 
 def _read_file(source: str | Path, index: str | int) -> list[Atoms]:
-    path, index = _split(source, index)
+    path = Path(source).expanduser()
+    name, at, inner = str(path).rpartition("@")
+    # "file@index", unless a file of that very name exists.
+    if at and not path.exists() and Path(name).exists():
+        path, index = Path(name), inner
     if not path.exists():
         raise DataError(f"{path}: file must exist, found none; check the name and the directory.")
     if path.is_file() and path.stat().st_size == 0:
@@ -107,15 +111,6 @@ def _read_file(source: str | Path, index: str | int) -> list[Atoms]:
     for number in numbers:
         structures[number].info[SOURCE] = f"{path}@{number}"
     return [structures[number] for number in numbers]
-
-
-def _split(source: str | Path, index: str | int) -> tuple[Path, str | int]:
-    """Separate "file@index", unless a file of that very name exists."""
-    path = Path(source).expanduser()
-    name, at, inner = str(path).rpartition("@")
-    if not at or path.exists() or not Path(name).exists():
-        return path, index
-    return Path(name), inner
 
 
 def _selected(index: str | int, count: int, path: Path) -> Sequence[int]:

@@ -131,7 +131,12 @@ def find(atoms: Atoms, names: Mapping[str, str | None], where: str) -> tuple[dic
     for kind in KINDS:
         named = {quantity: names[quantity] for quantity in (kind, *_QUANTITIES[kind]) if quantity in names}
         if named:
-            raw = [item for quantity, name in named.items() for item in _named(atoms, results, quantity, name)]
+            raw = [
+                (quantity, f"{place} `{name}`", held[name])
+                for quantity, name in named.items()
+                for place, held in (("calculator", results), ("info", atoms.info), ("arrays", atoms.arrays))
+                if name is not None and held.get(name) is not None
+            ]
         else:
             raw = _usual(atoms, results, kind, settled=settled)
         if raw and kind == "stress" and _volume(atoms) < EMPTY:
@@ -141,7 +146,8 @@ def find(atoms: Atoms, names: Mapping[str, str | None], where: str) -> tuple[dic
     if atoms.info.get("predicted_by") == "kernelpot" and any(found.values()):
         remarks.append("these labels are predictions of `kernelpot predict`, not calculations")
     forces = found["forces"]
-    if forces is not None and _hidden(atoms, forces.value):
+    fixed = [index for constraint in atoms.constraints for index in getattr(constraint, "index", ())]
+    if forces is not None and fixed and not forces.value[fixed].any() and forces.value.any():
         remarks.append("forces on constrained atoms are exactly zero: are these the true forces?")
     elif forces is not None and len(atoms) > 1 and not forces.value.any():
         remarks.append("all forces are exactly zero: perfect crystals, or placeholders (keys={'forces': None})?")
@@ -176,13 +182,6 @@ def _changed(before: Atoms, atoms: Atoms) -> bool:
     return bool(cell or (len(atoms) and np.abs(before.positions - atoms.positions).max() > MOVED))
 
 
-def _named(atoms: Atoms, results: Mapping[str, Any], quantity: str, name: str | None) -> list[_Raw]:
-    if name is None:
-        return []
-    places = (("calculator", results), ("info", atoms.info), ("arrays", atoms.arrays))
-    return [(quantity, f"{place} `{name}`", held[name]) for place, held in places if held.get(name) is not None]
-
-
 def _usual(atoms: Atoms, results: Mapping[str, Any], kind: str, *, settled: bool) -> list[_Raw]:
     """Candidates by the usual names, the preferred first."""
     quantities = _QUANTITIES[kind]
@@ -211,11 +210,13 @@ def _read(atoms: Atoms, kind: str, raw: _Raw, where: str) -> Candidate:
     quantity, origin, found = raw
     shape, convert = _converter(atoms, quantity)
     try:
-        array = np.array(found, dtype=np.float64) if _numeric(found) else None
+        array = np.array(found, dtype=np.float64) if np.asarray(found).dtype.kind in "iuf" else None
     except (TypeError, ValueError):
         array = None
     if array is None:
-        raise LabelError(f"{where}: {quantity} ({origin}) must be {shape}, found {_short(found)}; repair it.")
+        text = repr(found)
+        text = text if len(text) < 60 else f"{text[:57]}..."
+        raise LabelError(f"{where}: {quantity} ({origin}) must be {shape}, found {text}; repair it.")
     if not np.isfinite(array).all():
         bad = int(np.sum(~np.isfinite(array)))
         raise LabelError(
@@ -229,21 +230,6 @@ def _read(atoms: Atoms, kind: str, raw: _Raw, where: str) -> Candidate:
     _check_size(value, kind, len(atoms), f"{where}: {quantity} ({origin})")
     value.setflags(write=False)
     return Candidate(origin, value)
-
-
-def _hidden(atoms: Atoms, forces: Float[np.ndarray, "atoms 3"]) -> bool:
-    """Tell whether a constraint seems to have been applied to the forces."""
-    fixed = [index for constraint in atoms.constraints for index in getattr(constraint, "index", ())]
-    return bool(fixed) and not forces[fixed].any() and bool(forces.any())
-
-
-def _numeric(found: Any) -> bool:
-    return np.asarray(found).dtype.kind in "iuf"
-
-
-def _short(found: Any) -> str:
-    text = repr(found)
-    return text if len(text) < 60 else f"{text[:57]}..."
 
 
 def _converter(atoms: Atoms, quantity: str) -> tuple[str, Callable[[np.ndarray], np.ndarray]]:

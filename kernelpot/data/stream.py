@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 XYZ = (".xyz", ".extxyz")
 MOST_ATOMS = 10**8
+ATOMS_PER_CHUNK = 2048
 
 
 class Stream(Sequence["Atoms"]):
@@ -107,6 +108,28 @@ def sizes_of(structures: Sequence[Atoms]) -> Int[np.ndarray, " structures"]:
     if isinstance(structures, Stream):
         return structures.sizes
     return np.array([len(atoms) for atoms in structures], dtype=np.int64)
+
+
+def species_of(structures: Sequence[Atoms]) -> tuple[int, ...]:
+    """Return the atomic numbers in the structures, sorted."""
+    return tuple(sorted({int(z) for atoms in structures for z in np.unique(atoms.numbers)}))
+
+
+def chunks(structures: Sequence[Atoms], n_atoms: int = ATOMS_PER_CHUNK) -> Iterator[tuple[int, int]]:
+    """Cut a list of structures into runs ``start, stop`` of about n_atoms atoms each."""
+    yield from runs_of(sizes_of(structures), n_atoms)
+
+
+def runs_of(sizes: Int[np.ndarray, " structures"], n_atoms: int) -> Iterator[tuple[int, int]]:
+    """Cut structures of these sizes into runs ``start, stop`` of about n_atoms atoms each."""
+    start, filled = 0, 0
+    for stop, size in enumerate(sizes.tolist()):
+        if filled and filled + size > n_atoms:
+            yield start, stop
+            start, filled = stop, 0
+        filled += size
+    if start < len(sizes):
+        yield start, len(sizes)
 
 
 def taken(structures: Sequence[Atoms], indices: Sequence[int]) -> list[Atoms]:

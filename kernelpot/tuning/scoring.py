@@ -15,8 +15,9 @@ from scipy.linalg import LinAlgError
 
 from kernelpot.data.labels import Labels
 from kernelpot.data.noise import KINDS
+from kernelpot.data.stream import species_of
 from kernelpot.errors import KernelpotError, ParameterError
-from kernelpot.features.inducing import mean_vectors, species_of
+from kernelpot.features.inducing import mean_vectors
 from kernelpot.linalg.subsets import equal_vectors, folds, runs
 from kernelpot.potentials.noise_search import ROUNDING
 from kernelpot.potentials.sparse_gp import SparseGP
