@@ -19,7 +19,7 @@ from kernelpot.descriptors.protocol import Descriptor, Environments
 from kernelpot.features.feature_map import Rows, Single
 from kernelpot.features.prior import energy_covariance, force_covariance, prior, stress_covariance
 from kernelpot.features.vectors import DescribedBatch, SpeciesRows, rows_of
-from kernelpot.kernels import DotProduct, EnvironmentKernel, Linear
+from kernelpot.kernels import DotKernel, DotProduct, Linear
 from kernelpot.record import Named, Record
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class KernelMap(Single, Record):
     """
 
     descriptor: Annotated[Descriptor, Named("descriptor")]  # with its species set
-    kernel: Annotated[EnvironmentKernel, Named("kernel")]  # zero between species
+    kernel: Annotated[DotKernel, Named("kernel")]  # zero between species
     inducing: tuple[Float[np.ndarray, "m f"], ...]  # unit vectors, one array per species
     whitening: tuple[Float[np.ndarray, "m d"], ...]  # U diag(λ)^(-1/2) of each species
 
@@ -52,7 +52,7 @@ class KernelMap(Single, Record):
     def from_inducing(
         cls,
         descriptor: Descriptor,
-        kernel: EnvironmentKernel,
+        kernel: DotKernel,
         inducing: tuple[Float[np.ndarray, "m f"], ...],
         tolerance: float = TOLERANCE,
     ) -> Self:
@@ -284,7 +284,7 @@ class EnergyForm:
     environments; otherwise, or where F ≥ 2M, two products with Z are cheaper.
     """
 
-    kernel: EnvironmentKernel
+    kernel: DotKernel
     inducing: tuple[Float[Any, "m f"], ...]
     weights: tuple[Float[Any, " m"], ...]  # α of each species, eV
     collapsed: tuple[Float[Any, "f k"] | None, ...]  # v (F, 1) or A (F, F), or None where the path over M is taken
