@@ -168,6 +168,12 @@ class KernelRidge(PropertyModel, RegressorMixin, BaseEstimator):
         self.items_ = prior.items
         return self
 
+    @property
+    def single(self) -> bool:
+        """Whether the labels of the fit were one property, given as a flat array."""
+        self._require_fitted()
+        return bool(self._single)
+
     def predict(self, X: Any) -> np.ndarray:
         """Return the predictions, of the shape of y.
 
