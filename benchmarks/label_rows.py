@@ -156,7 +156,8 @@ def make(known: LabelSet, part: Split) -> Rows:
     """Describe every structure of a split in one feature space, fixed from the unlabelled pool."""
     import kernelpot as kp
     from kernelpot.data.labels import resolve
-    from kernelpot.features.inducing import chunks, mean_vectors
+    from kernelpot.data.stream import chunks
+    from kernelpot.features.inducing import mean_vectors
     from kernelpot.potentials.training import labelled_rows, whiten_columns
 
     noise = kp.Noise(**NOISE)

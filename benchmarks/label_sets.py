@@ -92,7 +92,8 @@ def split(known: LabelSet, number: int) -> Split:
         Seed of the draw and of the folds, or `PUBLISHED`.
     """
     import kernelpot as kp
-    from kernelpot.features.inducing import mean_vectors, species_of
+    from kernelpot.data.stream import species_of
+    from kernelpot.features.inducing import mean_vectors
 
     structures = read(known.files)
     if number != PUBLISHED and len(structures) > known.at_most:

@@ -16,9 +16,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from kernelpot.data.batch import Batch
+from kernelpot.data.stream import chunks
 from kernelpot.descriptors.protocol import Descriptor
 from kernelpot.errors import ParameterError
-from kernelpot.features.inducing import chunks
 from kernelpot.features.vectors import unit
 from kernelpot.kernels import DotProduct
 

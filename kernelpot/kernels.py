@@ -16,7 +16,7 @@ Array = TypeVar("Array", np.ndarray, "Tensor")
 """Dot products: an array of NumPy, or a tensor of PyTorch."""
 
 
-class Kernel(Protocol):
+class DotKernel(Protocol):
     """A covariance of unit vectors x, z as a function of s = x·z, 1 at s = 1 and amplitude 1."""
 
     @property

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 import kernelpot as kp
-from kernelpot.cli.choosing import COMPARED, suspects
+from kernelpot.cli.choosing import screened, suspects
 from kernelpot.cli.options import Assess
-from kernelpot.cli.printing import check_outputs, read, show, source_of, table, warn, write_json
+from kernelpot.cli.printing import check_outputs, read, show, source_of, table, write_json
 from kernelpot.data.labels import resolve
 from kernelpot.design.advice.text import Sources, describe
 from kernelpot.errors import LabelError
 from kernelpot.judgement.forecast import FEWEST, Forecast, forecast, shortlist
-from kernelpot.judgement.unlabelled import Coverage, coverage, screen
+from kernelpot.judgement.unlabelled import Coverage, coverage
 from kernelpot.progress import say
 
 if TYPE_CHECKING:
@@ -40,7 +40,11 @@ def assess(options: Assess) -> None:
     train, pool, target = (
         read(options, files) if files else [] for files in (options.train, options.pool, options.target)
     )
-    screened = {"set": _suspects(train, "set", spec), "pool": _suspects(pool, "pool", spec)}
+    advice = "they may be proposed all the same, so look before labelling"
+    screens = {
+        name: suspects(screened(some, f"structures of the {name}", spec, advice)) if some else []
+        for name, some in (("set", train), ("pool", pool))
+    }
     say(f"preparing: inducing environments from {len(train) + len(pool) + len(target)} structures, labels unseen")
     space = spec.prepare([*pool, *target, *train])
     labels = resolve(train, options.keys)
@@ -62,6 +66,7 @@ def assess(options: Assess) -> None:
     name = "target" if target else "pool" if pool else "set itself"
     found = replace(found, target_name=name, target_numbers=numbers)
     known = coverage(space, train, aims, info)
+    elements = _Elements(known, aims, name)
     ahead, why = _forecast(space, (train, pool, target), found.next_indices.tolist(), kinds, options.keys)
     counted = (
         f"labels: those that are there count ({', '.join(kinds)})"
@@ -69,7 +74,7 @@ def assess(options: Assess) -> None:
         else "labels: none found, so all planned ones count; nothing below looks at a label"
     )
     sources = [[source_of(atoms, k) for k, atoms in enumerate(some)] for some in (train, pool, aims)]
-    remarks = [counted, *_remarks(known)]
+    remarks = [counted, *elements.remarks()]
     if ahead and ahead.missing:
         remarks.append(f"the set holds no {shortlist(ahead.missing)}: there the errors by the labels are a guess")
     text = describe(
@@ -78,7 +83,7 @@ def assess(options: Assess) -> None:
         by_labels={kind: float(values[0]) for kind, values in ahead.errors.items()} if ahead else None,
         sources=Sources(*sources),
     )
-    text += "\n\n" + _coverage_text(known, aims, name)
+    text += "\n\n" + elements.text()
     text += "\n\n" + (f"FORECAST, corrected by the labels that are there\n{ahead}" if ahead else f"no forecast: {why}")
     show(text, options.json)
     content = {
@@ -89,22 +94,9 @@ def assess(options: Assess) -> None:
         "coverage": known.as_dict(),
         "forecast": ahead.as_dict() if ahead else None,
         "sources": {"train": sources[0], "pool": sources[1]},
-        "screen": screened,
+        "screen": screens,
     }
     write_json(options.json, content)
-
-
-def _suspects(structures: Sequence[Atoms], what: str, spec: SparseGP) -> list[dict[str, Any]]:
-    """List structures that look broken, and warn of them; they stay where they are."""
-    if not structures:
-        return []
-    found = screen(structures, spec.descriptor if len(structures) <= COMPARED else None)
-    if found.aside:
-        warn(
-            f"{len(found.aside)} of {len(structures)} structures of the {what} look broken or outlying; the first, "
-            f"{found.names[0]}: {found.aside[0][1]}; they may be proposed all the same, so look before labelling"
-        )
-    return suspects(found)
 
 
 def _forecast(
@@ -135,50 +127,58 @@ def _forecast(
         raise
 
 
-def _remarks(known: Coverage) -> list[str]:
-    """Sentences for the verdict about elements."""
-    from ase.data import chemical_symbols
+@dataclass(frozen=True)
+class _Elements:
+    """What the set knows of elements and environments, in words; `name` is that of the structures aimed at."""
 
-    lines = []
-    for one in known.species:
-        symbol = chemical_symbols[one.number]
-        if not one.in_train:
-            lines.append(f"{symbol} is missing: no atom of it in the set, {one.in_pool} where it is needed")
-        elif one.share > _POORLY:
+    known: Coverage
+    aims: Sequence[Atoms]
+    name: str
+
+    def remarks(self) -> list[str]:
+        """Sentences for the verdict about elements."""
+        from ase.data import chemical_symbols
+
+        known, lines = self.known, []
+        for one in known.species:
+            symbol = chemical_symbols[one.number]
+            if not one.in_train:
+                lines.append(f"{symbol} is missing: no atom of it in the set, {one.in_pool} where it is needed")
+            elif one.share > _POORLY:
+                lines.append(
+                    f"{symbol} is poorly known: {100 * one.share:.0f} % of the prior std of its local energies is left"
+                )
+        if known.compositions < known.needed:
             lines.append(
-                f"{symbol} is poorly known: {100 * one.share:.0f} % of the prior std of its local energies is left"
+                f"compositions: only {known.compositions} of {known.needed} independent ones have energies, so the "
+                "energies of some elements cannot be told apart; add structures of other compositions"
             )
-    if known.compositions < known.needed:
-        lines.append(
-            f"compositions: only {known.compositions} of {known.needed} independent ones have energies, so the "
-            "energies of some elements cannot be told apart; add structures of other compositions"
+        return lines
+
+    def text(self) -> str:
+        """Tables of elements and of the least known environments."""
+        from ase.data import chemical_symbols
+
+        known, aims, name = self.known, self.aims, self.name
+        rows = [
+            (
+                chemical_symbols[one.number],
+                one.in_train,
+                one.in_pool,
+                round(100 * one.share, 1),
+                float(1e3 * one.spread),
+                round(100 * one.unseen, 2),
+            )
+            for one in known.species
+        ]
+        head = ("element", "atoms in set", f"in {name}", "% of prior std left", "std left, meV", "% outside the model")
+        text = (
+            f"ELEMENTS: local energies in the {name}, about their mean; outside the model: share of an environment's "
+            "variance that no inducing environment sees\n" + table(head, rows)
         )
-    return lines
-
-
-def _coverage_text(known: Coverage, aims: Sequence[Atoms], name: str) -> str:
-    """Tables of elements and of the least known environments."""
-    from ase.data import chemical_symbols
-
-    rows = [
-        (
-            chemical_symbols[one.number],
-            one.in_train,
-            one.in_pool,
-            round(100 * one.share, 1),
-            float(1e3 * one.spread),
-            round(100 * one.unseen, 2),
-        )
-        for one in known.species
-    ]
-    head = ("element", "atoms in set", f"in {name}", "% of prior std left", "std left, meV", "% outside the model")
-    text = (
-        f"ELEMENTS: local energies in the {name}, about their mean; outside the model: share of an environment's "
-        "variance that no inducing environment sees\n" + table(head, rows)
-    )
-    places = [
-        (int(s), int(i), aims[s].get_chemical_symbols()[i], source_of(aims[s], int(s)), float(1e3 * std))
-        for (s, i), std in zip(known.least_known, known.least_known_std, strict=True)
-    ]
-    columns = ("structure", "atom", "element", "source", "std left, meV")
-    return text + f"\n\nleast known environments of the {name}, one per structure\n" + table(columns, places)
+        places = [
+            (int(s), int(i), aims[s].get_chemical_symbols()[i], source_of(aims[s], int(s)), float(1e3 * std))
+            for (s, i), std in zip(known.least_known, known.least_known_std, strict=True)
+        ]
+        columns = ("structure", "atom", "element", "source", "std left, meV")
+        return text + f"\n\nleast known environments of the {name}, one per structure\n" + table(columns, places)

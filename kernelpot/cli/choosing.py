@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,7 +54,12 @@ def select(options: Select) -> None:
         raise DataError(f"{error} (or let --screen set broken structures of the pool aside)") from error
     existing, target = (read(options, files) if files else [] for files in (options.existing, options.target))
     spec = options.model.spec()
-    screening = _screened(pool, spec, setting_aside=options.screen)
+    # Not set aside by default: what resembles nothing else may be broken, or the very structure that the pool was made
+    # for, and a choice that leaves candidates out unasked is no choice among the pool that was given.
+    advice = None if options.screen else "--screen lists them and sets them aside"
+    screening = screened(pool, "structures", spec, advice)
+    if options.screen and not len(screening.kept):
+        raise DataError(f"`--screen` leaves no structure of the pool: {screening.names[0]}: {screening.aside[0][1]}")
     kept = np.asarray(screening.kept) if options.screen else np.arange(len(pool))
     usable = [pool[k] for k in kept]
     if options.n is not None and options.n > len(usable):
@@ -77,9 +82,20 @@ def select(options: Select) -> None:
     choice = replace(choice, indices=kept[choice.indices])  # numbers are those of the files
     if options.out:
         write_structures(options.out, [pool[int(k)] for k in choice.indices])
-    text = _text(choice, pool, certificate, options.out)
-    show(f"{screening}\n\n{text}" if options.screen else text, options.json)
-    write_json(options.json, _json(choice, pool, certificate, options, screening))
+    result = _Result(options, pool, screening, choice, certificate)
+    show(result.text(), options.json)
+    write_json(options.json, result.content())
+
+
+def screened(structures: Sequence[Atoms], what: str, spec: SparseGP, advice: str | None) -> Screening:
+    """Look for structures that are broken, and warn of them where there is advice what to do."""
+    screening = kp.screen(structures, spec.descriptor if len(structures) <= COMPARED else None)
+    if screening.aside and advice:
+        warn(
+            f"{len(screening.aside)} of {len(structures)} {what} look broken or outlying; the first, "
+            f"{screening.names[0]}: {screening.aside[0][1]}; {advice}"
+        )
+    return screening
 
 
 def suspects(screening: Screening) -> list[dict[str, Any]]:
@@ -88,23 +104,6 @@ def suspects(screening: Screening) -> list[dict[str, Any]]:
         {"index": k, "source": name, "reason": reason}
         for name, (k, reason) in zip(screening.names, screening.aside, strict=True)
     ]
-
-
-def _screened(pool: list[Atoms], spec: SparseGP, *, setting_aside: bool) -> Screening:
-    """Look for broken structures, and warn of them where they are not to be set aside.
-
-    Not by default: what resembles nothing else may be broken, or the very structure that the pool was made for, and a
-    choice that leaves candidates out unasked is no choice among the pool that was given.
-    """
-    screening = kp.screen(pool, spec.descriptor if len(pool) <= COMPARED else None)
-    if setting_aside and not len(screening.kept):
-        raise DataError(f"`--screen` leaves no structure of the pool: {screening.names[0]}: {screening.aside[0][1]}")
-    if screening.aside and not setting_aside:
-        warn(
-            f"{len(screening.aside)} of {len(pool)} structures look broken or outlying; the first, "
-            f"{screening.names[0]}: {screening.aside[0][1]}; --screen lists them and sets them aside"
-        )
-    return screening
 
 
 def _rules(options: Select, kept: np.ndarray, size: int, groups: set[str]) -> dict[str, Any]:
@@ -135,46 +134,60 @@ def _rules(options: Select, kept: np.ndarray, size: int, groups: set[str]) -> di
     }
 
 
-def _text(choice: Choice, pool: Sequence[Atoms], certificate: Certificate | None, out: str | None) -> str:
-    heading, values = choice.column
-    rows = [
-        (rank, k, *cells_of(pool[k], k), str(pool[k].info.get("config_type", "")), values[rank])
-        for rank, k in enumerate(choice.indices.tolist(), start=1)
-    ]
-    head = ("pick", "index", "source", "formula", "atoms", "group", heading)
-    # A certificate says more than the quick limit, which may hold against other choices: of a size, not of a budget.
-    told = choice if certificate is None else replace(choice, efficiency_bound=None, efficiency_from="the certificate")
-    text = f"{told.summary()}\n\n{shortened(head, rows)}"
-    if certificate is not None:
-        text += f"\n\n{certificate}"
-    return text + (f"\n\nwrote {out}" if out else "")
+@dataclass(frozen=True)
+class _Result:
+    """What `select` tells."""
 
+    options: Select
+    pool: Sequence[Atoms]
+    screening: Screening
+    choice: Choice
+    certificate: Certificate | None
 
-def _json(
-    choice: Choice, pool: Sequence[Atoms], certificate: Certificate | None, options: Select, screening: Screening
-) -> dict[str, Any]:
-    return {
-        "indices": choice.indices,
-        "curve": choice.curve,
-        "criterion": choice.criterion,
-        "method": choice.method,
-        "efficiency_bound": choice.efficiency_bound,
-        "certificate": None if certificate is None else asdict(certificate),
-        "budget": choice.budget,
-        "cost_power": options.cost_power if options.budget is not None else None,
-        "costs": choice.costs,
-        "forced": options.force,
-        "forbidden": options.forbid,
-        "quotas": dict(options.quota),
-        "existing": options.existing,
-        "target": options.target,
-        "description": dict(choice.description),
-        "pool": {"files": options.pool, "n_structures": len(pool)},
-        "screen": {"set_aside": options.screen, "found": suspects(screening)},
-        "settings": options.model.as_dict() | {"noise": options.model.noises()},
-        "structures": [{"index": k} | facts_of(pool[k], k) for k in choice.indices.tolist()],
-        "out": options.out,
-    }
+    def text(self) -> str:
+        """Lay out the choice as a table, below what the screen found where it was asked for."""
+        choice, pool, certificate, out = self.choice, self.pool, self.certificate, self.options.out
+        heading, values = choice.column
+        rows = [
+            (rank, k, *cells_of(pool[k], k), str(pool[k].info.get("config_type", "")), values[rank])
+            for rank, k in enumerate(choice.indices.tolist(), start=1)
+        ]
+        head = ("pick", "index", "source", "formula", "atoms", "group", heading)
+        told = choice
+        if certificate is not None:
+            # It says more than the quick limit, which may hold against other choices: of a size, not of a budget.
+            told = replace(choice, efficiency_bound=None, efficiency_from="the certificate")
+        text = f"{told.summary()}\n\n{shortened(head, rows)}"
+        if certificate is not None:
+            text += f"\n\n{certificate}"
+        text += f"\n\nwrote {out}" if out else ""
+        return f"{self.screening}\n\n{text}" if self.options.screen else text
+
+    def content(self) -> dict[str, Any]:
+        """Return the choice for JSON."""
+        choice, pool, options, certificate = self.choice, self.pool, self.options, self.certificate
+        return {
+            "indices": choice.indices,
+            "curve": choice.curve,
+            "criterion": choice.criterion,
+            "method": choice.method,
+            "efficiency_bound": choice.efficiency_bound,
+            "certificate": None if certificate is None else asdict(certificate),
+            "budget": choice.budget,
+            "cost_power": options.cost_power if options.budget is not None else None,
+            "costs": choice.costs,
+            "forced": options.force,
+            "forbidden": options.forbid,
+            "quotas": dict(options.quota),
+            "existing": options.existing,
+            "target": options.target,
+            "description": dict(choice.description),
+            "pool": {"files": options.pool, "n_structures": len(pool)},
+            "screen": {"set_aside": options.screen, "found": suspects(self.screening)},
+            "settings": options.model.as_dict() | {"noise": options.model.noises()},
+            "structures": [{"index": k} | facts_of(pool[k], k) for k in choice.indices.tolist()],
+            "out": options.out,
+        }
 
 
 def curate(options: Curate) -> None:

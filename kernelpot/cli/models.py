@@ -168,45 +168,10 @@ def predict(options: Predict) -> None:
     if isinstance(model, kp.KernelRidge):
         predict_property(options, model)
         return
-    structures = read(options, options.files)
-    predicted = [
-        atoms
-        for start in track(range(0, len(structures), CHUNK), "predicting")
-        for atoms in _with_predictions(model, structures[start : start + CHUNK])
-    ]
-    write_structures(options.out, predicted)
-    found = [
-        facts_of(atoms, number)
-        | {
-            "energy_eV": atoms.get_potential_energy(),
-            "energy_std_eV": atoms.info.get("energy_std", np.nan),
-            "largest_force_eV_per_A": float(np.abs(atoms.get_forces(apply_constraint=False)).max()),
-            "largest_force_std_eV_per_A": float(np.max(atoms.arrays.get("forces_std", np.nan))),
-            "largest_extrapolation_grade": float(np.max(atoms.arrays.get("extrapolation", np.nan))),
-            "atoms_beyond_training": int(np.sum(atoms.arrays.get("extrapolation", np.zeros(0)) > 1.0)),
-        }
-        for number, atoms in enumerate(predicted)
-    ]
-    head = ("#", "source", "formula", "atoms", "energy eV", "std meV/atom", "max |F| eV/Å", "max std eV/Å", "max grade",
-            "atoms beyond 1")  # fmt: skip
-    rows = [
-        (
-            k,
-            *cells_of(predicted[k], k),
-            one["energy_eV"],
-            1000 * one["energy_std_eV"] / one["n_atoms"],
-            one["largest_force_eV_per_A"],
-            one["largest_force_std_eV_per_A"],
-            one["largest_extrapolation_grade"],
-            one["atoms_beyond_training"],
-        )
-        for k, one in enumerate(found)
-    ]
-    silent = (
-        "" if "energy_std" in predicted[0].info else "no standard deviations: files of a ForceRidge hold means alone\n"
-    )
-    show(f"{shortened(head, rows)}\n\n{_grades(predicted)}{silent}wrote {options.out}", options.json)
-    write_json(options.json, {"model": options.model, "out": options.out, "structures": found})
+    found = _Predictions(model, read(options, options.files))
+    write_structures(options.out, found.structures)
+    show(f"{found.table()}\n\n{found.remarks()}wrote {options.out}", options.json)
+    write_json(options.json, {"model": options.model, "out": options.out, "structures": found.facts})
 
 
 def demo(options: Demo) -> None:
@@ -241,44 +206,87 @@ def _loaded(path: str) -> SparseGP | kp.ForceRidge | kp.KernelRidge | kp.Classif
     return model
 
 
-def _with_predictions(model: SparseGP | kp.ForceRidge, structures: Sequence[Atoms]) -> list[Atoms]:
-    """Copy structures with the predictions as their labels, the standard deviations, where there are any, beside."""
-    from ase.calculators.singlepoint import SinglePointCalculator
+class _Predictions:
+    """Structures with predictions as their labels, and what is told of them."""
 
-    prediction = model.predict(structures)
-    copies = []
-    for s, atoms in enumerate(structures):
-        copy = atoms.copy()
-        results = {
-            "energy": float(prediction.energy[s]),
-            "forces": prediction.forces[s],
-            "energies": prediction.local_energy[s],
-        }
-        copy.info["predicted_by"] = "kernelpot"
-        spread = prediction.label
-        if spread is not None:
-            copy.info["energy_std"] = float(spread.energy_std[s])
-            copy.arrays["forces_std"] = np.array(spread.forces_std[s])
-            copy.arrays["energies_std"] = np.array(spread.local_energy_std[s])
-        if prediction.extrapolation is not None:
-            copy.arrays["extrapolation"] = np.array(prediction.extrapolation[s])
-        if np.isfinite(prediction.stress[s]).all():
-            results["stress"] = prediction.stress[s]
+    def __init__(self, model: SparseGP | kp.ForceRidge, structures: Sequence[Atoms]) -> None:
+        self.structures = [
+            atoms
+            for start in track(range(0, len(structures), CHUNK), "predicting")
+            for atoms in self._labelled(model, structures[start : start + CHUNK])
+        ]
+        self.facts = [
+            facts_of(atoms, number)
+            | {
+                "energy_eV": atoms.get_potential_energy(),
+                "energy_std_eV": atoms.info.get("energy_std", np.nan),
+                "largest_force_eV_per_A": float(np.abs(atoms.get_forces(apply_constraint=False)).max()),
+                "largest_force_std_eV_per_A": float(np.max(atoms.arrays.get("forces_std", np.nan))),
+                "largest_extrapolation_grade": float(np.max(atoms.arrays.get("extrapolation", np.nan))),
+                "atoms_beyond_training": int(np.sum(atoms.arrays.get("extrapolation", np.zeros(0)) > 1.0)),
+            }
+            for number, atoms in enumerate(self.structures)
+        ]
+
+    def table(self) -> str:
+        """Lay out the predictions as a table, shortened where it is long."""
+        head = ("#", "source", "formula", "atoms", "energy eV", "std meV/atom", "max |F| eV/Å", "max std eV/Å",
+                "max grade", "atoms beyond 1")  # fmt: skip
+        rows = [
+            (
+                k,
+                *cells_of(atoms, k),
+                one["energy_eV"],
+                1000 * one["energy_std_eV"] / one["n_atoms"],
+                one["largest_force_eV_per_A"],
+                one["largest_force_std_eV_per_A"],
+                one["largest_extrapolation_grade"],
+                one["atoms_beyond_training"],
+            )
+            for k, (atoms, one) in enumerate(zip(self.structures, self.facts, strict=True))
+        ]
+        return shortened(head, rows)
+
+    def remarks(self) -> str:
+        """Say how many atoms lie outside what training saw, and whether there are standard deviations."""
+        silent = "no standard deviations: files of a ForceRidge hold means alone\n"
+        text = "" if "energy_std" in self.structures[0].info else silent
+        graded = [atoms.arrays["extrapolation"] for atoms in self.structures if "extrapolation" in atoms.arrays]
+        if not graded:
+            return text
+        grades = np.concatenate(graded)
+        one, two = int(np.sum(grades > 1.0)), int(np.sum(grades > 2.0))
+        return (
+            f"extrapolation grades: {one} of {len(grades)} atoms beyond 1 (the 99th percentile of the training set), "
+            f"{two} beyond 2, largest {grades.max():.2f}\n{text}"
+        )
+
+    @staticmethod
+    def _labelled(model: SparseGP | kp.ForceRidge, structures: Sequence[Atoms]) -> list[Atoms]:
+        """Copy structures with the predictions as their labels, and the standard deviations, if any, beside."""
+        from ase.calculators.singlepoint import SinglePointCalculator
+
+        prediction = model.predict(structures)
+        copies = []
+        for s, atoms in enumerate(structures):
+            copy = atoms.copy()
+            results = {
+                "energy": float(prediction.energy[s]),
+                "forces": prediction.forces[s],
+                "energies": prediction.local_energy[s],
+            }
+            copy.info["predicted_by"] = "kernelpot"
+            spread = prediction.label
             if spread is not None:
-                copy.info["stress_std"] = np.array(spread.stress_std[s])
-        copy.calc = SinglePointCalculator(copy, **results)
-        copies.append(copy)
-    return copies
-
-
-def _grades(structures: Sequence[Atoms]) -> str:
-    """Say how many atoms lie outside what training saw."""
-    graded = [atoms.arrays["extrapolation"] for atoms in structures if "extrapolation" in atoms.arrays]
-    if not graded:
-        return ""
-    grades = np.concatenate(graded)
-    one, two = int(np.sum(grades > 1.0)), int(np.sum(grades > 2.0))
-    return (
-        f"extrapolation grades: {one} of {len(grades)} atoms beyond 1 (the 99th percentile of the training set), {two} "
-        f"beyond 2, largest {grades.max():.2f}\n"
-    )
+                copy.info["energy_std"] = float(spread.energy_std[s])
+                copy.arrays["forces_std"] = np.array(spread.forces_std[s])
+                copy.arrays["energies_std"] = np.array(spread.local_energy_std[s])
+            if prediction.extrapolation is not None:
+                copy.arrays["extrapolation"] = np.array(prediction.extrapolation[s])
+            if np.isfinite(prediction.stress[s]).all():
+                results["stress"] = prediction.stress[s]
+                if spread is not None:
+                    copy.info["stress_std"] = np.array(spread.stress_std[s])
+            copy.calc = SinglePointCalculator(copy, **results)
+            copies.append(copy)
+        return copies

@@ -79,7 +79,14 @@ def _add_options(parser: argparse._ActionsContainer, options: type) -> None:
     """Add what each field describes, a dataclass among them as a group of options."""
     hints = get_type_hints(options, include_extras=True)
     for field in fields(options):
-        kind, notes = _unwrapped(hints[field.name])
+        # The type under `Annotated` and `| None`, with the notes that were on it.
+        kind, notes = hints[field.name], []
+        while get_origin(kind) is Annotated or NoneType in get_args(kind):
+            if get_origin(kind) is Annotated:
+                notes += kind.__metadata__
+                kind = kind.__origin__
+            else:
+                kind = Union[tuple(one for one in get_args(kind) if one is not NoneType)]  # noqa: UP007
         if isinstance(kind, type) and is_dataclass(kind):
             about = textwrap.fill(" ".join((kind.__doc__ or "").split()), 88)
             _add_options(parser.add_argument_group(field.name, about), kind)
@@ -106,19 +113,6 @@ def _add_options(parser: argparse._ActionsContainer, options: type) -> None:
             settings |= {"default": argparse.SUPPRESS, "required": field.default is MISSING}
             dashes = "-" if len(field.name) == 1 else "--"
             parser.add_argument(dashes + field.name.replace("_", "-"), dest=field.name, **settings)
-
-
-def _unwrapped(hint: Any) -> tuple[Any, list[Any]]:
-    """Return the type under `Annotated` and `| None`, with the notes that were on it."""
-    notes: list[Any] = []
-    while True:
-        if get_origin(hint) is Annotated:
-            notes += hint.__metadata__
-            hint = hint.__origin__
-        elif NoneType in get_args(hint):
-            hint = Union[tuple(kind for kind in get_args(hint) if kind is not NoneType)]  # noqa: UP007
-        else:
-            return hint, notes
 
 
 def positive(text: str) -> float:

@@ -121,9 +121,8 @@ def predict_property(options: Predict, model: KernelRidge) -> None:
     structures = _read(options.files, name)
     values, stds = (found.tolist() for found in _predicted(model, structures))
     infos = [{f"{name}_predicted": value, f"{name}_std": std} for value, std in zip(values, stds, strict=True)]
-    _write(options, structures, infos, {name: values, "std": stds})
     found = [{"value": value, "std": std} for value, std in zip(values, stds, strict=True)]
-    write_json(options.json, {"model": options.model, "property": name, **_content(options, structures, found)})
+    _write(options, structures, infos, {name: values, "std": stds}, {"property": name}, found)
 
 
 def predict_classes(options: Predict, model: Classifier) -> None:
@@ -144,9 +143,7 @@ def predict_classes(options: Predict, model: Classifier) -> None:
     ]
     said = "" if least is None else f"{sum(refused)} refused: probability below {least:g}\n"
     columns = {name: classes, "probability": largest, "": ["refused" if no else "" for no in refused]}
-    _write(options, structures, infos, columns, said)
-    content = {"model": options.model, "property": name, "reject": least, **_content(options, structures, found)}
-    write_json(options.json, content)
+    _write(options, structures, infos, columns, {"property": name, "reject": least}, found, said)
 
 
 def _write(
@@ -154,9 +151,11 @@ def _write(
     structures: Sequence[Atoms],
     infos: Sequence[dict[str, Any]],
     columns: Mapping[str, Sequence[object]],
+    facts: Mapping[str, Any],
+    found: Sequence[dict[str, Any]],
     said: str = "",
 ) -> None:
-    """Write structures with what was predicted of each, and show it as columns of a table."""
+    """Write structures with what was predicted of each, show it as columns of a table, and write it as JSON."""
     copies = []
     for atoms, info in zip(structures, infos, strict=True):
         copy = atoms.copy()
@@ -170,12 +169,8 @@ def _write(
     ]
     table = shortened(("#", "source", "formula", "atoms", *columns), rows)
     show(f"{table}\n\n{said}wrote {options.out}", options.json)
-
-
-def _content(options: Predict, structures: Sequence[Atoms], found: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Return what was predicted of each structure, for JSON."""
     named = [facts_of(atoms, k) | one for k, (atoms, one) in enumerate(zip(structures, found, strict=True))]
-    return {"out": options.out, "structures": named}
+    write_json(options.json, {"model": options.model, **facts, "out": options.out, "structures": named})
 
 
 def _kept(value: Any) -> Any:
@@ -228,7 +223,7 @@ def _name(path: str, model: KernelRidge | Classifier) -> str:
 
 def _label(path: str, model: KernelRidge) -> str:
     name = _name(path, model)
-    if not model._single:
+    if not model.single:
         raise ParameterError(f"{path}: the model has several properties, which is for Python alone")
     return name
 

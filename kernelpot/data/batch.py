@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from kernelpot.data.check import check_structure, place
+from kernelpot.data.stream import ATOMS_PER_CHUNK, chunks
 from kernelpot.errors import ParameterError
+from kernelpot.progress import track
+from kernelpot.run import ordered
 
 if TYPE_CHECKING:
     from ase import Atoms
+
+Result = TypeVar("Result")
 
 FLAT = 1e-12
 """Volume, as a share of the product of the lattice vectors' lengths, below which a cell has none."""
@@ -141,6 +146,10 @@ class Batch:
         """Add up a per-atom quantity over each structure."""
         return np.bincount(self.structure, weights=per_atom, minlength=len(self))
 
+    def counts(self, species: Sequence[int]) -> Float[np.ndarray, "structures species"]:
+        """Count the atoms of each species in each structure: the columns that carry E0."""
+        return np.stack([self.sum_per_structure((self.numbers == z).astype(float)) for z in species], axis=1)
+
     def surroundings(self, atom: int) -> tuple[Batch, int]:
         """Return the part of one structure that an atom's force depends on, and the atom's number in it.
 
@@ -163,6 +172,26 @@ class Batch:
             cutoff=self.cutoff,
         )
         return part, int(np.searchsorted(kept, atom))
+
+
+def over_batches(
+    work: Callable[[Batch, int], Result],
+    structures: Sequence[Atoms],
+    cutoff: float,
+    label: str = "",
+    *,
+    n_atoms: int = ATOMS_PER_CHUNK,
+) -> Iterator[Result]:
+    """Yield ``work(batch, number of its first structure)`` for runs of structures in order, computed by threads.
+
+    A label shows progress under this name.
+    """
+
+    def part(piece: tuple[int, int]) -> Result:
+        return work(Batch.from_structures(structures[slice(*piece)], cutoff, start=piece[0]), piece[0])
+
+    pieces = list(chunks(structures, n_atoms))
+    yield from ordered(part, track(pieces, label) if label else pieces)
 
 
 def cell_volumes(cells: Float[np.ndarray, "structures 3 3"]) -> Float[np.ndarray, " structures"]:

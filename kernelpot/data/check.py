@@ -49,25 +49,12 @@ def check_structure(atoms: Atoms, where: str) -> None:
     positions, cell, pbc = np.asarray(atoms.positions), np.asarray(atoms.cell), np.asarray(atoms.pbc)
     if len(positions) == 0:
         raise DataError(f"{where}: a structure must have atoms, found none; remove it.")
-    _check_numbers(atoms.numbers, where)
-    _check_finite(positions, cell, where)
-    if not pbc.any():
-        _check_overlap(positions, np.arange(len(positions)), where)
-        return
-    cell = _periodic_cell(cell, pbc, where)
-    _check_overlap(*_with_images(positions, cell, pbc), where)
-
-
-def _check_numbers(numbers: Int[np.ndarray, " atoms"], where: str) -> None:
-    wrong = np.flatnonzero((numbers < 1) | (numbers > HEAVIEST))
+    wrong = np.flatnonzero((atoms.numbers < 1) | (atoms.numbers > HEAVIEST))
     if wrong.size:
         raise DataError(
-            f"{where}: atomic numbers must be 1 to {HEAVIEST}, atom {wrong[0]} has {numbers[wrong[0]]}; "
+            f"{where}: atomic numbers must be 1 to {HEAVIEST}, atom {wrong[0]} has {atoms.numbers[wrong[0]]}; "
             "name its element or remove the dummy atom."
         )
-
-
-def _check_finite(positions: Float[np.ndarray, "atoms 3"], cell: Float[np.ndarray, "3 3"], where: str) -> None:
     if not np.isfinite(cell).all():
         raise DataError(f"{where}: cell vectors must be finite, found {cell.tolist()}; repair the file.")
     wrong = np.flatnonzero(~np.isfinite(positions).all(axis=1))
@@ -82,52 +69,9 @@ def _check_finite(positions: Float[np.ndarray, "atoms 3"], cell: Float[np.ndarra
             f"{where}: coordinates and cell vectors must be below {EXTENT:g} Å, found {largest:.4g}; "
             "check the units, or move the atoms into the cell."
         )
-
-
-def _periodic_cell(cell: Float[np.ndarray, "3 3"], pbc: np.ndarray, where: str) -> Float[np.ndarray, "3 3"]:
-    """Return the periodic cell vectors, completed by unit vectors normal to them; heights ≥ `OVERLAP`."""
-    from ase.geometry import complete_cell, minkowski_reduce
-
-    vectors = np.where(pbc[:, None], cell, 0.0)
-    spread = np.linalg.svd(vectors[pbc], compute_uv=False)
-    if spread[-1] <= 1e-10 * max(float(spread[0]), 1.0):
-        flags = "".join("T" if flag else "F" for flag in pbc)
-        raise DataError(
-            f"{where}: periodic directions (pbc {flags}) must span a volume, found the cell {cell.tolist()}; "
-            "give the cell, or set pbc=False."
-        )
-    full: Float[np.ndarray, "3 3"] = complete_cell(vectors)
-    if _heights(full)[pbc].min() < OVERLAP:
-        # A valid crystal may come in a needle of a cell: judge its most compact one.
-        full = complete_cell(minkowski_reduce(vectors, pbc)[0])
-        if (height := _heights(full)[pbc].min()) < OVERLAP:
-            raise DataError(
-                f"{where}: periodic images must be at least {OVERLAP} Å apart, found planes {height:.3g} Å "
-                f"apart in the cell {cell.tolist()}; check the units of the cell."
-            )
-    return full
-
-
-def _heights(cell: Float[np.ndarray, "3 3"]) -> Float[np.ndarray, " 3"]:
-    return 1.0 / np.linalg.norm(np.linalg.inv(cell), axis=0)
-
-
-def _with_images(
-    positions: Float[np.ndarray, "atoms 3"], cell: Float[np.ndarray, "3 3"], pbc: np.ndarray
-) -> tuple[Float[np.ndarray, "points 3"], Int[np.ndarray, " points"]]:
-    """Wrap the atoms, add images just beyond the upper faces, and tell which atom each point belongs to."""
-    scaled = positions @ np.linalg.inv(cell)
-    scaled[:, pbc] -= np.floor(scaled[:, pbc])
-    owner = np.arange(len(positions))
-    margins = OVERLAP / _heights(cell)
-    for axis in np.flatnonzero(pbc):
-        near = scaled[:, axis] <= margins[axis]
-        scaled = np.vstack([scaled, scaled[near] + np.eye(3)[axis]])
-        owner = np.concatenate([owner, owner[near]])
-    return scaled @ cell, owner
-
-
-def _check_overlap(points: Float[np.ndarray, "points 3"], owner: Int[np.ndarray, " points"], where: str) -> None:
+    points, owner = positions, np.arange(len(positions))
+    if pbc.any():
+        points, owner = _with_images(positions, cell, pbc, where)
     if len(points) < 2:
         return
     # A tree, as a cell list this fine needs millions of bins for a dilute structure.
@@ -140,6 +84,45 @@ def _check_overlap(points: Float[np.ndarray, "points 3"], owner: Int[np.ndarray,
             f"{where}: atoms must be at least {OVERLAP} Å apart, atoms {first} and {second} (or images) "
             f"are {distances[worst]:.3g} Å apart; remove duplicated atoms, or check the cell and the units."
         )
+
+
+def _heights(cell: Float[np.ndarray, "3 3"]) -> Float[np.ndarray, " 3"]:
+    return 1.0 / np.linalg.norm(np.linalg.inv(cell), axis=0)
+
+
+def _with_images(
+    positions: Float[np.ndarray, "atoms 3"], cell: Float[np.ndarray, "3 3"], pbc: np.ndarray, where: str
+) -> tuple[Float[np.ndarray, "points 3"], Int[np.ndarray, " points"]]:
+    """Wrap the atoms, add images just beyond the upper faces, and tell which atom each point belongs to."""
+    from ase.geometry import complete_cell, minkowski_reduce
+
+    vectors = np.where(pbc[:, None], cell, 0.0)
+    spread = np.linalg.svd(vectors[pbc], compute_uv=False)
+    if spread[-1] <= 1e-10 * max(float(spread[0]), 1.0):
+        flags = "".join("T" if flag else "F" for flag in pbc)
+        raise DataError(
+            f"{where}: periodic directions (pbc {flags}) must span a volume, found the cell {cell.tolist()}; "
+            "give the cell, or set pbc=False."
+        )
+    # Completed by unit vectors normal to the periodic ones.
+    full: Float[np.ndarray, "3 3"] = complete_cell(vectors)
+    if _heights(full)[pbc].min() < OVERLAP:
+        # A valid crystal may come in a needle of a cell: judge its most compact one.
+        full = complete_cell(minkowski_reduce(vectors, pbc)[0])
+        if (height := _heights(full)[pbc].min()) < OVERLAP:
+            raise DataError(
+                f"{where}: periodic images must be at least {OVERLAP} Å apart, found planes {height:.3g} Å "
+                f"apart in the cell {cell.tolist()}; check the units of the cell."
+            )
+    scaled = positions @ np.linalg.inv(full)
+    scaled[:, pbc] -= np.floor(scaled[:, pbc])
+    owner = np.arange(len(positions))
+    margins = OVERLAP / _heights(full)
+    for axis in np.flatnonzero(pbc):
+        near = scaled[:, axis] <= margins[axis]
+        scaled = np.vstack([scaled, scaled[near] + np.eye(3)[axis]])
+        owner = np.concatenate([owner, owner[near]])
+    return scaled @ full, owner
 
 
 def check_species(structures: Sequence[Atoms], known: Sequence[int]) -> None:

@@ -20,7 +20,7 @@ from jaxtyping import Bool, Float, Int
 
 from kernelpot.data.check import place
 from kernelpot.data.noise import KINDS
-from kernelpot.data.sources import Candidate, checked_keys, find
+from kernelpot.data.sources import RESOLVED, Candidate, Search, checked_keys
 from kernelpot.errors import LabelError, ParameterError
 
 if TYPE_CHECKING:
@@ -92,6 +92,55 @@ class Labels:
             values, unit = self.stress[here].ravel(), "eV/Å³"
         return f"rms {np.sqrt(np.mean(values**2)):.4g}, largest {np.abs(values).max():.4g} {unit}"
 
+    def attach(self, structures: Sequence[Atoms]) -> None:
+        """Leave exactly the settled labels, and what else there was, in a calculator on each structure."""
+        from ase.calculators.singlepoint import SinglePointCalculator
+
+        present = {kind: self.present(kind) for kind in KINDS}
+        for number, atoms in enumerate(structures):
+            forces = self.forces[number]
+            settled: dict[str, float | np.ndarray] = {}
+            if present["energy"][number]:
+                settled["energy"] = float(self.energy[number])
+            if forces is not None:
+                settled["forces"] = forces.copy()
+            if present["stress"][number]:
+                settled["stress"] = self.stress[number].copy()
+            if atoms.calc is None and not settled:
+                continue
+            if not isinstance(atoms.calc, SinglePointCalculator):
+                atoms.calc = SinglePointCalculator(atoms)
+            for kind in KINDS:
+                atoms.calc.results.pop(kind, None)
+            atoms.calc.results.update(settled)
+            setattr(atoms.calc, RESOLVED, True)
+
+    def check(
+        self,
+        names: Mapping[str, str | None],
+        require: Sequence[str],
+        structures: Sequence[Atoms],
+        source: str | None,
+    ) -> None:
+        """Refuse names of labels that no structure has, and required labels that some lack."""
+        for quantity, name in names.items():
+            kind = "stress" if quantity == "virial" else quantity
+            if name is not None and len(self) and not self.present(kind).any():
+                raise LabelError(
+                    f"{source or 'keys='}: `{name}` must hold the {quantity}, found in none of {len(self)} "
+                    f"structures; {_names_there(structures)}."
+                )
+        for kind in require:
+            absent = np.flatnonzero(~self.present(kind))
+            if not absent.size:
+                continue
+            without = [structures[k] for k in absent.tolist()]
+            raise LabelError(
+                f"{source or 'labels'}: all structures must have {kind}, {len(without)} of {len(self)} have none, "
+                f"first in {place(without[0], int(absent[0]), source)}; {_names_there(without)}; "
+                f"name the key with keys={{'{kind}': ...}}, or compute the labels first."
+            )
+
 
 def resolve(
     structures: Sequence[Atoms],
@@ -102,11 +151,12 @@ def resolve(
 ) -> Labels:
     """Find the labels of structures."""
     names = checked_keys(keys)
-    _check_require(require)
+    if isinstance(require, str) or set(require) - set(KINDS):
+        raise ParameterError(f"`require` must list some of {', '.join(KINDS)}, got {require!r}.")
     table: dict[str, list[Candidate | None]] = {kind: [] for kind in KINDS}
     remarks: Counter[str] = Counter()
     for number, atoms in enumerate(structures):
-        found, said = find(atoms, names, place(atoms, number, source))
+        found, said = Search(atoms, place(atoms, number, source)).find(names)
         remarks.update(said)
         for kind in KINDS:
             table[kind].append(found[kind])
@@ -120,46 +170,13 @@ def resolve(
         origins={kind: tuple(None if c is None else c.origin for c in table[kind]) for kind in KINDS},
         notes=tuple(f"{remark} (in {count} structures)" for remark, count in remarks.items()),
     )
-    _check_named(names, labels, structures, source)
-    for kind in require:
-        _check_complete(kind, labels, structures, source)
+    labels.check(names, require, structures, source)
     return labels
 
 
 def _frozen(array: np.ndarray) -> np.ndarray:
     array.setflags(write=False)
     return array
-
-
-def _check_require(require: Sequence[str]) -> None:
-    kinds = (require,) if isinstance(require, str) else tuple(require)
-    unknown = [kind for kind in kinds if kind not in KINDS]
-    if unknown or isinstance(require, str):
-        raise ParameterError(f"`require` must list some of {', '.join(KINDS)}, got {require!r}.")
-
-
-def _check_named(
-    names: Mapping[str, str | None], labels: Labels, structures: Sequence[Atoms], source: str | None
-) -> None:
-    for quantity, name in names.items():
-        kind = "stress" if quantity == "virial" else quantity
-        if name is not None and len(labels) and not labels.present(kind).any():
-            raise LabelError(
-                f"{source or 'keys='}: `{name}` must hold the {quantity}, found in none of {len(labels)} "
-                f"structures; {_names_there(structures)}."
-            )
-
-
-def _check_complete(kind: str, labels: Labels, structures: Sequence[Atoms], source: str | None) -> None:
-    absent = np.flatnonzero(~labels.present(kind))
-    if not absent.size:
-        return
-    without = [structures[k] for k in absent.tolist()]
-    raise LabelError(
-        f"{source or 'labels'}: all structures must have {kind}, {len(without)} of {len(labels)} have none, "
-        f"first in {place(without[0], int(absent[0]), source)}; {_names_there(without)}; "
-        f"name the key with keys={{'{kind}': ...}}, or compute the labels first."
-    )
 
 
 def _names_there(structures: Sequence[Atoms]) -> str:

@@ -13,18 +13,17 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kernelpot.data.check import SOURCE, validate
-from kernelpot.data.labels import Labels, resolve
-from kernelpot.data.noise import KINDS
-from kernelpot.data.sources import RESOLVED
+from kernelpot.data.labels import resolve
+from kernelpot.data.stream import atoms_of_row
 from kernelpot.errors import DataError, ParameterError
 from kernelpot.progress import track
 
 if TYPE_CHECKING:
-    import numpy as np
     from ase import Atoms
 
 OPENERS: dict[str, Callable[..., Any]] = {".xz": lzma.open, ".gz": gzip.open, ".bz2": bz2.open}
@@ -82,55 +81,99 @@ def read(
     paths = [source] if isinstance(source, str | Path) else source
     if not isinstance(paths, Sequence) or not paths or not all(isinstance(path, str | Path) for path in paths):
         raise ParameterError(f"`source` must be a file or a list of files, got {source!r}.")
-    structures = [atoms for path in track(paths, "reading") for atoms in _read_file(path, index)]
+    structures = [atoms for path in track(paths, "reading") for atoms in _File.named(path, index).read()]
     if check:
         validate(structures)
     name = str(paths[0]) if len(paths) == 1 else f"{len(paths)} files"
     labels = resolve(structures, keys, require=require, source=name)
-    _attach(structures, labels)
+    labels.attach(structures)
     if verbose:
         sys.stderr.write(f"{name}: {_describe(structures)}\n{labels.summary()}\n")
     return structures
 
 
-def _read_file(source: str | Path, index: str | int) -> list[Atoms]:
-    path, index = _split(source, index)
-    if not path.exists():
-        raise DataError(f"{path}: file must exist, found none; check the name and the directory.")
-    if path.is_file() and path.stat().st_size == 0:
-        raise DataError(f"{path}: file must hold structures, found it empty.")
-    with plain_copy(path) as plain:
-        structures = _parse(plain, path)
-    if not structures:
-        raise DataError(f"{path}: file must hold structures, found none.")
-    numbers = _selected(index, len(structures), path)
-    for number in numbers:
-        structures[number].info[SOURCE] = f"{path}@{number}"
-    return [structures[number] for number in numbers]
+@dataclass(frozen=True)
+class _File:
+    """A file, and which of its structures are wanted."""
 
+    path: Path
+    index: str | int
 
-def _split(source: str | Path, index: str | int) -> tuple[Path, str | int]:
-    """Separate "file@index", unless a file of that very name exists."""
-    path = Path(source).expanduser()
-    name, at, inner = str(path).rpartition("@")
-    if not at or path.exists() or not Path(name).exists():
-        return path, index
-    return Path(name), inner
+    @classmethod
+    def named(cls, source: str | Path, index: str | int) -> _File:
+        """Separate "file@index", unless a file of that very name exists."""
+        path = Path(source).expanduser()
+        name, at, inner = str(path).rpartition("@")
+        if not at or path.exists() or not Path(name).exists():
+            return cls(path, index)
+        return cls(Path(name), inner)
 
+    def read(self) -> list[Atoms]:
+        """Return the wanted structures, each with the name of the file and its number."""
+        path = self.path
+        if not path.exists():
+            raise DataError(f"{path}: file must exist, found none; check the name and the directory.")
+        if path.is_file() and path.stat().st_size == 0:
+            raise DataError(f"{path}: file must hold structures, found it empty.")
+        with plain_copy(path) as plain:
+            structures = self._parse(plain)
+        if not structures:
+            raise DataError(f"{path}: file must hold structures, found none.")
+        numbers = self._chosen(len(structures))
+        for number in numbers:
+            structures[number].info[SOURCE] = f"{path}@{number}"
+        return [structures[number] for number in numbers]
 
-def _selected(index: str | int, count: int, path: Path) -> Sequence[int]:
-    from ase.io.formats import string2index
+    def _chosen(self, count: int) -> Sequence[int]:
+        from ase.io.formats import string2index
 
-    try:
-        chosen = string2index(index) if isinstance(index, str) else operator.index(index)
-        numbers = range(count)[chosen] if isinstance(chosen, slice) else [range(count)[chosen]]
-    except IndexError:
-        numbers = []
-    except (TypeError, ValueError) as error:
-        raise ParameterError(f'`index` must be a whole number or a slice such as "::10", got {index!r}.') from error
-    if len(numbers) == 0:
-        raise DataError(f"{path}: `index` must select structures, {index!r} selects none of {count}.")
-    return numbers
+        index = self.index
+        try:
+            chosen = string2index(index) if isinstance(index, str) else operator.index(index)
+            numbers = range(count)[chosen] if isinstance(chosen, slice) else [range(count)[chosen]]
+        except IndexError:
+            numbers = []
+        except (TypeError, ValueError) as error:
+            raise ParameterError(f'`index` must be a whole number or a slice such as "::10", got {index!r}.') from error
+        if len(numbers) == 0:
+            raise DataError(f"{self.path}: `index` must select structures, {index!r} selects none of {count}.")
+        return numbers
+
+    def _parse(self, plain: Path) -> list[Atoms]:
+        """Read every structure of a file, turning whatever ASE raises into one error that names the file."""
+        import ase.io
+        from ase.db import connect
+        from ase.io.formats import UnknownFileTypeError, filetype
+
+        try:
+            if filetype(str(plain)) in ("db", "json"):
+                # `ase.io.read` drops the keys and data of the rows.
+                structures = [atoms_of_row(row) for row in connect(plain, serial=True).select()]
+            else:
+                structures = list(ase.io.read(plain, index=":", do_not_split_by_at_sign=True))
+        except MemoryError:
+            raise
+        except UnknownFileTypeError as error:
+            raise DataError(
+                f"{self.path}: file must be in a format that ASE knows, found none that fits; "
+                "check the file, or convert it to extended XYZ."
+            ) from error
+        except Exception as error:  # ASE's readers raise whatever a broken file makes them trip over
+            raise DataError(
+                f"{self.path}: file must be complete and in the format of its name, ASE failed on it "
+                f"({_one_line(error)}); is it truncated or damaged?"
+            ) from error
+        if plain.suffix.lower() in _LINES:
+            with plain.open("rb") as file:
+                file.seek(-1, os.SEEK_END)
+                whole = file.read() in (b"\n", b"\r")
+            if not whole:
+                warnings.warn(
+                    f"{self.path}: file must end with a line break, found none: is its last line cut off? All was "
+                    "read all the same.",
+                    stacklevel=5,
+                )
+        return structures
 
 
 @contextmanager
@@ -155,81 +198,8 @@ def plain_copy(path: Path) -> Iterator[Path]:
         yield plain
 
 
-def _parse(plain: Path, path: Path) -> list[Atoms]:
-    """Read every structure of a file, turning whatever ASE raises into one error that names the file."""
-    import ase.io
-    from ase.io.formats import UnknownFileTypeError, filetype
-
-    try:
-        if filetype(str(plain)) in ("db", "json"):
-            structures = _rows(plain)
-        else:
-            structures = list(ase.io.read(plain, index=":", do_not_split_by_at_sign=True))
-    except MemoryError:
-        raise
-    except UnknownFileTypeError as error:
-        raise DataError(
-            f"{path}: file must be in a format that ASE knows, found none that fits; "
-            "check the file, or convert it to extended XYZ."
-        ) from error
-    except Exception as error:  # ASE's readers raise whatever a broken file makes them trip over
-        raise DataError(
-            f"{path}: file must be complete and in the format of its name, ASE failed on it "
-            f"({_one_line(error)}); is it truncated or damaged?"
-        ) from error
-    if plain.suffix.lower() in _LINES and not _ends_a_line(plain):
-        warnings.warn(
-            f"{path}: file must end with a line break, found none: is its last line cut off? All was "
-            "read all the same.",
-            stacklevel=5,
-        )
-    return structures
-
-
-def _rows(database: Path) -> list[Atoms]:
-    """Read an ASE database with the keys and data of its rows, which `ase.io.read` drops."""
-    from ase.db import connect
-
-    structures = []
-    for row in connect(database, serial=True).select():
-        atoms = row.toatoms()
-        atoms.info.update({**row.data, **row.key_value_pairs})
-        structures.append(atoms)
-    return structures
-
-
-def _ends_a_line(path: Path) -> bool:
-    with path.open("rb") as file:
-        file.seek(-1, os.SEEK_END)
-        return file.read() in (b"\n", b"\r")
-
-
 def _one_line(error: BaseException) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())[:300]
-
-
-def _attach(structures: Sequence[Atoms], labels: Labels) -> None:
-    """Leave exactly the settled labels, and what else there was, in a calculator on each structure."""
-    from ase.calculators.singlepoint import SinglePointCalculator
-
-    present = {kind: labels.present(kind) for kind in KINDS}
-    for number, atoms in enumerate(structures):
-        forces = labels.forces[number]
-        settled: dict[str, float | np.ndarray] = {}
-        if present["energy"][number]:
-            settled["energy"] = float(labels.energy[number])
-        if forces is not None:
-            settled["forces"] = forces.copy()
-        if present["stress"][number]:
-            settled["stress"] = labels.stress[number].copy()
-        if atoms.calc is None and not settled:
-            continue
-        if not isinstance(atoms.calc, SinglePointCalculator):
-            atoms.calc = SinglePointCalculator(atoms)
-        for kind in KINDS:
-            atoms.calc.results.pop(kind, None)
-        atoms.calc.results.update(settled)
-        setattr(atoms.calc, RESOLVED, True)
 
 
 def _describe(structures: Sequence[Atoms]) -> str:

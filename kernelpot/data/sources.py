@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -36,18 +37,16 @@ ON_ATOMS = ("forces",)
 """Quantities looked for in `atoms.arrays` too."""
 
 
-def _table() -> dict[str, tuple[int, str]]:
-    plain = list(STEMS.items())
-    marked = [
+_NAMES = [
+    *STEMS.items(),
+    *(
         (name, quantity)
         for mark in MARKS
         for stem, quantity in STEMS.items()
         for name in (f"{mark}_{stem}", f"{stem}_{mark}")
-    ]
-    return {name: (rank, quantity) for rank, (name, quantity) in enumerate([*plain, *marked])}
-
-
-_RANKED = _table()
+    ),
+]
+_RANKED = {name: (rank, quantity) for rank, (name, quantity) in enumerate(_NAMES)}
 
 
 def ranked(name: object) -> tuple[int, str] | None:
@@ -122,144 +121,7 @@ def checked_keys(keys: Mapping[str, str | None] | None) -> dict[str, str | None]
     return names
 
 
-def find(atoms: Atoms, names: Mapping[str, str | None], where: str) -> tuple[dict[str, Candidate | None], list[str]]:
-    """Find the labels of one structure."""
-    results = _results(atoms, where)
-    settled = bool(getattr(atoms.calc, RESOLVED, False))
-    found: dict[str, Candidate | None] = {}
-    remarks: list[str] = []
-    for kind in KINDS:
-        named = {quantity: names[quantity] for quantity in (kind, *_QUANTITIES[kind]) if quantity in names}
-        if named:
-            raw = [item for quantity, name in named.items() for item in _named(atoms, results, quantity, name)]
-        else:
-            raw = _usual(atoms, results, kind, settled=settled)
-        if raw and kind == "stress" and _volume(atoms) < EMPTY:
-            remarks.append("stress left out, for want of a cell")
-            raw = []
-        found[kind] = _settle([_read(atoms, kind, item, where) for item in raw], kind, len(atoms), where)
-    if atoms.info.get("predicted_by") == "kernelpot" and any(found.values()):
-        remarks.append("these labels are predictions of `kernelpot predict`, not calculations")
-    forces = found["forces"]
-    if forces is not None and _hidden(atoms, forces.value):
-        remarks.append("forces on constrained atoms are exactly zero: are these the true forces?")
-    elif forces is not None and len(atoms) > 1 and not forces.value.any():
-        remarks.append("all forces are exactly zero: perfect crystals, or placeholders (keys={'forces': None})?")
-    return found, remarks
-
-
 _Raw = tuple[str, str, Any]  # quantity, origin, value as found
-
-
-def _results(atoms: Atoms, where: str) -> Mapping[str, Any]:
-    """Results of the calculator, if they belong to these atoms."""
-    from ase.calculators.singlepoint import SinglePointCalculator
-
-    results: Mapping[str, Any] = getattr(atoms.calc, "results", None) or {}
-    before = getattr(atoms.calc, "atoms", None)
-    if not results or before is None or not _changed(before, atoms):
-        return results
-    if isinstance(atoms.calc, SinglePointCalculator):
-        raise LabelError(
-            f"{where}: labels must belong to the structure, found atoms or cell changed since they were "
-            "computed; compute them anew, or, if they still hold, attach them again: "
-            "atoms.calc = SinglePointCalculator(atoms, **atoms.calc.results)."
-        )
-    return {}
-
-
-def _changed(before: Atoms, atoms: Atoms) -> bool:
-    if len(before) != len(atoms) or not np.array_equal(before.numbers, atoms.numbers):
-        return True
-    # Readers and users often give a molecule its box, or pbc, after the labels.
-    cell = before.cell.any() and np.abs(np.asarray(before.cell - atoms.cell)).max() > MOVED
-    return bool(cell or (len(atoms) and np.abs(before.positions - atoms.positions).max() > MOVED))
-
-
-def _named(atoms: Atoms, results: Mapping[str, Any], quantity: str, name: str | None) -> list[_Raw]:
-    if name is None:
-        return []
-    places = (("calculator", results), ("info", atoms.info), ("arrays", atoms.arrays))
-    return [(quantity, f"{place} `{name}`", held[name]) for place, held in places if held.get(name) is not None]
-
-
-def _usual(atoms: Atoms, results: Mapping[str, Any], kind: str, *, settled: bool) -> list[_Raw]:
-    """Candidates by the usual names, the preferred first."""
-    quantities = _QUANTITIES[kind]
-    raw: list[_Raw] = [
-        (quantity, f"calculator `{quantity}`", results[quantity])
-        for quantity in quantities
-        if results.get(quantity) is not None
-    ]
-    if not settled:
-        places: list[tuple[str, Mapping[str, Any]]] = [("info", atoms.info)]
-        if kind in ON_ATOMS:
-            places.append(("arrays", atoms.arrays))
-        hits = [
-            (rank[0], (rank[1], f"{place} `{name}`", value))
-            for place, held in places
-            for name, value in held.items()
-            if value is not None and (rank := ranked(name)) is not None and rank[1] in quantities
-        ]
-        raw += [item for _, item in sorted(hits, key=lambda hit: hit[0])]
-    plain = [item for item in raw if item[0] != "free_energy"]
-    return plain or raw
-
-
-def _read(atoms: Atoms, kind: str, raw: _Raw, where: str) -> Candidate:
-    """Bring a value as found to a checked array in kernelpot's units."""
-    quantity, origin, found = raw
-    shape, convert = _converter(atoms, quantity)
-    try:
-        array = np.array(found, dtype=np.float64) if _numeric(found) else None
-    except (TypeError, ValueError):
-        array = None
-    if array is None:
-        raise LabelError(f"{where}: {quantity} ({origin}) must be {shape}, found {_short(found)}; repair it.")
-    if not np.isfinite(array).all():
-        bad = int(np.sum(~np.isfinite(array)))
-        raise LabelError(
-            f"{where}: {quantity} ({origin}) must be finite, {bad} of {array.size} numbers are not; "
-            "remove the label where there is none."
-        )
-    try:
-        value = convert(array)
-    except ValueError as error:
-        raise LabelError(f"{where}: {quantity} ({origin}) must be {shape}: {error}; repair it.") from error
-    _check_size(value, kind, len(atoms), f"{where}: {quantity} ({origin})")
-    value.setflags(write=False)
-    return Candidate(origin, value)
-
-
-def _hidden(atoms: Atoms, forces: Float[np.ndarray, "atoms 3"]) -> bool:
-    """Tell whether a constraint seems to have been applied to the forces."""
-    fixed = [index for constraint in atoms.constraints for index in getattr(constraint, "index", ())]
-    return bool(fixed) and not forces[fixed].any() and bool(forces.any())
-
-
-def _numeric(found: Any) -> bool:
-    return np.asarray(found).dtype.kind in "iuf"
-
-
-def _short(found: Any) -> str:
-    text = repr(found)
-    return text if len(text) < 60 else f"{text[:57]}..."
-
-
-def _converter(atoms: Atoms, quantity: str) -> tuple[str, Callable[[np.ndarray], np.ndarray]]:
-    """Say what shape a quantity must have, and return what brings it to ours."""
-    if quantity in ("energy", "free_energy"):
-        return "one number in eV", lambda array: _shaped(array, (1,), allowed=array.size == 1)
-    if quantity == "forces":
-        wanted = (len(atoms), 3)
-        return f"{wanted} in eV/Å", lambda array: _shaped(array, wanted, allowed=array.shape == wanted)
-    if quantity == "stress":
-        return "3x3, 9 or 6 numbers in eV/Å³", to_voigt
-    return "3x3, 9 or 6 numbers in eV", lambda array: stress_of_virial(to_voigt(array), _volume(atoms))
-
-
-def _volume(atoms: Atoms) -> float:
-    return abs(float(np.linalg.det(np.asarray(atoms.cell))))
 
 
 def _shaped(array: np.ndarray, shape: tuple[int, ...], *, allowed: bool) -> np.ndarray:
@@ -268,28 +130,156 @@ def _shaped(array: np.ndarray, shape: tuple[int, ...], *, allowed: bool) -> np.n
     return array.reshape(shape)
 
 
-def _check_size(value: np.ndarray, kind: str, n_atoms: int, what: str) -> None:
-    limit, unit = LIMITS[kind]
-    size = float(np.sqrt(np.mean(value**2))) if value.size else 0.0
-    if kind == "energy":
-        size /= max(n_atoms, 1)
-    if size > limit:
-        hint = f"; 1 GPa is {GPA:.6f} eV/Å³" if kind == "stress" else ""
-        raise LabelError(f"{what} must be below {limit:g} {unit} (rms), found {size:.4g}; check the units{hint}.")
+@dataclass(frozen=True, eq=False)
+class Search:
+    """Search of one structure for its labels; `where` names it in messages."""
 
+    atoms: Atoms
+    where: str
 
-def _settle(candidates: list[Candidate], kind: str, n_atoms: int, where: str) -> Candidate | None:
-    """Take the preferred candidate, after the others have agreed with it."""
-    if not candidates:
-        return None
-    first = candidates[0]
-    scale = n_atoms if kind == "energy" else 1
-    for other in candidates[1:]:
-        difference = float(np.abs(first.value - other.value).max())
-        if difference > _AGREE[kind] * scale + _SINGLE_PRECISION * float(np.abs(first.value).max()):
-            unit = LIMITS[kind][1].removesuffix("/atom")
+    def find(self, names: Mapping[str, str | None]) -> tuple[dict[str, Candidate | None], list[str]]:
+        """Return the label of each kind, and remarks on them."""
+        atoms = self.atoms
+        found: dict[str, Candidate | None] = {}
+        remarks: list[str] = []
+        for kind in KINDS:
+            named = {quantity: names[quantity] for quantity in (kind, *_QUANTITIES[kind]) if quantity in names}
+            if named:
+                raw = [item for quantity, name in named.items() for item in self._named(quantity, name)]
+            else:
+                raw = self._usual(kind)
+            if raw and kind == "stress" and self._volume < EMPTY:
+                remarks.append("stress left out, for want of a cell")
+                raw = []
+            found[kind] = self._settle([self._read(kind, item) for item in raw], kind)
+        if atoms.info.get("predicted_by") == "kernelpot" and any(found.values()):
+            remarks.append("these labels are predictions of `kernelpot predict`, not calculations")
+        if found["forces"] is not None:
+            forces = found["forces"].value
+            fixed = [index for constraint in atoms.constraints for index in getattr(constraint, "index", ())]
+            # A constraint seems to have been applied to the forces.
+            if fixed and not forces[fixed].any() and forces.any():
+                remarks.append("forces on constrained atoms are exactly zero: are these the true forces?")
+            elif len(atoms) > 1 and not forces.any():
+                remarks.append(
+                    "all forces are exactly zero: perfect crystals, or placeholders (keys={'forces': None})?"
+                )
+        return found, remarks
+
+    @cached_property
+    def _volume(self) -> float:
+        return abs(float(np.linalg.det(np.asarray(self.atoms.cell))))
+
+    @cached_property
+    def _results(self) -> Mapping[str, Any]:
+        """Results of the calculator, if they belong to these atoms."""
+        from ase.calculators.singlepoint import SinglePointCalculator
+
+        atoms = self.atoms
+        results: Mapping[str, Any] = getattr(atoms.calc, "results", None) or {}
+        before = getattr(atoms.calc, "atoms", None)
+        if not results or before is None:
+            return results
+        if len(before) == len(atoms) and np.array_equal(before.numbers, atoms.numbers):
+            # Readers and users often give a molecule its box, or pbc, after the labels.
+            cell = before.cell.any() and np.abs(np.asarray(before.cell - atoms.cell)).max() > MOVED
+            if not (cell or (len(atoms) and np.abs(before.positions - atoms.positions).max() > MOVED)):
+                return results
+        if isinstance(atoms.calc, SinglePointCalculator):
             raise LabelError(
-                f"{where}: sources of the {kind} must agree, {first.origin} and {other.origin} differ by "
-                f"{difference:.4g} {unit}; say which with keys={{'{kind}': ...}}."
+                f"{self.where}: labels must belong to the structure, found atoms or cell changed since they were "
+                "computed; compute them anew, or, if they still hold, attach them again: "
+                "atoms.calc = SinglePointCalculator(atoms, **atoms.calc.results)."
             )
-    return first
+        return {}
+
+    def _named(self, quantity: str, name: str | None) -> list[_Raw]:
+        if name is None:
+            return []
+        places = (("calculator", self._results), ("info", self.atoms.info), ("arrays", self.atoms.arrays))
+        return [(quantity, f"{place} `{name}`", held[name]) for place, held in places if held.get(name) is not None]
+
+    def _usual(self, kind: str) -> list[_Raw]:
+        """Candidates by the usual names, the preferred first."""
+        quantities, results, atoms = _QUANTITIES[kind], self._results, self.atoms
+        raw: list[_Raw] = [
+            (quantity, f"calculator `{quantity}`", results[quantity])
+            for quantity in quantities
+            if results.get(quantity) is not None
+        ]
+        if not getattr(atoms.calc, RESOLVED, False):
+            places: list[tuple[str, Mapping[str, Any]]] = [("info", atoms.info)]
+            if kind in ON_ATOMS:
+                places.append(("arrays", atoms.arrays))
+            hits = [
+                (rank[0], (rank[1], f"{place} `{name}`", value))
+                for place, held in places
+                for name, value in held.items()
+                if value is not None and (rank := ranked(name)) is not None and rank[1] in quantities
+            ]
+            raw += [item for _, item in sorted(hits, key=lambda hit: hit[0])]
+        plain = [item for item in raw if item[0] != "free_energy"]
+        return plain or raw
+
+    def _read(self, kind: str, raw: _Raw) -> Candidate:
+        """Bring a value as found to a checked array in kernelpot's units."""
+        quantity, origin, found = raw
+        what = f"{self.where}: {quantity} ({origin})"
+        shape, convert = self._converter(quantity)
+        try:
+            numeric = np.asarray(found).dtype.kind in "iuf"
+            array = np.array(found, dtype=np.float64) if numeric else None
+        except (TypeError, ValueError):
+            array = None
+        if array is None:
+            text = repr(found)
+            text = text if len(text) < 60 else f"{text[:57]}..."
+            raise LabelError(f"{what} must be {shape}, found {text}; repair it.")
+        if not np.isfinite(array).all():
+            bad = int(np.sum(~np.isfinite(array)))
+            raise LabelError(
+                f"{what} must be finite, {bad} of {array.size} numbers are not; remove the label where there is none."
+            )
+        try:
+            value = convert(array)
+        except ValueError as error:
+            raise LabelError(f"{what} must be {shape}: {error}; repair it.") from error
+        self._check_size(value, kind, what)
+        value.setflags(write=False)
+        return Candidate(origin, value)
+
+    def _converter(self, quantity: str) -> tuple[str, Callable[[np.ndarray], np.ndarray]]:
+        """Say what shape a quantity must have, and return what brings it to ours."""
+        if quantity in ("energy", "free_energy"):
+            return "one number in eV", lambda array: _shaped(array, (1,), allowed=array.size == 1)
+        if quantity == "forces":
+            wanted = (len(self.atoms), 3)
+            return f"{wanted} in eV/Å", lambda array: _shaped(array, wanted, allowed=array.shape == wanted)
+        if quantity == "stress":
+            return "3x3, 9 or 6 numbers in eV/Å³", to_voigt
+        return "3x3, 9 or 6 numbers in eV", lambda array: stress_of_virial(to_voigt(array), self._volume)
+
+    def _check_size(self, value: np.ndarray, kind: str, what: str) -> None:
+        limit, unit = LIMITS[kind]
+        size = float(np.sqrt(np.mean(value**2))) if value.size else 0.0
+        if kind == "energy":
+            size /= max(len(self.atoms), 1)
+        if size > limit:
+            hint = f"; 1 GPa is {GPA:.6f} eV/Å³" if kind == "stress" else ""
+            raise LabelError(f"{what} must be below {limit:g} {unit} (rms), found {size:.4g}; check the units{hint}.")
+
+    def _settle(self, candidates: list[Candidate], kind: str) -> Candidate | None:
+        """Take the preferred candidate, after the others have agreed with it."""
+        if not candidates:
+            return None
+        first = candidates[0]
+        scale = len(self.atoms) if kind == "energy" else 1
+        for other in candidates[1:]:
+            difference = float(np.abs(first.value - other.value).max())
+            if difference > _AGREE[kind] * scale + _SINGLE_PRECISION * float(np.abs(first.value).max()):
+                unit = LIMITS[kind][1].removesuffix("/atom")
+                raise LabelError(
+                    f"{self.where}: sources of the {kind} must agree, {first.origin} and {other.origin} differ by "
+                    f"{difference:.4g} {unit}; say which with keys={{'{kind}': ...}}."
+                )
+        return first

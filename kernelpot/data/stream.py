@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, overload
 
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 
 XYZ = (".xyz", ".extxyz")
 MOST_ATOMS = 10**8
+ATOMS_PER_CHUNK = 2048
 
 
 class Stream(Sequence["Atoms"]):
@@ -39,7 +42,7 @@ class Stream(Sequence["Atoms"]):
         for number, path in enumerate(self.files):
             if not path.is_file():
                 raise DataError(f"{path}: file must exist, found none; check the name and the directory.")
-            found = _index_xyz(path) if path.suffix.lower() in XYZ else _index_db(path)
+            found = _opened(path).index()
             places.append(found[:, 0])
             sizes.append(found[:, 1])
             owners.append(np.full(len(found), number))
@@ -82,8 +85,10 @@ class Stream(Sequence["Atoms"]):
         for number, wanted in by_file.items():
             path = self.files[number]
             first = int(np.searchsorted(self._owner, number))
-            read = _read_xyz if path.suffix.lower() in XYZ else _read_db
-            found = _noting_changes(path, read(path, [int(self._place[k]) for _, k in wanted]))
+            try:
+                found = list(_opened(path).read([int(self._place[k]) for _, k in wanted]))
+            except (OSError, sqlite3.Error) as error:
+                raise DataError(f"{path}: cannot be read any more ({error}); was the file changed meanwhile?") from None
             for (slot, k), atoms in zip(wanted, found, strict=True):
                 where = f"{path}@{k - first}"
                 if atoms is None or len(atoms) != self.sizes[k]:
@@ -109,40 +114,31 @@ def sizes_of(structures: Sequence[Atoms]) -> Int[np.ndarray, " structures"]:
     return np.array([len(atoms) for atoms in structures], dtype=np.int64)
 
 
+def species_of(structures: Sequence[Atoms]) -> tuple[int, ...]:
+    """Return the atomic numbers in the structures, sorted."""
+    return tuple(sorted({int(z) for atoms in structures for z in np.unique(atoms.numbers)}))
+
+
+def chunks(structures: Sequence[Atoms], n_atoms: int = ATOMS_PER_CHUNK) -> Iterator[tuple[int, int]]:
+    """Cut a list of structures into runs ``start, stop`` of about n_atoms atoms each."""
+    yield from runs_of(sizes_of(structures), n_atoms)
+
+
+def runs_of(sizes: Int[np.ndarray, " structures"], n_atoms: int) -> Iterator[tuple[int, int]]:
+    """Cut structures of these sizes into runs ``start, stop`` of about n_atoms atoms each."""
+    start, filled = 0, 0
+    for stop, size in enumerate(sizes.tolist()):
+        if filled and filled + size > n_atoms:
+            yield start, stop
+            start, filled = stop, 0
+        filled += size
+    if start < len(sizes):
+        yield start, len(sizes)
+
+
 def taken(structures: Sequence[Atoms], indices: Sequence[int]) -> list[Atoms]:
     """Return some structures as a list, in the order given."""
     return structures.take(indices) if isinstance(structures, Stream) else [structures[k] for k in indices]
-
-
-def _index_xyz(path: Path) -> Int[np.ndarray, "structures 2"]:
-    """Find where every structure of an XYZ file begins, and its number of atoms."""
-    found: list[tuple[int, int]] = []
-    with path.open("rb") as file:
-        line_number = 0
-        while True:
-            place = file.tell()
-            line = file.readline()
-            line_number += 1
-            if not line:
-                break
-            if not line.strip():
-                continue
-            if not line.strip().isdigit() or int(line) > MOST_ATOMS:
-                raise DataError(
-                    f"{path}: line {line_number} must be a structure's number of atoms, found "
-                    f"{line.strip()[:60].decode(errors='replace')!r}; is the file whole, and not compressed?"
-                )
-            n = int(line)
-            for _ in range(n + 1):
-                if not file.readline():
-                    raise DataError(
-                        f"{path}: the file ends within structure {len(found)} of {n} atoms; was it cut off?"
-                    )
-            line_number += n + 1
-            found.append((place, n))
-    if not found:
-        raise DataError(f"{path}: file must hold structures, found none.")
-    return np.array(found, dtype=np.int64)
 
 
 def parse_xyz(text: str, where: str) -> Atoms:
@@ -159,61 +155,100 @@ def parse_xyz(text: str, where: str) -> Atoms:
     return atoms
 
 
-def _read_xyz(path: Path, places: Sequence[int]) -> Iterator[Atoms | None]:
-    with path.open("rb") as file:
-        for place in places:
-            file.seek(place)
-            head = file.readline()
-            if not head.strip().isdigit():
-                yield None
-                continue
-            text = b"".join([head, *(file.readline() for _ in range(int(head) + 1))]).decode(errors="replace")
-            yield parse_xyz(text, f"{path}, at byte {place}")
+def atoms_of_row(row: Any) -> Atoms:
+    """Return the structure of a row of an ASE database, with its keys and data, which may hold labels."""
+    atoms: Atoms = row.toatoms()
+    atoms.info.update({**row.data, **row.key_value_pairs})
+    return atoms
 
 
-def _noting_changes(path: Path, structures: Iterator[Atoms | None]) -> Iterator[Atoms | None]:
-    """Pass structures on; a file that is gone or is no such file any more is named."""
-    import sqlite3
-
-    try:
-        yield from structures
-    except (OSError, sqlite3.Error) as error:
-        raise DataError(f"{path}: cannot be read any more ({error}); was the file changed meanwhile?") from None
+def _opened(path: Path) -> _XYZFile | _DatabaseFile:
+    return _XYZFile(path) if path.suffix.lower() in XYZ else _DatabaseFile(path)
 
 
-def _index_db(path: Path) -> Int[np.ndarray, "structures 2"]:
-    """List the rows of an ASE database with their numbers of atoms."""
-    import sqlite3
+@dataclass(frozen=True)
+class _XYZFile:
+    """A file of extended XYZ."""
 
-    if path.suffix.lower() != ".db":
-        raise ParameterError(
-            f"{path}: a stream reads extended XYZ ({', '.join(XYZ)}, not compressed) or ASE databases (.db); "
-            "unpack or convert the file, or read it whole with kernelpot.read."
-        )
-    try:
-        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
-            rows = connection.execute("select id, natoms from systems order by id").fetchall()
-    except sqlite3.Error as error:
-        raise DataError(f"{path}: must be an ASE database, SQLite failed on it ({error}).") from None
-    if not rows:
-        raise DataError(f"{path}: file must hold structures, found none.")
-    return np.array(rows, dtype=np.int64)
+    path: Path
+
+    def index(self) -> Int[np.ndarray, "structures 2"]:
+        """Find where every structure of an XYZ file begins, and its number of atoms."""
+        found: list[tuple[int, int]] = []
+        with self.path.open("rb") as file:
+            line_number = 0
+            while True:
+                place = file.tell()
+                line = file.readline()
+                line_number += 1
+                if not line:
+                    break
+                if not line.strip():
+                    continue
+                if not line.strip().isdigit() or int(line) > MOST_ATOMS:
+                    raise DataError(
+                        f"{self.path}: line {line_number} must be a structure's number of atoms, found "
+                        f"{line.strip()[:60].decode(errors='replace')!r}; is the file whole, and not compressed?"
+                    )
+                n = int(line)
+                for _ in range(n + 1):
+                    if not file.readline():
+                        raise DataError(
+                            f"{self.path}: the file ends within structure {len(found)} of {n} atoms; was it cut off?"
+                        )
+                line_number += n + 1
+                found.append((place, n))
+        if not found:
+            raise DataError(f"{self.path}: file must hold structures, found none.")
+        return np.array(found, dtype=np.int64)
+
+    def read(self, places: Sequence[int]) -> Iterator[Atoms | None]:
+        """Yield the structures that begin at some bytes; None where none does any more."""
+        with self.path.open("rb") as file:
+            for place in places:
+                file.seek(place)
+                head = file.readline()
+                if not head.strip().isdigit():
+                    yield None
+                    continue
+                text = b"".join([head, *(file.readline() for _ in range(int(head) + 1))]).decode(errors="replace")
+                yield parse_xyz(text, f"{self.path}, at byte {place}")
 
 
-def _read_db(path: Path, rows: Sequence[int]) -> Iterator[Atoms | None]:
-    from ase.db import connect
+@dataclass(frozen=True)
+class _DatabaseFile:
+    """An ASE database."""
 
-    with connect(path) as database:
-        for row in rows:
-            try:
-                found = database.get(id=row)
-            except KeyError:
-                yield None
-                continue
-            # Keys and data of rows may hold labels: the same as `kernelpot.read` makes of them.
-            atoms: Atoms = found.toatoms()
-            atoms.info.update({**found.data, **found.key_value_pairs})
-            yield atoms
+    path: Path
+
+    def index(self) -> Int[np.ndarray, "structures 2"]:
+        """List the rows of an ASE database with their numbers of atoms."""
+        if self.path.suffix.lower() != ".db":
+            raise ParameterError(
+                f"{self.path}: a stream reads extended XYZ ({', '.join(XYZ)}, not compressed) or ASE databases (.db); "
+                "unpack or convert the file, or read it whole with kernelpot.read."
+            )
+        try:
+            with closing(sqlite3.connect(f"file:{self.path}?mode=ro", uri=True)) as connection:
+                rows = connection.execute("select id, natoms from systems order by id").fetchall()
+        except sqlite3.Error as error:
+            raise DataError(f"{self.path}: must be an ASE database, SQLite failed on it ({error}).") from None
+        if not rows:
+            raise DataError(f"{self.path}: file must hold structures, found none.")
+        return np.array(rows, dtype=np.int64)
+
+    def read(self, places: Sequence[int]) -> Iterator[Atoms | None]:
+        """Yield the structures of some rows; None where there is none any more."""
+        from ase.db import connect
+
+        with connect(self.path) as database:
+            for row in places:
+                try:
+                    found = database.get(id=row)
+                except KeyError:
+                    yield None
+                    continue
+                yield atoms_of_row(found)
 
 
 def structure_list(structures: Sequence[Atoms]) -> list[Atoms]:

@@ -62,6 +62,25 @@ class Plan:
     kernel: DotProduct = field(default_factory=lambda: DotProduct(zeta=1))
     planned: Noise = field(default_factory=lambda: Noise(energy=0.002, forces=0.1))
 
+    def spec(self, noise: Noise | str) -> SparseGP:
+        """Return the potential before anything is fitted."""
+        return SparseGP(self.descriptor, self.kernel, n_inducing=self.n_inducing, noise=noise, seed=self.seed)
+
+    def described(self, model: SparseGP) -> dict[str, str]:
+        """Return the settings of a fitted potential as text."""
+        soap = self.descriptor
+        return {
+            "descriptor": (
+                f"SOAP, cutoff {soap.cutoff:g} Å, n_max {soap.n_max}, l_max {soap.l_max}, σ {soap.sigma:g} Å"
+            ),
+            "kernel": f"dot product of normalised environments, ζ = {self.kernel.zeta}",
+            "inducing environments": str(model.n_inducing_),
+            "noise planned with": str(self.planned),
+            "noise found by cross-validation": str(model.noise_),
+            "amplitude found by cross-validation": f"{model.amplitude_:.3g} eV",
+            "calibration of the stds": ", ".join(f"{kind} × {value:.2f}" for kind, value in model.calibration_.items()),
+        }
+
 
 @dataclass(frozen=True)
 class Arm:
@@ -75,6 +94,23 @@ class Arm:
     energy: Float[np.ndarray, "3 structures"]
     # Held-out force components, eV/Å: rows reference, predicted, std (NaN for rivals)
     forces: Float[np.ndarray, "3 components"]
+
+    @classmethod
+    def scored(cls, name: str, choice: Choice, model: SparseGP, test: Sequence[Atoms], *, uncertainty: bool) -> Arm:
+        """Score a fitted potential on the held-out structures."""
+        prediction = model.predict(test, uncertainty=uncertainty)
+        sizes = np.array([len(atoms) for atoms in test])
+        energies = np.array([atoms.get_potential_energy() for atoms in test])
+        forces = _flat([atoms.get_forces() for atoms in test])
+        nothing = np.full(len(test), np.nan), np.full(len(forces), np.nan)
+        stds = (prediction.energy_std, _flat(prediction.forces_std)) if uncertainty else nothing
+        return cls(
+            name,
+            np.asarray(choice.indices),
+            np.asarray(choice.curve),
+            np.stack([energies, prediction.energy, stds[0]]) / sizes,
+            np.stack([forces, _flat(prediction.forces), stds[1]]),
+        )
 
     def score(self, kind: str) -> dict[str, float]:
         """Return mae, rmse and worst held-out error, eV/atom or eV/Å, with the coverage of 95 % intervals."""
@@ -98,6 +134,39 @@ class Dynamics:
     potential: Float[np.ndarray, " frames"]
     temperature: Float[np.ndarray, " frames"]  # Instantaneous temperature, K
     force_rmse: float  # Error of the forces against EMT along the run, eV/Å
+
+    @classmethod
+    def of(cls, model: SparseGP, plan: Plan) -> Dynamics:
+        """Move ordered Cu3Au at constant energy, from momenta at twice the temperature that it settles at."""
+        atoms = bulk("Cu", "fcc", a=0.75 * LATTICE["Cu"] + 0.25 * LATTICE["Au"], cubic=True)
+        atoms.symbols[0] = "Au"
+        atoms = atoms.repeat((2, 2, 2))
+        heat(atoms, 2 * plan.md_temperature, np.random.default_rng([plan.seed, 7]))
+        atoms.calc = Calculator(model)
+        md = VelocityVerlet(atoms, timestep=plan.md_step * units.fs)
+        every = max(1, plan.md_steps // 200)
+        frames, snapshots = [], []
+        for step in track(range(0, plan.md_steps + 1, every), "molecular dynamics"):
+            if step:
+                md.run(every)
+            potential, kinetic = atoms.get_potential_energy(), atoms.get_kinetic_energy()
+            frames.append((step * plan.md_step / 1000, potential + kinetic, potential, atoms.get_temperature()))
+            if step % (20 * every) == 0:
+                snapshots.append((atoms.copy(), atoms.get_forces()))
+        times, total, potentials, temperature = np.array(frames).T
+        truth = np.stack(
+            [labelled.get_forces() for labelled in label([frame for frame, _ in snapshots], what="checking")]
+        )
+        errors = truth - np.stack([forces for _, forces in snapshots])
+        scale = 1000 / len(atoms)
+        return cls(
+            formula=atoms.get_chemical_formula(),
+            times=times,
+            total=(total - total[0]) * scale,
+            potential=(potentials - potentials[0]) * scale,
+            temperature=temperature,
+            force_rmse=float(np.sqrt((errors**2).mean())),
+        )
 
     @property
     def drift(self) -> float:
@@ -164,7 +233,7 @@ def run(plan: Plan) -> Outcome:
     clock.lap("structures")
 
     say(f"2/5 choosing {plan.n_chosen} of them without labels")
-    planner = _spec(plan, plan.planned).prepare(pool)
+    planner = plan.spec(plan.planned).prepare(pool)
     space = planner.information(pool)
     choices = {CHOSEN: select(space, plan.n_chosen, seed=plan.seed)}
     for name, method in (("k-means on mean SOAP", "kmeans"), ("farthest points", "fps")):
@@ -180,18 +249,18 @@ def run(plan: Plan) -> Outcome:
 
     say(f"4/5 fitting {len(choices)} potentials, comparing them on the held-out structures")
     # `fit` starts from the prior each time, so one prepared model serves every arm.
-    model = _spec(plan, "cv").prepare(pool)
+    model = plan.spec("cv").prepare(pool)
     arms = []
     for name in track([name for name in choices if name != CHOSEN], "fitting rivals"):
         with shown(enabled=False):
             model.fit([labels[int(k)] for k in choices[name].indices])
-            arms.append(_arm(name, choices[name], model, test, uncertainty=False))
+            arms.append(Arm.scored(name, choices[name], model, test, uncertainty=False))
     model.fit([labels[int(k)] for k in choices[CHOSEN].indices])
-    arms.insert(0, _arm(CHOSEN, choices[CHOSEN], model, test, uncertainty=True))
+    arms.insert(0, Arm.scored(CHOSEN, choices[CHOSEN], model, test, uncertainty=True))
     clock.lap("fitting and scoring")
 
     say("5/5 moving atoms")
-    dynamics = _dynamics(model, plan)
+    dynamics = Dynamics.of(model, plan)
     clock.lap("molecular dynamics")
     return Outcome(
         plan=plan,
@@ -199,7 +268,7 @@ def run(plan: Plan) -> Outcome:
         means=np.asarray(space.means),
         arms=tuple(arms),
         dynamics=dynamics,
-        model=_described(model, plan),
+        model=plan.described(model),
         seconds=clock.seconds,
     )
 
@@ -217,69 +286,5 @@ class _Clock:
         self._last = now
 
 
-def _spec(plan: Plan, noise: Noise | str) -> SparseGP:
-    return SparseGP(plan.descriptor, plan.kernel, n_inducing=plan.n_inducing, noise=noise, seed=plan.seed)
-
-
-def _arm(name: str, choice: Choice, model: SparseGP, test: Sequence[Atoms], *, uncertainty: bool) -> Arm:
-    prediction = model.predict(test, uncertainty=uncertainty)
-    sizes = np.array([len(atoms) for atoms in test])
-    energies = np.array([atoms.get_potential_energy() for atoms in test])
-    forces = _flat([atoms.get_forces() for atoms in test])
-    nothing = np.full(len(test), np.nan), np.full(len(forces), np.nan)
-    stds = (prediction.energy_std, _flat(prediction.forces_std)) if uncertainty else nothing
-    return Arm(
-        name,
-        np.asarray(choice.indices),
-        np.asarray(choice.curve),
-        np.stack([energies, prediction.energy, stds[0]]) / sizes,
-        np.stack([forces, _flat(prediction.forces), stds[1]]),
-    )
-
-
 def _flat(parts: Sequence[np.ndarray]) -> Float[np.ndarray, "components"]:
     return np.concatenate([np.ravel(part) for part in parts])
-
-
-def _dynamics(model: SparseGP, plan: Plan) -> Dynamics:
-    """Move ordered Cu3Au at constant energy, from momenta at twice the temperature that it settles at."""
-    atoms = bulk("Cu", "fcc", a=0.75 * LATTICE["Cu"] + 0.25 * LATTICE["Au"], cubic=True)
-    atoms.symbols[0] = "Au"
-    atoms = atoms.repeat((2, 2, 2))
-    heat(atoms, 2 * plan.md_temperature, np.random.default_rng([plan.seed, 7]))
-    atoms.calc = Calculator(model)
-    md = VelocityVerlet(atoms, timestep=plan.md_step * units.fs)
-    every = max(1, plan.md_steps // 200)
-    frames, snapshots = [], []
-    for step in track(range(0, plan.md_steps + 1, every), "molecular dynamics"):
-        if step:
-            md.run(every)
-        potential, kinetic = atoms.get_potential_energy(), atoms.get_kinetic_energy()
-        frames.append((step * plan.md_step / 1000, potential + kinetic, potential, atoms.get_temperature()))
-        if step % (20 * every) == 0:
-            snapshots.append((atoms.copy(), atoms.get_forces()))
-    times, total, potentials, temperature = np.array(frames).T
-    truth = np.stack([labelled.get_forces() for labelled in label([frame for frame, _ in snapshots], what="checking")])
-    errors = truth - np.stack([forces for _, forces in snapshots])
-    scale = 1000 / len(atoms)
-    return Dynamics(
-        formula=atoms.get_chemical_formula(),
-        times=times,
-        total=(total - total[0]) * scale,
-        potential=(potentials - potentials[0]) * scale,
-        temperature=temperature,
-        force_rmse=float(np.sqrt((errors**2).mean())),
-    )
-
-
-def _described(model: SparseGP, plan: Plan) -> dict[str, str]:
-    soap = plan.descriptor
-    return {
-        "descriptor": (f"SOAP, cutoff {soap.cutoff:g} Å, n_max {soap.n_max}, l_max {soap.l_max}, σ {soap.sigma:g} Å"),
-        "kernel": f"dot product of normalised environments, ζ = {plan.kernel.zeta}",
-        "inducing environments": str(model.n_inducing_),
-        "noise planned with": str(plan.planned),
-        "noise found by cross-validation": str(model.noise_),
-        "amplitude found by cross-validation": f"{model.amplitude_:.3g} eV",
-        "calibration of the stds": ", ".join(f"{kind} × {value:.2f}" for kind, value in model.calibration_.items()),
-    }

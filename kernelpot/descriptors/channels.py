@@ -242,11 +242,13 @@ class ElementChannels(Record):
         if self.kind == "given":
             u = np.array(self._rows(species)).T
         elif self.kind == "elemental":
-            u = _without_repeats(np.array(self._rows(species)).T)
+            u = np.array(self._rows(species)).T
+            if len(u) > u.shape[1]:
+                r = np.linalg.qr(u)[1]
+                u = r * np.where(np.diag(r) < 0.0, -1.0, 1.0)[:, None]
             return replace(self, n=len(u), species=species, matrix=u.tolist())
         elif self.kind == "modes":
-            rows = properties(species) if self.table is None else _standardised(self.table, self._rows(species))
-            u = _modes(np.array(rows), species, self.n, self.width)
+            u = _modes(self._properties(species), species, self.n, self.width)
         elif self.kind == "random":
             u = np.linalg.qr(np.random.default_rng(self.seed).normal(size=(self.n, len(species))).T)[0].T
         else:
@@ -263,6 +265,15 @@ class ElementChannels(Record):
                 f"(it has {', '.join(symbol_of(z) for z in known)}); add one."
             )
         return [known[z] for z in species]
+
+    def _properties(self, species: tuple[int, ...]) -> Float[np.ndarray, "species p"]:
+        """Rows less the table's mean, over its standard deviation; what is the same for all elements is left out."""
+        if self.table is None:
+            return np.array(properties(species))
+        everything = np.array([vector for _, vector in self.table])
+        spread = everything.std(axis=0)
+        varies = spread > 0.0
+        return (np.array(self._rows(species)) - everything.mean(axis=0))[:, varies] / spread[varies]
 
 
 @dataclass(frozen=True)
@@ -306,22 +317,6 @@ def _checked_table(table: Mapping[str, Sequence[float] | float]) -> tuple[tuple[
             f"the vectors in the table of element channels must have one length, got {sorted(lengths)}."
         )
     return tuple(sorted(rows))
-
-
-def _standardised(table: tuple[tuple[int, Vector], ...], rows: list[Vector]) -> Float[np.ndarray, "species p"]:
-    """Rows less the table's mean, over its standard deviation; what is the same for all elements is left out."""
-    everything = np.array([vector for _, vector in table])
-    spread = everything.std(axis=0)
-    varies = spread > 0.0
-    return (np.array(rows) - everything.mean(axis=0))[:, varies] / spread[varies]
-
-
-def _without_repeats(u: Float[np.ndarray, "k species"]) -> Float[np.ndarray, "at_most_species species"]:
-    """Return R of U = QR, its diagonal positive, where U has more rows than columns."""
-    if len(u) <= u.shape[1]:
-        return u
-    r = np.linalg.qr(u)[1]
-    return r * np.where(np.diag(r) < 0.0, -1.0, 1.0)[:, None]
 
 
 def _modes(

@@ -218,39 +218,20 @@ class NeighbourGrid:
 
     Slot s of element a of atom i is number ``((i - start) · elements + a) · width + s``. A slot that nobody fills has
     weight zero, so that it adds nothing to any sum.
-
-    Attributes
-    ----------
-    start, stop
-        Atoms.
-    n_elements, width
-        Elements, and slots of each.
-    pair
-        Number of each pair within the cutoff, in the batch.
-    place
-        Its slot.
-    target
-        Second atom of each slot; 0 where there is none.
-    u, r
-        Direction and distance (Å) of each slot, float64.
-    fade, fade_slope
-        Weight of each slot and its derivative, Å⁻¹.
-    table, harmonics
-        Radial and angular functions; what they return is of their precision.
     """
 
-    start: int
+    start: int  # start, stop: Atoms
     stop: int
-    n_elements: int
+    n_elements: int  # n_elements, width: Elements, and slots of each
     width: int
-    pair: Int[Tensor, " inside"]
-    place: Int[Tensor, " inside"]
-    target: Int[Tensor, " slots"]
-    u: Float[Tensor, "3 slots"]
+    pair: Int[Tensor, " inside"]  # Number of each pair within the cutoff, in the batch
+    place: Int[Tensor, " inside"]  # Its slot
+    target: Int[Tensor, " slots"]  # Second atom of each slot; 0 where there is none
+    u: Float[Tensor, "3 slots"]  # u, r: Direction and distance (Å) of each slot, float64
     r: Float[Tensor, " slots"]
-    fade: Float[Tensor, " slots"]
+    fade: Float[Tensor, " slots"]  # fade, fade_slope: Weight of each slot and its derivative, Å⁻¹
     fade_slope: Float[Tensor, " slots"]
-    table: DeviceTable
+    table: DeviceTable  # table, harmonics: Radial and angular functions; what they return is of their precision
     harmonics: Harmonics
 
     @classmethod

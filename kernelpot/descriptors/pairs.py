@@ -10,8 +10,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from kernelpot.data.batch import Batch
-from kernelpot.descriptors.arguments import Species, species_places
-from kernelpot.descriptors.protocol import ValuesOnly
+from kernelpot.descriptors.protocol import Species, ValuesOnly, species_places
 from kernelpot.descriptors.radial import RadialTable
 from kernelpot.errors import ParameterError
 from kernelpot.record import Positive, Record
@@ -57,12 +56,6 @@ def grid_of(cutoff: float, length: float) -> tuple[Float[np.ndarray, " z"], Floa
     return grid, np.ascontiguousarray(vectors[:, kept] / np.sqrt(eigenvalues[kept]))
 
 
-@lru_cache(maxsize=16)
-def _tabulated(cutoff: float, length: float) -> RadialTable:
-    n = grid_of(cutoff, length)[1].shape[1]
-    return RadialTable.from_basis(PairFunctions(), cutoff=cutoff, n_max=n, l_max=0, sigma=length)
-
-
 @dataclass(frozen=True)
 class TwoBody(Record):
     """Pair energies: a term whose parts are pairs, cheap and of long reach.
@@ -104,7 +97,8 @@ class TwoBody(Record):
     @property
     def table(self) -> RadialTable:
         """The functions on nodes."""
-        return _tabulated(self.cutoff, self.length)
+        n = grid_of(self.cutoff, self.length)[1].shape[1]
+        return RadialTable.from_basis(PairFunctions(), cutoff=self.cutoff, n_max=n, l_max=0, sigma=self.length)
 
     @property
     def n_functions(self) -> int:

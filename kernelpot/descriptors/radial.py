@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Annotated, Any, Protocol
 
 import numpy as np
@@ -179,6 +180,7 @@ class RadialTable:
     step: float  # Distance between nodes, Å
 
     @classmethod
+    @lru_cache(maxsize=32)
     def from_basis(
         cls,
         basis: RadialBasis,
@@ -192,7 +194,7 @@ class RadialTable:
         """Tabulate a basis on [0, cutoff]: Chebyshev interpolation gives derivatives to round-off.
 
         The degree grows with cutoff/σ, the only scale on which a smeared function can change. `scaling` multiplies the
-        functions by `radial_scaling`.
+        functions by a weight of the distance.
         """
         degree = int(64 + 14 * cutoff / sigma)
         x = chebyshev.chebpts1(degree + 1)
@@ -218,16 +220,8 @@ class RadialTable:
             for k in range(3)
         ]
         if scaling is not None:
-            derivatives = _product(_scaling_derivatives(grid, step, *scaling), derivatives)
+            derivatives = _scaled(derivatives, grid, step, *scaling)
         return cls(np.ascontiguousarray(np.stack(derivatives, axis=1)), float(step))
-
-
-def radial_scaling(r: Float[np.ndarray, " points"], r0: float, m: float) -> Float[np.ndarray, " points"]:
-    """Weight of a neighbour by its distance, u(r) = 1/(1 + (r/r0)^m), with r and r0 in Å.
-
-    The distance-dependent weight of Willatt, Musil and Ceriotti, Phys. Chem. Chem. Phys. 20, 29661 (2018).
-    """
-    return 1.0 / (1.0 + (r / r0) ** m)
 
 
 # Formulas of a number, an array or a tensor: compiled loops, NumPy and devices take them from here.
@@ -266,17 +260,16 @@ def fading(r: Float[np.ndarray, " points"], cutoff: float, fade: float) -> Float
     return weight
 
 
-def _scaling_derivatives(r: Float[np.ndarray, " points"], step: float, r0: float, m: float) -> list[np.ndarray]:
-    """u, h u', h² u'' at distances r, with step h; by formula, so that r = 0 and odd m need no care."""
-    t = r / r0
-    u = radial_scaling(r, r0, m)
+def _scaled(f: list[np.ndarray], r: Float[np.ndarray, " points"], step: float, r0: float, m: float) -> list[np.ndarray]:
+    """Multiply f, h f', h² f'' at distances r by u(r) = 1/(1 + (r/r0)^m), step h, all in Å.
+
+    The weight of Willatt, Musil and Ceriotti, Phys. Chem. Chem. Phys. 20, 29661 (2018); its derivatives by formula, so
+    that r = 0 and odd m need no care.
+    """
+    t = (r / r0)[:, None]
+    u = 1.0 / (1.0 + t**m)
     first, second = m * t ** (m - 1.0) / r0, m * (m - 1.0) * t ** (m - 2.0) / r0**2
-    return [u, -step * first * u**2, step**2 * (2.0 * first**2 * u**3 - second * u**2)]
-
-
-def _product(u: list[np.ndarray], f: list[np.ndarray]) -> list[np.ndarray]:
-    """Value and first two derivatives of a product u f (Leibniz); f has columns."""
-    a, b, c = (values[:, None] for values in u)
+    a, b, c = u, -step * first * u**2, step**2 * (2.0 * first**2 * u**3 - second * u**2)
     return [a * f[0], a * f[1] + b * f[0], a * f[2] + 2.0 * b * f[1] + c * f[0]]
 
 

@@ -156,13 +156,7 @@ def completable(rules: Rules, pool: Bool[np.ndarray, " structures"]) -> bool:
 
 
 def check_feasible(rules: Rules) -> None:
-    """Refuse rules that no choice can obey.
-
-    Raises
-    ------
-    ParameterError
-        The message names the rule that cannot be kept.
-    """
+    """Refuse rules that no choice can obey."""
     forced = rules.forced
     if rules.forbidden[forced].any():
         both = forced[rules.forbidden[forced]].tolist()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
@@ -10,45 +10,19 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from kernelpot.design.blocks import KINDS, check_block, check_shapes, check_values, compress_block
+from kernelpot.design.blocks import (
+    KINDS,
+    Environments,
+    Joined,
+    Subset,
+    check_block,
+    check_shapes,
+    check_values,
+    compress_block,
+)
 from kernelpot.errors import ParameterError
 from kernelpot.linalg.subsets import SAME, equal_vectors
 from kernelpot.rules import names, numbers, real, reals, shown, whole, wholes
-
-Vectors = tuple[Float[np.ndarray, "environments F"], Int[np.ndarray, " structures+1"]]
-Environments = Callable[[], Vectors]
-"""Makes ``(vectors, offsets)``; the environments of structure s are ``vectors[offsets[s]:offsets[s + 1]]``."""
-
-
-@dataclass(frozen=True, eq=False)
-class Subset:
-    """The environments of some structures of a set, in the order given."""
-
-    whole: Environments
-    chosen: Int[np.ndarray, " chosen"]
-
-    def __call__(self) -> Vectors:
-        """Make the whole and keep the part."""
-        vectors, offsets = self.whole()
-        lengths = np.diff(offsets)[self.chosen]
-        short = np.concatenate([[0], np.cumsum(lengths)])
-        picked = np.repeat(offsets[self.chosen] - short[:-1], lengths) + np.arange(short[-1])
-        return vectors[picked], short
-
-
-@dataclass(frozen=True, eq=False)
-class Joined:
-    """The environments of one set behind those of another."""
-
-    first: Environments
-    second: Environments
-
-    def __call__(self) -> Vectors:
-        """Make both."""
-        one, ones = self.first()
-        two, twos = self.second()
-        return np.concatenate([one, two]), np.concatenate([ones, ones[-1] + twos[1:]])
-
 
 _CHUNK = 1 << 14
 
@@ -255,8 +229,7 @@ class Information:
         wanted = np.zeros(len(KINDS), dtype=bool)
         wanted[[_code(kind) for kind in kinds]] = True
         keep = wanted[self.kinds]
-        return replace(
-            self,
+        return self._with(
             rows=self.rows[keep],
             kinds=self.kinds[keep],
             offsets=np.concatenate([[0], np.cumsum(keep)])[self.offsets],
@@ -285,8 +258,7 @@ class Information:
         lengths = np.diff(self.offsets)[chosen]
         offsets = np.concatenate([[0], np.cumsum(lengths)])
         picked = np.repeat(self.offsets[chosen] - offsets[:-1], lengths) + np.arange(offsets[-1])
-        return replace(
-            self,
+        return self._with(
             rows=self.rows[picked],
             kinds=self.kinds[picked],
             offsets=offsets,
@@ -298,6 +270,17 @@ class Information:
             discarded=self.discarded[chosen],
             environments=None if self.environments is None else Subset(self.environments, chosen),
         )
+
+    def _with(self, **parts: Any) -> Information:
+        """Take parts of arrays that were checked before, and need not be again."""
+        made = object.__new__(Information)
+        for name in self.__dataclass_fields__:
+            value = parts.get(name, getattr(self, name))
+            if isinstance(value, np.ndarray):
+                value = value.view()
+                value.flags.writeable = False
+            object.__setattr__(made, name, value)
+        return made
 
     def append(self, other: Information) -> Information:
         """Put the structures of another set behind these.

@@ -99,20 +99,12 @@ def row_variances(rows: Float[np.ndarray, "rows d"], precision: Precision) -> Fl
 
 @dataclass(frozen=True, eq=False)
 class Aim:
-    """Labels to be predicted, kind by kind, by the second moments of their rows in the labels' own units.
+    """Labels to be predicted, kind by kind, by the second moments of their rows in the labels' own units."""
 
-    Parameters
-    ----------
-    roots
-        For each kind L with ``L Lᵀ`` the mean of rowᵀrow, rows not divided by noise.
-    noise
-        Root mean square noise of each kind.
-    discarded
-        Mean square that compression took from each kind's rows, in units of their noise squared.
-    """
-
+    # For each kind L with ``L Lᵀ`` the mean of rowᵀrow, rows not divided by noise
     roots: Mapping[str, Float[np.ndarray, "d d"]]
-    noise: Mapping[str, float]
+    noise: Mapping[str, float]  # Root mean square noise of each kind
+    # Mean square that compression took from each kind's rows, in units of their noise squared
     discarded: Mapping[str, float]
 
     @classmethod

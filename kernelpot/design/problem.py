@@ -23,7 +23,7 @@ from kernelpot.design.limits import Choosing, Limits, Numbers, read_numbers, rea
 from kernelpot.design.precision import Aim, Precision
 from kernelpot.design.rivals import RIVALS, ranked
 from kernelpot.design.search.engines import greedy_name
-from kernelpot.design.search.exchange import exchange, first_design, restarts_of, rounded
+from kernelpot.design.search.exchange import exchange, first_design, rounded
 from kernelpot.design.search.gains import Path
 from kernelpot.design.search.greedy import SAMPLE, best_greedy, follow
 from kernelpot.design.search.pruning import prune
@@ -49,6 +49,12 @@ class Problem(Task):
 
     Parameters
     ----------
+    info, criterion, existing
+        Candidates, what is improved, what is labelled already.
+    rules
+        What a choice may hold.
+    start
+        Information before the choice, that of `existing` included.
     target
         What is to be predicted, as it was given.
     again
@@ -91,7 +97,7 @@ class Problem(Task):
         """Choose n structures by a method; parameters as in `select`."""
         check_method(method, start_from)
         task = self.sized(n)
-        often = restarts_of(task, restarts)
+        often = task.restarts(restarts)
         path: Path | None = None
         relaxed = None
         if method in ("greedy", "stochastic"):
@@ -196,7 +202,25 @@ def pose(
     seed: int = 0,
     limits: Limits | None = None,
 ) -> Problem:
-    """Read and check what a user gave; parameters as in `select`."""
+    """Read and check once what a choice is to be made from, so that several questions can be put to it.
+
+    Parameters
+    ----------
+    info, criterion, existing, target, seed
+        As in `select`.
+    limits
+        The other keywords that `select`, `certify` and `branch_and_bound` share, such as ``{"budget": 500.0}``.
+
+    Returns
+    -------
+    Problem
+        To be asked by ``.select(n, method)``, ``.certify(choice)`` and ``.best(n)``.
+
+    Raises
+    ------
+    ParameterError
+        As `select`, but for what depends on the number of structures.
+    """
     start = starting(info, existing)
     rules = read_rules(info, existing, seed, limits or {})
     measure = make_criterion(criterion, info, target)

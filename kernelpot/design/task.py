@@ -12,7 +12,10 @@ from jaxtyping import Bool, Float, Int
 from kernelpot.design.criteria import Criterion
 from kernelpot.design.information import Information
 from kernelpot.design.precision import Precision
+from kernelpot.rules import whole
 
+_ROW_RESTARTS = 20
+_CHEAP = 5e7
 _SLACK = 1e-12
 """Costs that add up to a budget exactly must not fail by round-off, relative to the budget."""
 
@@ -24,45 +27,27 @@ def _none() -> Int[np.ndarray, " none"]:
 
 @dataclass(frozen=True, eq=False)
 class Rules:
-    """What a choice may hold.
+    """What a choice may hold."""
 
-    Parameters
-    ----------
-    n
-        Largest number of structures.
-    groups
-        Duplicate group of every candidate; a second member is chosen only where no other group is left.
-    taken
-        Candidates whose group counts as chosen from the start.
-    costs, budget
-        Cost of every candidate, one column for each resource, and what may be spent of each. A single resource may
-        be given as a vector and a number; resources with an infinite budget are left out.
-    seed
-        Seed of the order that breaks ties.
-    forced
-        Candidates that are always chosen, and first, in this order. They count towards every limit.
-    forbidden
-        Candidates that are never chosen.
-    labels
-        Quota class of every candidate; -1 where no quota speaks of it.
-    least, most
-        How many candidates of each class a choice must and may hold.
-    resources, classes
-        Names for messages.
-    """
-
-    n: int
+    n: int  # Largest number of structures
+    # Duplicate group of every candidate; a second member is chosen only where no other group is left
     groups: Int[np.ndarray, " structures"]
-    taken: Bool[np.ndarray, " structures"]
+    taken: Bool[np.ndarray, " structures"]  # Candidates whose group counts as chosen from the start
+    # costs, budget: Cost of every candidate, one column for each resource, and what may be spent of each. A
+    # single resource may be given as a vector and a number; resources with an infinite budget are left out.
     costs: Float[np.ndarray, "structures resources"]
     budget: Float[np.ndarray, " resources"]
-    seed: int
+    seed: int  # Seed of the order that breaks ties
+    # Candidates that are always chosen, and first, in this order. They count towards every limit.
     forced: Int[np.ndarray, " forced"] = field(default_factory=_none)
+    # Candidates that are never chosen
     forbidden: Bool[np.ndarray, " structures"] = field(default_factory=lambda: np.empty(0, dtype=bool))
+    # Quota class of every candidate; -1 where no quota speaks of it
     labels: Int[np.ndarray, " structures"] = field(default_factory=_none)
+    # least, most: How many candidates of each class a choice must and may hold
     least: Int[np.ndarray, " classes"] = field(default_factory=_none)
     most: Int[np.ndarray, " classes"] = field(default_factory=_none)
-    resources: tuple[str, ...] = ("",)
+    resources: tuple[str, ...] = ("",)  # resources, classes: Names for messages
     classes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -236,27 +221,26 @@ class Rules:
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """What is to be chosen.
+    """What is to be chosen."""
 
-    Parameters
-    ----------
-    info
-        Candidates.
-    criterion
-        What is improved.
-    rules
-        What a choice may hold.
-    start
-        Information before the choice, that of `existing` included.
-    existing
-        What is labelled already, for those who compare structures; None where nothing is.
-    """
-
-    info: Information
-    criterion: Criterion
-    rules: Rules
-    start: Precision
+    info: Information  # Candidates
+    criterion: Criterion  # What is improved
+    rules: Rules  # What a choice may hold
+    start: Precision  # Information before the choice, that of `existing` included
+    # What is labelled already, for those who compare structures; None where nothing is
     existing: Information | None = None
+
+    @property
+    def single_rows(self) -> bool:
+        """Whether every candidate is one row, as in plain regression."""
+        return bool((np.diff(self.info.offsets) == 1).all())
+
+    def restarts(self, wanted: int | None) -> int:
+        """Check how often exchange starts again, or say how often is cheap."""
+        if wanted is None:
+            cheap = len(self.info) * self.rules.n * self.info.d <= _CHEAP
+            return _ROW_RESTARTS if self.single_rows and cheap else 0
+        return whole(wanted, "restarts")
 
     @property
     def discarded(self) -> float:

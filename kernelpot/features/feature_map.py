@@ -147,11 +147,6 @@ class FeatureMap(Protocol):
         """Describe for people how many raw columns belong to what."""
 
 
-def counts(batch: Batch, species: Sequence[int]) -> Float[np.ndarray, "structures species"]:
-    """Count the atoms of each species in each structure: the columns that carry E0."""
-    return np.stack([batch.sum_per_structure((batch.numbers == z).astype(float)) for z in species], axis=1)
-
-
 def dense_local_values(features: FeatureMap, described: Described) -> Float[np.ndarray, "atoms m"]:
     """Return every atom's raw columns, zeros included."""
     result = np.zeros((described.batch.n_atoms, features.n_columns))
@@ -185,18 +180,15 @@ class Single(ABC):
         return self
 
 
-class HasForm(Protocol):
-    """A map with energies."""
+class FiniteRank(ABC):
+    """No residual covariance."""
 
+    @abstractmethod
     def form(self, weights: Float[np.ndarray, " m"], *, collapse: bool = True) -> Form:
         """Return the energy with these weights of raw columns, eV."""
 
-
-class FiniteRank:
-    """No residual covariance."""
-
     def drawn_form(
-        self: HasForm,
+        self,
         weights: Float[np.ndarray, " m"],
         rng: np.random.Generator,  # noqa: ARG002
         scale: float,  # noqa: ARG002

@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 import numpy as np
 from jaxtyping import Float, Int
 
-from kernelpot.data.batch import Batch
+from kernelpot.data.batch import Batch, over_batches
+from kernelpot.data.stream import chunks
 from kernelpot.descriptors.protocol import Descriptor
-from kernelpot.features.inducing import chunks
 from kernelpot.features.vectors import DescribedBatch, unit, unit_jacobian
 from kernelpot.kernels import DotProduct, Gaussian
 from kernelpot.progress import track
 from kernelpot.record import Named, Record
-from kernelpot.run import ordered
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -147,9 +146,7 @@ class DerivativeMap(Record):
     """One term of the local energy's prior."""
 
     descriptor: Annotated[Descriptor, Named("descriptor")]  # with its species
-    kernel: Annotated[
-        DotProduct | Gaussian, Named("kernel")
-    ]  # of two projected unit vectors; zero between centres of different species
+    kernel: Annotated[DotProduct | Gaussian, Named("kernel")]  # zero between species
     columns: tuple[Float[np.ndarray, "f q"], ...]  # what the unit vectors of each centre species are projected on
 
     @classmethod
@@ -171,12 +168,11 @@ class DerivativeMap(Record):
     def frames(self, structures: Sequence[Atoms], index: Sequence[int]) -> Frames:
         """Describe structures of one composition with all derivatives; `index` says where they come from."""
 
-        def part(piece: tuple[int, int]) -> Frames:
-            begin, end = piece
-            batch = Batch.from_structures(structures[begin:end], self.descriptor.cutoff)
-            return self.frames_of(batch, np.asarray(index[begin:end]))
+        def part(batch: Batch, start: int) -> Frames:
+            return self.frames_of(batch, np.asarray(index[start : start + len(batch)]))
 
-        parts = list(ordered(part, track(list(chunks(structures, ATOMS_PER_BATCH)), "derivatives")))
+        cutoff = self.descriptor.cutoff
+        parts = list(over_batches(part, structures, cutoff, "derivatives", n_atoms=ATOMS_PER_BATCH))
         return Frames(
             np.concatenate([p.index for p in parts]),
             tuple(np.concatenate(x) for x in zip(*(p.x for p in parts), strict=True)),

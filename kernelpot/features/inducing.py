@@ -2,52 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from kernelpot.data.batch import Batch
+from kernelpot.data.batch import Batch, over_batches
 from kernelpot.data.stream import sizes_of
 from kernelpot.descriptors.protocol import Descriptor
 from kernelpot.errors import ParameterError
 from kernelpot.features.vectors import unit
 from kernelpot.linalg.subsets import cur, farthest_points
-from kernelpot.progress import track
-from kernelpot.run import ordered
 
 if TYPE_CHECKING:
     from ase import Atoms
 
-ATOMS_PER_CHUNK = 2048
 FEWEST_PER_SPECIES = 50
 DISTINCT = 1e-6
 POOL_BYTES = 1_000_000_000
 """Memory for candidate environments; beyond it every species is thinned at random, with the model's seed."""
-
-
-def species_of(structures: Sequence[Atoms]) -> tuple[int, ...]:
-    """Return the atomic numbers in the structures, sorted."""
-    return tuple(sorted({int(z) for atoms in structures for z in np.unique(atoms.numbers)}))
-
-
-def chunks(structures: Sequence[Atoms], n_atoms: int = ATOMS_PER_CHUNK) -> Iterator[tuple[int, int]]:
-    """Cut a list of structures into runs ``start, stop`` of about n_atoms atoms each."""
-    yield from runs_of(sizes_of(structures), n_atoms)
-
-
-def runs_of(sizes: Int[np.ndarray, " structures"], n_atoms: int) -> Iterator[tuple[int, int]]:
-    """Cut structures of these sizes into runs ``start, stop`` of about n_atoms atoms each."""
-    start, filled = 0, 0
-    for stop, size in enumerate(sizes.tolist()):
-        if filled and filled + size > n_atoms:
-            yield start, stop
-            start, filled = stop, 0
-        filled += size
-    if start < len(sizes):
-        yield start, len(sizes)
 
 
 def share_out(n: int, available: Int[np.ndarray, " species"]) -> Int[np.ndarray, " species"]:
@@ -143,13 +118,11 @@ def environments_of(
     rng = np.random.default_rng(seed)
     total = int(sizes_of(structures).sum())
     parts: list[list[np.ndarray]] = [[] for _ in species]
-    pieces = list(chunks(structures))
 
-    def described(piece: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-        batch = Batch.from_structures(structures[slice(*piece)], descriptor.cutoff, start=piece[0])
+    def described(batch: Batch, _: int) -> tuple[np.ndarray, np.ndarray]:
         return batch.numbers, unit(descriptor.environments(batch).vectors)[0]
 
-    for numbers, x in ordered(described, track(pieces, "environments")):
+    for numbers, x in over_batches(described, structures, descriptor.cutoff, "environments"):
         kept_share = min(1.0, POOL_BYTES / (total * x.shape[1] * 8))
         for a, z in enumerate(species):
             mine = np.flatnonzero(numbers == z)
@@ -166,12 +139,11 @@ def environments_of(
 def mean_vectors(descriptor: Descriptor, structures: Sequence[Atoms]) -> Float[np.ndarray, "structures f"]:
     """Return each structure's mean unit vector."""
 
-    def mean(piece: tuple[int, int]) -> Float[np.ndarray, "structures f"]:
-        batch = Batch.from_structures(structures[slice(*piece)], descriptor.cutoff, start=piece[0])
-        x, _ = unit(descriptor.environments(batch).vectors)
+    def mean(batch: Batch, _: int) -> Float[np.ndarray, "structures f"]:
+        x = unit(descriptor.environments(batch).vectors)[0]
         return np.add.reduceat(x, batch.offsets[:-1], axis=0) / batch.sizes[:, None]
 
-    return np.concatenate(list(ordered(mean, chunks(structures))))
+    return np.concatenate(list(over_batches(mean, structures, descriptor.cutoff)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -188,10 +160,9 @@ class EnvironmentVectors:
     def __call__(self) -> tuple[Float[np.ndarray, "environments f"], Int[np.ndarray, " structures+1"]]:
         """Return ``(vectors, offsets)``; structure s has ``vectors[offsets[s]:offsets[s + 1]]``."""
 
-        def described(piece: tuple[int, int]) -> Float[np.ndarray, "atoms f"]:
-            batch = Batch.from_structures(self.structures[slice(*piece)], self.descriptor.cutoff, start=piece[0])
+        def described(batch: Batch, _: int) -> Float[np.ndarray, "atoms f"]:
             return unit(self.descriptor.environments(batch).vectors)[0].astype(np.float32)
 
-        pieces = list(chunks(self.structures))
         offsets = np.concatenate([[0], np.cumsum([len(atoms) for atoms in self.structures])]).astype(np.int64)
-        return np.concatenate(list(ordered(described, track(pieces, "environments")))), offsets
+        parts = over_batches(described, self.structures, self.descriptor.cutoff, "environments")
+        return np.concatenate(list(parts)), offsets

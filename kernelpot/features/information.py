@@ -2,123 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from kernelpot.data.batch import Batch
+from kernelpot.data.batch import Batch, over_batches
 from kernelpot.data.labels import Labels
 from kernelpot.data.noise import KINDS, Noise
 from kernelpot.design.information import Information
-from kernelpot.features.feature_map import E0_PRIOR, FeatureMap, counts
-from kernelpot.features.inducing import EnvironmentVectors, chunks, mean_vectors
-from kernelpot.progress import track
-from kernelpot.run import ordered
+from kernelpot.features.feature_map import E0_PRIOR, FeatureMap
+from kernelpot.features.inducing import EnvironmentVectors, mean_vectors
 
 if TYPE_CHECKING:
     from ase import Atoms
 
 
-Block = tuple[Float[np.ndarray, "rows d"], Int[np.ndarray, "rows"], Float[np.ndarray, "rows"]]
-
-
-def make_information(
-    features: FeatureMap,
-    structures: Sequence[Atoms],
-    noise: Noise,
-    amplitude: float,
-    *,
-    present: Labels | None,
-    truncate: float,
-    masks: Sequence[Bool[np.ndarray, " atoms"]] | None = None,
-) -> Information:
-    """Return the blocks of structures, each compressed before the next is made.
-
-    Where labels are `present`, those alone count; None counts every kind that has a noise. A mask says which atoms of
-    a structure have forces.
-    """
-    return Information.from_blocks(
-        _blocks(features, structures, noise, amplitude, present, masks),
-        n_atoms=np.array([len(atoms) for atoms in structures]),
-        means=mean_vectors(features.descriptor, structures),
-        groups=[str(atoms.info.get("config_type", "")) for atoms in structures],
-        truncate=truncate,
-        description={
-            **{kind: noise.sigma(kind) for kind in noise.kinds},
-            "amplitude": amplitude,
-            "n_inducing": features.n_inducing,
-            "truncate": truncate,
-        },
-        environments=EnvironmentVectors(features.descriptor, tuple(structures)),
-    )
-
-
-def _blocks(
-    features: FeatureMap,
-    structures: Sequence[Atoms],
-    noise: Noise,
-    amplitude: float,
-    present: Labels | None,
-    masks: Sequence[Bool[np.ndarray, " atoms"]] | None,
-) -> Iterator[Block]:
-    def blocks_of(piece: tuple[int, int]) -> list[Block]:
-        start, stop = piece
-        batch = Batch.from_structures(structures[start:stop], features.cutoff, start=start)
-        rows = linear_rows(features, batch, amplitude, noise.kinds)
-        return [
-            _block(
-                rows, batch, s, _kinds(batch, s, noise, present, start), noise,
-                None if masks is None else np.repeat(masks[start + s], 3),
-            )
-            for s in range(len(batch))
-        ]  # fmt: skip
-
-    pieces = list(chunks(structures, ATOMS_PER_BATCH))
-    for blocks in ordered(blocks_of, track(pieces, "information")):
-        yield from blocks
-
-
-def _kinds(batch: Batch, s: int, noise: Noise, present: Labels | None, start: int) -> list[str]:
-    return [kind for kind in noise.kinds if _has(kind, batch, s, present, start)]
-
-
-def _has(kind: str, batch: Batch, s: int, present: Labels | None, start: int) -> bool:
-    if kind == "stress" and not np.isfinite(batch.volumes[s]):
-        return False
-    return present is None or bool(present.present(kind)[start + s])
-
-
-def _block(
-    rows: LinearRows,
-    batch: Batch,
-    s: int,
-    kinds: Sequence[str],
-    noise: Noise,
-    mask: Bool[np.ndarray, " components"] | None,
-) -> Block:
-    parts, codes, sigmas = [np.empty((0, rows.energy.shape[1]))], [], []
-    for kind in kinds:
-        if kind == "energy":
-            part = rows.energy[s : s + 1] / batch.sizes[s]
-        else:
-            part = rows.forces[s] if kind == "forces" else rows.stress[s]
-            if kind == "forces" and mask is not None:
-                part = part[mask]
-        sigma = noise.sigma(kind)
-        parts.append(part / sigma)
-        codes.append(np.full(len(part), KINDS.index(kind)))
-        sigmas.append(np.full(len(part), sigma))
-    return (
-        np.concatenate(parts),
-        np.concatenate([*codes, np.empty(0, np.int64)]).astype(np.int64),
-        np.concatenate([*sigmas, np.empty(0)]),
-    )
-
-
 ATOMS_PER_BATCH = 256
+
+Block = tuple[Float[np.ndarray, "rows d"], Int[np.ndarray, "rows"], Float[np.ndarray, "rows"]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,11 +40,32 @@ class LinearRows:
     # of stress components, eV/Å³, ASE's Voigt order; NaN without a cell, empty where not asked for
     stress: Float[np.ndarray, "structures 6 d"]
 
+    def block(
+        self, s: int, n_atoms: int, sigmas: Mapping[str, float], mask: Bool[np.ndarray, " components"] | None
+    ) -> Block:
+        """Return a structure's rows over their noise, with each row's kind and noise; an energy counts per atom."""
+        parts, codes, noises = [np.empty((0, self.energy.shape[1]))], [], []
+        for kind, sigma in sigmas.items():
+            if kind == "energy":
+                part = self.energy[s : s + 1] / n_atoms
+            else:
+                part = self.forces[s] if kind == "forces" else self.stress[s]
+                if kind == "forces" and mask is not None:
+                    part = part[mask]
+            parts.append(part / sigma)
+            codes.append(np.full(len(part), KINDS.index(kind)))
+            noises.append(np.full(len(part), sigma))
+        return (
+            np.concatenate(parts),
+            np.concatenate([*codes, np.empty(0, np.int64)]).astype(np.int64),
+            np.concatenate([*noises, np.empty(0)]),
+        )
+
 
 def linear_rows(features: FeatureMap, batch: Batch, amplitude: float, kinds: Collection[str]) -> LinearRows:
     """Return the rows of a batch."""
     rows = features.rows(features.describe(batch), kinds)
-    composition = counts(batch, features.species)
+    composition = batch.counts(features.species)
     n_species = composition.shape[1]
 
     def known(part: np.ndarray) -> np.ndarray:
@@ -157,13 +83,59 @@ def all_linear_rows(
 ) -> LinearRows:
     """Return the rows of structures, batch by batch."""
 
-    def part(piece: tuple[int, int]) -> LinearRows:
-        batch = Batch.from_structures(structures[slice(*piece)], features.cutoff, start=piece[0])
+    def part(batch: Batch, _: int) -> LinearRows:
         return linear_rows(features, batch, amplitude, kinds)
 
-    parts = list(ordered(part, track(list(chunks(structures, ATOMS_PER_BATCH)), "rows")))
+    parts = list(over_batches(part, structures, features.cutoff, "rows", n_atoms=ATOMS_PER_BATCH))
     return LinearRows(
         np.concatenate([p.energy for p in parts]),
         tuple(block for p in parts for block in p.forces),
         np.concatenate([p.stress for p in parts]),
+    )
+
+
+def make_information(
+    features: FeatureMap,
+    structures: Sequence[Atoms],
+    noise: Noise,
+    amplitude: float,
+    *,
+    present: Labels | None,
+    truncate: float,
+    masks: Sequence[Bool[np.ndarray, " atoms"]] | None = None,
+) -> Information:
+    """Return the blocks of structures, each compressed before the next is made.
+
+    Where labels are `present`, those alone count; None counts every kind that has a noise. A mask says which atoms of
+    a structure have forces.
+    """
+
+    def blocks_of(batch: Batch, start: int) -> list[Block]:
+        rows = linear_rows(features, batch, amplitude, noise.kinds)
+        flat = ~np.isfinite(batch.volumes)
+        blocks = []
+        for s in range(len(batch)):
+            kinds = [
+                kind
+                for kind in noise.kinds
+                if not (kind == "stress" and flat[s]) and (present is None or present.present(kind)[start + s])
+            ]
+            mask = None if masks is None else np.repeat(masks[start + s], 3)
+            blocks.append(rows.block(s, int(batch.sizes[s]), {kind: noise.sigma(kind) for kind in kinds}, mask))
+        return blocks
+
+    blocks = over_batches(blocks_of, structures, features.cutoff, "information", n_atoms=ATOMS_PER_BATCH)
+    return Information.from_blocks(
+        chain.from_iterable(blocks),
+        n_atoms=np.array([len(atoms) for atoms in structures]),
+        means=mean_vectors(features.descriptor, structures),
+        groups=[str(atoms.info.get("config_type", "")) for atoms in structures],
+        truncate=truncate,
+        description={
+            **{kind: noise.sigma(kind) for kind in noise.kinds},
+            "amplitude": amplitude,
+            "n_inducing": features.n_inducing,
+            "truncate": truncate,
+        },
+        environments=EnvironmentVectors(features.descriptor, tuple(structures)),
     )

@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
-from typing import Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
+from scipy.linalg import block_diag
 
 from kernelpot.archive import NO_ARRAYS
-from kernelpot.data.batch import Batch
+from kernelpot.data.batch import Batch, over_batches
 from kernelpot.descriptors.pairs import TwoBody
 from kernelpot.descriptors.protocol import Descriptor, Environments
 from kernelpot.features.feature_map import Rows, Single
 from kernelpot.features.prior import energy_covariance, force_covariance, prior, stress_covariance
 from kernelpot.features.vectors import DescribedBatch, SpeciesRows, rows_of
-from kernelpot.kernels import DotProduct, Kernel, Linear
+from kernelpot.kernels import DotKernel, DotProduct, Linear
 from kernelpot.record import Named, Record
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+SAME = 1e-9
+"""One minus the dot product of two unit vectors below which they are one environment."""
+
+TOLERANCE = 1e-10
+"""Eigenvalues below this share of the largest are dropped."""
 
 SCRATCH_BYTES = 12_000_000
 """Rough size of one chunk's product of derivatives with inducing environments, so that it stays in cache."""
@@ -34,7 +44,7 @@ class KernelMap(Single, Record):
     """
 
     descriptor: Annotated[Descriptor, Named("descriptor")]  # with its species set
-    kernel: Annotated[Kernel, Named("kernel")]  # of two unit vectors; zero between centres of different species
+    kernel: Annotated[DotKernel, Named("kernel")]  # zero between species
     inducing: tuple[Float[np.ndarray, "m f"], ...]  # unit vectors, one array per species
     whitening: tuple[Float[np.ndarray, "m d"], ...]  # U diag(λ)^(-1/2) of each species
 
@@ -42,9 +52,9 @@ class KernelMap(Single, Record):
     def from_inducing(
         cls,
         descriptor: Descriptor,
-        kernel: Kernel,
+        kernel: DotKernel,
         inducing: tuple[Float[np.ndarray, "m f"], ...],
-        tolerance: float = 1e-10,
+        tolerance: float = TOLERANCE,
     ) -> Self:
         """Diagonalise K_ZZ of each species; eigenvalues below tolerance · λ_max are dropped."""
         whitening = []
@@ -201,6 +211,40 @@ class KernelMap(Single, Record):
         """Tell which features belong to environments centred on an element."""
         return np.repeat(self.species, [w.shape[1] for w in self.whitening]) == number
 
+    def folds_of_inducing(
+        self, structures: Sequence[Atoms], fold: Int[np.ndarray, " structures"]
+    ) -> list[Bool[np.ndarray, "m folds"]]:
+        """Tell, for each species, which folds of structures hold each inducing environment."""
+        result = [np.zeros((len(z), int(fold.max()) + 1), dtype=bool) for z in self.inducing]
+
+        def same(batch: Batch, start: int) -> list[tuple[Int[np.ndarray, " n"], Int[np.ndarray, " n"]]]:
+            found = []
+            for atoms, dots in self.dots(self.describe(batch)):
+                place, inducing = np.nonzero(dots > 1.0 - SAME)
+                found.append((inducing, fold[start + batch.structure[atoms[place]]]))
+            return found
+
+        for found in over_batches(same, structures, self.cutoff):
+            for own, (inducing, where) in zip(result, found, strict=True):
+                own[inducing, where] = True
+        return result
+
+    def without_fold(
+        self, own: Sequence[Bool[np.ndarray, "m folds"]], fold: int
+    ) -> tuple[KernelMap, Float[np.ndarray, "d e"]]:
+        """Return the map without inducing environments that only this fold holds, with its features in the old ones."""
+        bases = []
+        for z, whitening, mine in zip(self.inducing, self.whitening, own, strict=True):
+            alone = mine[:, fold] & (mine.sum(axis=1) == 1)
+            if not alone.any() or alone.all():
+                bases.append(np.eye(whitening.shape[1]))
+                continue
+            features = self.kernel.value(z[~alone] @ z.T) @ whitening
+            eigenvalues, vectors = np.linalg.eigh(features.T @ features)
+            bases.append(vectors[:, eigenvalues > TOLERANCE * eigenvalues[-1]])
+        pairs = zip(self.whitening, bases, strict=True)
+        return replace(self, whitening=tuple(np.ascontiguousarray(w @ v) for w, v in pairs)), block_diag(*bases)
+
     def verify(self) -> None:
         """Refuse arrays that are not those of the descriptor's species, and kernels that take no unit vectors."""
         if isinstance(self.descriptor, TwoBody) or isinstance(self.kernel, Linear):
@@ -240,7 +284,7 @@ class EnergyForm:
     environments; otherwise, or where F ≥ 2M, two products with Z are cheaper.
     """
 
-    kernel: Kernel
+    kernel: DotKernel
     inducing: tuple[Float[Any, "m f"], ...]
     weights: tuple[Float[Any, " m"], ...]  # α of each species, eV
     collapsed: tuple[Float[Any, "f k"] | None, ...]  # v (F, 1) or A (F, F), or None where the path over M is taken

@@ -10,10 +10,10 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from kernelpot.data.batch import Batch
+from kernelpot.data.stream import chunks
 from kernelpot.descriptors.pairs import TwoBody
 from kernelpot.descriptors.protocol import Descriptor, Environments
 from kernelpot.features.feature_map import FiniteRank, Rows, Single
-from kernelpot.features.inducing import chunks
 from kernelpot.features.vectors import DescribedBatch, SpeciesRows, rows_of
 from kernelpot.record import NEVER, Named, Record
 

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 
 from kernelpot.data.batch import Batch
 from kernelpot.features.vectors import DescribedBatch, add_runs, unit_jacobian
-from kernelpot.kernels import Kernel
+from kernelpot.kernels import DotKernel
 
 CENTRES = 256
 GROUP_BYTES = 400_000_000
@@ -24,7 +24,7 @@ GRAM_BYTES = 200_000_000
 # ---- arrays of NumPy, or tensors of PyTorch
 
 
-def energy_sums(kernel: Kernel, x: Any, batch: Batch, species: Int[np.ndarray, " atoms"], step: int) -> Any:
+def energy_sums(kernel: DotKernel, x: Any, batch: Batch, species: Int[np.ndarray, " atoms"], step: int) -> Any:
     """Return 1ᵀK1 of each structure, the prior variance of its total energy.
 
     Minus the squared features it is the residual variance 1ᵀ(K - Q)1: N equal atoms far from Z give N².
@@ -41,7 +41,7 @@ def energy_sums(kernel: Kernel, x: Any, batch: Batch, species: Int[np.ndarray, "
 
 
 def virial_sums(
-    kernel: Kernel, x: Any, virial: Any, batch: Batch, species: Int[np.ndarray, " atoms"], step: int
+    kernel: DotKernel, x: Any, virial: Any, batch: Batch, species: Int[np.ndarray, " atoms"], step: int
 ) -> Any:
     """Return the prior variance of each structure's ∂E/∂ε, (structures, 6), from ∂x/∂ε of every atom."""
     result = _zeros(x, len(batch), 6)
@@ -50,7 +50,7 @@ def virial_sums(
     return result
 
 
-def mixed(kernel: Kernel, x: Any, j: Any, step: int) -> Any:
+def mixed(kernel: DotKernel, x: Any, j: Any, step: int) -> Any:
     """Σ_ab k''(x_a·x_b) (j_a^c·x_b)(j_b^d·x_a) + k'(x_a·x_b) j_a^c·j_b^d for j (n, c, f), in blocks of rows a."""
     n, c, f = j.shape
     result = _zeros(x, c, c)
@@ -83,14 +83,14 @@ def _by_structure_and_species(
 # ---- variances of a batch in compiled loops
 
 
-def prior(kernel: Kernel, described: DescribedBatch, kind: str) -> Float[np.ndarray, " rows"]:
+def prior(kernel: DotKernel, described: DescribedBatch, kind: str) -> Float[np.ndarray, " rows"]:
     """Return the prior variance of every label of a kind, flat."""
     if kind == "energy":
         return np.asarray(energy_sums(kernel, described.x, described.batch, described.species, CENTRES))
     return {"forces": forces_prior, "stress": stress_prior}[kind](kernel, described).ravel()
 
 
-def forces_prior(kernel: Kernel, described: DescribedBatch) -> Float[np.ndarray, "atoms 3"]:
+def forces_prior(kernel: DotKernel, described: DescribedBatch) -> Float[np.ndarray, "atoms 3"]:
     """Return the prior variance of every force component.
 
     The mixed second derivative Σ_ij ∂²k(x_i, x_j)/∂r∂r' at r = r', over the centres i, j that the atom moves:
@@ -114,7 +114,7 @@ def forces_prior(kernel: Kernel, described: DescribedBatch) -> Float[np.ndarray,
     return result
 
 
-def stress_prior(kernel: Kernel, described: DescribedBatch) -> Float[np.ndarray, "structures 6"]:
+def stress_prior(kernel: DotKernel, described: DescribedBatch) -> Float[np.ndarray, "structures 6"]:
     """Return the prior variance of every stress component; NaN where there is no volume."""
     batch = described.batch
     virial = _virial(described, 0, batch.n_atoms)
@@ -162,7 +162,9 @@ def _centre_chunks(start: int, stop: int, size: int = 64) -> Iterator[tuple[int,
 # ---- covariances
 
 
-def energy_covariance(kernel: Kernel, left: DescribedBatch, right: DescribedBatch) -> Float[np.ndarray, "left right"]:
+def energy_covariance(
+    kernel: DotKernel, left: DescribedBatch, right: DescribedBatch
+) -> Float[np.ndarray, "left right"]:
     """Return 1ᵀK1 between structures: the prior covariance of their total energies.
 
     Σ_ij k(x_i, y_j) over pairs of one species. zeta 2 is Σ (XᵀX)·(YᵀY), F² operations an atom and a pair of
@@ -186,7 +188,7 @@ def energy_covariance(kernel: Kernel, left: DescribedBatch, right: DescribedBatc
     return result
 
 
-def force_covariance(kernel: Kernel, described: DescribedBatch, atom: int) -> Float[np.ndarray, "3 3"]:
+def force_covariance(kernel: DotKernel, described: DescribedBatch, atom: int) -> Float[np.ndarray, "3 3"]:
     """Return the prior covariance of one atom's force; its diagonal is `forces_prior`."""
     batch = described.batch
     near = batch.first[batch.second == atom]
@@ -201,7 +203,7 @@ def force_covariance(kernel: Kernel, described: DescribedBatch, atom: int) -> Fl
     return _over_species(kernel, described, np.array(centres), np.concatenate(rows))
 
 
-def stress_covariance(kernel: Kernel, described: DescribedBatch, structure: int) -> Float[np.ndarray, "6 6"]:
+def stress_covariance(kernel: DotKernel, described: DescribedBatch, structure: int) -> Float[np.ndarray, "6 6"]:
     """Return the prior covariance of one structure's stress; NaN where there is no volume."""
     batch = described.batch
     start, stop = int(batch.offsets[structure]), int(batch.offsets[structure + 1])
@@ -219,7 +221,7 @@ def _moments(
 
 
 def _over_species(
-    kernel: Kernel, described: DescribedBatch, centres: Int[np.ndarray, " n"], j: Float[np.ndarray, "n c f"]
+    kernel: DotKernel, described: DescribedBatch, centres: Int[np.ndarray, " n"], j: Float[np.ndarray, "n c f"]
 ) -> Float[np.ndarray, "c c"]:
     result = np.zeros((j.shape[1], j.shape[1]))
     species = described.species[centres]

@@ -51,22 +51,20 @@ class Quantities:
         return (self.values, self.std)[k]
 
     def __str__(self) -> str:
-        """Return one line per quantity, to two digits of its standard deviation."""
+        """Return one line per quantity, to two digits of its standard deviation and at most twelve decimals."""
         width = max(len(name) for name in self.names)
-        rows = zip(self.names, self.values.tolist(), self.std.tolist(), self.units, strict=True)
-        return "\n".join(f"{name:<{width}}  {_rounded(value, std)} {unit}" for name, value, std, unit in rows)
+        lines = []
+        for name, value, std, unit in zip(self.names, self.values.tolist(), self.std.tolist(), self.units, strict=True):
+            text = f"{value:.6g} ± {std:.2g}"
+            if np.isfinite(std) and std > 0:
+                decimals = min(max(1 - int(np.floor(np.log10(float(f"{std:.1e}")))), 0), 12)
+                text = f"{value:.{decimals}f} ± {std:.{decimals}f}"
+            lines.append(f"{name:<{width}}  {text} {unit}")
+        return "\n".join(lines)
 
     def __repr__(self) -> str:
         """Return the same in one line."""
         return f"Quantities({'; '.join(' '.join(line.split()) for line in str(self).splitlines())})"
-
-
-def _rounded(value: float, std: float) -> str:
-    """Write value ± std to the second digit of std, and no further than twelve decimals."""
-    if not (np.isfinite(std) and std > 0):
-        return f"{value:.6g} ± {std:.2g}"
-    decimals = min(max(1 - int(np.floor(np.log10(float(f"{std:.1e}")))), 0), 12)
-    return f"{value:.{decimals}f} ± {std:.{decimals}f}"
 
 
 _NAMED = 6

@@ -14,10 +14,10 @@ from scipy.special import expit
 from torch import Tensor
 
 from kernelpot.errors import DataError, ParameterError
-from kernelpot.inference.covariance import Covariance
-from kernelpot.inference.dense import NOT_FINITE, Factor, host
 from kernelpot.inference.evidence import NoiseModel, penalised, pull_back, split_assign
+from kernelpot.inference.exact import NOT_FINITE, Factor, host
 from kernelpot.inference.left_out import LeftOut
+from kernelpot.inference.priors import Covariance
 
 ITERATIONS = 100
 """Most Newton steps."""

@@ -34,6 +34,9 @@ RESAMPLES = 200
 DRAWS = 10
 """Sets of errors that the ceiling of the rank correlation is averaged over."""
 
+RANKED = 10
+"""Labels from which on tables show a rank correlation: of two it is 1 or -1, whatever they are."""
+
 BINS = 10
 """Bins of equally many labels, by standard deviation."""
 
@@ -129,7 +132,8 @@ class Scores:
                     "        " if np.isnan(v) else f"{100 * v:>7.1f}%" for v in (s.coverage_68, s.coverage_95)
                 )
                 rest = "" if np.isnan(s.log_score) else f"{s.log_score:>11.3f}"
-                rest += "" if np.isnan(s.rank) else f"{s.rank:>7.2f}{s.ceiling:>9.2f}"
+                if not np.isnan(s.rank):
+                    rest += f"{s.rank:>7.2f}{s.ceiling:>9.2f}" if s.n >= RANKED else f"{'-':>7}{'-':>9}"
                 lines.append(f"{name[:15]:<16}{kind:<8}{s.n:>8}{numbers}  {unit:<9}{inside}{rest}".rstrip())
         lines += [f"worst {kind}: {where}" for kind, where in self.worst_at.items()]
         if known:
@@ -337,7 +341,9 @@ class Reliability:
                     f"{_with_error(100 * m.value, 100 * m.error, 1, 1):>14}" for m in (r.coverage_68, r.coverage_95)
                 )
                 score = _with_error(r.log_score.value, r.log_score.error, 3, 2)
-                ranks = "".join(f"{x:>{w}.2f}" if x == x else " " * w for x, w in ((r.rank, 8), (r.ceiling, 9)))
+                ranks = f"{'-':>8}{'-':>9}"
+                if r.n >= RANKED:
+                    ranks = "".join(f"{x:>{w}.2f}" if x == x else " " * w for x, w in ((r.rank, 8), (r.ceiling, 9)))
                 lines.append(f"{name[:15]:<16}{kind:<8}{r.n:>8}{inside}{score:>14}{ranks}".rstrip())
         lines.append("n leaves out labels that are zero by symmetry; ± is the standard error over structures")
         lines.append("rank: Spearman correlation of std and |error|; ceiling: were the errors drawn from the stds")

@@ -12,14 +12,14 @@ from jaxtyping import Float, Int
 from kernelpot.data.batch import Batch
 from kernelpot.data.check import check_species, place
 from kernelpot.data.geometry import GeometryLimits, broken
-from kernelpot.data.stream import structure_list
+from kernelpot.data.stream import chunks, species_of, structure_list
 from kernelpot.descriptors.protocol import Descriptor
 from kernelpot.design.advice.screen import FACTOR, distant
 from kernelpot.design.information import Information
 from kernelpot.design.precision import Precision
 from kernelpot.errors import ParameterError
 from kernelpot.features.feature_map import Described, FeatureMap, dense_local_values
-from kernelpot.features.inducing import chunks, mean_vectors, species_of
+from kernelpot.features.inducing import mean_vectors
 from kernelpot.potentials.training import composition_of
 
 if TYPE_CHECKING:

@@ -16,6 +16,9 @@ from kernelpot.run import one_blas, share
 BLOCK = 1024
 """Rows of a run."""
 
+MIRRORED = 512
+"""Rows that are copied at a time: few enough to stay in a cache."""
+
 Run = Float[np.ndarray, "rows columns"]
 
 
@@ -180,3 +183,15 @@ def factorise(a: Float[np.ndarray, "n n"]) -> None:
         raise np.linalg.LinAlgError(f"the leading minor of order {info} is not positive")
     if not np.shares_memory(found, a):
         a[...] = found.T if rows else found
+
+
+def mirrored(lower: Float[np.ndarray, "n n"]) -> Float[np.ndarray, "n n"]:
+    """Copy the lower triangle onto the upper, in place and in pieces that stay in cache."""
+    n = len(lower)
+    for start in range(0, n, MIRRORED):
+        stop = min(start + MIRRORED, n)
+        block = lower[start:stop, start:stop]
+        upper = np.triu_indices(stop - start, 1)
+        block[upper] = block.T[upper]
+        lower[start:stop, stop:] = lower[stop:, start:stop].T
+    return lower

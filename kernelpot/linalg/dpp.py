@@ -49,7 +49,17 @@ def sample(X: Float[np.ndarray, "n F"], k: int, rng: np.random.Generator) -> Int
     DataError
         If a row is not finite.
     """
-    values, U = _left(checked(X, k))
+    X = checked(X, k)
+    # QR first, so that left singular vectors are orthonormal to round-off.
+    if len(X) >= X.shape[1]:
+        Q, R = np.linalg.qr(X)
+        U, values, _ = np.linalg.svd(R)
+    else:
+        U, values, _ = np.linalg.svd(np.asarray(np.linalg.qr(X.T, mode="r")).T)
+    keep = values > SAME * values.max(initial=0.0)
+    values, U = values[keep], U[:, keep]
+    if len(X) >= X.shape[1]:
+        U = Q @ U
     k = min(k, len(values))
     logs = 2.0 * np.log(values)
     E = log_elementary(logs, k)
@@ -61,21 +71,17 @@ def sample(X: Float[np.ndarray, "n F"], k: int, rng: np.random.Generator) -> Int
         if np.log1p(-rng.random()) <= logs[j - 1] + E[left - 1, j - 1] - E[left, j]:
             picked.append(j - 1)
             left -= 1
-    return _projection(U[:, picked], rng)
-
-
-def _projection(V: Float[np.ndarray, "n k"], rng: np.random.Generator) -> Int[np.ndarray, " k"]:
-    """Draw from the projection VVᵀ, row by row with the chain rule, as a pivoted Cholesky factor grows."""
-    n, k = V.shape
-    left = np.einsum("nk,nk->n", V, V)
-    C = np.empty((n, k), order="F")
-    drawn = np.empty(k, dtype=np.int64)
-    for t in range(k):
-        i = int(rng.choice(n, p=left / left.sum()))
+    # From the projection VVᵀ row by row with the chain rule, as a pivoted Cholesky factor grows.
+    V = U[:, picked]
+    left_over = np.einsum("nk,nk->n", V, V)
+    C = np.empty(V.shape, order="F")
+    drawn = np.empty(V.shape[1], dtype=np.int64)
+    for t in range(len(drawn)):
+        i = int(rng.choice(len(V), p=left_over / left_over.sum()))
         drawn[t] = i
-        C[:, t] = (V @ V[i] - C[:, :t] @ C[i, :t]) / np.sqrt(left[i])
-        left = np.maximum(left - C[:, t] ** 2, 0.0)
-        left[drawn[: t + 1]] = 0.0
+        C[:, t] = (V @ V[i] - C[:, :t] @ C[i, :t]) / np.sqrt(left_over[i])
+        left_over = np.maximum(left_over - C[:, t] ** 2, 0.0)
+        left_over[drawn[: t + 1]] = 0.0
     return drawn
 
 
@@ -100,15 +106,3 @@ def greedy(X: Float[np.ndarray, "n F"], k: int) -> Int[np.ndarray, " chosen"]:
         chosen.append(i)
         left[chosen] = -np.inf
     return np.array(chosen, dtype=np.int64)
-
-
-def _left(X: Float[np.ndarray, "n F"]) -> tuple[Float[np.ndarray, " r"], Float[np.ndarray, "n r"]]:
-    """Singular values above the cut, and left singular vectors; QR first, so that they are orthonormal to round-off."""
-    if len(X) >= X.shape[1]:
-        Q, R = np.linalg.qr(X)
-        U, values, _ = np.linalg.svd(R)
-        keep = values > SAME * values.max(initial=0.0)
-        return values[keep], Q @ U[:, keep]
-    U, values, _ = np.linalg.svd(np.asarray(np.linalg.qr(X.T, mode="r")).T)
-    keep = values > SAME * values.max(initial=0.0)
-    return values[keep], U[:, keep]

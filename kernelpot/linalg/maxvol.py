@@ -119,7 +119,29 @@ def maxvol(
     outside = off_span(X, given) if len(given) else X
     V = leading(outside, k, scale=scale)[1]
     chosen = square(outside @ V, tol=tol) if V.shape[1] else np.empty(0, dtype=np.int64)
-    return chosen if len(chosen) == k else _grow(X, chosen, given, k)
+    if len(chosen) == k:
+        return chosen
+    # The row of the largest x (AᵀA)⁻¹ xᵀ is added again and again. The scores only fall, so only rows whose last known
+    # score could still win are updated (Minoux 1978).
+    A = np.concatenate([given, X[chosen]])
+    values, V = leading(A, X.shape[1], cut=SAME)
+    Y = (X @ V) / values
+    score = np.einsum("nr,nr->n", Y, Y)
+    score[chosen] = -np.inf
+    inverse = np.eye(Y.shape[1])
+    result = chosen.tolist()
+    while len(result) < k:
+        top = np.argpartition(score, -min(_BATCH, len(X)))[-min(_BATCH, len(X)) :]
+        top = top[score[top] > -np.inf]
+        score[top] = np.einsum("nr,nr->n", Y[top] @ inverse, Y[top])
+        new = int(np.argmax(score))
+        if new not in top:
+            continue
+        result.append(new)
+        v = inverse @ Y[new]
+        inverse -= np.outer(v, v) / (1.0 + float(Y[new] @ v))
+        score[new] = -np.inf
+    return np.array(result, dtype=np.int64)
 
 
 def square(W: Float[np.ndarray, "n r"], *, tol: float = TOLERANCE) -> Int[np.ndarray, " r"]:
@@ -152,31 +174,3 @@ def _swaps(W: Float[np.ndarray, "n r"], rows: Int[np.ndarray, " r"], tol: float)
         rows[j] = i
         done += 1
     return done
-
-
-def _grow(
-    X: Float[np.ndarray, "n F"], chosen: Int[np.ndarray, " r"], given: Float[np.ndarray, "m F"], k: int
-) -> Int[np.ndarray, " k"]:
-    """Add the row of the largest ``x (AᵀA)⁻¹ xᵀ`` again and again.
-
-    The scores only fall, so only rows whose last known score could still win are updated (Minoux 1978).
-    """
-    A = np.concatenate([given, X[chosen]])
-    values, V = leading(A, X.shape[1], cut=SAME)
-    Y = (X @ V) / values
-    score = np.einsum("nr,nr->n", Y, Y)
-    score[chosen] = -np.inf
-    inverse = np.eye(Y.shape[1])
-    result = chosen.tolist()
-    while len(result) < k:
-        top = np.argpartition(score, -min(_BATCH, len(X)))[-min(_BATCH, len(X)) :]
-        top = top[score[top] > -np.inf]
-        score[top] = np.einsum("nr,nr->n", Y[top] @ inverse, Y[top])
-        new = int(np.argmax(score))
-        if new not in top:
-            continue
-        result.append(new)
-        v = inverse @ Y[new]
-        inverse -= np.outer(v, v) / (1.0 + float(Y[new] @ v))
-        score[new] = -np.inf
-    return np.array(result, dtype=np.int64)

@@ -48,14 +48,27 @@ class ChunkStore:
         zarr = require_zarr()
         self.folder.mkdir(parents=True, exist_ok=True)
         temporary = self.folder / f"{_TEMPORARY}{k:06d}-{uuid.uuid4().hex}"
-        sums = {name: _checksum(array) for name, array in arrays.items()}
+        whole = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+        sums = {name: _checksum(array) for name, array in whole.items()}
         attributes = {"format": FORMAT, "notes": dict(notes or {}), "sums": sums}
         attributes["checksum"] = total = _total(attributes)
         try:
             with _one_thread(zarr):
                 group = zarr.open_group(str(temporary), mode="w", zarr_format=3, attributes={"kernelpot": attributes})
-                for name, array in arrays.items():
-                    _write_array(zarr, group, name, np.ascontiguousarray(array))
+                for name, array in whole.items():
+                    # In pieces of a few MiB along the first axis, compressed where that pays.
+                    row = max(array[:1].nbytes, 1)
+                    made = group.create_array(
+                        name,
+                        shape=array.shape,
+                        chunks=(min(max(_PIECE // row, 1), max(len(array), 1)), *(max(n, 1) for n in array.shape[1:])),
+                        dtype=array.dtype,
+                        compressors=zarr.codecs.BloscCodec(
+                            cname="zstd", clevel=1, shuffle="shuffle", typesize=array.dtype.itemsize
+                        ),
+                    )
+                    if array.size:
+                        made[...] = array
             self.remove(k)
             try:
                 temporary.rename(self.path(k))
@@ -172,21 +185,6 @@ def _one_thread(zarr: Any) -> AbstractContextManager[object]:
     """Keep Zarr from starting threads: workers are one per core, and chunks are read one after another."""
     context: AbstractContextManager[object] = zarr.config.set({"threading.max_workers": 1, "async.concurrency": 1})
     return context
-
-
-def _write_array(zarr: Any, group: Any, name: str, array: np.ndarray) -> None:
-    """Write one array in pieces of a few MiB along its first axis, compressed where that pays."""
-    row = max(array[:1].nbytes, 1)
-    pieces = (min(max(_PIECE // row, 1), max(len(array), 1)), *(max(n, 1) for n in array.shape[1:]))
-    made = group.create_array(
-        name,
-        shape=array.shape,
-        chunks=pieces,
-        dtype=array.dtype,
-        compressors=zarr.codecs.BloscCodec(cname="zstd", clevel=1, shuffle="shuffle", typesize=array.dtype.itemsize),
-    )
-    if array.size:
-        made[...] = array
 
 
 def _checksum(array: np.ndarray) -> str:

@@ -91,29 +91,23 @@ def cur(X: Float[np.ndarray, "n F"], k: int, *, seed: int = 0) -> Int[np.ndarray
     """
     X = checked(X, k)
     rng = np.random.default_rng(seed)
-    leverage = _leverage(X, k, seed)
+    if min(X.shape) > _EXACT_SPECTRUM:
+        from sklearn.utils.extmath import randomized_svd
+
+        U = randomized_svd(X, min(k, _RANDOMISED_RANK), random_state=seed)[0]
+    elif X.shape[1] > len(X):
+        values, U = np.linalg.eigh(X @ X.T)
+        U = U[:, _leading(values, k)]
+    else:
+        values, vectors = np.linalg.eigh(X.T @ X)
+        lead = _leading(values, k)
+        U = X @ (vectors[:, lead] / np.sqrt(values[lead]))
+    leverage = np.einsum("nk,nk->n", U, U)
     # The k largest of log p + Gumbel noise are a draw without replacement (Yellott 1977).
     with np.errstate(divide="ignore"):
         keys = np.log(leverage) + rng.gumbel(size=len(X))
     order = np.lexsort((rng.random(len(X)), -keys))
     return order[:k]
-
-
-def _leverage(X: Float[np.ndarray, "n F"], k: int, seed: int) -> Float[np.ndarray, " n"]:
-    """Squared row norms of the leading left singular vectors."""
-    if min(X.shape) > _EXACT_SPECTRUM:
-        from sklearn.utils.extmath import randomized_svd
-
-        U = randomized_svd(X, min(k, _RANDOMISED_RANK), random_state=seed)[0]
-        return np.einsum("nk,nk->n", U, U)
-    if X.shape[1] > len(X):
-        values, U = np.linalg.eigh(X @ X.T)
-        lead = _leading(values, k)
-        return np.einsum("nk,nk->n", U[:, lead], U[:, lead])
-    values, vectors = np.linalg.eigh(X.T @ X)
-    lead = _leading(values, k)
-    U = X @ (vectors[:, lead] / np.sqrt(values[lead]))
-    return np.einsum("nk,nk->n", U, U)
 
 
 def _leading(values: Float[np.ndarray, " m"], k: int) -> Int[np.ndarray, " lead"]:
@@ -178,7 +172,7 @@ def maximin(
     known = len(given)
     joined = np.concatenate([given, X])
     first = np.arange(known)
-    best = _Set(X, _spread(joined, known + k, first, seed)[known:] - known, _to_given(X, given))
+    best = _Set(X, _spread(joined, known + k, first, seed)[known:] - known, given)
     best.exchange()
     rng = np.random.default_rng(seed)
     for _ in range(kicks):
@@ -203,9 +197,12 @@ class _Set:
     """A choice of points, with the distances of all points to each of them."""
 
     def __init__(
-        self, X: Float[np.ndarray, "n F"], chosen: Int[np.ndarray, " k"], fixed: Float[np.ndarray, " n"]
+        self, X: Float[np.ndarray, "n F"], chosen: Int[np.ndarray, " k"], given: Float[np.ndarray, "m F"]
     ) -> None:
-        self.X, self.chosen, self.fixed = X, chosen, fixed
+        self.X, self.chosen = X, chosen
+        self.fixed = np.full(len(X), np.inf)  # distance of every point to the nearest given one
+        for point in given:
+            self.fixed = np.minimum(self.fixed, _distances(X, point))
         self.D = np.stack([_distances(X, X[c]) for c in chosen], axis=1)
 
     def copy(self) -> _Set:
@@ -264,14 +261,6 @@ def _distances(X: Float[np.ndarray, "n F"], point: Float[np.ndarray, " F"]) -> F
     return result
 
 
-def _to_given(X: Float[np.ndarray, "n F"], given: Float[np.ndarray, "m F"]) -> Float[np.ndarray, " n"]:
-    """Distance of every point to the nearest given one, infinite where there is none."""
-    near = np.full(len(X), np.inf)
-    for point in given:
-        near = np.minimum(near, _distances(X, point))
-    return near
-
-
 SAME = 1e-6
 """Relative distance below which mean descriptors count as equal: far above the round-off of coordinates in files."""
 
@@ -283,18 +272,7 @@ def equal_vectors(
     n, width = vectors.shape
     if n == 0 or width == 0:
         return np.arange(n)
-    pairs = _close_pairs(vectors, sizes, tolerance)
-    graph = coo_array((np.ones(len(pairs), np.int8), (pairs[:, 0], pairs[:, 1])), shape=(n, n))
-    labels = connected_components(graph, directed=False)[1]
-    first = np.unique(labels, return_index=True)[1]
-    result: np.ndarray = np.argsort(np.argsort(first))[labels]
-    return result
-
-
-def _close_pairs(
-    vectors: Float[np.ndarray, "n f"], sizes: Int[np.ndarray, " n"], tolerance: float
-) -> Int[np.ndarray, "pairs 2"]:
-    """Find all close pairs by a sweep along one random direction, on which close points stay close."""
+    # All close pairs by a sweep along one random direction, on which close points stay close.
     norms = np.sqrt(np.einsum("sf,sf->s", vectors, vectors))
     direction = np.random.default_rng(0).standard_normal(vectors.shape[1:])
     direction /= np.linalg.norm(direction)
@@ -313,7 +291,12 @@ def _close_pairs(
         distance = np.linalg.norm(vectors[first] - vectors[second], axis=1)
         close = distance <= tolerance * np.maximum(norms[first], norms[second])
         pairs.append(np.stack([first[close], second[close]], axis=1))
-    return np.concatenate(pairs)
+    close_pairs = np.concatenate(pairs)
+    graph = coo_array((np.ones(len(close_pairs), np.int8), tuple(close_pairs.T)), shape=(n, n))
+    labels = connected_components(graph, directed=False)[1]
+    heads = np.unique(labels, return_index=True)[1]
+    result: np.ndarray = np.argsort(np.argsort(heads))[labels]
+    return result
 
 
 RUN = 5

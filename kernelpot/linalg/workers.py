@@ -53,16 +53,30 @@ def spread(
     if not workers and scheduler is None:
         yield from map(work, items)
         return
-    with _environment_kept() as restore, _client(workers, scheduler, patience) as client:
-        restore()
-        for found in _bounded(client, work, iter(items)):
-            # A worker that is started anew, as on a busy machine, sets its variables here again.
+    # What Dask sets for workers before they start stays set in the process that starts them. Numba looks at its
+    # variable whenever it compiles, and fails where it has changed since its threads were launched.
+    before = {name: os.environ.get(name) for name in _ONE}
+
+    def restore() -> None:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+    try:
+        with _client(workers, scheduler, patience) as client:
             restore()
-            yield found
+            for found in _bounded(client, work, iter(items)):
+                # A worker that is started anew, as on a busy machine, sets its variables here again.
+                restore()
+                yield found
+    finally:
+        restore()
 
 
 def _bounded(client: Any, work: Callable[[Item], Result], items: Iterator[Item]) -> Iterator[Result]:
-    from distributed import as_completed
+    from distributed import KilledWorker, as_completed
 
     limit = AHEAD * max(len(client.scheduler_info(n_workers=-1)["workers"]), 1)
     done = as_completed(loop=client.loop)
@@ -82,50 +96,23 @@ def _bounded(client: Any, work: Callable[[Item], Result], items: Iterator[Item])
                 return
             future = next(done)
             open_ -= 1
-            yield _result(future)
+            try:
+                result: Result = future.result()
+            except KilledWorker as error:
+                raise StoreError(
+                    f"workers died on a piece of the work ({error}), most likely for want of memory; use fewer workers "
+                    "or smaller chunks; what is complete stays"
+                ) from None
+            yield result
             future.release()
     finally:
         for future in list(done.futures):
             future.cancel()
 
 
-def _result(future: Any) -> Any:
-    from distributed import KilledWorker
-
-    try:
-        return future.result()
-    except KilledWorker as error:
-        raise StoreError(
-            f"workers died on a piece of the work ({error}), most likely for want of memory; use fewer workers or "
-            "smaller chunks; what is complete stays"
-        ) from None
-
-
 def _alone(work: Callable[[Item], Result], item: Item) -> Result:
     with alone():
         return work(item)
-
-
-@contextlib.contextmanager
-def _environment_kept() -> Iterator[Callable[[], None]]:
-    """Give this process its thread counts back, when asked and in the end.
-
-    What Dask sets for workers before they start stays set in the process that starts them. Numba looks at its variable
-    whenever it compiles, and fails where it has changed since its threads were launched.
-    """
-    before = {name: os.environ.get(name) for name in _ONE}
-
-    def restore() -> None:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
-
-    try:
-        yield restore
-    finally:
-        restore()
 
 
 @contextlib.contextmanager

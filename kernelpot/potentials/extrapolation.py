@@ -12,10 +12,9 @@ from jaxtyping import Float, Int
 from scipy.linalg import solve_triangular
 
 from kernelpot.data.batch import Batch
-from kernelpot.data.stream import sizes_of
+from kernelpot.data.stream import chunks, sizes_of
 from kernelpot.errors import ParameterError
 from kernelpot.features.feature_map import Described, FeatureMap, dense_local_values
-from kernelpot.features.inducing import chunks
 from kernelpot.linalg.factor import triangle
 from kernelpot.progress import track
 from kernelpot.run import ordered

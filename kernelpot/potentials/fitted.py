@@ -15,10 +15,9 @@ from kernelpot.data.batch import Batch
 from kernelpot.data.check import check_species
 from kernelpot.data.labels import Labels
 from kernelpot.data.noise import KINDS, Noise
-from kernelpot.data.stream import structure_list
+from kernelpot.data.stream import chunks, structure_list
 from kernelpot.errors import NotFittedError
-from kernelpot.features.feature_map import E0_PRIOR, Described, FeatureMap, Form, counts
-from kernelpot.features.inducing import chunks
+from kernelpot.features.feature_map import E0_PRIOR, Described, FeatureMap, Form
 from kernelpot.features.vectors import gather_pairs
 from kernelpot.linalg.factor import Posterior, stack
 from kernelpot.potentials.baselines import Baseline
@@ -296,7 +295,7 @@ class Uncertainty:
         rows = self.features.rows(described, KINDS)
         assert rows.forces is not None
         assert rows.stress is not None
-        composition = counts(batch, self.features.species)
+        composition = batch.counts(self.features.species)
         energy = self._variance(described, "energy", rows.energy, composition)
         none = np.zeros((1, composition.shape[1]))
         forces = self._variance(described, "forces", rows.forces, none)

@@ -16,9 +16,10 @@ from jaxtyping import Int
 from kernelpot.data.check import validate
 from kernelpot.data.labels import Labels, resolve
 from kernelpot.data.noise import KINDS, Noise
+from kernelpot.data.stream import chunks
 from kernelpot.errors import LabelError, ParameterError
 from kernelpot.features.feature_map import FeatureMap
-from kernelpot.features.inducing import chunks, mean_vectors, more_inducing
+from kernelpot.features.inducing import mean_vectors, more_inducing
 from kernelpot.features.kernel_map import KernelMap
 from kernelpot.features.sum_map import SumMap
 from kernelpot.features.torch import device_of, on_device

@@ -15,9 +15,9 @@ from jaxtyping import Float
 
 from kernelpot.data.batch import Batch
 from kernelpot.data.noise import KINDS
+from kernelpot.data.stream import chunks
 from kernelpot.errors import DataError, ParameterError
-from kernelpot.features.feature_map import E0_PRIOR, Form, counts
-from kernelpot.features.inducing import chunks
+from kernelpot.features.feature_map import E0_PRIOR, Form
 from kernelpot.potentials.calibration import Calibration
 from kernelpot.potentials.fitted import Fitted, HasState, accepted
 from kernelpot.potentials.prediction import Mean, Prediction
@@ -70,7 +70,7 @@ class JointEnergies:
         for start, stop in chunks(structures):
             batch = Batch.from_structures(structures[start:stop], state.reach, start=start)
             part = features.describe(batch)
-            counted = counts(batch, features.species)
+            counted = batch.counts(features.species)
             white.append(features.whiten(features.rows(part, ()).energy))
             described.append(part)
             energy_rows.append(np.concatenate([state.amplitude * white[-1], E0_PRIOR * counted], axis=1))

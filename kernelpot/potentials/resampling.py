@@ -16,9 +16,9 @@ from jaxtyping import Float, Int
 from kernelpot.data.batch import Batch
 from kernelpot.data.check import check_species
 from kernelpot.data.labels import resolve
-from kernelpot.data.stream import structure_list
+from kernelpot.data.stream import chunks, structure_list
 from kernelpot.errors import LabelError, NotFittedError, ParameterError
-from kernelpot.features.inducing import chunks, mean_vectors
+from kernelpot.features.inducing import mean_vectors
 from kernelpot.features.sum_map import Owners, owners, without_fold
 from kernelpot.features.torch import device_of, on_device
 from kernelpot.linalg.factor import Posterior, RowSink, triangle

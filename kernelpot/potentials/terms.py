@@ -6,11 +6,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
+from kernelpot.data.stream import species_of
 from kernelpot.descriptors.pairs import TwoBody
 from kernelpot.descriptors.protocol import Descriptor
 from kernelpot.errors import ParameterError
 from kernelpot.features.feature_map import FeatureMap
-from kernelpot.features.inducing import choose_inducing, given_inducing, species_of
+from kernelpot.features.inducing import choose_inducing, given_inducing
 from kernelpot.features.kernel_map import KernelMap
 from kernelpot.features.linear_map import LinearMap
 from kernelpot.features.sum_map import SumMap

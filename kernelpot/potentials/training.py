@@ -14,10 +14,9 @@ from kernelpot.data.batch import Batch, cell_volumes
 from kernelpot.data.check import place
 from kernelpot.data.labels import Labels
 from kernelpot.data.noise import Noise
-from kernelpot.data.stream import sizes_of, taken
+from kernelpot.data.stream import chunks, runs_of, sizes_of, taken
 from kernelpot.errors import ParameterError
-from kernelpot.features.feature_map import E0_PRIOR, FeatureMap, counts
-from kernelpot.features.inducing import chunks, runs_of
+from kernelpot.features.feature_map import E0_PRIOR, FeatureMap
 from kernelpot.features.torch import device_of, on_device
 from kernelpot.linalg.factor import RowSink, triangle
 from kernelpot.linalg.workers import spread
@@ -241,7 +240,7 @@ def labelled_rows(
     described = features.describe(batch)
     needed = [kind for kind in kinds if labels.present(kind).any()]
     rows = features.rows(described, needed)
-    composition = counts(batch, features.species)
+    composition = batch.counts(features.species)
     n = batch.sizes.astype(float)
 
     def without_e0(rows: Rows, y: Float[np.ndarray, " rows"]) -> Rows:

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 from kernelpot.doors import door
 
 if TYPE_CHECKING:
+    from kernelpot.inference.feature_kernels import SiteKernel as SiteKernel
     from kernelpot.properties.features import StructureFeatures as StructureFeatures
     from kernelpot.structures.dscribe import DScribe as DScribe
-    from kernelpot.structures.site_kernel import SiteKernel as SiteKernel
     from kernelpot.structures.vector_kernel import VectorKernel as VectorKernel
 
 _HOMES = {
     "DScribe": "kernelpot.structures.dscribe",
-    "SiteKernel": "kernelpot.structures.site_kernel",
+    "SiteKernel": "kernelpot.inference.feature_kernels",
     "StructureFeatures": "kernelpot.properties.features",
     "VectorKernel": "kernelpot.structures.vector_kernel",
 }

@@ -13,14 +13,14 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 
 from kernelpot.deprecated import old_keywords
 from kernelpot.errors import LabelError, ParameterError
-from kernelpot.inference.hyper_search import best_of
 from kernelpot.inference.laplace import Laplace, LaplaceEvidence, averaged
-from kernelpot.inference.means import FREEDOM, Trend
+from kernelpot.inference.targets import FREEDOM, Trend
+from kernelpot.inference.train import best_of
 from kernelpot.linalg.devices import calm
 from kernelpot.properties.inputs import labels_of
 from kernelpot.properties.learned import LearnedKernel
 from kernelpot.rules import real
-from kernelpot.structures.composites import Kernel
+from kernelpot.structures.composites import ItemKernel
 
 if TYPE_CHECKING:
     import gpytorch
@@ -117,7 +117,7 @@ class Classifier(LearnedKernel, ClassifierMixin, BaseEstimator):
     @old_keywords
     def __init__(
         self,
-        kernel: str | gpytorch.kernels.Kernel | Kernel | Sequence[Kernel] = "rbf",
+        kernel: str | gpytorch.kernels.Kernel | ItemKernel | Sequence[ItemKernel] = "rbf",
         *,
         reject: float | None = None,
         ard: bool = False,

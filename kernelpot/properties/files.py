@@ -12,11 +12,11 @@ import torch
 
 from kernelpot.archive import DAMAGE, LARGEST, Archive, check_numbers, damaged, read_numbers, write_archive
 from kernelpot.errors import KernelpotError, ModelFileError
-from kernelpot.inference.dense import Conditioned, Exact, Factor, KernelPrior, host
-from kernelpot.inference.inducing import Inducing
+from kernelpot.inference.evidence import inducing
+from kernelpot.inference.exact import Conditioned, Exact, Factor, KernelPrior, host
 from kernelpot.inference.laplace import Laplace, matrix, mode_of
-from kernelpot.inference.means import MEANS, Targets, Trend
-from kernelpot.inference.nystrom import inducing
+from kernelpot.inference.regressors import Inducing
+from kernelpot.inference.targets import MEANS, Targets, Trend
 from kernelpot.properties.inputs import KernelRows, Precomputed, checked_label, structure_kernels, takes_rows
 from kernelpot.properties.property_rows import means_of
 from kernelpot.properties.records import item_arrays, items_from, prior_from, prior_parts, rebuilt

@@ -16,12 +16,12 @@ from kernelpot.deprecated import Renamed, old_keywords
 from kernelpot.errors import ParameterError
 from kernelpot.inference.evidence import NoiseModel
 from kernelpot.inference.left_out import LeftOut
-from kernelpot.inference.means import FREEDOM, Targets, Trend
+from kernelpot.inference.targets import FREEDOM, Targets, Trend
 from kernelpot.inference.train import Training, train
 from kernelpot.properties.inputs import numbered_folds, targets_of
 from kernelpot.properties.learned import LearnedKernel
 from kernelpot.rules import MOST_SEED, shown, whole
-from kernelpot.structures.composites import Kernel
+from kernelpot.structures.composites import ItemKernel
 from kernelpot.structures.structure_kernel import extensive
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ class GP(LearnedKernel, RegressorMixin, BaseEstimator):
     @old_keywords
     def __init__(
         self,
-        kernel: str | gpytorch.kernels.Kernel | Kernel | Sequence[Kernel] = "matern52",
+        kernel: str | gpytorch.kernels.Kernel | ItemKernel | Sequence[ItemKernel] = "matern52",
         *,
         ard: bool = True,
         noise: float | None = None,

@@ -19,7 +19,7 @@ from kernelpot.errors import DataError, LabelError, NotFittedError, ParameterErr
 from kernelpot.inference.left_out import LeftOut
 from kernelpot.record import Record
 from kernelpot.rules import reals, shown, whole
-from kernelpot.structures.composites import EncodedPair, Kernel, Product, Scaled, Sum, structures_of
+from kernelpot.structures.composites import EncodedPair, ItemKernel, Product, Scaled, Sum, structures_of
 from kernelpot.structures.encoded import Encoded
 from kernelpot.structures.structure_kernel import StructureKernel
 from kernelpot.structures.vector_kernel import KINDS, VectorKernel
@@ -97,7 +97,7 @@ def as_kernel(kernel: Any) -> Any:
     )
 
 
-def structure_kernels(kernel: Any) -> tuple[Kernel, ...]:
+def structure_kernels(kernel: Any) -> tuple[ItemKernel, ...]:
     """Return the kernels between structures that were given, none where the kernel is one of features."""
     given = list(kernel) if isinstance(kernel, list | tuple) else [kernel]
     refuse_descriptors(given)
@@ -164,7 +164,7 @@ def encoded_of(estimator: Any, kernel: Any, X: Any, *, reset: bool) -> Any:
     return KernelRows(values, np.arange(len(values)))
 
 
-def items_of(X: Any, kernels: Sequence[Kernel], *, least: int = 1) -> Any:
+def items_of(X: Any, kernels: Sequence[ItemKernel], *, least: int = 1) -> Any:
     """Return structures, or other items of kernels, as a list; what a kernel encoded stays as it is."""
     if isinstance(X, Encoded | EncodedPair):
         foreign = [type(kernel).__name__ for kernel in kernels if not callable(getattr(kernel, "encode", None))]

@@ -14,9 +14,9 @@ from sklearn.base import clone
 
 from kernelpot.deprecated import Renamed
 from kernelpot.errors import ParameterError
-from kernelpot.inference.covariance import Covariance, Items, covariance_of
-from kernelpot.inference.dense import host
-from kernelpot.inference.means import Trend
+from kernelpot.inference.exact import host
+from kernelpot.inference.priors import Covariance, Items, covariance_of
+from kernelpot.inference.targets import Trend
 from kernelpot.linalg.devices import check_device
 from kernelpot.properties.inputs import (
     PropertyModel,
@@ -29,7 +29,7 @@ from kernelpot.properties.inputs import (
 )
 from kernelpot.properties.property_rows import PropertySpace, property_space
 from kernelpot.rules import MOST_SEED, whole
-from kernelpot.structures.composites import Composable, Kernel
+from kernelpot.structures.composites import Composable, ItemKernel
 
 
 def _under_search(name: str) -> Callable[[Any, Any], tuple[str, Any]]:
@@ -131,13 +131,13 @@ class LearnedKernel(PropertyModel):
         whole(self.seed, "seed", most=MOST_SEED)
         return self._searching()
 
-    def _training_items(self, X: Any) -> tuple[tuple[Kernel, ...], Any]:
+    def _training_items(self, X: Any) -> tuple[tuple[ItemKernel, ...], Any]:
         """Return the kernels between structures, if there are any, and the items."""
         kernels = structure_kernels(self.kernel)
         return kernels, items_of(X, kernels, least=2) if kernels else rows_of(self, X, reset=True, least=2)
 
     def _prior_of(
-        self, kernels: Sequence[Kernel], values: Any, columns: Float[np.ndarray, "n q"], unit: float
+        self, kernels: Sequence[ItemKernel], values: Any, columns: Float[np.ndarray, "n q"], unit: float
     ) -> Covariance:
         """Return the prior of training items, whose labels have a variance of so many units."""
         self._scaling = None if kernels else Scaling.of(values, normalise=self.normalise)

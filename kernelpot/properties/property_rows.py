@@ -11,11 +11,11 @@ from jaxtyping import Float, Int
 
 from kernelpot.design.information import PROPERTY, Information
 from kernelpot.errors import ParameterError
-from kernelpot.inference.inducing import whitened
+from kernelpot.inference.regressors import whitened
 from kernelpot.linalg.subsets import farthest_points, kmeans_medoids
 from kernelpot.properties.inputs import KernelRows, Precomputed
 from kernelpot.rules import real, whole
-from kernelpot.structures.composites import EncodedPair, Kernel, structures_of
+from kernelpot.structures.composites import EncodedPair, ItemKernel, structures_of
 
 INDUCING = ("random", "fps", "kmeans")
 
@@ -97,7 +97,7 @@ class PropertySpace:
 
 
 def property_space(
-    kernel: Kernel, items: Any, *, noise: float, n_inducing: int | None = None, inducing: str = "fps", seed: int = 0
+    kernel: ItemKernel, items: Any, *, noise: float, n_inducing: int | None = None, inducing: str = "fps", seed: int = 0
 ) -> PropertySpace:
     """Return the space of a kernel on a pool, for any model whose labels have the noise given.
 

@@ -12,18 +12,18 @@ import torch
 from kernelpot.archive import DAMAGE, Archive, arrays_of, check_numbers, damaged, read_numbers
 from kernelpot.data.check import HEAVIEST
 from kernelpot.errors import KernelpotError, ModelFileError
-from kernelpot.inference.covariance import Covariance, Items, MatrixCovariance, covariance_of
-from kernelpot.inference.means import Trend
+from kernelpot.inference.feature_kernels import SiteKernel
+from kernelpot.inference.priors import Covariance, Items, MatrixCovariance, covariance_of
+from kernelpot.inference.targets import Trend
 from kernelpot.properties.inputs import KernelRows, Precomputed, Scaling, structure_kernels
 from kernelpot.record import HOMES, record_of
 from kernelpot.structures.composites import EncodedPair, Product, Scaled, Sum
 from kernelpot.structures.encoded import Encoded
-from kernelpot.structures.site_kernel import SiteKernel
 from kernelpot.structures.structure_kernel import StructureKernel
 
 
 @dataclass(frozen=True, eq=False)
-class Prior:
+class StoredPrior:
     """A prior covariance with what turns new items into what it takes."""
 
     covariance: Covariance  # Of the items
@@ -98,7 +98,7 @@ def _kernel_name(kernel: Any) -> str | dict[str, Any] | None:
     return kernel if isinstance(kernel, str) else None
 
 
-def prior_from(archive: Archive, kernel: Any, *, ard: bool) -> Prior:
+def prior_from(archive: Archive, kernel: Any, *, ard: bool) -> StoredPrior:
     """Return the prior of a file, with this kernel."""
     header, arrays = archive.header, archive.arrays
     kernels = structure_kernels(kernel)
@@ -117,7 +117,7 @@ def prior_from(archive: Archive, kernel: Any, *, ard: bool) -> Prior:
         prior.units = arrays["units"]
     elif not bool(torch.isfinite(prior.own(items).detach()).all()):
         raise ValueError("the variances of the items are not finite")
-    return Prior(prior, trend, scaling)
+    return StoredPrior(prior, trend, scaling)
 
 
 def _trend(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> Trend:

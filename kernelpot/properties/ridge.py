@@ -12,10 +12,10 @@ from sklearn.base import BaseEstimator, RegressorMixin
 
 from kernelpot.deprecated import Renamed, old_keywords
 from kernelpot.errors import DataError, ParameterError
-from kernelpot.inference.dense import Conditioned, Exact, Factor, KernelPrior, smallest_eigenvalue
-from kernelpot.inference.inducing import Regressors, calibrating_items
+from kernelpot.inference.exact import Conditioned, Exact, Factor, KernelPrior, smallest_eigenvalue
 from kernelpot.inference.left_out import LeftOut
-from kernelpot.inference.means import Targets, Trend
+from kernelpot.inference.regressors import Regressors, calibrating_items
+from kernelpot.inference.targets import Targets, Trend
 from kernelpot.properties.inputs import (
     KernelRows,
     Precomputed,
@@ -168,6 +168,12 @@ class KernelRidge(PropertyModel, RegressorMixin, BaseEstimator):
         self.items_ = prior.items
         return self
 
+    @property
+    def single(self) -> bool:
+        """Whether the labels of the fit were one property, given as a flat array."""
+        self._require_fitted()
+        return bool(self._single)
+
     def predict(self, X: Any) -> np.ndarray:
         """Return the predictions, of the shape of y.
 
@@ -198,7 +204,7 @@ class KernelRidge(PropertyModel, RegressorMixin, BaseEstimator):
         With inducing items the variance is that of the prediction when whatever their features cannot see of an item,
         r(x) = k(x, x) - k_xm K_mm⁻¹ k_mx, is an independent error beside the noise: of a new item, and of every
         training item, from which it spills into the weights (formula and sources:
-        `kernelpot.inference.inducing.Regressors`). The amplitude is then that of the items that are not
+        `kernelpot.inference.regressors.Regressors`). The amplitude is then that of the items that are not
         inducing, as no new item is; where those
         were not drawn at random, or fewer than 20 are left, that of all.
 

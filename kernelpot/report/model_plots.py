@@ -15,7 +15,6 @@ from kernelpot.units import MILLI
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.collections import PatchCollection
     from matplotlib.figure import Figure
 
 SERIES = {58: 8, 90: 9}
@@ -47,14 +46,29 @@ def plot_modes(modes: ElementalModes, *, title: str | None = None) -> Figure:
     """
     if not isinstance(modes, ElementalModes):
         raise ParameterError(f"`modes` must be ElementalModes, got {type(modes).__name__}; ElementalModes(4) is one.")
+    from matplotlib import colormaps
+    from matplotlib.collections import PatchCollection
+    from matplotlib.patches import Rectangle
+
+    places = [place_of(number) for number in range(1, len(modes.symbols) + 1)]
     columns = min(int(modes.n), 2)
     rows = -(-int(modes.n) // columns)
     with picture((5.4 * columns + 0.6, 2.9 * rows), title) as figure:
         panels = figure.subplots(rows, columns, squeeze=False).ravel()
-        for k, axes in enumerate(panels):
+        for axes in panels:
             axes.set_axis_off()
-            if k < modes.n:
-                drawn = _table(axes, modes, k)
+        for k, axes in enumerate(panels[: int(modes.n)]):
+            values = modes.vectors[:, k]
+            cells = [Rectangle((column + 0.03, _down(row) + 0.03), 0.94, 0.94) for row, column in places]
+            drawn = PatchCollection(cells, cmap=colormaps["viridis"], edgecolor=PAPER, linewidth=0.3)
+            drawn.set_array(values)
+            drawn.set_clim(0.0, 1.0)
+            axes.add_collection(drawn)
+            for (row, column), symbol, value in zip(places, modes.symbols, values, strict=True):
+                colour = "white" if value < DARK else INK
+                axes.text(column + 0.5, _down(row) + 0.52, symbol, ha="center", va="center", fontsize=6.5, color=colour)
+            axes.set(xlim=(0.8, 19.2), ylim=(_down(9) + 1.1, 0.8), title=f"mode {k + 1}")
+            axes.set_aspect("equal")
         figure.colorbar(drawn, ax=list(panels), shrink=0.7, aspect=30, pad=0.01, ticks=[0.0, 0.5, 1.0])
     return figure
 
@@ -65,26 +79,6 @@ def place_of(number: int) -> tuple[int, int]:
         if first <= number < first + 14:
             return row, 4 + number - first
     return period(number), group(number)
-
-
-def _table(axes: Axes, modes: ElementalModes, k: int) -> PatchCollection:
-    from matplotlib import colormaps
-    from matplotlib.collections import PatchCollection
-    from matplotlib.patches import Rectangle
-
-    values = modes.vectors[:, k]
-    places = [place_of(number) for number in range(1, len(values) + 1)]
-    cells = [Rectangle((column + 0.03, _down(row) + 0.03), 0.94, 0.94) for row, column in places]
-    drawn = PatchCollection(cells, cmap=colormaps["viridis"], edgecolor=PAPER, linewidth=0.3)
-    drawn.set_array(values)
-    drawn.set_clim(0.0, 1.0)
-    axes.add_collection(drawn)
-    for (row, column), symbol, value in zip(places, modes.symbols, values, strict=True):
-        colour = "white" if value < DARK else INK
-        axes.text(column + 0.5, _down(row) + 0.52, symbol, ha="center", va="center", fontsize=6.5, color=colour)
-    axes.set(xlim=(0.8, 19.2), ylim=(_down(9) + 1.1, 0.8), title=f"mode {k + 1}")
-    axes.set_aspect("equal")
-    return drawn
 
 
 def _down(row: int) -> float:
@@ -116,25 +110,27 @@ def plot_reliability(found: Reliability, *, title: str | None = None) -> Figure:
         raise ParameterError("`found` must hold at least one kind of label, got none; give what reliability returned.")
     kinds = dict(found.overall)
     with picture((4.0 * (1 + len(kinds)), 4.1), title) as figure:
-        axes = figure.subplots(1, 1 + len(kinds), squeeze=False)[0]
-        _coverage(axes[0], kinds)
-        for panel, (kind, known) in zip(axes[1:], kinds.items(), strict=True):
+        first, *rest = figure.subplots(1, 1 + len(kinds), squeeze=False)[0]
+        light_grid(first)
+        first.plot([0, 100], [0, 100], color=INK, linewidth=0.8, linestyle=(0, (4, 3)))
+        for kind, known in kinds.items():
+            expected = 100.0 * np.array(known.expected)
+            observed, error = (
+                100.0 * np.array([getattr(m, name) for m in known.observed]) for name in ("value", "error")
+            )
+            colour = COLOURS[kind]
+            first.fill_between(
+                expected, observed - 2 * error, observed + 2 * error, color=colour, alpha=0.15, linewidth=0
+            )
+            first.plot(
+                expected, observed, "o-", color=colour, markersize=4, linewidth=1.4, label=f"{kind}, n = {known.n:,}"
+            )
+        first.set(xlim=(0, 101), ylim=(0, 101), xlabel="interval, %", ylabel="labels inside, %", title="Coverage")
+        first.set_box_aspect(1)
+        first.legend(loc="best", title="band: two standard errors", title_fontsize=8.5, alignment="left")
+        for panel, (kind, known) in zip(rest, kinds.items(), strict=True):
             _growth(panel, kind, known)
     return figure
-
-
-def _coverage(axes: Axes, kinds: dict[str, KindReliability]) -> None:
-    light_grid(axes)
-    axes.plot([0, 100], [0, 100], color=INK, linewidth=0.8, linestyle=(0, (4, 3)))
-    for kind, known in kinds.items():
-        expected = 100.0 * np.array(known.expected)
-        observed, error = (100.0 * np.array([getattr(m, name) for m in known.observed]) for name in ("value", "error"))
-        colour = COLOURS[kind]
-        axes.fill_between(expected, observed - 2 * error, observed + 2 * error, color=colour, alpha=0.15, linewidth=0)
-        axes.plot(expected, observed, "o-", color=colour, markersize=4, linewidth=1.4, label=f"{kind}, n = {known.n:,}")
-    axes.set(xlim=(0, 101), ylim=(0, 101), xlabel="interval, %", ylabel="labels inside, %", title="Coverage")
-    axes.set_box_aspect(1)
-    axes.legend(loc="best", title="band: two standard errors", title_fontsize=8.5, alignment="left")
 
 
 def _growth(axes: Axes, kind: str, known: KindReliability) -> None:

@@ -74,7 +74,20 @@ def svg(draw: Draw, alt: str, *, size: tuple[float, float] = (5.4, 4.0), text_as
         figure.savefig(
             buffer, format="svg", dpi=120 if text_as_paths else 220, metadata={"Date": None, "Creator": None}
         )
-    return _inline(buffer.getvalue(), alt, prefix=None if text_as_paths else f"p{zlib.crc32(alt.encode())}-")
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)
+    fonts = "system-ui, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
+    text = re.sub(r"font(-family)?: ([^;\"]*?)'DejaVu Sans'[^;\"]*", rf"font\1: \2{fonts}", text)
+    if text_as_paths:
+        return text
+    # Ids are unique on the page, and the picture is named for screen readers.
+    prefix = f"p{zlib.crc32(alt.encode())}-"
+    head, rest = text.split(">", 1)
+    head = re.sub(r'\s(?:width|height)="[^"]*"', "", head)
+    rest = re.sub(r'\bid="', f'id="{prefix}', rest)
+    rest = re.sub(r'"#', f'"#{prefix}', rest).replace("url(#", f"url(#{prefix}")
+    return f'{head} role="img" aria-label="{escape(alt, quote=True)}">{rest}'
 
 
 @contextmanager
@@ -115,21 +128,6 @@ def plain_log(axes: Axes, axis: str) -> None:
     line.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high < 60 * low else (1.0,)))
     line.set_minor_locator(NullLocator())
     line.set_major_formatter(FuncFormatter(power_or_plain))
-
-
-def _inline(text: str, alt: str, prefix: str | None) -> str:
-    """Cut the prolog, name the picture for screen readers, and make ids unique on the page."""
-    text = text[text.index("<svg") :]
-    text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)
-    fonts = "system-ui, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
-    text = re.sub(r"font(-family)?: ([^;\"]*?)'DejaVu Sans'[^;\"]*", rf"font\1: \2{fonts}", text)
-    if prefix is None:
-        return text
-    head, rest = text.split(">", 1)
-    head = re.sub(r'\s(?:width|height)="[^"]*"', "", head)
-    rest = re.sub(r'\bid="', f'id="{prefix}', rest)
-    rest = re.sub(r'"#', f'"#{prefix}', rest).replace("url(#", f"url(#{prefix}")
-    return f'{head} role="img" aria-label="{escape(alt, quote=True)}">{rest}'
 
 
 KIND_COLOURS = ("#5b8db8", "#8fb3a3", "#d0a85c", "#a98bb5", "#77805f", "#b58a83", "#6f7f9c", "#b0a99a")
@@ -196,11 +194,7 @@ def information_curves(axes: Axes, curves: Mapping[str, Float[np.ndarray, " pick
     axes.set_xlim(0, None)
     axes.set_xlabel("structures chosen")
     axes.set_ylabel("predicted std / noise of a label")
-    _label_ends(axes, ends)
-
-
-def _label_ends(axes: Axes, ends: list[tuple[float, str, str]]) -> None:
-    """Name each curve at its right end, far enough apart to read."""
+    # Each curve is named at its right end, far enough apart to read.
     low, high = np.log10(axes.get_ylim())
     apart = 0.06 * (high - low)
     at = -np.inf

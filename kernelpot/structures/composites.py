@@ -15,7 +15,7 @@ from kernelpot.rules import real
 from kernelpot.structures.encoded import Encoded
 
 
-class Kernel(Protocol):
+class ItemKernel(Protocol):
     """A positive semidefinite function of two items; items are structures, or rows of a feature matrix."""
 
     def matrix(self, a: Any, b: Any | None = None) -> Float[np.ndarray, "n m"]:
@@ -191,7 +191,7 @@ class Scaled(Composable, Record):
         return result
 
 
-def distance(kernel: Kernel, a: Any, b: Any | None = None) -> Float[np.ndarray, "n m"]:
+def distance(kernel: ItemKernel, a: Any, b: Any | None = None) -> Float[np.ndarray, "n m"]:
     """Return d(a_i, b_j) = √(k(a_i, a_i) + k(b_j, b_j) - 2k(a_i, b_j)), the distance in the kernel's feature space."""
     if hasattr(kernel, "prepared"):
         kernel = kernel.prepared(a)

@@ -9,8 +9,7 @@ from jaxtyping import Float
 from numba import njit
 
 from kernelpot.errors import ParameterError
-from kernelpot.structures.encoded import Encoded
-from kernelpot.structures.environment_sums import EnvironmentKernel, over_tiles
+from kernelpot.structures.encoded import Encoded, EnvironmentKernel, over_tiles
 
 ATOMS = 512
 TOLERANCE = 1e-8

@@ -12,12 +12,12 @@ from jaxtyping import Float
 from kernelpot.descriptors.protocol import Descriptor
 from kernelpot.errors import DataError, ParameterError
 from kernelpot.kernels import DotProduct
+from kernelpot.linalg.dense import mirrored
 from kernelpot.record import Named, OneOf, Positive, Record
 from kernelpot.structures.composites import Composable, EncodedPair, Product, Scaled, Sum, distance
-from kernelpot.structures.encoded import Encoded, encode, settled
-from kernelpot.structures.environment_sums import EnvironmentKernel, OfUnitVectors, own_sums, sums
+from kernelpot.structures.encoded import Encoded, EnvironmentKernel, OfUnitVectors, encode, own_sums, settled, sums
 from kernelpot.structures.rematch import own_rematch, rematch
-from kernelpot.structures.vector_kernel import VectorKernel, mirrored
+from kernelpot.structures.vector_kernel import VectorKernel
 
 if TYPE_CHECKING:
     from ase import Atoms

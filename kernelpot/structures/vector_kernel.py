@@ -11,6 +11,7 @@ from jaxtyping import Float
 from scipy.spatial.distance import cdist
 
 from kernelpot.errors import DataError, ParameterError
+from kernelpot.linalg.dense import mirrored
 from kernelpot.record import OneOf, Record, Whole
 from kernelpot.rules import real, reals, shown
 from kernelpot.run import ordered
@@ -192,15 +193,3 @@ def rows(items: Any) -> Float[np.ndarray, "n f"]:
     if not np.isfinite(array).all():
         raise DataError("`X` must hold finite numbers, found NaN or infinity; repair or drop those rows.")
     return np.ascontiguousarray(array)
-
-
-def mirrored(lower: Float[np.ndarray, "n n"]) -> Float[np.ndarray, "n n"]:
-    """Copy the lower triangle onto the upper, in place and in pieces that stay in cache."""
-    n = len(lower)
-    for start in range(0, n, ROWS):
-        stop = min(start + ROWS, n)
-        block = lower[start:stop, start:stop]
-        upper = np.triu_indices(stop - start, 1)
-        block[upper] = block.T[upper]
-        lower[start:stop, stop:] = lower[stop:, start:stop].T
-    return lower

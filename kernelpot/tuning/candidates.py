@@ -100,7 +100,26 @@ def candidates(space: Space, *, seed: int) -> list[dict[str, Any]]:
     """
     if not space:
         raise ParameterError("`space` must hold at least one setting, got none; leave it out for the default.")
-    axes = [_axis(name, values) for name, values in space.items()]
+    axes = []
+    for name, values in space.items():
+        names = (name,) if isinstance(name, str) else tuple(name)
+        if isinstance(values, str) or not hasattr(values, "__len__") or len(values) == 0:
+            raise ParameterError(f"`space` must list at least one value of {' and '.join(names)}, got {values!r}.")
+        # Not through NumPy, which would make one type of what is set together; its numbers become Python's, as JSON
+        # needs.
+        rows = [(value,) if isinstance(name, str) or np.ndim(value) == 0 else tuple(value) for value in values]
+        rows = [tuple(v.item() if isinstance(v, np.generic) else v for v in row) for row in rows]
+        try:
+            json.dumps(rows)
+        except TypeError:
+            raise ParameterError(
+                f"`space` must list plain numbers, names or tuples of them for {' and '.join(names)}, got {values!r}; "
+                "give `build` to make objects of them."
+            ) from None
+        wrong = [row for row in rows if len(row) != len(names)]
+        if wrong:
+            raise ParameterError(f"`space` must set {' and '.join(names)} together, got {wrong[0]!r}.")
+        axes.append([dict(zip(names, row, strict=True)) for row in rows])
     named = [name for axis in axes for name in axis[0]]
     if len(set(named)) < len(named):
         raise ParameterError(f"`space` must name every setting once, got {', '.join(named)}.")
@@ -159,24 +178,3 @@ def _check_descriptor(name: Any) -> None:
         raise ParameterError(
             f'`descriptor` must be "soap" or "acsf", got {name!r}; give `build` to make models of others.'
         )
-
-
-def _axis(name: str | tuple[str, ...], values: Sequence[Any]) -> list[dict[str, Any]]:
-    """Return the choices of one axis."""
-    names = (name,) if isinstance(name, str) else tuple(name)
-    if isinstance(values, str) or not hasattr(values, "__len__") or len(values) == 0:
-        raise ParameterError(f"`space` must list at least one value of {' and '.join(names)}, got {values!r}.")
-    # Not through NumPy, which would make one type of what is set together; its numbers become Python's, as JSON needs.
-    rows = [(value,) if isinstance(name, str) or np.ndim(value) == 0 else tuple(value) for value in values]
-    rows = [tuple(v.item() if isinstance(v, np.generic) else v for v in row) for row in rows]
-    try:
-        json.dumps(rows)
-    except TypeError:
-        raise ParameterError(
-            f"`space` must list plain numbers, names or tuples of them for {' and '.join(names)}, got {values!r}; give "
-            "`build` to make objects of them."
-        ) from None
-    wrong = [row for row in rows if len(row) != len(names)]
-    if wrong:
-        raise ParameterError(f"`space` must set {' and '.join(names)} together, got {wrong[0]!r}.")
-    return [dict(zip(names, row, strict=True)) for row in rows]

@@ -15,8 +15,9 @@ from scipy.linalg import LinAlgError
 
 from kernelpot.data.labels import Labels
 from kernelpot.data.noise import KINDS
+from kernelpot.data.stream import species_of
 from kernelpot.errors import KernelpotError, ParameterError
-from kernelpot.features.inducing import mean_vectors, species_of
+from kernelpot.features.inducing import mean_vectors
 from kernelpot.linalg.subsets import equal_vectors, folds, runs
 from kernelpot.potentials.noise_search import ROUNDING
 from kernelpot.potentials.sparse_gp import SparseGP
@@ -184,7 +185,7 @@ class Scorer:
             with shown(enabled=False):
                 model = self.build({**settings, "n_inducing": limit})
                 model.fit(some, keys=self.how.keys, folds=fold.tolist())
-                speed = _microseconds(model, some)
+                speed = self._microseconds(model, some)
         except (KernelpotError, LinAlgError, MemoryError, FloatingPointError) as error:
             seconds = time.perf_counter() - start
             reason = str(error) or type(error).__name__
@@ -205,6 +206,22 @@ class Scorer:
         except (KernelpotError, LinAlgError):
             return  # The trials say what is wrong.
 
+    @staticmethod
+    def _microseconds(model: SparseGP, structures: Sequence[Atoms]) -> float:
+        """Time the prediction of a few structures, µs per atom."""
+        chosen, n = [], 0
+        for atoms in structures:
+            if n >= TIMED_ATOMS:
+                break
+            chosen.append(atoms)
+            n += len(atoms)
+        times = []
+        for _ in range(2):
+            start = time.perf_counter()
+            model.predict(chosen, uncertainty=False)
+            times.append(time.perf_counter() - start)
+        return 1e6 * min(times) / n
+
 
 def telling_kinds(labels: Labels) -> tuple[str, ...]:
     """Return the kinds of labels that are there and are not zero by symmetry."""
@@ -213,19 +230,3 @@ def telling_kinds(labels: Labels) -> tuple[str, ...]:
     values = {"forces": forces, "stress": labels.stress[np.isfinite(labels.stress)]}
     size = {kind: float(np.sqrt(np.mean(v**2))) if len(v) else 0.0 for kind, v in values.items()}
     return tuple(kind for kind in here if kind == "energy" or size[kind] > STILL) or tuple(here)
-
-
-def _microseconds(model: SparseGP, structures: Sequence[Atoms]) -> float:
-    """Time the prediction of a few structures, µs per atom."""
-    chosen, n = [], 0
-    for atoms in structures:
-        if n >= TIMED_ATOMS:
-            break
-        chosen.append(atoms)
-        n += len(atoms)
-    times = []
-    for _ in range(2):
-        start = time.perf_counter()
-        model.predict(chosen, uncertainty=False)
-        times.append(time.perf_counter() - start)
-    return 1e6 * min(times) / n

@@ -14,6 +14,7 @@ from torch import Tensor
 from kernelpot.data.batch import Batch
 from kernelpot.descriptors.acsf.definition import ACSF
 from kernelpot.descriptors.loops import recurrence
+from kernelpot.descriptors.protocol import places
 from kernelpot.descriptors.radial import GTO, hermite
 from kernelpot.descriptors.soap.definition import SOAP
 
@@ -60,12 +61,12 @@ class SoapTorch:
 
     @cached_property
     def _tables(self) -> dict[str, Tensor]:
-        expansion = self.soap.expansion
-        rows, columns = np.triu_indices(expansion.shape[1])
+        soap = self.soap
+        rows, columns = np.triu_indices(soap.n_channels * soap.n_max)
         arrays = {
-            "nodes": expansion.table.nodes,
+            "nodes": soap.table.nodes,
             "recurrence": recurrence(self.soap.l_max),
-            "mixing_elements": expansion.weights,
+            "mixing_elements": soap.weights,
             "weight": np.where(rows == columns, 1.0, sqrt(2.0)),
         }
         if isinstance(self.soap.basis, GTO):
@@ -118,8 +119,7 @@ class SoapTorch:
             The batch lists pairs up to less than the cutoff.
         """
         soap = self.soap
-        soap.check_reach(batch)
-        species = torch.as_tensor(soap.species_index(batch.numbers), device=self.device)
+        species = torch.as_tensor(places(soap, batch), device=self.device)
         inside = torch.nonzero(vectors.detach().square().sum(1) < soap.cutoff**2).squeeze(1)
         first = torch.as_tensor(batch.first, device=self.device)[inside]
         neighbour = species[torch.as_tensor(batch.second, device=self.device)[inside]]
@@ -130,7 +130,7 @@ class SoapTorch:
             np.repeat(np.arange(soap.l_max + 1), 2 * np.arange(soap.l_max + 1) + 1), device=self.device
         )
         products = y[:, :, None] * weighted[:, degree, :]
-        n_species = soap.expansion.n_species
+        n_species = len(soap.species)
         shape = (batch.n_atoms * n_species, y.shape[1], soap.n_max)
         c = torch.zeros(shape, device=self.device, dtype=self.dtype)
         c = c.index_add(0, first * n_species + neighbour, products)
@@ -155,7 +155,7 @@ class SoapTorch:
             r0, m = self.soap.scaling
             return plain / (1.0 + (r / r0) ** m)[:, None, None]
         nodes = self._tables["nodes"]
-        x = r / self.soap.expansion.table.step
+        x = r / self.soap.table.step
         k = x.detach().long().clamp(max=len(nodes) - 2)
         weights = torch.stack(hermite(x - k), 1)
         ends = torch.cat([nodes[k], nodes[k + 1]], dim=1)
@@ -249,8 +249,7 @@ class AcsfTorch:
             The batch lists pairs up to less than the cutoff.
         """
         acsf = self.acsf
-        acsf.check_reach(batch)
-        species = acsf.species_index(batch.numbers)
+        species = places(acsf, batch)
         r = pair_vectors(batch, self.device, self.dtype, positions, strain)
         inside = np.flatnonzero(r.detach().square().sum(1).cpu().numpy() < acsf.cutoff**2)
         r = r[self._index(inside)]

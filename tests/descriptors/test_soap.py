@@ -7,6 +7,7 @@ import pytest
 from ase import Atoms
 
 from kernelpot.data.batch import Batch
+from kernelpot.descriptors.protocol import species_places
 from kernelpot.descriptors.soap.definition import SOAP
 from kernelpot.errors import ParameterError
 
@@ -63,7 +64,7 @@ def test_dot_products_equal_those_of_the_full_spectrum():
 
 def test_species_are_kept_in_rising_order():
     assert SOAP(species=(79, 29, 29)).species == (29, 79)
-    assert SOAP(species=(79, 29)).species_index(np.array([29, 79])).tolist() == [0, 1]
+    assert species_places((29, 79), np.array([29, 79]), "SOAP").tolist() == [0, 1]
 
 
 def test_scaling_weighs_a_neighbour_by_its_distance_and_leaves_the_centre():

@@ -10,6 +10,7 @@ from kernelpot.data.batch import Batch
 from kernelpot.descriptors.channels import ElementChannels
 from kernelpot.descriptors.grid import DeviceBatch, Harmonics, ladder_of
 from kernelpot.descriptors.loops import recurrence
+from kernelpot.descriptors.protocol import places
 from kernelpot.descriptors.radial import hermite, hermite_slope
 from kernelpot.descriptors.soap.torch import SoapEngine
 from tests import structures as make
@@ -75,7 +76,7 @@ def test_spectra_and_their_transposes_are_those_of_compiled_loops(batch, setting
 @pytest.mark.parametrize("device", DEVICES)
 def test_part_of_the_atoms_has_the_same_rows(batch, device):
     _, engine, grid, c = prepared(batch, device)
-    there = DeviceBatch(batch, device, soap(batch).species_index(batch.numbers))
+    there = DeviceBatch(batch, device, places(soap(batch), batch))
     start, stop = 5, 11
     part = engine.grid(there, start, stop)
     own = engine.coefficients(part, there.elements[start:stop])

@@ -70,11 +70,12 @@ def test_rules_may_be_given_to_every_question_and_others_are_refused_by_name(cal
         call(info, cost=np.ones(8))
 
 
-@pytest.mark.parametrize("function", [select, certify, branch_and_bound, kp.design.assess])
+@pytest.mark.parametrize("function", [select, certify, branch_and_bound, kp.design.assess, kp.pools.select_chunks])
 def test_every_parameter_is_shown_and_explained_once(function):
     if function is select:
         assert {"restarts", "start_from", "lazy"} <= set(Choosing.__annotations__)
-    entries = [line for line in inspect.getdoc(function).splitlines() if line[:1].isalpha()]
+    section = inspect.getdoc(function).split("Parameters\n----------\n")[1].split("\n\n")[0]
+    entries = [line for line in section.splitlines() if line[:1].isalpha()]
     named = [name for line in entries for name in line.split(", ")]
     for name in inspect.signature(function).parameters:
         assert named.count(name) == 1, name
@@ -164,10 +165,3 @@ def test_robust_choices_stand_at_the_door():
     code = "import kernelpot as kp; print(kp.design.robust.select.__name__, kp.design.robust.sensitivity.__name__)"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.split() == ["select", "sensitivity"]
-
-
-def test_the_old_place_of_the_dependence_on_settings_says_the_new_one():
-    from kernelpot.design import dependence
-
-    with pytest.warns(DeprecationWarning, match=r"kernelpot\.design\.robust"):
-        assert dependence.sensitivity is kp.design.robust.sensitivity

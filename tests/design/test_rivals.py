@@ -16,8 +16,8 @@ from kernelpot.cli import options, parse
 from kernelpot.design import Information, select
 from kernelpot.design.problem import SEARCHES
 from kernelpot.design.rivals import RIVALS
+from kernelpot.design.rivals.averages import allocate
 from kernelpot.design.rivals.environments import bandwidth, log_densities
-from kernelpot.design.rivals.means import allocate
 from kernelpot.errors import DataError, ParameterError
 from tests import potentials
 from tests import structures as make

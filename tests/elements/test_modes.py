@@ -148,7 +148,7 @@ def test_more_modes_than_species_give_the_same_kernel_with_one_channel_for_each(
     batch = _batch([copper_gold(0), copper_gold(1)])
     x = soap.values(batch)
     engine = kp.SOAP(species=(29, 79), **SIZE)
-    c = engine.expansion.expand(batch, engine.species_index(batch.numbers))
+    c = engine.environments(batch).coefficients
     mixed = np.einsum("ka,ilan->ilkn", u, c.reshape(len(c), 9, 2, 3)).reshape(len(c), 9, -1)
     dots = np.zeros((len(c), len(c)))
     for l in range(3):  # noqa: E741

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 import kernelpot as kp
 from kernelpot.errors import SpeciesError
-from kernelpot.features.feature_map import counts
 from kernelpot.features.kernel_map import KernelMap
 from kernelpot.features.vectors import gather_pairs, unit, unit_jacobian, unit_vjp
 from tests import structures as make
@@ -60,7 +59,7 @@ def test_unseen_species_is_named():
 def test_counts_per_species():
     features = feature_map([make.copper_gold(1)])
     d = described(features, [make.copper(0), make.isolated("Au"), make.copper_gold(1)])
-    np.testing.assert_array_equal(counts(d.batch, features.species), [[4, 0], [0, 1], [2, 2]])
+    np.testing.assert_array_equal(d.batch.counts(features.species), [[4, 0], [0, 1], [2, 2]])
 
 
 @pytest.mark.parametrize("zeta", [1, 2, 3])

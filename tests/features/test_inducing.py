@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kernelpot.data.stream import chunks, species_of
 from kernelpot.errors import ParameterError
 from kernelpot.features import inducing
-from kernelpot.features.inducing import choose_inducing, chunks, mean_vectors, share_out, species_of
+from kernelpot.features.inducing import choose_inducing, mean_vectors, share_out
 from tests import structures as make
 from tests.potentials import small_soap
 

@@ -7,8 +7,9 @@ import pytest
 
 import kernelpot as kp
 from kernelpot.data.batch import Batch
+from kernelpot.data.stream import species_of
 from kernelpot.features import kernel_map
-from kernelpot.features.inducing import choose_inducing, species_of
+from kernelpot.features.inducing import choose_inducing
 from kernelpot.features.kernel_map import KernelMap
 from kernelpot.features.vectors import DescribedBatch, add_runs
 from tests import structures as make

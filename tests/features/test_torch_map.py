@@ -21,8 +21,7 @@ from kernelpot.features.linear_map import LinearMap
 from kernelpot.features.prior import prior
 from kernelpot.features.sum_map import SumMap
 from kernelpot.features.torch import described as torch_environments
-from kernelpot.features.torch import device_of, on_device
-from kernelpot.features.torch import pair_rows as torch_pairs
+from kernelpot.features.torch import device_of, on_device, term_engines
 from kernelpot.features.two_body_map import TwoBodyMap
 from kernelpot.linalg.devices import computing
 from tests import potentials
@@ -189,7 +188,7 @@ def test_pieces_of_any_size_give_the_same(device, monkeypatch):
     rows, weights = there.rows(whole, KINDS), np.random.default_rng(0).normal(size=there.n_columns)
     energies = there.form(weights).local_and_pairs(whole)
     for size in (20_000, 500_000):
-        for module in (torch_environments, torch_pairs):
+        for module in (torch_environments, term_engines):
             monkeypatch.setattr(module, "working_bytes", lambda device, n=1, size=size: size)
         cut = there.describe(batch)
         assert cut.parts[1].grid is None

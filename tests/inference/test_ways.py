@@ -5,8 +5,8 @@ import pytest
 from scipy.stats import multivariate_normal
 
 import kernelpot as kp
-from kernelpot.inference.dense import Exact, Factor, KernelPrior
-from kernelpot.inference.inducing import Regressors
+from kernelpot.inference.exact import Exact, Factor, KernelPrior
+from kernelpot.inference.regressors import Regressors
 
 RNG = np.random.default_rng(0)
 X, NEW = RNG.normal(size=(30, 2)), RNG.normal(size=(6, 2))

@@ -92,6 +92,7 @@ def test_groups_are_apart_and_json_holds_everything():
     found = kp.reliability(potentials.copper_gold(), test)
     assert set(found.groups) == {"a", "b", "c"}
     assert found.groups["a"]["energy"].n == 2
+    assert next(line for line in str(found).splitlines() if line.startswith("a  ")).split()[-2:] == ["-", "-"]
     assert json.loads(json.dumps(found.as_dict()))["overall"]["forces"]["n"] == 72
     text = str(found)
     for part in ("in 68%", "rank", "ceiling", "forces", "log score"):

@@ -115,6 +115,16 @@ def test_table_shows_every_group_in_milli_units(labelled):
         assert part in text
 
 
+def test_a_rank_correlation_of_a_few_labels_is_a_dash(labelled):
+    scores = kp.evaluate(potentials.copper_gold(), labelled[:2])
+    energy, forces = scores.overall["energy"], scores.overall["forces"]
+    assert abs(energy.rank) == pytest.approx(1.0)
+    assert forces.n >= 10
+    lines = {line.split()[1]: line.split() for line in str(scores).splitlines() if line.startswith("all")}
+    assert lines["energy"][-2:] == ["-", "-"]
+    assert lines["forces"][-2:] == [f"{forces.rank:.2f}", f"{forces.ceiling:.2f}"]
+
+
 def test_the_structure_with_the_worst_error_is_named(labelled):
     model = potentials.copper_gold()
     scores = kp.evaluate(model, labelled)

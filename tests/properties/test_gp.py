@@ -10,8 +10,7 @@ from sklearn.model_selection import GridSearchCV, cross_val_score
 
 import kernelpot as kp
 from kernelpot.errors import DataError, NotFittedError, ParameterError
-from kernelpot.inference.evidence import Evidence, NoiseModel
-from kernelpot.inference.nystrom import Bound
+from kernelpot.inference.evidence import Bound, Evidence, NoiseModel
 from kernelpot.properties.gp import GP
 from tests.devices import DEVICES
 from tests.numbers import same

@@ -178,7 +178,7 @@ def test_inducing_items_are_the_subset_of_regressors(inducing, monkeypatch):
     expected = k_tm @ np.linalg.solve(k_nm.T @ k_nm + ALPHA * k_mm, k_nm.T @ Y)
     np.testing.assert_allclose(model.predict(TEST), expected, atol=1e-6)
     same(model.predict(TEST), clone(model).fit(X, Y).predict(TEST))
-    monkeypatch.setattr("kernelpot.inference.dense.ENTRIES", 50)
+    monkeypatch.setattr("kernelpot.inference.exact.ENTRIES", 50)
     np.testing.assert_allclose(clone(model).fit(X, Y).predict(TEST), expected, atol=1e-6)
     assert (model.std(TEST) > np.sqrt(ALPHA) * model.amplitude() * 0.999).all()
 

@@ -14,8 +14,8 @@ from sklearn.pipeline import make_pipeline
 
 import kernelpot as kp
 from kernelpot.errors import ModelFileError, ParameterError
+from kernelpot.inference.feature_kernels import SiteKernel
 from kernelpot.properties.gp import GP
-from kernelpot.structures.site_kernel import SiteKernel
 
 ROWS = [("Ag", "Nb", "La", "Al"), ("Ba", "Ti", "Sr", "Zr"), ("K", "Ta", "K", "Nb"), ("Na", "Sn", "Ca", "Ti")]
 MODES = kp.elements.ElementalModes(3)

@@ -95,8 +95,8 @@ def test_halves_blocks_and_diagonals_agree(combine, normalise, monkeypatch):
     close = {"rtol": 1e-7 if combine == "rematch" else 1e-11, "atol": 1e-12}
     np.testing.assert_allclose(kernel.diagonal(encoded), np.diag(whole), **close)
     np.testing.assert_allclose(kernel.matrix(encoded[:2], encoded[1:]), whole[:2, 1:], **close)
-    monkeypatch.setattr("kernelpot.structures.environment_sums.ATOMS", 1)
-    monkeypatch.setattr("kernelpot.structures.environment_sums.over_tiles.__defaults__", (1,))
+    monkeypatch.setattr("kernelpot.structures.encoded.ATOMS", 1)
+    monkeypatch.setattr("kernelpot.structures.encoded.over_tiles.__defaults__", (1,))
     monkeypatch.setattr("kernelpot.structures.rematch.ATOMS", 1)
     np.testing.assert_allclose(kernel.matrix(encoded), whole, **close)
 

@@ -20,10 +20,9 @@ from kernelpot.descriptors.acsf.functions import (
     SymmetryFunctions,
 )
 from kernelpot.descriptors.acsf.loops import symmetry_functions, symmetry_rows, symmetry_vjp
-from kernelpot.descriptors.arguments import Species, check_reach, species_places
 from kernelpot.descriptors.channels import Channels, ElementChannels
 from kernelpot.descriptors.loops import Pairs, Slots
-from kernelpot.descriptors.protocol import Displacements
+from kernelpot.descriptors.protocol import Displacements, Species, places
 from kernelpot.elements.modes import ElementalModes
 from kernelpot.errors import ParameterError
 from kernelpot.record import WHEN_GIVEN, OneOf, Positive, Record, checked
@@ -242,38 +241,17 @@ class ACSF(Record):
             )
         species = self.species or tuple(sorted({int(z) for atoms in structures for z in atoms.numbers}))
         plain = replace(self, species=species, standard=None)
-        values, places = [], []
+        values, species_of = [], []
         for k, atoms in enumerate(structures):
             batch = Batch.from_structures([atoms], self.cutoff, start=k)
             values.append(plain.values(batch))
-            places.append(plain.species_index(batch.numbers))
-        standard = Standard.of(np.concatenate(values), np.concatenate(places), len(species))
+            species_of.append(places(plain, batch))
+        standard = Standard.of(np.concatenate(values), np.concatenate(species_of), len(species))
         return replace(plain, standard=standard)
-
-    def species_index(self, numbers: Int[np.ndarray, " atoms"]) -> Int[np.ndarray, " atoms"]:
-        """Return each atom's place in `species`.
-
-        Raises
-        ------
-        SpeciesError
-            An atomic number is not among them.
-        """
-        return species_places(self.species, numbers, "ACSF")
-
-    def check_reach(self, batch: Batch) -> None:
-        """Refuse a batch without the pairs that the cutoff needs.
-
-        Raises
-        ------
-        ParameterError
-            Its cutoff is smaller than the descriptor's.
-        """
-        check_reach(batch, self.cutoff, "ACSF")
 
     def values(self, batch: Batch) -> Float[np.ndarray, "atoms f_minus_1"]:
         """Return the bare functions of every atom: no centre, shift or scale."""
-        self.check_reach(batch)
-        return self._bare(batch, self.species_index(batch.numbers))[:, 1:]
+        return self._bare(batch, places(self, batch))[:, 1:]
 
     def _bare(self, batch: Batch, species: Int[np.ndarray, " atoms"]) -> Float[np.ndarray, "atoms f"]:
         result = np.zeros((batch.n_atoms, self.n_features))
@@ -283,8 +261,7 @@ class ACSF(Record):
 
     def environments(self, batch: Batch) -> AcsfEnvironments:
         """Describe every atom; what comes back can be differentiated."""
-        self.check_reach(batch)
-        species = self.species_index(batch.numbers)
+        species = places(self, batch)
         vectors = self._bare(batch, species)
         if self.standard is not None:
             vectors[:, 1:] -= self.standard.shifts[species]

@@ -15,6 +15,7 @@ from torch import Tensor
 from kernelpot.data.batch import Batch
 from kernelpot.descriptors.acsf.definition import ACSF
 from kernelpot.descriptors.grid import DeviceBatch, DeviceTable, Harmonics, NeighbourGrid
+from kernelpot.descriptors.protocol import check_reach
 from kernelpot.linalg.devices import pieces, working_bytes
 from kernelpot.run import count
 
@@ -34,21 +35,11 @@ class Triples:
 
 @dataclass(frozen=True, eq=False)
 class AcsfEngine:
-    """What `acsf_engine` and `acsf_gradients` do in compiled loops, over squares of a `NeighbourGrid`'s slots.
+    """What `acsf.loops` does for single neighbours, over squares of a `NeighbourGrid`'s slots."""
 
-    Attributes
-    ----------
-    acsf
-        With its species.
-    device
-        PyTorch's name of the device.
-    dtype
-        Precision of functions and derivatives; distances are float64.
-    """
-
-    acsf: ACSF
-    device: str
-    dtype: torch.dtype
+    acsf: ACSF  # With its species
+    device: str  # PyTorch's name of the device
+    dtype: torch.dtype  # Precision of functions and derivatives; distances are float64
 
     def _there(self, array: np.ndarray) -> Tensor:
         return torch.as_tensor(np.ascontiguousarray(array), device=self.device, dtype=self.dtype)
@@ -92,7 +83,7 @@ class AcsfEngine:
 
     def check_reach(self, batch: Batch) -> None:
         """Refuse a batch without the pairs that the cutoff needs."""
-        self.acsf.check_reach(batch)
+        check_reach(self.acsf, batch)
 
     def value_bytes(self, there: DeviceBatch) -> float:
         """Return the memory that one atom takes in functions and their transpose."""

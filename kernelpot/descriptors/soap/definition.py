@@ -4,22 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from kernelpot.data.batch import Batch
-from kernelpot.descriptors.arguments import (
-    Species,
-    check_reach,
-    checked_scaling,
-    species_places,
-)
 from kernelpot.descriptors.channels import Channels, ElementChannels
 from kernelpot.descriptors.loops import Pairs, Slots, recurrence
-from kernelpot.descriptors.protocol import Displacements
+from kernelpot.descriptors.protocol import Displacements, Species, checked_scaling, places
 from kernelpot.descriptors.radial import (
     Compressed,
     PowerGaussian,
@@ -118,7 +112,7 @@ class SOAP(Record):
     def verify(self) -> None:
         """Refuse a radial basis that is not finite."""
         with np.errstate(all="ignore"):
-            if self.species is not None and not np.isfinite(self.expansion.table.nodes).all():
+            if self.species is not None and not np.isfinite(self.table.nodes).all():
                 raise ValueError("the radial basis is not finite")
 
     @property
@@ -151,7 +145,7 @@ class SOAP(Record):
         n_max = whole(n_max, "n_max", least=1, most=self.n_max, usual="start from a descriptor with more functions")
         size = {"n_max": self.n_max, "l_max": self.l_max}
         if structures is None:
-            moments = volume_moments(self._table, cutoff=self.cutoff, fade=self.fade_width, **size)
+            moments = volume_moments(self.table, cutoff=self.cutoff, fade=self.fade_width, **size)
         elif len(structures) == 0:
             raise ParameterError("`structures` must hold at least one structure, got none; None takes no structures.")
         else:
@@ -160,7 +154,7 @@ class SOAP(Record):
             moments = np.zeros((self.l_max + 1, self.n_max, self.n_max))
             for k, atoms in enumerate(structures):
                 batch = Batch.from_structures([atoms], self.cutoff, start=k)
-                c = plain.expansion.expand(batch, plain.species_index(batch.numbers))
+                c = plain.coefficients(batch, places(plain, batch))
                 moments += coefficient_moments(c, **size)
         basis = Compressed(self.basis, principal_components(moments, n_max))
         return replace(self, basis=basis, n_max=n_max)
@@ -188,93 +182,38 @@ class SOAP(Record):
             raise ParameterError("this SOAP has no `species` yet; pass species=(14,) or call with_species first.")
         return self.species
 
-    @property
-    def _table(self) -> RadialTable:
-        return _tabulated(self.basis, self.cutoff, self.n_max, self.l_max, self.sigma, self.scaling)
-
     @cached_property
-    def expansion(self) -> Expansion:
-        """The engine with its radial table."""
-        mixing = None if self._channels is None else self._channels.array
-        n_species = len(self._known_species)
-        return Expansion(self._table, self.l_max, self.n_max, n_species, self.cutoff, self.fade_width, mixing)
-
-    def species_index(self, numbers: Int[np.ndarray, " atoms"]) -> Int[np.ndarray, " atoms"]:
-        """Return each atom's place in `species`.
-
-        Raises
-        ------
-        SpeciesError
-            An atomic number is not among them.
-        """
-        return species_places(self.species, numbers, "SOAP")
-
-    def check_reach(self, batch: Batch) -> None:
-        """Refuse a batch without the pairs that the cutoff needs.
-
-        Raises
-        ------
-        ParameterError
-            Its cutoff is smaller than the descriptor's.
-        """
-        check_reach(batch, self.cutoff, "SOAP")
-
-    def values(self, batch: Batch) -> Float[np.ndarray, "atoms f"]:
-        """Return the power spectrum of every atom, not normalised."""
-        return self.environments(batch).vectors
-
-    def environments(self, batch: Batch) -> SoapEnvironments:
-        """Describe every atom; what comes back can be differentiated."""
-        self.check_reach(batch)
-        species = self.species_index(batch.numbers)
-        coefficients = self.expansion.expand(batch, species)
-        vectors = np.empty((batch.n_atoms, self.n_features))
-        share(lambda a, b: spectrum(a, b, self.l_max, coefficients, vectors), batch.n_atoms, ATOMS_PER_TASK)
-        return SoapEnvironments(self, batch, species, coefficients, vectors)
-
-
-@dataclass(frozen=True, eq=False)
-class Expansion:
-    """c[i, lm, k·n_max + n] = Σ_j U_ka w(r_ij) R_nl(r_ij) Y_lm(r_ij), summed over the neighbours j, of species a each.
-
-    The centre's own Gaussian is included without a fade; the weight w falls from 1 to 0 as a C² quintic over the last
-    `fade` Å. Species are told apart in the loops over pairs and mixed by U afterwards, once for each atom: mixing
-    inside the loops would multiply their work by the number of channels. `mixing` None stands for the identity.
-    """
-
-    table: RadialTable
-    l_max: int
-    n_max: int
-    n_species: int
-    cutoff: float
-    fade: float
-    mixing: Float[np.ndarray, "channels species"] | None = None
-
-    @cached_property
-    def weights(self) -> Float[np.ndarray, "channels species"]:
-        """U, the identity written out."""
-        return np.eye(self.n_species) if self.mixing is None else np.ascontiguousarray(self.mixing)
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Shape of one atom's coefficients: (lm, channels · n_max)."""
-        return (self.l_max + 1) ** 2, len(self.weights) * self.n_max
+    def table(self) -> RadialTable:
+        """The radial functions on nodes."""
+        size = {"cutoff": self.cutoff, "n_max": self.n_max, "l_max": self.l_max, "sigma": self.sigma}
+        return RadialTable.from_basis(self.basis, scaling=self.scaling, **size)
 
     @cached_property
     def tables(self) -> Tables:
         """What the loops take, for this n_max alone."""
         tag, inverse_step = (0,) * self.n_max, 1.0 / self.table.step
         nodes, angular = self.table.nodes, recurrence(self.l_max)
-        return Tables(int(self.l_max), tag, float(self.cutoff), float(self.fade), inverse_step, nodes, angular)
+        return Tables(self.l_max, tag, self.cutoff, float(self.fade_width), inverse_step, nodes, angular)
 
-    def expand(self, batch: Batch, species: Int[np.ndarray, " atoms"]) -> Float[np.ndarray, "atoms lm k"]:
-        """Return the coefficients of every atom; `species` is each atom's place among the species."""
+    @cached_property
+    def weights(self) -> Float[np.ndarray, "channels species"]:
+        """U, the identity written out."""
+        n = len(self._known_species)
+        return np.eye(n) if self._channels is None else np.ascontiguousarray(self._channels.array)
+
+    def coefficients(self, batch: Batch, species: Int[np.ndarray, " atoms"]) -> Float[np.ndarray, "atoms lm k"]:
+        """Return c[i, lm, k·n_max + n] = Σ_j U_ka w(r_ij) R_nl(r_ij) Y_lm(r_ij) over neighbours j, of species a each.
+
+        The centre's own Gaussian is included without a fade. Species are told apart in the loops over pairs and mixed
+        by U afterwards, once for each atom: mixing inside would multiply the work by the number of channels.
+        """
         tables, pairs = self.tables, Pairs.of(batch, species)
-        if self.mixing is None:
-            c = np.zeros((batch.n_atoms, *self.shape))
+        shape = (batch.n_atoms, (self.l_max + 1) ** 2, self.n_channels * self.n_max)
+        if self._channels is None:
+            c = np.zeros(shape)
             share(lambda begin, end: expand(begin, end, tables, pairs, 0, c), batch.n_atoms, ATOMS_PER_TASK)
             return c
-        mixed = np.empty((batch.n_atoms, *self.shape))
+        mixed = np.empty(shape)
 
         def task(begin: int, end: int) -> None:
             apart = self._apart(end - begin)
@@ -287,30 +226,22 @@ class Expansion:
         share(task, batch.n_atoms, ATOMS_PER_TASK)
         return mixed
 
-    def vjp(
-        self, batch: Batch, species: Int[np.ndarray, " atoms"], gradient: Float[np.ndarray, "atoms lm k"]
-    ) -> Float[np.ndarray, "pairs 3"]:
-        """Return dE/dr of every pair vector, given dE/dc of every atom: the transpose of `expand`."""
-        result = np.zeros((len(batch.second), 3))
-        tables, pairs = self.tables, Pairs.of(batch, species)
-        if self.mixing is None:
-            share(lambda a, b: expand_vjp(a, b, tables, pairs, 0, gradient, result), batch.n_atoms, ATOMS_PER_TASK)
-            return result
-        transposed = np.ascontiguousarray(self.weights.T)
-
-        def task(begin: int, end: int) -> None:
-            apart = self._apart(end - begin)
-            for start in range(begin, end, ATOMS_PER_TASK):
-                stop = min(start + ATOMS_PER_TASK, end)
-                mix(transposed, self.n_max, gradient[start:stop], apart)
-                expand_vjp(start, stop, tables, pairs, start, apart, result)
-
-        share(task, batch.n_atoms, ATOMS_PER_TASK)
-        return result
-
     def _apart(self, n_atoms: int) -> Float[np.ndarray, "atoms lm a"]:
         """Room for coefficients of each species apart, for a few atoms at a time."""
-        return np.empty((min(n_atoms, ATOMS_PER_TASK), self.shape[0], self.n_species * self.n_max))
+        shape = ((self.l_max + 1) ** 2, len(self._known_species) * self.n_max)
+        return np.empty((min(n_atoms, ATOMS_PER_TASK), *shape))
+
+    def values(self, batch: Batch) -> Float[np.ndarray, "atoms f"]:
+        """Return the power spectrum of every atom, not normalised."""
+        return self.environments(batch).vectors
+
+    def environments(self, batch: Batch) -> SoapEnvironments:
+        """Describe every atom; what comes back can be differentiated."""
+        species = places(self, batch)
+        coefficients = self.coefficients(batch, species)
+        vectors = np.empty((batch.n_atoms, self.n_features))
+        share(lambda a, b: spectrum(a, b, self.l_max, coefficients, vectors), batch.n_atoms, ATOMS_PER_TASK)
+        return SoapEnvironments(self, batch, species, coefficients, vectors)
 
 
 @dataclass(frozen=True, eq=False)
@@ -325,13 +256,25 @@ class SoapEnvironments:
 
     def vjp(self, gradient: Float[np.ndarray, "atoms f"]) -> Float[np.ndarray, "pairs 3"]:
         """Return dE/d(pair vector), given dE/d(power spectrum)."""
-        inner = np.empty_like(self.coefficients)
-        share(
-            lambda a, b: spectrum_vjp(a, b, self.soap.l_max, self.coefficients, gradient, inner),
-            self.batch.n_atoms,
-            ATOMS_PER_TASK,
-        )
-        return self.soap.expansion.vjp(self.batch, self.species, inner)
+        soap, n_atoms, c = self.soap, self.batch.n_atoms, self.coefficients
+        inner = np.empty_like(c)
+        share(lambda a, b: spectrum_vjp(a, b, soap.l_max, c, gradient, inner), n_atoms, ATOMS_PER_TASK)
+        result = np.zeros((len(self.batch.second), 3))
+        tables, pairs = soap.tables, Pairs.of(self.batch, self.species)
+        if soap.channels is None:
+            share(lambda a, b: expand_vjp(a, b, tables, pairs, 0, inner, result), n_atoms, ATOMS_PER_TASK)
+            return result
+        transposed = np.ascontiguousarray(soap.weights.T)
+
+        def task(begin: int, end: int) -> None:
+            apart = soap._apart(end - begin)
+            for start in range(begin, end, ATOMS_PER_TASK):
+                stop = min(start + ATOMS_PER_TASK, end)
+                mix(transposed, soap.n_max, inner[start:stop], apart)
+                expand_vjp(start, stop, tables, pairs, start, apart, result)
+
+        share(task, n_atoms, ATOMS_PER_TASK)
+        return result
 
     @cached_property
     def _slots(self) -> Slots:
@@ -339,20 +282,12 @@ class SoapEnvironments:
 
     def displacements(self, start: int, stop: int) -> Displacements:
         """Return the derivatives of the power spectra of atoms ``start:stop``."""
-        expansion, c, slots = self.soap.expansion, self.coefficients, self._slots
+        c, slots, weights = self.coefficients, self._slots, self.soap.weights
         # A plain n_max: this loop is compiled once for all sizes.
-        tables, weights = expansion.tables._replace(n_max=int(self.soap.n_max)), expansion.weights
+        tables = self.soap.tables._replace(n_max=self.soap.n_max)
         pairs = Pairs.of(self.batch, self.species)
 
         def fill(begin: int, end: int, rows: np.ndarray, virial: np.ndarray) -> None:
             displacement_rows(begin, end, tables, weights, pairs, slots, start, c, rows, virial)
 
         return slots.displacements(start, stop, self.soap.n_features, fill, CENTRES_PER_TASK)
-
-
-@lru_cache(maxsize=16)
-def _tabulated(
-    basis: RadialBasis, cutoff: float, n_max: int, l_max: int, sigma: float, scaling: tuple[float, float] | None
-) -> RadialTable:
-    """Make a radial table once for all descriptors that share it; a basis is hashable."""
-    return RadialTable.from_basis(basis, cutoff=cutoff, n_max=n_max, l_max=l_max, sigma=sigma, scaling=scaling)

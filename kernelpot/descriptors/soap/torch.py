@@ -13,6 +13,7 @@ from torch import Tensor
 
 from kernelpot.data.batch import Batch
 from kernelpot.descriptors.grid import DeviceBatch, DeviceTable, Harmonics, NeighbourGrid
+from kernelpot.descriptors.protocol import check_reach
 from kernelpot.descriptors.soap.definition import SOAP
 
 
@@ -22,24 +23,15 @@ class SoapEngine:
 
     Derivatives are written out: reverse-mode differentiation stores every step of the harmonics, and
     takes one pass for each column of a Jacobian.
-
-    Attributes
-    ----------
-    soap
-        With its species.
-    device
-        PyTorch's name of the device.
-    dtype
-        Precision of densities, spectra and derivatives; distances are float64.
     """
 
-    soap: SOAP
-    device: str
-    dtype: torch.dtype
+    soap: SOAP  # With its species
+    device: str  # PyTorch's name of the device
+    dtype: torch.dtype  # Precision of densities, spectra and derivatives; distances are float64
 
     @cached_property
     def _table(self) -> DeviceTable:
-        table = self.soap.expansion.table
+        table = self.soap.table
         return DeviceTable.make(table.nodes, table.step, self.device, self.dtype)
 
     @cached_property
@@ -48,7 +40,7 @@ class SoapEngine:
 
     @cached_property
     def _mixing(self) -> Float[Tensor, "channels species"]:
-        return torch.as_tensor(self.soap.expansion.weights, device=self.device, dtype=self.dtype)
+        return torch.as_tensor(self.soap.weights, device=self.device, dtype=self.dtype)
 
     @cached_property
     def _triangle(self) -> tuple[Int[Tensor, " pairs"], Int[Tensor, " pairs"], Float[Tensor, " pairs"]]:
@@ -77,12 +69,12 @@ class SoapEngine:
 
     def check_reach(self, batch: Batch) -> None:
         """Refuse a batch without the pairs that the cutoff needs."""
-        self.soap.check_reach(batch)
+        check_reach(self.soap, batch)
 
     @property
     def n_elements(self) -> int:
         """Elements that neighbours are told apart by."""
-        return self.soap.expansion.n_species
+        return len(self.soap.species or ())
 
     @property
     def _lm(self) -> int:

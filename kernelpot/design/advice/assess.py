@@ -109,7 +109,7 @@ def assess(
     aim = target if target is not None else info if problem is None else problem.info
     measure = make_criterion(criterion, info, target) if problem is None else problem.criterion
     precision = Precision.prior(info.d).with_rows(info.rows)
-    found = _Set(info, problem, measure, precision, measure.value(precision), Aim.of(aim), seed)
+    found = _Standing(info, problem, measure, precision, measure.value(precision), Aim.of(aim), seed)
     spectrum, feasibility = found.feasibility()
     leverage, by_kind = found.leverage()
     losses, shares, spare = found.losses(MEMBERS if problem is not None and swaps else 0)
@@ -180,7 +180,7 @@ class _Additions:
 
 
 @dataclass(frozen=True, eq=False)
-class _Set:
+class _Standing:
     """A set, the problem of adding to it where there are candidates, and where it stands."""
 
     info: Information

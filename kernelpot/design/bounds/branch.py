@@ -19,7 +19,7 @@ from jaxtyping import Float, Int
 from kernelpot.design.available import check_feasible
 from kernelpot.design.bounds.certificate import relax
 from kernelpot.design.bounds.climb import Effort
-from kernelpot.design.search.exchange import exchange, restarts_of
+from kernelpot.design.search.exchange import exchange
 from kernelpot.design.search.gains import first_of_best
 from kernelpot.design.search.greedy import best_greedy
 from kernelpot.design.task import Rules, Task
@@ -99,7 +99,7 @@ class _Nodes:
 
     def __init__(self, task: Task, tolerance: float) -> None:
         self._task, self._tolerance, self._sign = task, tolerance, task.criterion.sign
-        restarts = max(restarts_of(task, None), 5)
+        restarts = max(task.restarts(None), 5)
         self.indices = exchange(task, best_greedy(task)[0], restarts=restarts)[0]
         self.value = self._evaluate(self.indices)
         self.open: list[tuple[float, int, Rules, Float[np.ndarray, " structures"]]] = []

@@ -216,7 +216,7 @@ def _between_vertices(hill: Moments, criterion: Criterion, rules: Rules, effort:
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
+class Summit:
     """Where Frank and Wolfe's climb ended; no point of the polytope is better than value + gap."""
 
     weights: Vector
@@ -234,7 +234,7 @@ def frank_wolfe(
     steps: int = 200,
     tolerance: float = 0.0,
     stop: Callable[[Vector, float, Vector, float], bool] | None = None,
-) -> Found:
+) -> Summit:
     """Climb a concave function over a polytope.
 
     Every step costs one oracle call and a line search of a few values and slopes.
@@ -248,13 +248,13 @@ def frank_wolfe(
         gap = float(g @ (best - w))
         enough = stop is not None and stop(w, now, g, gap)
         if enough or taken == steps or gap <= tolerance:
-            return Found(w, now, max(gap, 0.0), taken)
+            return Summit(w, now, max(gap, 0.0), taken)
         worst = int(np.argmin([float(g @ v) for v in vertices]))
         moved = _line_search(value, slopes, w, best - vertices[worst], shares[worst], now, g)
         if moved is None:  # the pair cannot climb in floating point; the plain step may
             moved = _line_search(value, slopes, w, best - w, 1.0, now, g)
             if moved is None:
-                return Found(w, now, max(gap, 0.0), taken)
+                return Summit(w, now, max(gap, 0.0), taken)
             shares = [(1.0 - moved[0]) * share for share in shares]
             worst = -1
         step, w, now, g = moved

@@ -7,8 +7,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from kernelpot.design.available import Available
-from kernelpot.design.rivals.environments import entropy, maxvol_environments, quests
-from kernelpot.design.rivals.means import (
+from kernelpot.design.rivals.averages import (
     Lot,
     Order,
     cur,
@@ -21,6 +20,7 @@ from kernelpot.design.rivals.means import (
     random,
     stratified,
 )
+from kernelpot.design.rivals.environments import entropy, maxvol_environments, quests
 from kernelpot.design.task import Task
 
 __all__ = ["RIVALS", "Lot", "ranked"]

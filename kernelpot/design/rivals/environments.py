@@ -9,7 +9,7 @@ from types import ModuleType
 import numpy as np
 from jaxtyping import Float, Int
 
-from kernelpot.design.rivals.means import Lot, Order
+from kernelpot.design.rivals.averages import Lot, Order
 from kernelpot.errors import ParameterError
 from kernelpot.linalg.maxvol import maxvol
 from kernelpot.progress import track

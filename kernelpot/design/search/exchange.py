@@ -15,7 +15,6 @@ from jaxtyping import Float
 
 from kernelpot.design.available import Available, swappable
 from kernelpot.design.criteria import IV, D
-from kernelpot.design.information import Information
 from kernelpot.design.limits import Numbers, read_numbers
 from kernelpot.design.rivals import RIVALS, ranked
 from kernelpot.design.search.engines import gains_for
@@ -25,13 +24,10 @@ from kernelpot.design.search.swaps import WORTHWHILE, BlockSwaps, RowSwaps, Scre
 from kernelpot.design.task import Rules, Task
 from kernelpot.errors import ParameterError
 from kernelpot.progress import track
-from kernelpot.rules import whole
 
 _SHAKEN = 0.15
 _EXACT = 2e10
 """Operations of an exact pass (members times rows times d²) above which a screen looks first."""
-_ROW_RESTARTS = 20
-_CHEAP = 5e7
 _SUPPORT = 1e-3
 
 
@@ -79,7 +75,7 @@ def _settle(
     """Swap and fill up until nothing helps."""
     info, criterion = task.info, task.criterion
     state: RowSwaps | BlockSwaps | ScreenedSwaps
-    if _single_rows(info) and isinstance(criterion, D | IV):
+    if task.single_rows and isinstance(criterion, D | IV):
         state = RowSwaps(task, indices)
     else:
         if screen is None:
@@ -110,11 +106,6 @@ def _settle(
     return state.indices, state.value, swaps
 
 
-def _single_rows(info: Information) -> bool:
-    """Whether every candidate is one row, as in plain regression."""
-    return bool((np.diff(info.offsets) == 1).all())
-
-
 def fill(task: Task, indices: Sequence[int]) -> list[int]:
     """Add the best structures that the rules still allow."""
     info = task.info
@@ -139,14 +130,6 @@ def _shake(indices: Sequence[int], rules: Rules, rng: np.random.Generator) -> li
         if len(allowed):
             shaken[position] = int(rng.choice(allowed))
     return shaken
-
-
-def restarts_of(task: Task, restarts: int | None) -> int:
-    """Check how often exchange starts again, or say how often is cheap."""
-    if restarts is None:
-        cheap = len(task.info) * task.rules.n * task.info.d <= _CHEAP
-        return _ROW_RESTARTS if _single_rows(task.info) and cheap else 0
-    return whole(restarts, "restarts")
 
 
 def first_design(task: Task, start_from: str | Numbers | None, *, lazy: bool | None) -> list[int]:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from kernelpot.descriptors.grid import DescriptorEngine, DeviceBatch, NeighbourGrid
 from kernelpot.features.prior import energy_sums, virial_sums
-from kernelpot.kernels import Kernel
+from kernelpot.kernels import DotKernel
 from kernelpot.linalg.devices import pieces, working_bytes
 from kernelpot.run import count
 
@@ -180,12 +180,12 @@ class EnvironmentEngine:
 
     # ---- prior variances under the full kernel
 
-    def energy_prior(self, state: EnvironmentState, kernel: Kernel) -> Float[Tensor, " structures"]:
+    def energy_prior(self, state: EnvironmentState, kernel: DotKernel) -> Float[Tensor, " structures"]:
         """Return 1ᵀK1 of each structure."""
         result: Tensor = energy_sums(kernel, state.x, state.there.batch, state.there.species, CENTRES)
         return result
 
-    def forces_prior(self, state: EnvironmentState, kernel: Kernel) -> Float[Tensor, "3 atoms"]:
+    def forces_prior(self, state: EnvironmentState, kernel: DotKernel) -> Float[Tensor, "3 atoms"]:
         """Return the prior variance of every force component.
 
         Σ_ij k'' (J_i·x_j)(J_j·x_i) + k' J_i·J_j over the centres i, j that the atom moves, J_i = ∂x_i/∂r: its
@@ -220,7 +220,7 @@ class EnvironmentEngine:
                 result[c, start:stop] = total.sum((1, 2))
         return result
 
-    def stress_prior(self, state: EnvironmentState, kernel: Kernel) -> Float[Tensor, "structures 6"]:
+    def stress_prior(self, state: EnvironmentState, kernel: DotKernel) -> Float[Tensor, "structures 6"]:
         """Return the prior variance of every component of ∂E/∂ε; over the squared volume, of the stress."""
         there = state.there
         n_atoms, size = state.x.shape

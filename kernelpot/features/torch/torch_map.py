@@ -15,19 +15,24 @@ from torch import Tensor
 from kernelpot.data.batch import Batch
 from kernelpot.descriptors.acsf.definition import ACSF
 from kernelpot.descriptors.acsf.torch import AcsfEngine
-from kernelpot.descriptors.arguments import species_places
 from kernelpot.descriptors.grid import DescriptorEngine, DeviceBatch
-from kernelpot.descriptors.protocol import Descriptor
+from kernelpot.descriptors.protocol import Descriptor, species_places
 from kernelpot.descriptors.soap.definition import SOAP
 from kernelpot.descriptors.soap.torch import SoapEngine
 from kernelpot.errors import ParameterError
-from kernelpot.features.feature_map import FeatureMap, Rows, counts
+from kernelpot.features.feature_map import FeatureMap, Rows
 from kernelpot.features.kernel_map import KernelMap
 from kernelpot.features.linear_map import LinearMap
 from kernelpot.features.sum_map import SumMap
 from kernelpot.features.torch.described import DeviceRows, EnvironmentEngine, EnvironmentState
-from kernelpot.features.torch.kernel_rows import DeviceForm, KernelEngine, LinearEngine
-from kernelpot.features.torch.pair_rows import PairEngine, PairForm, PairState
+from kernelpot.features.torch.term_engines import (
+    DeviceForm,
+    KernelEngine,
+    LinearEngine,
+    PairEngine,
+    PairForm,
+    PairState,
+)
 from kernelpot.features.two_body_map import TwoBodyMap
 from kernelpot.linalg.devices import computing, pieces, working_bytes
 from kernelpot.run import count
@@ -319,7 +324,7 @@ class TorchVariances:
         features, batch = self.features, described.batch
         with computing(features.device):
             parts, rows = features.device_rows(described, derivatives=True, stress=True)
-            composition = torch.as_tensor(counts(batch, features.species), device=features.device)
+            composition = torch.as_tensor(batch.counts(features.species), device=features.device)
             energy = self._seen(rows.energy, composition)
             forces = self._seen(_given(rows.forces).flatten(0, 1)).view(3, -1)
             virial = self._seen(_given(rows.virial).flatten(0, 1)).view(-1, 6)

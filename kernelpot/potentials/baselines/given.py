@@ -14,9 +14,8 @@ from jaxtyping import Float
 from kernelpot.data.batch import Batch
 from kernelpot.data.check import place
 from kernelpot.data.labels import Labels
-from kernelpot.data.stream import sizes_of
+from kernelpot.data.stream import chunks, sizes_of, species_of
 from kernelpot.errors import DataError, LabelError, ModelFileError, ParameterError
-from kernelpot.features.inducing import chunks, species_of
 from kernelpot.potentials.baselines import Baseline
 from kernelpot.potentials.baselines.zbl import ZBL
 from kernelpot.potentials.prediction import Mean

@@ -15,12 +15,11 @@ from kernelpot.data.batch import Batch
 from kernelpot.data.check import check_species, validate
 from kernelpot.data.labels import Labels, resolve
 from kernelpot.data.noise import Noise
-from kernelpot.data.stream import structure_list
+from kernelpot.data.stream import chunks, species_of, structure_list
 from kernelpot.descriptors.pairs import TwoBody
 from kernelpot.descriptors.protocol import Descriptor
 from kernelpot.errors import NotFittedError, ParameterError
 from kernelpot.features.force_kernel import DerivativeMap
-from kernelpot.features.inducing import chunks, species_of
 from kernelpot.kernels import DotProduct, Gaussian
 from kernelpot.linalg.devices import check_device
 from kernelpot.potentials.fitting import require_labels

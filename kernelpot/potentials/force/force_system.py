@@ -19,7 +19,7 @@ from kernelpot.features.feature_map import E0_PRIOR
 from kernelpot.features.force_kernel import Block, DerivativeMap, Frames, block
 from kernelpot.features.label_kernel import Layout, Terms, TrainingForm, chunk_length, fill_lower, group_by_composition
 from kernelpot.features.vectors import gather_pairs
-from kernelpot.inference.dense import host, in_folds
+from kernelpot.inference.exact import host, in_folds
 from kernelpot.inference.left_out import LeftOut
 from kernelpot.linalg.dense import BLOCK, Cholesky, Triangle, factorise
 from kernelpot.linalg.devices import computing

@@ -13,9 +13,8 @@ from gpytorch.kernels import Kernel as FeatureKernel
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from kernelpot.inference.hyperparameters import Parameters, Prior
-from kernelpot.inference.vector_kernels import feature_kernel
-from kernelpot.structures.composites import Kernel
+from kernelpot.inference.feature_kernels import LogPrior, Parameters, feature_kernel
+from kernelpot.structures.composites import ItemKernel
 
 ENTRIES = 500_000
 """Kernel values at a time: few enough to stay in a cache through all their operations."""
@@ -186,7 +185,7 @@ class MatrixCovariance(Covariance):
         self,
         items: Items,
         parameters: Parameters,
-        kernels: Sequence[Kernel],
+        kernels: Sequence[ItemKernel],
         units: Float[np.ndarray, " kernels"],
         grams: Float[Tensor, "kernels n n"] | None = None,
     ) -> None:
@@ -197,10 +196,10 @@ class MatrixCovariance(Covariance):
         self._own_items: list[Any] | None = None
 
     @classmethod
-    def of(cls, kernels: Sequence[Kernel], items: Items, device: str, unit: float = 1.0) -> MatrixCovariance:
+    def of(cls, kernels: Sequence[ItemKernel], items: Items, device: str, unit: float = 1.0) -> MatrixCovariance:
         """Prepare the covariance of items; nothing of n² is computed yet."""
         module = _Amplitudes(len(kernels)).to(device)
-        priors = {"log_variance": Prior(np.full(len(kernels), np.log(unit / len(kernels))), 2.0)}
+        priors = {"log_variance": LogPrior(np.full(len(kernels), np.log(unit / len(kernels))), 2.0)}
         parameters = Parameters(module, priors)
         parameters.assign(parameters.centre)
         # What knows its elements and lengths from the training items on compares all others alike.
@@ -233,7 +232,7 @@ class MatrixCovariance(Covariance):
         )
 
     @property
-    def described(self) -> list[tuple[float, Kernel]]:
+    def described(self) -> list[tuple[float, ItemKernel]]:
         """What each kernel is multiplied by, with the kernel."""
         variances = np.exp(self.parameters.values()) / self.units
         return list(zip(variances.tolist(), self.kernels, strict=True))
@@ -281,7 +280,7 @@ def _described(kernel: Any, values: Any) -> Any:
 
 
 def covariance_of(
-    kernel: Any, kernels: Sequence[Kernel], items: Items, *, ard: bool, device: str, unit: float
+    kernel: Any, kernels: Sequence[ItemKernel], items: Items, *, ard: bool, device: str, unit: float
 ) -> Covariance:
     """Return the covariance of training items by a kernel of features, or by those between structures."""
     if kernels:

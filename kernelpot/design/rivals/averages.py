@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float, Int
 
-from kernelpot.design.information import Information, Subset
+from kernelpot.design.blocks import Subset
+from kernelpot.design.information import Information
 from kernelpot.errors import DataError, ParameterError
 from kernelpot.linalg import dpp, maxvol, subsets
 

@@ -13,8 +13,7 @@ from scipy.linalg import LinAlgError, lapack, solve_triangular
 
 from kernelpot.errors import DataError, ParameterError
 from kernelpot.inference.left_out import LeftOut
-from kernelpot.linalg.dense import factorise
-from kernelpot.structures.vector_kernel import mirrored
+from kernelpot.linalg.dense import factorise, mirrored
 
 if TYPE_CHECKING:
     from torch import Tensor

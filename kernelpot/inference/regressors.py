@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from kernelpot.errors import ParameterError
-from kernelpot.inference.dense import (
+from kernelpot.inference.exact import (
     NO_FACTOR,
     Array,
     KernelPrior,
