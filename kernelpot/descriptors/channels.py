@@ -23,7 +23,7 @@ LEAST = 0.5
 """Smallest weight of an element in a single mode; the largest is 1."""
 
 
-class Table(Rule):
+class ChannelTable(Rule):
     """(atomic number, vector) of each element; in files, and as users give it, a table of symbols."""
 
     def read(self, value: Any, field: Field) -> tuple[tuple[int, Vector], ...]:  # noqa: ARG002
@@ -65,7 +65,7 @@ class ElementChannels(Record):
     n: Annotated[int, Whole()] = 0
     seed: Annotated[int, Whole()] = 0
     width: Annotated[float, Positive(), "", "1 is usual"] = 1.0
-    table: Annotated[tuple[tuple[int, Vector], ...] | None, Table()] = field(default=None, repr=False)
+    table: Annotated[tuple[tuple[int, Vector], ...] | None, ChannelTable()] = field(default=None, repr=False)
     species: tuple[int, ...] | None = None
     matrix: tuple[Vector, ...] | None = field(default=None, repr=False)
 

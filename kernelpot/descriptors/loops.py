@@ -22,6 +22,10 @@ hermite_weights = njit(cache=True, fastmath=FASTMATH, inline="always")(hermite)
 hermite_slopes = njit(cache=True, fastmath=FASTMATH, inline="always")(hermite_slope)
 
 
+# Numba's caches on disk hold named tuples by module and name, and fail where one is gone before they see that the file
+# has changed: who renames one renames the loops that take it as well.
+
+
 class Pairs(NamedTuple):
     """What loops over neighbours read of a batch; `species` is each atom's place among the species."""
 

@@ -111,7 +111,7 @@ class SoapTorch:
         return pair_vectors(batch, self.device, self.dtype, positions, strain)
 
     def coefficients(self, batch: Batch, vectors: Float[Tensor, "pairs 3"]) -> Float[Tensor, "atoms lm k"]:
-        """Return c[i, lm, k] as `Expansion` defines it, for these pair vectors.
+        """Return c[i, lm, k] as `SOAP.coefficients` defines it, for these pair vectors.
 
         Raises
         ------

@@ -21,7 +21,7 @@ from kernelpot.run import count
 
 
 @dataclass(frozen=True, eq=False)
-class Triples:
+class TripleTerms:
     """One kind of angular function of all slots j and k: F and, where wanted, its α and γ.
 
     ∂F/∂r_j = α r_j + γ r_k; k is the last axis.
@@ -137,7 +137,7 @@ class AcsfEngine:
         change = -2.0 * eta * (r - shift) * value - kappa * gauss * turned
         return value * f * mask[..., None], (change * f + value * slope * r) * mask[..., None]
 
-    def _triples(self, grid: NeighbourGrid, *, derivatives: bool) -> Iterator[Triples]:
+    def _triples(self, grid: NeighbourGrid, *, derivatives: bool) -> Iterator[TripleTerms]:
         """Yield every angular function of all pairs of slots."""
         functions = self.acsf.functions
         r, vectors, mask = self._near(grid)
@@ -161,7 +161,7 @@ class AcsfEngine:
                 whole = angle * e[:, :, None] * e[:, None, :]
                 place = k + kind * len(functions.g4)
                 if not derivatives:
-                    yield Triples(place, whole)
+                    yield TripleTerms(place, whole)
                     continue
                 turn = 0.5 * zeta * weight * low * e[:, :, None] * e[:, None, :]
                 if third is not None:
@@ -173,7 +173,7 @@ class AcsfEngine:
                     by = torch.exp(-eta * s) * (0.5 * far[1] - eta * far[0])
                     by = 2.0 * low * base * e[:, :, None] * e[:, None, :] * by
                     gamma, alpha = gamma - by, alpha + by
-                yield Triples(place, whole, alpha, gamma)
+                yield TripleTerms(place, whole, alpha, gamma)
 
     def describe(self, grid: NeighbourGrid, elements: Int[Tensor, " n"]) -> tuple[Float[Tensor, "n f"], Tensor]:
         """Return the vectors of the grid's atoms, and their elements, by which derivatives are scaled."""
@@ -254,7 +254,7 @@ class AcsfEngine:
         return result.view(grid.n_atoms, grid.slots, 3, -1).transpose(1, 2)
 
 
-def _given(triple: Triples) -> tuple[Tensor, Tensor]:
+def _given(triple: TripleTerms) -> tuple[Tensor, Tensor]:
     if triple.alpha is None or triple.gamma is None:
         raise ValueError("these derivatives were not asked for")
     return triple.alpha, triple.gamma

@@ -19,7 +19,7 @@ from kernelpot.descriptors.soap.definition import SOAP
 
 @dataclass(frozen=True, eq=False)
 class SoapEngine:
-    """What `Expansion` and `power` do in compiled loops, as batched matrix products over a `NeighbourGrid`.
+    """What `soap.loops` does for single neighbours, as batched matrix products over a `NeighbourGrid`.
 
     Derivatives are written out: reverse-mode differentiation stores every step of the harmonics, and
     takes one pass for each column of a Jacobian.
@@ -106,7 +106,7 @@ class SoapEngine:
         return flat.view(-1, grid.width, self.soap.l_max + 1, self.soap.n_max)
 
     def coefficients(self, grid: NeighbourGrid, elements: Int[Tensor, " n"]) -> Float[Tensor, "n lm k"]:
-        """Return c[i, lm, k] as `Expansion` defines it, given the elements of the grid's atoms."""
+        """Return c[i, lm, k] as `SOAP.coefficients` defines it, given the elements of the grid's atoms."""
         soap, n_lists = self.soap, grid.n_atoms * grid.n_elements
         radial = self._blocks(grid, grid.radial)
         angular = grid.angular.view(self._lm, n_lists, grid.width).transpose(0, 1)

@@ -55,7 +55,7 @@ def _distances(of: str, given: object) -> tuple[float, float]:
     return inner, outer
 
 
-class Pairs(Rule):
+class ElementPairs(Rule):
     """Distances (inner, outer) by pairs of elements, each named once, in order of their atomic numbers."""
 
     def read(self, value: Any, field: Field) -> dict[tuple[str, str], tuple[float, float]]:  # noqa: ARG002
@@ -113,7 +113,9 @@ class ZBL(Record):
 
     inner: Annotated[float | None, Rule(), "Å"] = None
     outer: Annotated[float | None, Rule(), "Å"] = None
-    pairs: Annotated[Mapping[tuple[str, str], tuple[float, float]], Pairs()] = field(default_factory=dict, hash=False)
+    pairs: Annotated[Mapping[tuple[str, str], tuple[float, float]], ElementPairs()] = field(
+        default_factory=dict, hash=False
+    )
 
     def check(self) -> None:
         """Refuse one distance without the other, and those that are none."""
