@@ -123,7 +123,7 @@ def graders(model: SparseGP, train: Sequence[Atoms]) -> dict[str, Callable[[Sequ
     """Return our grade and its rivals, each with 1 at the 99th percentile of the training set."""
     from kernelpot.data.batch import Batch
     from kernelpot.features.feature_map import dense_local_values
-    from kernelpot.linalg.maxvol import square
+    from kernelpot.linalg.volumes import square
 
     features = model.fitted_.features
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kernelpot import progress
-from kernelpot.demo import Outcome, Plan, run
+from kernelpot.demo import DemoPlan, Outcome, run
 from kernelpot.report import plots
 from kernelpot.report.plots import PAPER, svg
 
@@ -31,7 +31,7 @@ def draw(figure: Figure, outcome: Outcome) -> None:
 def main() -> None:
     """Write docs/demo.svg."""
     with progress.shown():
-        outcome = run(Plan())
+        outcome = run(DemoPlan())
     alt = "Pool map with the chosen structures, held-out errors by way of choosing, error against predicted std"
     text = svg(lambda figure: draw(figure, outcome), alt, size=(14, 4.6), text_as_paths=True)
     Path(__file__).with_name("demo.svg").write_text(text, encoding="utf-8")

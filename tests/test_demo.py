@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import kernelpot as kp
-from kernelpot.demo import Plan, label, run, structures
+from kernelpot.demo import DemoPlan, label, run, structures
 from kernelpot.demo.pool import SHARES, heat
 from kernelpot.demo.story import errors, write_report
 from kernelpot.errors import ParameterError
@@ -21,7 +21,7 @@ def pool():
 
 @pytest.fixture(scope="module")
 def outcome():
-    plan = Plan(
+    plan = DemoPlan(
         n_pool=40,
         n_test=20,
         n_chosen=12,

@@ -177,10 +177,10 @@ def predict(options: Predict) -> None:
 def demo(options: Demo) -> None:
     """Run the demonstration and write its report."""
     check_outputs({"--out": options.out, "--json": options.json})
-    from kernelpot.demo import Plan, run
+    from kernelpot.demo import DemoPlan, run
     from kernelpot.demo.story import UNITS, errors, write_report
 
-    outcome = run(Plan(n_pool=options.pool, n_chosen=options.n, seed=options.seed))
+    outcome = run(DemoPlan(n_pool=options.pool, n_chosen=options.n, seed=options.seed))
     with replacing(options.out) as temporary:
         write_report(outcome, temporary)
     head = ["chosen by", *(f"{kind} {error}" for kind in UNITS for error in ("MAE", "RMSE", "worst"))]

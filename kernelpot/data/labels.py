@@ -20,7 +20,7 @@ from jaxtyping import Bool, Float, Int
 
 from kernelpot.data.check import place
 from kernelpot.data.noise import KINDS
-from kernelpot.data.sources import RESOLVED, Candidate, Search, checked_keys
+from kernelpot.data.sources import RESOLVED, Candidate, LabelSearch, checked_keys
 from kernelpot.errors import LabelError, ParameterError
 
 if TYPE_CHECKING:
@@ -156,7 +156,7 @@ def resolve(
     table: dict[str, list[Candidate | None]] = {kind: [] for kind in KINDS}
     remarks: Counter[str] = Counter()
     for number, atoms in enumerate(structures):
-        found, said = Search(atoms, place(atoms, number, source)).find(names)
+        found, said = LabelSearch(atoms, place(atoms, number, source)).find(names)
         remarks.update(said)
         for kind in KINDS:
             table[kind].append(found[kind])

@@ -131,7 +131,7 @@ def _shaped(array: np.ndarray, shape: tuple[int, ...], *, allowed: bool) -> np.n
 
 
 @dataclass(frozen=True, eq=False)
-class Search:
+class LabelSearch:
     """Search of one structure for its labels; `where` names it in messages."""
 
     atoms: Atoms

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kernelpot.demo.outcome import Outcome, Plan, run
+from kernelpot.demo.outcome import DemoPlan, Outcome, run
 from kernelpot.demo.pool import label, structures
 
-__all__ = ["Outcome", "Plan", "label", "run", "structures"]
+__all__ = ["DemoPlan", "Outcome", "label", "run", "structures"]

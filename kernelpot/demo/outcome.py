@@ -27,7 +27,7 @@ CHOSEN = "kernelpot"
 
 
 @dataclass(frozen=True)
-class Plan:
+class DemoPlan:
     """How large the demonstration is; the defaults take about a minute on two cores.
 
     Attributes
@@ -136,7 +136,7 @@ class Dynamics:
     force_rmse: float  # Error of the forces against EMT along the run, eV/Å
 
     @classmethod
-    def of(cls, model: SparseGP, plan: Plan) -> Dynamics:
+    def of(cls, model: SparseGP, plan: DemoPlan) -> Dynamics:
         """Move ordered Cu3Au at constant energy, from momenta at twice the temperature that it settles at."""
         atoms = bulk("Cu", "fcc", a=0.75 * LATTICE["Cu"] + 0.25 * LATTICE["Au"], cubic=True)
         atoms.symbols[0] = "Au"
@@ -179,7 +179,7 @@ class Dynamics:
 class Outcome:
     """Everything that the report shows."""
 
-    plan: Plan  # What was asked for
+    plan: DemoPlan  # What was asked for
     kinds: tuple[str, ...]  # Kind of each structure of the pool
     means: Float[np.ndarray, "structures components"]  # Mean descriptor of each structure of the pool
     arms: tuple[Arm, ...]  # The design's arm first, then the rivals: k-means, farthest points, random ones
@@ -224,7 +224,7 @@ class Outcome:
         }
 
 
-def run(plan: Plan) -> Outcome:
+def run(plan: DemoPlan) -> Outcome:
     """Do the whole job."""
     clock = _Clock()
     say(f"1/5 making {plan.n_pool} Cu-Au structures, and {plan.n_test} held-out ones")

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from sklearn.base import BaseEstimator, ClassifierMixin
 
-from kernelpot.deprecated import old_keywords
+from kernelpot.doors import old_keywords
 from kernelpot.errors import LabelError, ParameterError
 from kernelpot.inference.laplace import Laplace, LaplaceEvidence, averaged
 from kernelpot.inference.targets import FREEDOM, Trend

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from sklearn.base import BaseEstimator, RegressorMixin
 
 from kernelpot.archive import LARGEST
-from kernelpot.deprecated import Renamed, old_keywords
+from kernelpot.doors import Renamed, old_keywords
 from kernelpot.errors import ParameterError
 from kernelpot.inference.evidence import NoiseModel
 from kernelpot.inference.left_out import LeftOut

@@ -14,7 +14,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_array, check_consistent_length, column_or_1d, validate_data
 
 from kernelpot.archive import LARGEST
-from kernelpot.deprecated import renamed
+from kernelpot.doors import renamed
 from kernelpot.errors import DataError, LabelError, NotFittedError, ParameterError
 from kernelpot.inference.left_out import LeftOut
 from kernelpot.record import Record

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from sklearn.base import clone
 
-from kernelpot.deprecated import Renamed
+from kernelpot.doors import Renamed
 from kernelpot.errors import ParameterError
 from kernelpot.inference.exact import host
 from kernelpot.inference.priors import Covariance, Items, covariance_of

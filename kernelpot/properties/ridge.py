@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from sklearn.base import BaseEstimator, RegressorMixin
 
-from kernelpot.deprecated import Renamed, old_keywords
+from kernelpot.doors import Renamed, old_keywords
 from kernelpot.errors import DataError, ParameterError
 from kernelpot.inference.exact import Conditioned, Exact, Factor, KernelPrior, smallest_eigenvalue
 from kernelpot.inference.left_out import LeftOut

@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 
 from kernelpot.errors import ParameterError
-from kernelpot.linalg.dpp import greedy, log_elementary, sample
-from kernelpot.linalg.maxvol import off_span
+from kernelpot.linalg.volumes import dpp_greedy, dpp_sample, log_elementary, off_span
 
 seeds = st.integers(0, 10_000)
 
@@ -46,7 +45,7 @@ def test_subsets_are_drawn_with_their_exact_probabilities(shape, k):
     rng = np.random.default_rng(0)
     n = 4000
     place = {s: t for t, s in enumerate(subsets)}
-    found = np.bincount([place[tuple(sorted(sample(X, k, rng)))] for _ in range(n)], minlength=len(subsets))
+    found = np.bincount([place[tuple(sorted(dpp_sample(X, k, rng)))] for _ in range(n)], minlength=len(subsets))
     expected = n * weights / weights.sum()
     # Rare subsets together, as the test needs at least five of each.
     rare = expected < 5
@@ -71,10 +70,10 @@ def test_conditioning_is_the_projection_off_the_span():
 def test_a_sample_spans_no_more_than_there_are_directions():
     rng = np.random.default_rng(0)
     X = rng.standard_normal((20, 3)) @ rng.standard_normal((3, 8))
-    drawn = sample(X, 10, rng)
+    drawn = dpp_sample(X, 10, rng)
     assert len(drawn) == len(set(drawn.tolist())) == 3
-    assert len(greedy(X, 10)) == 3
-    assert len(sample(np.zeros((4, 2)), 2, rng)) == len(greedy(np.zeros((4, 2)), 2)) == 0
+    assert len(dpp_greedy(X, 10)) == 3
+    assert len(dpp_sample(np.zeros((4, 2)), 2, rng)) == len(dpp_greedy(np.zeros((4, 2)), 2)) == 0
 
 
 @given(seeds, st.sampled_from([(20, 12), (9, 30)]))
@@ -86,10 +85,10 @@ def test_greedy_maximises_the_log_determinant_step_by_step(seed, shape):
         free = [i for i in range(len(X)) if i not in chosen]
         values = [np.linalg.slogdet(L[np.ix_([*chosen, i], [*chosen, i])])[1] for i in free]
         chosen.append(free[int(np.argmax(values))])
-    np.testing.assert_array_equal(greedy(X, 8), chosen)
+    np.testing.assert_array_equal(dpp_greedy(X, 8), chosen)
 
 
 def test_too_many_are_refused():
-    for draw in (lambda X, k: greedy(X, k), lambda X, k: sample(X, k, np.random.default_rng(0))):
+    for draw in (lambda X, k: dpp_greedy(X, k), lambda X, k: dpp_sample(X, k, np.random.default_rng(0))):
         with pytest.raises(ParameterError, match="`k` must be between 1"):
             draw(np.ones((3, 2)), 4)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from kernelpot.linalg.maxvol import iterative_cur
+from kernelpot.linalg.volumes import iterative_cur
 
 
 def matrix(shape, seed=0):

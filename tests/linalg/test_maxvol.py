@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.linalg import qr
 
 from kernelpot.errors import DataError, ParameterError
-from kernelpot.linalg.maxvol import leading, maxvol, off_span, square
+from kernelpot.linalg.volumes import leading, maxvol, off_span, square
 
 seeds = st.integers(0, 10_000)
 

@@ -14,7 +14,7 @@ from tests.design.pools import matrix, pool, task
 
 pytest.importorskip("zarr", reason="zarr is not installed (kernelpot[scale])")
 
-from kernelpot.pools import distributed, request, rounds, select_chunks, target_root
+from kernelpot.pools import request, rounds, select_chunks, target_root
 from kernelpot.pools.stochastic import Samples, Walk, sampled_greedy
 from tests.design.test_chunks import store_of
 
@@ -158,7 +158,7 @@ def interrupt(monkeypatch, module, name, after):
 
 
 @pytest.mark.parametrize(
-    ("method", "module", "name"), [("distributed", distributed, "_search"), ("stochastic", Walk, "batch")]
+    ("method", "module", "name"), [("distributed", rounds, "_search"), ("stochastic", Walk, "batch")]
 )
 def test_a_killed_choice_goes_on_to_the_same_answer(tmp_path, monkeypatch, capsys, method, module, name):
     info = pool(120, 8, seed=9, heights=(2, 3, 4))

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from kernelpot.design.blocks import Subset
 from kernelpot.design.information import Information
 from kernelpot.errors import DataError, ParameterError
-from kernelpot.linalg import dpp, maxvol, subsets
+from kernelpot.linalg import subsets, volumes
 
 Vectors = Float[np.ndarray, "n F"]
 Order = Int[np.ndarray, " order"]
@@ -172,7 +172,7 @@ def cur(lot: Lot) -> Order:
     """
     lot = lot.shuffled()
     chosen = in_rounds(
-        lot.means("cur"), lot.n, lot.known_means, lambda X, k, given: maxvol.iterative_cur(X, k, given=given)
+        lot.means("cur"), lot.n, lot.known_means, lambda X, k, given: volumes.iterative_cur(X, k, given=given)
     )
     return lot.heads[chosen]
 
@@ -181,10 +181,10 @@ def large_volume(lot: Lot) -> Order:
     """Choose structures whose mean descriptors have a large volume.
 
     MaxVol (Goreinov et al. 2010) in the n leading singular directions; beyond the number of directions, rectangular
-    growth (Mikhalev and Oseledets 2018). Existing structures count (`kernelpot.linalg.maxvol`).
+    growth (Mikhalev and Oseledets 2018). Existing structures count (`kernelpot.linalg.volumes`).
     """
     lot = lot.shuffled()
-    return lot.heads[maxvol.maxvol(lot.means("maxvol"), lot.n, given=lot.known_means)]
+    return lot.heads[volumes.maxvol(lot.means("maxvol"), lot.n, given=lot.known_means)]
 
 
 def kdpp(lot: Lot) -> Order:
@@ -196,7 +196,7 @@ def kdpp(lot: Lot) -> Order:
     a new round begins with the rest.
     """
     rng = np.random.default_rng(lot.seed)
-    return _of_unit_means(lot, "kdpp", lambda X, k: dpp.sample(X, k, rng))
+    return _of_unit_means(lot, "kdpp", lambda X, k: volumes.dpp_sample(X, k, rng))
 
 
 def kdpp_greedy(lot: Lot) -> Order:
@@ -204,7 +204,7 @@ def kdpp_greedy(lot: Lot) -> Order:
 
     The first is drawn by the seed, as all have the same length. Existing structures and rounds as there.
     """
-    return _of_unit_means(lot.shuffled(), "kdpp-greedy", dpp.greedy)
+    return _of_unit_means(lot.shuffled(), "kdpp-greedy", volumes.dpp_greedy)
 
 
 def _of_unit_means(lot: Lot, method: str, choose: Callable[[Vectors, int], Int[np.ndarray, " chosen"]]) -> Order:
@@ -212,7 +212,7 @@ def _of_unit_means(lot: Lot, method: str, choose: Callable[[Vectors, int], Int[n
     known = lot.known_means
 
     def outside(X: Vectors, k: int, given: Vectors | None) -> Int[np.ndarray, " chosen"]:
-        return choose(X if given is None else maxvol.off_span(X, given), k)
+        return choose(X if given is None else volumes.off_span(X, given), k)
 
     return lot.heads[in_rounds(_units(lot.means(method)), lot.n, None if known is None else _units(known), outside)]
 

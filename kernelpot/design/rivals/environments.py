@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 
 from kernelpot.design.rivals.averages import Lot, Order
 from kernelpot.errors import ParameterError
-from kernelpot.linalg.maxvol import maxvol
+from kernelpot.linalg.volumes import maxvol
 from kernelpot.progress import track
 
 _PER_STRUCTURE = 10
