@@ -1,9 +1,10 @@
 """The errors kernelpot raises on purpose.
 
-What was asked for is an argument, and a wrong one a `ParameterError`: settings, numbers of structures, weights, folds,
-names, and what follows from settings alone, such as a kernel matrix that needs more noise. What it is asked about is
-data, and unusable data a `DataError`: structures, rows of features, files of either, and what follows from their
-values, such as a kernel that overflows. Labels among them are a `LabelError`. A mistake has one class everywhere.
+What was asked for is an argument, and a wrong one a `ParameterError`: settings, lists without a structure, numbers of
+structures, weights, folds, names, and what follows from settings alone, such as a kernel matrix that needs more noise.
+What it is asked about is data, and unusable data a `DataError`: structures, rows of features, files of either, and what
+follows from their values, such as a kernel that overflows. Labels among them are a `LabelError`. A mistake has one
+class everywhere.
 """
 
 from __future__ import annotations

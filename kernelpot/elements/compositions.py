@@ -240,7 +240,7 @@ class CompositionFeatures(TransformerMixin, Parameterised, BaseEstimator):
         """Return the elements there are, and the place of each site's among them, or the number of atoms of each."""
         given = list(rows.to_numpy()) if hasattr(rows, "to_numpy") else _listed(rows)
         if not given:
-            raise DataError("compositions: there must be at least one, got none.")
+            raise ParameterError("compositions: there must be at least one, got none.")
         if self._multiplicity is None:
             counts = [_counted(row, k) for k, row in enumerate(given)]
             symbols = sorted(set().union(*counts))

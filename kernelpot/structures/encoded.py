@@ -14,7 +14,7 @@ from kernelpot.archive import read_arrays
 from kernelpot.data.batch import Batch
 from kernelpot.data.stream import chunks, runs_of, species_of
 from kernelpot.descriptors.protocol import Descriptor
-from kernelpot.errors import DataError
+from kernelpot.errors import ParameterError
 from kernelpot.kernels import Gaussian
 from kernelpot.linalg.dense import mirrored
 from kernelpot.progress import track
@@ -134,7 +134,7 @@ def settled(descriptor: Descriptor, structures: Sequence[Atoms]) -> Descriptor:
 def encode(descriptor: Descriptor, structures: Sequence[Atoms]) -> Encoded:
     """Describe every atom."""
     if len(structures) == 0:
-        raise DataError("`structures` must hold at least one structure, got none; check the selection.")
+        raise ParameterError("`structures` must hold at least one structure, got none; check the selection.")
     descriptor = settled(descriptor, structures)
     elements = np.concatenate([atoms.numbers for atoms in structures]).astype(np.int64)
     offsets = np.concatenate([[0], np.cumsum([len(atoms) for atoms in structures])]).astype(np.int64)

@@ -256,7 +256,7 @@ def as_structures(items: Any) -> list[Atoms]:
     except TypeError:
         found = [items]
     if not found:
-        raise DataError("at least one structure is needed, got none; check the selection that made the list.")
+        raise ParameterError("at least one structure is needed, got none; check the selection that made the list.")
     for number, item in enumerate(found):
         if not isinstance(item, Atoms):
             raise DataError(

@@ -211,7 +211,7 @@ def test_it_is_a_transformer_of_scikit_learn():
             "one chemical symbol for each of the sites",
         ),
         (lambda: CompositionFeatures(SITES).fit(["AgNb"]), DataError, "composition 0 .* one chemical symbol for each"),
-        (lambda: CompositionFeatures(SITES).fit([]), DataError, "at least one, got none"),
+        (lambda: CompositionFeatures(SITES).fit([]), ParameterError, "at least one, got none"),
         (lambda: CompositionFeatures().fit("AgNb"), DataError, "must come as a list"),
         (
             lambda: CompositionFeatures().fit(["Ag?"]),

@@ -9,7 +9,7 @@ from sklearn.preprocessing import StandardScaler
 
 import kernelpot as kp
 from kernelpot.data.batch import Batch
-from kernelpot.errors import DataError, NotFittedError, ParameterError, SpeciesError
+from kernelpot.errors import NotFittedError, ParameterError, SpeciesError
 from tests import structures as make
 
 SOAP = kp.SOAP(cutoff=3.5, n_max=3, l_max=2)
@@ -60,7 +60,7 @@ def test_bad_parameters_are_named(settings, message):
 def test_bad_use_is_named():
     with pytest.raises(NotFittedError, match="StructureFeatures is not fitted yet"):
         kp.properties.StructureFeatures(SOAP).transform(CRYSTALS)
-    with pytest.raises(DataError, match="at least one structure"):
+    with pytest.raises(ParameterError, match="at least one structure"):
         kp.properties.StructureFeatures(SOAP).fit([])
     dscribe = pytest.importorskip("dscribe.descriptors")
     with pytest.raises(ParameterError, match="must describe environments"):

@@ -265,7 +265,7 @@ def test_bad_structures_are_named():
     kernel = kp.StructureKernel(SOAP)
     with pytest.raises(DataError, match="put it into a list"):
         kernel.matrix(MOLECULES[0])
-    with pytest.raises(DataError, match="at least one structure"):
+    with pytest.raises(ParameterError, match="at least one structure"):
         kernel.matrix([])
     with pytest.raises(DataError, match=r"item 1 is a str"):
         kernel.matrix([MOLECULES[0], "Cu"])
