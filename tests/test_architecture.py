@@ -18,14 +18,14 @@ from tests import structures as make
 
 HOME = Path(kp.__file__).parent
 
-FILES, LINES, IN_A_FOLDER, LONGEST = 314, 48_000, 36, 460
-ONE_IMPORTER, SHARED_STEMS, SHARED_CLASSES = 90, 19, 13
-ONE_CALLER = 0.67
-LOST = 2
-STRAYS = 20
-PARAMETERS, DEPTH = 22, 4
+FILES, LINES, IN_A_FOLDER, LONGEST = 191, 40_900, 15, 460
+ONE_IMPORTER, SHARED_STEMS, SHARED_CLASSES = 40, 5, 1
+ONE_CALLER = 0.45
+LOST = 0
+STRAYS = 8
+PARAMETERS, DEPTH = 10, 3
 PUBLIC = 30
-ENTERED = {"select": 18, "fit": 35, "ridge": 23, "predict": 20}
+ENTERED = {"select": 18, "fit": 34, "ridge": 20, "predict": 19}
 
 
 @cache
@@ -133,8 +133,8 @@ def test_inheritance_is_shallow():
         bases[node.name] = [b.id for b in names if isinstance(b, ast.Name)]
 
     def depth(name: str) -> int:
-        """Protocols aside: they are promises, not code."""
-        if "Protocol" in bases.get(name, ()) or name not in bases:
+        """Protocols aside, which are promises, not code, and what scikit-learn asks of parameters."""
+        if "Protocol" in bases.get(name, ()) or name not in bases or name == "Parameterised":
             return 0
         return 1 + max((depth(base) for base in bases[name]), default=0)
 
