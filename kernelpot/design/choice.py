@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-_SHOWN = 12
+from kernelpot.units import MILLI
 
-UNITS = {"energy": "meV/atom", "forces": "meV/Å", "stress": "meV/Å³"}
-"""Units for people: a thousandth of those of the noise."""
+_SHOWN = 12
 
 NOISES = "noise²"
 """Unit of variances of labels that are each divided by their noise."""
@@ -46,7 +45,7 @@ def settings_text(description: Mapping[str, Any]) -> str:
     """Write the settings behind an information for people, with units; noises go by their kinds of label."""
     units = {"energy": " eV/atom", "forces": " eV/Å", "stress": " eV/Å³", "amplitude": " eV"}
     return ", ".join(
-        f"{'noise of ' if key in UNITS else ''}{key} {value}{units.get(key, '')}" for key, value in description.items()
+        f"{'noise of ' if key in MILLI else ''}{key} {value}{units.get(key, '')}" for key, value in description.items()
     )
 
 
@@ -155,7 +154,7 @@ class Choice:
             lines.append(f"{name}: {values[0]:.6g} before, {values[-1]:.6g} after")
         if self.facts.errors:
             told = (
-                f"{kind} {milli(before)} before, {milli(after)} {UNITS[kind]} after"
+                f"{kind} {milli(before)} before, {milli(after)} {MILLI[kind]} after"
                 for kind, (before, after) in self.facts.errors.items()
             )
             lines.append(f"expected rms error on the {self.facts.target}, if the prior is right: {'; '.join(told)}")

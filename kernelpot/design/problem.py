@@ -16,7 +16,7 @@ from kernelpot.design.bounds.branch import Optimum, best_set
 from kernelpot.design.bounds.certificate import Certificate, certificate, relax
 from kernelpot.design.bounds.climb import STEPS, TOLERANCE, Effort
 from kernelpot.design.bounds.polytope import efficiency_bound
-from kernelpot.design.choice import SHARP, UNITS, Choice, Facts
+from kernelpot.design.choice import SHARP, Choice, Facts
 from kernelpot.design.criteria import CRITERIA, Target, Wanted, distinct, make_criterion
 from kernelpot.design.information import Information, require
 from kernelpot.design.limits import Choosing, Limits, Numbers, read_numbers, read_rules
@@ -31,6 +31,7 @@ from kernelpot.design.task import Task
 from kernelpot.errors import ParameterError
 from kernelpot.rules import keywords, real, whole
 from kernelpot.run import one_blas
+from kernelpot.units import MILLI
 
 SEARCHES = ("greedy", "stochastic", "exchange", "relaxation", "pruning")
 """Methods that look at the criterion."""
@@ -177,7 +178,7 @@ class Problem(Task):
         aim = Aim.of(distinct(info) if given is None else given)
         before, after = aim.errors(self.start), aim.errors(precision)
         # Of what has no noise by name, such as a property, nothing is known in meV.
-        kinds = [kind for kind in aim.roots if kind in info.description and kind in UNITS]
+        kinds = [kind for kind in aim.roots if kind in info.description and kind in MILLI]
         errors = {kind: (before[kind], after[kind]) for kind in kinds}
         return Facts(efficiency, errors, "pool" if given is None else "target")
 

@@ -14,7 +14,6 @@ from kernelpot.data.labels import resolve
 from kernelpot.data.noise import KINDS
 from kernelpot.data.stream import structure_list
 from kernelpot.design.advice.findings import ErrorsByKind
-from kernelpot.design.choice import UNITS
 from kernelpot.design.information import Information, duplicates
 from kernelpot.design.precision import Precision, row_variances
 from kernelpot.design.problem import select
@@ -24,6 +23,7 @@ from kernelpot.judgement.pilot import Pilot, read_blocks, without_baseline
 from kernelpot.potentials.baselines.given import less_baseline
 from kernelpot.potentials.fitting import require_labels
 from kernelpot.rules import numbers
+from kernelpot.units import MILLI
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -93,7 +93,7 @@ class Forecast(ErrorsByKind):
         kinds = list(self.errors)
         for kind in kinds:
             figures = (self.pilot_error[kind], self.pilot_predicted[kind], self.floor[kind])
-            seen, expected, floor = (f"{1e3 * value:.3g} {UNITS[kind]}" for value in figures)
+            seen, expected, floor = (f"{1e3 * value:.3g} {MILLI[kind]}" for value in figures)
             lines.append(
                 f"{kind}: left-out pilot structures miss by {seen} where {expected} was predicted; "
                 f"scale {self.scale[kind]:.2f} times the prediction, floor {floor}"
@@ -105,7 +105,7 @@ class Forecast(ErrorsByKind):
                 "the kernel describes the pilot badly (errors several times larger than predicted): for structures "
                 "unlike the pilot's this forecast is a guess"
             )
-        heads = {kind: f"{kind}, {UNITS[kind]}" for kind in kinds}
+        heads = {kind: f"{kind}, {MILLI[kind]}" for kind in kinds}
         lines.append("  ".join([f"{'labels':>6}", *heads.values()]))
         for k, n in enumerate(self.n.tolist()):
             cells = [f"{1e3 * self.errors[kind][k]:>{len(head)}.3g}" for kind, head in heads.items()]

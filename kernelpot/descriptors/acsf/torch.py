@@ -49,10 +49,6 @@ class AcsfEngine:
         return self._there(self.acsf.functions.radial)
 
     @cached_property
-    def _etas(self) -> Float[Tensor, " etas"]:
-        return self._there(self.acsf.functions.etas)
-
-    @cached_property
     def _pairs(self) -> Float[Tensor, "blocks elements elements"]:
         """Weight of two elements in each block: G = ½ Σ_ab over ordered pairs of neighbours."""
         if self.acsf.channels is not None:

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from kernelpot.design.advice.findings import Curve, Findings
-from kernelpot.design.choice import UNITS, milli, settings_text
+from kernelpot.design.choice import milli, settings_text
+from kernelpot.units import MILLI
 
 _SHOWN = 10
 _CHAIN = 6
@@ -110,7 +111,7 @@ class _Pages:
         found, names = self.found, self.names
         left = found.remaining
         kinds = list(left.now)
-        head = ("group", "structures", *(f"{kind}, {UNITS[kind]}" for kind in kinds))
+        head = ("group", "structures", *(f"{kind}, {MILLI[kind]}" for kind in kinds))
         rows = [
             (name or "(no group)", f"{figures['structures']:.0f}", *(milli(figures[kind]) for kind in kinds))
             for name, figures in left.groups.items()
@@ -121,7 +122,7 @@ class _Pages:
         worst = left.worst()
         head = (
             "structure",
-            *(f"{kind}, {UNITS[kind]}" for kind in kinds),
+            *(f"{kind}, {MILLI[kind]}" for kind in kinds),
             *(f"{kind}, % of prior std" for kind in kinds),
         )
         rows = [
@@ -200,7 +201,7 @@ class _Pages:
             gain,
             cost,
             "gain per cost, first = 1",
-            *(f"then {kind}, {UNITS[kind]}" for kind in kinds),
+            *(f"then {kind}, {MILLI[kind]}" for kind in kinds),
         )
         rows = [
             (
@@ -245,7 +246,7 @@ def curve_table(curve: Curve) -> str:
     """Set a curve as a table."""
     kinds = list(curve.errors)
     rows = [(str(n), *(milli(float(curve.errors[kind][k])) for kind in kinds)) for k, n in enumerate(curve.n.tolist())]
-    return _table(("labels", *(f"{kind}, {UNITS[kind]}" for kind in kinds)), rows)
+    return _table(("labels", *(f"{kind}, {MILLI[kind]}" for kind in kinds)), rows)
 
 
 def _named(number: int, names: Sequence[str]) -> str:
@@ -254,7 +255,7 @@ def _named(number: int, names: Sequence[str]) -> str:
 
 
 def _figure(value: float, kind: str) -> str:
-    return f"{milli(value)} {UNITS[kind]}"
+    return f"{milli(value)} {MILLI[kind]}"
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -298,7 +299,7 @@ class Assessment(Findings):
                 "share_of_prior_std": {kind: values.tolist() for kind, values in left.shares.items()},
                 "numbers": self.target_numbers.tolist(),
                 "worst": self.target_numbers[left.worst()].tolist(),
-                "units": {kind: unit.replace("meV", "eV") for kind, unit in UNITS.items()},
+                "units": {kind: unit.replace("meV", "eV") for kind, unit in MILLI.items()},
             },
             "criterion": {"name": self.criterion, "value": self.value},
             "members": {
