@@ -76,6 +76,11 @@ class KernelMap(Single, Record):
         return self.descriptor.species or ()
 
     @property
+    def has_constant(self) -> bool:
+        """Dot products of unit vectors of one species are all of one size."""
+        return True
+
+    @property
     def n_weights(self) -> int:
         """Whitened features, d, without the E0 columns."""
         return sum(w.shape[1] for w in self.whitening)

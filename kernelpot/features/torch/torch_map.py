@@ -137,6 +137,11 @@ class TorchMap:
         return self.host.n_inducing
 
     @property
+    def has_constant(self) -> bool:
+        """Whether the kernel of some term carries a constant energy of each species."""
+        return self.host.has_constant
+
+    @property
     def n_weights(self) -> int:
         """Features, d, without the E0 columns."""
         return self.host.n_weights
