@@ -144,6 +144,16 @@ class FoldFactors:
         factors = {kind: [block * columns for block in blocks] for kind, blocks in self.factors.items()}
         return replace(self, factors=factors)
 
+    def merged(self, fold: Int[np.ndarray, " folds"]) -> FoldFactors:
+        """Return the factors of larger folds: `fold` says which of these each of the present ones belongs to."""
+        members = [np.flatnonzero(fold == f).tolist() for f in range(int(fold.max()) + 1)]
+        factors = {
+            kind: [np.concatenate([blocks[k] for k in mine]) for mine in members]
+            for kind, blocks in self.factors.items()
+        }
+        n_rows = {kind: np.array([n[mine].sum() for mine in members]) for kind, n in self.n_rows.items()}
+        return replace(self, factors=factors, n_rows=n_rows)
+
     def scaled(self, kind: str, fold: int, sigma: float, amplitude: float) -> Float[np.ndarray, "rank columns"]:
         """Return one factor at this amplitude, divided by this noise."""
         return scale_rows(self.factors[kind][fold], self.n_weights, sigma, amplitude)

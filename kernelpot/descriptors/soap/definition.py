@@ -42,6 +42,9 @@ from kernelpot.run import share
 if TYPE_CHECKING:
     from ase import Atoms
 
+SHORT = 1500
+"""Components of a vector up to which channels that are found may be more than two, for more than three species."""
+
 CENTRES_PER_TASK = 8
 """Fewest centres worth a thread when derivatives are made."""
 
@@ -72,7 +75,10 @@ class SOAP(Record):
         centre's own density counts in full. None: all count alike up to the fade.
     channels
         What the densities of the elements are mixed into before the power spectrum: `ElementChannels`, or
-        `ElementalModes` as such; None: one channel for each.
+        `ElementalModes` as such; None: one channel for each. "auto": `SparseGP.fit` finds them, and how much centres of
+        different elements share, from left-out errors; where there are no labels, a similarity of the elements by
+        tabulated properties (`ElementChannels.similar`), in as many channels as there are elements up to 3, and beyond
+        in so many that vectors have about 1,500 components, at least 2.
 
     Raises
     ------
@@ -89,8 +95,8 @@ class SOAP(Record):
     species: Annotated[tuple[int, ...] | None, Species()] = None
     scaling: Annotated[tuple[float, float] | None, Rule(), WHEN_GIVEN] = None
     channels: Annotated[
-        ElementChannels | ElementalModes | None, Channels(), WHEN_GIVEN, "", "ElementChannels.modes(2) is one"
-    ] = None
+        ElementChannels | ElementalModes | str | None, Channels(), WHEN_GIVEN, "", "ElementChannels.modes(2) is one"
+    ] = "auto"
 
     def check(self) -> None:
         """Refuse widths that the cutoff does not allow, and give channels their matrix where species are known."""
@@ -107,7 +113,10 @@ class SOAP(Record):
         if self.scaling is not None:
             object.__setattr__(self, "scaling", checked_scaling(self.scaling, self.cutoff))
         if self._channels is not None and self.species is not None:
-            object.__setattr__(self, "channels", self._channels.for_species(self.species))
+            found = None if self.finds_channels and len(self.species) == 1 else self._channels
+            if found is not None:
+                found = found.for_species(self.species, self.most_channels(len(self.species)))
+            object.__setattr__(self, "channels", found)
 
     def verify(self) -> None:
         """Refuse a radial basis that is not finite."""
@@ -160,10 +169,24 @@ class SOAP(Record):
         return replace(self, basis=basis, n_max=n_max)
 
     @property
+    def finds_channels(self) -> bool:
+        """Whether `channels` are to be found."""
+        return self._channels is not None and self._channels.kind == "auto"
+
+    def most_channels(self, n_species: int) -> int:
+        """Return how many channels are taken where they are found: one for each of few species, else what is short."""
+        if n_species <= 3:
+            return n_species
+        return max(k for k in range(2, n_species + 1) if k == 2 or self._length(k) <= SHORT)
+
+    def _length(self, n_channels: int) -> int:
+        size = n_channels * self.n_max
+        return size * (size + 1) // 2 * (self.l_max + 1)
+
+    @property
     def n_features(self) -> int:
         """Length of a vector: k(k+1)/2 · (l_max + 1), with k = channels · n_max."""
-        size = self.n_channels * self.n_max
-        return size * (size + 1) // 2 * (self.l_max + 1)
+        return self._length(self.n_channels)
 
     @property
     def n_channels(self) -> int:
