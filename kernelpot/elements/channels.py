@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 import numpy as np
@@ -42,7 +42,7 @@ class ChannelTable(Rule):
         return {symbol_of(z): list(vector) for z, vector in value}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ElementChannels(Record):
     """What the densities of the elements are mixed into: c_k = Σ_a U_ka c_a, k = 1 … K channels.
 
@@ -72,9 +72,16 @@ class ElementChannels(Record):
     n: Annotated[int, Whole()] = 0
     seed: Annotated[int, Whole()] = 0
     width: Annotated[float, Positive(), "", "1 is usual"] = 1.0
-    table: Annotated[tuple[tuple[int, Vector], ...] | None, ChannelTable()] = field(default=None, repr=False)
+    table: Annotated[tuple[tuple[int, Vector], ...] | None, ChannelTable()] = None
     species: tuple[int, ...] | None = None
-    matrix: tuple[Vector, ...] | None = field(default=None, repr=False)
+    matrix: tuple[Vector, ...] | None = None
+
+    def __repr__(self) -> str:
+        """Return the call, or what `SOAP` takes for channels that are to be found."""
+        if self.kind == "auto" and self.matrix is None:
+            return "'auto'"
+        shown = ("kind", "n", "seed", "width", "species")
+        return f"ElementChannels({', '.join(f'{name}={getattr(self, name)!r}' for name in shown)})"
 
     def check(self) -> None:
         """Refuse a matrix that is not for the species, or that makes one of them invisible."""

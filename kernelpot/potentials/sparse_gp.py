@@ -84,6 +84,15 @@ class SparseGP:
         forces and stresses are taken off the labels before anything else and added to every mean; it has no standard
         deviation.
 
+    Attributes
+    ----------
+    terms_
+        The terms with the coupling of elements that `fit` found (``SOAP(channels="auto")``); ``SparseGP(model.terms_,
+        …)`` takes it over.
+    coupling_
+        What was tried for it, the setting that was taken first, each with its left-out errors; empty where nothing was
+        to be found, and in models from files, which hold what was found alone.
+
     Raises
     ------
     ParameterError
@@ -121,7 +130,7 @@ class SparseGP:
         self.features_: FeatureMap | None = None
         self.fitted_: Fitted | None = None
         self.training_: TrainingSet | None = None
-        self.coupling_: tuple[Tried, ...] = ()
+        self.terms_, self.coupling_ = self.terms, tuple[Tried, ...]()
 
     def __repr__(self) -> str:
         """Return the call that makes an equal model, and what it was prepared with or fitted on, if it was."""
@@ -226,8 +235,8 @@ class SparseGP:
         known, labels = labels, less_baseline(self.baseline, structures, labels, kinds)
         spec = self
         if self.features_ is None:
-            terms, self.coupling_ = find_coupling(self.terms, structures, labels, kinds=kinds, seed=self.seed)
-            spec = changed(self, terms=terms)
+            self.terms_, self.coupling_ = find_coupling(self.terms, structures, labels, kinds=kinds, seed=self.seed)
+            spec = changed(self, terms=self.terms_)
         features = self.features_ or spec.prepare(structures).plan()[0]
         state = fitting.fit_state(
             features, structures, labels, self.noise,

@@ -280,7 +280,7 @@ def find_coupling(
     if len(asked) < FEWEST_TO_ASK:
         return tuple(terms), ()
     with one_blas(), shown(enabled=False):
-        panel = Panel.of(unsettled[0], species, taken(structures, asked), labels.take(asked), kinds, seed)
+        ranking = Ranking.of(unsettled[0], species, taken(structures, asked), labels.take(asked), kinds, seed)
         tried: dict[Setting, Tried] = {}
         start = Setting(ALIKE, HYDROGEN if 1 in species else 1.0, ALIKE)
 
@@ -288,12 +288,12 @@ def find_coupling(
             ((name, values),) = choices.items()
             for setting in [replace(best, **{name: value}) for value in values]:
                 if setting not in tried:
-                    tried[setting] = panel.judged(setting)
+                    tried[setting] = ranking.judged(setting)
                 if tried[setting].loss < tried[best].loss - CLEARLY:
                     best = setting
             return best
 
-        tried[start] = panel.judged(start)
+        tried[start] = ranking.judged(start)
         apart = [None] if len(species) <= MOST_APART else []
         best = better(start, width=[*WIDTHS, *apart])
         best = better(best, hydrogen=[1.0, 0.5, 0.3] if 1 in species else [1.0])
@@ -351,7 +351,7 @@ def composition_groups(structures: Sequence[Atoms], species: tuple[int, ...]) ->
 
 
 @dataclass(frozen=True, eq=False)
-class Panel:
+class Ranking:
     """Labelled structures that couplings are judged on, with the folds that they are left out in."""
 
     term: Term
@@ -375,7 +375,7 @@ class Panel:
         labels: Labels,
         kinds: Sequence[str],
         seed: int,
-    ) -> Panel:
+    ) -> Ranking:
         """Lay out the folds, the same for every coupling."""
         plain = replace(term.descriptor, channels=None, species=None) if isinstance(term.descriptor, SOAP) else None
         descriptor = term.descriptor if plain is None else small(plain)

@@ -134,7 +134,8 @@ class FoldFactors:
             for kind, (block, n) in fold.items():
                 factors[kind].append(whiten_columns(features, block))
                 n_rows[kind].append(n)
-        return cls(factors, {kind: np.array(n) for kind, n in n_rows.items()}, features.widths, prior_roots(features))
+        roots = prior_roots(features, e0_spread(features, 1.0))
+        return cls(factors, {kind: np.array(n) for kind, n in n_rows.items()}, features.widths, roots)
 
     def rescaled(self, scales: Sequence[float]) -> FoldFactors:
         """Return the factors of terms with these prior standard deviations, in units of the amplitude."""
@@ -172,15 +173,20 @@ def scale_rows(rows: Rows, n_weights: int, sigma: float, amplitude: float) -> Ro
     return scaled
 
 
-def prior_roots(features: FeatureMap, e0_std: float | None = None) -> Float[np.ndarray, " d_plus_species"]:
+def e0_spread(features: FeatureMap, amplitude: float) -> float:
+    """Return how far energy constants may move about the least squares of the energies, eV.
+
+    `E0_ABOUT` of the amplitude where a kernel carries a constant of its own, as then what no environment explains is
+    left to the composition; else E0_PRIOR: pair energies and linear terms have no other constant.
+    """
+    return min(E0_ABOUT * amplitude, E0_PRIOR) if features.has_constant else E0_PRIOR
+
+
+def prior_roots(features: FeatureMap, e0_std: float) -> Float[np.ndarray, " d_plus_species"]:
     """Return the inverse standard deviations of the prior of [features | E0 columns] that labels are fitted under.
 
-    E0 is E0_PRIOR times its column's weight. About the least squares of the energies it may move by `e0_std`, eV; None
-    takes `E0_ABOUT` where a kernel carries a constant of its own, as then what no environment explains is left to the
-    composition, else E0_PRIOR: pair energies and linear terms have no other constant.
+    E0 is E0_PRIOR times its column's weight.
     """
-    if e0_std is None:
-        e0_std = E0_ABOUT if features.has_constant else E0_PRIOR
     return np.concatenate([np.ones(features.n_weights), np.full(len(features.species), E0_PRIOR / e0_std)])
 
 
@@ -203,9 +209,7 @@ def least_squares_e0(rows: Float[np.ndarray, "rows species_plus_1"]) -> Float[np
     return result
 
 
-def unknown_constants(
-    shares: Float[np.ndarray, "energies species"], e0_std: float = E0_ABOUT
-) -> Float[np.ndarray, "species k"]:
+def unknown_constants(shares: Float[np.ndarray, "energies species"], e0_std: float) -> Float[np.ndarray, "species k"]:
     """Return N with |composition · N|² the variance, eV², of energy constants that no labelled energy tells apart.
 
     The prior of E0 is narrow about a least-squares estimate, which is none along compositions that were never seen:
