@@ -12,6 +12,7 @@ from numba import njit
 
 from kernelpot.data.batch import Batch
 from kernelpot.descriptors.protocol import Environments
+from kernelpot.descriptors.soap.rows import Wanted
 from kernelpot.features.feature_map import Rows
 
 
@@ -52,6 +53,8 @@ class SpeciesRows(NamedTuple):
     values: Float[np.ndarray, "a m"]
     slopes: Float[np.ndarray, "a m"] | float  # derivative of a value by the dot product with its inducing environment
     inducing: Float[np.ndarray, "m f"] | None  # None: the columns are the components themselves
+    dots: Float[np.ndarray, "a m"] | None = None  # of unit vectors with inducing environments
+    squares: np.ndarray | None = None  # what the descriptor's `squares` made of these, where derivatives go that way
 
 
 def unit(
@@ -89,7 +92,8 @@ def rows_of(described: DescribedBatch, kinds: Collection[str], parts: Sequence[S
     """Return the rows of a batch, the derivatives of `step` centres at a time.
 
     Forces and stresses need ∂k(x_i, z)/∂r = k'(x_i·z) zᵀ ∂x_i/∂r: one matrix product of all derivatives with Z per
-    chunk of centres, at 2·3·(neighbours + 1)·F·M operations an atom, then a weighted scatter.
+    chunk of centres, at 2·3·(neighbours + 1)·F·M operations an atom, then a weighted scatter; or where all parts have
+    `squares`, by way of the density (`descriptors.soap.rows`).
     """
     batch, m = described.batch, parts[-1].columns.stop
     energy = np.zeros((len(batch), m))
@@ -101,7 +105,14 @@ def rows_of(described: DescribedBatch, kinds: Collection[str], parts: Sequence[S
         return Rows(energy, None, None)
     forces = np.zeros((batch.n_atoms, 3, m))
     stress = np.zeros((len(batch), 6, m))
-    for start in range(0, batch.n_atoms, step):
+    environments: Any = described.environments
+    by_density = all(part.squares is not None for part in parts)
+    for part in parts if by_density else ():
+        assert part.dots is not None
+        wanted = Wanted(part.atoms, part.dots, np.asarray(part.slopes), described.norm, described.x)
+        room = forces[:, :, part.columns], stress[: len(batch) if "stress" in kinds else 0, :, part.columns]
+        environments.add_products(part.squares, wanted, *room)
+    for start in () if by_density else range(0, batch.n_atoms, step):
         here = slice(start, min(batch.n_atoms, start + step))
         moved = described.environments.displacements(here.start, here.stop)
         species = described.species[here]

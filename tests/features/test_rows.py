@@ -152,3 +152,27 @@ def test_runs_add_up():
     np.testing.assert_array_equal(total, [[3, 5], [1, 1], [5, 6], [15, 17]])
     add_runs(total, np.array([], dtype=int), np.empty((0, 2)))
     assert total[0, 0] == 3
+
+
+@pytest.mark.parametrize(
+    "channels", [None, kp.elements.ElementChannels.modes(2), "auto"], ids=["apart", "modes", "auto"]
+)
+@pytest.mark.parametrize("coupled", [False, True])
+def test_derivatives_by_way_of_the_density_are_those_of_the_power_spectrum(channels, coupled, monkeypatch):
+    """Many neighbours, images of one atom, a surface, a molecule's worth of atoms, more vectors than go together."""
+    structures = [make.copper_gold(1), make.tiny_cell(3), make.slab(2), make.copper_gold(4).repeat((2, 1, 1))]
+    soap = kp.SOAP(4.2, 4, 3, 0.5, scaling=(2.5, 3.0), channels=channels).with_species((29, 79))
+    centres = kp.elements.ElementChannels.similar((29, 79)) if coupled else None
+    pool = [*structures, *(make.copper_gold(k) for k in range(7, 30))]
+    inducing = choose_inducing(soap, pool, 150, method="random", seed=0)
+    features = KernelMap.from_inducing(soap, kp.DotProduct(3, centres=centres), inducing)
+    described = features.describe(Batch.from_structures(structures, soap.cutoff, skin=0.4))
+    found = {}
+    for pays in (True, False):
+        monkeypatch.setattr(kp.SOAP, "products_pay", lambda *_, pays=pays: pays)
+        found[pays] = features.rows(described, KINDS)
+    for kind in KINDS:
+        one, two = getattr(found[True], kind), getattr(found[False], kind)
+        np.testing.assert_allclose(one, two, rtol=1e-9, atol=1e-12 * np.nanmax(np.abs(two)))
+    monkeypatch.setattr(kp.SOAP, "products_pay", lambda *_: True)
+    np.testing.assert_allclose(features.rows(described, ("forces",)).forces, found[True].forces, atol=1e-13)

@@ -32,6 +32,7 @@ from kernelpot.descriptors.soap.loops import (
     spectrum,
     spectrum_vjp,
 )
+from kernelpot.descriptors.soap.rows import Wanted, add_products, squares_of
 from kernelpot.elements.channels import Channels, ElementChannels
 from kernelpot.elements.modes import ElementalModes
 from kernelpot.errors import ParameterError
@@ -254,6 +255,18 @@ class SOAP(Record):
         shape = ((self.l_max + 1) ** 2, len(self._known_species) * self.n_max)
         return np.empty((min(n_atoms, ATOMS_PER_TASK), *shape))
 
+    def products_pay(self, n_vectors: int, neighbours: float) -> bool:
+        """Tell whether derivatives of dot products take fewer operations by way of the density (`soap.rows`)."""
+        n, k, q = self.n_max, self.n_channels, (self.l_max + 1) ** 2 * self.n_max
+        among = min(float(len(self._known_species)), neighbours)
+        by_density = q * (n * k * k + among * k + 3.0 * neighbours) * n_vectors
+        # Rows of the power spectrum have to be made first, some eight operations a number.
+        return by_density < 3.0 * neighbours * self.n_features * (n_vectors + 8)
+
+    def squares(self, z: Float[np.ndarray, "m f"]) -> Float[np.ndarray, "chunks l k k_width"]:
+        """Return vectors as `SoapEnvironments.add_products` takes them."""
+        return squares_of(z, self.n_channels * self.n_max, self.l_max)
+
     def values(self, batch: Batch) -> Float[np.ndarray, "atoms f"]:
         """Return the power spectrum of every atom, not normalised."""
         return self.environments(batch).vectors
@@ -302,6 +315,21 @@ class SoapEnvironments:
     @cached_property
     def _slots(self) -> Slots:
         return Slots.of(self.batch)
+
+    def add_products(
+        self,
+        squares: Float[np.ndarray, "chunks l k k_width"],
+        wanted: Wanted,
+        forces: Float[np.ndarray, "atoms 3 m"],
+        stress: Float[np.ndarray, "structures 6 m"],
+    ) -> None:
+        """Add slope ∂(x·z)/∂r of some centres to the forces that it makes, and ∂/∂ε to `stress`, where it has rows."""
+        soap = self.soap
+        # A plain n_max: this loop is compiled once for all sizes.
+        tables, pairs = soap.tables._replace(n_max=soap.n_max), Pairs.of(self.batch, self.species)
+        owner = np.asarray(self.batch.structure)
+        args = (tables, soap.weights, pairs, self._slots, self.coefficients, squares, wanted, owner)
+        add_products(*args, forces, stress)
 
     def displacements(self, start: int, stop: int) -> Displacements:
         """Return the derivatives of the power spectra of atoms ``start:stop``."""
