@@ -14,8 +14,8 @@ from jaxtyping import Bool, Float, Int
 
 from kernelpot.data.batch import Batch
 from kernelpot.data.check import HEAVIEST, check_species
-from kernelpot.descriptors.channels import ElementChannels
 from kernelpot.descriptors.soap.definition import SOAP
+from kernelpot.elements.channels import ElementChannels
 from kernelpot.elements.table import symbols_to_numbers
 from kernelpot.errors import ParameterError
 from kernelpot.features.kernel_map import EnergyForm, KernelMap

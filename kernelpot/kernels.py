@@ -6,8 +6,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeVar
 
 import numpy as np
+from jaxtyping import Float
 
-from kernelpot.record import Between, Positive, Record, Whole
+from kernelpot.elements.channels import Channels, ElementChannels
+from kernelpot.elements.modes import ElementalModes
+from kernelpot.errors import ParameterError
+from kernelpot.record import WHEN_GIVEN, Between, Positive, Record, Whole
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,6 +26,10 @@ class DotKernel(Protocol):
     @property
     def amplitude(self) -> float:
         """Prior standard deviation of a local energy, eV."""
+
+    @property
+    def centres(self) -> ElementChannels | ElementalModes | None:
+        """What elements of centres share; None: environments of different elements learn nothing from each other."""
 
     @property
     def form(self) -> int | None:
@@ -45,6 +53,33 @@ FRACTIONAL = "2 is usual; a fractional power has no derivative where two environ
 Amplitude = Annotated[float, Positive(1e-20, 1e20), "eV", "1.0 is usual"]
 """Prior standard deviation of a local energy."""
 
+Centres = Annotated[
+    ElementChannels | ElementalModes | None, Channels(), WHEN_GIVEN, "", "ElementChannels.modes(2) is one"
+]
+"""What the elements of two centres have in common."""
+
+
+def centre_coupling(kernel: DotKernel, species: tuple[int, ...]) -> Float[np.ndarray, "species species"] | None:
+    """Return κ = UᵀU, the columns of U scaled to length 1, so that κ_aa = 1; None where it is the identity."""
+    if kernel.centres is None or len(species) == 1:
+        return None
+    channels = kernel.centres
+    if isinstance(channels, ElementalModes):
+        channels = ElementChannels.elemental(channels)
+    u = channels.for_species(species).array
+    u = u / np.linalg.norm(u, axis=0)
+    return np.clip(u.T @ u, -1.0, 1.0)
+
+
+def uncoupled(kernel: Any, where: str) -> Any:
+    """Return a kernel of environments, or refuse it where centres of different elements cannot be coupled."""
+    if getattr(kernel, "centres", None) is not None:
+        raise ParameterError(
+            f"`centres` of a kernel couples the elements of a SparseGP's environments; {where} does not take it, got "
+            f"{kernel!r}. Leave `centres` out."
+        )
+    return kernel
+
 
 @dataclass(frozen=True)
 class DotProduct(Record):
@@ -57,6 +92,11 @@ class DotProduct(Record):
         the number of inducing environments.
     amplitude
         Prior standard deviation of a local energy, eV.
+    centres
+        How much environments of different elements learn from each other: the kernel is multiplied by κ_ab = u_a·u_b of
+        the elements a, b of the two centres, u the columns of these channels scaled to length 1
+        (``ElementChannels.modes(2, width=2)``). A product of two kernels is one (De, Bartók, Csányi and Ceriotti,
+        Phys. Chem. Chem. Phys. 18, 13754 (2016); Willatt, Musil and Ceriotti (2018)). None: nothing, κ is the identity.
 
     Raises
     ------
@@ -66,6 +106,7 @@ class DotProduct(Record):
 
     zeta: Annotated[int, Whole(1, 16), "", FRACTIONAL] = 2
     amplitude: Amplitude = 1.0
+    centres: Centres = None
 
     @property
     def form(self) -> int | None:
@@ -102,6 +143,8 @@ class Gaussian(Record):
         Correlation length between unit vectors, whose distances go from 0 to 2.
     amplitude
         Prior standard deviation of a local energy, eV.
+    centres
+        How much environments of different elements learn from each other, as in `DotProduct`.
 
     Raises
     ------
@@ -111,6 +154,7 @@ class Gaussian(Record):
 
     length: Annotated[float, Between(1e-3, 1e3), "", "it is a distance of unit vectors, 0.2 to 1 is usual"] = 0.5
     amplitude: Amplitude = 1.0
+    centres: Centres = None
 
     @property
     def form(self) -> int | None:

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 from kernelpot.doors import door
 
 if TYPE_CHECKING:
-    from kernelpot.descriptors.channels import ElementChannels as ElementChannels
+    from kernelpot.elements.channels import ElementChannels as ElementChannels
     from kernelpot.elements.compositions import CompositionFeatures as CompositionFeatures
     from kernelpot.elements.modes import ElementalModes as ElementalModes
 
 _HOMES = {
     "CompositionFeatures": "kernelpot.elements.compositions",
-    "ElementChannels": "kernelpot.descriptors.channels",
+    "ElementChannels": "kernelpot.elements.channels",
     "ElementalModes": "kernelpot.elements.modes",
 }
 

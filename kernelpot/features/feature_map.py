@@ -14,7 +14,14 @@ from kernelpot.data.batch import Batch
 from kernelpot.descriptors.protocol import Descriptor
 
 E0_PRIOR = 10.0
-"""Prior standard deviation of the energy of an isolated atom about its least-squares estimate, eV."""
+"""Prior standard deviation of the energy of an isolated atom where no energy is known, eV; unit of its column."""
+
+E0_ABOUT = 0.1
+"""The same about the least squares of the labelled energies, where a kernel carries a constant of its own, eV.
+
+What environments do not explain is then the composition's: with 10 eV, constants and kernel trade eV of the same
+energies, and the sum is wrong wherever the kernel falls (docs/mathematics.md).
+"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,6 +87,10 @@ class FeatureMap(Protocol):
     @property
     def n_weights(self) -> int:
         """Features, d, without the E0 columns."""
+
+    @property
+    def has_constant(self) -> bool:
+        """Whether the kernel of some term carries a constant energy of each species."""
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -162,6 +173,11 @@ class Single(ABC):
     @abstractmethod
     def n_weights(self) -> int:
         """Features, d, without the E0 columns."""
+
+    @property
+    def has_constant(self) -> bool:
+        """Pairs and vectors that grow with their neighbours do not."""
+        return False
 
     @property
     def widths(self) -> tuple[int, ...]:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Self
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -19,7 +19,7 @@ from kernelpot.descriptors.protocol import Descriptor, Environments
 from kernelpot.features.feature_map import Rows, Single
 from kernelpot.features.prior import energy_covariance, force_covariance, prior, stress_covariance
 from kernelpot.features.vectors import DescribedBatch, SpeciesRows, rows_of
-from kernelpot.kernels import DotKernel, DotProduct, Linear
+from kernelpot.kernels import DotKernel, DotProduct, Linear, centre_coupling
 from kernelpot.record import Named, Record
 
 if TYPE_CHECKING:
@@ -35,18 +35,33 @@ SCRATCH_BYTES = 12_000_000
 """Rough size of one chunk's product of derivatives with inducing environments, so that it stays in cache."""
 
 
+class Partners(NamedTuple):
+    """The inducing environments that environments of one species are compared with."""
+
+    columns: slice  # Their raw columns
+    inducing: Float[np.ndarray, "m f"]
+    kappa: Float[np.ndarray, " m"] | None  # Coupling of the centres' elements; None: 1
+
+    def times(self, values: Any) -> Any:
+        """Multiply kernel values, their slopes or weights with the coupling."""
+        return values if self.kappa is None else self.kappa * values
+
+
 @dataclass(frozen=True, eq=False)
 class KernelMap(Single, Record):
     """φ(x) = diag(λ)^(-1/2) Uᵀ k(Z, x), with K_ZZ = U diag(λ) Uᵀ, in one block for each centre species.
+
+    Where the kernel couples the elements of centres (`coupling`), all are one block.
 
     The kernel is taken at amplitude 1; whoever uses the features multiplies by the amplitude. K_ZZ is whitened so that
     the prior on weights is I.
     """
 
     descriptor: Annotated[Descriptor, Named("descriptor")]  # with its species set
-    kernel: Annotated[DotKernel, Named("kernel")]  # zero between species
+    kernel: Annotated[DotKernel, Named("kernel")]  # between species times `coupling`
     inducing: tuple[Float[np.ndarray, "m f"], ...]  # unit vectors, one array per species
-    whitening: tuple[Float[np.ndarray, "m d"], ...]  # U diag(λ)^(-1/2) of each species
+    # U diag(λ)^(-1/2): of each species, or with coupling those rows of one matrix that belong to each species
+    whitening: tuple[Float[np.ndarray, "m d"], ...]
 
     @classmethod
     def from_inducing(
@@ -56,13 +71,22 @@ class KernelMap(Single, Record):
         inducing: tuple[Float[np.ndarray, "m f"], ...],
         tolerance: float = TOLERANCE,
     ) -> Self:
-        """Diagonalise K_ZZ of each species; eigenvalues below tolerance · λ_max are dropped."""
+        """Diagonalise K_ZZ of each block; eigenvalues below tolerance · λ_max are dropped."""
         whitening = []
-        for z in inducing:
-            eigenvalues, vectors = np.linalg.eigh(kernel.value(z @ z.T))
+        kappa = centre_coupling(kernel, descriptor.species or ())
+        if kappa is None:
+            blocks = [kernel.value(z @ z.T) for z in inducing]
+        else:
+            owner = np.repeat(np.arange(len(inducing)), list(map(len, inducing)))
+            every = np.concatenate(inducing)
+            blocks = [kappa[np.ix_(owner, owner)] * kernel.value(every @ every.T)]
+        for block in blocks:
+            eigenvalues, vectors = np.linalg.eigh(block)
             kept = eigenvalues > tolerance * eigenvalues[-1]
             # One memory order, as of arrays from a file: products then agree to the last bit.
             whitening.append(np.ascontiguousarray(vectors[:, kept] / np.sqrt(eigenvalues[kept])))
+        if kappa is not None:
+            whitening = np.split(whitening[0], np.cumsum(list(map(len, inducing)))[:-1])
         return cls(descriptor, kernel, inducing, tuple(whitening))
 
     @property
@@ -76,14 +100,39 @@ class KernelMap(Single, Record):
         return self.descriptor.species or ()
 
     @property
+    def has_constant(self) -> bool:
+        """Dot products of unit vectors of one species are all of one size."""
+        return True
+
+    @property
     def n_weights(self) -> int:
         """Whitened features, d, without the E0 columns."""
-        return sum(w.shape[1] for w in self.whitening)
+        return sum(w.shape[1] for _, w in self.blocks)
+
+    @cached_property
+    def coupling(self) -> Float[np.ndarray, "species species"] | None:
+        """κ between the elements of centres; None for the identity."""
+        return centre_coupling(self.kernel, self.species)
 
     @cached_property
     def slices(self) -> list[slice]:
-        """Raw columns of each species."""
+        """Raw columns of the inducing environments of each species."""
         return [slice(a, b) for a, b in pairwise(np.cumsum([0, *map(len, self.inducing)]).tolist())]
+
+    @cached_property
+    def blocks(self) -> list[tuple[slice, Float[np.ndarray, "m d"]]]:
+        """Raw columns of what is whitened together, each with its matrix."""
+        if self.coupling is None:
+            return list(zip(self.slices, self.whitening, strict=True))
+        return [(slice(0, self.n_inducing), np.concatenate(self.whitening))]
+
+    @cached_property
+    def partners(self) -> list[Partners]:
+        """What the environments of each species are compared with: their own, or with coupling all."""
+        if self.coupling is None:
+            return [Partners(here, z, None) for here, z in zip(self.slices, self.inducing, strict=True)]
+        every, sizes = np.concatenate(self.inducing), list(map(len, self.inducing))
+        return [Partners(slice(0, len(every)), every, np.repeat(kappa, sizes)) for kappa in self.coupling]
 
     def describe(self, batch: Batch) -> DescribedBatch:
         """Describe and normalise the environments of a batch."""
@@ -94,23 +143,22 @@ class KernelMap(Single, Record):
         return DescribedBatch.of(batch, environments, self.species)
 
     def dots(self, described: DescribedBatch) -> list[tuple[Int[np.ndarray, " a"], Float[np.ndarray, "a m"]]]:
-        """Return, for each species, its atoms and their dot products with its inducing environments."""
+        """Return, for each species, its atoms and their dot products with the inducing environments it sees."""
         result = []
-        for a, z in enumerate(self.inducing):
+        for a, partners in enumerate(self.partners):
             atoms = np.flatnonzero(described.species == a)
             whole = len(atoms) == len(described.x)
-            result.append((atoms, (described.x if whole else described.x[atoms]) @ z.T))
+            result.append((atoms, (described.x if whole else described.x[atoms]) @ partners.inducing.T))
         return result
 
     def whiten(self, rows: Float[np.ndarray, "rows m"]) -> Float[np.ndarray, "rows d"]:
         """Turn rows over kernel values into rows over whitened features."""
-        parts = zip(self.slices, self.whitening, strict=True)
-        return np.concatenate([rows[:, columns] @ w for columns, w in parts], axis=1)
+        return np.concatenate([rows[:, columns] @ w for columns, w in self.blocks], axis=1)
 
     def unwhiten(self, weights: Float[np.ndarray, "d ..."]) -> Float[np.ndarray, "m ..."]:
         """Turn weights of whitened features, or columns of them, into weights of kernel values."""
         parts, start = [], 0
-        for w in self.whitening:
+        for _, w in self.blocks:
             parts.append(w @ weights[start : start + w.shape[1]])
             start += w.shape[1]
         return np.concatenate(parts)
@@ -128,9 +176,12 @@ class KernelMap(Single, Record):
     def rows(self, described: DescribedBatch, kinds: Collection[str]) -> Rows:
         """Return the rows of a batch."""
         parts = [
-            SpeciesRows(atoms, columns, self.kernel.value(dots), self.kernel.slope(dots), z)
-            for (atoms, dots), columns, z in zip(self.dots(described), self.slices, self.inducing, strict=True)
-        ]
+            SpeciesRows(
+                atoms, seen.columns, seen.times(self.kernel.value(dots)), seen.times(self.kernel.slope(dots)),
+                seen.inducing,
+            )
+            for (atoms, dots), seen in zip(self.dots(described), self.partners, strict=True)
+        ]  # fmt: skip
         batch = described.batch
         widest = self.n_inducing + described.x.shape[1]
         per_atom = 3 * (len(batch.first) / max(batch.n_atoms, 1) + 3) * widest * 8
@@ -139,14 +190,15 @@ class KernelMap(Single, Record):
     def form(self, weights: Float[np.ndarray, " m"], *, collapse: bool = True) -> EnergyForm:
         """Return the energy with these weights of kernel values."""
         power = self.kernel.form
-        alphas = tuple(weights[columns] for columns in self.slices)
+        alphas = tuple(seen.times(weights[seen.columns]) for seen in self.partners)
+        inducing = tuple(seen.inducing for seen in self.partners)
         forms: list[np.ndarray | None] = []
-        for z, alpha in zip(self.inducing, alphas, strict=True):
+        for z, alpha in zip(inducing, alphas, strict=True):
             if not collapse or power is None or z.shape[1] >= 2 * len(z):
                 forms.append(None)
             else:
                 forms.append((z.T @ alpha)[:, None] if power == 1 else (z.T * alpha) @ z)
-        return EnergyForm(self.kernel, self.inducing, alphas, tuple(forms))
+        return EnergyForm(self.kernel, inducing, alphas, tuple(forms))
 
     def drawn_form(self, weights: Float[np.ndarray, " m"], rng: np.random.Generator, scale: float) -> EnergyForm:
         """Return Σ_m α_m k(x, z_m) + scale · r(x), with r a draw of covariance k(x, y) - φ(x)ᵀφ(y).
@@ -154,32 +206,38 @@ class KernelMap(Single, Record):
         A prior draw is f(x) = a·x for zeta 1 and xᵀAx for zeta 2, with independent standard normal entries, as
         E[(xᵀAx)(yᵀAy)] = (x·y)². Its part outside the inducing environments is r(x) = f(x) - k(x, Z) K_ZZ⁻¹ f(Z),
         pathwise (Matheron's rule; Wilson et al. (2020)), and collapses to one vector or matrix together with the
-        weights. Other kernels add nothing.
+        weights. Other kernels add nothing. With κ = VᵀV between species f_a = Σ_r V_ra g_r for independent g_r.
         """
         power = self.kernel.form
         if power is None or scale == 0.0:
             return self.form(weights)
-        alphas, forms = [], []
-        for z, w, columns in zip(self.inducing, self.whitening, self.slices, strict=True):
+        drawn = []
+        for z in self.inducing:
             f = z.shape[1]
-            drawn = rng.standard_normal((f,) if power == 1 else (f * f,))
-            if power == 1:
-                seen = z @ drawn
-            else:
-                drawn = drawn.reshape(f, f)
-                drawn = 0.5 * (drawn + drawn.T)
-                seen = np.einsum("mf,mf->m", z @ drawn, z)
-            alpha = weights[columns] - scale * (w @ (w.T @ seen))
-            alphas.append(alpha)
-            forms.append((scale * drawn + z.T @ alpha)[:, None] if power == 1 else scale * drawn + (z.T * alpha) @ z)
-        return EnergyForm(self.kernel, self.inducing, tuple(alphas), tuple(forms))
+            one = rng.standard_normal((f,) if power == 1 else (f * f,))
+            drawn.append(one if power == 1 else 0.5 * (one.reshape(f, f) + one.reshape(f, f).T))
+        if self.coupling is not None:
+            eigenvalues, vectors = np.linalg.eigh(self.coupling)
+            shares = vectors * np.sqrt(np.maximum(eigenvalues, 0.0))
+            drawn = list(np.einsum("ar,r...->a...", shares, np.array(drawn)))
+        found = np.concatenate(
+            [
+                z @ one if power == 1 else np.einsum("mf,mf->m", z @ one, z)
+                for z, one in zip(self.inducing, drawn, strict=True)
+            ]
+        )
+        weights = weights - scale * np.concatenate([w @ (w.T @ found[block]) for block, w in self.blocks])
+        form, forms = self.form(weights), []
+        for z, alpha, one in zip(form.inducing, form.weights, drawn, strict=True):
+            forms.append((scale * one + z.T @ alpha)[:, None] if power == 1 else scale * one + (z.T * alpha) @ z)
+        return replace(form, collapsed=tuple(forms))
 
     def local_values(
         self, described: DescribedBatch
     ) -> Iterator[tuple[Int[np.ndarray, " a"], slice, Float[np.ndarray, "a columns"]]]:
         """Yield the atoms of each species, its columns, and their kernel values."""
-        for (atoms, dots), columns in zip(self.dots(described), self.slices, strict=True):
-            yield atoms, columns, self.kernel.value(dots)
+        for (atoms, dots), seen in zip(self.dots(described), self.partners, strict=True):
+            yield atoms, seen.columns, seen.times(self.kernel.value(dots))
 
     def local_prior(self, described: DescribedBatch) -> Float[np.ndarray, " atoms"]:
         """k(x, x) = 1 of unit vectors."""
@@ -189,7 +247,7 @@ class KernelMap(Single, Record):
         self, described: DescribedBatch, kind: str, white: Float[np.ndarray, "rows d"]
     ) -> Float[np.ndarray, " rows"]:
         """Prior variance under the full kernel minus the squared features."""
-        return np.maximum(prior(self.kernel, described, kind) - np.einsum("rd,rd->r", white, white), 0.0)
+        return np.maximum(prior(self.kernel, described, kind, self.coupling) - np.einsum("rd,rd->r", white, white), 0.0)
 
     def energy_residual(
         self,
@@ -198,17 +256,25 @@ class KernelMap(Single, Record):
         white: tuple[Float[np.ndarray, "left d"], Float[np.ndarray, "right d"]],
     ) -> Float[np.ndarray, "left right"]:
         """Prior covariance under the full kernel minus the features' products."""
-        return energy_covariance(self.kernel, left, right) - white[0] @ white[1].T
+        return energy_covariance(self.kernel, left, right, self.coupling) - white[0] @ white[1].T
 
     def block_residual(
         self, described: DescribedBatch, kind: str, number: int, white: Float[np.ndarray, "c d"]
     ) -> Float[np.ndarray, "c c"]:
         """Prior covariance of an atom's force, or a structure's stress, minus the features' products."""
         of_kind = {"forces": force_covariance, "stress": stress_covariance}[kind]
-        return of_kind(self.kernel, described, number) - white @ white.T
+        return of_kind(self.kernel, described, number, self.coupling) - white @ white.T
 
     def weights_of(self, number: int) -> Bool[np.ndarray, " d"]:
-        """Tell which features belong to environments centred on an element."""
+        """Tell which features belong to environments centred on an element.
+
+        With coupling every feature belongs to several, and is an element's if more than half of it is.
+        """
+        if self.coupling is not None:
+            owner = np.repeat(self.species, list(map(len, self.inducing)))
+            squares = self.blocks[0][1] ** 2
+            share: np.ndarray = squares[owner == number].sum(axis=0) / squares.sum(axis=0)
+            return share > 0.5
         return np.repeat(self.species, [w.shape[1] for w in self.whitening]) == number
 
     def folds_of_inducing(
@@ -219,8 +285,10 @@ class KernelMap(Single, Record):
 
         def same(batch: Batch, start: int) -> list[tuple[Int[np.ndarray, " n"], Int[np.ndarray, " n"]]]:
             found = []
-            for atoms, dots in self.dots(self.describe(batch)):
-                place, inducing = np.nonzero(dots > 1.0 - SAME)
+            described = self.describe(batch)
+            for a, z in enumerate(self.inducing):
+                atoms = np.flatnonzero(described.species == a)
+                place, inducing = np.nonzero(described.x[atoms] @ z.T > 1.0 - SAME)
                 found.append((inducing, fold[start + batch.structure[atoms[place]]]))
             return found
 
@@ -234,16 +302,29 @@ class KernelMap(Single, Record):
     ) -> tuple[KernelMap, Float[np.ndarray, "d e"]]:
         """Return the map without inducing environments that only this fold holds, with its features in the old ones."""
         bases = []
-        for z, whitening, mine in zip(self.inducing, self.whitening, own, strict=True):
-            alone = mine[:, fold] & (mine.sum(axis=1) == 1)
-            if not alone.any() or alone.all():
+        lonely = [mine[:, fold] & (mine.sum(axis=1) == 1) for mine in own]
+        # An element that would lose all of its environments keeps them.
+        lonely = [alone & ~alone.all() for alone in lonely]
+        if self.coupling is not None:
+            lonely = [np.concatenate(lonely)]
+        for (block, whitening), alone in zip(self.blocks, lonely, strict=True):
+            if not alone.any():
                 bases.append(np.eye(whitening.shape[1]))
                 continue
-            features = self.kernel.value(z[~alone] @ z.T) @ whitening
+            features = self._between(block)[~alone] @ whitening
             eigenvalues, vectors = np.linalg.eigh(features.T @ features)
             bases.append(vectors[:, eigenvalues > TOLERANCE * eigenvalues[-1]])
-        pairs = zip(self.whitening, bases, strict=True)
+        pairs = zip(self.whitening, bases if self.coupling is None else bases * len(self.whitening), strict=True)
         return replace(self, whitening=tuple(np.ascontiguousarray(w @ v) for w, v in pairs)), block_diag(*bases)
+
+    def _between(self, block: slice) -> Float[np.ndarray, "m m"]:
+        """Return K_ZZ of a block."""
+        rows = [
+            seen.times(self.kernel.value(z @ seen.inducing.T))
+            for here, z, seen in zip(self.slices, self.inducing, self.partners, strict=True)
+            if block.start <= here.start and here.stop <= block.stop
+        ]
+        return np.concatenate(rows)
 
     def verify(self) -> None:
         """Refuse arrays that are not those of the descriptor's species, and kernels that take no unit vectors."""
@@ -253,13 +334,15 @@ class KernelMap(Single, Record):
         wide = [z.shape[1] for z in self.inducing]
         if not wide or wide != [descriptor.n_features] * len(self.species):
             raise ValueError(f"inducing environments must have {len(self.species)} species, as the descriptor does")
+        if self.coupling is not None and len({w.shape[1] for w in self.whitening}) > 1:
+            raise ValueError("the whitening of coupled species must have one width")
 
     def settings(self) -> dict[str, Any]:
         """Return the settings as JSON values; the amplitude is the model's."""
         settings = super().settings()
         kernel = settings.pop("kernel")
         # A power alone, so that files and checksums of before stay as they are.
-        if isinstance(self.kernel, DotProduct):
+        if isinstance(self.kernel, DotProduct) and self.kernel.centres is None:
             return {**settings, "zeta": kernel["zeta"]}
         return {**settings, "kernel": {**kernel, "amplitude": 1.0}}
 

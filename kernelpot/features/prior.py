@@ -1,6 +1,7 @@
 """Prior variances and covariances of labels under the full kernel: what the inducing environments cannot see.
 
-All at amplitude 1. What takes `x` alone serves arrays and tensors alike.
+All at amplitude 1. What takes `x` alone serves arrays and tensors alike. `coupling` is κ between the elements of two
+centres, which the kernel is multiplied with; None: the identity, environments of one element at a time.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from kernelpot.data.batch import Batch
 from kernelpot.features.vectors import DescribedBatch, add_runs, unit_jacobian
 from kernelpot.kernels import DotKernel
 
+Coupling = Float[np.ndarray, "a b"] | None
+
 CENTRES = 256
 GROUP_BYTES = 400_000_000
 GRAM_BYTES = 200_000_000
@@ -24,44 +27,55 @@ GRAM_BYTES = 200_000_000
 # ---- arrays of NumPy, or tensors of PyTorch
 
 
-def energy_sums(kernel: DotKernel, x: Any, batch: Batch, species: Int[np.ndarray, " atoms"], step: int) -> Any:
+def energy_sums(
+    kernel: DotKernel, x: Any, batch: Batch, species: Int[np.ndarray, " atoms"], step: int, coupling: Coupling = None
+) -> Any:
     """Return 1ᵀK1 of each structure, the prior variance of its total energy.
 
     Minus the squared features it is the residual variance 1ᵀ(K - Q)1: N equal atoms far from Z give N².
     """
     result = _zeros(x, len(batch))
-    for s, atoms in _by_structure_and_species(batch, species):
+    for s, atoms, kappa in _by_structure(batch, species, coupling):
         own = x[atoms]
-        if kernel.form == 2 and own.shape[1] < len(own):
+        if kappa is None and kernel.form == 2 and own.shape[1] < len(own):
             result[s] += ((own.T @ own) ** 2).sum()
             continue
         for start in range(0, len(own), step):
-            result[s] += kernel.value(own[start : start + step] @ own.T).sum()
+            here = slice(start, start + step)
+            value = kernel.value(own[here] @ own.T)
+            result[s] += (value if kappa is None else value * _like(x, kappa[here])).sum()
     return result
 
 
 def virial_sums(
-    kernel: DotKernel, x: Any, virial: Any, batch: Batch, species: Int[np.ndarray, " atoms"], step: int
+    kernel: DotKernel,
+    x: Any,
+    virial: Any,
+    batch: Batch,
+    species: Int[np.ndarray, " atoms"],
+    step: int,
+    coupling: Coupling = None,
 ) -> Any:
     """Return the prior variance of each structure's ∂E/∂ε, (structures, 6), from ∂x/∂ε of every atom."""
     result = _zeros(x, len(batch), 6)
-    for s, atoms in _by_structure_and_species(batch, species):
-        result[s] += mixed(kernel, x[atoms], virial[atoms], step).diagonal()
+    for s, atoms, kappa in _by_structure(batch, species, coupling):
+        result[s] += mixed(kernel, x[atoms], virial[atoms], step, kappa).diagonal()
     return result
 
 
-def mixed(kernel: DotKernel, x: Any, j: Any, step: int) -> Any:
-    """Σ_ab k''(x_a·x_b) (j_a^c·x_b)(j_b^d·x_a) + k'(x_a·x_b) j_a^c·j_b^d for j (n, c, f), in blocks of rows a."""
+def mixed(kernel: DotKernel, x: Any, j: Any, step: int, kappa: Coupling = None) -> Any:
+    """Σ_ab κ_ab (k''(x_a·x_b) (j_a^c·x_b)(j_b^d·x_a) + k'(x_a·x_b) j_a^c·j_b^d), j (n, c, f), in blocks of rows a."""
     n, c, f = j.shape
     result = _zeros(x, c, c)
     flat = j.reshape(n, c * f)
     for start in range(0, n, step):
         near, moved = x[start : start + step], j[start : start + step]
         dots = near @ x.T
-        mean = (kernel.slope(dots) @ flat).reshape(-1, c, f)
+        weight = 1.0 if kappa is None else _like(x, kappa[start : start + step])
+        mean = ((kernel.slope(dots) * weight) @ flat).reshape(-1, c, f)
         result += (moved @ mean.swapaxes(1, 2)).sum(0)
         if kernel.form != 1:
-            along = (moved.reshape(-1, f) @ x.T).reshape(-1, c, n) * kernel.curvature(dots)[:, None]
+            along = (moved.reshape(-1, f) @ x.T).reshape(-1, c, n) * (kernel.curvature(dots) * weight)[:, None]
             back = (near @ j.reshape(n * c, f).T).reshape(-1, n, c)
             result += (along @ back).sum(0)
     return result
@@ -71,26 +85,44 @@ def _zeros(like: Any, *shape: int) -> Any:
     return np.zeros(shape) if isinstance(like, np.ndarray) else like.new_zeros(shape)
 
 
-def _by_structure_and_species(
-    batch: Batch, species: Int[np.ndarray, " atoms"]
-) -> Iterator[tuple[int, Int[np.ndarray, " atoms"]]]:
+def _like(x: Any, weights: Float[np.ndarray, "a b"]) -> Any:
+    return weights if isinstance(x, np.ndarray) else x.new_tensor(weights)
+
+
+def _groups(
+    species: Int[np.ndarray, " n"], coupling: Coupling
+) -> Iterator[tuple[Int[np.ndarray, " some"], Float[np.ndarray, "some some"] | None]]:
+    """Yield the places of what learns from each other, with κ between them: each species, or with coupling all."""
+    if coupling is not None:
+        yield np.arange(len(species)), coupling[np.ix_(species, species)]
+        return
+    for a in np.unique(species):
+        yield np.flatnonzero(species == a), None
+
+
+def _by_structure(
+    batch: Batch, species: Int[np.ndarray, " atoms"], coupling: Coupling
+) -> Iterator[tuple[int, Int[np.ndarray, " some"], Float[np.ndarray, "some some"] | None]]:
     for s, (start, stop) in enumerate(zip(batch.offsets[:-1], batch.offsets[1:], strict=True)):
-        here = species[start:stop]
-        for a in np.unique(here):
-            yield s, start + np.flatnonzero(here == a)
+        for places, kappa in _groups(species[start:stop], coupling):
+            yield s, start + places, kappa
 
 
 # ---- variances of a batch in compiled loops
 
 
-def prior(kernel: DotKernel, described: DescribedBatch, kind: str) -> Float[np.ndarray, " rows"]:
+def prior(
+    kernel: DotKernel, described: DescribedBatch, kind: str, coupling: Coupling = None
+) -> Float[np.ndarray, " rows"]:
     """Return the prior variance of every label of a kind, flat."""
     if kind == "energy":
-        return np.asarray(energy_sums(kernel, described.x, described.batch, described.species, CENTRES))
-    return {"forces": forces_prior, "stress": stress_prior}[kind](kernel, described).ravel()
+        return np.asarray(energy_sums(kernel, described.x, described.batch, described.species, CENTRES, coupling))
+    return {"forces": forces_prior, "stress": stress_prior}[kind](kernel, described, coupling).ravel()
 
 
-def forces_prior(kernel: DotKernel, described: DescribedBatch) -> Float[np.ndarray, "atoms 3"]:
+def forces_prior(
+    kernel: DotKernel, described: DescribedBatch, coupling: Coupling = None
+) -> Float[np.ndarray, "atoms 3"]:
     """Return the prior variance of every force component.
 
     The mixed second derivative Σ_ij ∂²k(x_i, x_j)/∂r∂r' at r = r', over the centres i, j that the atom moves:
@@ -107,18 +139,20 @@ def forces_prior(kernel: DotKernel, described: DescribedBatch) -> Float[np.ndarr
         ends = np.searchsorted(target[order], np.arange(start, stop + 1))
         for atom in range(start, stop):
             mine = order[ends[atom - start] : ends[atom - start + 1]]
-            for a in np.unique(described.species[centre[mine]]):
-                of_a = mine[described.species[centre[mine]] == a]
-                x = described.x[centre[of_a]]
-                result[atom] += mixed(kernel, x, rows[of_a], CENTRES).diagonal()
+            for places, kappa in _groups(described.species[centre[mine]], coupling):
+                some = mine[places]
+                x = described.x[centre[some]]
+                result[atom] += mixed(kernel, x, rows[some], CENTRES, kappa).diagonal()
     return result
 
 
-def stress_prior(kernel: DotKernel, described: DescribedBatch) -> Float[np.ndarray, "structures 6"]:
+def stress_prior(
+    kernel: DotKernel, described: DescribedBatch, coupling: Coupling = None
+) -> Float[np.ndarray, "structures 6"]:
     """Return the prior variance of every stress component; NaN where there is no volume."""
     batch = described.batch
     virial = _virial(described, 0, batch.n_atoms)
-    result: np.ndarray = virial_sums(kernel, described.x, virial, batch, described.species, CENTRES)
+    result: np.ndarray = virial_sums(kernel, described.x, virial, batch, described.species, CENTRES, coupling)
     return result / batch.volumes[:, None] ** 2
 
 
@@ -163,32 +197,38 @@ def _centre_chunks(start: int, stop: int, size: int = 64) -> Iterator[tuple[int,
 
 
 def energy_covariance(
-    kernel: DotKernel, left: DescribedBatch, right: DescribedBatch
+    kernel: DotKernel, left: DescribedBatch, right: DescribedBatch, coupling: Coupling = None
 ) -> Float[np.ndarray, "left right"]:
     """Return 1ᵀK1 between structures: the prior covariance of their total energies.
 
-    Σ_ij k(x_i, y_j) over pairs of one species. zeta 2 is Σ (XᵀX)·(YᵀY), F² operations an atom and a pair of
-    structures, taken where it is cheaper.
+    Σ_ij k(x_i, y_j) over pairs of one species, or with coupling over all pairs. zeta 2 is Σ (XᵀX)·(YᵀY), F² operations
+    an atom and a pair of structures, taken where it is cheaper.
     """
     result = np.zeros((len(left.batch), len(right.batch)))
-    for a in np.unique(left.species):
-        i, j = np.flatnonzero(left.species == a), np.flatnonzero(right.species == a)
+    pairs = [(a, b) for a in np.unique(left.species) for b in np.unique(right.species)]
+    for a, b in pairs:
+        kappa = float(a == b) if coupling is None else float(coupling[a, b])
+        if kappa == 0.0:
+            continue
+        i, j = np.flatnonzero(left.species == a), np.flatnonzero(right.species == b)
         s, t = left.batch.structure[i], right.batch.structure[j]
         x, y = left.x[i], right.x[j]
         f, n = x.shape[1], len(np.unique(s)) * len(np.unique(t))
         cheaper = f * (len(x) + len(y) + n) < len(x) * len(y)
         if kernel.form == 2 and cheaper and 8 * f * f * sum(result.shape) < GRAM_BYTES:
-            result += _moments(x, s, len(left.batch)) @ _moments(y, t, len(right.batch)).T
+            result += kappa * _moments(x, s, len(left.batch)) @ _moments(y, t, len(right.batch)).T
             continue
         for start in range(0, len(x), CENTRES):
             block = slice(start, start + CENTRES)
             columns = np.zeros((len(right.batch), len(x[block])))
-            add_runs(columns, t, kernel.value(y @ x[block].T))
+            add_runs(columns, t, kappa * kernel.value(y @ x[block].T))
             add_runs(result, s[block], columns.T)
     return result
 
 
-def force_covariance(kernel: DotKernel, described: DescribedBatch, atom: int) -> Float[np.ndarray, "3 3"]:
+def force_covariance(
+    kernel: DotKernel, described: DescribedBatch, atom: int, coupling: Coupling = None
+) -> Float[np.ndarray, "3 3"]:
     """Return the prior covariance of one atom's force; its diagonal is `forces_prior`."""
     batch = described.batch
     near = batch.first[batch.second == atom]
@@ -200,15 +240,17 @@ def force_covariance(kernel: DotKernel, described: DescribedBatch, atom: int) ->
         unit_jacobian(part, np.zeros(len(part), dtype=np.int64), described.x[here], described.norm[here])
         rows.append(part)
         centres += [centre] * len(part)
-    return _over_species(kernel, described, np.array(centres), np.concatenate(rows))
+    return _over_species(kernel, described, np.array(centres), np.concatenate(rows), coupling)
 
 
-def stress_covariance(kernel: DotKernel, described: DescribedBatch, structure: int) -> Float[np.ndarray, "6 6"]:
+def stress_covariance(
+    kernel: DotKernel, described: DescribedBatch, structure: int, coupling: Coupling = None
+) -> Float[np.ndarray, "6 6"]:
     """Return the prior covariance of one structure's stress; NaN where there is no volume."""
     batch = described.batch
     start, stop = int(batch.offsets[structure]), int(batch.offsets[structure + 1])
     virial = _virial(described, start, stop)
-    return _over_species(kernel, described, np.arange(start, stop), virial) / batch.volumes[structure] ** 2
+    return _over_species(kernel, described, np.arange(start, stop), virial, coupling) / batch.volumes[structure] ** 2
 
 
 def _moments(
@@ -221,11 +263,13 @@ def _moments(
 
 
 def _over_species(
-    kernel: DotKernel, described: DescribedBatch, centres: Int[np.ndarray, " n"], j: Float[np.ndarray, "n c f"]
+    kernel: DotKernel,
+    described: DescribedBatch,
+    centres: Int[np.ndarray, " n"],
+    j: Float[np.ndarray, "n c f"],
+    coupling: Coupling,
 ) -> Float[np.ndarray, "c c"]:
     result = np.zeros((j.shape[1], j.shape[1]))
-    species = described.species[centres]
-    for a in np.unique(species):
-        mine = np.flatnonzero(species == a)
-        result += mixed(kernel, described.x[centres[mine]], j[mine], CENTRES)
+    for mine, kappa in _groups(described.species[centres], coupling):
+        result += mixed(kernel, described.x[centres[mine]], j[mine], CENTRES, kappa)
     return result

@@ -102,6 +102,11 @@ class SumMap(Record):
         return sum(term.n_inducing for term in self.terms)
 
     @property
+    def has_constant(self) -> bool:
+        """Whether that of any term does."""
+        return any(term.has_constant for term in self.terms)
+
+    @property
     def n_weights(self) -> int:
         """Features of all terms."""
         return sum(self.widths)

@@ -303,7 +303,8 @@ class Goal:
             return Quantities(self.names, self.sums.coefficients @ joint.mean, std, self.units)
         composition = self.rows[:, state.features.n_weights :] / E0_PRIOR
         mean = self.rows @ posterior.mean + composition @ state.e0_centre + self._share
-        return Quantities(self.names, mean, np.sqrt(posterior.variance(self.rows)), self.units)
+        variance = posterior.variance(self.rows) + np.sum((composition @ state.unknown) ** 2, axis=1)
+        return Quantities(self.names, mean, np.sqrt(variance), self.units)
 
     def table(self, **columns: Float[np.ndarray, " q"]) -> str:
         """Return a table for people: one line per quantity, with its unit, the accuracy wanted and these columns."""

@@ -95,6 +95,8 @@ class RowSink:
 class Posterior:
     """Weights w ~ N(mean, (RᵀR)⁻¹) given rows B with targets y, both divided by their noise, under the prior N(0, I).
 
+    The prior of some weights may be narrower (`Posterior.prior`); I then stands for its precision.
+
     [B | y] stacked on [I | 0] has the triangular factor [[R, z], [0, ρ]]; then mean = R⁻¹z, and ρ² is the squared
     misfit |y - B mean|² + |mean|² (Golub and Van Loan, section 5.3; Rasmussen and Williams (2006), eq. 2.8).
     """
@@ -104,9 +106,9 @@ class Posterior:
     misfit: float  # ρ
 
     @classmethod
-    def prior(cls, d: int) -> Posterior:
-        """Return the posterior given nothing."""
-        return cls(np.eye(d), np.zeros(d), 0.0)
+    def prior(cls, d: int, roots: Float[np.ndarray, " d"] | None = None) -> Posterior:
+        """Return the posterior given nothing: d independent weights with these inverse standard deviations, or 1."""
+        return cls(np.eye(d) if roots is None else np.diag(roots), np.zeros(d), 0.0)
 
     def condition(self, blocks: Sequence[Float[np.ndarray, "rows d_plus_1"]]) -> Posterior:
         """Return the posterior given more blocks [B | y], each divided by its noise; their own factors do as well."""
@@ -128,15 +130,17 @@ class Posterior:
         d = len(r) - 1
         return Posterior(np.ascontiguousarray(r[:d, :d]), r[:d, d].copy(), float(r[d, d]))
 
-    def recentred(self, shift: Float[np.ndarray, " d"]) -> Posterior:
-        """Return the posterior of v = w - shift given the same rows, where the prior is N(0, I) for v in place of w.
+    def recentred(self, shift: Float[np.ndarray, " d"], roots: Float[np.ndarray, " d"] | float = 1.0) -> Posterior:
+        """Return the posterior of v = w - shift given the same rows, where the prior is centred on v = 0, not w = 0.
 
-        Completing the square: |R w - z|² - |w|² + |v|² has the same R, with z' = z - R·shift + R⁻ᵀ·shift.
+        With the prior's precision P = diag(roots²), completing the square: |R w - z|² - wᵀPw + vᵀPv has the same R,
+        with z' = z - R·shift + R⁻ᵀP·shift.
         """
-        pulled = solve_triangular(self.factor, shift, trans="T")
+        weighted = roots**2 * shift
+        pulled = solve_triangular(self.factor, weighted, trans="T")
         moved = self.target - self.factor @ shift
         target = moved + pulled
-        squared = self.misfit**2 - shift @ shift - 2.0 * moved @ pulled - pulled @ pulled
+        squared = self.misfit**2 - shift @ weighted - 2.0 * moved @ pulled - pulled @ pulled
         return Posterior(self.factor, target, float(np.sqrt(max(squared, 0.0))))
 
     @property

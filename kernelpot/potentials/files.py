@@ -19,6 +19,7 @@ from kernelpot.archive import (
     write_archive,
 )
 from kernelpot.data.noise import KINDS, Noise
+from kernelpot.features.feature_map import E0_PRIOR
 from kernelpot.linalg.factor import Posterior
 from kernelpot.potentials.calibration import Calibration, Shape
 from kernelpot.potentials.extrapolation import Seen
@@ -41,6 +42,7 @@ def write_model(path: str | Path, settings: dict[str, Any], state: Fitted) -> No
         "shape": {kind: shape.settings() for kind, shape in state.calibration.shape.items()},
         "cross_validation": dict(state.cross_validation),
         "n_labels": dict(state.n_labels),
+        "e0_std": state.e0_std,
         "seen_noise": None if state.seen is None else state.seen.noise,
     }
     arrays = {**arrays_of(state.posterior), "baseline": state.e0_centre, "e0_factor": state.e0_factor}
@@ -82,6 +84,7 @@ def _fitted(facts: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Fitte
         calibration,
         _numbers(facts["cross_validation"]),
         {kind: int(count) for kind, count in _numbers(facts["n_labels"]).items()},
+        e0_std=_number(facts, "e0_std", above=True) if "e0_std" in facts else E0_PRIOR,
         seen=_seen(facts, arrays, d, n),
     )
 

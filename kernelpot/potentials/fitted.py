@@ -24,7 +24,16 @@ from kernelpot.potentials.baselines import Baseline
 from kernelpot.potentials.calibration import Calibration
 from kernelpot.potentials.extrapolation import Extrapolation, Seen, add_local
 from kernelpot.potentials.prediction import Around, Mean, Prediction, Spread, join
-from kernelpot.potentials.training import Rows, TrainingSet, composition_of, e0_rows, least_squares_e0, weighed_rows
+from kernelpot.potentials.training import (
+    Rows,
+    TrainingSet,
+    composition_of,
+    e0_rows,
+    least_squares_e0,
+    prior_roots,
+    unknown_constants,
+    weighed_rows,
+)
 from kernelpot.progress import track
 from kernelpot.run import ordered
 from kernelpot.units import MILLI
@@ -58,6 +67,8 @@ class Fitted:
     cross_validation: Mapping[str, float]
     n_labels: Mapping[str, int]  # Labels of each kind behind the posterior
     baseline: Baseline | None = None  # Potential that was taken off the labels, and is added to every mean
+    # Prior standard deviation of E0 about `e0_centre`, eV; that of files which do not say
+    e0_std: float = E0_PRIOR
     seen: Seen | None = None  # Environments behind it, for extrapolation grades; None where nobody kept them
 
     @property
@@ -78,10 +89,20 @@ class Fitted:
         result: np.ndarray = self.e0_centre + E0_PRIOR * self.posterior.mean[self.features.n_weights :]
         return result
 
+    @property
+    def roots(self) -> Float[np.ndarray, " d"]:
+        """Inverse standard deviations of the prior of [features | E0 columns]."""
+        return prior_roots(self.features, self.e0_std)
+
+    @cached_property
+    def unknown(self) -> Float[np.ndarray, "species k"]:
+        """What `unknown_constants` says of the labelled energies."""
+        return unknown_constants(self.e0_factor[:, :-1], self.e0_std)
+
     @cached_property
     def uncertainty(self) -> Uncertainty:
         """Variances of the latent posterior."""
-        return Uncertainty(self.features, self.posterior, self.amplitude)
+        return Uncertainty(self.features, self.posterior, self.amplitude, self.unknown)
 
     @cached_property
     def extrapolation(self) -> Extrapolation:
@@ -184,7 +205,7 @@ class Fitted:
         centre = least_squares_e0(factor)
         shift = np.zeros_like(self.posterior.target)
         shift[self.features.n_weights :] = (centre - self.e0_centre) / E0_PRIOR
-        return replace(self, posterior=self.posterior.recentred(shift), e0_centre=centre, e0_factor=factor)
+        return replace(self, posterior=self.posterior.recentred(shift, self.roots), e0_centre=centre, e0_factor=factor)
 
     def without_energies(self, rows: Float[np.ndarray, "energies species_plus_1"]) -> Fitted:
         """Return the state whose prior of E0 is centred on the least squares of the energies but these.
@@ -246,6 +267,7 @@ class Uncertainty:
     features: FeatureMap
     posterior: Posterior
     amplitude: float
+    unknown: Float[np.ndarray, "species k"]  # Of energy constants that no label tells apart
 
     @cached_property
     def _there(self) -> Any:
@@ -278,7 +300,8 @@ class Uncertainty:
     def local_energy(self, described: Described) -> Float[np.ndarray, " atoms"]:
         """Return the variance of every atom's energy, eV²."""
         features, v = self.features, self._shrinkage
-        prior = self.amplitude**2 * features.local_prior(described) + E0_PRIOR**2
+        unknown = np.einsum("sk,sk->s", self.unknown, self.unknown)
+        prior = self.amplitude**2 * features.local_prior(described) + E0_PRIOR**2 + unknown[described.species]
         if self._there is not None:
             return np.maximum(prior - self._there.local_seen(described), 0.0)
         seen = v[features.n_columns + described.species]
@@ -289,9 +312,11 @@ class Uncertainty:
         self, described: Described
     ) -> tuple[Float[np.ndarray, " structures"], Float[np.ndarray, "atoms 3"], Float[np.ndarray, "structures 6"]]:
         """Return the variances of total energies (eV²), force components and stress components."""
-        if self._there is not None:
-            return self._there.labelled(described)
         batch = described.batch
+        constants = np.sum((batch.counts(self.features.species) @ self.unknown) ** 2, axis=1)
+        if self._there is not None:
+            energy, forces, stress = self._there.labelled(described)
+            return energy + constants, forces, stress
         rows = self.features.rows(described, KINDS)
         assert rows.forces is not None
         assert rows.stress is not None
@@ -305,7 +330,7 @@ class Uncertainty:
             with np.errstate(invalid="ignore"):
                 every = self._variance(described, "stress", rows.stress, none).reshape(-1, 6)
             stress[solid] = every[solid]
-        return energy, forces.reshape(-1, 3), stress
+        return energy + constants, forces.reshape(-1, 3), stress
 
     def _variance(
         self,

@@ -18,7 +18,7 @@ from kernelpot.data.labels import Labels, resolve
 from kernelpot.data.noise import KINDS, Noise
 from kernelpot.data.stream import chunks
 from kernelpot.errors import LabelError, ParameterError
-from kernelpot.features.feature_map import FeatureMap
+from kernelpot.features.feature_map import E0_PRIOR, FeatureMap
 from kernelpot.features.inducing import mean_vectors, more_inducing
 from kernelpot.features.kernel_map import KernelMap
 from kernelpot.features.sum_map import SumMap
@@ -37,6 +37,7 @@ from kernelpot.potentials.training import (
     e0_rows,
     fold_factors,
     least_squares_e0,
+    prior_roots,
 )
 from kernelpot.progress import say
 from kernelpot.rules import whole
@@ -84,9 +85,10 @@ def fit_state(
         for kind in data.kinds
         for f in range(data.n_folds)
     ]
+    roots = prior_roots(features)
     return Fitted(
         features,
-        Posterior.prior(features.n_weights + len(features.species)).condition(blocks),
+        Posterior.prior(len(roots), roots).condition(blocks),
         found.noise,
         found.amplitude,
         e0,
@@ -95,6 +97,7 @@ def fit_state(
         found.rmse,
         {kind: int(n.sum()) for kind, n in data.n_rows.items()},
         seen=Seen.of(features, structures, seed=seed),
+        e0_std=E0_PRIOR / float(roots[-1]),
     )
 
 

@@ -88,7 +88,7 @@ class JointEnergies:
         mean = rows @ state.posterior.mean + np.concatenate(composition) @ state.e0_centre + np.concatenate(known)
         return cls(
             mean,
-            state.posterior.project(rows),
+            np.concatenate([state.posterior.project(rows), np.concatenate(composition) @ state.unknown], axis=1),
             state.amplitude**2 * _cleared(residual),
             np.concatenate(sizes).astype(float),
             state.calibration,
@@ -415,10 +415,12 @@ def sample(
     known = {field.name: getattr(state, field.name) for field in fields(Fitted)}
     draws = []
     for number in range(n):
-        xi = np.random.default_rng((int(seed), number, 0)).standard_normal(len(state.posterior.target))
+        rng = np.random.default_rng((int(seed), number, 0))
+        xi = rng.standard_normal(len(state.posterior.target))
         posterior = replace(state.posterior, target=state.posterior.target + factor * xi)
+        e0 = state.e0_centre + factor * state.unknown @ rng.standard_normal(state.unknown.shape[1])
         moved = DrawnState(
-            **(known | {"posterior": posterior}),
+            **(known | {"posterior": posterior, "e0_centre": e0}),
             entropy=(int(seed), number, 1),
             residual_scale=factor if residual else 0.0,
         )

@@ -93,6 +93,11 @@ class FoldErrors:
         return scale_columns(self.data.widths, self.scales, self._n_columns)
 
     @property
+    def _roots(self) -> Float[np.ndarray, " d"]:
+        """Inverse standard deviations of the prior."""
+        return np.ones(self._n_columns - 1) if self.data.roots is None else self.data.roots
+
+    @property
     def telling(self) -> tuple[str, ...]:
         """Kinds whose labels depend on the weights at all; zeros by symmetry would rule the search with their RMSE."""
         data = self.data
@@ -192,7 +197,7 @@ class FoldErrors:
         if any(scale != 1.0 for scale in self.scales):
             gram *= np.outer(self._columns, self._columns)
         precision = gram[:-1, :-1]
-        precision[np.diag_indices_from(precision)] += 1.0
+        precision[np.diag_indices_from(precision)] += self._roots**2
         try:
             factor = cholesky(precision, check_finite=False)
         except LinAlgError:
@@ -206,21 +211,21 @@ class FoldErrors:
         data = self.data.rescaled(self.scales)
         d = self._n_columns - 1
         blocks = [data.scaled(k, f, ratio[k], 1.0) for k in data.kinds for f in range(data.n_folds) if f != fold]
-        r = triangle(np.concatenate([np.eye(d, d + 1), *blocks]))
+        r = triangle(np.concatenate([np.eye(d, d + 1) * np.append(self._roots, 0.0), *blocks]))
         return r[:d, :d], solve_triangular(r[:d, :d], r[:d, d])
 
     def log_evidence(self, ratio: Mapping[str, float], power: Mapping[str, float] | None = None) -> tuple[float, float]:
         """Return the log marginal likelihood at the best amplitude for these ratios, and that amplitude, eV.
 
-        With Λ = I + BᵀB and misfit ρ², log p = -n/2 log(2π e ρ²/n) - ½ log det Λ - Σ n_k log r_k (Rasmussen and
-        Williams (2006), eq. 2.30, maximised over a common scale). Where the likelihood of kind k is raised to the
-        power η_k (`power`, 1 where absent), r_k is the ratio that weights its rows, that of its labels is √η_k r_k, and
-        n_k becomes η_k n_k throughout.
+        With Λ = P + BᵀB, P the prior's precision, and misfit ρ², log p = -n/2 log(2π e ρ²/n) - ½ log det P⁻¹Λ -
+        Σ n_k log r_k (Rasmussen and Williams (2006), eq. 2.30, maximised over a common scale). Where the likelihood of
+        kind k is raised to the power η_k (`power`, 1 where absent), r_k is the ratio that weights its rows, that of its
+        labels is √η_k r_k, and n_k becomes η_k n_k throughout.
         """
         power = power or {}
         data, columns = self.data, self._columns[:-1]
         factor, weights = self._solve_without(None, ratio)
-        misfit = float(weights @ weights)
+        misfit = float(np.sum((self._roots * weights) ** 2))
         n, log_ratio = 0.0, 0.0
         for kind in self.telling:
             rows = int(data.n_rows[kind].sum())
@@ -230,7 +235,7 @@ class FoldErrors:
             for block in data.factors[kind]:
                 misfit += float(np.sum(_squares(block, columns * weights))) / ratio[kind] ** 2
             misfit += rows * (ROUNDING / ratio[kind]) ** 2
-        log_determinant = 2.0 * float(np.sum(np.log(np.diag(factor))))
+        log_determinant = 2.0 * float(np.sum(np.log(np.diag(factor)) - np.log(self._roots)))
         value = -0.5 * n * (np.log(2.0 * np.pi * np.e) + np.log(misfit / n)) - 0.5 * log_determinant - log_ratio
         return float(value), float(np.sqrt(misfit / n))
 

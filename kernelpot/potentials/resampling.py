@@ -212,8 +212,8 @@ def _without(
             if f != fold:
                 block = data.scaled(kind, f, state.noise.sigma(kind), state.amplitude)
                 blocks.append(np.concatenate([block[:, :d] @ basis, block[:, d:]], axis=1))
-    posterior = Posterior.prior(features.n_weights + n_species).condition(blocks)
-    blank = replace(state, features=features, posterior=posterior, seen=None)
+    blank = replace(state, features=features, seen=None)
+    blank = replace(blank, posterior=Posterior.prior(len(blank.roots), blank.roots).condition(blocks))
     return blank.with_e0(triangle(rows)) if len(rows) else replace(blank, e0_factor=np.zeros((0, n_species + 1)))
 
 
@@ -275,7 +275,7 @@ class Bootstrap:
                 for sink, weight in zip(sinks, weights, strict=True):
                     drawn = weight[owner] > 0.0
                     sink.append(np.sqrt(weight[owner][drawn])[:, None] * block[drawn])
-        prior = Posterior.prior(d)
+        prior = Posterior.prior(d, state.roots)
         # A baseline is the same for all members: their spread does not need it.
         return [replace(state, posterior=prior.condition([sink.factor()]), baseline=None) for sink in sinks]
 

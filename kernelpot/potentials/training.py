@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,7 @@ from kernelpot.data.labels import Labels
 from kernelpot.data.noise import Noise
 from kernelpot.data.stream import chunks, runs_of, sizes_of, taken
 from kernelpot.errors import ParameterError
-from kernelpot.features.feature_map import E0_PRIOR, FeatureMap
+from kernelpot.features.feature_map import E0_ABOUT, E0_PRIOR, FeatureMap
 from kernelpot.features.torch import device_of, on_device
 from kernelpot.linalg.factor import RowSink, triangle
 from kernelpot.linalg.workers import spread
@@ -30,6 +30,9 @@ ATOMS_PER_BATCH = 512
 
 ATOMS_PER_TASK = 4096
 """Atoms whose rows a worker turns into one triangle for each kind."""
+
+RANK = 1e-8
+"""Singular values of the labelled compositions, over the largest, that tell nothing."""
 
 Rows = Float[np.ndarray, "rows columns"]
 """[B | y], or in raw columns [K | counts | y]."""
@@ -99,6 +102,8 @@ class FoldFactors:
     n_rows: dict[str, Int[np.ndarray, " folds"]]  # For each kind, labels behind each fold's factor
     # Whitened features of each term; their sum d is the number of columns that an amplitude scales
     widths: tuple[int, ...]
+    # Inverse standard deviations of the prior, of features and E0 columns; None: 1
+    roots: Float[np.ndarray, " d_plus_species"] | None = None
 
     @property
     def n_weights(self) -> int:
@@ -129,7 +134,7 @@ class FoldFactors:
             for kind, (block, n) in fold.items():
                 factors[kind].append(whiten_columns(features, block))
                 n_rows[kind].append(n)
-        return cls(factors, {kind: np.array(n) for kind, n in n_rows.items()}, features.widths)
+        return cls(factors, {kind: np.array(n) for kind, n in n_rows.items()}, features.widths, prior_roots(features))
 
     def rescaled(self, scales: Sequence[float]) -> FoldFactors:
         """Return the factors of terms with these prior standard deviations, in units of the amplitude."""
@@ -137,7 +142,7 @@ class FoldFactors:
             return self
         columns = scale_columns(self.widths, scales, next(iter(self.factors.values()))[0].shape[1])
         factors = {kind: [block * columns for block in blocks] for kind, blocks in self.factors.items()}
-        return FoldFactors(factors, self.n_rows, self.widths)
+        return replace(self, factors=factors)
 
     def scaled(self, kind: str, fold: int, sigma: float, amplitude: float) -> Float[np.ndarray, "rank columns"]:
         """Return one factor at this amplitude, divided by this noise."""
@@ -157,6 +162,18 @@ def scale_rows(rows: Rows, n_weights: int, sigma: float, amplitude: float) -> Ro
     return scaled
 
 
+def prior_roots(features: FeatureMap, e0_std: float | None = None) -> Float[np.ndarray, " d_plus_species"]:
+    """Return the inverse standard deviations of the prior of [features | E0 columns] that labels are fitted under.
+
+    E0 is E0_PRIOR times its column's weight. About the least squares of the energies it may move by `e0_std`, eV; None
+    takes `E0_ABOUT` where a kernel carries a constant of its own, as then what no environment explains is left to the
+    composition, else E0_PRIOR: pair energies and linear terms have no other constant.
+    """
+    if e0_std is None:
+        e0_std = E0_ABOUT if features.has_constant else E0_PRIOR
+    return np.concatenate([np.ones(features.n_weights), np.full(len(features.species), E0_PRIOR / e0_std)])
+
+
 def composition_of(structures: Sequence[Atoms], species: Sequence[int]) -> Float[np.ndarray, "structures species"]:
     """Count the atoms of each species in each structure."""
     return np.array([[np.count_nonzero(atoms.numbers == z) for z in species] for atoms in structures], dtype=float)
@@ -172,7 +189,21 @@ def e0_rows(
 
 def least_squares_e0(rows: Float[np.ndarray, "rows species_plus_1"]) -> Float[np.ndarray, " species"]:
     """Estimate the energy of each species from `e0_rows` or their factor (least norm where it is not unique)."""
-    result: np.ndarray = np.linalg.lstsq(rows[:, :-1], rows[:, -1], rcond=1e-8)[0]
+    result: np.ndarray = np.linalg.lstsq(rows[:, :-1], rows[:, -1], rcond=RANK)[0]
+    return result
+
+
+def unknown_constants(
+    shares: Float[np.ndarray, "energies species"], e0_std: float = E0_ABOUT
+) -> Float[np.ndarray, "species k"]:
+    """Return N with |composition · N|² the variance, eV², of energy constants that no labelled energy tells apart.
+
+    The prior of E0 is narrow about a least-squares estimate, which is none along compositions that were never seen:
+    there E0_PRIOR holds.  `shares` may be the triangular factor of all labelled structures' compositions.
+    """
+    _, sizes, directions = np.linalg.svd(shares, full_matrices=True)
+    seen = int((sizes > RANK * max(sizes, default=0.0)).sum())
+    result: np.ndarray = np.sqrt(E0_PRIOR**2 - e0_std**2) * directions[seen:].T
     return result
 
 

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from kernelpot.data.batch import Batch
 from kernelpot.descriptors.acsf.definition import ACSF
-from kernelpot.descriptors.channels import ElementChannels
 from kernelpot.descriptors.radial import GTO, PowerGaussian, SphericalBessel
 from kernelpot.descriptors.soap.definition import SOAP
+from kernelpot.elements.channels import ElementChannels
 from kernelpot.errors import ParameterError, SpeciesError
 from tests import structures as make
 

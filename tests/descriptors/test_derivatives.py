@@ -9,9 +9,9 @@ import pytest
 
 from kernelpot.data.batch import Batch
 from kernelpot.descriptors.acsf.definition import ACSF
-from kernelpot.descriptors.channels import ElementChannels
 from kernelpot.descriptors.radial import GTO, PowerGaussian
 from kernelpot.descriptors.soap.definition import SOAP
+from kernelpot.elements.channels import ElementChannels
 from tests import structures as make
 
 CUTOFF, SKIN = 4.0, 0.4

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kernelpot.data.batch import Batch
-from kernelpot.descriptors.channels import ElementChannels
 from kernelpot.descriptors.soap.definition import SOAP
+from kernelpot.elements.channels import ElementChannels
 from kernelpot.elements.table import PROPERTIES, group, period, properties, valence
 from kernelpot.errors import ParameterError
 from tests import structures as make

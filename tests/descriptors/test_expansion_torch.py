@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from kernelpot.data.batch import Batch
-from kernelpot.descriptors.channels import ElementChannels
 from kernelpot.descriptors.radial import GTO, PowerGaussian, SphericalBessel
 from kernelpot.descriptors.soap.definition import SOAP
+from kernelpot.elements.channels import ElementChannels
 from kernelpot.errors import ParameterError, SpeciesError
 from tests import structures as make
 from tests.descriptors.test_derivatives import position_gradient, strain_gradient

@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from kernelpot.data.batch import Batch
-from kernelpot.descriptors.channels import ElementChannels
 from kernelpot.descriptors.grid import DeviceBatch, Harmonics, ladder_of
 from kernelpot.descriptors.loops import recurrence
 from kernelpot.descriptors.protocol import places
 from kernelpot.descriptors.radial import hermite, hermite_slope
 from kernelpot.descriptors.soap.torch import SoapEngine
+from kernelpot.elements.channels import ElementChannels
 from tests import structures as make
 from tests.descriptors.references import SoapTorch, solid_harmonics
 from tests.descriptors.test_expansion_torch import CUTOFF, soap

@@ -107,7 +107,7 @@ def test_information_equals_what_the_fit_learns():
     model = potentials.model(8).fit(structures)
     rows = model.information(structures, labels="present", truncate=0.0).rows
     factor = model.fitted_.posterior.factor
-    expected = np.eye(len(factor)) + rows.T @ rows
+    expected = np.diag(model.fitted_.roots**2) + rows.T @ rows
     np.testing.assert_allclose(factor.T @ factor, expected, rtol=1e-7, atol=1e-8 * np.abs(expected).max())
 
 

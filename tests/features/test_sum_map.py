@@ -157,7 +157,7 @@ def test_posterior_of_a_sum_equals_the_textbook_gaussian_process(alloy):
     def rows(structures):
         batch = Batch.from_structures(structures, features.cutoff)
         found = features.rows(features.describe(batch), ("forces", "stress"))
-        e0 = 10.0 * batch.counts(features.species)
+        e0 = state.e0_std * batch.counts(features.species)
         none = np.zeros((len(found.forces), e0.shape[1])), np.zeros((len(found.stress), e0.shape[1]))
         a = state.amplitude
         return (

@@ -44,6 +44,9 @@ def problem():
     for s, atoms in enumerate(structures):
         part = labelled_rows(features, [atoms], labels.take([s]), kinds=KINDS, e0=e0)
         rows.append({kind: whiten_columns(features, block) for kind, block in part.items()})
+        # Weights in units of their prior, so that it is N(0, I) in all that follows.
+        for block in rows[-1].values():
+            block[:, :-1] /= data.roots
     return data, rows
 
 
@@ -76,7 +79,7 @@ def test_factors_hold_the_rows_of_their_fold(problem):
     assert data.kinds == KINDS
     for kind in KINDS:
         for fold in range(3):
-            block = stacked(rows, np.flatnonzero(fold == FOLD), kind)
+            block = stacked(rows, np.flatnonzero(fold == FOLD), kind) * np.append(data.roots, 1.0)
             assert data.n_rows[kind][fold] == len(block)
             factor = data.factors[kind][fold]
             np.testing.assert_allclose(factor.T @ factor, block.T @ block, rtol=1e-8, atol=1e-8)
@@ -195,7 +198,9 @@ def test_stresses_follow_what_energies_and_forces_have_settled(problem):
 
     def loss(stress):
         left = errors.left_out(found | {"stress": stress})
-        return sum(weight * np.log(left[kind].rmse) for kind, weight in zip(KINDS, (1.0, 1.0, 1 / 3), strict=True))
+        prior = np.log10(stress / noise_search.START["stress"]) ** 2 / 24
+        errors_of = (w * np.log(left[kind].rmse) for kind, w in zip(KINDS, (1.0, 1.0, 1 / 3), strict=True))
+        return sum(errors_of) + prior
 
     assert loss(found["stress"]) < min(loss(0.3 * found["stress"]), loss(3.0 * found["stress"])) + 0.02
 

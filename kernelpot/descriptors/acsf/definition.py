@@ -20,9 +20,9 @@ from kernelpot.descriptors.acsf.functions import (
     SymmetryFunctions,
 )
 from kernelpot.descriptors.acsf.loops import symmetry_functions, symmetry_rows, symmetry_vjp
-from kernelpot.descriptors.channels import Channels, ElementChannels
 from kernelpot.descriptors.loops import Pairs, Slots
 from kernelpot.descriptors.protocol import Displacements, Species, places
+from kernelpot.elements.channels import Channels, ElementChannels
 from kernelpot.elements.modes import ElementalModes
 from kernelpot.errors import ParameterError
 from kernelpot.record import WHEN_GIVEN, OneOf, Positive, Record, checked

@@ -11,7 +11,6 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from kernelpot.data.batch import Batch
-from kernelpot.descriptors.channels import Channels, ElementChannels
 from kernelpot.descriptors.loops import Pairs, Slots, recurrence
 from kernelpot.descriptors.protocol import Displacements, Species, checked_scaling, places
 from kernelpot.descriptors.radial import (
@@ -33,6 +32,7 @@ from kernelpot.descriptors.soap.loops import (
     spectrum,
     spectrum_vjp,
 )
+from kernelpot.elements.channels import Channels, ElementChannels
 from kernelpot.elements.modes import ElementalModes
 from kernelpot.errors import ParameterError
 from kernelpot.record import WHEN_GIVEN, Between, Named, Positive, Record, Rule, Whole

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from kernelpot.descriptors.grid import DescriptorEngine, DeviceBatch, NeighbourGrid
-from kernelpot.features.prior import energy_sums, virial_sums
+from kernelpot.features.prior import Coupling, energy_sums, virial_sums
 from kernelpot.kernels import DotKernel
 from kernelpot.linalg.devices import pieces, working_bytes
 from kernelpot.run import count
@@ -180,12 +180,16 @@ class EnvironmentEngine:
 
     # ---- prior variances under the full kernel
 
-    def energy_prior(self, state: EnvironmentState, kernel: DotKernel) -> Float[Tensor, " structures"]:
+    def energy_prior(
+        self, state: EnvironmentState, kernel: DotKernel, coupling: Coupling = None
+    ) -> Float[Tensor, " structures"]:
         """Return 1ᵀK1 of each structure."""
-        result: Tensor = energy_sums(kernel, state.x, state.there.batch, state.there.species, CENTRES)
+        result: Tensor = energy_sums(kernel, state.x, state.there.batch, state.there.species, CENTRES, coupling)
         return result
 
-    def forces_prior(self, state: EnvironmentState, kernel: DotKernel) -> Float[Tensor, "3 atoms"]:
+    def forces_prior(
+        self, state: EnvironmentState, kernel: DotKernel, coupling: Coupling = None
+    ) -> Float[Tensor, "3 atoms"]:
         """Return the prior variance of every force component.
 
         Σ_ij k'' (J_i·x_j)(J_j·x_i) + k' J_i·J_j over the centres i, j that the atom moves, J_i = ∂x_i/∂r: its
@@ -193,6 +197,8 @@ class EnvironmentEngine:
         """
         there = state.there
         result = torch.zeros((3, there.batch.n_atoms), dtype=torch.float64, device=self.device)
+        identity = np.eye(int(there.species.max(initial=0)) + 1)
+        kappa = torch.as_tensor(identity if coupling is None else coupling, device=self.device)
         slots = there.most_neighbours * min(2, self.engine.n_elements) + 1
         each = 6 * slots + 2 * state.x.shape[1] + 2 * state.c[0].numel()
         per_atom = 3 * self.engine.jacobian_bytes(there, 0) + 8.0 * slots * each
@@ -208,7 +214,7 @@ class EnvironmentEngine:
             j -= (j * x[:, None]).sum(-1, keepdim=True) * x[:, None]
             j /= state.norm[centres][:, None, :, None]
             kind = there.elements[centres]
-            same = (kind[:, :, None] == kind[:, None, :]).to(torch.float64)
+            same = kappa[kind[:, :, None], kind[:, None, :]]
             dots = torch.matmul(x, x.transpose(1, 2))
             slope, curvature = kernel.slope(dots) * same, kernel.curvature(dots) * same
             for c in range(3):
@@ -220,7 +226,9 @@ class EnvironmentEngine:
                 result[c, start:stop] = total.sum((1, 2))
         return result
 
-    def stress_prior(self, state: EnvironmentState, kernel: DotKernel) -> Float[Tensor, "structures 6"]:
+    def stress_prior(
+        self, state: EnvironmentState, kernel: DotKernel, coupling: Coupling = None
+    ) -> Float[Tensor, "structures 6"]:
         """Return the prior variance of every component of ∂E/∂ε; over the squared volume, of the stress."""
         there = state.there
         n_atoms, size = state.x.shape
@@ -230,5 +238,5 @@ class EnvironmentEngine:
             outer = torch.matmul(r[:, None], change).to(torch.float64)
             for v, (a, b) in enumerate(VOIGT):
                 virial[grid.start : grid.stop, v] = 0.5 * (outer[:, a, b] + outer[:, b, a])
-        result: Tensor = virial_sums(kernel, state.x, virial, there.batch, there.species, CENTRES)
+        result: Tensor = virial_sums(kernel, state.x, virial, there.batch, there.species, CENTRES, coupling)
         return result

@@ -30,13 +30,21 @@ class KernelEngine:
 
     @cached_property
     def inducing(self) -> tuple[Float[Tensor, "m f"], ...]:
-        """Inducing environments of each species."""
-        return tuple(torch.as_tensor(z, device=self.environments.device) for z in self.features.inducing)
+        """Inducing environments that those of each species are compared with."""
+        seen = [partners.inducing for partners in self.features.partners]
+        there = [torch.as_tensor(z, device=self.environments.device) for z in seen[: 1 if self.kappa else None]]
+        return tuple(there * (len(seen) // len(there)))
+
+    @cached_property
+    def kappa(self) -> tuple[Float[Tensor, " m"], ...]:
+        """Coupling of each species with the inducing environments; nothing where there is none."""
+        weights = [partners.kappa for partners in self.features.partners]
+        return tuple(torch.as_tensor(one, device=self.environments.device) for one in weights if one is not None)
 
     @cached_property
     def whitening(self) -> tuple[Float[Tensor, "m d"], ...]:
-        """Whitening of each species."""
-        return tuple(torch.as_tensor(w, device=self.environments.device) for w in self.features.whitening)
+        """Whitening of each block."""
+        return tuple(torch.as_tensor(w, device=self.environments.device) for _, w in self.features.blocks)
 
     def describe(self, there: DeviceBatch) -> EnvironmentState:
         """Describe a batch."""
@@ -44,9 +52,10 @@ class KernelEngine:
 
     def values(self, state: EnvironmentState) -> Iterator[tuple[Int[np.ndarray, " a"], slice, Float[Tensor, "a m"]]]:
         """Yield the atoms of each species, its columns, and their kernel values."""
-        for a, columns in enumerate(self.features.slices):
+        for a, partners in enumerate(self.features.partners):
             atoms, mine = self.environments.atoms_of(state.there, a)
-            yield atoms, columns, self.features.kernel.value(state.x[mine] @ self.inducing[a].T)
+            values = self.features.kernel.value(state.x[mine] @ self.inducing[a].T)
+            yield atoms, partners.columns, values * self.kappa[a] if self.kappa else values
 
     def local_prior(self, state: EnvironmentState) -> Float[Tensor, " atoms"]:
         """k(x, x) = 1 of unit vectors."""
@@ -62,19 +71,20 @@ class KernelEngine:
         rows.add_values(there, self.values(state))
         if rows.forces is None:
             return
-        widest = max(len(z) for z in self.features.inducing)
+        widest = max(len(z) for z in self.inducing)
         for grid, change in self.environments.changes(state, widest, normalise=True):
             x = state.x[grid.start : grid.stop]
             for a, mine in there.atoms_of(grid.start, grid.stop):
                 z = self.inducing[a]
-                slope = self.features.kernel.slope(x[mine] @ z.T).to(change.dtype)
+                slope = self.features.kernel.slope(x[mine] @ z.T)
+                slope = (slope * self.kappa[a] if self.kappa else slope).to(change.dtype)
                 product = torch.matmul(change[mine], z.to(change.dtype).T).mul_(slope[:, None, None])
-                self.environments.scatter(grid, mine, product, there, rows.columns(self.features.slices[a]))
+                self.environments.scatter(grid, mine, product, there, rows.columns(self.features.partners[a].columns))
 
     def carried(self, rows: Float[Tensor, "rows m"]) -> Float[Tensor, " rows"]:
         """Return the squared features of rows: the part of the prior variance that inducing environments carry."""
         result = torch.zeros(len(rows), dtype=torch.float64, device=rows.device)
-        for here, white in zip(self.features.slices, self.whitening, strict=True):
+        for (here, _), white in zip(self.features.blocks, self.whitening, strict=True):
             result += (rows[:, here] @ white).square().sum(1)
         return result
 

@@ -137,6 +137,11 @@ class TorchMap:
         return self.host.n_inducing
 
     @property
+    def has_constant(self) -> bool:
+        """Whether the kernel of some term carries a constant energy of each species."""
+        return self.host.has_constant
+
+    @property
     def n_weights(self) -> int:
         """Features, d, without the E0 columns."""
         return self.host.n_weights
@@ -333,10 +338,11 @@ class TorchVariances:
                 if not isinstance(engine, KernelEngine) or not isinstance(part, EnvironmentState):
                     continue
                 environments, kernel = engine.environments, engine.features.kernel
+                kappa = engine.features.coupling
                 for total, block, prior in (
-                    (energy, rows.energy, environments.energy_prior(part, kernel)),
-                    (forces, _given(rows.forces), environments.forces_prior(part, kernel)),
-                    (virial, _given(rows.virial), environments.stress_prior(part, kernel)),
+                    (energy, rows.energy, environments.energy_prior(part, kernel, kappa)),
+                    (forces, _given(rows.forces), environments.forces_prior(part, kernel, kappa)),
+                    (virial, _given(rows.virial), environments.stress_prior(part, kernel, kappa)),
                 ):
                     carried = engine.carried(block.flatten(0, -2)[:, columns]).view(prior.shape)
                     total += (self.amplitude * scale) ** 2 * (prior - carried).clamp_(min=0.0)

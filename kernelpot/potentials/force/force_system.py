@@ -15,7 +15,7 @@ from kernelpot.data.batch import Batch
 from kernelpot.data.labels import Labels
 from kernelpot.data.noise import Noise
 from kernelpot.errors import ParameterError
-from kernelpot.features.feature_map import E0_PRIOR
+from kernelpot.features.feature_map import E0_ABOUT
 from kernelpot.features.force_kernel import Block, DerivativeMap, Frames, block
 from kernelpot.features.label_kernel import Layout, Terms, TrainingForm, chunk_length, fill_lower, group_by_composition
 from kernelpot.features.vectors import gather_pairs
@@ -24,7 +24,7 @@ from kernelpot.inference.left_out import LeftOut
 from kernelpot.linalg.dense import BLOCK, Cholesky, Triangle, factorise
 from kernelpot.linalg.devices import computing
 from kernelpot.potentials.prediction import Mean, Spread
-from kernelpot.potentials.training import composition_of, e0_rows, least_squares_e0
+from kernelpot.potentials.training import composition_of, e0_rows, least_squares_e0, unknown_constants
 from kernelpot.progress import say
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ class LabelSystem:
         fill_lower(matrix, self.terms, self.layout)
         here = self.layout.energy >= 0
         counted = np.empty((self.layout.n_energies, self.composition.shape[1]))
-        counted[self.layout.energy[here]] = E0_PRIOR * self.composition[here]
+        counted[self.layout.energy[here]] = E0_ABOUT * self.composition[here]
         constants = counted @ counted.T
         if isinstance(matrix, Triangle):
             matrix.add_corner(constants)
@@ -230,7 +230,7 @@ class ForcePosterior:
             TrainingForm.from_weights(term, found, layout, self.weights, system.device) for term, found in system.terms
         )
         here = layout.energy >= 0
-        e0 = system.e0 + E0_PRIOR**2 * system.composition[here].T @ self.weights[layout.energy[here]]
+        e0 = system.e0 + E0_ABOUT**2 * system.composition[here].T @ self.weights[layout.energy[here]]
         n_labels = {"energy": layout.n_energies, "forces": layout.n_rows - layout.n_energies}
         state = ForceState(
             forms, system.maps[0].species, e0, self.noise, {kind: n for kind, n in n_labels.items() if n}
@@ -257,15 +257,17 @@ class ForcePosterior:
         counted = np.array([np.count_nonzero(batch.numbers == z) for z in maps[0].species], dtype=float)
         own = _sum_blocks(maps, whole, whole)
         rows = [self._rows(whole, counted)]
-        prior = [host(own.value) + E0_PRIOR**2 * counted @ counted, np.diag(host(own.d_d)[:, 0])]
+        prior = [host(own.value) + E0_ABOUT**2 * counted @ counted, np.diag(host(own.d_d)[:, 0])]
         for k, z in enumerate(batch.numbers):
             # Each atom's environment as a structure of its own that nothing moves.
             a, place = maps[0].species.index(int(z)), int(np.count_nonzero(batch.numbers[:k] == z))
             alone = [_environment(frames, a, place) for frames in whole]
             rows.append(self._rows(alone, np.eye(len(counted))[a]))
-            prior.append(host(_sum_blocks(maps, alone, alone).value) + E0_PRIOR**2)
+            prior.append(host(_sum_blocks(maps, alone, alone).value) + E0_ABOUT**2)
         half = self.cholesky.half_solve(np.concatenate(rows).T)
         variance = np.concatenate(prior) - np.einsum("nk,nk->k", half, half)
+        unknown = unknown_constants(self.system.composition[self.system.layout.energy >= 0])
+        variance[0] += np.sum((counted @ unknown) ** 2)
         std = self.scale * np.sqrt(np.maximum(variance, 0.0))
         n = 3 * batch.n_atoms
         return Spread(std[:1], [std[1 : n + 1].reshape(-1, 3)], np.full((1, 6), np.nan), [std[n + 1 :]])
@@ -287,7 +289,7 @@ class ForcePosterior:
                 for t, s in enumerate(taken[0].index):
                     if layout.energy[s] >= 0:
                         column = int(layout.energy[s])
-                        result[0, column] = value[t] + E0_PRIOR**2 * counted @ self.system.composition[s]
+                        result[0, column] = value[t] + E0_ABOUT**2 * counted @ self.system.composition[s]
                         result[1:, column] = -d_value[:, t]
                     if layout.forces[s] >= 0:
                         result[0, layout.force_rows(s)] = -value_d[t]
