@@ -178,7 +178,7 @@ class KernelMap(Single, Record):
         parts = [
             SpeciesRows(
                 atoms, seen.columns, seen.times(self.kernel.value(dots)), seen.times(self.kernel.slope(dots)),
-                seen.inducing,
+                seen.inducing, dots,
             )
             for (atoms, dots), seen in zip(self.dots(described), self.partners, strict=True)
         ]  # fmt: skip

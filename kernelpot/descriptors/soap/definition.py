@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 
 from kernelpot.data.batch import Batch
 from kernelpot.descriptors.loops import Pairs, Slots, recurrence
-from kernelpot.descriptors.protocol import Displacements, Species, checked_scaling, places
+from kernelpot.descriptors.protocol import Displacements, Slopes, Species, checked_scaling, places
 from kernelpot.descriptors.radial import (
     Compressed,
     PowerGaussian,
@@ -22,6 +22,7 @@ from kernelpot.descriptors.radial import (
     principal_components,
     volume_moments,
 )
+from kernelpot.descriptors.soap.contraction import add_slopes, worth
 from kernelpot.descriptors.soap.loops import (
     ATOMS_PER_TASK,
     Tables,
@@ -277,17 +278,37 @@ class SoapEnvironments:
         return result
 
     @cached_property
-    def _slots(self) -> Slots:
+    def slots(self) -> Slots:
+        """The distinct atoms of every list."""
         return Slots.of(self.batch)
+
+    @cached_property
+    def pairs(self) -> Pairs:
+        """What the loops read of the batch."""
+        return Pairs.of(self.batch, self.species)
 
     def displacements(self, start: int, stop: int) -> Displacements:
         """Return the derivatives of the power spectra of atoms ``start:stop``."""
-        c, slots, weights = self.coefficients, self._slots, self.soap.weights
+        c, slots, weights = self.coefficients, self.slots, self.soap.weights
         # A plain n_max: this loop is compiled once for all sizes.
         tables = self.soap.tables._replace(n_max=self.soap.n_max)
-        pairs = Pairs.of(self.batch, self.species)
+        pairs = self.pairs
 
         def fill(begin: int, end: int, rows: np.ndarray, virial: np.ndarray) -> None:
             displacement_rows(begin, end, tables, weights, pairs, slots, start, c, rows, virial)
 
         return slots.displacements(start, stop, self.soap.n_features, fill, CENTRES_PER_TASK)
+
+    def contracts(self, m: int) -> bool:
+        """Tell whether `add_slopes` with m vectors takes less time than `displacements` and products with them."""
+        return worth(self, m)
+
+    def add_slopes(
+        self,
+        slopes: Slopes,
+        forces: Float[np.ndarray, "atoms_times_3 columns"] | None,
+        virial: Float[np.ndarray, "structures_times_6 columns"] | None,
+        first: int,
+    ) -> None:
+        """Subtract slopes by positions from forces and add those by strain to virials, from column `first` on."""
+        add_slopes(self, slopes, forces, virial, first)
