@@ -324,6 +324,8 @@ class Record:
             if field.written is None or field.name in settings:
                 stored = settings[field.name]
                 given[field.name] = None if stored is None and field.optional else field.rule.back(stored)
+            elif field.written is WHEN_GIVEN:
+                given[field.name] = None
         made = cls(**given)
         made.verify()
         return made

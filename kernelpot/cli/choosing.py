@@ -287,6 +287,10 @@ def _space(options: Curate) -> SparseGP:
     before, wanted = old["terms"][0], new["terms"][0]
     kept = ("n_inducing", "noise", "seed", "inducing", "tolerance")
     before["descriptor"]["species"] = wanted["descriptor"]["species"]
+    # How elements are coupled is no option: a folder keeps what it was made with.
+    for term in (before, wanted):
+        term["descriptor"].pop("channels", None)
+        term["kernel"].pop("centres", None)
     different = differences(
         {key: old[key] for key in kept} | {key: before[key] for key in ("descriptor", "kernel")},
         {key: new[key] for key in kept} | {key: wanted[key] for key in ("descriptor", "kernel")},

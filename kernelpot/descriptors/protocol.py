@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -25,16 +25,6 @@ class Displacements:
     virial: Float[np.ndarray, "centres 6 f"]
 
 
-class Slopes(NamedTuple):
-    """Gradients of some centres' sums: that of column m is scale[a, m] (z_m - along[a, m] x_a) · ∂p_a, for each m."""
-
-    atoms: Int[np.ndarray, " a"]
-    z: Float[np.ndarray, "m f"]
-    x: Float[np.ndarray, "atoms f"]  # of all atoms
-    scale: Float[np.ndarray, "a m"]
-    along: Float[np.ndarray, "a m"]
-
-
 class Environments(Protocol):
     """The vectors of a batch, with what it takes to differentiate them."""
 
@@ -47,23 +37,6 @@ class Environments(Protocol):
 
     def displacements(self, start: int, stop: int) -> Displacements:
         """Return the derivatives of the vectors of atoms ``start:stop``."""
-
-
-@runtime_checkable
-class Contracted(Environments, Protocol):
-    """Environments that can give products of derivatives with vectors without the derivatives."""
-
-    def contracts(self, m: int) -> bool:
-        """Tell whether `add_slopes` with m vectors takes less time than `displacements` and products with them."""
-
-    def add_slopes(
-        self,
-        slopes: Slopes,
-        forces: Float[np.ndarray, "atoms_times_3 columns"] | None,
-        virial: Float[np.ndarray, "structures_times_6 columns"] | None,
-        first: int,
-    ) -> None:
-        """Subtract slopes by positions from forces and add those by strain to virials, from column `first` on."""
 
 
 class Descriptor(Protocol):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 import numpy as np
@@ -16,11 +16,18 @@ from kernelpot.record import Field, OneOf, Positive, Record, Rule, Whole
 from kernelpot.rules import whole
 
 Vector = tuple[float, ...]
-KINDS = ("identity", "weighted", "given", "modes", "elemental", "random")
+KINDS = ("auto", "identity", "weighted", "given", "modes", "elemental", "random")
 RANK_TOLERANCE = 1e-8
 """Smallest singular value of U, relative to its largest, that still counts as a channel of its own."""
 LEAST = 0.5
 """Smallest weight of an element in a single mode; the largest is 1."""
+ALIKE = 2.5
+"""Distance of two elements' properties, in standard deviations over the table, at which their similarity is e^(-1/2),
+where nothing is known; copper and silver are 1.0 apart, carbon and oxygen 1.3, hydrogen and carbon 5.0."""
+HYDROGEN = 0.5
+"""Weight of hydrogen's density beside that of other elements where nothing is known."""
+RANK = 1e-6
+"""Smallest eigenvalue of a similarity of elements, relative to its largest, that gets a channel."""
 
 
 class ChannelTable(Rule):
@@ -35,18 +42,18 @@ class ChannelTable(Rule):
         return {symbol_of(z): list(vector) for z, vector in value}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ElementChannels(Record):
     """What the densities of the elements are mixed into: c_k = Σ_a U_ka c_a, k = 1 … K channels.
 
-    Made by `identity`, `weighted`, `given`, `modes`, `elemental` or `random`. The matrix is settled once the species
-    are known (`for_species`), then stored with the descriptor's settings: a model file needs neither tables nor random
-    numbers.
+    Made by `auto`, `similar`, `identity`, `weighted`, `given`, `modes`, `elemental` or `random`. The matrix is settled
+    once the species are known (`for_species`), then stored with the descriptor's settings: a model file needs neither
+    tables nor random numbers.
 
     Attributes
     ----------
     kind
-        "identity", "weighted", "given", "modes", "elemental" or "random".
+        "auto", "identity", "weighted", "given", "modes", "elemental" or "random".
     n
         Number K of channels; 0 for one for each species.
     seed
@@ -65,9 +72,16 @@ class ElementChannels(Record):
     n: Annotated[int, Whole()] = 0
     seed: Annotated[int, Whole()] = 0
     width: Annotated[float, Positive(), "", "1 is usual"] = 1.0
-    table: Annotated[tuple[tuple[int, Vector], ...] | None, ChannelTable()] = field(default=None, repr=False)
+    table: Annotated[tuple[tuple[int, Vector], ...] | None, ChannelTable()] = None
     species: tuple[int, ...] | None = None
-    matrix: tuple[Vector, ...] | None = field(default=None, repr=False)
+    matrix: tuple[Vector, ...] | None = None
+
+    def __repr__(self) -> str:
+        """Return the call, or what `SOAP` takes for channels that are to be found."""
+        if self.kind == "auto" and self.matrix is None:
+            return "'auto'"
+        shown = ("kind", "n", "seed", "width", "species")
+        return f"ElementChannels({', '.join(f'{name}={getattr(self, name)!r}' for name in shown)})"
 
     def check(self) -> None:
         """Refuse a matrix that is not for the species, or that makes one of them invisible."""
@@ -93,6 +107,57 @@ class ElementChannels(Record):
                     f"element channels: {symbol_of(z)} has no weight in any channel, so its atoms would be invisible; "
                     "choose other channels or another seed."
                 )
+
+    @classmethod
+    def auto(cls) -> ElementChannels:
+        """Find the channels: the default of `SOAP`, also written ``channels="auto"``.
+
+        `SparseGP.fit` looks for them, and for the coupling of centres, with the left-out errors of small models
+        (`kernelpot.potentials.coupling`). Where there are no labels to ask (`prepare`, design, property models) they
+        are `similar` (width 2.5, hydrogen 0.5). One species has one channel, as without.
+        """
+        return cls("auto")
+
+    @classmethod
+    def similar(
+        cls, species: Sequence[int], n: int | None = None, *, width: float = ALIKE, hydrogen: float = HYDROGEN
+    ) -> ElementChannels:
+        """Leading modes of a similarity of elements on a scale that does not depend on the elements present.
+
+        κ_ab = exp(-d_ab²/2 width²) with d_ab the distance of the elements' tabulated properties, each standardised over
+        the whole table: metals of one block are alike, hydrogen is like nothing. U holds the n leading eigenvectors
+        of κ = UᵀU, columns of length 1, that of hydrogen times `hydrogen` where there are others.
+
+        Parameters
+        ----------
+        species
+            Atomic numbers.
+        n
+            Number K of channels; None: as many as tell the elements apart.
+        width
+            Larger: elements are more alike.
+        hydrogen
+            Weight of hydrogen's density beside those of other elements.
+
+        Raises
+        ------
+        ParameterError
+            `n`, `width` or `hydrogen` is not positive, or an element has no tabulated properties.
+        """
+        for name, value in (("width", width), ("hydrogen", hydrogen)):
+            if not isinstance(value, int | float | np.number) or not 0.0 < value < np.inf:
+                raise ParameterError(f"`{name}` must be a positive number, got {value!r}; 2.5 and 0.5 are usual.")
+        found = tuple(sorted({int(z) for z in species}))
+        rows = np.array(properties(found))
+        square = ((rows[:, None, :] - rows[None, :, :]) ** 2).sum(axis=2)
+        eigenvalues = np.linalg.eigvalsh(np.exp(-0.5 * square / width**2))
+        distinct = int((eigenvalues > RANK * eigenvalues[-1]).sum())
+        n = distinct if n is None else min(_count(n), distinct)
+        pairs = square[np.triu_indices(len(found), 1)]
+        u = _modes(rows, found, n, width / float(np.sqrt(pairs.mean() if pairs.any() else 1.0)))
+        if len(found) > 1:
+            u = u * np.where(np.array(found) == 1, hydrogen, 1.0)
+        return cls.given({symbol_of(z): column.tolist() for z, column in zip(found, u.T, strict=True)})
 
     @classmethod
     def identity(cls) -> ElementChannels:
@@ -223,8 +288,8 @@ class ElementChannels(Record):
             raise ParameterError("these element channels have no matrix yet; call for_species((29, 79)) first.")
         return np.array(self.matrix)
 
-    def for_species(self, species: tuple[int, ...]) -> ElementChannels:
-        """Return the same channels with the matrix for these atomic numbers.
+    def for_species(self, species: tuple[int, ...], n: int | None = None) -> ElementChannels:
+        """Return the same channels with the matrix for these atomic numbers; n is how many "auto" may take.
 
         Raises
         ------
@@ -233,6 +298,9 @@ class ElementChannels(Record):
         """
         if self.species == species and self.matrix is not None:
             return self
+        if self.kind == "auto":
+            made = ElementChannels.similar(species, n).for_species(species)
+            return replace(made, kind="auto", table=None)
         names = ", ".join(symbol_of(z) for z in species)
         if self.n > len(species) and self.kind != "elemental":
             raise ParameterError(
@@ -283,8 +351,10 @@ class Channels(Rule):
     def read(self, value: Any, field: Field) -> ElementChannels | None:
         """Return the channels."""
         channels = ElementChannels.elemental(value) if isinstance(value, ElementalModes) else value
+        if isinstance(channels, str) and channels == "auto":
+            channels = ElementChannels.auto()
         if not isinstance(channels, ElementChannels):
-            raise field.refused("be ElementChannels, ElementalModes or None", value)
+            raise field.refused('be "auto", ElementChannels, ElementalModes or None', value)
         return None if channels.kind == "identity" else channels
 
     def back(self, stored: Any) -> ElementChannels:

@@ -16,8 +16,8 @@ from kernelpot.descriptors.protocol import Descriptor
 E0_PRIOR = 10.0
 """Prior standard deviation of the energy of an isolated atom where no energy is known, eV; unit of its column."""
 
-E0_ABOUT = 0.1
-"""The same about the least squares of the labelled energies, where a kernel carries a constant of its own, eV.
+E0_ABOUT = 0.02
+"""The same about the least squares of the labelled energies, over the amplitude of a kernel with a constant of its own.
 
 What environments do not explain is then the composition's: with 10 eV, constants and kernel trade eV of the same
 energies, and the sum is wrong wherever the kernel falls (docs/mathematics.md).

@@ -11,7 +11,8 @@ from jaxtyping import Float, Int
 from numba import njit
 
 from kernelpot.data.batch import Batch
-from kernelpot.descriptors.protocol import Contracted, Environments, Slopes
+from kernelpot.descriptors.protocol import Environments
+from kernelpot.descriptors.soap.rows import Wanted
 from kernelpot.features.feature_map import Rows
 
 
@@ -52,7 +53,8 @@ class SpeciesRows(NamedTuple):
     values: Float[np.ndarray, "a m"]
     slopes: Float[np.ndarray, "a m"] | float  # derivative of a value by the dot product with its inducing environment
     inducing: Float[np.ndarray, "m f"] | None  # None: the columns are the components themselves
-    dots: Float[np.ndarray, "a m"] | None = None  # with inducing environments
+    dots: Float[np.ndarray, "a m"] | None = None  # of unit vectors with inducing environments
+    squares: list[np.ndarray] | None = None  # what `SOAP.squares` made of these, where derivatives go that way
 
 
 def unit(
@@ -89,9 +91,9 @@ def unit_jacobian(rows: Any, centre: Any, x: Any, norm: Any) -> Any:
 def rows_of(described: DescribedBatch, kinds: Collection[str], parts: Sequence[SpeciesRows], step: int) -> Rows:
     """Return the rows of a batch, the derivatives of `step` centres at a time.
 
-    Forces and stresses need ∂k(x_i, z)/∂r = k'(x_i·z) zᵀ ∂x_i/∂r: what the environments contract for less, else one
-    matrix product of all derivatives with Z per chunk of centres, at 2·3·(neighbours + 1)·F·M operations an atom, then
-    a weighted scatter.
+    Forces and stresses need ∂k(x_i, z)/∂r = k'(x_i·z) zᵀ ∂x_i/∂r: one matrix product of all derivatives with Z per
+    chunk of centres, at 2·3·(neighbours + 1)·F·M operations an atom, then a weighted scatter; or where all parts have
+    `squares`, by way of the density (`descriptors.soap.rows`).
     """
     batch, m = described.batch, parts[-1].columns.stop
     energy = np.zeros((len(batch), m))
@@ -101,9 +103,8 @@ def rows_of(described: DescribedBatch, kinds: Collection[str], parts: Sequence[S
         return Rows(energy, None, None)
     forces = np.zeros((3 * batch.n_atoms, m)) if "forces" in kinds else None
     stress = np.zeros((6 * len(batch), m)) if "stress" in kinds else None
-    environments, products = described.environments, all(part.dots is not None for part in parts)
-    if products and isinstance(environments, Contracted) and environments.contracts(parts[0].values.shape[1]):
-        _contract(described, environments, parts, forces, stress)
+    if all(part.squares is not None for part in parts):
+        _by_density(described, parts, forces, stress)
     else:
         _expand(described, parts, step, forces, stress)
     if stress is not None:
@@ -111,29 +112,21 @@ def rows_of(described: DescribedBatch, kinds: Collection[str], parts: Sequence[S
     return Rows(energy, forces, stress)
 
 
-def _contract(
-    described: DescribedBatch, environments: Contracted, parts: Sequence[SpeciesRows], forces: np.ndarray | None,
-    virial: np.ndarray | None,
-) -> None:  # fmt: skip
-    """Add derivatives to forces and virials, contracted by the environments."""
-    for alike in _alike(parts):
-        atoms = np.concatenate([part.atoms for part in alike])
-        scale, along = (np.concatenate([getattr(part, name) for part in alike]) for name in ("slopes", "dots"))
-        if described.normalised:
-            scale = scale / described.norm[atoms, None]
-        else:
-            along = np.zeros_like(along)
-        z: Any = alike[0].inducing
-        environments.add_slopes(Slopes(atoms, z, described.x, scale, along), forces, virial, alike[0].columns.start)
-
-
-def _alike(parts: Sequence[SpeciesRows]) -> list[list[SpeciesRows]]:
-    """Put species together that see the same inducing environments; species without atoms are left out."""
-    found: dict[int, list[SpeciesRows]] = {}
+def _by_density(
+    described: DescribedBatch, parts: Sequence[SpeciesRows], forces: np.ndarray | None, virial: np.ndarray | None
+) -> None:
+    """Add derivatives to forces and virials, species together that see the same inducing environments."""
+    environments: Any = described.environments
+    alike: dict[int, list[SpeciesRows]] = {}
     for part in parts:
         if len(part.atoms):
-            found.setdefault(part.columns.start, []).append(part)
-    return list(found.values())
+            alike.setdefault(part.columns.start, []).append(part)
+    for first, mine in alike.items():
+        joined: list[Any] = [
+            np.concatenate([getattr(one, name) for one in mine]) for name in ("atoms", "dots", "slopes")
+        ]
+        wanted = Wanted(*joined, described.norm, described.x)
+        environments.add_products(mine[0].squares, wanted, forces, virial, first)
 
 
 def _expand(

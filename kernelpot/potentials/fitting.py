@@ -18,7 +18,7 @@ from kernelpot.data.labels import Labels, resolve
 from kernelpot.data.noise import KINDS, Noise
 from kernelpot.data.stream import chunks
 from kernelpot.errors import LabelError, ParameterError
-from kernelpot.features.feature_map import E0_PRIOR, FeatureMap
+from kernelpot.features.feature_map import FeatureMap
 from kernelpot.features.inducing import mean_vectors, more_inducing
 from kernelpot.features.kernel_map import KernelMap
 from kernelpot.features.sum_map import SumMap
@@ -35,6 +35,7 @@ from kernelpot.potentials.training import (
     composition_of,
     distributed_factors,
     e0_rows,
+    e0_spread,
     fold_factors,
     least_squares_e0,
     prior_roots,
@@ -85,7 +86,8 @@ def fit_state(
         for kind in data.kinds
         for f in range(data.n_folds)
     ]
-    roots = prior_roots(features)
+    e0_std = e0_spread(features, found.amplitude)
+    roots = prior_roots(features, e0_std)
     return Fitted(
         features,
         Posterior.prior(len(roots), roots).condition(blocks),
@@ -97,7 +99,7 @@ def fit_state(
         found.rmse,
         {kind: int(n.sum()) for kind, n in data.n_rows.items()},
         seen=Seen.of(features, structures, seed=seed),
-        e0_std=E0_PRIOR / float(roots[-1]),
+        e0_std=e0_std,
     )
 
 

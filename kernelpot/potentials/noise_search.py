@@ -188,6 +188,14 @@ class FoldErrors:
             found[kind] = float(np.sqrt(misfits / max(n - freedom / ratio[kind] ** 2, 0.05 * n)))
         return found
 
+    def _centre(self, fold: int | None) -> Float[np.ndarray, " d"]:
+        """Centre of the prior without a fold: E0 by least squares of the energies that are left, from Gram matrices."""
+        centre, first = np.zeros(self._n_columns - 1), self.data.n_weights
+        if fold is not None and "energy" in self.data.kinds and self.data.roots is not None:
+            gram = self._without["energy"][fold][first:, first:]
+            centre[first:] = np.linalg.pinv(gram[:-1, :-1], rcond=1e-10, hermitian=True) @ gram[:-1, -1]
+        return centre
+
     def _solve_without(
         self, fold: int | None, ratio: Mapping[str, float]
     ) -> tuple[Float[np.ndarray, "d d"], Float[np.ndarray, " d"]]:
@@ -202,7 +210,7 @@ class FoldErrors:
             factor = cholesky(precision, check_finite=False)
         except LinAlgError:
             return self._solve_by_qr(fold, ratio)
-        target = solve_triangular(factor, gram[:-1, -1], trans="T")
+        target = solve_triangular(factor, gram[:-1, -1] + self._roots**2 * self._centre(fold), trans="T")
         return factor, solve_triangular(factor, target)
 
     def _solve_by_qr(
@@ -211,7 +219,8 @@ class FoldErrors:
         data = self.data.rescaled(self.scales)
         d = self._n_columns - 1
         blocks = [data.scaled(k, f, ratio[k], 1.0) for k in data.kinds for f in range(data.n_folds) if f != fold]
-        r = triangle(np.concatenate([np.eye(d, d + 1) * np.append(self._roots, 0.0), *blocks]))
+        known = np.column_stack([np.diag(self._roots), self._roots * self._centre(fold)])
+        r = triangle(np.concatenate([known, *blocks]))
         return r[:d, :d], solve_triangular(r[:d, :d], r[:d, d])
 
     def log_evidence(self, ratio: Mapping[str, float], power: Mapping[str, float] | None = None) -> tuple[float, float]:

@@ -30,7 +30,7 @@ from kernelpot.potentials.baselines.given import as_baseline, less_baseline
 from kernelpot.potentials.files import write_model
 from kernelpot.potentials.fitted import Fitted, accepted, changed
 from kernelpot.potentials.prediction import Mean, Prediction
-from kernelpot.potentials.terms import Term, build, leading, terms_of
+from kernelpot.potentials.terms import Term, Tried, build, find_coupling, leading, terms_of
 from kernelpot.potentials.training import TrainingSet, Workers
 from kernelpot.rules import MOST_SEED, whole
 
@@ -40,6 +40,10 @@ if TYPE_CHECKING:
 SEARCHES = ("cv", "evidence", "tempered")
 INDUCING = ("fps", "cur", "random")
 PLAIN = ("n_inducing", "seed", "inducing", "tolerance")  # Settings that are plain values
+
+
+RUNNERS_UP = 3
+"""Settings that were not taken, as many as a summary shows."""
 
 
 class SparseGP:
@@ -80,6 +84,15 @@ class SparseGP:
         forces and stresses are taken off the labels before anything else and added to every mean; it has no standard
         deviation.
 
+    Attributes
+    ----------
+    terms_
+        The terms with the coupling of elements that `fit` found (``SOAP(channels="auto")``); ``SparseGP(model.terms_,
+        …)`` takes it over.
+    coupling_
+        What was tried for it, the setting that was taken first, each with its left-out errors; empty where nothing was
+        to be found, and in models from files, which hold what was found alone.
+
     Raises
     ------
     ParameterError
@@ -117,6 +130,7 @@ class SparseGP:
         self.features_: FeatureMap | None = None
         self.fitted_: Fitted | None = None
         self.training_: TrainingSet | None = None
+        self.terms_, self.coupling_ = self.terms, tuple[Tried, ...]()
 
     def __repr__(self) -> str:
         """Return the call that makes an equal model, and what it was prepared with or fitted on, if it was."""
@@ -219,7 +233,11 @@ class SparseGP:
         if self.features_ is not None:
             check_species(structures, self.features_.species)
         known, labels = labels, less_baseline(self.baseline, structures, labels, kinds)
-        features = self.features_ or self.prepare(structures).plan()[0]
+        spec = self
+        if self.features_ is None:
+            self.terms_, self.coupling_ = find_coupling(self.terms, structures, labels, kinds=kinds, seed=self.seed)
+            spec = changed(self, terms=self.terms_)
+        features = self.features_ or spec.prepare(structures).plan()[0]
         state = fitting.fit_state(
             features, structures, labels, self.noise,
             kinds=kinds, amplitude=self.terms[0].amplitude, seed=self.seed, given_folds=fold,
@@ -410,8 +428,12 @@ class SparseGP:
         return dict(self.state.cross_validation)
 
     def summary(self) -> str:
-        """Describe the fitted model for people, one fact a line."""
-        return self.state.summary()
+        """Describe the fitted model for people, one fact a line, with what was tried where settings were found."""
+        lines = [self.state.summary()]
+        if self.coupling_:
+            picked, others = self.coupling_[0], self.coupling_[1 : 1 + RUNNERS_UP]
+            lines += [f"coupling            {picked}", *(f"  not taken         {one}" for one in others)]
+        return "\n".join(lines)
 
 
 class LinearModel(SparseGP):

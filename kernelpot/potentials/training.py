@@ -134,7 +134,8 @@ class FoldFactors:
             for kind, (block, n) in fold.items():
                 factors[kind].append(whiten_columns(features, block))
                 n_rows[kind].append(n)
-        return cls(factors, {kind: np.array(n) for kind, n in n_rows.items()}, features.widths, prior_roots(features))
+        roots = prior_roots(features, e0_spread(features, 1.0))
+        return cls(factors, {kind: np.array(n) for kind, n in n_rows.items()}, features.widths, roots)
 
     def rescaled(self, scales: Sequence[float]) -> FoldFactors:
         """Return the factors of terms with these prior standard deviations, in units of the amplitude."""
@@ -143,6 +144,16 @@ class FoldFactors:
         columns = scale_columns(self.widths, scales, next(iter(self.factors.values()))[0].shape[1])
         factors = {kind: [block * columns for block in blocks] for kind, blocks in self.factors.items()}
         return replace(self, factors=factors)
+
+    def merged(self, fold: Int[np.ndarray, " folds"]) -> FoldFactors:
+        """Return the factors of larger folds: `fold` says which of these each of the present ones belongs to."""
+        members = [np.flatnonzero(fold == f).tolist() for f in range(int(fold.max()) + 1)]
+        factors = {
+            kind: [np.concatenate([blocks[k] for k in mine]) for mine in members]
+            for kind, blocks in self.factors.items()
+        }
+        n_rows = {kind: np.array([n[mine].sum() for mine in members]) for kind, n in self.n_rows.items()}
+        return replace(self, factors=factors, n_rows=n_rows)
 
     def scaled(self, kind: str, fold: int, sigma: float, amplitude: float) -> Float[np.ndarray, "rank columns"]:
         """Return one factor at this amplitude, divided by this noise."""
@@ -162,15 +173,20 @@ def scale_rows(rows: Rows, n_weights: int, sigma: float, amplitude: float) -> Ro
     return scaled
 
 
-def prior_roots(features: FeatureMap, e0_std: float | None = None) -> Float[np.ndarray, " d_plus_species"]:
+def e0_spread(features: FeatureMap, amplitude: float) -> float:
+    """Return how far energy constants may move about the least squares of the energies, eV.
+
+    `E0_ABOUT` of the amplitude where a kernel carries a constant of its own, as then what no environment explains is
+    left to the composition; else E0_PRIOR: pair energies and linear terms have no other constant.
+    """
+    return min(E0_ABOUT * amplitude, E0_PRIOR) if features.has_constant else E0_PRIOR
+
+
+def prior_roots(features: FeatureMap, e0_std: float) -> Float[np.ndarray, " d_plus_species"]:
     """Return the inverse standard deviations of the prior of [features | E0 columns] that labels are fitted under.
 
-    E0 is E0_PRIOR times its column's weight. About the least squares of the energies it may move by `e0_std`, eV; None
-    takes `E0_ABOUT` where a kernel carries a constant of its own, as then what no environment explains is left to the
-    composition, else E0_PRIOR: pair energies and linear terms have no other constant.
+    E0 is E0_PRIOR times its column's weight.
     """
-    if e0_std is None:
-        e0_std = E0_ABOUT if features.has_constant else E0_PRIOR
     return np.concatenate([np.ones(features.n_weights), np.full(len(features.species), E0_PRIOR / e0_std)])
 
 
@@ -193,9 +209,7 @@ def least_squares_e0(rows: Float[np.ndarray, "rows species_plus_1"]) -> Float[np
     return result
 
 
-def unknown_constants(
-    shares: Float[np.ndarray, "energies species"], e0_std: float = E0_ABOUT
-) -> Float[np.ndarray, "species k"]:
+def unknown_constants(shares: Float[np.ndarray, "energies species"], e0_std: float) -> Float[np.ndarray, "species k"]:
     """Return N with |composition · N|² the variance, eV², of energy constants that no labelled energy tells apart.
 
     The prior of E0 is narrow about a least-squares estimate, which is none along compositions that were never seen:

@@ -366,7 +366,7 @@ def test_settings_hold_shift_and_scale():
         ({"cutoff_function": np.ones(2)}, "`cutoff_function` must be one of polynomial, cosine"),
         ({"centre": 0.0}, "`centre` must be positive"),
         ({"species": ()}, "`species` must be atomic numbers"),
-        ({"channels": 2}, "`channels` must be ElementChannels"),
+        ({"channels": 2}, '`channels` must be "auto", ElementChannels'),
         ({"standard": 1.0}, "`standard` must be a Standard, got 1.0; `scaled` makes one"),
     ],
 )

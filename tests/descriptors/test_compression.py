@@ -15,7 +15,7 @@ from kernelpot.descriptors.soap.definition import SOAP
 from kernelpot.errors import ParameterError
 from tests import structures as make
 
-FULL = SOAP(cutoff=4.0, n_max=6, l_max=3, sigma=0.5, fade=0.8, species=(29, 79))
+FULL = SOAP(cutoff=4.0, n_max=6, l_max=3, sigma=0.5, fade=0.8, species=(29, 79), channels=None)
 TRAIN = [make.copper_gold(k) for k in range(4)]
 WAYS = {"volume": None, "structures": TRAIN}
 

@@ -21,20 +21,21 @@ from tests import structures as make
 
 CUTOFF, FADE = 4.0, 0.8
 SIZE = {"cutoff": CUTOFF, "n_max": 4, "l_max": 3, "sigma": 0.5, "fade": FADE}
+PLAIN = SIZE | {"channels": None}
 DESCRIPTORS = {
-    "power": SOAP(basis=PowerGaussian(), **SIZE),
-    "gto": SOAP(basis=GTO(), **SIZE),
-    "gto, shorter radius": SOAP(basis=GTO(radius=3.0), **SIZE),
-    "bessel": SOAP(basis=SphericalBessel(), **SIZE),
-    "scaled": SOAP(basis=PowerGaussian(), scaling=(2.0, 3.0), **SIZE),
-    "compressed": SOAP(**SIZE | {"n_max": 7}).compressed(4),
+    "power": SOAP(basis=PowerGaussian(), **PLAIN),
+    "gto": SOAP(basis=GTO(), **PLAIN),
+    "gto, shorter radius": SOAP(basis=GTO(radius=3.0), **PLAIN),
+    "bessel": SOAP(basis=SphericalBessel(), **PLAIN),
+    "scaled": SOAP(basis=PowerGaussian(), scaling=(2.0, 3.0), **PLAIN),
+    "compressed": SOAP(**PLAIN | {"n_max": 7}).compressed(4),
     "one channel": SOAP(channels=ElementChannels.random(1, 5), **SIZE),
     "symmetry functions": ACSF(CUTOFF, g2=[[0.5, 0.0], [4.0, 2.0]], g4=[[0.05, 1, 1], [0.3, 4, -1]]),
     "symmetry functions, one channel": ACSF(
         CUTOFF, g2=[[1.0, 1.5]], g3=[1.2], g5=[[0.1, 2.5, 1]], channels=ElementChannels.random(1, 5)
     ),
     "radial functions alone": ACSF(CUTOFF, g2=[[0.5, 0.0]]),
-    "smallest": SOAP(**SIZE | {"n_max": 1, "l_max": 0, "fade": None}),
+    "smallest": SOAP(**PLAIN | {"n_max": 1, "l_max": 0, "fade": None}),
 }
 SYSTEMS = {
     "one species": make.silicon,

@@ -44,7 +44,7 @@ def from_kernelpot(atoms, numbers):
     cutoff = R_CUT + SIGMA * np.sqrt(-2.0 * np.log(1e-3))
     soap = SOAP(
         cutoff=cutoff, n_max=N_MAX, l_max=L_MAX, sigma=SIGMA, basis=GTO(radius=R_CUT), fade=0.0,
-        species=tuple(sorted(numbers)),
+        species=tuple(sorted(numbers)), channels=None,
     )  # fmt: skip
     return soap.values(Batch.from_structures([atoms], cutoff))
 

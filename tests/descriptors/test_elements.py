@@ -227,7 +227,7 @@ def test_channels_follow_the_species():
         (lambda: ElementChannels.given({"Cu": [1.0, 0.0], "Au": [0.0, 0.0]}), "vector of Au is all zero"),
         (lambda: ElementChannels.weighted({"Cu": 0.0}), "the weight of Cu must be a number above 0, got 0.0"),
         (lambda: ElementChannels.weighted({"Cu": [1, 2]}), r"the weight of Cu must be a number above 0, got \[1, 2\]"),
-        (lambda: mixed(2), "`channels` must be ElementChannels, ElementalModes or None, got 2"),
+        (lambda: mixed(2), '`channels` must be "auto", ElementChannels, ElementalModes or None, got 2'),
         (lambda: mixed(ElementChannels.modes(3), (29, 79)), r"3 element channels for 2 species \(Cu, Au\)"),
         (lambda: mixed(ElementChannels.given({"Cu": [1.0], "Au": [2.0]})), r"no row for Pd, Ag \(it has Cu, Au\)"),
         (
@@ -250,7 +250,7 @@ def test_what_cannot_be_is_refused(make_channels, message):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"kind": "learned"}, "one of identity, weighted, given, modes, elemental, random, got 'learned'"),
+        ({"kind": "learned"}, "one of auto, identity, weighted, given, modes, elemental, random, got 'learned'"),
         ({"matrix": [[1.0, 0.0]]}, "must be finite with 1 rows and a column for each of Cu, Pd, Ag, Au, got shape"),
         ({"matrix": [[1.0, 0.0, float("inf"), 1.0]]}, r"`matrix\[0\]\[2\]` must be a finite number"),
         ({"matrix": [[1.0, 0.5, 0.0, 1.0]]}, "Ag has no weight in any channel"),

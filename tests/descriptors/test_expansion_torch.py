@@ -42,7 +42,8 @@ def small():
 
 def soap(batch, basis="power", **settings):
     return SOAP(
-        **{"cutoff": CUTOFF, "n_max": 4, "l_max": 3, "sigma": 0.5, "basis": BASES[basis], "fade": 0.8} | settings,
+        **{"cutoff": CUTOFF, "n_max": 4, "l_max": 3, "sigma": 0.5, "basis": BASES[basis], "fade": 0.8, "channels": None}
+        | settings,
         species=tuple(np.unique(batch.numbers).tolist()),
     )
 

@@ -147,7 +147,7 @@ def test_more_modes_than_species_give_the_same_kernel_with_one_channel_for_each(
     np.testing.assert_allclose(soap.channels.array.T @ soap.channels.array, u.T @ u, atol=1e-14)
     batch = _batch([copper_gold(0), copper_gold(1)])
     x = soap.values(batch)
-    engine = kp.SOAP(species=(29, 79), **SIZE)
+    engine = kp.SOAP(species=(29, 79), channels=None, **SIZE)
     c = engine.environments(batch).coefficients
     mixed = np.einsum("ka,ilan->ilkn", u, c.reshape(len(c), 9, 2, 3)).reshape(len(c), 9, -1)
     dots = np.zeros((len(c), len(c)))

@@ -211,7 +211,7 @@ def test_draws_of_what_is_left_out_have_its_covariance(zeta):
 
 
 def test_structures_chosen_in_the_coupled_space_tell_what_the_fit_then_knows(train, monkeypatch):
-    monkeypatch.setattr("kernelpot.potentials.training.E0_ABOUT", 10.0)
+    monkeypatch.setattr("kernelpot.potentials.fitting.e0_spread", lambda *_: 10.0)
     space = model_of(HALF).prepare(train)
     choice = kp.design.select(space.information(train), 3)
     fitted = space.fit([train[int(k)] for k in choice.indices])

@@ -154,7 +154,7 @@ def test_forces_of_a_region_are_those_of_its_atoms(copper):
 
 def test_standard_deviations_are_the_posterior_covariance_of_predictions(copper, monkeypatch):
     # Plans count on no energy, so that constants are unknown to 10 eV; a fit knows their least squares.
-    monkeypatch.setattr("kernelpot.potentials.training.E0_ABOUT", E0_PRIOR)
+    monkeypatch.setattr("kernelpot.potentials.fitting.e0_spread", lambda *_: E0_PRIOR)
     labelled = make.labelled([make.copper(k) for k in range(6)])
     narrow, copper = copper, potentials.model(30).fit(labelled)
     goal = goals.elastic_constants(copper, crystal()) + goals.vacancy_energy(copper, crystal().repeat((2, 1, 1)))
@@ -170,7 +170,7 @@ def test_standard_deviations_are_the_posterior_covariance_of_predictions(copper,
 
 def test_conditioning_on_chosen_structures_shrinks_the_spread_as_the_criterion_said(monkeypatch):
     # Plans count on no energy, so that constants are unknown to 10 eV; a fit knows their least squares.
-    monkeypatch.setattr("kernelpot.potentials.training.E0_ABOUT", E0_PRIOR)
+    monkeypatch.setattr("kernelpot.potentials.fitting.e0_spread", lambda *_: E0_PRIOR)
     pool = make.labelled([make.copper(k) for k in range(12)])
     space = potentials.model(20).prepare(pool)
     goal = goals.elastic_constants(space, crystal()) + goals.vacancy_energy(space, crystal().repeat((2, 1, 1)))

@@ -19,7 +19,7 @@ from kernelpot.linalg.factor import Posterior
 from tests.structures import copper, copper_gold, labelled, silicon
 
 NOISE = kp.Noise(energy=0.005, forces=0.1, stress=0.01)
-SPEC = kp.SparseGP(kp.SOAP(cutoff=4.0, n_max=3, l_max=2, sigma=0.6), n_inducing=30, noise=NOISE)
+SPEC = kp.SparseGP(kp.SOAP(cutoff=4.0, n_max=3, l_max=2, sigma=0.6, channels=None), n_inducing=30, noise=NOISE)
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +73,7 @@ def test_duplicates_are_left_out_together(space, structures):
 def test_expected_errors_are_the_latent_std_of_predictions(space, structures, monkeypatch):
     """Apart from the residual that no inducing environment sees, which predictions add."""
     # Plans count on no energy, so that constants are unknown to 10 eV; a fit knows their least squares.
-    monkeypatch.setattr("kernelpot.potentials.training.E0_ABOUT", E0_PRIOR)
+    monkeypatch.setattr("kernelpot.potentials.fitting.e0_spread", lambda *_: E0_PRIOR)
     train, target = structures[:8], structures[8:14]
     curve = expected_errors(
         space.information(train, truncate=0.0), range(8), target=space.information(target, truncate=0.0), at=[8]

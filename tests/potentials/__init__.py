@@ -14,7 +14,7 @@ NOISE = kp.Noise(energy=0.002, forces=0.05, stress=0.005)
 
 def small_soap(cutoff: float = 3.6) -> kp.SOAP:
     """One size of n_max for all tests, as compiled loops are made for each."""
-    return kp.SOAP(cutoff=cutoff, n_max=4, l_max=2, sigma=0.6)
+    return kp.SOAP(cutoff=cutoff, n_max=4, l_max=2, sigma=0.6, channels=None)
 
 
 def model(n_inducing: int = 20, zeta: int = 2, noise: kp.Noise | str = NOISE, **settings: object) -> kp.SparseGP:

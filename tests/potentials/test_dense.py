@@ -32,8 +32,10 @@ def rows_and_prior(features, structures, amplitude):
     for kind in ("energy", "forces", "stress"):
         block = getattr(made, kind)
         e0 = counts if kind == "energy" else np.zeros((len(block), counts.shape[1]))
-        rows[kind] = np.concatenate([amplitude**2 * block, E0_ABOUT**2 * e0], axis=1)
-        priors[kind] = amplitude**2 * prior(features.kernel, d, kind) + E0_ABOUT**2 * (e0**2).sum(axis=1)
+        rows[kind] = np.concatenate([amplitude**2 * block, (E0_ABOUT * amplitude) ** 2 * e0], axis=1)
+        priors[kind] = amplitude**2 * prior(features.kernel, d, kind) + (E0_ABOUT * amplitude) ** 2 * (e0**2).sum(
+            axis=1
+        )
     return rows, priors
 
 
@@ -44,7 +46,7 @@ def prior_covariance(features, amplitude):
     for a, z in enumerate(features.inducing):
         here = features.slices[a]
         k[here, here] = amplitude**2 * (z @ z.T) ** features.kernel.zeta
-    k[features.n_inducing :, features.n_inducing :] = E0_ABOUT**2 * np.eye(len(features.species))
+    k[features.n_inducing :, features.n_inducing :] = (E0_ABOUT * amplitude) ** 2 * np.eye(len(features.species))
     return k
 
 
@@ -112,7 +114,7 @@ def exact_covariance(model, left, right):
     a, b = described(features, left), described(features, right)
     k = np.where(a.species[:, None] == b.species, (a.x @ b.x.T) ** features.kernel.zeta, 0.0) * model.amplitude_**2
     total = np.add.reduceat(np.add.reduceat(k, a.batch.offsets[:-1], axis=0), b.batch.offsets[:-1], axis=1)
-    total += E0_ABOUT**2 * composition(left, features.species) @ composition(right, features.species).T
+    total += model.fitted_.e0_std**2 * composition(left, features.species) @ composition(right, features.species).T
     return total / a.batch.sizes[:, None] / b.batch.sizes
 
 

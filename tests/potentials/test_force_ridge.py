@@ -22,7 +22,7 @@ from kernelpot.errors import DataError, LabelError, ModelFileError, NotFittedErr
 from kernelpot.features.feature_map import E0_ABOUT
 from tests.structures import copper_gold_set, ethanol, isolated, labelled, rotation, shaken, turned
 
-SMALL = kp.SOAP(cutoff=3.5, n_max=3, l_max=2, sigma=0.5)
+SMALL = kp.SOAP(cutoff=3.5, n_max=3, l_max=2, sigma=0.5, channels=None)
 NOISE = kp.Noise(energy=1e-3, forces=1e-2)
 
 
@@ -81,7 +81,7 @@ def brute_force(model, train, points):
     matrix = np.array([[covariance(a[0], b[0]) for b in functionals] for a in functionals])
     energies = len(train)
     counts = np.array([counted(atoms) for atoms in train])
-    matrix[:energies, :energies] += E0_ABOUT**2 * counts @ counts.T
+    matrix[:energies, :energies] += (E0_ABOUT * model.kernels[0].amplitude) ** 2 * counts @ counts.T
     noise = np.full(n, model.noise.forces)
     noise[:energies] = [model.noise.energy * len(atoms) for atoms in train]
     matrix[np.diag_indices(n)] += noise**2
@@ -93,9 +93,9 @@ def brute_force(model, train, points):
     for atoms in points:
         here = [(1.0, described(atoms))]
         k = np.array([covariance(here, f[0]) for f in functionals])
-        k[:energies] += E0_ABOUT**2 * counts @ counted(atoms)
+        k[:energies] += (E0_ABOUT * model.kernels[0].amplitude) ** 2 * counts @ counted(atoms)
         mean.append(k @ np.linalg.solve(matrix, y) + counted(atoms) @ e0)
-        prior = covariance(here, here) + E0_ABOUT**2 * counted(atoms) @ counted(atoms)
+        prior = covariance(here, here) + (E0_ABOUT * model.kernels[0].amplitude) ** 2 * counted(atoms) @ counted(atoms)
         std.append(np.sqrt(prior - k @ np.linalg.solve(matrix, k)) * np.sqrt(y @ np.linalg.solve(matrix, y) / n))
     return np.array(mean), np.array(std)
 

@@ -63,7 +63,10 @@ def brute_force(rows, ratio):
         train = np.concatenate([stacked(rows, kept, kind) / ratio[kind] for kind in KINDS])
         b, y = train[:, :-1], train[:, -1]
         design = np.concatenate([b, np.eye(b.shape[1])])
-        weights = np.linalg.lstsq(design, np.concatenate([y, np.zeros(b.shape[1])]), rcond=None)[0]
+        # The prior of E0 is about the least squares of the energies that are left, as in a refit.
+        energies, centre = stacked(rows, kept, "energy"), np.zeros(b.shape[1])
+        centre[-2:] = np.linalg.lstsq(energies[:, -3:-1], energies[:, -1], rcond=1e-8)[0]
+        weights = np.linalg.lstsq(design, np.concatenate([y, centre]), rcond=None)[0]
         r = np.linalg.qr(design, mode="r")
         for kind in KINDS:
             block = stacked(rows, left, kind)

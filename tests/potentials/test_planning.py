@@ -15,7 +15,7 @@ def pool():
 
 @pytest.fixture(scope="module")
 def space(pool):
-    soap = kp.SOAP(cutoff=4.0, n_max=4, l_max=2, sigma=0.6)
+    soap = kp.SOAP(cutoff=4.0, n_max=4, l_max=2, sigma=0.6, channels=None)
     return kp.SparseGP(soap, kp.DotProduct(zeta=2), n_inducing=20, noise=kp.Noise(0.002, 0.1)).prepare(pool)
 
 

@@ -139,9 +139,8 @@ def test_groups_are_left_out_whole(train):
 
     whole = default_model({**settings, "n_inducing": 20}).fit(train, keys=keys, folds=groups)
     assert whole.cross_validation_ == pytest.approx(trial.rmse, rel=1e-9)
-    given = kp.SparseGP(
-        whole.descriptor, kp.DotProduct(2, amplitude=whole.amplitude_), n_inducing=20, noise=whole.noise_
-    ).prepare(train)
+    (term,) = whole.terms_
+    given = kp.SparseGP(term.with_amplitude(whole.amplitude_), n_inducing=20, noise=whole.noise_).prepare(train)
     squared, counts = {"energy": 0.0, "forces": 0.0}, {"energy": 0, "forces": 0}
     for group in "abc":
         kept = [atoms for atoms, name in zip(train, groups, strict=True) if name != group]

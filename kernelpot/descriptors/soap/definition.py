@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 
 from kernelpot.data.batch import Batch
 from kernelpot.descriptors.loops import Pairs, Slots, recurrence
-from kernelpot.descriptors.protocol import Displacements, Slopes, Species, checked_scaling, places
+from kernelpot.descriptors.protocol import Displacements, Species, checked_scaling, places
 from kernelpot.descriptors.radial import (
     Compressed,
     PowerGaussian,
@@ -22,7 +22,6 @@ from kernelpot.descriptors.radial import (
     principal_components,
     volume_moments,
 )
-from kernelpot.descriptors.soap.contraction import add_slopes, worth
 from kernelpot.descriptors.soap.loops import (
     ATOMS_PER_TASK,
     Tables,
@@ -33,6 +32,7 @@ from kernelpot.descriptors.soap.loops import (
     spectrum,
     spectrum_vjp,
 )
+from kernelpot.descriptors.soap.rows import Wanted, add_products, squares_of
 from kernelpot.elements.channels import Channels, ElementChannels
 from kernelpot.elements.modes import ElementalModes
 from kernelpot.errors import ParameterError
@@ -42,6 +42,9 @@ from kernelpot.run import share
 
 if TYPE_CHECKING:
     from ase import Atoms
+
+SHORT = 1500
+"""Components of a vector up to which channels that are found may be more than two, for more than three species."""
 
 CENTRES_PER_TASK = 8
 """Fewest centres worth a thread when derivatives are made."""
@@ -73,7 +76,10 @@ class SOAP(Record):
         centre's own density counts in full. None: all count alike up to the fade.
     channels
         What the densities of the elements are mixed into before the power spectrum: `ElementChannels`, or
-        `ElementalModes` as such; None: one channel for each.
+        `ElementalModes` as such; None: one channel for each. "auto": `SparseGP.fit` finds them, and how much centres of
+        different elements share, from left-out errors; where there are no labels, a similarity of the elements by
+        tabulated properties (`ElementChannels.similar`), in as many channels as there are elements up to 3, and beyond
+        in so many that vectors have about 1,500 components, at least 2.
 
     Raises
     ------
@@ -90,8 +96,8 @@ class SOAP(Record):
     species: Annotated[tuple[int, ...] | None, Species()] = None
     scaling: Annotated[tuple[float, float] | None, Rule(), WHEN_GIVEN] = None
     channels: Annotated[
-        ElementChannels | ElementalModes | None, Channels(), WHEN_GIVEN, "", "ElementChannels.modes(2) is one"
-    ] = None
+        ElementChannels | ElementalModes | str | None, Channels(), WHEN_GIVEN, "", "ElementChannels.modes(2) is one"
+    ] = "auto"
 
     def check(self) -> None:
         """Refuse widths that the cutoff does not allow, and give channels their matrix where species are known."""
@@ -108,7 +114,10 @@ class SOAP(Record):
         if self.scaling is not None:
             object.__setattr__(self, "scaling", checked_scaling(self.scaling, self.cutoff))
         if self._channels is not None and self.species is not None:
-            object.__setattr__(self, "channels", self._channels.for_species(self.species))
+            found = None if self.finds_channels and len(self.species) == 1 else self._channels
+            if found is not None:
+                found = found.for_species(self.species, self.most_channels(len(self.species)))
+            object.__setattr__(self, "channels", found)
 
     def verify(self) -> None:
         """Refuse a radial basis that is not finite."""
@@ -161,10 +170,24 @@ class SOAP(Record):
         return replace(self, basis=basis, n_max=n_max)
 
     @property
+    def finds_channels(self) -> bool:
+        """Whether `channels` are to be found."""
+        return self._channels is not None and self._channels.kind == "auto"
+
+    def most_channels(self, n_species: int) -> int:
+        """Return how many channels are taken where they are found: one for each of few species, else what is short."""
+        if n_species <= 3:
+            return n_species
+        return max(k for k in range(2, n_species + 1) if k == 2 or self._length(k) <= SHORT)
+
+    def _length(self, n_channels: int) -> int:
+        size = n_channels * self.n_max
+        return size * (size + 1) // 2 * (self.l_max + 1)
+
+    @property
     def n_features(self) -> int:
         """Length of a vector: k(k+1)/2 · (l_max + 1), with k = channels · n_max."""
-        size = self.n_channels * self.n_max
-        return size * (size + 1) // 2 * (self.l_max + 1)
+        return self._length(self.n_channels)
 
     @property
     def n_channels(self) -> int:
@@ -232,6 +255,20 @@ class SOAP(Record):
         shape = ((self.l_max + 1) ** 2, len(self._known_species) * self.n_max)
         return np.empty((min(n_atoms, ATOMS_PER_TASK), *shape))
 
+    def products_pay(self, n_vectors: int, neighbours: float) -> bool:
+        """Tell whether derivatives of dot products take less time by way of the density (`soap.rows`).
+
+        By operations for a centre. Measured: derivatives of the power spectrum take as long as products with 70
+        vectors, and products with the few neighbours of one species have two thirds of the speed of those with all.
+        """
+        q = (self.l_max + 1) ** 2 * self.n_max
+        by_density = q * (self.n_max * self.n_channels * len(self._known_species) + 1.4 * 3.0 * neighbours) * n_vectors
+        return by_density < 3.0 * (neighbours + 1.0) * self.n_features * (n_vectors + 70)
+
+    def squares(self, z: Float[np.ndarray, "m f"]) -> list[Float[np.ndarray, "species l k n_times_m"]]:
+        """Return vectors as `SoapEnvironments.add_products` takes them."""
+        return squares_of(self, z)
+
     def values(self, batch: Batch) -> Float[np.ndarray, "atoms f"]:
         """Return the power spectrum of every atom, not normalised."""
         return self.environments(batch).vectors
@@ -287,28 +324,24 @@ class SoapEnvironments:
         """What the loops read of the batch."""
         return Pairs.of(self.batch, self.species)
 
+    def add_products(
+        self,
+        squares: Sequence[Float[np.ndarray, "species l k n_times_m"]],
+        wanted: Wanted,
+        forces: Float[np.ndarray, "atoms_times_3 columns"] | None,
+        virial: Float[np.ndarray, "structures_times_6 columns"] | None,
+        first: int,
+    ) -> None:
+        """Subtract slope ∂(x·z)/∂r of some centres from forces and add slope ∂(x·z)/∂ε to virials, from a column on."""
+        add_products(self, squares, wanted, forces, virial, first)
+
     def displacements(self, start: int, stop: int) -> Displacements:
         """Return the derivatives of the power spectra of atoms ``start:stop``."""
-        c, slots, weights = self.coefficients, self.slots, self.soap.weights
+        c, slots, weights, pairs = self.coefficients, self.slots, self.soap.weights, self.pairs
         # A plain n_max: this loop is compiled once for all sizes.
         tables = self.soap.tables._replace(n_max=self.soap.n_max)
-        pairs = self.pairs
 
         def fill(begin: int, end: int, rows: np.ndarray, virial: np.ndarray) -> None:
             displacement_rows(begin, end, tables, weights, pairs, slots, start, c, rows, virial)
 
         return slots.displacements(start, stop, self.soap.n_features, fill, CENTRES_PER_TASK)
-
-    def contracts(self, m: int) -> bool:
-        """Tell whether `add_slopes` with m vectors takes less time than `displacements` and products with them."""
-        return worth(self, m)
-
-    def add_slopes(
-        self,
-        slopes: Slopes,
-        forces: Float[np.ndarray, "atoms_times_3 columns"] | None,
-        virial: Float[np.ndarray, "structures_times_6 columns"] | None,
-        first: int,
-    ) -> None:
-        """Subtract slopes by positions from forces and add those by strain to virials, from column `first` on."""
-        add_slopes(self, slopes, forces, virial, first)

@@ -69,6 +69,11 @@ class LabelSystem:
     targets: Float[np.ndarray, " rows"]  # Labels less these constants
     device: str | None  # None: NumPy; else PyTorch's name of the device for kernel blocks and factorisation
 
+    @property
+    def e0_std(self) -> float:
+        """How far energy constants may move about their least squares, eV."""
+        return E0_ABOUT * float(np.sqrt(sum(term.kernel.amplitude**2 for term in self.maps)))
+
     @classmethod
     def of(
         cls,
@@ -134,7 +139,7 @@ class LabelSystem:
         fill_lower(matrix, self.terms, self.layout)
         here = self.layout.energy >= 0
         counted = np.empty((self.layout.n_energies, self.composition.shape[1]))
-        counted[self.layout.energy[here]] = E0_ABOUT * self.composition[here]
+        counted[self.layout.energy[here]] = self.e0_std * self.composition[here]
         constants = counted @ counted.T
         if isinstance(matrix, Triangle):
             matrix.add_corner(constants)
@@ -230,7 +235,7 @@ class ForcePosterior:
             TrainingForm.from_weights(term, found, layout, self.weights, system.device) for term, found in system.terms
         )
         here = layout.energy >= 0
-        e0 = system.e0 + E0_ABOUT**2 * system.composition[here].T @ self.weights[layout.energy[here]]
+        e0 = system.e0 + system.e0_std**2 * system.composition[here].T @ self.weights[layout.energy[here]]
         n_labels = {"energy": layout.n_energies, "forces": layout.n_rows - layout.n_energies}
         state = ForceState(
             forms, system.maps[0].species, e0, self.noise, {kind: n for kind, n in n_labels.items() if n}
@@ -257,16 +262,16 @@ class ForcePosterior:
         counted = np.array([np.count_nonzero(batch.numbers == z) for z in maps[0].species], dtype=float)
         own = _sum_blocks(maps, whole, whole)
         rows = [self._rows(whole, counted)]
-        prior = [host(own.value) + E0_ABOUT**2 * counted @ counted, np.diag(host(own.d_d)[:, 0])]
+        prior = [host(own.value) + self.system.e0_std**2 * counted @ counted, np.diag(host(own.d_d)[:, 0])]
         for k, z in enumerate(batch.numbers):
             # Each atom's environment as a structure of its own that nothing moves.
             a, place = maps[0].species.index(int(z)), int(np.count_nonzero(batch.numbers[:k] == z))
             alone = [_environment(frames, a, place) for frames in whole]
             rows.append(self._rows(alone, np.eye(len(counted))[a]))
-            prior.append(host(_sum_blocks(maps, alone, alone).value) + E0_ABOUT**2)
+            prior.append(host(_sum_blocks(maps, alone, alone).value) + self.system.e0_std**2)
         half = self.cholesky.half_solve(np.concatenate(rows).T)
         variance = np.concatenate(prior) - np.einsum("nk,nk->k", half, half)
-        unknown = unknown_constants(self.system.composition[self.system.layout.energy >= 0])
+        unknown = unknown_constants(self.system.composition[self.system.layout.energy >= 0], self.system.e0_std)
         variance[0] += np.sum((counted @ unknown) ** 2)
         std = self.scale * np.sqrt(np.maximum(variance, 0.0))
         n = 3 * batch.n_atoms
@@ -289,7 +294,7 @@ class ForcePosterior:
                 for t, s in enumerate(taken[0].index):
                     if layout.energy[s] >= 0:
                         column = int(layout.energy[s])
-                        result[0, column] = value[t] + E0_ABOUT**2 * counted @ self.system.composition[s]
+                        result[0, column] = value[t] + self.system.e0_std**2 * counted @ self.system.composition[s]
                         result[1:, column] = -d_value[:, t]
                     if layout.forces[s] >= 0:
                         result[0, layout.force_rows(s)] = -value_d[t]

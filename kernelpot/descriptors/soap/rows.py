@@ -1,7 +1,15 @@
-"""Derivatives of dot products with given power spectra, contracted in the density before neighbours come in."""
+"""Derivatives of dot products with given vectors, contracted with the density before neighbours are told apart.
+
+A dot product p_i·z of two power spectra has the gradient G[lm, k] = ∂(p_i·z)/∂c_i[lm, k] = Σ_k' z̃[l, k, k'] c_i[lm, k']
+with z̃ the symmetric square of z. Each neighbour moves Q = (l_max + 1)² n_max numbers of c_i, those of its own species,
+and z̃ is mixed to the S species beforehand. For M vectors, N atoms that move the centre and K channels that is
+2 M Q (n_max K S + 3 N) operations a centre; the derivatives of the power spectrum itself take 2 M F · 3 N, with
+F = (l_max + 1) K n_max (K n_max + 1)/2.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 from threading import local
 from typing import Any, NamedTuple
@@ -11,8 +19,8 @@ from jaxtyping import Float, Int
 from numba import njit
 
 from kernelpot.descriptors.loops import FASTMATH, harmonic_factors, harmonic_gradients
-from kernelpot.descriptors.protocol import Slopes
 from kernelpot.descriptors.soap.loops import BLOCK, _gather, _prefactor, _radial_slope, _room, spectrum_vjp
+from kernelpot.run import one_blas
 
 COLUMNS = 100
 """Most given spectra at a time, so that what belongs to one centre stays in the cache."""
@@ -23,10 +31,17 @@ CENTRES = 32
 CHUNK_BYTES = 24_000_000
 """Most memory for the derivatives of the densities of one chunk of centres."""
 
-MAKING = 70
-"""What a derivative of a vector costs beside the product with one vector; see `worth`."""
-
 _rooms = local()
+
+
+class Wanted(NamedTuple):
+    """Which centres are differentiated, and what their derivatives are multiplied with."""
+
+    centres: Int[np.ndarray, " a"]
+    dots: Float[np.ndarray, "a m"]  # Of unit vectors with those that `squares_of` took
+    slopes: Float[np.ndarray, "a m"]  # Derivative of a raw column by its dot product
+    norm: Float[np.ndarray, " atoms"]  # Lengths that were taken out of the vectors
+    vectors: Float[np.ndarray, "atoms f"]  # Unit vectors
 
 
 class Moves(NamedTuple):
@@ -43,61 +58,49 @@ class Moves(NamedTuple):
     rows: Float[np.ndarray, "rows lm_n"]
 
 
-def worth(environments: Any, m: int) -> bool:
-    """Tell whether `add_slopes` for m spectra takes less time than derivatives of the vectors times m vectors do.
-
-    By multiply-adds for a centre; the constants are measured: derivatives take `MAKING` each, and products with few
-    rows reach two thirds of the speed of those with many.
-    """
-    soap = environments.soap
-    n_lm, n_species = (soap.l_max + 1) ** 2, soap.weights.shape[1]
-    moving = 3.0 * len(environments.slots.atoms) / max(1, environments.batch.n_atoms)
-    inner = n_lm * soap.n_channels * soap.n_max**2 * n_species * m
-    return inner + 1.4 * moving * n_lm * soap.n_max * m < (moving + 3.0) * soap.n_features * (m + MAKING)
-
-
-def add_slopes(
+@one_blas()
+def add_products(
     environments: Any,
-    slopes: Slopes,
+    squares: Sequence[Float[np.ndarray, "species l k n_times_m"]],
+    wanted: Wanted,
     forces: Float[np.ndarray, "atoms_times_3 columns"] | None,
     virial: Float[np.ndarray, "structures_times_6 columns"] | None,
     first: int,
 ) -> None:
-    """Subtract slopes by positions from forces, and add those by strain to virials, from column `first` on.
+    """Subtract slope ∂(x·z)/∂r from forces, and add slope ∂(x·z)/∂ε to virials, from column `first` on.
 
-    ∂(p·z)/∂c[lm, k] = 2 f_l Σ_k' z[l, k, k'] c[lm, k'] is a matrix product for each lm, 2 (l_max + 1)² K · species ·
-    n_max operations a centre and spectrum whatever the number of neighbours; its product with ∂c/∂r takes
-    6 (l_max + 1)² n_max for each atom that moves the centre. `environments` are those of a SOAP.
+    `environments` are those of a SOAP. The products of densities with squares, and of what that gives with derivatives
+    of densities, are made for up to `CENTRES` centres together and `COLUMNS` columns at a time.
     """
     soap, c = environments.soap, environments.coefficients
     n_lm, n_max, n_species = c.shape[1], soap.n_max, soap.weights.shape[1]
-    blocks = _squares(soap, slopes.z)
     degrees = np.repeat(np.arange(soap.l_max + 1), 2 * np.arange(soap.l_max + 1) + 1).tolist()
-    counts = np.diff(environments.slots.offsets)[slopes.atoms]
+    counts = np.diff(environments.slots.offsets)[wanted.centres]
     most = 3 * int(counts.max()) + 6 * n_species
     step = min(CENTRES, max(4, int(CHUNK_BYTES / (8 * n_lm * n_max * most))))
     nothing = np.empty((0, 0))
-    for start in range(0, len(slopes.atoms), step):
+    for start in range(0, len(wanted.centres), step):
         here = slice(start, start + step)
-        atoms = slopes.atoms[here]
+        atoms = wanted.centres[here]
         mine = c[atoms]
         moves = _moves(environments, atoms, forces is not None, virial is not None)
         own = np.empty_like(mine)
-        spectrum_vjp(0, len(atoms), soap.l_max, mine, slopes.x[atoms], own)
+        spectrum_vjp(0, len(atoms), soap.l_max, mine, wanted.vectors[atoms], own)
         _fill_along(moves, soap.weights, own)
         column = 0
-        for block in blocks:
+        for block in squares:
             width = block.shape[3] // n_max
             inner = _reused("inner", (len(atoms), n_lm, n_max * width))
             columns = slice(column, column + width)
-            scale, along = (np.ascontiguousarray(one[here, columns]) for one in (slopes.scale, slopes.along))
+            slopes = wanted.slopes[here, columns] / wanted.norm[atoms, None]
+            dots = np.ascontiguousarray(wanted.dots[here, columns])
             for a in range(n_species):
                 if (moves.begin[:, a] == moves.begin[:, a + 1]).all():
                     continue
                 for lm, degree in enumerate(degrees):
                     np.matmul(mine[:, lm], block[a, degree], out=inner[:, lm])
                 _spread(
-                    moves, a, atoms, inner.reshape(len(atoms), -1, width), (scale, along),
+                    moves, a, atoms, inner.reshape(len(atoms), -1, width), (slopes, dots),
                     nothing if forces is None else forces, nothing if virial is None else virial, first + column,
                 )  # fmt: skip
             column += width
@@ -113,7 +116,7 @@ def _reused(name: str, shape: tuple[int, ...]) -> np.ndarray:
     return kept[:size].reshape(shape)
 
 
-def _squares(soap: Any, z: Float[np.ndarray, "m f"]) -> list[Float[np.ndarray, "species l k n_times_m"]]:
+def squares_of(soap: Any, z: Float[np.ndarray, "m f"]) -> list[Float[np.ndarray, "species l k n_times_m"]]:
     """Return 2 f_l Σ_k U[k, a] z[l, k', k n] of at most `COLUMNS` spectra each."""
     channels, n_max, n_l = soap.n_channels, soap.n_max, soap.l_max + 1
     size = channels * n_max
@@ -252,9 +255,9 @@ def _fill_along(moves: Any, weights: Any, own: Any) -> Any:
 
 
 @njit(cache=True, nogil=True, fastmath=FASTMATH)
-def _spread(moves: Any, a: Any, atoms: Any, inner: Any, slopes: Any, forces: Any, virial: Any, first: Any) -> Any:
+def _spread(moves: Any, a: Any, atoms: Any, inner: Any, wanted: Any, forces: Any, virial: Any, first: Any) -> Any:
     """Multiply derivatives of the density of species a with those by it, inner[centre, lm n, m], and add up."""
-    scale, along = slopes
+    slopes, dots = wanted
     width = inner.shape[2]
     product = np.empty(((moves.begin[:, a + 1] - moves.begin[:, a]).max(), width))
     back = np.empty((3, width))
@@ -267,7 +270,7 @@ def _spread(moves: Any, a: Any, atoms: Any, inner: Any, slopes: Any, forces: Any
         for r in range(begin, end):
             row, mine, x = product[r - begin], moves.along[r], (r - begin) % 3
             for m in range(width):
-                row[m] = scale[centre, m] * (row[m] - along[centre, m] * mine)
+                row[m] = slopes[centre, m] * (row[m] - dots[centre, m] * mine)
             # Views: an index that is a sum could be negative for all that the compiler knows, and then it reads singly.
             if r < strain:
                 to = forces[moves.target[r], first : first + width]
