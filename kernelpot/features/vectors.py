@@ -122,10 +122,8 @@ def _by_density(
         if len(part.atoms):
             alike.setdefault(part.columns.start, []).append(part)
     for first, mine in alike.items():
-        joined: list[Any] = [
-            np.concatenate([getattr(one, name) for one in mine]) for name in ("atoms", "dots", "slopes")
-        ]
-        wanted = Wanted(*joined, described.norm, described.x)
+        atoms, dots, slopes = (np.concatenate([getattr(one, k) for one in mine]) for k in ("atoms", "dots", "slopes"))
+        wanted = Wanted(atoms, dots, slopes, described.norm, described.x)
         environments.add_products(mine[0].squares, wanted, forces, virial, first)
 
 
