@@ -190,7 +190,7 @@ class KernelMap(Single, Record):
         per_atom = 3 * (len(batch.first) / max(batch.n_atoms, 1) + 3) * widest * 8
         return rows_of(described, kinds, parts, max(1, int(SCRATCH_BYTES / per_atom)))
 
-    def _squares(self, described: DescribedBatch) -> list[np.ndarray | None]:
+    def _squares(self, described: DescribedBatch) -> list[list[np.ndarray] | None]:
         """Return the inducing environments as derivatives by way of the density take them, where that costs less."""
         batch, widest = described.batch, max(len(seen.inducing) for seen in self.partners)
         # Images of one atom are moved together.
@@ -200,7 +200,7 @@ class KernelMap(Single, Record):
         return [None] * len(self.inducing)
 
     @cached_property
-    def squares(self) -> list[np.ndarray]:
+    def squares(self) -> list[list[np.ndarray]]:
         """What SOAP makes of the inducing environments that each species sees."""
         if not isinstance(self.descriptor, SOAP):
             return []
@@ -213,7 +213,7 @@ class KernelMap(Single, Record):
         power = self.kernel.form
         alphas = tuple(seen.times(weights[seen.columns]) for seen in self.partners)
         inducing = tuple(seen.inducing for seen in self.partners)
-        forms: list[np.ndarray | None] = []
+        forms: list[list[np.ndarray] | None] = []
         for z, alpha in zip(inducing, alphas, strict=True):
             if not collapse or power is None or z.shape[1] >= 2 * len(z):
                 forms.append(None)

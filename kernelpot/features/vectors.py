@@ -54,7 +54,7 @@ class SpeciesRows(NamedTuple):
     slopes: Float[np.ndarray, "a m"] | float  # derivative of a value by the dot product with its inducing environment
     inducing: Float[np.ndarray, "m f"] | None  # None: the columns are the components themselves
     dots: Float[np.ndarray, "a m"] | None = None  # of unit vectors with inducing environments
-    squares: np.ndarray | None = None  # what the descriptor's `squares` made of these, where derivatives go that way
+    squares: list[np.ndarray] | None = None  # what `SOAP.squares` made of these, where derivatives go that way
 
 
 def unit(
@@ -97,22 +97,46 @@ def rows_of(described: DescribedBatch, kinds: Collection[str], parts: Sequence[S
     """
     batch, m = described.batch, parts[-1].columns.stop
     energy = np.zeros((len(batch), m))
-    slopes = np.zeros((batch.n_atoms, max(part.values.shape[1] for part in parts)))
     for part in parts:
         add_runs(energy[:, part.columns], batch.structure[part.atoms], part.values)
-        slopes[part.atoms, : part.values.shape[1]] = part.slopes
     if not {"forces", "stress"} & set(kinds):
         return Rows(energy, None, None)
-    forces = np.zeros((batch.n_atoms, 3, m))
-    stress = np.zeros((len(batch), 6, m))
+    forces = np.zeros((3 * batch.n_atoms, m)) if "forces" in kinds else None
+    stress = np.zeros((6 * len(batch), m)) if "stress" in kinds else None
+    if all(part.squares is not None for part in parts):
+        _by_density(described, parts, forces, stress)
+    else:
+        _expand(described, parts, step, forces, stress)
+    if stress is not None:
+        stress /= np.repeat(batch.volumes, 6)[:, None]
+    return Rows(energy, forces, stress)
+
+
+def _by_density(
+    described: DescribedBatch, parts: Sequence[SpeciesRows], forces: np.ndarray | None, virial: np.ndarray | None
+) -> None:
+    """Add derivatives to forces and virials, species together that see the same inducing environments."""
     environments: Any = described.environments
-    by_density = all(part.squares is not None for part in parts)
-    for part in parts if by_density else ():
-        assert part.dots is not None
-        wanted = Wanted(part.atoms, part.dots, np.asarray(part.slopes), described.norm, described.x)
-        room = forces[:, :, part.columns], stress[: len(batch) if "stress" in kinds else 0, :, part.columns]
-        environments.add_products(part.squares, wanted, *room)
-    for start in () if by_density else range(0, batch.n_atoms, step):
+    alike: dict[int, list[SpeciesRows]] = {}
+    for part in parts:
+        if len(part.atoms):
+            alike.setdefault(part.columns.start, []).append(part)
+    for first, mine in alike.items():
+        atoms, dots, slopes = (np.concatenate([getattr(one, k) for one in mine]) for k in ("atoms", "dots", "slopes"))
+        wanted = Wanted(atoms, dots, slopes, described.norm, described.x)
+        environments.add_products(mine[0].squares, wanted, forces, virial, first)
+
+
+def _expand(
+    described: DescribedBatch, parts: Sequence[SpeciesRows], step: int, forces: np.ndarray | None,
+    virial: np.ndarray | None,
+) -> None:  # fmt: skip
+    """Add derivatives to forces and virials from those of the vectors."""
+    batch = described.batch
+    slopes = np.zeros((batch.n_atoms, max(part.values.shape[1] for part in parts)))
+    for part in parts:
+        slopes[part.atoms, : part.values.shape[1]] = part.slopes
+    for start in range(0, batch.n_atoms, step):
         here = slice(start, min(batch.n_atoms, start + step))
         moved = described.environments.displacements(here.start, here.stop)
         species = described.species[here]
@@ -125,20 +149,16 @@ def rows_of(described: DescribedBatch, kinds: Collection[str], parts: Sequence[S
             mine = np.flatnonzero(species == a)
             ours = np.flatnonzero(species[moved.centre] == a)
             mine_slopes = slopes[here, : columns.stop - columns.start]
-            scatter(
-                _product(moved.rows, ours, z), moved.centre[ours], moved.target[ours],
-                mine_slopes, -1.0, forces[:, :, columns],
-            )  # fmt: skip
-            scatter(
-                _product(moved.virial, mine, z), mine, batch.structure[here][mine],
-                mine_slopes, 1.0, stress[:, :, columns],
-            )  # fmt: skip
-    stress /= batch.volumes[:, None, None]
-    return Rows(
-        energy,
-        forces.reshape(-1, m) if "forces" in kinds else None,
-        stress.reshape(-1, m) if "stress" in kinds else None,
-    )
+            if forces is not None:
+                scatter(
+                    _product(moved.rows, ours, z), moved.centre[ours], moved.target[ours],
+                    mine_slopes, -1.0, forces.reshape(batch.n_atoms, 3, -1)[:, :, columns],
+                )  # fmt: skip
+            if virial is not None:
+                scatter(
+                    _product(moved.virial, mine, z), mine, batch.structure[here][mine],
+                    mine_slopes, 1.0, virial.reshape(len(batch), 6, -1)[:, :, columns],
+                )  # fmt: skip
 
 
 def _product(rows: Float[np.ndarray, "rows c f"], chosen: np.ndarray, z: Float[np.ndarray, "m f"] | None) -> np.ndarray:

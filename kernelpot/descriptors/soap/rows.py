@@ -1,14 +1,17 @@
 """Derivatives of dot products with given vectors, contracted with the density before neighbours are told apart.
 
 A dot product p_i·z of two power spectra has the gradient G[lm, k] = ∂(p_i·z)/∂c_i[lm, k] = Σ_k' z̃[l, k, k'] c_i[lm, k']
-with z̃ the symmetric square of z. Each neighbour moves Q = (l_max + 1)² n_max numbers of c_i, those of its own species.
-For M vectors, N neighbours, K channels and S species among the neighbours that is 2 M Q (n_max K² + S K + 3 N)
-operations a centre; the derivatives of the power spectrum itself take 2 M F · 3 N, with F = (l_max + 1) K n_max
-(K n_max + 1)/2.
+with z̃ the symmetric square of z. Each neighbour moves Q = (l_max + 1)² n_max numbers of c_i, those of its own species,
+and z̃ is mixed to the S species beforehand. For M vectors, N atoms that move the centre and K channels that is
+2 M Q (n_max K S + 3 N) operations a centre; the derivatives of the power spectrum itself take 2 M F · 3 N, with
+F = (l_max + 1) K n_max (K n_max + 1)/2.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import pairwise
+from threading import local
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,224 +19,271 @@ from jaxtyping import Float, Int
 from numba import njit
 
 from kernelpot.descriptors.loops import FASTMATH, harmonic_factors, harmonic_gradients
-from kernelpot.descriptors.soap.loops import BLOCK, _gather, _prefactor, _radial_slope, _room
+from kernelpot.descriptors.soap.loops import BLOCK, _gather, _prefactor, _radial_slope, _room, spectrum_vjp
+from kernelpot.run import one_blas
 
-WIDTH = 64
-"""Vectors at a time: what belongs to one centre then stays in cache."""
+COLUMNS = 100
+"""Most given spectra at a time, so that what belongs to one centre stays in the cache."""
 
+CENTRES = 32
+"""Most centres at a time: from about 32 on matrix products are near their peak."""
 
-TOGETHER = 6
-"""Centres at a time, so that products with their densities are no thin ones."""
+CHUNK_BYTES = 24_000_000
+"""Most memory for the derivatives of the densities of one chunk of centres."""
+
+_rooms = local()
 
 
 class Wanted(NamedTuple):
     """Which centres are differentiated, and what their derivatives are multiplied with."""
 
     centres: Int[np.ndarray, " a"]
-    dots: Float[np.ndarray, "a m"]  # Of unit vectors with those that `squares` holds
+    dots: Float[np.ndarray, "a m"]  # Of unit vectors with those that `squares_of` took
     slopes: Float[np.ndarray, "a m"]  # Derivative of a raw column by its dot product
     norm: Float[np.ndarray, " atoms"]  # Lengths that were taken out of the vectors
     vectors: Float[np.ndarray, "atoms f"]  # Unit vectors
 
 
-def squares_of(z: Float[np.ndarray, "m f"], size: int, l_max: int) -> Float[np.ndarray, "chunks l k k_width"]:
-    """Return z̃: for every l the gradient of p·z by the products c[lm, k] c[lm, k'], WIDTH vectors side by side."""
-    chunks = -(-len(z) // WIDTH)
-    result = np.zeros((chunks, l_max + 1, size, size, WIDTH))
-    a, b = np.triu_indices(size)
-    scale = np.where(a == b, 2.0, np.sqrt(2.0))
-    for chunk in range(chunks):
-        part = z[chunk * WIDTH : (chunk + 1) * WIDTH].reshape(-1, l_max + 1, len(a))
-        for l in range(l_max + 1):  # noqa: E741
-            values = (_prefactor(l) * scale * part[:, l]).T
-            result[chunk, l, a, b, : len(part)] = values
-            result[chunk, l, b, a, : len(part)] = values
-    return result.reshape(chunks, l_max + 1, size, size * WIDTH)
+class Moves(NamedTuple):
+    """∂c[lm, n]/∂r of the neighbours of some centres, apart by the species that a neighbour counts for.
+
+    The block of centre i and species a is ``rows[begin[i, a]:begin[i, a + 1]]``: first the components of each atom that
+    moves the centre, images added up, then the six of the strain. `target` is a row's place in forces or stresses.
+    """
+
+    begin: Int[np.ndarray, "centres species_plus_1"]
+    strain: Int[np.ndarray, "centres species"]  # Where the rows of the strain begin
+    target: Int[np.ndarray, " rows"]
+    along: Float[np.ndarray, " rows"]  # Product of each row with the gradient of p·x
+    rows: Float[np.ndarray, "rows lm_n"]
+
+
+@one_blas()
+def add_products(
+    environments: Any,
+    squares: Sequence[Float[np.ndarray, "species l k n_times_m"]],
+    wanted: Wanted,
+    forces: Float[np.ndarray, "atoms_times_3 columns"] | None,
+    virial: Float[np.ndarray, "structures_times_6 columns"] | None,
+    first: int,
+) -> None:
+    """Subtract slope ∂(x·z)/∂r from forces, and add slope ∂(x·z)/∂ε to virials, from column `first` on.
+
+    `environments` are those of a SOAP. The products of densities with squares, and of what that gives with derivatives
+    of densities, are made for up to `CENTRES` centres together and `COLUMNS` columns at a time.
+    """
+    soap, c = environments.soap, environments.coefficients
+    n_lm, n_max, n_species = c.shape[1], soap.n_max, soap.weights.shape[1]
+    degrees = np.repeat(np.arange(soap.l_max + 1), 2 * np.arange(soap.l_max + 1) + 1).tolist()
+    counts = np.diff(environments.slots.offsets)[wanted.centres]
+    most = 3 * int(counts.max()) + 6 * n_species
+    step = min(CENTRES, max(4, int(CHUNK_BYTES / (8 * n_lm * n_max * most))))
+    nothing = np.empty((0, 0))
+    for start in range(0, len(wanted.centres), step):
+        here = slice(start, start + step)
+        atoms = wanted.centres[here]
+        mine = c[atoms]
+        moves = _moves(environments, atoms, forces is not None, virial is not None)
+        own = np.empty_like(mine)
+        spectrum_vjp(0, len(atoms), soap.l_max, mine, wanted.vectors[atoms], own)
+        _fill_along(moves, soap.weights, own)
+        column = 0
+        for block in squares:
+            width = block.shape[3] // n_max
+            inner = _reused("inner", (len(atoms), n_lm, n_max * width))
+            columns = slice(column, column + width)
+            slopes = wanted.slopes[here, columns] / wanted.norm[atoms, None]
+            dots = np.ascontiguousarray(wanted.dots[here, columns])
+            for a in range(n_species):
+                if (moves.begin[:, a] == moves.begin[:, a + 1]).all():
+                    continue
+                for lm, degree in enumerate(degrees):
+                    np.matmul(mine[:, lm], block[a, degree], out=inner[:, lm])
+                _spread(
+                    moves, a, atoms, inner.reshape(len(atoms), -1, width), (slopes, dots),
+                    nothing if forces is None else forces, nothing if virial is None else virial, first + column,
+                )  # fmt: skip
+            column += width
+
+
+def _reused(name: str, shape: tuple[int, ...]) -> np.ndarray:
+    """Return an array that each thread keeps: a fresh one costs a page fault for every 4 kB."""
+    size = int(np.prod(shape))
+    kept: np.ndarray | None = getattr(_rooms, name, None)
+    if kept is None or len(kept) < size:
+        kept = np.empty(size)
+        setattr(_rooms, name, kept)
+    return kept[:size].reshape(shape)
+
+
+def squares_of(soap: Any, z: Float[np.ndarray, "m f"]) -> list[Float[np.ndarray, "species l k n_times_m"]]:
+    """Return 2 f_l Σ_k U[k, a] z[l, k', k n] of at most `COLUMNS` spectra each."""
+    channels, n_max, n_l = soap.n_channels, soap.n_max, soap.l_max + 1
+    size = channels * n_max
+    parts = -(-len(z) // COLUMNS)
+    result = []
+    for begin, end in pairwise(len(z) * part // parts for part in range(parts + 1)):
+        square = np.empty((channels, n_l, size, n_max, end - begin))
+        _unpack(np.ascontiguousarray(z[begin:end].T), square)
+        if soap.channels is not None:
+            square = soap.weights.T @ square.reshape(channels, -1)
+        result.append(square.reshape(-1, n_l, size, n_max * (end - begin)))
+    return result
 
 
 @njit(cache=True, nogil=True, fastmath=FASTMATH)
-def add_products(
-    tables: Any, weights: Any, pairs: Any, slots: Any, coefficients: Any, squares: Any, wanted: Any, owner: Any,
-    forces: Any, stress: Any,
-) -> Any:  # fmt: skip
-    """Add -slope ∂(x_i·z)/∂r_j to forces[j, :, m] and slope ∂(x_i·z)/∂ε to stress[owner[i], :, m], if it has rows.
-
-    One matrix product for each centre and species of its neighbours, WIDTH columns at a time.
-    """
-    l_max, n_max, n_lm = tables.l_max, tables.n_max, (tables.l_max + 1) ** 2
-    size, n_species, n_columns = coefficients.shape[2], weights.shape[1], wanted.dots.shape[1]
-    q, extra = n_lm * n_max, 6 if stress.shape[0] else 0
-    most = 0
-    for i in wanted.centres:
-        most = max(most, slots.offsets[i + 1] - slots.offsets[i])
-    height = 3 * most + extra * n_species
-    moved, along = np.empty((TOGETHER, height, q)), np.empty((TOGETHER, height))
-    start, place = np.empty((TOGETHER, n_species + 1), np.int64), np.empty((TOGETHER, most), np.int64)
-    # Rows l² · TOGETHER + …: those of one l together, centre by centre.
-    density, gradient = np.empty((TOGETHER * n_lm, size)), np.empty((TOGETHER * n_lm, size * WIDTH))
-    inner, product, own_gradient = np.empty((q, WIDTH)), np.empty((height, WIDTH)), np.empty((n_lm, size))
-    own, slope, back = np.empty((3, WIDTH)), np.empty(WIDTH), np.empty(WIDTH)
-    for begin in range(0, len(wanted.centres), TOGETHER):
-        together = min(TOGETHER, len(wanted.centres) - begin)
-        for b in range(together):
-            i = wanted.centres[begin + b]
-            _lay_out(pairs, slots, i, extra, start[b], place[b])
-            _move(tables, pairs, slots, i, extra, start[b], place[b], moved[b])
-            _own_gradient(l_max, coefficients[i], wanted.vectors[i], own_gradient)
-            _along(weights, n_max, own_gradient, start[b], moved[b], along[b])
-            for l in range(l_max + 1):  # noqa: E741
-                for m in range(2 * l + 1):
-                    density[together * l * l + b * (2 * l + 1) + m] = coefficients[i, l * l + m]
-        for chunk in range(len(squares)):
-            for l in range(l_max + 1):  # noqa: E741
-                first, last = together * l * l, together * (l + 1) * (l + 1)
-                np.dot(density[first:last], squares[chunk, l], gradient[first:last])
-            column = chunk * WIDTH
-            width = min(WIDTH, n_columns - column)
-            for b in range(together):
-                i = wanted.centres[begin + b]
-                for a in range(n_species):
-                    if start[b, a] < start[b, a + 1]:
-                        _mix_down(weights, a, n_max, l_max, together, b, gradient, inner)
-                        np.dot(moved[b, start[b, a] : start[b, a + 1]], inner, product[start[b, a] : start[b, a + 1]])
-                for m in range(width):
-                    slope[m] = wanted.slopes[begin + b, column + m] / wanted.norm[i]
-                    back[m] = slope[m] * wanted.dots[begin + b, column + m]
-                own[:] = 0.0
-                for s in range(1, slots.offsets[i + 1] - slots.offsets[i]):
-                    j = slots.atoms[slots.offsets[i] + s]
-                    for x in range(3):
-                        row = place[b, s] + x
-                        there = forces[j, x, column : column + width]
-                        _add(product[row], along[b, row], slope, back, -1.0, there)
-                        _add(product[row], along[b, row], slope, back, 1.0, own[x, :width])
-                for x in range(3):
-                    for m in range(width):
-                        forces[i, x, column + m] += own[x, m]
-                for a in range(n_species if extra else 0):
-                    if start[b, a] < start[b, a + 1]:
-                        for v in range(6):
-                            row = start[b, a + 1] - 6 + v
-                            there = stress[owner[i], v, column : column + width]
-                            _add(product[row], along[b, row], slope, back, 1.0, there)
+def _unpack(z: Any, square: Any) -> Any:
+    """Fill square[channel, l, k', n, m] from the packed triangles z[f, m]."""
+    f, n_max = 0, square.shape[3]
+    for l in range(square.shape[1]):  # noqa: E741
+        diagonal = 2.0 * _prefactor(l)
+        off = np.sqrt(0.5) * diagonal
+        for a in range(square.shape[2]):
+            square[a // n_max, l, a, a % n_max] = diagonal * z[f]
+            f += 1
+            for b in range(a + 1, square.shape[2]):
+                square[a // n_max, l, b, a % n_max] = off * z[f]
+                square[b // n_max, l, a, b % n_max] = off * z[f]
+                f += 1
 
 
-@njit(cache=True, fastmath=FASTMATH, inline="always")
-def _add(product: Any, along: Any, slope: Any, back: Any, sign: Any, total: Any) -> Any:
-    """Add sign · slope · (product - along · dots), `back` being slope · dots."""
-    for m in range(len(total)):
-        total[m] += sign * (slope[m] * product[m] - along * back[m])
-
-
-@njit(cache=True)
-def _lay_out(pairs: Any, slots: Any, i: Any, extra: Any, start: Any, place: Any) -> Any:
-    """Give every slot of a centre but its own three rows, those of one species together, its virial's six last."""
-    row = 0
-    for a in range(len(start) - 1):
-        start[a] = row
-        # The centre's own images move nothing but its strain.
-        there = extra > 0 and pairs.species[i] == a
-        for s in range(1, slots.offsets[i + 1] - slots.offsets[i]):
-            if pairs.species[slots.atoms[slots.offsets[i] + s]] == a:
-                place[s] = row
-                row += 3
-                there = True
-        if there:
-            row += extra
-        start[a + 1] = row
-
-
-@njit(cache=True, fastmath=FASTMATH)
-def _along(weights: Any, n_max: Any, gradient: Any, start: Any, moved: Any, along: Any) -> Any:
-    """Fill along[row] = ∂(p·x)/∂r at constant x, from ∂(p·x)/∂c."""
-    mixed = np.empty(len(gradient) * n_max)
-    for a in range(len(start) - 1):
-        mixed[:] = 0.0
-        for lm in range(len(gradient)):
-            for k in range(len(weights)):
-                for n in range(n_max):
-                    mixed[lm * n_max + n] += weights[k, a] * gradient[lm, k * n_max + n]
-        for row in range(start[a], start[a + 1]):
-            total = 0.0
-            for f in range(len(mixed)):
-                total += mixed[f] * moved[row, f]
-            along[row] = total
-
-
-@njit(cache=True, fastmath=FASTMATH)
-def _move(tables: Any, pairs: Any, slots: Any, i: Any, extra: Any, start: Any, place: Any, moved: Any) -> Any:
-    """Fill moved[row, lm·n_max + n] = ∂(w R_nl Y_lm)/∂r of every slot, images added up, and its symmetric virial."""
-    l_max, n_max, nodes, inverse_step, vectors = (
-        tables.l_max, tables.n_max, tables.nodes, tables.inverse_step, pairs.vectors,
+def _moves(environments: Any, atoms: Int[np.ndarray, " a"], forces: bool, virial: bool) -> Moves:
+    """Make the derivatives of the densities of some centres."""
+    soap, slots = environments.soap, environments.slots
+    n_species = soap.weights.shape[1]
+    atoms_moving = int((slots.offsets[atoms + 1] - slots.offsets[atoms]).sum())
+    most = 3 * forces * atoms_moving + 6 * virial * n_species * len(atoms)
+    shape = (len(atoms), n_species)
+    moves = Moves(
+        np.empty((shape[0], n_species + 1), np.int64), np.empty(shape, np.int64), np.empty(most, np.int64),
+        np.empty(most), _reused("moves", (most, (soap.l_max + 1) ** 2 * soap.n_max)),
     )  # fmt: skip
+    structure = environments.batch.structure
+    _fill_moves(atoms, soap.tables, environments.pairs, slots, structure, forces, virial, moves)
+    return moves
+
+
+@njit(cache=True, nogil=True, fastmath=FASTMATH)
+def _fill_moves(
+    atoms: Any, tables: Any, pairs: Any, slots: Any, structure: Any, forces: Any, virial: Any, moves: Any
+) -> Any:
+    l_max, n_max, nodes, inverse_step = tables.l_max, len(tables.n_max), tables.nodes, tables.inverse_step
     near = _room(l_max)
-    u, r, w, dw, where, q, re, im = near
     angular = np.empty((4, (l_max + 1) ** 2, BLOCK))
-    radial = np.empty((2, nodes.shape[2]))
-    change = np.empty((3, (l_max + 1) ** 2 * n_max))
-    moved[: start[len(start) - 1]] = 0.0
-    p, stop = pairs.offsets[i], pairs.offsets[i + 1]
-    while p < stop:
-        count, p = _gather(tables, vectors, p, stop, near)
-        harmonic_factors(l_max, count, u, tables.angular, q, re, im)
-        harmonic_gradients(l_max, count, tables.angular, u, r, q, re, im, angular[0], angular[1:])
-        for b in range(count):
-            _radial_slope(inverse_step, nodes, r[b], w[b], dw[b], radial[0], radial[1])
-            for x in range(3):
+    radial, change = np.empty((2, nodes.shape[2])), np.empty((3, moves.rows.shape[1]))
+    row = 0
+    for centre in range(len(atoms)):
+        i = atoms[centre]
+        first, last = slots.offsets[i], slots.offsets[i + 1]
+        place = np.full(last - first, -1, np.int64)
+        for a in range(moves.strain.shape[1]):
+            moves.begin[centre, a] = row
+            present = False
+            for s in range(last - first):
+                j = slots.atoms[first + s]
+                if pairs.species[j] == a:
+                    present = True
+                    # Slot 0 is the centre, whose own images move along with it.
+                    if s > 0 and forces:
+                        place[s] = row
+                        for x in range(3):
+                            moves.target[row + x] = 3 * j + x
+                        row += 3
+            moves.strain[centre, a] = row
+            if present and virial:
+                for v in range(6):
+                    moves.target[row + v] = 6 * structure[i] + v
+                row += 6
+        moves.begin[centre, moves.strain.shape[1]] = row
+        moves.rows[moves.begin[centre, 0] : row] = 0.0
+        p, stop = pairs.offsets[i], pairs.offsets[i + 1]
+        while p < stop:
+            count, p = _gather(tables, pairs.vectors, p, stop, near)
+            harmonic_factors(l_max, count, near.u, tables.angular, near.q, near.re, near.im)
+            harmonic_gradients(
+                l_max, count, tables.angular, near.u, near.r, near.q, near.re, near.im, angular[0], angular[1:]
+            )
+            for b in range(count):
+                _radial_slope(inverse_step, nodes, near.r[b], near.w[b], near.dw[b], radial[0], radial[1])
                 for l in range(l_max + 1):  # noqa: E741
                     for lm in range(l * l, (l + 1) * (l + 1)):
-                        turn, stretch = angular[1 + x, lm, b], u[x, b] * angular[0, lm, b]
-                        for n in range(n_max):
-                            value = turn * radial[0, l * n_max + n] + stretch * radial[1, l * n_max + n]
-                            change[x, lm * n_max + n] = value
-            s = slots.pair[where[b]]
-            if s > 0:
-                for x in range(3):
-                    moved[place[s] + x] += change[x]
-            if extra:
-                a = pairs.species[pairs.second[where[b]]]
-                v = vectors[where[b]]
-                row = start[a + 1] - 6
-                for f in range(change.shape[1]):
-                    cx, cy, cz = change[0, f], change[1, f], change[2, f]
-                    moved[row, f] += v[0] * cx
-                    moved[row + 1, f] += v[1] * cy
-                    moved[row + 2, f] += v[2] * cz
-                    moved[row + 3, f] += 0.5 * (v[1] * cz + v[2] * cy)
-                    moved[row + 4, f] += 0.5 * (v[0] * cz + v[2] * cx)
-                    moved[row + 5, f] += 0.5 * (v[0] * cy + v[1] * cx)
+                        for x in range(3):
+                            turn, stretch = angular[1 + x, lm, b], near.u[x, b] * angular[0, lm, b]
+                            for n in range(n_max):
+                                value, slope = radial[0, l * n_max + n], radial[1, l * n_max + n]
+                                change[x, lm * n_max + n] = turn * value + stretch * slope
+                pair = near.where[b]
+                to = place[slots.pair[pair]]
+                if to >= 0:
+                    moves.rows[to : to + 3] += change
+                if virial:
+                    v = moves.strain[centre, pairs.species[pairs.second[pair]]]
+                    _add_strain(pairs.vectors[pair], change, moves.rows[v : v + 6])
 
 
 @njit(cache=True, fastmath=FASTMATH)
-def _own_gradient(l_max: Any, c: Any, x: Any, gradient: Any) -> Any:
-    """Fill gradient[lm, k] = ∂(p·x)/∂c[lm, k] at constant x."""
-    size = c.shape[1]
-    f = 0
-    gradient[:] = 0.0
-    for l in range(l_max + 1):  # noqa: E741
-        diagonal = _prefactor(l)
-        off = diagonal * np.sqrt(2.0)
-        for a in range(size):
-            for lm in range(l * l, (l + 1) * (l + 1)):
-                gradient[lm, a] += 2.0 * diagonal * x[f] * c[lm, a]
-                for b in range(a + 1, size):
-                    gradient[lm, a] += off * x[f + b - a] * c[lm, b]
-                    gradient[lm, b] += off * x[f + b - a] * c[lm, a]
-            f += size - a
+def _add_strain(r: Any, change: Any, rows: Any) -> Any:
+    """Add sym(r ⊗ change)."""
+    x, y, z = r[0], r[1], r[2]
+    for q in range(change.shape[1]):
+        cx, cy, cz = change[0, q], change[1, q], change[2, q]
+        rows[0, q] += x * cx
+        rows[1, q] += y * cy
+        rows[2, q] += z * cz
+        rows[3, q] += 0.5 * (y * cz + z * cy)
+        rows[4, q] += 0.5 * (x * cz + z * cx)
+        rows[5, q] += 0.5 * (x * cy + y * cx)
 
 
-@njit(cache=True, fastmath=FASTMATH)
-def _mix_down(weights: Any, a: Any, n_max: Any, l_max: Any, together: Any, b: Any, gradient: Any, inner: Any) -> Any:
-    """Fill inner[lm·n_max + n] = Σ_k weights[k, a] gradient[row of lm, k·n_max + n], WIDTH numbers each."""
-    for l in range(l_max + 1):  # noqa: E741
-        for m in range(2 * l + 1):
-            source = gradient[together * l * l + b * (2 * l + 1) + m]
-            for n in range(n_max):
-                room = inner[(l * l + m) * n_max + n]
-                room[:] = 0.0
-                for k in range(len(weights)):
-                    weight = weights[k, a]
-                    if weight != 0.0:
-                        part = source[(k * n_max + n) * WIDTH : (k * n_max + n + 1) * WIDTH]
-                        for w in range(WIDTH):
-                            room[w] += weight * part[w]
+@njit(cache=True, nogil=True, fastmath=FASTMATH)
+def _fill_along(moves: Any, weights: Any, own: Any) -> Any:
+    """Multiply every row with own[i, lm, k], mixed to the species that it counts for."""
+    n_lm, n_max = own.shape[1], own.shape[2] // len(weights)
+    mixed = np.empty(n_lm * n_max)
+    for centre in range(len(own)):
+        for a in range(weights.shape[1]):
+            mixed[:] = 0.0
+            for lm in range(n_lm):
+                for channel in range(len(weights)):
+                    for n in range(n_max):
+                        mixed[lm * n_max + n] += weights[channel, a] * own[centre, lm, channel * n_max + n]
+            for row in range(moves.begin[centre, a], moves.begin[centre, a + 1]):
+                total = 0.0
+                for q in range(len(mixed)):
+                    total += moves.rows[row, q] * mixed[q]
+                moves.along[row] = total
+
+
+@njit(cache=True, nogil=True, fastmath=FASTMATH)
+def _spread(moves: Any, a: Any, atoms: Any, inner: Any, wanted: Any, forces: Any, virial: Any, first: Any) -> Any:
+    """Multiply derivatives of the density of species a with those by it, inner[centre, lm n, m], and add up."""
+    slopes, dots = wanted
+    width = inner.shape[2]
+    product = np.empty(((moves.begin[:, a + 1] - moves.begin[:, a]).max(), width))
+    back = np.empty((3, width))
+    for centre in range(len(atoms)):
+        begin, strain, end = moves.begin[centre, a], moves.strain[centre, a], moves.begin[centre, a + 1]
+        if begin == end:
+            continue
+        np.dot(moves.rows[begin:end], inner[centre], product[: end - begin])
+        back[:] = 0.0
+        for r in range(begin, end):
+            row, mine, x = product[r - begin], moves.along[r], (r - begin) % 3
+            for m in range(width):
+                row[m] = slopes[centre, m] * (row[m] - dots[centre, m] * mine)
+            # Views: an index that is a sum could be negative for all that the compiler knows, and then it reads singly.
+            if r < strain:
+                to = forces[moves.target[r], first : first + width]
+                for m in range(width):
+                    to[m] -= row[m]
+                for m in range(width):
+                    back[x, m] += row[m]
+            else:
+                to = virial[moves.target[r], first : first + width]
+                for m in range(width):
+                    to[m] += row[m]
+        if strain > begin:
+            for x in range(3):
+                to = forces[3 * atoms[centre] + x, first : first + width]
+                for m in range(width):
+                    to[m] += back[x, m]
