@@ -116,7 +116,11 @@ class Batch:
 
     def moved(self, positions: Float[np.ndarray, "atoms 3"]) -> Batch:
         """Return the same pairs at new positions (cells unchanged)."""
-        return replace(self, positions=np.ascontiguousarray(positions, dtype=np.float64))
+        result = replace(self, positions=np.ascontiguousarray(positions, dtype=np.float64))
+        # What does not depend on positions, and is a good part of a step of a few atoms.
+        for name in ("sizes", "structure", "volumes"):
+            vars(result)[name] = getattr(self, name)
+        return result
 
     def take(self, start: int, stop: int) -> Batch:
         """Return structures ``start:stop`` as a batch of their own."""

@@ -124,6 +124,11 @@ class FeatureMap(Protocol):
         Kernels without a finite form of their own (all but `DotProduct` with zeta 1 and 2) add nothing.
         """
 
+    def energies_and_pairs(
+        self, form: Any, batch: Batch
+    ) -> tuple[Float[np.ndarray, " atoms"], Float[np.ndarray, "pairs 3"]]:
+        """Return what `form` makes of a batch that need not be described as a whole."""
+
     def local_values(
         self, described: Any
     ) -> Iterator[tuple[Int[np.ndarray, " a"], slice, Float[np.ndarray, "a columns"]]]:
@@ -168,6 +173,14 @@ def dense_local_values(features: FeatureMap, described: Described) -> Float[np.n
 
 class Single(ABC):
     """A map of one term, which is its own unit."""
+
+    def energies_and_pairs(
+        self, form: Any, batch: Batch
+    ) -> tuple[Float[np.ndarray, " atoms"], Float[np.ndarray, "pairs 3"]]:
+        """Return every atom's energy, eV, with the derivative of their sum by each pair vector, eV/Å."""
+        made: Any = self
+        found: tuple[np.ndarray, np.ndarray] = form.local_and_pairs(made.describe(batch))
+        return found
 
     @property
     @abstractmethod

@@ -190,6 +190,14 @@ class KernelMap(Single, Record):
         per_atom = 3 * (len(batch.first) / max(batch.n_atoms, 1) + 3) * widest * 8
         return rows_of(described, kinds, parts, max(1, int(SCRATCH_BYTES / per_atom)))
 
+    def energies_and_pairs(
+        self, form: EnergyForm, batch: Batch
+    ) -> tuple[Float[np.ndarray, " atoms"], Float[np.ndarray, "pairs 3"]]:
+        """Return every atom's energy, eV, with the derivative of their sum by each pair vector, eV/Å."""
+        if isinstance(self.descriptor, SOAP):
+            return self.descriptor.energies_and_pairs(batch, form.of_species)
+        return form.local_and_pairs(self.describe(batch))
+
     def _squares(self, described: DescribedBatch) -> list[list[np.ndarray] | None]:
         """Return the inducing environments as derivatives by way of the density take them, where that costs less."""
         batch, widest = described.batch, max(len(seen.inducing) for seen in self.partners)

@@ -170,6 +170,19 @@ class SumMap(Record):
         """Return the sum of the terms' drawn energies."""
         return SumForm(tuple(term.drawn_form(weights[raw], rng, scale * own) for term, own, raw, _ in self._columns()))
 
+    def energies_and_pairs(
+        self, form: SumForm, batch: Batch
+    ) -> tuple[Float[np.ndarray, " atoms"], Float[np.ndarray, "pairs 3"]]:
+        """Add up the terms; those that share a descriptor are described once."""
+        kinds = [term.descriptor for term in self.terms if isinstance(term, KernelMap | LinearMap)]
+        if any(one == other for k, one in enumerate(kinds) for other in kinds[:k]):
+            return form.local_and_pairs(self.describe(batch))
+        parts = [term.energies_and_pairs(own, batch) for term, own in zip(self.terms, form.forms, strict=True)]
+        local, pairs = parts[0]
+        for more, along in parts[1:]:
+            local, pairs = local + more, pairs + along
+        return local, pairs
+
     def local_values(
         self, described: SumDescribed
     ) -> Iterator[tuple[Int[np.ndarray, " a"], slice, Float[np.ndarray, "a columns"]]]:

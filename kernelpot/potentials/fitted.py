@@ -118,15 +118,17 @@ class Fitted:
 
     def mean(self, batch: Batch) -> Mean:
         """Return energies, forces and stresses of a batch."""
-        return self.mean_described(self.features.describe(batch))
+        return self._mean(batch, *self.features.energies_and_pairs(self.form, batch))
 
     def mean_described(self, described: Described) -> Mean:
         """Return energies, forces and stresses of a batch that is described already."""
-        local, pairs = self.form.local_and_pairs(described)
-        local = local + self.e0[described.species]
-        forces, stress = gather_pairs(described.batch, pairs)
-        mean = Mean(described.batch.sum_per_structure(local), local, forces, stress)
-        return mean if self.baseline is None else mean.plus(self.baseline.evaluate(described.batch))
+        return self._mean(described.batch, *self.form.local_and_pairs(described))
+
+    def _mean(self, batch: Batch, local: Float[np.ndarray, " atoms"], pairs: Float[np.ndarray, "pairs 3"]) -> Mean:
+        local = local + self.e0[np.searchsorted(self.features.species, batch.numbers)]
+        forces, stress = gather_pairs(batch, pairs)
+        mean = Mean(batch.sum_per_structure(local), local, forces, stress)
+        return mean if self.baseline is None else mean.plus(self.baseline.evaluate(batch))
 
     def local_energy_std(self, batch: Batch) -> Float[np.ndarray, " atoms"]:
         """Return the calibrated standard deviation of every atom's energy, eV: the one that is cheap."""
@@ -149,9 +151,12 @@ class Fitted:
         return join(list(ordered(part, track(list(chunks(structures, ATOMS_PER_PREDICTION)), "predict"))))
 
     def _predict(self, batch: Batch, *, uncertainty: bool, grades: bool) -> Prediction:
+        # The same path with and without standard deviations, so that both say the same to the last bit.
+        mean, cuts = self.mean(batch), batch.offsets[1:-1]
+        if not uncertainty and not grades:
+            parts = (np.split(mean.forces, cuts), mean.stress, np.split(mean.local_energy, cuts))
+            return Prediction(mean.energy, *parts, shape=self.calibration.shape)
         described = self.features.describe(batch)
-        mean = self.mean_described(described)
-        cuts = batch.offsets[1:-1]
         latent = label = around = None
         if uncertainty:
             energy, forces, stress = (np.sqrt(v) for v in self.uncertainty.labelled(described))

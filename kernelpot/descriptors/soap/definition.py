@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -29,6 +29,8 @@ from kernelpot.descriptors.soap.loops import (
     expand,
     expand_vjp,
     mix,
+    normalise,
+    normalise_vjp,
     spectrum,
     spectrum_vjp,
 )
@@ -38,13 +40,16 @@ from kernelpot.elements.modes import ElementalModes
 from kernelpot.errors import ParameterError
 from kernelpot.record import WHEN_GIVEN, Between, Named, Positive, Record, Rule, Whole
 from kernelpot.rules import whole
-from kernelpot.run import share
+from kernelpot.run import one_blas, share
 
 if TYPE_CHECKING:
     from ase import Atoms
 
 SHORT = 1500
 """Components of a vector up to which channels that are found may be more than two, for more than three species."""
+
+BLOCK_CENTRES = 64
+"""Centres whose energies and forces are computed together."""
 
 CENTRES_PER_TASK = 8
 """Fewest centres worth a thread when derivatives are made."""
@@ -249,6 +254,52 @@ class SOAP(Record):
 
         share(task, batch.n_atoms, ATOMS_PER_TASK)
         return mixed
+
+    def energies_and_pairs(
+        self, batch: Batch, energy: Callable[[int, Float[np.ndarray, "n f"]], tuple[Any, Any]]
+    ) -> tuple[Float[np.ndarray, " atoms"], Float[np.ndarray, "pairs 3"]]:
+        """Return every atom's energy with the derivative of their sum by each pair vector, a few centres at a time.
+
+        ``energy(a, x)`` gives the energies of environments of one species, with their gradients in the unit vectors.
+        All that belongs to BLOCK_CENTRES centres stays in cache and is written over by the next: memory is that of the
+        pairs, and threads share nothing.
+        """
+        species = places(self, batch)
+        tables, pairs, weights, mixed = self.tables, Pairs.of(batch, species), self.weights, self._channels is not None
+        local, result = np.zeros(batch.n_atoms), np.zeros((len(batch.second), 3))
+        transposed = np.ascontiguousarray(weights.T)
+
+        def task(begin: int, end: int) -> None:
+            size = min(BLOCK_CENTRES, end - begin)
+            c = np.empty((size, (self.l_max + 1) ** 2, self.n_channels * self.n_max))
+            inner, x, norm = np.empty_like(c), np.empty((size, self.n_features)), np.empty(size)
+            gradient = np.empty_like(x)
+            apart = np.empty((size, c.shape[1], len(self._known_species) * self.n_max)) if mixed else c
+            for start in range(begin, end, size):
+                stop = min(start + size, end)
+                n = stop - start
+                apart[:n] = 0.0
+                expand(start, stop, tables, pairs, start, apart)
+                if mixed:
+                    mix(weights, self.n_max, apart[:n], c[:n])
+                spectrum(0, n, self.l_max, c, x)
+                normalise(x[:n], norm)
+                here = species[start:stop]
+                for a in np.unique(here):
+                    mine = np.flatnonzero(here == a)
+                    if len(mine) == n:
+                        local[start:stop], gradient[:n] = energy(int(a), x[:n])
+                    else:
+                        local[start + mine], gradient[mine] = energy(int(a), x[mine])
+                normalise_vjp(gradient[:n], x[:n], norm)
+                spectrum_vjp(0, n, self.l_max, c, gradient, inner)
+                if mixed:
+                    mix(transposed, self.n_max, inner[:n], apart[:n])
+                expand_vjp(start, stop, tables, pairs, start, apart if mixed else inner, result)
+
+        with one_blas():
+            share(task, batch.n_atoms, ATOMS_PER_TASK)
+        return local, result
 
     def _apart(self, n_atoms: int) -> Float[np.ndarray, "atoms lm a"]:
         """Room for coefficients of each species apart, for a few atoms at a time."""

@@ -266,6 +266,31 @@ def spectrum(begin: Any, end: Any, l_max: Any, c: Any, p: Any) -> Any:
 
 
 @njit(cache=True, nogil=True, fastmath=FASTMATH)
+def normalise(p: Any, norm: Any) -> Any:
+    """Divide every row of p by its length, which goes into norm."""
+    for i in range(len(p)):
+        square = 0.0
+        for f in range(p.shape[1]):
+            square += p[i, f] * p[i, f]
+        norm[i] = np.sqrt(square)
+        inverse = 1.0 / norm[i]
+        for f in range(p.shape[1]):
+            p[i, f] *= inverse
+
+
+@njit(cache=True, nogil=True, fastmath=FASTMATH)
+def normalise_vjp(gradient: Any, x: Any, norm: Any) -> Any:
+    """Turn dE/dx of unit vectors into dE/dp = (I - x xᵀ) dE/dx / |p|, in place."""
+    for i in range(len(x)):
+        along = 0.0
+        for f in range(x.shape[1]):
+            along += gradient[i, f] * x[i, f]
+        inverse = 1.0 / norm[i]
+        for f in range(x.shape[1]):
+            gradient[i, f] = inverse * (gradient[i, f] - along * x[i, f])
+
+
+@njit(cache=True, nogil=True, fastmath=FASTMATH)
 def spectrum_vjp(begin: Any, end: Any, l_max: Any, c: Any, gradient: Any, result: Any) -> Any:
     """Fill result[i, lm, k] = dE/dc from gradient[i, f] = dE/dp for the atoms ``begin:end``."""
     size = c.shape[2]

@@ -260,6 +260,12 @@ class TorchMap:
         parts = zip(self.rough, self.columns, strict=True)
         return self._form([engine.features.form(weights[columns], collapse=collapse) for engine, columns in parts])
 
+    def energies_and_pairs(
+        self, form: TorchForm, batch: Batch
+    ) -> tuple[Float[np.ndarray, " atoms"], Float[np.ndarray, "pairs 3"]]:
+        """Return every atom's energy, eV, with the derivative of their sum by each pair vector, eV/Å."""
+        return form.local_and_pairs(self.describe(batch))
+
     def drawn_form(self, weights: Float[np.ndarray, " m"], rng: np.random.Generator, scale: float) -> TorchForm:
         """Return `form` plus scale times an energy drawn from the prior that the features leave out, eV."""
         parts = zip(self.rough, self.columns, self.scales, strict=True)
