@@ -16,6 +16,7 @@ from kernelpot.archive import NO_ARRAYS
 from kernelpot.data.batch import Batch, over_batches
 from kernelpot.descriptors.pairs import TwoBody
 from kernelpot.descriptors.protocol import Descriptor, Environments
+from kernelpot.descriptors.soap.definition import SOAP
 from kernelpot.features.feature_map import Rows, Single
 from kernelpot.features.prior import energy_covariance, force_covariance, prior, stress_covariance
 from kernelpot.features.vectors import DescribedBatch, SpeciesRows, rows_of
@@ -178,21 +179,41 @@ class KernelMap(Single, Record):
         parts = [
             SpeciesRows(
                 atoms, seen.columns, seen.times(self.kernel.value(dots)), seen.times(self.kernel.slope(dots)),
-                seen.inducing,
+                seen.inducing, dots, squares,
             )
-            for (atoms, dots), seen in zip(self.dots(described), self.partners, strict=True)
+            for (atoms, dots), seen, squares in zip(
+                self.dots(described), self.partners, self._squares(described), strict=True
+            )
         ]  # fmt: skip
         batch = described.batch
         widest = self.n_inducing + described.x.shape[1]
         per_atom = 3 * (len(batch.first) / max(batch.n_atoms, 1) + 3) * widest * 8
         return rows_of(described, kinds, parts, max(1, int(SCRATCH_BYTES / per_atom)))
 
+    def _squares(self, described: DescribedBatch) -> list[list[np.ndarray] | None]:
+        """Return the inducing environments as derivatives by way of the density take them, where that costs less."""
+        batch, widest = described.batch, max(len(seen.inducing) for seen in self.partners)
+        # Images of one atom are moved together.
+        neighbours = min(len(batch.first), int(np.sum(batch.sizes**2))) / max(batch.n_atoms, 1)
+        if isinstance(self.descriptor, SOAP) and self.descriptor.products_pay(widest, neighbours):
+            return list(self.squares)
+        return [None] * len(self.inducing)
+
+    @cached_property
+    def squares(self) -> list[list[np.ndarray]]:
+        """What SOAP makes of the inducing environments that each species sees."""
+        if not isinstance(self.descriptor, SOAP):
+            return []
+        if self.coupling is not None:
+            return [self.descriptor.squares(self.partners[0].inducing)] * len(self.inducing)
+        return [self.descriptor.squares(z) for z in self.inducing]
+
     def form(self, weights: Float[np.ndarray, " m"], *, collapse: bool = True) -> EnergyForm:
         """Return the energy with these weights of kernel values."""
         power = self.kernel.form
         alphas = tuple(seen.times(weights[seen.columns]) for seen in self.partners)
         inducing = tuple(seen.inducing for seen in self.partners)
-        forms: list[np.ndarray | None] = []
+        forms: list[list[np.ndarray] | None] = []
         for z, alpha in zip(inducing, alphas, strict=True):
             if not collapse or power is None or z.shape[1] >= 2 * len(z):
                 forms.append(None)

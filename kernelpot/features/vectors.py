@@ -12,6 +12,7 @@ from numba import njit
 
 from kernelpot.data.batch import Batch
 from kernelpot.descriptors.protocol import Environments
+from kernelpot.descriptors.soap.rows import Wanted
 from kernelpot.features.feature_map import Rows
 
 
@@ -52,6 +53,8 @@ class SpeciesRows(NamedTuple):
     values: Float[np.ndarray, "a m"]
     slopes: Float[np.ndarray, "a m"] | float  # derivative of a value by the dot product with its inducing environment
     inducing: Float[np.ndarray, "m f"] | None  # None: the columns are the components themselves
+    dots: Float[np.ndarray, "a m"] | None = None  # of unit vectors with inducing environments
+    squares: list[np.ndarray] | None = None  # what `SOAP.squares` made of these, where derivatives go that way
 
 
 def unit(
@@ -89,18 +92,50 @@ def rows_of(described: DescribedBatch, kinds: Collection[str], parts: Sequence[S
     """Return the rows of a batch, the derivatives of `step` centres at a time.
 
     Forces and stresses need ∂k(x_i, z)/∂r = k'(x_i·z) zᵀ ∂x_i/∂r: one matrix product of all derivatives with Z per
-    chunk of centres, at 2·3·(neighbours + 1)·F·M operations an atom, then a weighted scatter.
+    chunk of centres, at 2·3·(neighbours + 1)·F·M operations an atom, then a weighted scatter; or where all parts have
+    `squares`, by way of the density (`descriptors.soap.rows`).
     """
     batch, m = described.batch, parts[-1].columns.stop
     energy = np.zeros((len(batch), m))
-    slopes = np.zeros((batch.n_atoms, max(part.values.shape[1] for part in parts)))
     for part in parts:
         add_runs(energy[:, part.columns], batch.structure[part.atoms], part.values)
-        slopes[part.atoms, : part.values.shape[1]] = part.slopes
     if not {"forces", "stress"} & set(kinds):
         return Rows(energy, None, None)
-    forces = np.zeros((batch.n_atoms, 3, m))
-    stress = np.zeros((len(batch), 6, m))
+    forces = np.zeros((3 * batch.n_atoms, m)) if "forces" in kinds else None
+    stress = np.zeros((6 * len(batch), m)) if "stress" in kinds else None
+    if all(part.squares is not None for part in parts):
+        _by_density(described, parts, forces, stress)
+    else:
+        _expand(described, parts, step, forces, stress)
+    if stress is not None:
+        stress /= np.repeat(batch.volumes, 6)[:, None]
+    return Rows(energy, forces, stress)
+
+
+def _by_density(
+    described: DescribedBatch, parts: Sequence[SpeciesRows], forces: np.ndarray | None, virial: np.ndarray | None
+) -> None:
+    """Add derivatives to forces and virials, species together that see the same inducing environments."""
+    environments: Any = described.environments
+    alike: dict[int, list[SpeciesRows]] = {}
+    for part in parts:
+        if len(part.atoms):
+            alike.setdefault(part.columns.start, []).append(part)
+    for first, mine in alike.items():
+        atoms, dots, slopes = (np.concatenate([getattr(one, k) for one in mine]) for k in ("atoms", "dots", "slopes"))
+        wanted = Wanted(atoms, dots, slopes, described.norm, described.x)
+        environments.add_products(mine[0].squares, wanted, forces, virial, first)
+
+
+def _expand(
+    described: DescribedBatch, parts: Sequence[SpeciesRows], step: int, forces: np.ndarray | None,
+    virial: np.ndarray | None,
+) -> None:  # fmt: skip
+    """Add derivatives to forces and virials from those of the vectors."""
+    batch = described.batch
+    slopes = np.zeros((batch.n_atoms, max(part.values.shape[1] for part in parts)))
+    for part in parts:
+        slopes[part.atoms, : part.values.shape[1]] = part.slopes
     for start in range(0, batch.n_atoms, step):
         here = slice(start, min(batch.n_atoms, start + step))
         moved = described.environments.displacements(here.start, here.stop)
@@ -114,20 +149,16 @@ def rows_of(described: DescribedBatch, kinds: Collection[str], parts: Sequence[S
             mine = np.flatnonzero(species == a)
             ours = np.flatnonzero(species[moved.centre] == a)
             mine_slopes = slopes[here, : columns.stop - columns.start]
-            scatter(
-                _product(moved.rows, ours, z), moved.centre[ours], moved.target[ours],
-                mine_slopes, -1.0, forces[:, :, columns],
-            )  # fmt: skip
-            scatter(
-                _product(moved.virial, mine, z), mine, batch.structure[here][mine],
-                mine_slopes, 1.0, stress[:, :, columns],
-            )  # fmt: skip
-    stress /= batch.volumes[:, None, None]
-    return Rows(
-        energy,
-        forces.reshape(-1, m) if "forces" in kinds else None,
-        stress.reshape(-1, m) if "stress" in kinds else None,
-    )
+            if forces is not None:
+                scatter(
+                    _product(moved.rows, ours, z), moved.centre[ours], moved.target[ours],
+                    mine_slopes, -1.0, forces.reshape(batch.n_atoms, 3, -1)[:, :, columns],
+                )  # fmt: skip
+            if virial is not None:
+                scatter(
+                    _product(moved.virial, mine, z), mine, batch.structure[here][mine],
+                    mine_slopes, 1.0, virial.reshape(len(batch), 6, -1)[:, :, columns],
+                )  # fmt: skip
 
 
 def _product(rows: Float[np.ndarray, "rows c f"], chosen: np.ndarray, z: Float[np.ndarray, "m f"] | None) -> np.ndarray:

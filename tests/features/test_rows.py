@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 import kernelpot as kp
 from kernelpot.data.batch import Batch
 from kernelpot.data.stream import species_of
+from kernelpot.descriptors.radial import GTO
+from kernelpot.descriptors.soap import rows as rows_by_density
+from kernelpot.elements.channels import ElementChannels
 from kernelpot.features import kernel_map
 from kernelpot.features.inducing import choose_inducing
 from kernelpot.features.kernel_map import KernelMap
@@ -95,6 +100,48 @@ def test_rows_are_derivatives_of_kernel_sums(case, kernel, descriptor):
         first += len(atoms)
 
 
+SOAPS = {
+    "plain": {},
+    "three radial functions": {"n_max": 3, "l_max": 1},
+    "densities alone": {"l_max": 0},
+    "modes": {"channels": ElementChannels.modes(2)},
+    "as many modes as elements": {"channels": ElementChannels.random(4)},
+    "weighted": {"channels": ElementChannels.weighted({"Cu": 0.3})},
+    "scaled": {"scaling": (2.0, 4.0)},
+    "gto": {"basis": GTO()},
+}
+
+
+@pytest.mark.parametrize("soap", SOAPS)
+@pytest.mark.parametrize("coupled", [False, True], ids=["apart", "coupled centres"])
+@pytest.mark.parametrize("zeta", [1, 2, 3])
+def test_both_ways_to_derivatives_agree(monkeypatch, soap, coupled, zeta):
+    structures = [make.four_metals(1), make.tiny_cell(2), make.slab(1), make.isolated("Cu"), make.four_metals(3)]
+    descriptor = replace(small_soap(), **SOAPS[soap]).with_species(species_of(structures))
+    if soap == "scaled":
+        descriptor = descriptor.compressed(3)
+    kernel = kp.DotProduct(zeta, centres=ElementChannels.modes(4)) if coupled else kp.DotProduct(zeta)
+    features = feature_map(structures, kernel=kernel, descriptor=descriptor)
+    d = described(features, structures)
+    monkeypatch.setattr(kp.SOAP, "products_pay", lambda *_: False)
+    expected = features.rows(d, KINDS)
+    monkeypatch.setattr(kp.SOAP, "products_pay", lambda *_: True)
+    monkeypatch.setattr(rows_by_density, "COLUMNS", 5)
+    monkeypatch.setattr(rows_by_density, "CENTRES", 3)
+    for kinds in (KINDS, ("energy", "forces"), ("stress",)):
+        rows = features.rows(d, kinds)
+        for kind in kinds:
+            truth = getattr(expected, kind)
+            scale = np.nanmax(np.abs(truth))
+            np.testing.assert_allclose(getattr(rows, kind), truth, rtol=0.0, atol=1e-12 * scale)
+
+
+def test_the_way_with_fewer_operations_is_taken():
+    soap = kp.SOAP(n_max=8, l_max=6, channels=None)
+    assert soap.with_species((29, 46, 47, 79)).products_pay(400, 50.0)
+    assert not soap.with_species((29,)).products_pay(400, 50.0)
+
+
 def test_only_the_kinds_asked_for_are_made():
     structures = [make.copper(0)]
     features = feature_map(structures)
@@ -152,3 +199,27 @@ def test_runs_add_up():
     np.testing.assert_array_equal(total, [[3, 5], [1, 1], [5, 6], [15, 17]])
     add_runs(total, np.array([], dtype=int), np.empty((0, 2)))
     assert total[0, 0] == 3
+
+
+@pytest.mark.parametrize(
+    "channels", [None, kp.elements.ElementChannels.modes(2), "auto"], ids=["apart", "modes", "auto"]
+)
+@pytest.mark.parametrize("coupled", [False, True])
+def test_derivatives_by_way_of_the_density_are_those_of_the_power_spectrum(channels, coupled, monkeypatch):
+    """Many neighbours, images of one atom, a surface, a molecule's worth of atoms, more vectors than go together."""
+    structures = [make.copper_gold(1), make.tiny_cell(3), make.slab(2), make.copper_gold(4).repeat((2, 1, 1))]
+    soap = kp.SOAP(4.2, 4, 3, 0.5, scaling=(2.5, 3.0), channels=channels).with_species((29, 79))
+    centres = kp.elements.ElementChannels.similar((29, 79)) if coupled else None
+    pool = [*structures, *(make.copper_gold(k) for k in range(7, 30))]
+    inducing = choose_inducing(soap, pool, 150, method="random", seed=0)
+    features = KernelMap.from_inducing(soap, kp.DotProduct(3, centres=centres), inducing)
+    described = features.describe(Batch.from_structures(structures, soap.cutoff, skin=0.4))
+    found = {}
+    for pays in (True, False):
+        monkeypatch.setattr(kp.SOAP, "products_pay", lambda *_, pays=pays: pays)
+        found[pays] = features.rows(described, KINDS)
+    for kind in KINDS:
+        one, two = getattr(found[True], kind), getattr(found[False], kind)
+        np.testing.assert_allclose(one, two, rtol=1e-9, atol=1e-12 * np.nanmax(np.abs(two)))
+    monkeypatch.setattr(kp.SOAP, "products_pay", lambda *_: True)
+    np.testing.assert_allclose(features.rows(described, ("forces",)).forces, found[True].forces, atol=1e-13)
