@@ -24,7 +24,7 @@ ONE_CALLER = 0.45
 LOST = 0
 STRAYS = 8
 PARAMETERS, DEPTH = 10, 3
-PUBLIC = 30
+PUBLIC = 31
 ENTERED = {"select": 18, "fit": 34, "ridge": 20, "predict": 19}
 
 

@@ -41,7 +41,6 @@ SEARCHES = ("cv", "evidence", "tempered")
 INDUCING = ("fps", "cur", "random", "residual")
 PLAIN = ("n_inducing", "seed", "inducing", "tolerance")  # Settings that are plain values
 
-
 RUNNERS_UP = 3
 """Settings that were not taken, as many as a summary shows."""
 
@@ -72,8 +71,8 @@ class SparseGP:
     seed
         Makes the choice of inducing environments and of folds repeatable.
     inducing
-        How inducing environments are chosen: "fps", "cur" or "random", shared over centre species by their counts;
-        "residual": as "fps", shared by the prior variance that each species has left.
+        How they are chosen: "fps", "cur" or "random", shared over centre species by counts; "residual": "fps", shared
+        by the prior variance that each species has left.
     tolerance
         Eigenvalues of K_ZZ below tolerance · λ_max are dropped.
     device
@@ -90,11 +89,11 @@ class SparseGP:
     terms_
         The terms with the coupling of elements that `fit` found (``SOAP(channels="auto")``); ``SparseGP(model.terms_,
         …)`` takes it over.
-    told_
-        Lines of `summary` on how settings were found, by `kernelpot.potential`.
     coupling_
         What was tried for it, the setting that was taken first, each with its left-out errors; empty where nothing was
         to be found, and in models from files, which hold what was found alone.
+    told_
+        Lines of `summary` on how `kernelpot.potential` found the settings.
 
     Raises
     ------
@@ -133,8 +132,7 @@ class SparseGP:
         self.features_: FeatureMap | None = None
         self.fitted_: Fitted | None = None
         self.training_: TrainingSet | None = None
-        self.terms_, self.coupling_ = self.terms, tuple[Tried, ...]()
-        self.told_: tuple[str, ...] = ()
+        self.terms_, self.coupling_, self.told_ = self.terms, tuple[Tried, ...](), tuple[str, ...]()
 
     def __repr__(self) -> str:
         """Return the call that makes an equal model, and what it was prepared with or fitted on, if it was."""
@@ -362,7 +360,7 @@ class SparseGP:
         terms, noise = [Term.from_settings(term) for term in settings["terms"]], settings["noise"]
         noise = noise if isinstance(noise, str) else Noise.from_settings(noise)
         model = cls(terms, noise=noise, **{name: settings[name] for name in PLAIN})
-        model.told_ = tuple(map(str, settings.get("told", ())))
+        model.told_ = (*map(str, settings.get("told", ())),)
         return model
 
     def save(self, path: str | Path) -> None:
@@ -438,8 +436,8 @@ class SparseGP:
         """Describe the fitted model for people, one fact a line, with what was tried where settings were found."""
         lines = [self.state.summary(), *self.told_]
         if self.coupling_:
-            picked, others = self.coupling_[0], self.coupling_[1 : 1 + RUNNERS_UP]
-            lines += [f"coupling            {picked}", *(f"  not taken         {one}" for one in others)]
+            lines.append(f"coupling            {self.coupling_[0]}")
+            lines += [f"  not taken         {one}" for one in self.coupling_[1 : 1 + RUNNERS_UP]]
         return "\n".join(lines)
 
 

@@ -237,7 +237,7 @@ def default_model(
             'together with None for the other: {("zeta", "gaussian"): [(2, None), (None, 1.0)]}.'
         )
     _check_descriptor(name)
-    further = _further(given) if name == "soap" else []
+    near, far = (given.pop("near", None), given.pop("far", None)) if name == "soap" else (None, None)
     unknown = sorted(set(given) - set(DESCRIPTORS[name]))
     if unknown:
         raise ParameterError(
@@ -245,9 +245,15 @@ def default_model(
             f"inducing, zbl and n_inducing for the descriptor {name!r}, got {', '.join(unknown)}; give `build` to make "
             "models of others."
         )
-    many = SOAP(**given) if name == "soap" else ACSF.spaced(**given)
+    cutoff = float(given.get("cutoff", SOAP.cutoff))
+    if near is not None:
+        given["scaling"] = (near * cutoff, 4.0)
+    many: list[SOAP | ACSF] = [SOAP(**given) if name == "soap" else ACSF.spaced(**given)]
+    if far is not None:
+        n_max = given.get("n_max", SOAP.n_max) + 2
+        many.append(SOAP(**{**given, "cutoff": far * cutoff, "scaling": (0.6 * cutoff, 6.0), "n_max": n_max}))
     kernel = DotProduct(2 if zeta is None else zeta) if gaussian is None else Gaussian(gaussian)
-    terms = [Term(one, kernel) for one in (many, *further)]
+    terms = [Term(one, kernel) for one in many]
     if coupling is not None:
         terms = [term.coupled(*coupling) if term.finds_coupling else term for term in terms]
     if two_body is not None:
@@ -255,18 +261,6 @@ def default_model(
     return SparseGP(
         terms, n_inducing=n_inducing, noise="cv", seed=seed, inducing=inducing, baseline=ZBL() if zbl else baseline
     )
-
-
-def _further(given: dict[str, Any]) -> list[SOAP]:
-    """Take `near` and `far` out of the settings of a SOAP, and return the second one where there is one."""
-    near, far = given.pop("near", None), given.pop("far", None)
-    cutoff = float(given.get("cutoff", SOAP.cutoff))
-    if near is not None:
-        given["scaling"] = (near * cutoff, 4.0)
-    if far is None:
-        return []
-    longer = {"cutoff": far * cutoff, "scaling": (0.6 * cutoff, 6.0), "n_max": given.get("n_max", SOAP.n_max) + 2}
-    return [SOAP(**{**given, **longer})]
 
 
 def _check_descriptor(name: Any) -> None:

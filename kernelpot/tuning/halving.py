@@ -318,20 +318,16 @@ class Descent:
             before = len(known)
             for axis in self.axes:
                 for values in axis:
-                    settings = {**_first_clearly_best(trials, default), **values}
+                    best, loss = default, math.inf
+                    for trial in trials:
+                        if not trial.failure and trial.loss < loss - STEP:
+                            best, loss = dict(trial.settings), trial.loss
+                    settings = {**best, **values}
                     if key_of(settings) not in known:
                         known.add(key_of(settings))
                         yield settings
             if len(known) == before:
                 return
-
-
-def _first_clearly_best(trials: Iterable[Trial], default: Settings) -> Settings:
-    best, loss = default, math.inf
-    for trial in trials:
-        if not trial.failure and trial.loss < loss - STEP:
-            best, loss = trial.settings, trial.loss
-    return best
 
 
 def halve(
