@@ -435,9 +435,8 @@ class SparseGP:
     def summary(self) -> str:
         """Describe the fitted model for people, one fact a line, with what was tried where settings were found."""
         lines = [self.state.summary(), *self.told_]
-        if self.coupling_:
-            lines.append(f"coupling            {self.coupling_[0]}")
-            lines += [f"  not taken         {one}" for one in self.coupling_[1 : 1 + RUNNERS_UP]]
+        for k, tried in enumerate(self.coupling_[: 1 + RUNNERS_UP]):
+            lines.append(f"{'  not taken' if k else 'coupling':<20}{tried}")
         return "\n".join(lines)
 
 

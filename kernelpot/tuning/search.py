@@ -324,7 +324,7 @@ def tune(
         raise ParameterError("`train` must hold at least two different structures to leave one out, got one.")
     if build is None:
         start = time.perf_counter()
-        coupling, tried = _coupling(default, structures, labels, seed=seed, baseline=baseline)
+        coupling, tried = coupling_of(default, structures, labels, seed=seed, baseline=baseline)
         budget.spent += time.perf_counter() - start
         make: Callable[[Settings], SparseGP] = partial(default_model, seed=seed, baseline=baseline, coupling=coupling)
     else:
@@ -452,7 +452,7 @@ def potential(
     return model
 
 
-def _coupling(
+def coupling_of(
     default: Settings, structures: Sequence[Atoms], labels: Labels, *, seed: int, baseline: Baseline | None
 ) -> tuple[Coupling | None, tuple[Tried, ...]]:
     """Find once how much elements learn from each other, for all candidates; None where nothing is to be found."""
