@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from ase.build import bulk
+from ase.data import atomic_numbers
 
 from benchmarks.child import Outcome, measure, peak_memory, resident_memory
 from benchmarks.descriptor import CUTOFF, L_MAX, N_MAX, PIECE, SIGMA
-from benchmarks.harness import Report, Settings, cpu_median
+from benchmarks.harness import Report, Settings, cpu_median, gemm_rate
 from benchmarks.systems import DataAbsentError, data, moved
 
 if TYPE_CHECKING:
@@ -19,6 +20,9 @@ METALS = ("Cu", "Pd", "Ag", "Au", "Ni", "Pt", "Al", "Rh")
 WAYS: dict[int, tuple[int, ...]] = {1: (0,), 2: (0, 1), 4: (0, 2, 4), 8: (0, 2, 4)}
 """Numbers of channels by number of species; 0 is the identity."""
 RIVALS = ("featomic", "dscribe")
+FIT_ROWS = ((1, 0), (2, 0), (4, 0), (4, 2), (4, 4), (8, 0), (8, 2), (8, 4))
+"""Species and channels, 0 for the identity, of which fit rows are timed."""
+ROWS_CUTOFF = 4.8
 FRAMES, SEEDS, RUN = 60, 3, 10
 ACCURACY = ("identity", "modes 1", "modes 2", "random 1", "random 2")
 
@@ -28,6 +32,13 @@ def run(settings: Settings) -> Report:
     report = Report()
     for species in (1, 2) if settings.quick else WAYS:
         _cost(settings, report, species)
+    for species, channels in ((2, 0),) if settings.quick else FIT_ROWS:
+        _fit_rows(settings, report, species, channels)
+    report.note(
+        f"fit rows: energies and forces of cells of {'4' if settings.quick else '32'} atoms, M = "
+        f"{'20' if settings.quick else '400'}, cutoff {ROWS_CUTOFF} Å, zeta 2; coupled: every centre sees all M, else "
+        "those of its element; expanded: by derivatives of the vectors; information: from neighbour lists to blocks"
+    )
     report.note(
         f"{'4' if settings.quick else '108'} atoms of the first 1, 2, 4, 8 of {', '.join(METALS)} on one lattice, "
         f"n_max {N_MAX}, l_max {L_MAX}, cutoff {CUTOFF} Å, neighbour list included, every atom moved before each "
@@ -75,6 +86,68 @@ def _cost(settings: Settings, report: Report, species: int) -> None:
             others = {} if channels else {who: value[what] for who, value in known.items() if what in value}
             note = f"vectors of {mine['length']:,}" if what == "values" else ""
             report.add(f"{name}: {what}", mine[what], unit, rivals=others, note=note)
+
+
+def _fit_rows(settings: Settings, report: Report, species: int, channels: int) -> None:
+    for size in ((6, 4), (8, 6)):
+        for coupled in (False, True) if channels else (False,):
+            how = {"species": species, "channels": channels, "size": size, "coupled": coupled}
+            found = measure("benchmarks.elements:fit_rows", threads=1, quick=settings.quick, **how).known
+            way = f"{channels} channels{', coupled' if coupled else ''}" if channels else "identity"
+            name = f"fit rows, {species} species, {way}, {size[0]}/{size[1]}"
+            report.details[name] = found
+            for what in ("expanded", "taken", "information"):
+                note = f"{found['gflop_s']:.0f} of {found['peak']:.0f} Gflop/s" if what == "taken" else ""
+                report.add(f"{name}: {what}", found[what], "ms/atom", note=note)
+
+
+def fit_rows(species: int, channels: int, size: list[int], coupled: bool, quick: bool) -> dict[str, Any]:
+    """Time rows of energies and forces by derivatives of vectors and as they are made, and whole information."""
+    import kernelpot as kp
+    from kernelpot.data.batch import Batch
+    from kernelpot.features.inducing import choose_inducing
+    from kernelpot.features.information import make_information
+    from kernelpot.features.kernel_map import KernelMap
+
+    numbers = tuple(sorted(atomic_numbers[symbol] for symbol in METALS[:species]))
+    mixing = kp.elements.ElementChannels.modes(channels, width=2.0) if channels else None
+    soap = kp.SOAP(ROWS_CUTOFF, *size, channels=mixing).with_species(numbers)
+    rng, frames = np.random.default_rng(0), []
+    for k in range(16):
+        atoms = bulk("Cu", "fcc", a=3.95, cubic=True).repeat(1 if quick else 2)
+        atoms.set_chemical_symbols(list(rng.permutation(np.resize(METALS[:species], len(atoms)))))
+        frames.append(moved(atoms, k, 0.1))
+    centres = kp.elements.ElementChannels.modes(species, width=2.0) if coupled else None
+    inducing = choose_inducing(soap, frames, 20 if quick else 400, method="random", seed=0)
+    features = KernelMap.from_inducing(soap, kp.DotProduct(2, centres=centres), inducing)
+    batch = Batch.from_structures(frames[:4], ROWS_CUTOFF)
+    described = features.describe(batch)
+    kinds, each = ("energy", "forces"), 1e3 / batch.n_atoms
+
+    def rows(_: int) -> Any:
+        return features.rows(described, kinds)
+
+    def information(_: int) -> Any:
+        noise = kp.Noise(energy=0.002, forces=0.1)
+        return make_information(features, frames[:4], noise, 1.0, present=None, truncate=0.0)
+
+    result = {
+        "taken": each * cpu_median(rows, int, repeats=5),
+        "information": each * cpu_median(information, int, repeats=3),
+    }
+    pays, seen = kp.SOAP.products_pay, features.n_inducing / (1 if coupled else species)
+    around = len(described.environments.slots.atoms) / batch.n_atoms
+    by_density = pays(soap, int(seen), around)
+    kp.SOAP.products_pay = lambda *_: False
+    result["expanded"] = each * cpu_median(rows, int, repeats=3)
+    kp.SOAP.products_pay = pays
+    q, wide = (size[1] + 1) ** 2 * size[0], soap.n_channels * size[0]
+    flops = 2.0 * seen * (3 * around * soap.n_features)
+    if by_density and features.squares[0][0].shape[0] == 1:
+        flops = 2.0 * seen * q * soap.n_channels * (wide + 3 * (around - 1))
+    elif by_density:
+        flops = 2.0 * seen * q * (wide * species + 3 * (around - 1))
+    return {**result, "gflop_s": 1e-6 * flops / result["taken"], "mflop": 1e-6 * flops, "peak": gemm_rate()}
 
 
 def _system(species: int, quick: bool) -> Atoms:

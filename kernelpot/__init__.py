@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from kernelpot.properties.gp import GP as GP
     from kernelpot.properties.ridge import KernelRidge as KernelRidge
     from kernelpot.structures.structure_kernel import StructureKernel as StructureKernel
+    from kernelpot.tuning.search import potential as potential
     from kernelpot.tuning.search import tune as tune
 
 __version__ = "0.1.0"
@@ -63,6 +64,7 @@ _HOMES = {
     "evaluate": "kernelpot.judgement.scores",
     "forecast": "kernelpot.judgement.forecast",
     "load": "kernelpot.potentials.load",
+    "potential": "kernelpot.tuning.search",
     "read": "kernelpot.data.read",
     "reliability": "kernelpot.judgement.scores",
     "screen": "kernelpot.judgement.unlabelled",

@@ -31,7 +31,7 @@ def fit(folder, *args):
 
 def test_tuned_settings_are_those_of_the_model(folder, capsys):
     table, out = folder / "trials.csv", folder / "fit.json"
-    assert fit(folder, "--tune-fits", 4, "--tune-table", table, "--json", out) == 0
+    assert fit(folder, "--tune-fits", 8, "--tune-table", table, "--json", out) == 0
     printed = capsys.readouterr()
     content = json.loads(out.read_text())
     best = content["tuning"]["best_settings"]
@@ -43,8 +43,8 @@ def test_tuned_settings_are_those_of_the_model(folder, capsys):
     assert {tuple(t["settings"][name] for name in ("n_max", "l_max", "sigma")) for t in trials} == {(4, 3, 0.6)}
     assert model.n_inducing == best["n_inducing"] <= 20
     assert len(list(csv.DictReader(table.read_text().splitlines()))) == len(trials)
-    assert "best: cutoff" in printed.out
-    assert "tune: rung 0, cutoff" in printed.err
+    assert "best: two_body" in printed.out
+    assert "tune: rung 0, two_body" in printed.err
     assert not list(folder.glob(".kernelpot-*"))
 
 
@@ -60,9 +60,21 @@ def many_body(model):
     return next(term for term in model.terms if not isinstance(term.descriptor, kp.TwoBody))
 
 
+def test_a_budget_gives_a_calibrated_potential_that_says_what_was_picked(folder, capsys):
+    args = ["--budget", "0.05", "--cutoff", "4", "--json", folder / "budget.json"]
+    assert fit(folder, *args) == 0
+    model = kp.load(folder / "model.kp")
+    assert model.fitted_.calibration.shape
+    assert "\nsettings            " in model.summary()
+    assert model.summary() in capsys.readouterr().out
+    content = json.loads((folder / "budget.json").read_text())["tuning"]
+    assert content["table"][0]["settings"]["cutoff"] == 4.0
+    assert {"coupling", "default", "best"} <= set(content)
+
+
 def test_symmetry_functions_are_searched_and_fitted(folder):
     given = ["--descriptor", "acsf", "--n-max", "4"]
-    model, content = tuned(folder, *given, "--tune-fits", 5)
+    model, content = tuned(folder, *given, "--tune-fits", 8)
     trials, best = content["tuning"]["table"], content["tuning"]["best_settings"]
     assert {t["settings"]["descriptor"] for t in trials} == {"acsf"}
     assert {t["settings"]["n_radial"] for t in trials} == {4}
@@ -81,7 +93,7 @@ def test_symmetry_functions_are_searched_and_fitted(folder):
 
 def test_what_is_given_of_symmetry_functions_is_held_fast(folder):
     given = ["--descriptor", "acsf", "--cutoff", "4", "--n-max", "4", "--n-angular", "1"]
-    _, content = tuned(folder, *given, "--gaussian", "1.25", "--tune-fits", 4)
+    _, content = tuned(folder, *given, "--gaussian", "1.25", "--tune-fits", 6)
     trials = [t["settings"] for t in content["tuning"]["table"]]
     assert {(s["cutoff"], s["n_radial"], s["n_angular"], s["gaussian"]) for s in trials} == {(4.0, 4, 1, 1.25)}
     assert {s["two_body"] for s in trials} == {None, 5.0}
@@ -158,13 +170,15 @@ def test_the_cutoff_comes_from_the_data_where_none_is_given(folder, capsys):
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["--tune-table", "t.csv"], "`--tune-table` needs a search: add --tune MINUTES or --tune-fits N"),
+        (["--tune-table", "t.csv"], "`--tune-table` needs a search: add --budget MINUTES or --tune-fits N"),
         (["--tune-groups"], "`--tune-groups` needs a search"),
         (["--tune-resume", "t.jsonl"], "`--tune-resume` needs a search"),
         (["--tune-fits", "2", "--tune-table", "absent/t.csv"], "`--tune-table` must be in a directory that exists"),
         (["--tune-fits", "2", "--tune-groups"], "at least two groups"),
         (["--tune-fits", "2", "--noise", "evidence"], "leave --noise out"),
         (["--tune", "1", "--noise-energy", "0.1"], "leave --noise out"),
+        (["--budget", "1", "--tune", "1"], "`--tune` is the former name of `--budget`"),
+        (["--budget", "1", "--noise", "evidence"], "leave --noise out"),
         (["--tune", "1", "--descriptor", "acsf"], "`--l-max` belongs to SOAP; leave it out"),
         (["--tune", "1", "--n-angular", "3"], "`--n-angular` belongs to acsf"),
         (["--tune", "1", "--gaussian", "1", "--zeta", "2"], "`--zeta` is the power of the kernel that --gaussian"),

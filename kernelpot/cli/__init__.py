@@ -26,7 +26,7 @@ examples:
   kernelpot assess train.xyz --pool pool.xyz
   kernelpot curate huge.xyz.xz --blocks huge.blocks -n 1000 --workers 4 --out chosen.xyz
   kernelpot fit labelled.xyz --out si.kp --test test.xyz
-  kernelpot fit labelled.xyz --out si.kp --tune 10 --tune-table trials.csv
+  kernelpot fit labelled.xyz --out si.kp --budget 5 --tune-table trials.csv
   kernelpot regress crystals.xyz --property gap --combine average --out gap.kp
   kernelpot evaluate si.kp test.xyz --json scores.json
   kernelpot predict si.kp new.xyz --out predicted.xyz

@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 CHUNK = 20
 """Structures predicted at a time, so that the progress bar moves."""
 
+AFTER = 3.0
+"""Fits like the last of the search that the fit of everything and its calibration cost."""
+
 INDUCING, MOST_INDUCING = 500, 2000
 """Inducing environments that settings are compared with, and the most that the best are given."""
 
@@ -58,8 +61,9 @@ def fit(options: Fit) -> None:
     if options.pool:
         model = model.prepare([*read(options, options.pool), *train])
     model.fit(train)
-    if options.calibrate:
+    if options.calibrate or tuned is not None:
         model = model.calibrate()
+    model.told_ = () if tuned is None else tuple(tuned.lines())
     model.save(options.out)
     scores = kp.evaluate(model, test) if test else None
     show(model.summary(), options.json)
@@ -102,10 +106,12 @@ def _settled(options: Fit, train: Sequence[Atoms]) -> tuple[FittedOptions, TuneR
     most = settings.n_inducing if "n_inducing" in settings.given else MOST_INDUCING
     result = kp.tune(
         train,
-        budget_minutes=tuning.tune,
+        budget_minutes=tuning.minutes,
         max_fits=tuning.tune_fits,
-        objective="groups" if tuning.tune_groups else "cv",
-        space=_space(settings, train),
+        objective="groups" if tuning.tune_groups else "both",
+        order="descent",
+        after=AFTER,
+        space=_space(settings, train, zbl=options.zbl),
         n_inducing=min(INDUCING, most),
         max_inducing=most,
         baseline=kp.ZBL() if options.zbl else None,
@@ -121,15 +127,19 @@ def _settled(options: Fit, train: Sequence[Atoms]) -> tuple[FittedOptions, TuneR
     return replace(settings, **{f.name: best[f.name] for f in fields(settings) if f.name in best}), result
 
 
-def _space(settings: FittedOptions, train: Sequence[Atoms]) -> Space:
-    """Return the default space of the descriptor, with what the user gave held fast."""
-    from kernelpot.tuning.candidates import default_space
+def _space(settings: FittedOptions, train: Sequence[Atoms], *, zbl: bool) -> Space:
+    """Return the space of the descriptor, with what the user gave held fast."""
+    from kernelpot.tuning.candidates import default_space, potential_space
 
     given = settings.given
     kernel = "zeta" if settings.gaussian is None else "gaussian"
     space: dict[str | tuple[str, ...], Sequence[object]] = {}
-    for names, values in default_space(train, descriptor=settings.descriptor).items():
+    acsf = settings.descriptor == "acsf"
+    full = default_space(train, descriptor="acsf") if acsf else potential_space(train)
+    for names, values in full.items():
         options = {name: OPTIONS.get(name, name) for name in ((names,) if isinstance(names, str) else names)}
+        if names == "zbl" and zbl:
+            continue
         if names in ("zeta", "gaussian") and (settings.gaussian is not None or "zeta" in given):
             space[kernel] = [getattr(settings, kernel)]
         elif any(option in given for option in options.values()):

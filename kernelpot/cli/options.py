@@ -145,24 +145,32 @@ class RegressionOptions(EnvironmentOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class TuningOptions:
-    """Settings that are given stay as given; the others of cutoff, n-max, l-max, sigma and zeta are searched, with
-    --descriptor acsf those of cutoff, n-max, n-angular and gaussian; a pair term is tried with either.
+    """Settings that are given stay as given; the others are searched: terms, cutoff, n-max, l-max, sigma, zeta, with
+    --descriptor acsf cutoff, n-max, n-angular and gaussian; a pair term is tried with either.
     """
 
+    budget: Annotated[
+        Positive | None,
+        Option("choose the settings by left-out frames and compositions, fit and calibrate within so long", "MINUTES"),
+    ] = None
     tune: Annotated[
         Positive | None,
-        Option("search the settings by left-out errors for so long first (10 where no number follows)", "MINUTES",
-               bare=10.0),
-    ] = None  # fmt: skip
+        Option("the same by its former name (10 where no number follows)", "MINUTES", bare=10.0),
+    ] = None
     tune_fits: Annotated[PositiveInt | None, Option("at most N fits: alone, exactly repeatable", "N")] = None
-    tune_groups: Annotated[bool, Option("leave out each config_type in turn, instead of folds of frames")] = False
+    tune_groups: Annotated[bool, Option("leave out each config_type in turn alone")] = False
     tune_table: Annotated[str | None, Option("write the table of all trials, as CSV", "FILE")] = None
     tune_resume: Annotated[str | None, Option("keep trials here; an interrupted search goes on from it", "FILE")] = None
 
     @property
     def asked(self) -> bool:
         """Whether there is to be a search."""
-        return self.tune is not None or self.tune_fits is not None
+        return self.minutes is not None or self.tune_fits is not None
+
+    @property
+    def minutes(self) -> float | None:
+        """How long the search may take."""
+        return self.tune if self.budget is None else self.budget
 
     def outputs(self) -> dict[str, str | None]:
         """Return what a search writes, by option."""
@@ -332,13 +340,15 @@ class Fit(Command):
     def check(self) -> None:
         """Refuse an option of the search without a search, and one that the model or the search has no use for."""
         self.model.check()
+        if self.tuning.budget is not None and self.tuning.tune is not None:
+            raise ParameterError("`--tune` is the former name of `--budget`; give one or the other")
         if not self.tuning.asked:
             options = self.tuning.outputs() | {"--tune-groups": self.tuning.tune_groups}
             idle = [name for name, value in options.items() if value]
             if idle:
-                raise ParameterError(f"`{idle[0]}` needs a search: add --tune MINUTES or --tune-fits N")
+                raise ParameterError(f"`{idle[0]}` needs a search: add --budget MINUTES or --tune-fits N")
         elif self.noise not in (None, "cv") or self.model.given_noises():
-            raise ParameterError("`--tune` compares settings with noises by cross-validation: leave --noise out")
+            raise ParameterError("`--budget` compares settings with noises by cross-validation: leave --noise out")
 
     def noises(self) -> kp.Noise | str:
         """Return the noises that are given, or how to find them."""

@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float, Int
+from scipy.linalg import solve_triangular
+from scipy.optimize import isotonic_regression
 
 from kernelpot.data.batch import Batch, over_batches
 from kernelpot.data.stream import sizes_of
 from kernelpot.descriptors.protocol import Descriptor
 from kernelpot.errors import ParameterError
 from kernelpot.features.vectors import unit
+from kernelpot.kernels import DotKernel, DotProduct
 from kernelpot.linalg.subsets import cur, farthest_points
 
 if TYPE_CHECKING:
@@ -21,6 +24,10 @@ if TYPE_CHECKING:
 
 FEWEST_PER_SPECIES = 50
 DISTINCT = 1e-6
+SAMPLE = 1000
+"""Environments of a species that stand for all where their residual variance is summed."""
+JITTER = 1e-10
+"""Added to the diagonal of a kernel matrix of nearly equal environments."""
 POOL_BYTES = 1_000_000_000
 """Memory for candidate environments; beyond it every species is thinned at random, with the model's seed."""
 
@@ -46,13 +53,68 @@ def share_out(n: int, available: Int[np.ndarray, " species"]) -> Int[np.ndarray,
     return share
 
 
+def allot(n: int, lacks: Sequence[Float[np.ndarray, " m_plus_1"]]) -> Int[np.ndarray, " species"]:
+    """Share n inducing environments so that what all species lack, Σ_a R_a(m_a), is least; at least one each.
+
+    `lacks` holds R_a(0), R_a(1), … of each species, up to all that it has. The largest falls of their convex minorants
+    are taken, which is exact where R_a is convex (Fox (1966), marginal allocation).
+    """
+    if n < len(lacks):
+        raise ParameterError(f"`n_inducing` must be at least one for each of {len(lacks)} species, got {n}.")
+    falls = [isotonic_regression(-np.diff(lack), increasing=False).x for lack in lacks]
+    # The first of each species is its own; falls never grow along a species, so that a stable order takes them in turn.
+    owner = np.repeat(np.arange(len(falls)), [len(fall) - 1 for fall in falls])
+    order = np.argsort(-np.concatenate([fall[1:] for fall in falls]), kind="stable")
+    return 1 + np.bincount(owner[order[: n - len(lacks)]], minlength=len(lacks))
+
+
+def lack_of(x: Float[np.ndarray, "n f"], most: int, kernel: DotKernel, seed: int) -> Float[np.ndarray, " m_plus_1"]:
+    """Return Σ_i k(x_i, x_i) - k(x_i, Z) K_ZZ⁻¹ k(Z, x_i) for Z the first 0, 1, … of at most `most` farthest points.
+
+    The sum runs over a sample, scaled up to all environments. From one Cholesky factor: K_ZZ = L Lᵀ makes the m-th row
+    of L⁻¹ k(Z, x) what the m-th point takes away (Fine and Scheinberg (2001)).
+    """
+    z = x[farthest_points(x, min(most, len(x)), seed=seed, tol=DISTINCT)]
+    sample = x if len(x) <= SAMPLE else x[np.random.default_rng(seed).permutation(len(x))[:SAMPLE]]
+    k = kernel.value(z @ z.T)
+    k[np.diag_indices_from(k)] += JITTER
+    seen = solve_triangular(np.linalg.cholesky(k), kernel.value(z @ sample.T), lower=True, check_finite=False)
+    taken = np.concatenate([[0.0], np.cumsum(np.einsum("ms,ms->m", seen, seen))])
+    result: np.ndarray = np.maximum(len(sample) * float(kernel.value(np.ones(1))[0]) - taken, 0.0)
+    return result * (len(x) / len(sample))
+
+
+def residual_shares(
+    found: Sequence[Float[np.ndarray, "n f"]], n: int, kernel: DotKernel, seed: int
+) -> Int[np.ndarray, " species"]:
+    """Share n inducing environments over species by the prior variance of local energies that is left over."""
+    available = np.array([len(x) for x in found])
+    # Most species stay below thrice an equal share; where the others have too few, any number may be needed.
+    most = -(-3 * n // len(found))
+    most = most if np.minimum(most, available).sum() >= n else n
+    return allot(n, [lack_of(x, most, kernel, seed) for x in found])
+
+
 def choose_inducing(
-    descriptor: Descriptor, structures: Sequence[Atoms], n: int, *, method: str, seed: int
+    descriptor: Descriptor,
+    structures: Sequence[Atoms],
+    n: int,
+    *,
+    method: str,
+    seed: int,
+    kernel: DotKernel | None = None,
 ) -> tuple[Float[np.ndarray, "m f"], ...]:
-    """Choose up to n distinct environments, by "fps", "cur" or "random", shared over the species of their centres."""
+    """Choose up to n distinct environments, shared over the species of their centres.
+
+    "fps", "cur" and "random" share by environment counts; "residual" are the farthest points of "fps", shared by what
+    each species lacks under the kernel.
+    """
     species = descriptor.species or ()
     found = environments_of(descriptor, structures, species, seed)
-    shares = share_out(n, np.array([len(x) for x in found]))
+    if method == "residual" and len(species) > 1:
+        shares = residual_shares(found, n, DotProduct(2) if kernel is None else kernel, seed)
+    else:
+        shares = share_out(n, np.array([len(x) for x in found]))
     return tuple(_subset(x, int(k), method, seed) for x, k in zip(found, shares, strict=True))
 
 
@@ -102,7 +164,7 @@ def more_inducing(
 
 
 def _subset(x: Float[np.ndarray, "n f"], k: int, method: str, seed: int) -> Float[np.ndarray, "m f"]:
-    if method == "fps":
+    if method in ("fps", "residual"):
         chosen = farthest_points(x, k, seed=seed, tol=DISTINCT)
     elif method == "cur":
         chosen = cur(x, k, seed=seed)

@@ -59,25 +59,33 @@ def virial_sums(
     """Return the prior variance of each structure's ∂E/∂ε, (structures, 6), from ∂x/∂ε of every atom."""
     result = _zeros(x, len(batch), 6)
     for s, atoms, kappa in _by_structure(batch, species, coupling):
-        result[s] += mixed(kernel, x[atoms], virial[atoms], step, kappa).diagonal()
+        result[s] += mixed(kernel, x[atoms], virial[atoms], step, kappa, diagonal=True)
     return result
 
 
-def mixed(kernel: DotKernel, x: Any, j: Any, step: int, kappa: Coupling = None) -> Any:
-    """Σ_ab κ_ab (k''(x_a·x_b) (j_a^c·x_b)(j_b^d·x_a) + k'(x_a·x_b) j_a^c·j_b^d), j (n, c, f), in blocks of rows a."""
+def mixed(
+    kernel: DotKernel, x: Any, j: Any, step: int, kappa: Coupling = None, *, diagonal: bool = False
+) -> Any:  # fmt: skip
+    """Σ_ab κ_ab (k''(x_a·x_b) (j_a^c·x_b)(j_b^d·x_a) + k'(x_a·x_b) j_a^c·j_b^d), j (n, c, f), in blocks of rows a.
+
+    Of the matrix over c and d its diagonal alone, where that is asked for.
+    """
     n, c, f = j.shape
-    result = _zeros(x, c, c)
+    result = _zeros(x, c) if diagonal else _zeros(x, c, c)
     flat = j.reshape(n, c * f)
     for start in range(0, n, step):
         near, moved = x[start : start + step], j[start : start + step]
         dots = near @ x.T
         weight = 1.0 if kappa is None else _like(x, kappa[start : start + step])
         mean = ((kernel.slope(dots) * weight) @ flat).reshape(-1, c, f)
-        result += (moved @ mean.swapaxes(1, 2)).sum(0)
+        result += (moved * mean).sum((0, 2)) if diagonal else (moved @ mean.swapaxes(1, 2)).sum(0)
         if kernel.form != 1:
-            along = (moved.reshape(-1, f) @ x.T).reshape(-1, c, n) * (kernel.curvature(dots) * weight)[:, None]
-            back = (near @ j.reshape(n * c, f).T).reshape(-1, n, c)
-            result += (along @ back).sum(0)
+            seen = (moved.reshape(-1, f) @ x.T).reshape(-1, c, n)
+            along = seen * (kernel.curvature(dots) * weight)[:, None]
+            # back[a, d, b] = x_a·j_b^d: of all rows at once the same numbers again.
+            other = seen if len(near) == n else (j.reshape(n * c, f) @ near.T).reshape(n, c, -1)
+            back = other.swapaxes(0, 2)
+            result += (along * back).sum((0, 2)) if diagonal else (along @ back.swapaxes(1, 2)).sum(0)
     return result
 
 
@@ -132,8 +140,13 @@ def forces_prior(
     result = np.zeros((batch.n_atoms, 3))
     per_target = 3 * 8 * described.x.shape[1] * (len(batch.first) / batch.n_atoms + 1)
     group = max(1, int(GROUP_BYTES / per_target))
-    for start in range(0, batch.n_atoms, group):
-        stop = min(batch.n_atoms, start + group)
+    start = stop = 0
+    while stop < batch.n_atoms:
+        # Whole structures where they fit: each derivative is then made once, and where it is wanted. Together they stay
+        # smaller, as fresh memory costs time.
+        start, ends = stop, batch.offsets[batch.offsets > stop]
+        together = ends[ends <= stop + group // 4]
+        stop = int(together[-1] if len(together) else min(ends[0], stop + group))
         rows, centre, target = _rows_of_targets(described, start, stop)
         order = np.argsort(target, kind="stable")
         ends = np.searchsorted(target[order], np.arange(start, stop + 1))
@@ -142,7 +155,7 @@ def forces_prior(
             for places, kappa in _groups(described.species[centre[mine]], coupling):
                 some = mine[places]
                 x = described.x[centre[some]]
-                result[atom] += mixed(kernel, x, rows[some], CENTRES, kappa).diagonal()
+                result[atom] += mixed(kernel, x, rows[some], CENTRES, kappa, diagonal=True)
     return result
 
 
@@ -171,6 +184,10 @@ def _rows_of_targets(
 ) -> tuple[Float[np.ndarray, "rows 3 f"], Int[np.ndarray, " rows"], Int[np.ndarray, " rows"]]:
     """Return the derivatives of all unit vectors that atoms ``start:stop`` move."""
     batch = described.batch
+    if start in batch.offsets and stop in batch.offsets:
+        moved = described.environments.displacements(start, stop)
+        unit_jacobian(moved.rows, moved.centre, described.x[start:stop], described.norm[start:stop])
+        return moved.rows, moved.centre + start, moved.target
     concerned = np.zeros(batch.n_atoms, dtype=bool)
     concerned[start:stop] = True
     concerned[batch.first[(batch.second >= start) & (batch.second < stop)]] = True

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Int
@@ -30,6 +30,7 @@ from kernelpot.potentials.baselines.given import less_baseline
 from kernelpot.potentials.extrapolation import Seen
 from kernelpot.potentials.fitted import Fitted, M, accepted, changed
 from kernelpot.potentials.noise_search import FoldErrors
+from kernelpot.potentials.terms import find_coupling
 from kernelpot.potentials.training import (
     Workers,
     composition_of,
@@ -101,6 +102,32 @@ def fit_state(
         seen=Seen.of(features, structures, seed=seed),
         e0_std=e0_std,
     )
+
+
+@one_blas()
+def judged(
+    model: Any, structures: Sequence[Atoms], labels: Labels, ways: Sequence[Int[np.ndarray, " structures"]]
+) -> tuple[FeatureMap, tuple[dict[str, float], ...]]:
+    """Return the features of a fit, and the RMSE of each kind for every way to leave structures out.
+
+    All from one pass over the data, without the posterior; noises are those of the first way.
+    """
+    kinds = require_labels(labels, model.noise)
+    labels = less_baseline(model.baseline, structures, labels, kinds)
+    terms, _ = find_coupling(model.terms, structures, labels, kinds=kinds, seed=model.seed)
+    features = model.features_ or changed(model, terms=terms).prepare(structures).plan()[0]
+    e0 = least_squares_e0(e0_rows(labels, composition_of(structures, features.species)))
+    cells, cell = np.unique(np.stack(list(ways)), axis=1, return_inverse=True)
+    plain = features.rescaled((1.0,) * len(features.widths))
+    data = fold_factors(plain, structures, labels, cell.ravel(), kinds=kinds, e0=e0)
+    groups = equal_vectors(mean_vectors(features.descriptor, structures), labels.n_atoms)
+    independent = len(np.unique(runs(groups, int(ways[0].max()) + 1)))
+    first = FoldErrors(data.merged(cells[0])).at(features.scales)
+    found = first.settle(model.noise, model.terms[0].amplitude, independent=independent)
+    ratio = {kind: found.noise.sigma(kind) / found.amplitude for kind in found.noise.kinds}
+    others = [FoldErrors(data.merged(way)).at(found.scales).left_out(ratio) for way in cells[1:]]
+    rmse = [{kind: float(one.rmse) for kind, one in left.items() if len(one)} for left in others]
+    return features, (found.rmse, *rmse)
 
 
 def require_labels(labels: Labels, noise: Noise | str) -> tuple[str, ...]:

@@ -38,9 +38,8 @@ if TYPE_CHECKING:
     from ase import Atoms
 
 SEARCHES = ("cv", "evidence", "tempered")
-INDUCING = ("fps", "cur", "random")
+INDUCING = ("fps", "cur", "random", "residual")
 PLAIN = ("n_inducing", "seed", "inducing", "tolerance")  # Settings that are plain values
-
 
 RUNNERS_UP = 3
 """Settings that were not taken, as many as a summary shows."""
@@ -72,7 +71,8 @@ class SparseGP:
     seed
         Makes the choice of inducing environments and of folds repeatable.
     inducing
-        How inducing environments are chosen: "fps", "cur" or "random".
+        How they are chosen: "fps", "cur" or "random", shared over centre species by counts; "residual": "fps", shared
+        by the prior variance that each species has left.
     tolerance
         Eigenvalues of K_ZZ below tolerance · λ_max are dropped.
     device
@@ -92,6 +92,8 @@ class SparseGP:
     coupling_
         What was tried for it, the setting that was taken first, each with its left-out errors; empty where nothing was
         to be found, and in models from files, which hold what was found alone.
+    told_
+        Lines of `summary` on how `kernelpot.potential` found the settings.
 
     Raises
     ------
@@ -130,7 +132,7 @@ class SparseGP:
         self.features_: FeatureMap | None = None
         self.fitted_: Fitted | None = None
         self.training_: TrainingSet | None = None
-        self.terms_, self.coupling_ = self.terms, tuple[Tried, ...]()
+        self.terms_, self.coupling_, self.told_ = self.terms, tuple[Tried, ...](), tuple[str, ...]()
 
     def __repr__(self) -> str:
         """Return the call that makes an equal model, and what it was prepared with or fitted on, if it was."""
@@ -349,6 +351,7 @@ class SparseGP:
             **{name: getattr(self, name) for name in PLAIN},
             "prepared": self.features_ is not None,
             "baseline": None if self.baseline is None else self.baseline.settings(),
+            **({"told": list(self.told_)} if self.told_ else {}),
         }
 
     @classmethod
@@ -356,7 +359,9 @@ class SparseGP:
         """Make the model, not prepared and without a baseline, that `settings` describes."""
         terms, noise = [Term.from_settings(term) for term in settings["terms"]], settings["noise"]
         noise = noise if isinstance(noise, str) else Noise.from_settings(noise)
-        return cls(terms, noise=noise, **{name: settings[name] for name in PLAIN})
+        model = cls(terms, noise=noise, **{name: settings[name] for name in PLAIN})
+        model.told_ = (*map(str, settings.get("told", ())),)
+        return model
 
     def save(self, path: str | Path) -> None:
         """Write the fitted model to one file (safetensors with a JSON header; it holds no code).
@@ -429,10 +434,9 @@ class SparseGP:
 
     def summary(self) -> str:
         """Describe the fitted model for people, one fact a line, with what was tried where settings were found."""
-        lines = [self.state.summary()]
-        if self.coupling_:
-            picked, others = self.coupling_[0], self.coupling_[1 : 1 + RUNNERS_UP]
-            lines += [f"coupling            {picked}", *(f"  not taken         {one}" for one in others)]
+        lines = [self.state.summary(), *self.told_]
+        for k, tried in enumerate(self.coupling_[: 1 + RUNNERS_UP]):
+            lines.append(f"{'  not taken' if k else 'coupling':<20}{tried}")
         return "\n".join(lines)
 
 

@@ -119,7 +119,7 @@ class Term(Record):
         if environments is not None:
             z = given_inducing(descriptor, structures, environments)
         else:
-            z = choose_inducing(descriptor, structures, n_inducing, method=method, seed=seed)
+            z = choose_inducing(descriptor, structures, n_inducing, method=method, seed=seed, kernel=kernel)
         return KernelMap.from_inducing(descriptor, kernel, z, tolerance)
 
     @property

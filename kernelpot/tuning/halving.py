@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,9 @@ ETA = 3
 
 MARGIN = 1.2
 """A fit is begun where its predicted time, times this, is left."""
+
+STEP = 0.01
+"""Least fall of the loss for which a descent goes on from other settings: what is tried first costs least."""
 
 CHAIN = 0.9
 """Share of the time that lower rungs leave to a last fit at most; where it takes longer, they take all of it."""
@@ -57,13 +61,16 @@ class Trial:
     rmse
         Root mean square error of left-out labels of each kind: eV/atom, eV/Å, eV/Å³.
     loss
-        Σ_kind log RMSE, smaller is better; infinite where the fit failed.
+        Σ_kind log RMSE, the mean over `rmse` and `beyond` where both count; smaller is better, infinite where the fit
+        failed.
     seconds
         Time of the fit, and of timing the prediction.
     us_per_atom
         Time of predicting energy, forces and stress, µs per atom, at this number of inducing environments; an estimate.
     failure
         Why the fit failed; empty where it did not.
+    beyond
+        As `rmse`, of left-out compositions or groups; empty where they were not asked for, or are too few.
     """
 
     settings: Settings
@@ -75,12 +82,14 @@ class Trial:
     seconds: float
     us_per_atom: float = math.nan
     failure: str = ""
+    beyond: Mapping[str, float] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything as JSON values; what is not finite becomes None."""
         return asdict(self) | {
             "settings": dict(self.settings),
             "rmse": {kind: float(v) for kind, v in self.rmse.items()},
+            "beyond": {kind: float(v) for kind, v in self.beyond.items()},
             "loss": self.loss if math.isfinite(self.loss) else None,
             "us_per_atom": self.us_per_atom if math.isfinite(self.us_per_atom) else None,
         }
@@ -103,6 +112,7 @@ class Trial:
             seconds=float(content["seconds"]),
             us_per_atom=math.nan if speed is None else float(speed),
             failure=str(content["failure"]),
+            beyond={str(kind): float(v) for kind, v in dict(content.get("beyond", {})).items()},
         )
 
 
@@ -197,8 +207,11 @@ class Budget:
         """Tell whether a fit of this predicted time ends before `limit`, and may be counted."""
         return (self.fits is None or self.done < self.fits) and self.spent + MARGIN * predicted <= limit
 
-    def first(self, n: int, n_rungs: int, eta: int, kept: int) -> int:
-        """Return how many of n candidates the first rung takes, so that a limit of fits, less `kept`, holds for all."""
+    def first(self, n: int, n_rungs: int, eta: int, kept: int, *, stays: bool = False) -> int:
+        """Return how many of n candidates the first rung takes, so that a limit of fits, less `kept`, holds for all.
+
+        `stays` says that the first candidate goes on in any case.
+        """
         if self.fits is None:
             return n
         limit = self.fits - kept
@@ -206,7 +219,7 @@ class Budget:
         def total(first: int) -> int:
             fits, here = 0, first
             for _ in range(n_rungs):
-                fits, here = fits + here, math.ceil(here / eta)
+                fits, here = fits + here, min(here, math.ceil(here / eta) + stays)
             return fits
 
         return max((k for k in range(1, n + 1) if total(k) <= limit), default=1)
@@ -284,8 +297,41 @@ class Bench:
         return trial
 
 
+@dataclass(frozen=True)
+class Descent:
+    """Candidates one setting away from the best so far, one setting after the other, until none is new."""
+
+    axes: Sequence[Sequence[Settings]]  # Values of each setting, or of those set together; the default first
+
+    def __len__(self) -> int:
+        return math.prod(map(len, self.axes))
+
+    def offered(self, trials: Sequence[Trial]) -> Iterator[Settings]:
+        """Yield the default, then its neighbours; `trials` grows with what came of them.
+
+        Coordinate search: what is clearly better is at once what the next are neighbours of.
+        """
+        default = {name: value for axis in self.axes for name, value in axis[0].items()}
+        known = {key_of(default)}
+        yield default
+        while True:
+            before = len(known)
+            for axis in self.axes:
+                for values in axis:
+                    best, loss = default, math.inf
+                    for trial in trials:
+                        if not trial.failure and trial.loss < loss - STEP:
+                            best, loss = dict(trial.settings), trial.loss
+                    settings = {**best, **values}
+                    if key_of(settings) not in known:
+                        known.add(key_of(settings))
+                        yield settings
+            if len(known) == before:
+                return
+
+
 def halve(
-    candidates: Sequence[Settings],
+    candidates: Sequence[Settings] | Descent,
     bench: Bench,
     costs: Sequence[float],
     *,
@@ -297,12 +343,18 @@ def halve(
 
     Each rung may use the same share of the time, less the share `reserve` of all, and what those before it left over,
     but leaves enough for one fit on each rung above. With a limit of fits alone, the first rung takes as many
-    candidates, in their order, as let all rungs end `kept_fits` before it.
+    candidates, in their order, as let all rungs end `kept_fits` before it. The first candidate of a `Descent` goes on
+    to every rung, to be compared with.
     """
     search, budget = Search(costs, [[] for _ in costs]), bench.budget
-    queue = list(candidates[: budget.first(len(candidates), len(costs), eta, kept_fits)])
+    stays = isinstance(candidates, Descent)
+    most = budget.first(len(candidates), len(costs), eta, kept_fits, stays=stays)
+    offered = candidates.offered(search.rungs[0]) if isinstance(candidates, Descent) else iter(candidates)
+    queue: Iterable[Settings] = itertools.islice(offered, most)
+    wanted = len(candidates)
     for rung, trials in enumerate(search.rungs):
-        share = budget.seconds * (1.0 - reserve) * (rung + 1) / len(costs)
+        # A descent needs many cheap fits: its first rung has a share more.
+        share = budget.seconds * (1.0 - reserve) * (rung + 1 + stays) / (len(costs) + stays)
         try:
             for settings in queue:
                 limit = min(share, budget.seconds - search.chain(rung, budget.seconds))
@@ -316,30 +368,33 @@ def halve(
             if not budget.done:
                 raise
             search.interrupted = True
-        wanted = len(queue) if rung else len(candidates)
         left = wanted - len(trials)
         if left and rung == 0:
             search.notes.append(f"{left} of {wanted} candidates were not tried")
         elif left:
             search.notes.append(f"rung {rung}: {left} of the {wanted} that had qualified were not tried")
         ranked = sorted((trial for trial in trials if not trial.failure), key=lambda trial: trial.loss)
-        queue = [trial.settings for trial in ranked[: math.ceil(len(ranked) / eta)]]
-        if search.interrupted or not queue:
+        best = [trial.settings for trial in ranked[: math.ceil(len(ranked) / eta)]]
+        first = search.rungs[0][0].settings if search.rungs[0] else None
+        if stays and first not in best and any(trial.settings == first for trial in ranked):
+            best[1:1] = [first] if first is not None else []
+        queue, wanted = best, len(best)
+        if search.interrupted or not best:
             break
     return search
 
 
-def climb(search: Search, bench: Bench, factor: float, *, limit: int, gain: float) -> None:
+def climb(search: Search, bench: Bench, factor: float, *, limit: int, gain: float, after: float = 0.0) -> None:
     """Fit the best candidate again with twice the inducing environments, up to `limit`, as long as that pays.
 
     It pays while the loss falls by `gain`. Nothing is done where the search did not reach its last rung; `factor`
-    guesses how the cost grows with each doubling.
+    guesses how the cost grows with each doubling, and `after` is what must still be possible then, in such fits.
     """
     if search.interrupted or not any(not trial.failure for trial in search.rungs[-1]):
         return
     best = search.best
     while best.n_inducing < limit:
-        if not bench.budget.allows(factor * best.seconds, bench.budget.seconds):
+        if not bench.budget.allows((1.0 + after) * factor * best.seconds, bench.budget.seconds):
             search.notes.append(f"more than {best.n_inducing} inducing environments were not tried: the budget ended")
             return
         try:

@@ -13,14 +13,19 @@ import numpy as np
 from jaxtyping import Int
 from scipy.linalg import LinAlgError
 
-from kernelpot.data.labels import Labels
+from kernelpot.data.batch import Batch
+from kernelpot.data.labels import Labels, resolve
 from kernelpot.data.noise import KINDS
-from kernelpot.data.stream import species_of
+from kernelpot.data.stream import chunks, species_of
 from kernelpot.errors import KernelpotError, ParameterError
+from kernelpot.features.feature_map import FeatureMap
 from kernelpot.features.inducing import mean_vectors
+from kernelpot.features.vectors import gather_pairs
 from kernelpot.linalg.subsets import equal_vectors, folds, runs
+from kernelpot.potentials.fitting import judged
 from kernelpot.potentials.noise_search import ROUNDING
 from kernelpot.potentials.sparse_gp import SparseGP
+from kernelpot.potentials.terms import composition_groups
 from kernelpot.progress import shown
 from kernelpot.record import OneOf, Record, Whole
 from kernelpot.tuning.halving import Settings, Trial
@@ -115,12 +120,15 @@ def joining(
 
 
 class FitOptions(TypedDict, total=False):
-    """How `tune` may be told to fit and score candidates."""
+    """How `tune` may be told to order, fit and score candidates."""
 
     objective: str
     n_inducing: int
     max_inducing: int
     n_folds: int
+    order: str
+    folds: Sequence[int] | Sequence[str] | None
+    after: float
 
 
 @dataclass(frozen=True)
@@ -129,10 +137,13 @@ class HowToFit(Record):
 
     keys: Mapping[str, str | None] | None
     seed: Annotated[int, Whole()]
-    objective: Annotated[str, OneOf(("cv", "groups"))] = "cv"
+    objective: Annotated[str, OneOf(("cv", "groups", "both"))] = "cv"
     n_inducing: Annotated[int, Whole(1)] = 500  # on the last rung, where settings do not say
     max_inducing: Annotated[int, Whole(1)] = 2000  # beyond the last rung
     n_folds: Annotated[int, Whole(2)] = 8
+    order: Annotated[str, OneOf(("even", "descent"))] = "even"
+    folds: Sequence[int] | Sequence[str] | None = None  # What each structure is left out with
+    after: float = 0.0  # Fits like the last that time is kept for
 
     def check(self) -> None:
         """Compare the two numbers of inducing environments."""
@@ -159,7 +170,25 @@ class Scorer:
         parts = [self.parts.members(max(math.ceil(share * n), min(n, FEWEST))) for share in SHARES]
         if self.how.objective == "groups":
             return [(members, self.parts.families_out(members)) for members in parts]
-        return [(members, self.parts.folds(members, self.how.n_folds, seed=self.how.seed)) for members in parts]
+        return [(members, self._frames_out(members)) for members in parts]
+
+    def _frames_out(self, members: Int[np.ndarray, " members"]) -> Int[np.ndarray, " members"]:
+        """Return folds of members: those that were given, where a part holds at least two of them."""
+        if self.how.folds is not None:
+            names, fold = np.unique(np.asarray(self.how.folds)[members], return_inverse=True)
+            if len(names) > 1:
+                return fold.astype(np.int64)
+        return self.parts.folds(members, self.how.n_folds, seed=self.how.seed)
+
+    @cached_property
+    def beyond(self) -> list[Int[np.ndarray, " members"] | None]:
+        """Compositions or groups that are left out on each rung; None where there are too few, or they do not count."""
+        if self.how.objective != "both":
+            return [None] * len(self.rungs)
+        return [composition_groups(some, species_of(some)) for some in map(self._some, range(len(self.rungs)))]
+
+    def _some(self, rung: int) -> list[Atoms]:
+        return [self.structures[k] for k in self.rungs[rung][0]]
 
     @property
     def costs(self) -> list[float]:
@@ -177,23 +206,26 @@ class Scorer:
 
     def __call__(self, settings: Settings, rung: int) -> Trial:
         """Fit and score a candidate; a fit that fails is a trial of infinite loss."""
-        members, fold = self.rungs[min(rung, len(SHARES) - 1)]
-        some = [self.structures[k] for k in members]
+        place = min(rung, len(SHARES) - 1)
+        some, fold, beyond = self._some(place), self.rungs[place][1], self.beyond[place]
+        ways = [fold] if beyond is None else [fold, beyond]
         limit = self.inducing(settings, rung)
         start = time.perf_counter()
         try:
             with shown(enabled=False):
                 model = self.build({**settings, "n_inducing": limit})
-                model.fit(some, keys=self.how.keys, folds=fold.tolist())
-                speed = self._microseconds(model, some)
+                features, scores = judged(model, some, resolve(some, self.how.keys), ways)
+                speed = self._microseconds(features, some)
         except (KernelpotError, LinAlgError, MemoryError, FloatingPointError) as error:
             seconds = time.perf_counter() - start
             reason = str(error) or type(error).__name__
             return Trial(settings, rung, len(some), limit, {}, math.inf, seconds, failure=reason)
         seconds = time.perf_counter() - start
-        rmse = model.cross_validation_
-        loss = sum(math.log(max(rmse[kind], ROUNDING)) for kind in self.kinds if kind in rmse)
-        return Trial(settings, rung, len(some), model.n_inducing_, rmse, loss, seconds, speed)
+        losses = [sum(math.log(max(one[k], ROUNDING)) for k in self.kinds if k in one) for one in scores]
+        loss, further = sum(losses) / len(losses), scores[1] if len(scores) > 1 else {}
+        return Trial(
+            settings, rung, len(some), features.n_inducing, scores[0], loss, seconds, speed, beyond=further
+        )  # fmt: skip
 
     def warm_up(self, settings: Settings) -> None:
         """Let the loops of the engine be compiled, on two structures, so that the first trial is not charged for it."""
@@ -201,24 +233,26 @@ class Scorer:
         try:
             with shown(enabled=False):
                 model = self.build({**settings, "n_inducing": 50})
-                model.fit(small, keys=self.how.keys, folds=list(range(len(small))))
-                model.predict(small, uncertainty=False)
+                features, _ = judged(model, small, resolve(small, self.how.keys), [np.arange(len(small))])
+                self._microseconds(features, small)
         except (KernelpotError, LinAlgError):
             return  # The trials say what is wrong.
 
     @staticmethod
-    def _microseconds(model: SparseGP, structures: Sequence[Atoms]) -> float:
-        """Time the prediction of a few structures, µs per atom."""
+    def _microseconds(features: FeatureMap, structures: Sequence[Atoms]) -> float:
+        """Time the prediction of a few structures, µs per atom; how long it takes does not depend on the weights."""
         chosen, n = [], 0
         for atoms in structures:
             if n >= TIMED_ATOMS:
                 break
             chosen.append(atoms)
             n += len(atoms)
-        times = []
+        form, times = features.form(np.ones(features.n_columns)), []
         for _ in range(2):
             start = time.perf_counter()
-            model.predict(chosen, uncertainty=False)
+            for piece in chunks(chosen):
+                batch = Batch.from_structures(chosen[slice(*piece)], features.cutoff)
+                gather_pairs(batch, form.local_and_pairs(features.describe(batch))[1])
             times.append(time.perf_counter() - start)
         return 1e6 * min(times) / n
 

@@ -6,6 +6,7 @@ import csv
 import hashlib
 import io
 import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -13,20 +14,30 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
+from scipy.linalg import LinAlgError
 
 from kernelpot.archive import replacing
 from kernelpot.data.check import validate
 from kernelpot.data.labels import Labels, resolve
-from kernelpot.data.stream import structure_list
+from kernelpot.data.stream import species_of, structure_list
 from kernelpot.descriptors.soap.definition import SOAP
 from kernelpot.errors import ParameterError
 from kernelpot.potentials.baselines import Baseline
-from kernelpot.potentials.baselines.given import as_baseline
-from kernelpot.potentials.fitting import require_labels
+from kernelpot.potentials.baselines.given import as_baseline, less_baseline
+from kernelpot.potentials.fitting import fold_numbers, require_labels
 from kernelpot.potentials.sparse_gp import SparseGP
+from kernelpot.potentials.terms import Tried, find_coupling
 from kernelpot.progress import say
-from kernelpot.tuning.candidates import Space, candidates, default_model, default_space
-from kernelpot.tuning.halving import Bench, Budget, Journal, Settings, Trial, climb, halve
+from kernelpot.tuning.candidates import (
+    Coupling,
+    Space,
+    axes_of,
+    candidates,
+    default_model,
+    default_space,
+    potential_space,
+)
+from kernelpot.tuning.halving import Bench, Budget, Descent, Journal, Settings, Trial, climb, halve, key_of
 from kernelpot.tuning.scoring import INDUCING_SHARES, SHARES, FitOptions, HowToFit, Parts, Scorer, telling_kinds
 
 if TYPE_CHECKING:
@@ -34,6 +45,9 @@ if TYPE_CHECKING:
 
 
 UNITS = {"energy": ("meV/atom", "eV_per_atom"), "forces": ("meV/Å", "eV_per_A"), "stress": ("meV/Å³", "eV_per_A3")}
+
+RUNNERS_UP = 3
+"""Settings that were not taken, as many as a summary shows."""
 
 SHOWN = 30
 """Most rows that `str` gives; files hold them all."""
@@ -52,13 +66,15 @@ class TuneResult:
     default_trial
         The first candidate on the first rung: what one would have taken without a search.
     objective
-        "cv" or "groups".
+        "cv", "groups" or "both".
     kinds
         Kinds of labels that the loss counts.
     notes
         What was not tried, and why.
     interrupted
         Whether the user stopped it.
+    coupling
+        What was tried for how much elements learn from each other, the best first; empty where nothing was to be found.
     """
 
     table: tuple[Trial, ...]
@@ -69,6 +85,7 @@ class TuneResult:
     notes: tuple[str, ...]
     interrupted: bool
     build: Callable[[Settings], SparseGP] = field(repr=False)
+    coupling: tuple[Tried, ...] = ()
 
     @property
     def best_settings(self) -> dict[str, Any]:
@@ -85,6 +102,38 @@ class TuneResult:
         """Time of all fits, s."""
         return sum(trial.seconds for trial in self.table)
 
+    def lines(self) -> list[str]:
+        """Return what was picked, the runners-up of its rung, the default and the coupling of elements, for `summary`.
+
+        Errors are comparable within a rung, where all were fitted to the same structures.
+        """
+        best, last = self.best_trial, max(t.rung for t in self.table if not t.failure)
+        compared = sorted((t for t in self.table if not t.failure and t.rung == min(last, 2)), key=lambda t: t.loss)
+        others = [t for t in compared if key_of(t.settings) != key_of(best.settings)][:RUNNERS_UP]
+        default = [t for t in self.table if key_of(t.settings) == key_of(self.default_trial.settings)][-1]
+        lines = [f"settings            {self._told(best)}", *(f"  not taken         {self._told(t)}" for t in others)]
+        if default not in others and default is not best:
+            lines.append(f"  default           {self._told(default)}")
+        for k, tried in enumerate(self.coupling[: 1 + RUNNERS_UP]):
+            lines.append(f"{'  not taken         ' if k else 'coupling            '}{tried}")
+        failed = sum(bool(t.failure) for t in self.table)
+        fits = f"{len(self.table)} fits" + (f", {failed} failed" if failed else "")
+        stopped = ["interrupted"] if self.interrupted else []
+        return [*lines, f"search              {'; '.join([f'{fits}, {self.seconds:.0f} s', *self.notes, *stopped])}"]
+
+    def _told(self, trial: Trial) -> str:
+        """Say settings and left-out errors of one trial in a line."""
+        chosen = ", ".join(
+            f"{name} {_short(value)}" for name, value in trial.settings.items() if value not in (None, False)
+        )
+        kinds = [kind for kind in UNITS if kind in trial.rmse]
+        left = [("groups" if self.objective == "groups" else "frames", trial.rmse), ("compositions", trial.beyond)]
+        errors = [
+            f"{what} {' ; '.join(f'{1e3 * one[k]:.3g} {UNITS[k][0]}' for k in kinds)}" for what, one in left if one
+        ]
+        size = f"M {trial.n_inducing}, {trial.n_structures} structures"
+        return f"{chosen}; {size}: left-out {', '.join(errors)}; {trial.us_per_atom:.0f} µs/atom"
+
     def as_dict(self) -> dict[str, Any]:
         """Return everything as JSON values."""
         return {
@@ -96,6 +145,7 @@ class TuneResult:
             "seconds": self.seconds,
             "interrupted": self.interrupted,
             "notes": list(self.notes),
+            "coupling": [str(tried) for tried in self.coupling],
             "table": [trial.as_dict() for trial in self.table],
         }
 
@@ -105,12 +155,15 @@ class TuneResult:
         kinds = self._kinds_shown()
         head = ["rung", "n_structures", "n_inducing", *names]
         head += [f"rmse_{kind}_{UNITS[kind][1]}" for kind in kinds]
+        further = kinds if any(t.beyond for t in self.table) else []
+        head += [f"beyond_{kind}_{UNITS[kind][1]}" for kind in further]
         head += ["loss", "seconds", "prediction_us_per_atom", "failure"]
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(head)
         for t in self.table:
-            numbers = [t.rmse.get(kind, "") for kind in kinds] + [v if math.isfinite(v) else "" for v in (t.loss,)]
+            numbers = [t.rmse.get(kind, "") for kind in kinds] + [t.beyond.get(kind, "") for kind in further]
+            numbers += [v if math.isfinite(v) else "" for v in (t.loss,)]
             speed = t.us_per_atom if math.isfinite(t.us_per_atom) else ""
             given = [t.settings.get(name, "") for name in names]
             writer.writerow(
@@ -123,11 +176,13 @@ class TuneResult:
         """Return a table for people, the highest rung first, the best of each rung on top."""
         names, kinds = self._setting_names(), self._kinds_shown()
         head = ["rung", "structures", "M", *names, *(f"{kind} {UNITS[kind][0]}" for kind in kinds)]
-        head += ["loss", "fit s", "µs/atom"]
+        further = kinds if any(t.beyond for t in self.table) else []
+        head += [*(f"beyond {UNITS[kind][0]}" for kind in further), "loss", "fit s", "µs/atom"]
         ordered = sorted(self.table, key=lambda t: (-t.rung, t.loss))
         rows = []
         for t in ordered[:SHOWN]:
             errors = [f"{1e3 * t.rmse[kind]:.2f}" if kind in t.rmse else "" for kind in kinds]
+            errors += [f"{1e3 * t.beyond[kind]:.2f}" if kind in t.beyond else "" for kind in further]
             end = ["failed" if t.failure else f"{t.loss:.3f}", f"{t.seconds:.1f}"]
             end.append(f"{t.us_per_atom:.0f}" if math.isfinite(t.us_per_atom) else "")
             given = [_short(t.settings.get(name, "")) for name in names]
@@ -136,7 +191,9 @@ class TuneResult:
         lines = ["  ".join(f"{text:>{w}}" for text, w in zip(row, widths, strict=True)) for row in [head, *rows]]
         if len(ordered) > SHOWN:
             lines.append(f"… and {len(ordered) - SHOWN} more")
-        how = "left-out folds" if self.objective == "cv" else "left-out groups (config_type)"
+        how = {"cv": "left-out folds", "groups": "left-out groups (config_type)"}.get(
+            self.objective, "left-out folds, and beyond: of left-out compositions or groups"
+        )
         lines.append(f"errors are RMSE of {how}; loss is the sum of their logarithms over {', '.join(self.kinds)}")
         chosen = ", ".join(f"{name} {_short(value)}" for name, value in self.best_settings.items())
         lines.append(f"best: {chosen}")
@@ -163,6 +220,15 @@ CLIMB_SHARE = 0.3
 
 FITS_PER_CLIMB = 5
 """One fit in so many is kept for more inducing environments, where fits are counted."""
+
+AFTER = 3.0
+"""Fits like the last that a fit of everything and its calibration cost."""
+
+AFTER_SHARE = 0.2
+"""Share of the time that is kept for them."""
+
+MINUTES = 5.0
+"""Time of `potential` where neither a time nor a number of fits is given."""
 
 CLIMB_COST = 2.5
 """Guessed growth of a fit's time when inducing environments double."""
@@ -217,9 +283,12 @@ def tune(
         A file of JSON lines that every trial is added to. A search that finds it goes on from it.
     **options
         How candidates are fitted and scored. `objective`, "cv" (default): folds of whole runs of frames are left out;
-        "groups": each `config_type` is left out in turn, which asks how a model does on families that it has not seen.
-        `n_folds`, 8: folds for "cv". `n_inducing`, 500: inducing environments of the last rung. `max_inducing`, 2000:
-        most that the best settings are tried with.
+        "groups": each `config_type` is left out in turn, which asks how a model does on families that it has not seen;
+        "both": the mean of "cv" and of left-out compositions, or groups where these do not differ, if there are three.
+        `n_folds`, 8: folds for "cv". `folds`: what each structure is left out with instead, a number or a name.
+        `n_inducing`, 500: inducing environments of the last rung. `max_inducing`, 2000: most that the best settings are
+        tried with. `order`, "even" (default): candidates spread over the space; "descent": one setting after the other
+        about the best so far. `after`, 0: fits like the last that time is kept for.
 
     Returns
     -------
@@ -245,11 +314,21 @@ def tune(
     validate(structures)
     labels = resolve(structures, keys)
     require_labels(labels, "cv")
-    queue: list[Settings] = list(candidates(default_space(structures) if space is None else space, seed=seed))
+    if how.folds is not None:
+        fold_numbers(how.folds, len(structures))
+    space = default_space(structures) if space is None else space
+    queue = Descent(axes_of(space)) if how.order == "descent" else candidates(space, seed=seed)
+    default = {name: value for axis in axes_of(space) for name, value in axis[0].items()}
     parts = Parts.of(structures, SOAP(n_max=4, l_max=3), n_folds=how.n_folds, seed=seed)
     if len(parts.order) < 2:
         raise ParameterError("`train` must hold at least two different structures to leave one out, got one.")
-    make = partial(default_model, seed=seed, baseline=baseline) if build is None else build
+    if build is None:
+        start = time.perf_counter()
+        coupling, tried = coupling_of(default, structures, labels, seed=seed, baseline=baseline)
+        budget.spent += time.perf_counter() - start
+        make: Callable[[Settings], SparseGP] = partial(default_model, seed=seed, baseline=baseline, coupling=coupling)
+    else:
+        make, coupling, tried = build, None, ()
     scorer = Scorer(structures, parts, telling_kinds(labels), make, how)
     named = "default" if build is None else getattr(build, "__qualname__", type(build).__name__)
     difference = as_baseline(baseline)
@@ -264,9 +343,12 @@ def tune(
             "n_folds": how.n_folds,
             "seed": how.seed,
             "shares": [list(SHARES), list(INDUCING_SHARES)],
+            **({} if coupling is None else {"coupling": str(coupling[1])}),
+            **({"order": how.order} if how.order != "even" else {}),
+            **({} if how.folds is None else {"folds": np.asarray(how.folds).tolist()}),
         },
     )
-    scorer.warm_up(queue[0])
+    scorer.warm_up(default)
     sizes = ", ".join(str(len(members)) for members, _ in scorer.rungs)
     say(
         f"tune: {len(queue)} candidates, rungs of {sizes} structures, {budget.limits}; scored by "
@@ -275,8 +357,10 @@ def tune(
     bench = Bench(scorer, budget, journal)
     climbs = math.ceil(math.log2(how.max_inducing / how.n_inducing))
     kept = 0 if max_fits is None else min(climbs, max_fits // FITS_PER_CLIMB)
-    search = halve(queue, bench, scorer.costs, reserve=CLIMB_SHARE if climbs else 0.0, kept_fits=kept)
-    climb(search, bench, CLIMB_COST, limit=min(how.max_inducing, sum(map(len, structures))), gain=WORTH)
+    reserve = 1.0 - (1.0 - CLIMB_SHARE * (climbs > 0)) * (1.0 - AFTER_SHARE * (how.after > 0.0))
+    search = halve(queue, bench, scorer.costs, reserve=reserve, kept_fits=kept)
+    most = min(how.max_inducing, sum(map(len, structures)))
+    climb(search, bench, CLIMB_COST, limit=most, gain=WORTH, after=how.after)
     return TuneResult(
         table=search.trials,
         best_trial=search.best,
@@ -286,7 +370,100 @@ def tune(
         notes=tuple(search.notes),
         interrupted=search.interrupted,
         build=make,
+        coupling=tuple(tried),
     )
+
+
+def potential(
+    train: Sequence[Atoms],
+    *,
+    budget_minutes: float | None = None,
+    max_fits: int | None = None,
+    space: Space | None = None,
+    baseline: Baseline | str | None = "auto",
+    keys: Mapping[str, str | None] | None = None,
+    seed: int = 0,
+    resume: str | Path | None = None,
+    **options: Unpack[FitOptions],
+) -> SparseGP:
+    """Return a fitted, calibrated potential whose terms, cutoff, resolution and environments its left-out errors chose.
+
+    The coupling of the elements is found first, once (`SOAP`, ``channels="auto"``). Then settings are tried one after
+    the other about the best so far, from ``SOAP(cutoff=default_cutoff(train))`` on, and sifted on three rungs as `tune`
+    does. The loss is the mean of Σ_kind log RMSE of left-out frames and of left-out compositions, or `config_type`s
+    where compositions do not differ; where there are fewer than three of these, of frames alone. `tune` is the same
+    search, whose best is not fitted yet: its long form. See docs/tune.md.
+
+    Parameters
+    ----------
+    train
+        Structures with labels; frames of one trajectory in order.
+    budget_minutes
+        Time for everything, about; None: 5, or no limit where `max_fits` is given.
+    max_fits
+        Number of fits of the search at most. On its own it makes the model exactly repeatable.
+    space
+        Values of each setting, as in `tune`; None: `kernelpot.tuning.potential_space`.
+    baseline
+        What the model learns the difference from. "auto": `ZBL` is tried where atoms come closer than 0.9 sums of their
+        covalent radii, and nothing else; not with a `space` of one's own.
+    keys
+        Names of labels, as in `kernelpot.read`.
+    seed
+        Makes everything but the clock repeatable.
+    resume
+        A file that every trial is added to; the same call goes on from it.
+    **options
+        As in `tune`; `objective` is "both" and `order` "descent" where not given. `folds` names what each structure is
+        left out with, in place of runs of frames.
+
+    Returns
+    -------
+    SparseGP
+        Fitted to all of `train` and calibrated by folds. `summary()` says what was picked and what was not, each with
+        its left-out errors; so do files. Ctrl-C ends the search; the best so far is fitted.
+
+    Raises
+    ------
+    ParameterError
+        An argument breaks its rule, there are fewer than two different structures, or no candidate could be fitted.
+    LabelError
+        Labels are missing or broken.
+    DataError
+        A structure or the file to resume from is unusable.
+    """
+    if isinstance(baseline, str) and baseline != "auto":
+        raise ParameterError(f'`baseline` must be "auto", None or a baseline such as ZBL(), got {baseline!r}.')
+    structures = structure_list(train)
+    chosen: Any = {"objective": "both", "order": "descent", "after": AFTER} | dict(options)
+    if space is None:
+        validate(structures)
+        space = potential_space(structures)
+        if baseline != "auto":
+            space.pop("zbl", None)
+    result = tune(
+        structures, budget_minutes=MINUTES if budget_minutes is None and max_fits is None else budget_minutes,
+        max_fits=max_fits, space=space, baseline=None if isinstance(baseline, str) else baseline, keys=keys, seed=seed,
+        resume=resume, **chosen,
+    )  # fmt: skip
+    say(f"potential: fit and calibration, about {AFTER * result.best_trial.seconds:.0f} s")
+    model = result.best.fit(structures, keys=keys).calibrate(keys=keys)
+    model.told_ = tuple(result.lines())
+    return model
+
+
+def coupling_of(
+    default: Settings, structures: Sequence[Atoms], labels: Labels, *, seed: int, baseline: Baseline | None
+) -> tuple[Coupling | None, tuple[Tried, ...]]:
+    """Find once how much elements learn from each other, for all candidates; None where nothing is to be found."""
+    try:
+        model = default_model({"n_inducing": 50, **default}, seed=seed, baseline=baseline)
+        kinds = telling_kinds(labels)
+        less = less_baseline(model.baseline, structures, labels, kinds)
+        _, tried = find_coupling(model.terms, structures, less, kinds=kinds, seed=seed)
+    except (ParameterError, LinAlgError):
+        return None, ()  # The trials say what is wrong.
+    return ((species_of(structures), tried[0].setting), tried) if tried else (None, ())
 
 
 def _digest(structures: Sequence[Atoms], labels: Labels) -> str:

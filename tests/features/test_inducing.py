@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -10,7 +12,8 @@ from hypothesis import strategies as st
 from kernelpot.data.stream import chunks, species_of
 from kernelpot.errors import ParameterError
 from kernelpot.features import inducing
-from kernelpot.features.inducing import choose_inducing, mean_vectors, share_out
+from kernelpot.features.inducing import allot, choose_inducing, lack_of, mean_vectors, share_out
+from kernelpot.kernels import DotProduct
 from tests import structures as make
 from tests.potentials import small_soap
 
@@ -39,7 +42,7 @@ def test_shares_follow_the_number_of_environments():
     np.testing.assert_array_equal(np.sort(share_out(7, np.array([100, 100, 100]))), [2, 2, 3])
 
 
-@pytest.mark.parametrize("method", ["fps", "cur", "random"])
+@pytest.mark.parametrize("method", ["fps", "cur", "random", "residual"])
 def test_chosen_are_environments_of_their_species(method):
     structures = [make.copper_gold(k) for k in range(6)]
     soap = small_soap().with_species(species_of(structures))
@@ -90,3 +93,56 @@ def test_thinned_pools_keep_every_species(monkeypatch):
 
 def test_more_than_a_machine_can_count_is_all_there_are():
     assert share_out(10**30, np.array([3, 4])).tolist() == [3, 4]
+
+
+@settings(deadline=None, max_examples=100)
+@given(
+    falls=st.lists(st.lists(st.floats(0.0, 10.0), min_size=1, max_size=5), min_size=1, max_size=3), n=st.integers(1, 15)
+)
+def test_an_allotment_is_the_best_of_all(falls, n):
+    """Of convex residuals the sum of what is left is least among all shares of at least one each."""
+    falls = [np.sort(fall)[::-1] for fall in falls]
+    lacks = [fall.sum() - np.concatenate([[0.0], np.cumsum(fall)]) for fall in falls]
+    if n < len(falls):
+        with pytest.raises(ParameterError, match="at least one for each of"):
+            allot(n, lacks)
+        return
+    share = allot(n, lacks)
+    n = min(n, sum(map(len, falls)))
+    assert share.sum() == n
+    assert (share >= 1).all()
+    left = lambda shares: sum(lack[m] for lack, m in zip(lacks, shares, strict=True))  # noqa: E731
+    every = [m for m in product(*(range(1, len(fall) + 1) for fall in falls)) if sum(m) == n]
+    assert left(share) <= min(map(left, every)) + 1e-9
+
+
+def test_what_a_species_lacks_is_the_trace_of_the_residual(monkeypatch):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(40, 6))
+    x /= np.linalg.norm(x, axis=1)[:, None]
+    kernel = DotProduct(2)
+    lack = lack_of(x, 12, kernel, seed=1)
+    order = inducing.farthest_points(x, 12, seed=1, tol=inducing.DISTINCT)
+    assert lack[0] == pytest.approx(40.0)
+    for m in (1, 5, 12):
+        k = kernel.value(x @ x[order[:m]].T)
+        seen = np.einsum("nm,nm->n", k @ np.linalg.inv(kernel.value(x[order[:m]] @ x[order[:m]].T)), k)
+        assert lack[m] == pytest.approx(np.sum(1.0 - seen), abs=1e-6)
+    monkeypatch.setattr(inducing, "SAMPLE", 10)
+    assert lack_of(x, 12, kernel, seed=1)[0] == pytest.approx(40.0)
+
+
+def test_residual_shares_go_to_the_species_that_varies_and_leave_one_species_as_it_is():
+    crystals = [make.silicon(k) for k in range(3)]
+    soap = small_soap().with_species((14,))
+    for z, same in zip(
+        *(choose_inducing(soap, crystals, 9, method=method, seed=2) for method in ("fps", "residual")), strict=True
+    ):
+        np.testing.assert_array_equal(z, same)
+    rng = np.random.default_rng(1)
+    alike = np.eye(8)[:1] + 1e-3 * rng.normal(size=(200, 8))
+    varied = rng.normal(size=(200, 8))
+    found = [x / np.linalg.norm(x, axis=1)[:, None] for x in (alike, varied)]
+    few, many = inducing.residual_shares(found, 30, DotProduct(2), 0)
+    assert few + many == 30
+    assert many > 3 * few

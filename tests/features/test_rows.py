@@ -115,7 +115,8 @@ SOAPS = {
 @pytest.mark.parametrize("soap", SOAPS)
 @pytest.mark.parametrize("coupled", [False, True], ids=["apart", "coupled centres"])
 @pytest.mark.parametrize("zeta", [1, 2, 3])
-def test_both_ways_to_derivatives_agree(monkeypatch, soap, coupled, zeta):
+@pytest.mark.parametrize("apart", [0.0, 2.0], ids=["species apart", "species together"])
+def test_both_ways_to_derivatives_agree(monkeypatch, soap, coupled, zeta, apart):
     structures = [make.four_metals(1), make.tiny_cell(2), make.slab(1), make.isolated("Cu"), make.four_metals(3)]
     descriptor = replace(small_soap(), **SOAPS[soap]).with_species(species_of(structures))
     if soap == "scaled":
@@ -126,6 +127,7 @@ def test_both_ways_to_derivatives_agree(monkeypatch, soap, coupled, zeta):
     monkeypatch.setattr(kp.SOAP, "products_pay", lambda *_: False)
     expected = features.rows(d, KINDS)
     monkeypatch.setattr(kp.SOAP, "products_pay", lambda *_: True)
+    monkeypatch.setattr(rows_by_density, "costs", lambda soap, _: (apart, 1.0))
     monkeypatch.setattr(rows_by_density, "COLUMNS", 5)
     monkeypatch.setattr(rows_by_density, "CENTRES", 3)
     for kinds in (KINDS, ("energy", "forces"), ("stress",)):

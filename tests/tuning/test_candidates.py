@@ -10,7 +10,7 @@ import pytest
 
 import kernelpot as kp
 from kernelpot.errors import ParameterError
-from kernelpot.tuning.candidates import candidates, default_model, default_space
+from kernelpot.tuning.candidates import candidates, default_model, default_space, potential_space, shortest
 from kernelpot.tuning.halving import key_of
 from tests import structures as make
 
@@ -146,3 +146,30 @@ def test_tuples_and_none_are_values():
     found = candidates({"scaling": [None, (2.0, 4)], "two_body": [None, 6.0]}, seed=0)
     assert found[0] == {"scaling": None, "two_body": None}
     assert {"scaling": (2.0, 4), "two_body": 6.0} in found
+
+
+def test_the_space_of_a_potential_tries_terms_and_repulsion_where_atoms_come_near():
+    metals = [make.copper_gold(k) for k in range(3)]
+    space = potential_space(metals)
+    middle = kp.potentials.default_cutoff(metals)
+    assert space["cutoff"][0] == middle
+    assert space["two_body"][1] >= 1.25 * middle
+    assert "zbl" not in space
+    assert shortest(metals) > 0.9
+    near = metals[0].copy()
+    near.positions[1] = near.positions[0] + [1.2, 0.0, 0.0]
+    assert shortest([near]) == pytest.approx(1.2 / (1.32 + 1.36), rel=0.05)
+    assert potential_space([*metals, near])["zbl"] == (False, True)
+
+
+def test_a_model_of_two_reaches_pairs_and_repulsion():
+    model = default_model(
+        {"cutoff": 4.0, "n_max": 4, "l_max": 2, "near": 0.5, "far": 1.5, "two_body": 6.0, "zeta": 3, "zbl": True,
+         "inducing": "residual", "n_inducing": 40}
+    )  # fmt: skip
+    pair, near, far = model.terms
+    assert pair.descriptor == kp.TwoBody(cutoff=6.0)
+    assert near.descriptor == kp.SOAP(cutoff=4.0, n_max=4, l_max=2, scaling=(2.0, 4.0))
+    assert far.descriptor == kp.SOAP(cutoff=6.0, n_max=6, l_max=2, scaling=(2.4, 6.0))
+    assert near.kernel == far.kernel == kp.DotProduct(3)
+    assert (model.baseline, model.inducing) == (kp.ZBL(), "residual")

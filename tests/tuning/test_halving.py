@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from kernelpot.errors import ParameterError
-from kernelpot.tuning.halving import Bench, Budget, Journal, Trial, climb, halve
+from kernelpot.tuning.halving import Bench, Budget, Descent, Journal, Trial, climb, halve
 
 COSTS = (1.0, 4.0, 16.0)
 CANDIDATES = [{"x": float(x)} for x in np.random.default_rng(0).permutation(27)]
@@ -182,3 +182,45 @@ def test_an_interruption_while_climbing_keeps_the_climb():
     assert search.interrupted
     assert [trial.n_inducing for trial in search.climbed] == [200, 400]
     assert search.best.n_inducing == 400
+
+
+AXES = [[{"a": 3}, {"a": 1}, {"a": 0}, {"a": 2}], [{"b": 2, "c": 0}, {"b": 1, "c": 1}, {"b": 0, "c": 5}]]
+
+
+def separable(settings, rung):
+    """A loss whose best is a = 0, b = 0, reached one setting after the other."""
+    loss = settings["a"] + 0.5 * settings["b"]
+    return Trial(settings, rung, 10, 10, {"energy": 0.1}, loss, COSTS[min(rung, 2)])
+
+
+def test_a_descent_finds_the_best_of_each_setting_and_keeps_the_default():
+    descent = Descent(AXES)
+    assert len(descent) == 12
+    search = halve(descent, Bench(separable, Budget(), Journal(None, {})), COSTS)
+    tried = [trial.settings for trial in search.rungs[0]]
+    assert tried[0] == {"a": 3, "b": 2, "c": 0}
+    assert search.best.settings == {"a": 0, "b": 0, "c": 5}
+    # What is set together stays together, nothing is tried twice, and a sweep is less than all combinations.
+    assert all(any(axis.items() <= s.items() for axis in AXES[1]) for s in tried)
+    assert len({(s["a"], s["b"]) for s in tried}) == len(tried) < 12
+    for trials in search.rungs:
+        assert tried[0] in [trial.settings for trial in trials]
+
+
+@pytest.mark.parametrize("fits", [3, 6, 9, 14, 30])
+def test_a_descent_never_exceeds_its_fits(fits):
+    budget = Budget(fits=fits)
+    search = halve(Descent(AXES), Bench(separable, budget, Journal(None, {})), COSTS)
+    assert budget.done <= fits
+    assert search.rungs[2]
+
+
+def test_a_climb_leaves_time_for_what_comes_after():
+    def searched_with(after):
+        budget = Budget(seconds=100.0)
+        search = halve(CANDIDATES[:1], Bench(Made(), budget, Journal(None, {})), COSTS)
+        climb(search, Bench(Made(), budget, Journal(None, {})), 2.5, limit=10_000, gain=0.0, after=after)
+        return len(search.climbed)
+
+    assert searched_with(0.0) == 1
+    assert searched_with(3.0) == 0

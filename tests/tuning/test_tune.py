@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import pytest
 import kernelpot as kp
 from kernelpot.data.labels import resolve
 from kernelpot.errors import DataError, LabelError, NotFittedError, ParameterError
+from kernelpot.potentials.terms import composition_groups, find_coupling
 from kernelpot.tuning import scoring
 from kernelpot.tuning.candidates import default_model
 from kernelpot.tuning.scoring import HowToFit, Parts, Scorer, telling_kinds
@@ -60,8 +62,11 @@ def test_best_is_unfitted_and_scores_what_the_table_says(train, result):
     assert best.n_structures == len(train)
     assert best.loss == min(t.loss for t in result.table if t.rung >= 2)
     settings = result.best_settings
-    assert model.descriptor == kp.SOAP(cutoff=settings["cutoff"], n_max=4, l_max=2, sigma=0.6)
-    assert model.kernel == kp.DotProduct(settings["zeta"])
+    plain = replace(model.descriptor, channels="auto", species=None)
+    assert plain == kp.SOAP(cutoff=settings["cutoff"], n_max=4, l_max=2, sigma=0.6)
+    # How elements are coupled was found once, for all candidates.
+    assert model.descriptor.channels == result.coupling[0].setting.channels((29, 79), 2).for_species((29, 79))
+    assert replace(model.kernel, centres=None) == kp.DotProduct(settings["zeta"])
     parts = Parts.of(train, kp.SOAP(n_max=4, l_max=3), n_folds=3, seed=0)
     model.fit(train, keys={"stress": None}, folds=parts.folds(np.arange(12), 3, seed=0).tolist())
     assert model.cross_validation_ == pytest.approx(best.rmse, rel=1e-9)
@@ -249,7 +254,10 @@ def test_no_budget_is_blamed_where_every_environment_is_inducing(train):
         ({"budget_minutes": float("nan")}, ParameterError, "`budget_minutes` must be a positive number"),
         ({"max_fits": 0}, ParameterError, "`max_fits` must be a whole number, at least 1"),
         ({"max_fits": 2.5}, ParameterError, "`max_fits` must be a whole number, at least 1"),
-        ({"objective": "loo"}, ParameterError, "`objective` must be one of cv, groups, got 'loo'"),
+        ({"folds": [0] * 12}, ParameterError, "`folds` must name at least two different folds"),
+        ({"folds": [0, 1]}, ParameterError, "`folds` must name one fold for each of 12 structures"),
+        ({"order": "none"}, ParameterError, "`order` must be one of even, descent"),
+        ({"objective": "loo"}, ParameterError, "`objective` must be one of cv, groups, both, got 'loo'"),
         ({"n_folds": 1}, ParameterError, "`n_folds` must be a whole number, at least 2"),
         ({"n_inducing": 50}, ParameterError, "`max_inducing` must be at least `n_inducing`, 50, got 40"),
         ({"seed": -1}, ParameterError, "`seed` must be a whole number, at least 0"),
@@ -283,5 +291,94 @@ def test_folds_of_a_fit_are_checked(train):
 
 
 def test_an_option_that_there_is_not_is_refused_at_once(train):
-    with pytest.raises(TypeError, match=r"tune\(\) got an unexpected keyword argument 'folds'"):
-        kp.tune(train, max_fits=1, folds=3)
+    with pytest.raises(TypeError, match=r"tune\(\) got an unexpected keyword argument 'fold'"):
+        kp.tune(train, max_fits=1, fold=3)
+
+
+COUPLED = {"cutoff": [3.6, 3.0], "two_body": [None, 5.0], "n_max": [4], "l_max": [2], "sigma": [0.6]}
+
+
+@pytest.fixture(scope="module")
+def alloys():
+    """Copper-gold crystals of several compositions."""
+    found = []
+    for k in range(16):
+        atoms = make.copper_gold(k)
+        atoms.numbers[:] = 29
+        atoms.numbers[: 1 + k % 4] = 79
+        found.append(atoms)
+    return make.labelled(found, ("energy", "forces"))
+
+
+def test_a_potential_is_fitted_calibrated_and_says_what_it_is(alloys, tmp_path, monkeypatch):
+    found = []
+    plain = find_coupling
+    monkeypatch.setattr("kernelpot.tuning.search.find_coupling", lambda *a, **k: found.append(1) or plain(*a, **k))
+    model = kp.potential(alloys, max_fits=8, space=COUPLED, n_inducing=20, max_inducing=20, n_folds=3)
+    # How elements are coupled was asked once, and is the model's.
+    assert len(found) == 1
+    assert all(not term.finds_coupling for term in model.terms)
+    assert model.fitted_.calibration.shape
+    text = model.summary()
+    lines = [line for line in text.splitlines() if line.startswith(("settings", "  not taken", "search", "coupling"))]
+    assert lines[0].startswith("settings            cutoff 3")
+    assert "left-out frames" in lines[0]
+    assert "compositions" in lines[0]
+    assert any(line.startswith("  not taken") for line in lines)
+    assert lines[-1].startswith("search              ")
+    model.save(tmp_path / "model.kp")
+    assert kp.load(tmp_path / "model.kp").summary() == text
+    again = kp.potential(alloys, max_fits=8, space=COUPLED, n_inducing=20, max_inducing=20, n_folds=3)
+    np.testing.assert_array_equal(again.predict(alloys[:2]).energy, model.predict(alloys[:2]).energy)
+
+
+def scored_folds(structures):
+    """Return the folds that a search with three of them scores by."""
+    parts = Parts.of(structures, kp.SOAP(n_max=4, l_max=3), n_folds=3, seed=0)
+    return parts.folds(np.arange(len(structures)), 3, seed=0).tolist()
+
+
+def test_both_is_the_mean_of_frames_and_of_compositions(alloys):
+    def build(settings):
+        soap = kp.SOAP(cutoff=3.6, n_max=4, l_max=2, sigma=0.6, channels=None)
+        return kp.SparseGP(soap, n_inducing=settings["n_inducing"], noise="cv")
+
+    options = {"space": {"cutoff": [3.6]}, "build": build, "n_inducing": 20, "max_inducing": 20, "n_folds": 3}
+    both, frames = (kp.tune(alloys, max_fits=3, objective=o, **options).best_trial for o in ("both", "cv"))
+    assert both.rmse == pytest.approx(frames.rmse, rel=1e-6)
+    assert set(both.beyond) == {"energy", "forces"}
+    total = sum(np.log(v) for one in (both.rmse, both.beyond) for v in one.values())
+    assert both.loss == pytest.approx(total / 2)
+    # A composition that is left out is harder than a frame of one that is there.
+    assert both.beyond["energy"] > both.rmse["energy"]
+    # Refit without each, at the same noises and with the environments of all: the same left-out errors.
+    names, errors = composition_groups(alloys, (29, 79)), []
+    whole = build({"n_inducing": 20}).fit(alloys, folds=scored_folds(alloys))
+    term = whole.terms_[0].with_amplitude(whole.amplitude_)
+    given = kp.SparseGP(term, n_inducing=20, noise=whole.noise_).prepare(alloys)
+    for name in np.unique(names):
+        kept = [atoms for atoms, mine in zip(alloys, names, strict=True) if mine != name]
+        left = [atoms for atoms, mine in zip(alloys, names, strict=True) if mine == name]
+        prediction, labels = given.fit(kept).predict(left, uncertainty=False), resolve(left)
+        errors.extend((prediction.energy - labels.energy) / labels.n_atoms)
+    assert np.sqrt(np.mean(np.square(errors))) == pytest.approx(both.beyond["energy"], rel=2e-2)
+
+
+def test_frames_alone_count_where_compositions_do_not_differ():
+    crystals = make.silicon_set(12)
+    space = {"cutoff": [3.6], "n_max": [4], "l_max": [2], "sigma": [0.6]}
+    found = kp.tune(crystals, max_fits=3, space=space, objective="both", **SIZES)
+    assert all(not trial.beyond for trial in found.table)
+    assert found.coupling == ()
+
+
+def test_given_folds_are_those_of_the_fit(train):
+    groups = [k % 2 for k in range(12)]
+    found = kp.tune(train, max_fits=3, space={**SPACE, "cutoff": [3.6], "zeta": [2]}, folds=groups, **SIZES)
+    model = found.best.fit(train, keys=SIZES["keys"], folds=groups)
+    assert model.cross_validation_ == pytest.approx(found.best_trial.rmse, rel=1e-6)
+
+
+def test_a_baseline_that_is_none_is_refused(train):
+    with pytest.raises(ParameterError, match='`baseline` must be "auto", None or a baseline'):
+        kp.potential(train, baseline="zbl", max_fits=1)

@@ -34,7 +34,7 @@ from kernelpot.descriptors.soap.loops import (
     spectrum,
     spectrum_vjp,
 )
-from kernelpot.descriptors.soap.rows import Wanted, add_products, squares_of
+from kernelpot.descriptors.soap.rows import Wanted, add_products, costs, squares_of
 from kernelpot.elements.channels import Channels, ElementChannels
 from kernelpot.elements.modes import ElementalModes
 from kernelpot.errors import ParameterError
@@ -309,14 +309,13 @@ class SOAP(Record):
     def products_pay(self, n_vectors: int, neighbours: float) -> bool:
         """Tell whether derivatives of dot products take less time by way of the density (`soap.rows`).
 
-        By operations for a centre. Measured: derivatives of the power spectrum take as long as products with 70
-        vectors, and products with the few neighbours of one species have two thirds of the speed of those with all.
+        Measured: derivatives of the power spectrum take as long as products with 70 vectors, and the many small
+        products by way of the density have three quarters of the speed of the large one.
         """
-        q = (self.l_max + 1) ** 2 * self.n_max
-        by_density = q * (self.n_max * self.n_channels * len(self._known_species) + 1.4 * 3.0 * neighbours) * n_vectors
+        by_density = 1.3 * min(costs(self, neighbours)) * n_vectors
         return by_density < 3.0 * (neighbours + 1.0) * self.n_features * (n_vectors + 70)
 
-    def squares(self, z: Float[np.ndarray, "m f"]) -> list[Float[np.ndarray, "species l k n_times_m"]]:
+    def squares(self, z: Float[np.ndarray, "m f"]) -> list[Float[np.ndarray, "groups l k w_times_m"]]:
         """Return vectors as `SoapEnvironments.add_products` takes them."""
         return squares_of(self, z)
 
@@ -377,7 +376,7 @@ class SoapEnvironments:
 
     def add_products(
         self,
-        squares: Sequence[Float[np.ndarray, "species l k n_times_m"]],
+        squares: Sequence[Float[np.ndarray, "groups l k w_times_m"]],
         wanted: Wanted,
         forces: Float[np.ndarray, "atoms_times_3 columns"] | None,
         virial: Float[np.ndarray, "structures_times_6 columns"] | None,

@@ -3,8 +3,8 @@
 A dot product p_i·z of two power spectra has the gradient G[lm, k] = ∂(p_i·z)/∂c_i[lm, k] = Σ_k' z̃[l, k, k'] c_i[lm, k']
 with z̃ the symmetric square of z. Each neighbour moves Q = (l_max + 1)² n_max numbers of c_i, those of its own species,
 and z̃ is mixed to the S species beforehand. For M vectors, N atoms that move the centre and K channels that is
-2 M Q (n_max K S + 3 N) operations a centre; the derivatives of the power spectrum itself take 2 M F · 3 N, with
-F = (l_max + 1) K n_max (K n_max + 1)/2.
+2 M Q (n_max K S + 3 N) operations a centre. Many species in few channels stay there instead: 2 M Q K (n_max K + 3 N).
+The derivatives of the power spectrum itself take 2 M F · 3 N, with F = (l_max + 1) K n_max (K n_max + 1)/2.
 """
 
 from __future__ import annotations
@@ -30,6 +30,9 @@ CENTRES = 32
 
 CHUNK_BYTES = 24_000_000
 """Most memory for the derivatives of the densities of one chunk of centres."""
+
+TYPICAL = 30.0
+"""Atoms that move a centre, for the choice between species apart and together."""
 
 _rooms = local()
 
@@ -58,10 +61,22 @@ class Moves(NamedTuple):
     rows: Float[np.ndarray, "rows lm_n"]
 
 
+def costs(soap: Any, neighbours: float) -> tuple[float, float]:
+    """Return what one vector takes a centre with the species of neighbours apart and together, in multiply-adds.
+
+    Together, neighbours count in all channels, and one product serves all. The factors are measured: products with the
+    few neighbours of one species, or with the density of some centres, are slower than those with many rows.
+    """
+    n_lm, size, n_species = (soap.l_max + 1) ** 2, soap.n_channels * soap.n_max, soap.weights.shape[1]
+    thin = min(2.0, 1.0 + 0.2 * (n_species - 1))
+    apart = n_lm * soap.n_max * (1.2 * size * n_species + thin * 3.0 * neighbours)
+    return apart, 1.1 * n_lm * size * (1.2 * size + 3.0 * neighbours)
+
+
 @one_blas()
 def add_products(
     environments: Any,
-    squares: Sequence[Float[np.ndarray, "species l k n_times_m"]],
+    squares: Sequence[Float[np.ndarray, "groups l k w_times_m"]],
     wanted: Wanted,
     forces: Float[np.ndarray, "atoms_times_3 columns"] | None,
     virial: Float[np.ndarray, "structures_times_6 columns"] | None,
@@ -73,28 +88,37 @@ def add_products(
     of densities, are made for up to `CENTRES` centres together and `COLUMNS` columns at a time.
     """
     soap, c = environments.soap, environments.coefficients
-    n_lm, n_max, n_species = c.shape[1], soap.n_max, soap.weights.shape[1]
+    n_lm, n_groups, wide = c.shape[1], squares[0].shape[0], c.shape[2]
+    together = n_groups == 1
+    group, factors, mixing = np.zeros(len(soap.weights.T), np.int64), soap.weights.T, np.ones((1, 1))
+    if not together:
+        wide, group, factors, mixing = soap.n_max, np.arange(n_groups), np.ones((n_groups, 1)), soap.weights
+    factors = np.ascontiguousarray(factors)
     degrees = np.repeat(np.arange(soap.l_max + 1), 2 * np.arange(soap.l_max + 1) + 1).tolist()
     counts = np.diff(environments.slots.offsets)[wanted.centres]
-    most = 3 * int(counts.max()) + 6 * n_species
-    step = min(CENTRES, max(4, int(CHUNK_BYTES / (8 * n_lm * n_max * most))))
+    most = 3 * int(counts.max()) + 6 * n_groups
+    step = min(CENTRES, max(4, int(CHUNK_BYTES / (8 * n_lm * wide * most))))
     nothing = np.empty((0, 0))
     for start in range(0, len(wanted.centres), step):
         here = slice(start, start + step)
         atoms = wanted.centres[here]
         mine = c[atoms]
-        moves = _moves(environments, atoms, forces is not None, virial is not None)
+        moves = _room_for(environments, atoms, (forces is not None, virial is not None), n_groups, wide)
+        _fill_moves(
+            atoms, soap.tables, environments.pairs, environments.slots, environments.batch.structure,
+            (forces is not None, virial is not None), (group, factors), moves,
+        )  # fmt: skip
         own = np.empty_like(mine)
         spectrum_vjp(0, len(atoms), soap.l_max, mine, wanted.vectors[atoms], own)
-        _fill_along(moves, soap.weights, own)
+        _fill_along(moves, mixing, own)
         column = 0
         for block in squares:
-            width = block.shape[3] // n_max
-            inner = _reused("inner", (len(atoms), n_lm, n_max * width))
+            width = block.shape[3] // wide
+            inner = _reused("inner", (len(atoms), n_lm, wide * width))
             columns = slice(column, column + width)
             slopes = wanted.slopes[here, columns] / wanted.norm[atoms, None]
             dots = np.ascontiguousarray(wanted.dots[here, columns])
-            for a in range(n_species):
+            for a in range(n_groups):
                 if (moves.begin[:, a] == moves.begin[:, a + 1]).all():
                     continue
                 for lm, degree in enumerate(degrees):
@@ -116,18 +140,20 @@ def _reused(name: str, shape: tuple[int, ...]) -> np.ndarray:
     return kept[:size].reshape(shape)
 
 
-def squares_of(soap: Any, z: Float[np.ndarray, "m f"]) -> list[Float[np.ndarray, "species l k n_times_m"]]:
-    """Return 2 f_l Σ_k U[k, a] z[l, k', k n] of at most `COLUMNS` spectra each."""
-    channels, n_max, n_l = soap.n_channels, soap.n_max, soap.l_max + 1
-    size = channels * n_max
+def squares_of(soap: Any, z: Float[np.ndarray, "m f"]) -> list[Float[np.ndarray, "groups l k w_times_m"]]:
+    """Return 2 f_l Σ_k U[k, a] z[l, k', k n] for each species a of neighbours, or 2 f_l z[l, k', k], of some z each."""
+    apart, together = costs(soap, TYPICAL)
+    size, n_l = soap.n_channels * soap.n_max, soap.l_max + 1
+    alone = len(soap.weights.T) > 1 and apart <= together
+    wide = soap.n_max if alone else size
     parts = -(-len(z) // COLUMNS)
     result = []
     for begin, end in pairwise(len(z) * part // parts for part in range(parts + 1)):
-        square = np.empty((channels, n_l, size, n_max, end - begin))
+        square = np.empty((size // wide, n_l, size, wide, end - begin))
         _unpack(np.ascontiguousarray(z[begin:end].T), square)
-        if soap.channels is not None:
-            square = soap.weights.T @ square.reshape(channels, -1)
-        result.append(square.reshape(-1, n_l, size, n_max * (end - begin)))
+        if alone and soap.channels is not None:
+            square = soap.weights.T @ square.reshape(len(square), -1)
+        result.append(square.reshape(-1, n_l, size, wide * (end - begin)))
     return result
 
 
@@ -147,31 +173,29 @@ def _unpack(z: Any, square: Any) -> Any:
                 f += 1
 
 
-def _moves(environments: Any, atoms: Int[np.ndarray, " a"], forces: bool, virial: bool) -> Moves:
-    """Make the derivatives of the densities of some centres."""
-    soap, slots = environments.soap, environments.slots
-    n_species = soap.weights.shape[1]
-    atoms_moving = int((slots.offsets[atoms + 1] - slots.offsets[atoms]).sum())
-    most = 3 * forces * atoms_moving + 6 * virial * n_species * len(atoms)
-    shape = (len(atoms), n_species)
-    moves = Moves(
-        np.empty((shape[0], n_species + 1), np.int64), np.empty(shape, np.int64), np.empty(most, np.int64),
-        np.empty(most), _reused("moves", (most, (soap.l_max + 1) ** 2 * soap.n_max)),
+def _room_for(
+    environments: Any, atoms: Int[np.ndarray, " a"], kinds: tuple[bool, bool], n_groups: int, wide: int
+) -> Moves:
+    """Make room for the derivatives of the densities of some centres."""
+    offsets, n = environments.slots.offsets, len(atoms)
+    most = 3 * kinds[0] * int((offsets[atoms + 1] - offsets[atoms]).sum()) + 6 * kinds[1] * n_groups * n
+    return Moves(
+        np.empty((n, n_groups + 1), np.int64), np.empty((n, n_groups), np.int64), np.empty(most, np.int64),
+        np.empty(most), _reused("moves", (most, environments.coefficients.shape[1] * wide)),
     )  # fmt: skip
-    structure = environments.batch.structure
-    _fill_moves(atoms, soap.tables, environments.pairs, slots, structure, forces, virial, moves)
-    return moves
 
 
 @njit(cache=True, nogil=True, fastmath=FASTMATH)
 def _fill_moves(
-    atoms: Any, tables: Any, pairs: Any, slots: Any, structure: Any, forces: Any, virial: Any, moves: Any
+    atoms: Any, tables: Any, pairs: Any, slots: Any, structure: Any, kinds: Any, groups: Any, moves: Any
 ) -> Any:
+    """Fill moves for species in `groups`: the group of each, and the factors it has there."""
     l_max, n_max, nodes, inverse_step = tables.l_max, len(tables.n_max), tables.nodes, tables.inverse_step
     near = _room(l_max)
     angular = np.empty((4, (l_max + 1) ** 2, BLOCK))
-    radial, change = np.empty((2, nodes.shape[2])), np.empty((3, moves.rows.shape[1]))
-    row = 0
+    radial, narrow = np.empty((2, nodes.shape[2])), np.empty((3, (l_max + 1) ** 2 * n_max))
+    (forces, virial), (group, factors), row = kinds, groups, 0
+    change = narrow if factors.shape[1] == 1 else np.empty((3, moves.rows.shape[1]))
     for centre in range(len(atoms)):
         i = atoms[centre]
         first, last = slots.offsets[i], slots.offsets[i + 1]
@@ -181,7 +205,7 @@ def _fill_moves(
             present = False
             for s in range(last - first):
                 j = slots.atoms[first + s]
-                if pairs.species[j] == a:
+                if group[pairs.species[j]] == a:
                     present = True
                     # Slot 0 is the centre, whose own images move along with it.
                     if s > 0 and forces:
@@ -211,14 +235,27 @@ def _fill_moves(
                             turn, stretch = angular[1 + x, lm, b], near.u[x, b] * angular[0, lm, b]
                             for n in range(n_max):
                                 value, slope = radial[0, l * n_max + n], radial[1, l * n_max + n]
-                                change[x, lm * n_max + n] = turn * value + stretch * slope
+                                narrow[x, lm * n_max + n] = turn * value + stretch * slope
                 pair = near.where[b]
+                species = pairs.species[pairs.second[pair]]
+                if factors.shape[1] > 1 or factors[species, 0] != 1.0:
+                    _widen(narrow, factors[species], n_max, change)
                 to = place[slots.pair[pair]]
                 if to >= 0:
                     moves.rows[to : to + 3] += change
                 if virial:
-                    v = moves.strain[centre, pairs.species[pairs.second[pair]]]
+                    v = moves.strain[centre, group[species]]
                     _add_strain(pairs.vectors[pair], change, moves.rows[v : v + 6])
+
+
+@njit(cache=True, fastmath=FASTMATH)
+def _widen(narrow: Any, factors: Any, n_max: Any, change: Any) -> Any:
+    """Fill change[x, lm, k n] = factors[k] narrow[x, lm, n]."""
+    for x in range(3):
+        for lm in range(narrow.shape[1] // n_max):
+            for k in range(len(factors)):
+                for n in range(n_max):
+                    change[x, (lm * len(factors) + k) * n_max + n] = factors[k] * narrow[x, lm * n_max + n]
 
 
 @njit(cache=True, fastmath=FASTMATH)
@@ -269,19 +306,17 @@ def _spread(moves: Any, a: Any, atoms: Any, inner: Any, wanted: Any, forces: Any
         back[:] = 0.0
         for r in range(begin, end):
             row, mine, x = product[r - begin], moves.along[r], (r - begin) % 3
-            for m in range(width):
-                row[m] = slopes[centre, m] * (row[m] - dots[centre, m] * mine)
             # Views: an index that is a sum could be negative for all that the compiler knows, and then it reads singly.
             if r < strain:
-                to = forces[moves.target[r], first : first + width]
+                to, own = forces[moves.target[r], first : first + width], back[x]
                 for m in range(width):
-                    to[m] -= row[m]
-                for m in range(width):
-                    back[x, m] += row[m]
+                    change = slopes[centre, m] * (row[m] - dots[centre, m] * mine)
+                    to[m] -= change
+                    own[m] += change
             else:
                 to = virial[moves.target[r], first : first + width]
                 for m in range(width):
-                    to[m] += row[m]
+                    to[m] += slopes[centre, m] * (row[m] - dots[centre, m] * mine)
         if strain > begin:
             for x in range(3):
                 to = forces[3 * atoms[centre] + x, first : first + width]
