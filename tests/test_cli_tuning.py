@@ -72,6 +72,14 @@ def test_a_budget_gives_a_calibrated_potential_that_says_what_was_picked(folder,
     assert {"coupling", "default", "best"} <= set(content)
 
 
+def test_a_pool_may_hold_elements_that_training_does_not(folder):
+    silver = make.copper_gold(3)
+    silver.numbers[0] = 47
+    write(folder / "pool.xyz", silver)
+    assert fit(folder, "--tune-fits", 3, "--cutoff", "4", "--pool", folder / "pool.xyz", "--quiet") == 0
+    assert kp.load(folder / "model.kp").species_ == (29, 47, 79)
+
+
 def test_symmetry_functions_are_searched_and_fitted(folder):
     given = ["--descriptor", "acsf", "--n-max", "4"]
     model, content = tuned(folder, *given, "--tune-fits", 8)

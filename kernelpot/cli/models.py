@@ -23,6 +23,7 @@ from kernelpot.cli.printing import (
     write_structures,
 )
 from kernelpot.cli.regression import evaluate_property, predict_classes, predict_property
+from kernelpot.data.stream import species_of
 from kernelpot.errors import LabelError, ParameterError
 from kernelpot.progress import say, track
 
@@ -48,6 +49,8 @@ OPTIONS = {"n_radial": "n_max"}
 
 def fit(options: Fit) -> None:
     """Fit a model, save it, and score it where test files are given."""
+    from kernelpot.tuning.candidates import default_model
+
     options.check()
     outputs = {"--out": options.out, "--json": options.json} | options.tuning.outputs()
     check_outputs(outputs, [*options.train, *options.pool, *options.test])
@@ -59,7 +62,12 @@ def fit(options: Fit) -> None:
     settings, tuned = _settled(options, train)
     model = settings.spec(noise, zbl=options.zbl) if tuned is None else tuned.best
     if options.pool:
-        model = model.prepare([*read(options, options.pool), *train])
+        pool = [*read(options, options.pool), *train]
+        if tuned is not None and set(species_of(pool)) != set(species_of(train)):
+            # The coupling that the search found is for the elements of the training set alone.
+            zbl = kp.ZBL() if options.zbl else None
+            model = default_model(tuned.best_settings, seed=settings.seed, baseline=zbl)
+        model = model.prepare(pool)
     model.fit(train)
     if options.calibrate or tuned is not None:
         model = model.calibrate()
