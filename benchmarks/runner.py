@@ -57,6 +57,7 @@ CASES = {
     "gpu": Case("PyTorch on CPU and CUDA beside compiled loops: predictions, rows, a fit, precision", "gpu"),
     "descriptor": Case("time and memory of SOAP and its gradients", "descriptor"),
     "elements": Case("time, memory and errors by number of species and element channels", "elements"),
+    "alloys": Case("learning curves on five metals, elements apart and coupled, beside GAP and ACE", "alloys"),
     "acsf": Case("symmetry functions: time beside DScribe, errors beside SOAP on AgPd and ethanol", "symmetry"),
     "fit": Case("time and memory of a fit, mlearn Si, M = 1000, 2 threads", "fit"),
     "design": Case("errors after choosing 10, 20 and 40 of mlearn Si by several ways", "design"),
