@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from kernelpot.elements.modes import ElementalModes
-from kernelpot.elements.table import properties, symbol_of, symbols_to_numbers
+from kernelpot.elements.table import HEAVIEST, properties, symbol_of, symbols_to_numbers
 from kernelpot.errors import ParameterError
 from kernelpot.record import Field, OneOf, Positive, Record, Rule, Whole
 from kernelpot.rules import whole
@@ -125,8 +125,9 @@ class ElementChannels(Record):
         """Leading modes of a similarity of elements on a scale that does not depend on the elements present.
 
         κ_ab = exp(-d_ab²/2 width²) with d_ab the distance of the elements' tabulated properties, each standardised over
-        the whole table: metals of one block are alike, hydrogen is like nothing. U holds the n leading eigenvectors
-        of κ = UᵀU, columns of length 1, that of hydrogen times `hydrogen` where there are others.
+        the whole table: metals of one block are alike, hydrogen is like nothing, and neither are elements beyond the
+        table. U holds the n leading eigenvectors of κ = UᵀU, columns of length 1, that of hydrogen times `hydrogen`
+        where there are others.
 
         Parameters
         ----------
@@ -142,19 +143,22 @@ class ElementChannels(Record):
         Raises
         ------
         ParameterError
-            `n`, `width` or `hydrogen` is not positive, or an element has no tabulated properties.
+            `n`, `width` or `hydrogen` is not positive.
         """
         for name, value in (("width", width), ("hydrogen", hydrogen)):
             if not isinstance(value, int | float | np.number) or not 0.0 < value < np.inf:
                 raise ParameterError(f"`{name}` must be a positive number, got {value!r}; 2.5 and 0.5 are usual.")
         found = tuple(sorted({int(z) for z in species}))
-        rows = np.array(properties(found))
-        square = ((rows[:, None, :] - rows[None, :, :]) ** 2).sum(axis=2)
-        eigenvalues = np.linalg.eigvalsh(np.exp(-0.5 * square / width**2))
+        kappa = np.eye(len(found))
+        tabulated = [k for k, z in enumerate(found) if z <= HEAVIEST]
+        if tabulated:
+            rows = np.array(properties([found[k] for k in tabulated]))
+            square = ((rows[:, None, :] - rows[None, :, :]) ** 2).sum(axis=2)
+            kappa[np.ix_(tabulated, tabulated)] = np.exp(-0.5 * square / width**2)
+        eigenvalues = np.linalg.eigvalsh(kappa)
         distinct = int((eigenvalues > RANK * eigenvalues[-1]).sum())
         n = distinct if n is None else min(_count(n), distinct)
-        pairs = square[np.triu_indices(len(found), 1)]
-        u = _modes(rows, found, n, width / float(np.sqrt(pairs.mean() if pairs.any() else 1.0)))
+        u = _leading(kappa, found, n)
         if len(found) > 1:
             u = u * np.where(np.array(found) == 1, hydrogen, 1.0)
         return cls.given({symbol_of(z): column.tolist() for z, column in zip(found, u.T, strict=True)})
@@ -397,14 +401,23 @@ def _modes(
     pairs = square[np.triu_indices(len(rows), 1)]
     # Elements with the same row are the same element; one species alone has no distance.
     scale = pairs.mean() if pairs.any() else 1.0
-    values, vectors = np.linalg.eigh(np.exp(-0.5 * square / (width**2 * scale)))
+    return _leading(np.exp(-0.5 * square / (width**2 * scale)), species, n)
+
+
+def _leading(
+    kappa: Float[np.ndarray, "species species"], species: tuple[int, ...], n: int
+) -> Float[np.ndarray, "k species"]:
+    """Leading eigenvectors of a similarity, with columns of length 1; what they do not see lies between all of them."""
+    values, vectors = np.linalg.eigh(kappa)
     modes = (vectors[:, ::-1] * np.sqrt(np.maximum(values[::-1], 0.0))).T
     # The largest entry is positive; rounded, so that of equal ones it is the first on every machine.
     modes = modes * np.sign(np.take_along_axis(modes, np.abs(modes).round(9).argmax(axis=1)[:, None], axis=1))
-    if n == 1 and len(rows) > 1:
+    if n == 1 and len(species) > 1:
         heavier = np.asarray(species) - np.mean(species)
         contrast = modes[1] * (np.sign((modes[1] @ heavier).round(9)) or 1.0)
         low, high = contrast.min(), contrast.max()
         return LEAST + (1.0 - LEAST) * (contrast[None, :] - low) / (high - low or 1.0)
     length = np.linalg.norm(modes[:n], axis=0)
-    return modes[:n] / np.where(length > RANK_TOLERANCE, length, 1.0)
+    found: np.ndarray = modes[:n] / np.where(length > RANK_TOLERANCE, length, 1.0)
+    found[:, length <= RANK_TOLERANCE] = np.sqrt(1.0 / n)
+    return found

@@ -259,6 +259,9 @@ MOST_APART = 3
 CLEARLY = 0.03
 """Fall of the loss that another setting must bring to be taken: 3 % off the product of the errors."""
 
+LONGER = 0.1
+"""Fall of the loss that one more channel must bring."""
+
 WIDTHS = (1.0, 2.5, 6.0, 15.0)
 """Widths that are tried: carbon and oxygen are 1.3 apart, nickel and gold 2.2, hydrogen and all others 5 to 8."""
 
@@ -284,12 +287,12 @@ def find_coupling(
         tried: dict[Setting, Tried] = {}
         start = Setting(ALIKE, HYDROGEN if 1 in species else 1.0, ALIKE)
 
-        def better(best: Setting, **choices: Sequence[Any]) -> Setting:
+        def better(best: Setting, by: float = CLEARLY, **choices: Sequence[Any]) -> Setting:
             ((name, values),) = choices.items()
             for setting in [replace(best, **{name: value}) for value in values]:
                 if setting not in tried:
                     tried[setting] = ranking.judged(setting)
-                if tried[setting].loss < tried[best].loss - CLEARLY:
+                if tried[setting].loss < tried[best].loss - by:
                     best = setting
             return best
 
@@ -301,6 +304,9 @@ def find_coupling(
         if best.width is not None:
             best = better(best, width=[0.6 * best.width, 1.6 * best.width])
             best = better(best, n=[1])
+            most = ranking.most
+            # Longer vectors cost time in all that follows.
+            best = better(best, LONGER, n=[most + 1] if best.n is None and most < len(species) else [])
     order = sorted(tried.values(), key=lambda one: (one.setting != best, one.loss))
     say(f"coupling of elements: {order[0]}; {len(order)} tried")
     return tuple(term.coupled(species, best) if term.finds_coupling else term for term in terms), tuple(order)
@@ -391,6 +397,12 @@ class Ranking:
         kept = tuple(kind for kind in kinds if kind != "stress" and labels.present(kind).any()) or tuple(kinds)
         independent = len(np.unique(runs(groups, n_folds)))
         return cls(term, species, structures, labels, kept, e0, tuple(cells), cell.ravel(), independent, seed)
+
+    @property
+    def most(self) -> int:
+        """Channels of the descriptor as it is given, where they are to be found."""
+        descriptor = self.term.descriptor
+        return descriptor.most_channels(len(self.species)) if isinstance(descriptor, SOAP) else 1
 
     def judged(self, setting: Setting) -> Tried:
         """Fit a small model, and leave out in every way; noises are those of left-out frames."""

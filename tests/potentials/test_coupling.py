@@ -145,3 +145,13 @@ def test_similar_elements_on_a_scale_of_their_own():
     assert kp.SOAP.from_settings(kp.SOAP().settings()) == kp.SOAP()
     without = {name: value for name, value in kp.SOAP().settings().items() if name != "channels"}
     assert kp.SOAP.from_settings(without).channels is None
+
+
+def test_elements_without_a_likeness_or_a_table_are_seen_all_the_same():
+    """Five elements far apart in two channels, and two beyond the table: none is invisible."""
+    for species in ((1, 3, 9, 26, 55), (104, 105), (1, 8, 104)):
+        for width in (0.05, 1.0, 2.5):
+            u = ElementChannels.similar(species, 2, width=width).for_species(species).array
+            assert np.linalg.norm(u, axis=0) == pytest.approx(np.where(np.array(species) == 1, 0.5, 1.0))
+    u = kp.SOAP(species=(104, 105)).channels.array
+    np.testing.assert_allclose(u.T @ u, np.eye(2), atol=1e-12)
