@@ -41,7 +41,7 @@ class GramErrors(FoldErrors):
         self._without = {kind: [self._all[kind] - g for g in grams] for kind, grams in self._own.items()}
         count = {"energy": np.ones(len(chosen)), "forces": 3.0 * rows.n_atoms[chosen]}
         n_rows = {kind: np.bincount(fold, count[kind], n_folds).astype(np.int64) for kind in KINDS}
-        self.data = FoldFactors({kind: [] for kind in KINDS}, n_rows, (rows.d - rows.n_e0,))
+        self.data = FoldFactors({kind: [] for kind in KINDS}, n_rows, (rows.d - rows.n_e0,), rows.roots)
         self.scales = (1.0,)
 
     def left_out(self, ratio: Mapping[str, float], *, variance: bool = False) -> dict[str, LeftOut]:  # noqa: ARG002
@@ -50,9 +50,10 @@ class GramErrors(FoldErrors):
         for f in range(self.data.n_folds):
             gram = np.sum([self._without[kind][f] * ratio[kind] ** -2.0 for kind in KINDS], axis=0)
             precision = gram[:-1, :-1]
-            precision[np.diag_indices_from(precision)] += 1.0
+            precision[np.diag_indices_from(precision)] += self._roots**2
             factor = cholesky(precision, check_finite=False)
-            target = solve_triangular(factor, gram[:-1, -1], trans="T", check_finite=False)
+            known = gram[:-1, -1] + self._roots**2 * self._centre(f)
+            target = solve_triangular(factor, known, trans="T", check_finite=False)
             errors = np.append(solve_triangular(factor, target, check_finite=False), -1.0)
             for kind in KINDS:
                 total[kind] += max(float(errors @ self._own[kind][f] @ errors), 0.0)

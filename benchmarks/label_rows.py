@@ -66,6 +66,13 @@ class Rows:
         return int(equal_vectors(self.means[: self.n_pool], self.n_atoms[: self.n_pool]).max()) + 1
 
     @property
+    def roots(self) -> np.ndarray:
+        """Inverse standard deviations of the prior of all columns, at amplitude 1."""
+        from kernelpot.features.feature_map import E0_ABOUT, E0_PRIOR
+
+        return np.append(np.ones(self.d - self.n_e0), np.full(self.n_e0, 1.0 / E0_ABOUT) * E0_PRIOR)
+
+    @property
     def n_e0(self) -> int:
         """E0 columns, one for each species."""
         return self.energy.shape[1] - self.forces.shape[1]
@@ -123,7 +130,7 @@ class Rows:
         chosen = np.asarray(chosen)
         baseline = self.baseline(chosen)
         gram = np.sum([self.gram(kind, chosen, baseline) * ratio[kind] ** -2.0 for kind in KINDS], axis=0)
-        return solve(gram), baseline
+        return solve(gram, self.roots), baseline
 
     def errors(self, weights: np.ndarray, baseline: np.ndarray) -> dict[str, dict[str, float]]:
         """RMSE, MAE and largest error of the held-out labels: eV/atom and eV/Å."""
@@ -137,9 +144,9 @@ class Rows:
         }
 
 
-def solve(gram: np.ndarray) -> np.ndarray:
-    """Posterior mean from the Gram matrix of scaled rows [B | y] under the prior I."""
-    precision = gram[:-1, :-1] + np.eye(len(gram) - 1)
+def solve(gram: np.ndarray, roots: np.ndarray) -> np.ndarray:
+    """Posterior mean from the Gram matrix of scaled rows [B | y] under a prior of these inverse standard deviations."""
+    precision = gram[:-1, :-1] + np.diag(roots**2)
     factor = cholesky(precision, check_finite=False)
     target = solve_triangular(factor, gram[:-1, -1], trans="T", check_finite=False)
     weights: np.ndarray = solve_triangular(factor, target, check_finite=False)
