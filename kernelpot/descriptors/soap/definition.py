@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 SHORT = 1500
 """Components of a vector up to which channels that are found may be more than two, for more than three species."""
 
-BLOCK_CENTRES = 64
+BLOCK_CENTRES = 128
 """Centres whose energies and forces are computed together."""
 
 CENTRES_PER_TASK = 8
@@ -298,7 +298,7 @@ class SOAP(Record):
                 expand_vjp(start, stop, tables, pairs, start, apart if mixed else inner, result)
 
         with one_blas():
-            share(task, batch.n_atoms, ATOMS_PER_TASK)
+            share(task, batch.n_atoms, BLOCK_CENTRES)
         return local, result
 
     def _apart(self, n_atoms: int) -> Float[np.ndarray, "atoms lm a"]:
