@@ -113,8 +113,8 @@ class ElementChannels(Record):
         """Find the channels: the default of `SOAP`, also written ``channels="auto"``.
 
         `SparseGP.fit` looks for them, and for the coupling of centres, with the left-out errors of small models
-        (`kernelpot.potentials.coupling`). Where there are no labels to ask (`prepare`, design, property models) they
-        are `similar` (width 2.5, hydrogen 0.5). One species has one channel, as without.
+        (`kernelpot.potentials.terms.find_coupling`). Where there are no labels to ask (`prepare`, design, property
+        models) they are `similar` (width 2.5, hydrogen 0.5). One species has one channel, as without.
         """
         return cls("auto")
 

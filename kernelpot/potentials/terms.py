@@ -280,10 +280,12 @@ def find_coupling(
     species = species_of(structures) if unsettled and unsettled[0].descriptor.species is None else ()
     species = species or (unsettled[0].descriptor.species or () if unsettled else ())
     asked = some_of_each(structures, labels, seed) if len(species) > 1 else []
-    if len(asked) < FEWEST_TO_ASK:
+    # Elements that none of the structures asked has, as of frames without labels, have no say.
+    present = species_of(taken(structures, asked)) if asked else ()
+    if len(asked) < FEWEST_TO_ASK or len(present) < 2:
         return tuple(terms), ()
     with one_blas(), shown(enabled=False):
-        ranking = Ranking.of(unsettled[0], species, taken(structures, asked), labels.take(asked), kinds, seed)
+        ranking = Ranking.of(unsettled[0], present, taken(structures, asked), labels.take(asked), kinds, seed)
         tried: dict[Setting, Tried] = {}
         start = Setting(ALIKE, HYDROGEN if 1 in species else 1.0, ALIKE)
 
@@ -299,14 +301,14 @@ def find_coupling(
         tried[start] = ranking.judged(start)
         apart = [None] if len(species) <= MOST_APART else []
         best = better(start, width=[*WIDTHS, *apart])
-        best = better(best, hydrogen=[1.0, 0.5, 0.3] if 1 in species else [1.0])
+        best = better(best, hydrogen=[1.0, 0.5, 0.3] if 1 in present else [1.0])
         best = better(best, centres=[*WIDTHS, None])
         if best.width is not None:
             best = better(best, width=[0.6 * best.width, 1.6 * best.width])
             best = better(best, n=[1])
             most = ranking.most
             # Longer vectors cost time in all that follows.
-            best = better(best, LONGER, n=[most + 1] if best.n is None and most < len(species) else [])
+            best = better(best, LONGER, n=[most + 1] if best.n is None and most < len(present) else [])
     order = sorted(tried.values(), key=lambda one: (one.setting != best, one.loss))
     say(f"coupling of elements: {order[0]}; {len(order)} tried")
     return tuple(term.coupled(species, best) if term.finds_coupling else term for term in terms), tuple(order)

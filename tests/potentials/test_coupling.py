@@ -83,6 +83,21 @@ def test_too_few_structures_are_not_asked(metals):
     assert model.fitted_.features.coupling is not None
 
 
+def test_elements_that_are_not_asked_do_not_stop_the_search(monkeypatch):
+    """Silver stands in a frame without labels, then in one that the small models have no room for."""
+    gold = make.labelled([make.copper_gold(k) for k in range(14)])
+    silver = make.copper(3)
+    silver.numbers[:] = 47
+    bare = kp.SparseGP(AUTO, n_inducing=40, noise=NOISE).fit([*gold, silver])
+    assert bare.coupling_
+    assert bare.fitted_.features.species == (29, 47, 79)
+    asked = list(range(14))
+    monkeypatch.setattr("kernelpot.potentials.terms.some_of_each", lambda *_: asked)
+    full = kp.SparseGP(AUTO, n_inducing=40, noise=NOISE).fit([*gold, *make.labelled([silver])])
+    assert full.coupling_
+    assert np.isfinite(full.predict([silver]).energy).all()
+
+
 def test_exchanged_elements_exchange_what_is_found():
     """Names of elements matter by their properties alone: with a table of its own a model does not see them."""
     pool = make.labelled([make.copper_gold(k) for k in range(6)])
