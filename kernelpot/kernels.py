@@ -61,24 +61,21 @@ Centres = Annotated[
 
 def centre_coupling(kernel: DotKernel, species: tuple[int, ...]) -> Float[np.ndarray, "species species"] | None:
     """Return κ = UᵀU, the columns of U scaled to length 1, so that κ_aa = 1; None where it is the identity."""
-    if kernel.centres is None or len(species) == 1:
+    # `Channels` has made channels of elemental modes.
+    if not isinstance(kernel.centres, ElementChannels) or len(species) == 1:
         return None
-    channels = kernel.centres
-    if isinstance(channels, ElementalModes):
-        channels = ElementChannels.elemental(channels)
-    u = channels.for_species(species).array
+    u = kernel.centres.for_species(species).array
     u = u / np.linalg.norm(u, axis=0)
     return np.clip(u.T @ u, -1.0, 1.0)
 
 
-def uncoupled(kernel: Any, where: str) -> Any:
-    """Return a kernel of environments, or refuse it where centres of different elements cannot be coupled."""
+def refuse_coupled(kernel: Any, where: str) -> None:
+    """Refuse a kernel that couples centres of different elements, where these cannot be."""
     if getattr(kernel, "centres", None) is not None:
         raise ParameterError(
             f"`centres` of a kernel couples the elements of a SparseGP's environments; {where} does not take it, got "
             f"{kernel!r}. Leave `centres` out."
         )
-    return kernel
 
 
 @dataclass(frozen=True)

@@ -37,9 +37,6 @@ if TYPE_CHECKING:
 CHUNK = 20
 """Structures predicted at a time, so that the progress bar moves."""
 
-AFTER = 3.0
-"""Fits like the last of the search that the fit of everything and its calibration cost."""
-
 INDUCING, MOST_INDUCING = 500, 2000
 """Inducing environments that settings are compared with, and the most that the best are given."""
 
@@ -111,6 +108,8 @@ def _settled(options: Fit, train: Sequence[Atoms]) -> tuple[FittedOptions, TuneR
             settings = replace(settings, cutoff=kp.potentials.default_cutoff(train))
             say(f"cutoff {settings.cutoff:g} Å, from the distances between atoms")
         return settings, None
+    from kernelpot.tuning.search import AFTER
+
     most = settings.n_inducing if "n_inducing" in settings.given else MOST_INDUCING
     result = kp.tune(
         train,

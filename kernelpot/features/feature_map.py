@@ -125,9 +125,9 @@ class FeatureMap(Protocol):
         """
 
     def energies_and_pairs(
-        self, form: Any, batch: Batch
+        self, form: Any, batch: Batch, described: Any = None
     ) -> tuple[Float[np.ndarray, " atoms"], Float[np.ndarray, "pairs 3"]]:
-        """Return what `form` makes of a batch that need not be described as a whole."""
+        """Return what `form` makes of a batch, which need not be described as a whole; if it is, that may be used."""
 
     def local_values(
         self, described: Any
@@ -174,12 +174,17 @@ def dense_local_values(features: FeatureMap, described: Described) -> Float[np.n
 class Single(ABC):
     """A map of one term, which is its own unit."""
 
+    @abstractmethod
+    def describe(self, batch: Batch) -> Any:
+        """Describe a batch."""
+
     def energies_and_pairs(
-        self, form: Any, batch: Batch
+        self, form: Any, batch: Batch, described: Any = None
     ) -> tuple[Float[np.ndarray, " atoms"], Float[np.ndarray, "pairs 3"]]:
         """Return every atom's energy, eV, with the derivative of their sum by each pair vector, eV/Å."""
-        made: Any = self
-        found: tuple[np.ndarray, np.ndarray] = form.local_and_pairs(made.describe(batch))
+        found: tuple[np.ndarray, np.ndarray] = form.local_and_pairs(
+            self.describe(batch) if described is None else described
+        )
         return found
 
     @property

@@ -73,20 +73,13 @@ class KernelMap(Single, Record):
         tolerance: float = TOLERANCE,
     ) -> Self:
         """Diagonalise K_ZZ of each block; eigenvalues below tolerance · λ_max are dropped."""
-        whitening = []
-        kappa = centre_coupling(kernel, descriptor.species or ())
-        if kappa is None:
-            blocks = [kernel.value(z @ z.T) for z in inducing]
-        else:
-            owner = np.repeat(np.arange(len(inducing)), list(map(len, inducing)))
-            every = np.concatenate(inducing)
-            blocks = [kappa[np.ix_(owner, owner)] * kernel.value(every @ every.T)]
-        for block in blocks:
-            eigenvalues, vectors = np.linalg.eigh(block)
+        bare, whitening = cls(descriptor, kernel, inducing, ()), []
+        for span in bare.spans:
+            eigenvalues, vectors = np.linalg.eigh(bare.between(span))
             kept = eigenvalues > tolerance * eigenvalues[-1]
             # One memory order, as of arrays from a file: products then agree to the last bit.
             whitening.append(np.ascontiguousarray(vectors[:, kept] / np.sqrt(eigenvalues[kept])))
-        if kappa is not None:
+        if bare.coupling is not None:
             whitening = np.split(whitening[0], np.cumsum(list(map(len, inducing)))[:-1])
         return cls(descriptor, kernel, inducing, tuple(whitening))
 
@@ -120,12 +113,16 @@ class KernelMap(Single, Record):
         """Raw columns of the inducing environments of each species."""
         return [slice(a, b) for a, b in pairwise(np.cumsum([0, *map(len, self.inducing)]).tolist())]
 
+    @property
+    def spans(self) -> list[slice]:
+        """Raw columns of what is whitened together."""
+        return self.slices if self.coupling is None else [slice(0, self.n_inducing)]
+
     @cached_property
     def blocks(self) -> list[tuple[slice, Float[np.ndarray, "m d"]]]:
-        """Raw columns of what is whitened together, each with its matrix."""
-        if self.coupling is None:
-            return list(zip(self.slices, self.whitening, strict=True))
-        return [(slice(0, self.n_inducing), np.concatenate(self.whitening))]
+        """The same, each with its matrix."""
+        parts = self.whitening if self.coupling is None else [np.concatenate(self.whitening)]
+        return list(zip(self.spans, parts, strict=True))
 
     @cached_property
     def partners(self) -> list[Partners]:
@@ -191,12 +188,12 @@ class KernelMap(Single, Record):
         return rows_of(described, kinds, parts, max(1, int(SCRATCH_BYTES / per_atom)))
 
     def energies_and_pairs(
-        self, form: EnergyForm, batch: Batch
+        self, form: EnergyForm, batch: Batch, described: DescribedBatch | None = None
     ) -> tuple[Float[np.ndarray, " atoms"], Float[np.ndarray, "pairs 3"]]:
         """Return every atom's energy, eV, with the derivative of their sum by each pair vector, eV/Å."""
         if isinstance(self.descriptor, SOAP):
             return self.descriptor.energies_and_pairs(batch, form.of_species)
-        return form.local_and_pairs(self.describe(batch))
+        return super().energies_and_pairs(form, batch, described)
 
     def _squares(self, described: DescribedBatch) -> list[list[np.ndarray] | None]:
         """Return the inducing environments as derivatives by way of the density take them, where that costs less."""
@@ -340,14 +337,14 @@ class KernelMap(Single, Record):
             if not alone.any():
                 bases.append(np.eye(whitening.shape[1]))
                 continue
-            features = self._between(block)[~alone] @ whitening
+            features = self.between(block)[~alone] @ whitening
             eigenvalues, vectors = np.linalg.eigh(features.T @ features)
             bases.append(vectors[:, eigenvalues > TOLERANCE * eigenvalues[-1]])
         pairs = zip(self.whitening, bases if self.coupling is None else bases * len(self.whitening), strict=True)
         return replace(self, whitening=tuple(np.ascontiguousarray(w @ v) for w, v in pairs)), block_diag(*bases)
 
-    def _between(self, block: slice) -> Float[np.ndarray, "m m"]:
-        """Return K_ZZ of a block."""
+    def between(self, block: slice) -> Float[np.ndarray, "m m"]:
+        """Return K_ZZ of one of the spans."""
         rows = [
             seen.times(self.kernel.value(z @ seen.inducing.T))
             for here, z, seen in zip(self.slices, self.inducing, self.partners, strict=True)

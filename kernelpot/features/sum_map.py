@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, reduce
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import numpy as np
@@ -51,11 +51,14 @@ class SumForm:
         self, described: SumDescribed
     ) -> tuple[Float[np.ndarray, " atoms"], Float[np.ndarray, "pairs 3"]]:
         """Return every atom's energy, eV, with the derivative of their sum by each pair vector, eV/Å."""
-        local, pairs = self.forms[0].local_and_pairs(described.parts[0])
-        for form, part in zip(self.forms[1:], described.parts[1:], strict=True):
-            more, along = form.local_and_pairs(part)
-            local, pairs = local + more, pairs + along
-        return local, pairs
+        return _added(form.local_and_pairs(part) for form, part in zip(self.forms, described.parts, strict=True))
+
+
+def _added(
+    parts: Iterable[tuple[Float[np.ndarray, " atoms"], Float[np.ndarray, "pairs 3"]]],
+) -> tuple[Float[np.ndarray, " atoms"], Float[np.ndarray, "pairs 3"]]:
+    """Add up the energies of terms, and their derivatives."""
+    return reduce(lambda one, other: (one[0] + other[0], one[1] + other[1]), parts)
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,17 +174,15 @@ class SumMap(Record):
         return SumForm(tuple(term.drawn_form(weights[raw], rng, scale * own) for term, own, raw, _ in self._columns()))
 
     def energies_and_pairs(
-        self, form: SumForm, batch: Batch
+        self, form: SumForm, batch: Batch, described: SumDescribed | None = None
     ) -> tuple[Float[np.ndarray, " atoms"], Float[np.ndarray, "pairs 3"]]:
         """Add up the terms; those that share a descriptor are described once."""
         kinds = [term.descriptor for term in self.terms if isinstance(term, KernelMap | LinearMap)]
         if any(one == other for k, one in enumerate(kinds) for other in kinds[:k]):
-            return form.local_and_pairs(self.describe(batch))
-        parts = [term.energies_and_pairs(own, batch) for term, own in zip(self.terms, form.forms, strict=True)]
-        local, pairs = parts[0]
-        for more, along in parts[1:]:
-            local, pairs = local + more, pairs + along
-        return local, pairs
+            return form.local_and_pairs(self.describe(batch) if described is None else described)
+        known = [None] * len(self.terms) if described is None else described.parts
+        terms = zip(self.terms, form.forms, known, strict=True)
+        return _added(term.energies_and_pairs(own, batch, part) for term, own, part in terms)
 
     def local_values(
         self, described: SumDescribed

@@ -151,12 +151,13 @@ class Fitted:
         return join(list(ordered(part, track(list(chunks(structures, ATOMS_PER_PREDICTION)), "predict"))))
 
     def _predict(self, batch: Batch, *, uncertainty: bool, grades: bool) -> Prediction:
+        described = self.features.describe(batch) if uncertainty or grades else None
         # The same path with and without standard deviations, so that both say the same to the last bit.
-        mean, cuts = self.mean(batch), batch.offsets[1:-1]
-        if not uncertainty and not grades:
+        mean = self._mean(batch, *self.features.energies_and_pairs(self.form, batch, described))
+        cuts = batch.offsets[1:-1]
+        if described is None:
             parts = (np.split(mean.forces, cuts), mean.stress, np.split(mean.local_energy, cuts))
             return Prediction(mean.energy, *parts, shape=self.calibration.shape)
-        described = self.features.describe(batch)
         latent = label = around = None
         if uncertainty:
             energy, forces, stress = (np.sqrt(v) for v in self.uncertainty.labelled(described))

@@ -29,8 +29,8 @@ from kernelpot.linalg.subsets import equal_vectors, folds, runs
 from kernelpot.potentials.baselines.given import less_baseline
 from kernelpot.potentials.extrapolation import Seen
 from kernelpot.potentials.fitted import Fitted, M, accepted, changed
-from kernelpot.potentials.noise_search import FoldErrors
-from kernelpot.potentials.terms import find_coupling
+from kernelpot.potentials.noise_search import FoldErrors, left_out_in
+from kernelpot.potentials.terms import Term, Tried, find_coupling
 from kernelpot.potentials.training import (
     Workers,
     composition_of,
@@ -104,6 +104,16 @@ def fit_state(
     )
 
 
+def space_of(
+    model: Any, structures: Sequence[Atoms], labels: Labels, kinds: Sequence[str]
+) -> tuple[FeatureMap, tuple[tuple[Term, ...], tuple[Tried, ...]] | None]:
+    """Return the features that a fit takes, with what was found for them: nothing where the model is prepared."""
+    if model.features_ is not None:
+        return model.features_, None
+    found = find_coupling(model.terms, structures, labels, kinds=kinds, seed=model.seed)
+    return changed(model, terms=found[0]).prepare(structures).plan()[0], found
+
+
 @one_blas()
 def judged(
     model: Any, structures: Sequence[Atoms], labels: Labels, ways: Sequence[Int[np.ndarray, " structures"]]
@@ -114,19 +124,14 @@ def judged(
     """
     kinds = require_labels(labels, model.noise)
     labels = less_baseline(model.baseline, structures, labels, kinds)
-    terms, _ = find_coupling(model.terms, structures, labels, kinds=kinds, seed=model.seed)
-    features = model.features_ or changed(model, terms=terms).prepare(structures).plan()[0]
-    e0 = least_squares_e0(e0_rows(labels, composition_of(structures, features.species)))
-    cells, cell = np.unique(np.stack(list(ways)), axis=1, return_inverse=True)
-    plain = features.rescaled((1.0,) * len(features.widths))
-    data = fold_factors(plain, structures, labels, cell.ravel(), kinds=kinds, e0=e0)
+    features, _ = space_of(model, structures, labels, kinds)
+    first, *others = left_out_in(features, structures, labels, ways, kinds=kinds)
     groups = equal_vectors(mean_vectors(features.descriptor, structures), labels.n_atoms)
     independent = len(np.unique(runs(groups, int(ways[0].max()) + 1)))
-    first = FoldErrors(data.merged(cells[0])).at(features.scales)
     found = first.settle(model.noise, model.terms[0].amplitude, independent=independent)
     ratio = {kind: found.noise.sigma(kind) / found.amplitude for kind in found.noise.kinds}
-    others = [FoldErrors(data.merged(way)).at(found.scales).left_out(ratio) for way in cells[1:]]
-    rmse = [{kind: float(one.rmse) for kind, one in left.items() if len(one)} for left in others]
+    left_out = [errors.at(found.scales).left_out(ratio) for errors in others]
+    rmse = [{kind: float(one.rmse) for kind, one in left.items() if len(one)} for left in left_out]
     return features, (found.rmse, *rmse)
 
 

@@ -6,21 +6,33 @@ from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import replace
 from functools import cached_property
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from scipy.linalg import LinAlgError, cholesky, solve_triangular
 from scipy.optimize import minimize
 
+from kernelpot.data.labels import Labels
 from kernelpot.data.noise import KINDS, Noise
 from kernelpot.errors import LabelError
+from kernelpot.features.feature_map import FeatureMap
 from kernelpot.inference.left_out import LeftOut
 from kernelpot.linalg.factor import triangle
 from kernelpot.potentials.calibration import Calibration, calibrated, common_scale
-from kernelpot.potentials.training import FoldFactors, scale_columns
+from kernelpot.potentials.training import (
+    FoldFactors,
+    composition_of,
+    e0_rows,
+    fold_factors,
+    least_squares_e0,
+    scale_columns,
+)
 from kernelpot.progress import say
 from kernelpot.run import ordered
+
+if TYPE_CHECKING:
+    from ase import Atoms
 
 START = {"energy": 0.002, "forces": 0.1, "stress": 0.005}
 """Where the search begins, as noise over amplitude: eV/atom, eV/Å, eV/Å³ at amplitude 1 eV."""
@@ -329,6 +341,22 @@ class FoldErrors:
                      "fatol": 1e-3, "maxfev": 60 * len(centre)},
         ).x  # fmt: skip
         return setting(best)
+
+
+def left_out_in(
+    features: FeatureMap,
+    structures: Sequence[Atoms],
+    labels: Labels,
+    ways: Sequence[Int[np.ndarray, " structures"]],
+    *,
+    kinds: Sequence[str],
+) -> list[FoldErrors]:
+    """Return the errors of folds for several ways to lay them, from one pass over the data."""
+    cells, cell = np.unique(np.stack(list(ways)), axis=1, return_inverse=True)
+    e0 = least_squares_e0(e0_rows(labels, composition_of(structures, features.species)))
+    plain = features.rescaled((1.0,) * len(features.widths))
+    data = fold_factors(plain, structures, labels, cell.ravel(), kinds=kinds, e0=e0)
+    return [FoldErrors(data.merged(way)).at(features.scales) for way in cells]
 
 
 def _squares(block: Float[np.ndarray, "rank columns"], weights: Float[np.ndarray, " d"]) -> Float[np.ndarray, " rank"]:

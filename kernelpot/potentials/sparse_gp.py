@@ -30,7 +30,7 @@ from kernelpot.potentials.baselines.given import as_baseline, less_baseline
 from kernelpot.potentials.files import write_model
 from kernelpot.potentials.fitted import Fitted, accepted, changed
 from kernelpot.potentials.prediction import Mean, Prediction
-from kernelpot.potentials.terms import Term, Tried, build, find_coupling, leading, terms_of
+from kernelpot.potentials.terms import Term, Tried, build, leading, terms_of, told_of
 from kernelpot.potentials.training import TrainingSet, Workers
 from kernelpot.rules import MOST_SEED, whole
 
@@ -40,9 +40,6 @@ if TYPE_CHECKING:
 SEARCHES = ("cv", "evidence", "tempered")
 INDUCING = ("fps", "cur", "random", "residual")
 PLAIN = ("n_inducing", "seed", "inducing", "tolerance")  # Settings that are plain values
-
-RUNNERS_UP = 3
-"""Settings that were not taken, as many as a summary shows."""
 
 
 class SparseGP:
@@ -235,11 +232,9 @@ class SparseGP:
         if self.features_ is not None:
             check_species(structures, self.features_.species)
         known, labels = labels, less_baseline(self.baseline, structures, labels, kinds)
-        spec = self
-        if self.features_ is None:
-            self.terms_, self.coupling_ = find_coupling(self.terms, structures, labels, kinds=kinds, seed=self.seed)
-            spec = changed(self, terms=self.terms_)
-        features = self.features_ or spec.prepare(structures).plan()[0]
+        features, found = fitting.space_of(self, structures, labels, kinds)
+        if found is not None:
+            self.terms_, self.coupling_ = found
         state = fitting.fit_state(
             features, structures, labels, self.noise,
             kinds=kinds, amplitude=self.terms[0].amplitude, seed=self.seed, given_folds=fold,
@@ -434,10 +429,7 @@ class SparseGP:
 
     def summary(self) -> str:
         """Describe the fitted model for people, one fact a line, with what was tried where settings were found."""
-        lines = [self.state.summary(), *self.told_]
-        for k, tried in enumerate(self.coupling_[: 1 + RUNNERS_UP]):
-            lines.append(f"{'  not taken' if k else 'coupling':<20}{tried}")
-        return "\n".join(lines)
+        return "\n".join([self.state.summary(), *self.told_, *told_of(self.coupling_)])
 
 
 class LinearModel(SparseGP):

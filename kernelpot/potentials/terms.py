@@ -8,7 +8,7 @@ from itertools import zip_longest
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Int
 
 from kernelpot.data.labels import Labels
 from kernelpot.data.stream import sizes_of, species_of, taken
@@ -26,8 +26,8 @@ from kernelpot.features.sum_map import SumMap
 from kernelpot.features.two_body_map import TwoBodyMap
 from kernelpot.kernels import DotProduct, Gaussian, Linear
 from kernelpot.linalg.subsets import equal_vectors, folds, runs
-from kernelpot.potentials.noise_search import FoldErrors
-from kernelpot.potentials.training import composition_of, e0_rows, fold_factors, least_squares_e0
+from kernelpot.potentials.noise_search import left_out_in
+from kernelpot.potentials.training import composition_of
 from kernelpot.progress import say, shown
 from kernelpot.record import Named, Record, Whole
 from kernelpot.run import one_blas
@@ -127,13 +127,18 @@ class Term(Record):
         """Whether how much its elements learn from each other is to be found."""
         return isinstance(self.descriptor, SOAP) and self.descriptor.finds_channels
 
+    @property
+    def soap(self) -> SOAP:
+        """The descriptor of a term whose coupling is found."""
+        if not isinstance(self.descriptor, SOAP):
+            raise TypeError("only SOAP finds its channels")
+        return self.descriptor
+
     def coupled(self, species: tuple[int, ...], setting: Setting) -> Term:
         """Return the term with a coupling of the elements as given."""
-        descriptor, kernel = self.descriptor, self._kernel
-        if not isinstance(descriptor, SOAP):
-            raise TypeError("only SOAP finds its channels")
-        channels = setting.channels(species, descriptor.most_channels(len(species)))
-        descriptor = replace(descriptor, channels=channels, species=None).with_species(species)
+        kernel = self._kernel
+        channels = setting.channels(species, self.soap.most_channels(len(species)))
+        descriptor = replace(self.soap, channels=channels, species=None).with_species(species)
         if isinstance(kernel, DotProduct | Gaussian) and kernel.centres is None:
             kernel = replace(kernel, centres=setting.centre_channels(species))
         return replace(self, descriptor=descriptor, kernel=kernel)
@@ -247,6 +252,15 @@ class Tried:
         return f"{self.setting}: left-out {', '.join(errors)}"
 
 
+RUNNERS_UP = 3
+"""Settings that were not taken, as many as a summary shows."""
+
+
+def told_of(tried: Sequence[Tried]) -> list[str]:
+    """Return the lines of a summary on couplings that were tried, the one that was taken first."""
+    return [f"{'  not taken' if k else 'coupling':<20}{one}" for k, one in enumerate(tried[: 1 + RUNNERS_UP])]
+
+
 SMALL = {"structures": 100, "atoms": 1500, "inducing": 200, "folds": 4}
 """Size of the models that rank couplings: all together cost about as much as one fit."""
 
@@ -276,16 +290,18 @@ def find_coupling(
     some of the structures: the mean of its losses on left-out frames and on left-out compositions, so that what
     is better among known compositions only is not taken.
     """
-    unsettled = [term for term in terms if term.finds_coupling]
-    species = species_of(structures) if unsettled and unsettled[0].descriptor.species is None else ()
-    species = species or (unsettled[0].descriptor.species or () if unsettled else ())
+    unsettled = next((term for term in terms if term.finds_coupling), None)
+    if unsettled is None:
+        return tuple(terms), ()
+    species = unsettled.soap.species or species_of(structures)
     asked = some_of_each(structures, labels, seed) if len(species) > 1 else []
+    some = taken(structures, asked)
     # Elements that none of the structures asked has, as of frames without labels, have no say.
-    present = species_of(taken(structures, asked)) if asked else ()
+    present = species_of(some) if some else ()
     if len(asked) < FEWEST_TO_ASK or len(present) < 2:
         return tuple(terms), ()
     with one_blas(), shown(enabled=False):
-        ranking = Ranking.of(unsettled[0], present, taken(structures, asked), labels.take(asked), kinds, seed)
+        ranking = Ranking.of(unsettled, present, some, labels.take(asked), kinds, seed)
         tried: dict[Setting, Tried] = {}
         start = Setting(ALIKE, HYDROGEN if 1 in species else 1.0, ALIKE)
 
@@ -306,7 +322,7 @@ def find_coupling(
         if best.width is not None:
             best = better(best, width=[0.6 * best.width, 1.6 * best.width])
             best = better(best, n=[1])
-            most = ranking.most
+            most = unsettled.soap.most_channels(len(present))
             # Longer vectors cost time in all that follows.
             best = better(best, LONGER, n=[most + 1] if best.n is None and most < len(present) else [])
     order = sorted(tried.values(), key=lambda one: (one.setting != best, one.loss))
@@ -367,10 +383,7 @@ class Ranking:
     structures: list[Atoms]
     labels: Labels
     kinds: tuple[str, ...]
-    e0: Float[np.ndarray, " species"]
-    # Fold of each cell of structures that are left out together, for each way to leave out
-    ways: tuple[Int[np.ndarray, " cells"], ...]
-    cell: Int[np.ndarray, " structures"]
+    ways: tuple[Int[np.ndarray, " structures"], ...]  # Fold of each structure: of frames, then of compositions
     independent: int
     seed: int
 
@@ -385,40 +398,28 @@ class Ranking:
         seed: int,
     ) -> Ranking:
         """Lay out the folds, the same for every coupling."""
-        plain = replace(term.descriptor, channels=None, species=None) if isinstance(term.descriptor, SOAP) else None
-        descriptor = term.descriptor if plain is None else small(plain)
-        apart = descriptor.with_species(species)
+        apart = small(replace(term.soap, channels=None, species=None)).with_species(species)
         groups = equal_vectors(mean_vectors(apart, structures), labels.n_atoms)
         n_folds = min(SMALL["folds"], len(np.unique(groups)))
         ways = [folds(groups, n_folds, seed=seed)]
         beyond = composition_groups(structures, species)
         ways += [] if beyond is None else [beyond]
-        cells, cell = np.unique(np.stack(ways), axis=1, return_inverse=True)
-        e0 = least_squares_e0(e0_rows(labels, composition_of(structures, species)))
         # Stresses follow what energies and forces have settled.
         kept = tuple(kind for kind in kinds if kind != "stress" and labels.present(kind).any()) or tuple(kinds)
         independent = len(np.unique(runs(groups, n_folds)))
-        return cls(term, species, structures, labels, kept, e0, tuple(cells), cell.ravel(), independent, seed)
-
-    @property
-    def most(self) -> int:
-        """Channels of the descriptor as it is given, where they are to be found."""
-        descriptor = self.term.descriptor
-        return descriptor.most_channels(len(self.species)) if isinstance(descriptor, SOAP) else 1
+        return cls(term, species, structures, labels, kept, tuple(ways), independent, seed)
 
     def judged(self, setting: Setting) -> Tried:
         """Fit a small model, and leave out in every way; noises are those of left-out frames."""
         term = self.term.coupled(self.species, setting)
-        if isinstance(term.descriptor, SOAP):
-            term = replace(term, descriptor=small(term.descriptor))
-        features = term.features(
+        features = replace(term, descriptor=small(term.soap)).features(
             self.structures, n_inducing=SMALL["inducing"], environments=None, method="fps", seed=self.seed,
             tolerance=1e-10,
         )  # fmt: skip
-        data = fold_factors(features, self.structures, self.labels, self.cell, kinds=self.kinds, e0=self.e0)
-        frames = FoldErrors(data.merged(self.ways[0]))
+        every = left_out_in(features, self.structures, self.labels, self.ways, kinds=self.kinds)
+        frames = every[0]
         ratio, _ = frames.search("cv", independent=self.independent)
-        found = [errors.left_out(ratio) for errors in (frames, *(FoldErrors(data.merged(w)) for w in self.ways[1:]))]
+        found = [errors.left_out(ratio) for errors in every]
         rmse = [{kind: float(left[kind].rmse) for kind in frames.leading} for left in found]
         loss = float(np.mean([sum(np.log(value) for value in one.values()) for one in rmse]))
         return Tried(setting, loss, rmse[0], rmse[1] if len(rmse) > 1 else {})

@@ -11,7 +11,7 @@ from jaxtyping import Float
 
 from kernelpot.descriptors.protocol import Descriptor
 from kernelpot.errors import DataError, ParameterError
-from kernelpot.kernels import DotProduct, uncoupled
+from kernelpot.kernels import DotProduct, refuse_coupled
 from kernelpot.linalg.dense import mirrored
 from kernelpot.record import Named, OneOf, Positive, Record
 from kernelpot.structures.composites import Composable, EncodedPair, Product, Scaled, Sum, distance
@@ -84,7 +84,7 @@ class StructureKernel(Composable, Record):
                 f"`kernel` must be a kernel of environments, such as kp.DotProduct(2), kp.Gaussian(0.5) or "
                 f'kp.properties.VectorKernel("rbf", length=1.0), got {self.kernel!r}.'
             )
-        uncoupled(self.kernel, "StructureKernel")
+        refuse_coupled(self.kernel, "StructureKernel")
         if vectors:
             self.kernel.check()
             if self.combine == "rematch" and not self.kernel.stationary:

@@ -306,19 +306,23 @@ class Descent:
     def __len__(self) -> int:
         return math.prod(map(len, self.axes))
 
+    @property
+    def default(self) -> Settings:
+        """The first value of each setting."""
+        return {name: value for axis in self.axes for name, value in axis[0].items()}
+
     def offered(self, trials: Sequence[Trial]) -> Iterator[Settings]:
         """Yield the default, then its neighbours; `trials` grows with what came of them.
 
         Coordinate search: what is clearly better is at once what the next are neighbours of.
         """
-        default = {name: value for axis in self.axes for name, value in axis[0].items()}
-        known = {key_of(default)}
-        yield default
+        known = {key_of(self.default)}
+        yield self.default
         while True:
             before = len(known)
             for axis in self.axes:
                 for values in axis:
-                    best, loss = default, math.inf
+                    best, loss = self.default, math.inf
                     for trial in trials:
                         if not trial.failure and trial.loss < loss - STEP:
                             best, loss = dict(trial.settings), trial.loss

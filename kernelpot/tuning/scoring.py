@@ -252,7 +252,7 @@ class Scorer:
             start = time.perf_counter()
             for piece in chunks(chosen):
                 batch = Batch.from_structures(chosen[slice(*piece)], features.cutoff)
-                gather_pairs(batch, form.local_and_pairs(features.describe(batch))[1])
+                gather_pairs(batch, features.energies_and_pairs(form, batch)[1])
             times.append(time.perf_counter() - start)
         return 1e6 * min(times) / n
 

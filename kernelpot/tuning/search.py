@@ -26,7 +26,7 @@ from kernelpot.potentials.baselines import Baseline
 from kernelpot.potentials.baselines.given import as_baseline, less_baseline
 from kernelpot.potentials.fitting import fold_numbers, require_labels
 from kernelpot.potentials.sparse_gp import SparseGP
-from kernelpot.potentials.terms import Tried, find_coupling
+from kernelpot.potentials.terms import RUNNERS_UP, Tried, find_coupling, told_of
 from kernelpot.progress import say
 from kernelpot.tuning.candidates import (
     Coupling,
@@ -45,9 +45,6 @@ if TYPE_CHECKING:
 
 
 UNITS = {"energy": ("meV/atom", "eV_per_atom"), "forces": ("meV/Å", "eV_per_A"), "stress": ("meV/Å³", "eV_per_A3")}
-
-RUNNERS_UP = 3
-"""Settings that were not taken, as many as a summary shows."""
 
 SHOWN = 30
 """Most rows that `str` gives; files hold them all."""
@@ -114,8 +111,7 @@ class TuneResult:
         lines = [f"settings            {self._told(best)}", *(f"  not taken         {self._told(t)}" for t in others)]
         if default not in others and default is not best:
             lines.append(f"  default           {self._told(default)}")
-        for k, tried in enumerate(self.coupling[: 1 + RUNNERS_UP]):
-            lines.append(f"{'  not taken         ' if k else 'coupling            '}{tried}")
+        lines += told_of(self.coupling)
         failed = sum(bool(t.failure) for t in self.table)
         fits = f"{len(self.table)} fits" + (f", {failed} failed" if failed else "")
         stopped = ["interrupted"] if self.interrupted else []
@@ -317,8 +313,9 @@ def tune(
     if how.folds is not None:
         fold_numbers(how.folds, len(structures))
     space = default_space(structures) if space is None else space
-    queue = Descent(axes_of(space)) if how.order == "descent" else candidates(space, seed=seed)
-    default = {name: value for axis in axes_of(space) for name, value in axis[0].items()}
+    descent = Descent(axes_of(space))
+    queue = descent if how.order == "descent" else candidates(space, seed=seed)
+    default = descent.default
     parts = Parts.of(structures, SOAP(n_max=4, l_max=3), n_folds=how.n_folds, seed=seed)
     if len(parts.order) < 2:
         raise ParameterError("`train` must hold at least two different structures to leave one out, got one.")

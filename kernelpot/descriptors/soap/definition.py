@@ -230,30 +230,28 @@ class SOAP(Record):
         n = len(self._known_species)
         return np.eye(n) if self._channels is None else np.ascontiguousarray(self._channels.array)
 
+    @cached_property
+    def _transposed(self) -> Float[np.ndarray, "species channels"]:
+        """Uᵀ."""
+        return np.ascontiguousarray(self.weights.T)
+
     def coefficients(self, batch: Batch, species: Int[np.ndarray, " atoms"]) -> Float[np.ndarray, "atoms lm k"]:
         """Return c[i, lm, k·n_max + n] = Σ_j U_ka w(r_ij) R_nl(r_ij) Y_lm(r_ij) over neighbours j, of species a each.
 
         The centre's own Gaussian is included without a fade. Species are told apart in the loops over pairs and mixed
         by U afterwards, once for each atom: mixing inside would multiply the work by the number of channels.
         """
-        tables, pairs = self.tables, Pairs.of(batch, species)
-        shape = (batch.n_atoms, (self.l_max + 1) ** 2, self.n_channels * self.n_max)
-        if self._channels is None:
-            c = np.zeros(shape)
-            share(lambda begin, end: expand(begin, end, tables, pairs, 0, c), batch.n_atoms, ATOMS_PER_TASK)
-            return c
-        mixed = np.empty(shape)
+        pairs = Pairs.of(batch, species)
+        c = np.empty((batch.n_atoms, (self.l_max + 1) ** 2, self.n_channels * self.n_max))
 
         def task(begin: int, end: int) -> None:
-            apart = self._apart(end - begin)
+            apart = self._apart(min(end - begin, ATOMS_PER_TASK))
             for start in range(begin, end, ATOMS_PER_TASK):
                 stop = min(start + ATOMS_PER_TASK, end)
-                apart[:] = 0.0
-                expand(start, stop, tables, pairs, start, apart)
-                mix(self.weights, self.n_max, apart[: stop - start], mixed[start:stop])
+                self._density(start, stop, pairs, c[start:stop], apart)
 
         share(task, batch.n_atoms, ATOMS_PER_TASK)
-        return mixed
+        return c
 
     def energies_and_pairs(
         self, batch: Batch, energy: Callable[[int, Float[np.ndarray, "n f"]], tuple[Any, Any]]
@@ -265,23 +263,18 @@ class SOAP(Record):
         pairs, and threads share nothing.
         """
         species = places(self, batch)
-        tables, pairs, weights, mixed = self.tables, Pairs.of(batch, species), self.weights, self._channels is not None
+        pairs = Pairs.of(batch, species)
         local, result = np.zeros(batch.n_atoms), np.zeros((len(batch.second), 3))
-        transposed = np.ascontiguousarray(weights.T)
 
         def task(begin: int, end: int) -> None:
             size = min(BLOCK_CENTRES, end - begin)
             c = np.empty((size, (self.l_max + 1) ** 2, self.n_channels * self.n_max))
             inner, x, norm = np.empty_like(c), np.empty((size, self.n_features)), np.empty(size)
-            gradient = np.empty_like(x)
-            apart = np.empty((size, c.shape[1], len(self._known_species) * self.n_max)) if mixed else c
+            gradient, apart = np.empty_like(x), self._apart(size)
             for start in range(begin, end, size):
                 stop = min(start + size, end)
                 n = stop - start
-                apart[:n] = 0.0
-                expand(start, stop, tables, pairs, start, apart)
-                if mixed:
-                    mix(weights, self.n_max, apart[:n], c[:n])
+                self._density(start, stop, pairs, c[:n], apart)
                 spectrum(0, n, self.l_max, c, x)
                 normalise(x[:n], norm)
                 here = species[start:stop]
@@ -293,18 +286,47 @@ class SOAP(Record):
                         local[start + mine], gradient[mine] = energy(int(a), x[mine])
                 normalise_vjp(gradient[:n], x[:n], norm)
                 spectrum_vjp(0, n, self.l_max, c, gradient, inner)
-                if mixed:
-                    mix(transposed, self.n_max, inner[:n], apart[:n])
-                expand_vjp(start, stop, tables, pairs, start, apart if mixed else inner, result)
+                self._density_vjp(start, stop, pairs, inner[:n], apart, result)
 
         with one_blas():
             share(task, batch.n_atoms, BLOCK_CENTRES)
         return local, result
 
-    def _apart(self, n_atoms: int) -> Float[np.ndarray, "atoms lm a"]:
-        """Room for coefficients of each species apart, for a few atoms at a time."""
-        shape = ((self.l_max + 1) ** 2, len(self._known_species) * self.n_max)
-        return np.empty((min(n_atoms, ATOMS_PER_TASK), *shape))
+    def _apart(self, n_atoms: int) -> Float[np.ndarray, "atoms lm a"] | None:
+        """Room for coefficients of each species apart; None where they are not mixed."""
+        if self._channels is None:
+            return None
+        return np.empty((n_atoms, (self.l_max + 1) ** 2, len(self._known_species) * self.n_max))
+
+    def _density(
+        self,
+        start: int,
+        stop: int,
+        pairs: Pairs,
+        c: Float[np.ndarray, "atoms lm k"],
+        apart: Float[np.ndarray, "atoms lm a"] | None,
+    ) -> None:
+        """Write the coefficients of a few atoms to c, by way of room for them apart."""
+        alone = c if apart is None else apart[: stop - start]
+        alone[:] = 0.0
+        expand(start, stop, self.tables, pairs, start, alone)
+        if apart is not None:
+            mix(self.weights, self.n_max, alone, c)
+
+    def _density_vjp(
+        self,
+        start: int,
+        stop: int,
+        pairs: Pairs,
+        gradient: Float[np.ndarray, "atoms lm k"],
+        apart: Float[np.ndarray, "atoms lm a"] | None,
+        result: Float[np.ndarray, "pairs 3"],
+    ) -> None:
+        """Add dE/d(pair vector) of a few atoms, given dE/dc, by way of room for it apart."""
+        alone = gradient if apart is None else apart[: stop - start]
+        if apart is not None:
+            mix(self._transposed, self.n_max, gradient, alone)
+        expand_vjp(start, stop, self.tables, pairs, start, alone, result)
 
     def products_pay(self, n_vectors: int, neighbours: float) -> bool:
         """Tell whether derivatives of dot products take less time by way of the density (`soap.rows`).
@@ -348,18 +370,12 @@ class SoapEnvironments:
         inner = np.empty_like(c)
         share(lambda a, b: spectrum_vjp(a, b, soap.l_max, c, gradient, inner), n_atoms, ATOMS_PER_TASK)
         result = np.zeros((len(self.batch.second), 3))
-        tables, pairs = soap.tables, Pairs.of(self.batch, self.species)
-        if soap.channels is None:
-            share(lambda a, b: expand_vjp(a, b, tables, pairs, 0, inner, result), n_atoms, ATOMS_PER_TASK)
-            return result
-        transposed = np.ascontiguousarray(soap.weights.T)
 
         def task(begin: int, end: int) -> None:
-            apart = soap._apart(end - begin)
+            apart = soap._apart(min(end - begin, ATOMS_PER_TASK))
             for start in range(begin, end, ATOMS_PER_TASK):
                 stop = min(start + ATOMS_PER_TASK, end)
-                mix(transposed, soap.n_max, inner[start:stop], apart)
-                expand_vjp(start, stop, tables, pairs, start, apart, result)
+                soap._density_vjp(start, stop, self.pairs, inner[start:stop], apart, result)
 
         share(task, n_atoms, ATOMS_PER_TASK)
         return result

@@ -261,10 +261,10 @@ class TorchMap:
         return self._form([engine.features.form(weights[columns], collapse=collapse) for engine, columns in parts])
 
     def energies_and_pairs(
-        self, form: TorchForm, batch: Batch
+        self, form: TorchForm, batch: Batch, described: TorchDescribed | None = None
     ) -> tuple[Float[np.ndarray, " atoms"], Float[np.ndarray, "pairs 3"]]:
         """Return every atom's energy, eV, with the derivative of their sum by each pair vector, eV/Å."""
-        return form.local_and_pairs(self.describe(batch))
+        return form.local_and_pairs(self.describe(batch) if described is None else described)
 
     def drawn_form(self, weights: Float[np.ndarray, " m"], rng: np.random.Generator, scale: float) -> TorchForm:
         """Return `form` plus scale times an energy drawn from the prior that the features leave out, eV."""

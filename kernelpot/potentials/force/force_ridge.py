@@ -20,7 +20,7 @@ from kernelpot.descriptors.pairs import TwoBody
 from kernelpot.descriptors.protocol import Descriptor
 from kernelpot.errors import NotFittedError, ParameterError
 from kernelpot.features.force_kernel import DerivativeMap
-from kernelpot.kernels import DotProduct, Gaussian, uncoupled
+from kernelpot.kernels import DotProduct, Gaussian, refuse_coupled
 from kernelpot.linalg.devices import check_device
 from kernelpot.potentials.fitting import require_labels
 from kernelpot.potentials.force.force_files import write_forces
@@ -323,7 +323,7 @@ def _terms(
     for k in kernels:
         if not isinstance(k, DotProduct | Gaussian):
             raise ParameterError(f"`kernel` must be Gaussian(...) or DotProduct(...), got {k!r}.")
-        uncoupled(k, "ForceRidge")
+        refuse_coupled(k, "ForceRidge")
     return descriptors, kernels
 
 

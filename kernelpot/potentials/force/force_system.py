@@ -23,6 +23,7 @@ from kernelpot.inference.exact import host, in_folds
 from kernelpot.inference.left_out import LeftOut
 from kernelpot.linalg.dense import BLOCK, Cholesky, Triangle, factorise
 from kernelpot.linalg.devices import computing
+from kernelpot.linalg.factor import triangle
 from kernelpot.potentials.prediction import Mean, Spread
 from kernelpot.potentials.training import composition_of, e0_rows, least_squares_e0, unknown_constants
 from kernelpot.progress import say
@@ -73,6 +74,11 @@ class LabelSystem:
     def e0_std(self) -> float:
         """How far energy constants may move about their least squares, eV."""
         return E0_ABOUT * float(np.sqrt(sum(term.kernel.amplitude**2 for term in self.maps)))
+
+    @cached_property
+    def unknown(self) -> Float[np.ndarray, "species k"]:
+        """What `unknown_constants` says of the labelled energies."""
+        return unknown_constants(triangle(self.composition[self.layout.energy >= 0]), self.e0_std)
 
     @classmethod
     def of(
@@ -271,8 +277,7 @@ class ForcePosterior:
             prior.append(host(_sum_blocks(maps, alone, alone).value) + self.system.e0_std**2)
         half = self.cholesky.half_solve(np.concatenate(rows).T)
         variance = np.concatenate(prior) - np.einsum("nk,nk->k", half, half)
-        unknown = unknown_constants(self.system.composition[self.system.layout.energy >= 0], self.system.e0_std)
-        variance[0] += np.sum((counted @ unknown) ** 2)
+        variance[0] += np.sum((counted @ self.system.unknown) ** 2)
         std = self.scale * np.sqrt(np.maximum(variance, 0.0))
         n = 3 * batch.n_atoms
         return Spread(std[:1], [std[1 : n + 1].reshape(-1, 3)], np.full((1, 6), np.nan), [std[n + 1 :]])
