@@ -105,12 +105,16 @@ def fit_state(
 
 
 def space_of(
-    model: Any, structures: Sequence[Atoms], labels: Labels, kinds: Sequence[str]
+    model: Any,
+    structures: Sequence[Atoms],
+    labels: Labels,
+    kinds: Sequence[str],
+    given_folds: Int[np.ndarray, " structures"] | None = None,
 ) -> tuple[FeatureMap, tuple[tuple[Term, ...], tuple[Tried, ...]] | None]:
     """Return the features that a fit takes, with what was found for them: nothing where the model is prepared."""
     if model.features_ is not None:
         return model.features_, None
-    found = find_coupling(model.terms, structures, labels, kinds=kinds, seed=model.seed)
+    found = find_coupling(model.terms, structures, labels, kinds=kinds, seed=model.seed, given_folds=given_folds)
     return changed(model, terms=found[0]).prepare(structures).plan()[0], found
 
 

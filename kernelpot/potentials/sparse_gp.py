@@ -232,7 +232,7 @@ class SparseGP:
         if self.features_ is not None:
             check_species(structures, self.features_.species)
         known, labels = labels, less_baseline(self.baseline, structures, labels, kinds)
-        features, found = fitting.space_of(self, structures, labels, kinds)
+        features, found = fitting.space_of(self, structures, labels, kinds, fold)
         if found is not None:
             self.terms_, self.coupling_ = found
         state = fitting.fit_state(

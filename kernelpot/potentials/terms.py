@@ -281,14 +281,20 @@ WIDTHS = (1.0, 2.5, 6.0, 15.0)
 
 
 def find_coupling(
-    terms: Sequence[Term], structures: Sequence[Atoms], labels: Labels, *, kinds: Sequence[str], seed: int
+    terms: Sequence[Term],
+    structures: Sequence[Atoms],
+    labels: Labels,
+    *,
+    kinds: Sequence[str],
+    seed: int,
+    given_folds: Int[np.ndarray, " structures"] | None = None,
 ) -> tuple[tuple[Term, ...], tuple[Tried, ...]]:
     """Return the terms with the coupling of their elements, and what was tried, the best first.
 
     One coordinate after the other, from what is taken without labels: width of neighbours, weight of hydrogen, width of
     centres, width of neighbours again, number of channels. Each is judged by a small model of the first such term on
     some of the structures: the mean of its losses on left-out frames and on left-out compositions, so that what
-    is better among known compositions only is not taken.
+    is better among known compositions only is not taken. Frames are left out in the folds that are given, if any.
     """
     unsettled = next((term for term in terms if term.finds_coupling), None)
     if unsettled is None:
@@ -301,7 +307,8 @@ def find_coupling(
     if len(asked) < FEWEST_TO_ASK or len(present) < 2:
         return tuple(terms), ()
     with one_blas(), shown(enabled=False):
-        ranking = Ranking.of(unsettled, present, some, labels.take(asked), kinds, seed)
+        fold = None if given_folds is None else np.unique(given_folds[asked], return_inverse=True)[1] % SMALL["folds"]
+        ranking = Ranking.of(unsettled, present, some, labels.take(asked), kinds, seed, fold)
         tried: dict[Setting, Tried] = {}
         start = Setting(ALIKE, HYDROGEN if 1 in species else 1.0, ALIKE)
 
@@ -396,17 +403,20 @@ class Ranking:
         labels: Labels,
         kinds: Sequence[str],
         seed: int,
+        fold: Int[np.ndarray, " structures"] | None,
     ) -> Ranking:
         """Lay out the folds, the same for every coupling."""
         apart = small(replace(term.soap, channels=None, species=None)).with_species(species)
         groups = equal_vectors(mean_vectors(apart, structures), labels.n_atoms)
         n_folds = min(SMALL["folds"], len(np.unique(groups)))
-        ways = [folds(groups, n_folds, seed=seed)]
+        if fold is None or fold.max() < 1:
+            fold = folds(groups, n_folds, seed=seed)
+        ways = [fold]
         beyond = composition_groups(structures, species)
         ways += [] if beyond is None else [beyond]
         # Stresses follow what energies and forces have settled.
         kept = tuple(kind for kind in kinds if kind != "stress" and labels.present(kind).any()) or tuple(kinds)
-        independent = len(np.unique(runs(groups, n_folds)))
+        independent = len(np.unique(runs(groups, int(fold.max()) + 1)))
         return cls(term, species, structures, labels, kept, tuple(ways), independent, seed)
 
     def judged(self, setting: Setting) -> Tried:

@@ -10,7 +10,7 @@ import kernelpot as kp
 from kernelpot.data.labels import resolve
 from kernelpot.elements import ElementChannels
 from kernelpot.errors import ParameterError
-from kernelpot.potentials.terms import Setting, Term, composition_groups, find_coupling, some_of_each
+from kernelpot.potentials.terms import Ranking, Setting, Term, composition_groups, find_coupling, some_of_each
 from tests import structures as make
 from tests.potentials import NOISE, small_soap
 
@@ -96,6 +96,18 @@ def test_elements_that_are_not_asked_do_not_stop_the_search(monkeypatch):
     full = kp.SparseGP(AUTO, n_inducing=40, noise=NOISE).fit([*gold, *make.labelled([silver])])
     assert full.coupling_
     assert np.isfinite(full.predict([silver]).energy).all()
+
+
+def test_what_is_left_out_together_stays_together_in_the_search(metals, monkeypatch):
+    seen = []
+    judged = Ranking.judged
+    monkeypatch.setattr(Ranking, "judged", lambda self, setting: seen.append(self) or judged(self, setting))
+    names = [f"run {k % 6}" for k in range(len(metals))]
+    model = kp.SparseGP(AUTO, n_inducing=40, noise=NOISE).fit(metals, folds=names)
+    fold = seen[0].ways[0]
+    assert model.coupling_
+    assert len(np.unique(fold)) == 4
+    assert all(len({int(fold[k]) for k in range(18) if names[k] == name}) == 1 for name in names)
 
 
 def test_exchanged_elements_exchange_what_is_found():
