@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, cached_property
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from kernelpot.data.check import check_structure, place
+from kernelpot.data.neighbours import neighbours
 from kernelpot.data.stream import ATOMS_PER_CHUNK, chunks
 from kernelpot.errors import ParameterError
 from kernelpot.progress import track
@@ -57,14 +57,11 @@ class Batch:
         if not np.isfinite(skin) or skin < 0:
             raise ParameterError(f"`skin` must be zero or positive and in Å, got {skin}; 0.5 is usual in dynamics.")
         reach = float(cutoff) + float(skin)
-        search = neighbour_list_class()(cutoff=reach, full_list=True, sorted=True)
         sizes, first, second, shifts = [], [], [], []
         n_atoms = 0
         for number, atoms in enumerate(structures, start):
             check_structure(atoms, place(atoms, number))
-            i, j, images = search.compute(
-                atoms.positions, atoms.cell.array, [bool(b) for b in atoms.pbc], quantities="ijS"
-            )
+            i, j, images = neighbours(atoms, reach)
             first.append(i.astype(np.int64) + n_atoms)
             second.append(j.astype(np.int64) + n_atoms)
             shifts.append(images.astype(np.float64) @ atoms.cell.array)
@@ -204,27 +201,3 @@ def cell_volumes(cells: Float[np.ndarray, "structures 3 3"]) -> Float[np.ndarray
     # The determinant of a flat cell is round-off, not zero.
     box = np.prod(np.linalg.norm(cells, axis=2), axis=1)
     return np.where(volume > FLAT * box, volume, np.nan)
-
-
-@cache
-def neighbour_list_class() -> Any:
-    """Return `vesin.NeighborList`, imported without PyTorch.
-
-    vesin imports PyTorch where it is installed, to accept tensors; the pairs of a `Batch` come from NumPy arrays, and
-    PyTorch's 240 MiB would be half of a small fit's memory. A copy of vesin that does not know PyTorch is loaded and
-    taken off the list of modules again, so that whoever imports vesin gets the whole one. Where PyTorch or vesin is
-    loaded already, there is nothing to save.
-    """
-    if "torch" in sys.modules or "vesin" in sys.modules:
-        from vesin import NeighborList
-
-        return NeighborList
-    # None in sys.modules makes an import fail like that of a module that is not installed.
-    sys.modules["torch"] = None  # type: ignore[assignment]
-    try:
-        from vesin import NeighborList
-    finally:
-        del sys.modules["torch"]
-        for name in [name for name in sys.modules if name.split(".")[0] == "vesin"]:
-            del sys.modules[name]
-    return NeighborList

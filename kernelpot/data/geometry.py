@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float, Int
 
-from kernelpot.data.batch import neighbour_list_class
 from kernelpot.data.check import check_structure, place
+from kernelpot.data.neighbours import lengths, neighbours
 from kernelpot.errors import DataError, ParameterError
 
 if TYPE_CHECKING:
@@ -99,8 +99,8 @@ def nearest(
     ratio, distance = np.full((2, len(atoms)), np.inf)
     partner = np.full(len(atoms), -1)
     for reach in (_NEAR, largest):
-        search = neighbour_list_class()(cutoff=2.0 * reach * float(radius.max()), full_list=True)
-        i, j, d = search.compute(atoms.positions, atoms.cell.array, [bool(b) for b in atoms.pbc], quantities="ijd")
+        i, j, images = neighbours(atoms, 2.0 * reach * float(radius.max()))
+        d = lengths(atoms, i, j, images)
         r = d / (radius[i] + radius[j])
         order = np.lexsort((r, i))
         owner, first = np.unique(i[order], return_index=True)
@@ -192,8 +192,8 @@ def _distances(atoms: Atoms) -> tuple[Float[np.ndarray, " atoms"], Float[np.ndar
 
     They are infinite where they are beyond `LONGEST`: both limits are then the same.
     """
-    search = neighbour_list_class()(cutoff=LONGEST, full_list=True)
-    i, j, d = search.compute(atoms.positions, atoms.cell.array, [bool(b) for b in atoms.pbc], quantities="ijd")
+    i, j, images = neighbours(atoms, LONGEST)
+    d = lengths(atoms, i, j, images)
     heavy = atoms.numbers != HYDROGEN
     kept = heavy[j] if heavy.any() else np.ones(len(j), dtype=bool)
     nearest, fortieth = np.full((2, len(atoms)), np.inf)
