@@ -2,33 +2,36 @@
 
 from __future__ import annotations
 
-import bz2
-import gzip
-import lzma
 import operator
-import os
-import shutil
 import sys
-import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from kernelpot.data.check import SOURCE, validate
+from kernelpot.data.formats import OURS, check_format, format_of, unconverged
 from kernelpot.data.labels import resolve
 from kernelpot.data.stream import atoms_of_row
+from kernelpot.data.xyz import (
+    OPENERS,
+    STDIN,
+    UNREADABLE,
+    broken_stream,
+    cut,
+    is_pipe,
+    one_line,
+    opened,
+    parse_xyz,
+    plain_copy,
+    refuse_missing,
+)
 from kernelpot.errors import DataError, ParameterError
 from kernelpot.progress import track
 
 if TYPE_CHECKING:
     from ase import Atoms
-
-OPENERS: dict[str, Callable[..., Any]] = {".xz": lzma.open, ".gz": gzip.open, ".bz2": bz2.open}
-# A number cut off in the last line of such a file still reads as a number.
-_LINES = (".xyz", ".extxyz")
 
 
 def read(
@@ -39,8 +42,12 @@ def read(
     require: Sequence[str] = (),
     verbose: bool = True,
     check: bool = True,
+    format: str | None = None,
+    species: Sequence[str] | None = None,
 ) -> list[Atoms]:
-    """Read structures with their labels from every format that ASE reads, compressed or not.
+    """Read structures with their labels from every format that ASE reads, and some more, compressed or not.
+
+    Those more are MLIP's .cfg, VASP's ML_AB, the .npz of MD17 and the .xyz of QM9 as they are published.
 
     Each structure comes back with its labels settled in a `SinglePointCalculator` (eV, eV/Å, eV/Å³) beside
     what else its calculator held, and with its file and number in ``atoms.info["kernelpot_source"]``, for
@@ -50,8 +57,8 @@ def read(
     ----------
     source
         File, or list of files that are read one after the other. Also "file@index", as ASE writes it. Names
-        that end in .xz, .gz or .bz2 are decompressed once, since ASE seeks in compressed streams, which is
-        quadratic.
+        that end in .xz, .gz or .bz2 are decompressed. "-" is the standard input, which holds extended XYZ where
+        `format` does not say otherwise.
     index
         Which structures of each file: a number, or a slice as text, e.g. "::10" or "-5:".
     keys
@@ -62,6 +69,10 @@ def read(
         Print on standard error what was found.
     check
         Refuse unusable structures. False reads them too, for `kernelpot.screen` to set aside.
+    format
+        "xyz", "mtp", "ml_ab", "npz" or one of ASE's names, such as "aims-output"; None: by name and first bytes.
+    species
+        Chemical symbols of the types 0, 1, … of formats that number their elements (.cfg of MLIP).
 
     Returns
     -------
@@ -76,12 +87,15 @@ def read(
     LabelError
         If labels are ambiguous, broken, or required and missing (`kernelpot.data.labels`).
     ParameterError
-        If `source`, `index`, `keys` or `require` breaks its rule.
+        If `source`, `index`, `keys`, `require`, `format` or `species` breaks its rule.
     """
     paths = [source] if isinstance(source, str | Path) else source
     if not isinstance(paths, Sequence) or not paths or not all(isinstance(path, str | Path) for path in paths):
         raise ParameterError(f"`source` must be a file or a list of files, got {source!r}.")
-    structures = [atoms for path in track(paths, "reading") for atoms in _File.named(path, index).read()]
+    check_format(format)
+    structures = [
+        atoms for path in track(paths, "reading") for atoms in _File.named(path, index, format, species).read()
+    ]
     if check:
         validate(structures)
     name = str(paths[0]) if len(paths) == 1 else f"{len(paths)} files"
@@ -98,31 +112,62 @@ class _File:
 
     path: Path
     index: str | int
+    format: str | None
+    species: Sequence[str] | None
 
     @classmethod
-    def named(cls, source: str | Path, index: str | int) -> _File:
+    def named(cls, source: str | Path, index: str | int, format: str | None, species: Sequence[str] | None) -> _File:
         """Separate "file@index", unless a file of that very name exists."""
         path = Path(source).expanduser()
         name, at, inner = str(path).rpartition("@")
-        if not at or path.exists() or not Path(name).exists():
-            return cls(path, index)
-        return cls(Path(name), inner)
+        try:
+            whole = not at or path.exists() or not Path(name).exists()
+        except (OSError, ValueError):
+            whole = True  # What is wrong with the name is said when it is opened.
+        return cls(path, index, format, species) if whole else cls(Path(name), inner, format, species)
 
     def read(self) -> list[Atoms]:
         """Return the wanted structures, each with the name of the file and its number."""
         path = self.path
-        if not path.exists():
-            raise DataError(f"{path}: file must exist, found none; check the name and the directory.")
-        if path.is_file() and path.stat().st_size == 0:
-            raise DataError(f"{path}: file must hold structures, found it empty.")
-        with plain_copy(path) as plain:
-            structures = self._parse(plain)
-        if not structures:
+        if str(path) != STDIN:
+            refuse_missing(path)
+        kind = self.format or format_of(path)
+        if kind == "xyz":
+            chosen = self._frames()
+        else:
+            with plain_copy(path) as plain:
+                structures = self._parse(plain, kind)
+            if not structures:
+                raise DataError(f"{path}: file must hold structures, found none.")
+            chosen = {number: structures[number] for number in self._chosen(len(structures))}
+        for number, atoms in chosen.items():
+            atoms.info[SOURCE] = f"{path}@{number}"
+        return list(chosen.values())
+
+    def _frames(self) -> dict[int, Atoms]:
+        """Return the wanted frames of extended XYZ, which alone are parsed."""
+        path = self.path
+        size = None if is_pipe(path) or path.suffix.lower() in OPENERS else path.stat().st_size
+        pieces = []
+        try:
+            with opened(path) as file:
+                for piece in cut(file, size):
+                    if piece.reason:
+                        raise DataError(f"{path}: {piece.reason}")
+                    pieces.append(piece.text)
+        except DataError:
+            raise
+        except UNREADABLE as error:
+            raise DataError(broken_stream(path, error)) from error
+        if not pieces:
             raise DataError(f"{path}: file must hold structures, found none.")
-        numbers = self._chosen(len(structures))
-        for number in numbers:
-            structures[number].info[SOURCE] = f"{path}@{number}"
-        return [structures[number] for number in numbers]
+        if not pieces[-1].endswith((b"\n", b"\r")):
+            warnings.warn(
+                f"{path}: file must end with a line break, found none: is its last line cut off? All was read all the "
+                "same.",
+                stacklevel=4,
+            )
+        return {k: parse_xyz(pieces[k].decode(errors="replace"), f"{path}@{k}") for k in self._chosen(len(pieces))}
 
     def _chosen(self, count: int) -> Sequence[int]:
         from ase.io.formats import string2index
@@ -139,67 +184,40 @@ class _File:
             raise DataError(f"{self.path}: `index` must select structures, {index!r} selects none of {count}.")
         return numbers
 
-    def _parse(self, plain: Path) -> list[Atoms]:
+    def _parse(self, plain: Path, kind: str) -> list[Atoms]:
         """Read every structure of a file, turning whatever ASE raises into one error that names the file."""
         import ase.io
         from ase.db import connect
         from ase.io.formats import UnknownFileTypeError, filetype
 
+        if kind in OURS:
+            return OURS[kind](plain, self.species)
         try:
-            if filetype(str(plain)) in ("db", "json"):
+            kind = kind or filetype(str(plain))
+            if kind in ("db", "json"):
                 # `ase.io.read` drops the keys and data of the rows.
-                structures = [atoms_of_row(row) for row in connect(plain, serial=True).select()]
-            else:
-                structures = list(ase.io.read(plain, index=":", do_not_split_by_at_sign=True))
+                return [atoms_of_row(row) for row in connect(plain, serial=True, type=kind).select()]
+            structures = list(ase.io.read(plain, index=":", format=kind, do_not_split_by_at_sign=True))
         except MemoryError:
             raise
-        except UnknownFileTypeError as error:
+        except UnknownFileTypeError:
             raise DataError(
-                f"{self.path}: file must be in a format that ASE knows, found none that fits; "
-                "check the file, or convert it to extended XYZ."
-            ) from error
-        except Exception as error:  # ASE's readers raise whatever a broken file makes them trip over
+                f"{self.path}: file must be in a format that ASE or kernelpot knows, found none that fits; name it "
+                "with format=… (--format), or convert it to extended XYZ."
+            ) from None
+        except Exception as error:  # ASE's readers raise whatever a file makes them trip over
             raise DataError(
-                f"{self.path}: file must be complete and in the format of its name, ASE failed on it "
-                f"({_one_line(error)}); is it truncated or damaged?"
+                f"{self.path}: by name or first bytes this is {kind}, and ASE failed to read it as such "
+                f"({one_line(error)}); mend the file, or, if it is something else, name its format with format=… "
+                "(--format)."
             ) from error
-        if plain.suffix.lower() in _LINES:
-            with plain.open("rb") as file:
-                file.seek(-1, os.SEEK_END)
-                whole = file.read() in (b"\n", b"\r")
-            if not whole:
-                warnings.warn(
-                    f"{self.path}: file must end with a line break, found none: is its last line cut off? All was "
-                    "read all the same.",
-                    stacklevel=5,
-                )
+        if plain.is_file() and (count := unconverged(plain)):
+            warnings.warn(
+                f"{self.path}: calculations must be converged to be labels, {count} did not, by their own words; "
+                "all were read all the same: leave them out, or compute them again.",
+                stacklevel=4,
+            )
         return structures
-
-
-@contextmanager
-def plain_copy(path: Path) -> Iterator[Path]:
-    """Decompress into a file that keeps the inner name, from which ASE guesses the format."""
-    opener = OPENERS.get(path.suffix.lower())
-    if opener is None or not path.is_file():
-        yield path
-        return
-    with tempfile.TemporaryDirectory(prefix="kernelpot_") as folder:
-        plain = Path(folder) / path.stem
-        try:
-            with opener(path) as compressed, plain.open("wb") as target:
-                shutil.copyfileobj(compressed, target, 1 << 20)
-        except (EOFError, OSError, lzma.LZMAError, ValueError) as error:
-            raise DataError(
-                f"{path}: file must be complete {path.suffix} data, found it truncated or damaged "
-                f"({_one_line(error)}); copy it again."
-            ) from error
-        if plain.stat().st_size == 0:
-            raise DataError(f"{path}: file must hold structures, found it empty.")
-        yield plain
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:300]
 
 
 def _describe(structures: Sequence[Atoms]) -> str:

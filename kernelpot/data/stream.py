@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
@@ -14,13 +13,12 @@ import numpy as np
 from jaxtyping import Int
 
 from kernelpot.data.check import SOURCE
+from kernelpot.data.xyz import XYZ, cut, opened, parse_xyz, refuse_missing
 from kernelpot.errors import DataError, ParameterError
 
 if TYPE_CHECKING:
     from ase import Atoms
 
-XYZ = (".xyz", ".extxyz")
-MOST_ATOMS = 10**8
 ATOMS_PER_CHUNK = 2048
 
 
@@ -40,8 +38,9 @@ class Stream(Sequence["Atoms"]):
         self.files = tuple(Path(str(file)).expanduser() for file in given)
         places, sizes, owners = [], [], []
         for number, path in enumerate(self.files):
+            refuse_missing(path)
             if not path.is_file():
-                raise DataError(f"{path}: file must exist, found none; check the name and the directory.")
+                raise DataError(f"{path}: must be a file, as it is read several times; save a pipe's content first.")
             found = _opened(path).index()
             places.append(found[:, 0])
             sizes.append(found[:, 1])
@@ -141,20 +140,6 @@ def taken(structures: Sequence[Atoms], indices: Sequence[int]) -> list[Atoms]:
     return structures.take(indices) if isinstance(structures, Stream) else [structures[k] for k in indices]
 
 
-def parse_xyz(text: str, where: str) -> Atoms:
-    """Parse one structure of extended XYZ."""
-    import ase.io
-
-    try:
-        atoms: Atoms = ase.io.read(io.StringIO(text), index=0, format="extxyz")
-    except MemoryError:
-        raise
-    except Exception as error:  # ASE's reader raises whatever a broken structure makes it trip over
-        message = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-        raise DataError(f"{where}: must be extended XYZ, ASE failed on it ({message})") from error
-    return atoms
-
-
 def atoms_of_row(row: Any) -> Atoms:
     """Return the structure of a row of an ASE database, with its keys and data, which may hold labels."""
     atoms: Atoms = row.toatoms()
@@ -175,29 +160,11 @@ class _XYZFile:
     def index(self) -> Int[np.ndarray, "structures 2"]:
         """Find where every structure of an XYZ file begins, and its number of atoms."""
         found: list[tuple[int, int]] = []
-        with self.path.open("rb") as file:
-            line_number = 0
-            while True:
-                place = file.tell()
-                line = file.readline()
-                line_number += 1
-                if not line:
-                    break
-                if not line.strip():
-                    continue
-                if not line.strip().isdigit() or int(line) > MOST_ATOMS:
-                    raise DataError(
-                        f"{self.path}: line {line_number} must be a structure's number of atoms, found "
-                        f"{line.strip()[:60].decode(errors='replace')!r}; is the file whole, and not compressed?"
-                    )
-                n = int(line)
-                for _ in range(n + 1):
-                    if not file.readline():
-                        raise DataError(
-                            f"{self.path}: the file ends within structure {len(found)} of {n} atoms; was it cut off?"
-                        )
-                line_number += n + 1
-                found.append((place, n))
+        with opened(self.path) as file:
+            for piece in cut(file, self.path.stat().st_size):
+                if piece.reason:
+                    raise DataError(f"{self.path}: {piece.reason}; is the file whole, and not compressed?")
+                found.append((piece.place, piece.n_atoms))
         if not found:
             raise DataError(f"{self.path}: file must hold structures, found none.")
         return np.array(found, dtype=np.int64)
@@ -207,12 +174,11 @@ class _XYZFile:
         with self.path.open("rb") as file:
             for place in places:
                 file.seek(place)
-                head = file.readline()
-                if not head.strip().isdigit():
+                piece = next(cut(file, self.path.stat().st_size), None)
+                if piece is None or piece.reason:
                     yield None
-                    continue
-                text = b"".join([head, *(file.readline() for _ in range(int(head) + 1))]).decode(errors="replace")
-                yield parse_xyz(text, f"{self.path}, at byte {place}")
+                else:
+                    yield parse_xyz(piece.text.decode(errors="replace"), f"{self.path}, at byte {place}")
 
 
 @dataclass(frozen=True)

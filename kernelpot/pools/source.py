@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import io
-import lzma
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from kernelpot.data.check import SOURCE, check_structure
-from kernelpot.data.read import OPENERS, plain_copy
-from kernelpot.data.stream import parse_xyz
+from kernelpot.data.formats import OURS, format_of
+from kernelpot.data.xyz import OPENERS, UNREADABLE, cut, one_line, opened, parse_xyz, plain_copy, refuse_missing
 from kernelpot.errors import DataError, ParameterError
 from kernelpot.linalg.store import digest
 from kernelpot.rules import MOST_SEED, whole
 
 if TYPE_CHECKING:
     from ase import Atoms
-
-_XYZ = (".xyz", ".extxyz")
 
 Source = Sequence["Atoms"] | Sequence[str | Path] | str | Path
 
@@ -83,10 +79,9 @@ def file_list(source: Source) -> list[Path] | None:
         return None
     paths = [Path(str(item)).expanduser() for item in items]
     for path in paths:
+        refuse_missing(path)
         if not path.is_file():
-            raise DataError(f"{path}: file must exist, found none; check the name and the directory.")
-        if path.stat().st_size == 0:
-            raise DataError(f"{path}: file must hold structures, found it empty.")
+            raise DataError(f"{path}: must be a file, as it is read several times; save a pipe's content first.")
     return paths
 
 
@@ -160,53 +155,21 @@ def read_frames(source: Source, wanted: Iterable[int]) -> list[Atoms]:
 
 def _contents(path: Path) -> Iterator[tuple[Atoms | str | None, str]]:
     """Yield every structure of a file, or the reason why there is none."""
-    inner = path.with_suffix("") if path.suffix.lower() in OPENERS else path
-    if inner.suffix.lower() not in _XYZ:
+    kind = format_of(path)
+    if kind in OURS:
+        with plain_copy(path) as plain:
+            yield from ((atoms, "") for atoms in OURS[kind](plain, None))
+        return
+    if kind != "xyz":
         yield from _by_ase(path)
         return
-    opener = OPENERS.get(path.suffix.lower())
-    with opener(path, "rb") if opener else path.open("rb") as binary:
-        lines = io.TextIOWrapper(binary, encoding="utf-8", errors="replace", newline=None)
-        try:
-            for text, reason in _cut(lines):
-                yield (None if reason else text), reason
-        except (EOFError, lzma.LZMAError, OSError, ValueError) as error:
-            yield None, f"the rest of the file cannot be read: {type(error).__name__}: {error}"
-
-
-def _cut(lines: TextIO) -> Iterator[tuple[str, str]]:
-    """Cut XYZ text into structures by their first lines; what fits none goes up to the next that may be one."""
-    stray: list[str] = []
-    number = 0
-    for line in lines:
-        number += 1
-        count = line.strip()
-        if not count.isdecimal() or int(count) > 10**8:
-            if count or stray:
-                stray.append(line)
-            continue
-        if stray:
-            yield "", _stray(stray, number)
-            stray = []
-        body = [line]
-        for _ in range(int(count) + 1):
-            following = lines.readline()
-            if not following:
-                break
-            number += 1
-            body.append(following)
-        whole = len(body) == int(count) + 2
-        yield "".join(body), "" if whole else f"the file ends within a structure of {count} atoms, at line {number}"
-    if stray:
-        yield "", _stray(stray, number + 1)
-
-
-def _stray(lines: Sequence[str], following: int) -> str:
-    first = following - len(lines)
-    return (
-        f"lines {first} to {following - 1} belong to no structure, the first is {lines[0].strip()[:60]!r}; "
-        "the first line of a structure must be its number of atoms"
-    )
+    size = None if path.suffix.lower() in OPENERS else path.stat().st_size
+    try:
+        with opened(path) as file:
+            for piece in cut(file, size):
+                yield (None if piece.reason else piece.text.decode(errors="replace")), piece.reason
+    except UNREADABLE as error:
+        yield None, f"the rest of the file cannot be read: {one_line(error)}"
 
 
 def _by_ase(path: Path) -> Iterator[tuple[Atoms | str | None, str]]:
@@ -222,7 +185,6 @@ def _by_ase(path: Path) -> Iterator[tuple[Atoms | str | None, str]]:
             except MemoryError:
                 raise
             except Exception as error:  # as above; ASE cannot go on behind a broken structure
-                message = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-                yield None, f"the rest of the file cannot be read: {message}"
+                yield None, f"the rest of the file cannot be read: {one_line(error)}"
                 return
             yield atoms, ""

@@ -209,7 +209,7 @@ def test_files_that_hold_nothing_are_refused(here):
     with pytest.raises(DataError, match="found none"):
         read("blank.xyz")
     (here / "blank.xyz.xz").write_bytes(lzma.compress(b""))
-    with pytest.raises(DataError, match="found it empty"):
+    with pytest.raises(DataError, match="found none"):
         read("blank.xyz.xz")
     with pytest.raises(DataError, match=r"^absent.xyz: file must exist"):
         read("absent.xyz")
