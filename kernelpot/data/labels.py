@@ -20,11 +20,15 @@ from jaxtyping import Bool, Float, Int
 
 from kernelpot.data.check import place
 from kernelpot.data.noise import KINDS
-from kernelpot.data.sources import RESOLVED, Candidate, LabelSearch, checked_keys
+from kernelpot.data.sources import RESOLVED, Candidate, LabelSearch, checked_keys, factors_of
 from kernelpot.errors import LabelError, ParameterError
 
 if TYPE_CHECKING:
     from ase import Atoms
+
+
+CHARGES = ("charge", "total_charge", "spin", "total_spin", "multiplicity", "spin_multiplicity")
+"""Names in `atoms.info` of what sets the electronic state beside the positions."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,13 +36,16 @@ class Labels:
     """Labels of many structures in kernelpot's units; the arrays are read-only."""
 
     energy: Float[np.ndarray, " structures"]  # Total energy of each structure, eV; NaN where absent
-    forces: tuple[Float[np.ndarray, "atoms 3"] | None, ...]  # Forces of each structure, eV/Å; None where absent
+    # Forces of each structure, eV/Å, NaN for atoms that are masked; None where absent
+    forces: tuple[Float[np.ndarray, "atoms 3"] | None, ...]
     # Stress of each structure, eV/Å³, ASE's sign and Voigt order; NaN where absent
     stress: Float[np.ndarray, "structures 6"]
     n_atoms: Int[np.ndarray, " structures"]  # Number of atoms of each structure
     # For each kind, where the label of each structure was read, or None
     origins: Mapping[str, tuple[str | None, ...]]
     notes: tuple[str, ...] = field(default=())  # Remarks on the labels for people
+    # For each kind that has any, what the noise of each structure's labels is multiplied by
+    factors: Mapping[str, Float[np.ndarray, " structures"]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.energy)
@@ -65,7 +72,18 @@ class Labels:
             stress=_frozen(self.stress[chosen]),
             n_atoms=_frozen(self.n_atoms[chosen]),
             origins={kind: tuple(self.origins[kind][k] for k in chosen) for kind in KINDS},
+            factors={kind: _frozen(values[chosen]) for kind, values in self.factors.items()},
         )
+
+    @property
+    def all_forces(self) -> Float[np.ndarray, " components"]:
+        """Components of the forces of all atoms, NaN where there is none."""
+        parts = [np.full((n, 3), np.nan) if f is None else f for f, n in zip(self.forces, self.n_atoms, strict=True)]
+        return np.concatenate([np.ravel(part) for part in parts] or [np.zeros(0)])
+
+    def factor(self, kind: str) -> Float[np.ndarray, " structures"]:
+        """Return what the noise of each structure's labels of a kind is multiplied by."""
+        return self.factors.get(kind, np.ones(len(self)))
 
     def summary(self) -> str:
         """Describe in one line per kind what was found, where, and how large it is."""
@@ -86,7 +104,7 @@ class Labels:
             per_atom = self.energy[here] / self.n_atoms[here]
             return f"{per_atom.min():.4f} to {per_atom.max():.4f} eV/atom"
         if kind == "forces":
-            values = np.concatenate([forces.ravel() for forces in self.forces if forces is not None])
+            values = self.all_forces[np.isfinite(self.all_forces)]
             unit = "eV/Å"
         else:
             values, unit = self.stress[here].ravel(), "eV/Å³"
@@ -155,9 +173,17 @@ def resolve(
         raise ParameterError(f"`require` must list some of {', '.join(KINDS)}, got {require!r}.")
     table: dict[str, list[Candidate | None]] = {kind: [] for kind in KINDS}
     remarks: Counter[str] = Counter()
+    own: list[dict[str, float]] = []
+    charges: dict[str, set[str]] = {}
     for number, atoms in enumerate(structures):
-        found, said = LabelSearch(atoms, place(atoms, number, source)).find(names)
-        remarks.update(said)
+        search = LabelSearch(atoms, place(atoms, number, source))
+        found, said = search.find(names)
+        factor, weighed = factors_of(atoms, search.where)
+        own.append(factor)
+        remarks.update([*said, *(f"labels are weighed by `{name}`, relative to its median" for name in weighed)])
+        if any(found.values()):
+            state = ", ".join(f"{name} {atoms.info[name]}" for name in CHARGES if name in atoms.info)
+            charges.setdefault(str(np.unique(atoms.numbers).tolist()), set()).add(state)
         for kind in KINDS:
             table[kind].append(found[kind])
     labels = Labels(
@@ -168,10 +194,32 @@ def resolve(
         ),
         n_atoms=_frozen(np.array([len(atoms) for atoms in structures], dtype=int)),
         origins={kind: tuple(None if c is None else c.origin for c in table[kind]) for kind in KINDS},
-        notes=tuple(f"{remark} (in {count} structures)" for remark, count in remarks.items()),
+        notes=(*(f"{remark} (in {count} structures)" for remark, count in remarks.items()), *_charged(charges)),
+        factors=relative(own),
     )
     labels.check(names, require, structures, source)
     return labels
+
+
+def relative(own: Sequence[Mapping[str, float]]) -> dict[str, Float[np.ndarray, " structures"]]:
+    """Return noises of labels over their median, of the kinds that have any."""
+    given = {kind: np.array([one[kind] for one in own]) for kind in KINDS}
+    # Where nothing is said of a structure, it is of the usual kind.
+    said = {kind: values[values != 1.0] for kind, values in given.items()}
+    return {
+        kind: _frozen(np.where(values == 1.0, 1.0, values / np.median(said[kind])))
+        for kind, values in given.items()
+        if len(said[kind])
+    }
+
+
+def _charged(charges: Mapping[str, set[str]]) -> list[str]:
+    """Return a remark where the same elements come with several total charges or spins."""
+    mixed = [sorted(states) for states in charges.values() if len(states) > 1]
+    if not mixed:
+        return []
+    several = "; ".join(state or "none given" for state in mixed[0][:4])
+    return [f"the same elements come with several charges or spins ({several}): a model of positions cannot tell these"]
 
 
 def _frozen(array: np.ndarray) -> np.ndarray:

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from kernelpot.data.noise import KINDS
 from kernelpot.errors import LabelError, ParameterError
@@ -87,6 +87,21 @@ MOVED = 1e-6
 LIMITS = {"energy": (1e6, "eV/atom"), "forces": (1e3, "eV/Å"), "stress": (100.0, "eV/Å³")}
 """Largest credible size of a structure's label (root mean square); beyond it the units must be wrong."""
 
+MASKS = ("force_mask", "forces_mask")
+"""Columns whose true atoms have forces that mean nothing, as gap_fit understands them."""
+
+WEIGHTS = {
+    "energy": (("energy_sigma",), ("energy_weight",)),
+    "forces": (("force_sigma", "forces_sigma"), ("force_weight", "forces_weight")),
+    "stress": (("stress_sigma", "virial_sigma"), ("stress_weight", "virial_weight")),
+}
+"""Names in `atoms.info` of a label's own noise, and of its weight."""
+
+CONFIG_WEIGHT = "config_weight"
+
+HUGE_STRESS = 1.0
+"""Stress in eV/Å³ (160 GPa, half of what the Earth's centre has) beyond which its unit is asked for."""
+
 EMPTY = 1e-8
 """Volume in Å³ of a cell that counts as none."""
 
@@ -100,7 +115,7 @@ _SINGLE_PRECISION = 2.5e-7
 class Candidate:
     """A label of one structure: where it was found, and its value in kernelpot's units, read-only.
 
-    The value of an energy has shape (1,), of forces (atoms, 3), of a stress (6,).
+    The value of an energy has shape (1,), of forces (atoms, 3), NaN where they are masked, of a stress (6,).
     """
 
     origin: str
@@ -119,6 +134,40 @@ def checked_keys(keys: Mapping[str, str | None] | None) -> dict[str, str | None]
     if "stress" in names and "virial" in names:
         raise ParameterError(f"`keys` must name the stress or the virial, got both: {names!r}.")
     return names
+
+
+def factors_of(atoms: Atoms, where: str) -> tuple[dict[str, float], list[str]]:
+    """Return what each kind's noise is multiplied by, or its own noise, and the names these were found under."""
+    found, names = {}, []
+    for kind, (sigmas, weights) in WEIGHTS.items():
+        value = 1.0
+        for name in (*sigmas, *weights, CONFIG_WEIGHT):
+            if name not in atoms.info:
+                continue
+            number = atoms.info[name]
+            plain = isinstance(number, int | float | np.number) and not isinstance(number, bool | np.bool_)
+            if not plain or not 0.0 < float(number) < np.inf:
+                raise LabelError(
+                    f"{where}: info `{name}` must be a number above 0, found {number!r}; delete the key, or leave the "
+                    f"{'structure' if name == CONFIG_WEIGHT else 'label'} out."
+                )
+            value *= float(number) if name in sigmas else float(number) ** -0.5
+            names.append(name)
+        found[kind] = value
+    return found, sorted(set(names))
+
+
+def masked_atoms(atoms: Atoms, where: str) -> Bool[np.ndarray, " atoms"]:
+    """Return which atoms have forces that mean nothing, by a column `force_mask`."""
+    result = np.zeros(len(atoms), dtype=bool)
+    for mask in (np.asarray(atoms.arrays[name]) for name in MASKS if name in atoms.arrays):
+        if mask.ndim != 1 or mask.dtype.kind not in "biu" or not np.isin(mask, (0, 1)).all():
+            raise LabelError(
+                f"{where}: column `force_mask` must be T or F for each atom, T where the force is left out, found "
+                f"{mask.dtype} of shape {mask.shape}."
+            )
+        result |= mask.astype(bool)
+    return result
 
 
 _Raw = tuple[str, str, Any]  # quantity, origin, value as found
@@ -152,10 +201,18 @@ class LabelSearch:
                 remarks.append("stress left out, for want of a cell")
                 raw = []
             found[kind] = self._settle([self._read(kind, item) for item in raw], kind)
+        if self._masked.any() and found["forces"] is not None:
+            remarks.append("forces of masked atoms (`force_mask`) are left out")
+            found["forces"] = None if self._masked.all() else found["forces"]
+        stress = found["stress"]
+        if stress is not None and float(np.sqrt(np.mean(stress.value**2))) > HUGE_STRESS:
+            remarks.append(
+                f"stresses beyond {HUGE_STRESS / GPA:.0f} GPa: are they in kbar or GPa? 1 GPa is {GPA:.6f} eV/Å³"
+            )
         if atoms.info.get("predicted_by") == "kernelpot" and any(found.values()):
             remarks.append("these labels are predictions of `kernelpot predict`, not calculations")
         if found["forces"] is not None:
-            forces = found["forces"].value
+            forces = np.nan_to_num(found["forces"].value)
             fixed = [index for constraint in atoms.constraints for index in getattr(constraint, "index", ())]
             # A constraint seems to have been applied to the forces.
             if fixed and not forces[fixed].any() and forces.any():
@@ -164,7 +221,17 @@ class LabelSearch:
                 remarks.append(
                     "all forces are exactly zero: perfect crystals, or placeholders (keys={'forces': None})?"
                 )
+            elif stress is not None and not stress.value.any() and forces.any():
+                remarks.append(
+                    "the stress is exactly zero where forces are not: a placeholder (keys={'stress': None})?"
+                )
+        if self.atoms.info.get("converged") is False and any(found.values()):
+            remarks.append("`converged` is false: labels of a calculation that did not converge")
         return found, remarks
+
+    @cached_property
+    def _masked(self) -> Bool[np.ndarray, " atoms"]:
+        return masked_atoms(self.atoms, self.where)
 
     @cached_property
     def _volume(self) -> float:
@@ -235,8 +302,13 @@ class LabelSearch:
             text = repr(found)
             text = text if len(text) < 60 else f"{text[:57]}..."
             raise LabelError(f"{what} must be {shape}, found {text}; repair it.")
-        if not np.isfinite(array).all():
-            bad = int(np.sum(~np.isfinite(array)))
+        if kind == "forces" and array.shape == (len(self.atoms), 3):
+            array[self._masked] = np.nan
+            told = array[~self._masked]
+        else:
+            told = array
+        if not np.isfinite(told).all():
+            bad = int(np.sum(~np.isfinite(told)))
             raise LabelError(
                 f"{what} must be finite, {bad} of {array.size} numbers are not; remove the label where there is none."
             )
@@ -261,7 +333,8 @@ class LabelSearch:
 
     def _check_size(self, value: np.ndarray, kind: str, what: str) -> None:
         limit, unit = LIMITS[kind]
-        size = float(np.sqrt(np.mean(value**2))) if value.size else 0.0
+        told = value[np.isfinite(value)]
+        size = float(np.sqrt(np.mean(told**2))) if told.size else 0.0
         if kind == "energy":
             size /= max(len(self.atoms), 1)
         if size > limit:
@@ -275,8 +348,9 @@ class LabelSearch:
         first = candidates[0]
         scale = len(self.atoms) if kind == "energy" else 1
         for other in candidates[1:]:
-            difference = float(np.abs(first.value - other.value).max())
-            if difference > _AGREE[kind] * scale + _SINGLE_PRECISION * float(np.abs(first.value).max()):
+            largest = float(np.abs(np.nan_to_num(first.value)).max())
+            difference = float(np.abs(np.nan_to_num(first.value - other.value)).max())
+            if difference > _AGREE[kind] * scale + _SINGLE_PRECISION * largest:
                 unit = LIMITS[kind][1].removesuffix("/atom")
                 raise LabelError(
                     f"{self.where}: sources of the {kind} must agree, {first.origin} and {other.origin} differ by "

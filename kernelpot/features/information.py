@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -103,11 +104,12 @@ def make_information(
     present: Labels | None,
     truncate: float,
     masks: Sequence[Bool[np.ndarray, " atoms"]] | None = None,
+    factors: Mapping[str, Float[np.ndarray, " structures"]] = MappingProxyType({}),
 ) -> Information:
     """Return the blocks of structures, each compressed before the next is made.
 
     Where labels are `present`, those alone count; None counts every kind that has a noise. A mask says which atoms of
-    a structure have forces.
+    a structure have forces, a factor what the noise of its labels is multiplied by.
     """
 
     def blocks_of(batch: Batch, start: int) -> list[Block]:
@@ -121,7 +123,9 @@ def make_information(
                 if not (kind == "stress" and flat[s]) and (present is None or present.present(kind)[start + s])
             ]
             mask = None if masks is None else np.repeat(masks[start + s], 3)
-            blocks.append(rows.block(s, int(batch.sizes[s]), {kind: noise.sigma(kind) for kind in kinds}, mask))
+            sigma = {kind: noise.sigma(kind) for kind in kinds}
+            sigma |= {kind: sigma[kind] * float(factors[kind][start + s]) for kind in kinds if kind in factors}
+            blocks.append(rows.block(s, int(batch.sizes[s]), sigma, mask))
         return blocks
 
     blocks = over_batches(blocks_of, structures, features.cutoff, "information", n_atoms=ATOMS_PER_BATCH)

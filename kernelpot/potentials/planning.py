@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Bool, Int
 
-from kernelpot.data.check import check_species
-from kernelpot.data.labels import resolve
+from kernelpot.data.check import check_species, place
+from kernelpot.data.labels import relative, resolve
 from kernelpot.data.noise import KINDS, Noise
+from kernelpot.data.sources import factors_of, masked_atoms
 from kernelpot.data.stream import structure_list
 from kernelpot.errors import ParameterError, SpeciesError
 from kernelpot.features.information import LinearRows, all_linear_rows, make_information
@@ -60,7 +61,8 @@ def information(
         Planned with in place of the model's own, to see how much a choice depends on them.
     masks
         Which atoms have forces: one array of booleans per structure, or the name of one in ``atoms.arrays`` (all
-        atoms of a structure that has none). For regions that a calculation holds fixed or does not describe.
+        atoms of a structure that has none). For regions that a calculation holds fixed or does not describe. None: all
+        but those of a column `force_mask`.
 
     Raises
     ------
@@ -90,6 +92,7 @@ def information(
         present=present,
         truncate=truncate,
         masks=_masks(structures, masks),
+        factors=relative([factors_of(atoms, place(atoms, number))[0] for number, atoms in enumerate(structures)]),
     )
 
 
@@ -155,7 +158,8 @@ def _masks(
 ) -> list[Bool[np.ndarray, " atoms"]] | None:
     """Return one array of booleans for each structure: which of its atoms have forces."""
     if masks is None:
-        return None
+        hidden = [masked_atoms(atoms, place(atoms, number)) for number, atoms in enumerate(structures)]
+        return [~mask for mask in hidden] if any(mask.any() for mask in hidden) else None
     if isinstance(masks, str):
         given = [np.asarray(atoms.arrays.get(masks, np.ones(len(atoms), dtype=bool))) for atoms in structures]
         if not any(masks in atoms.arrays for atoms in structures):

@@ -52,7 +52,7 @@ class TrainingSet:
         """Refuse to stand for the training set of a model with so many labels of these kinds, if it is another."""
         count = {
             "energy": int(self.labels.present("energy").sum()),
-            "forces": sum(f.size for f in self.labels.forces if f is not None),
+            "forces": int(np.isfinite(self.labels.all_forces).sum()),
             "stress": int(np.isfinite(self.labels.stress).sum()),
         }
         expected = {kind: n for kind, n in n_labels.items() if n}
@@ -280,7 +280,10 @@ def labelled_rows(
     kinds: Sequence[str],
     e0: Float[np.ndarray, " species"],
 ) -> dict[str, Rows]:
-    """Return [K | counts | y] of the labels that are there: energies per atom less E0, forces, stresses."""
+    """Return [K | counts | y] of the labels that are there: energies per atom less E0, forces, stresses.
+
+    Those of a structure whose noise is multiplied by a factor are divided by it.
+    """
     batch = Batch.from_structures(structures, features.cutoff)
     described = features.describe(batch)
     needed = [kind for kind in kinds if labels.present(kind).any()]
@@ -297,13 +300,20 @@ def labelled_rows(
         block = np.concatenate([rows.energy / n[:, None], composition / n[:, None], y[:, None]], axis=1)
         result["energy"] = block[labels.present("energy")]
     if "forces" in needed and rows.forces is not None:
-        here = np.repeat(labels.present("forces"), 3 * batch.sizes)
-        y = np.concatenate([f.ravel() for f in labels.forces if f is not None])
-        result["forces"] = without_e0(rows.forces[here], y)
+        y = np.concatenate(
+            [
+                np.full(3 * n, np.nan) if f is None else f.ravel()
+                for f, n in zip(labels.forces, batch.sizes, strict=True)
+            ]
+        )
+        here = np.isfinite(y)
+        result["forces"] = without_e0(rows.forces[here], y[here])
     if "stress" in needed and rows.stress is not None:
         y = labels.stress.ravel()
         here = np.isfinite(y) & np.repeat(np.isfinite(batch.volumes), 6)
         result["stress"] = without_e0(rows.stress[here], y[here])
+    for kind in set(result) & set(labels.factors):
+        result[kind] = result[kind] / labels.factor(kind)[row_owners(structures, labels, kind), None]
     return result
 
 
@@ -329,8 +339,8 @@ def row_owners(structures: Sequence[Atoms], labels: Labels, kind: str) -> Int[np
     if kind == "energy":
         return every[labels.present("energy")]
     if kind == "forces":
-        here = labels.present("forces")
-        return np.repeat(every[here], 3 * labels.n_atoms[here])
+        told = [0 if f is None else int(np.isfinite(f).sum()) for f in labels.forces]
+        return np.repeat(every, told)
     solid = np.isfinite(cell_volumes(np.stack([atoms.cell.array for atoms in structures])))
     here = np.isfinite(labels.stress).ravel() & np.repeat(solid, 6)
     return np.repeat(every, 6)[here]

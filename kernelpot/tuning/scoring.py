@@ -260,7 +260,7 @@ class Scorer:
 def telling_kinds(labels: Labels) -> tuple[str, ...]:
     """Return the kinds of labels that are there and are not zero by symmetry."""
     here = [kind for kind in KINDS if labels.present(kind).any()]
-    forces = np.concatenate([np.ravel(f) for f in labels.forces if f is not None] or [np.zeros(0)])
-    values = {"forces": forces, "stress": labels.stress[np.isfinite(labels.stress)]}
+    values = {"forces": labels.all_forces, "stress": labels.stress.ravel()}
+    values = {kind: v[np.isfinite(v)] for kind, v in values.items()}
     size = {kind: float(np.sqrt(np.mean(v**2))) if len(v) else 0.0 for kind, v in values.items()}
     return tuple(kind for kind in here if kind == "energy" or size[kind] > STILL) or tuple(here)

@@ -90,6 +90,11 @@ class LabelSystem:
         device: str | None = None,
     ) -> LabelSystem:
         """Give rows to the labels of these kinds that are there."""
+        if labels.factors or any(f is not None and not np.isfinite(f).all() for f in labels.forces):
+            raise ParameterError(
+                "ForceRidge takes all forces of a structure, and all labels alike; found masks, sigmas or "
+                "weights. Delete them (atoms.info, atoms.arrays), or fit a SparseGP, which uses them."
+            )
         species = maps[0].species
         groups = group_by_composition([atoms.numbers for atoms in structures], species)
         order = np.concatenate([np.asarray(group) for group in groups])
