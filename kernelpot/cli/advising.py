@@ -38,7 +38,7 @@ def assess(options: Assess) -> None:
     check_outputs({"--json": options.json}, [*options.train, *options.pool, *options.target])
     spec = options.model.spec()
     train, pool, target = (
-        read(options, files) if files else [] for files in (options.train, options.pool, options.target)
+        read(options, files, look=False) if files else [] for files in (options.train, options.pool, options.target)
     )
     advice = "they may be proposed all the same, so look before labelling"
     screens = {

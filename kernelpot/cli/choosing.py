@@ -23,6 +23,7 @@ from kernelpot.cli.printing import (
     write_json,
     write_structures,
 )
+from kernelpot.data.check import validate
 from kernelpot.errors import DataError, ParameterError, StoreError
 from kernelpot.linalg.store import require_zarr
 from kernelpot.progress import say
@@ -46,12 +47,12 @@ def select(options: Select) -> None:
     check_outputs({"--out": options.out, "--json": options.json}, [*options.pool, *options.existing, *options.target])
     if options.n is None and options.budget is None:
         raise ParameterError("say how many structures to choose with `-n`, or what they may cost with `--budget`")
-    try:
-        pool = read(options, options.pool, check=not options.screen)
-    except DataError as error:
-        if options.screen:
-            raise
-        raise DataError(f"{error} (or let --screen set broken structures of the pool aside)") from error
+    pool = read(options, options.pool, check=False, look=False)
+    if not options.screen:
+        try:
+            validate(pool)
+        except DataError as error:
+            raise DataError(f"{error} (or let --screen set broken structures of the pool aside)") from error
     existing, target = (read(options, files) if files else [] for files in (options.existing, options.target))
     spec = options.model.spec()
     # Not set aside by default: what resembles nothing else may be broken, or the very structure that the pool was made
@@ -80,11 +81,36 @@ def select(options: Select) -> None:
         say("certifying")
         certificate = kp.design.certify(info, choice, **given)
     choice = replace(choice, indices=kept[choice.indices])  # numbers are those of the files
+    if options.n is None and not len(choice):
+        _short(options, f"nothing was chosen: {_binding(options, choice, usable)}")
+    elif options.n is not None and len(choice) < options.n:
+        _short(options, f"{len(choice)} of {options.n} structures were chosen: {_binding(options, choice, usable)}")
     if options.out:
         write_structures(options.out, [pool[int(k)] for k in choice.indices])
     result = _Result(options, pool, screening, choice, certificate)
     show(result.text(), options.json)
     write_json(options.json, result.content())
+
+
+def _short(options: Select, text: str) -> None:
+    """Say that fewer were chosen than were asked for; refuse it where that is wanted."""
+    if options.strict:
+        raise ParameterError(f"`--strict`: {text}")
+    warn(f"{text} (--strict makes this an error)")
+
+
+def _binding(options: Select, choice: Choice, usable: Sequence[Atoms]) -> str:
+    """Say which rule left no more to choose."""
+    left = [atoms for k, atoms in enumerate(usable) if k not in set(choice.indices.tolist())]
+    if options.budget is not None and left:
+        cheapest = min(len(atoms) for atoms in left) ** options.cost_power
+        return f"--budget {options.budget:g} leaves less than the {cheapest:g} that the cheapest of the rest costs"
+    if options.quota:
+        limits = ", ".join(f"{name}={limit}" for name, limit in options.quota)
+        return f"--quota {limits} and --forbid leave no more"
+    if options.forbid:
+        return f"--forbid leaves {len(usable) - len(set(options.forbid))} of {len(usable)}"
+    return f"{options.method} found no more that differ from these"
 
 
 def screened(structures: Sequence[Atoms], what: str, spec: SparseGP, advice: str | None) -> Screening:

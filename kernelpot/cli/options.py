@@ -19,6 +19,7 @@ from kernelpot.cli.parsing import (
     power,
     quota,
     seed,
+    symbols,
 )
 from kernelpot.errors import ParameterError
 
@@ -42,6 +43,13 @@ Keys = Annotated[
     dict[str, str | None] | None,
     keys,
     Option("where labels stand, e.g. energy=dft_energy,forces=dft_forces; 'none' ignores a kind", "KIND=NAME,..."),
+]
+Format = Annotated[
+    str | None,
+    Option("format of the files, such as mtp, ml_ab or one of ASE's names", "NAME", default="by name and first bytes"),
+]
+Types = Annotated[
+    tuple[str, ...] | None, symbols, Option("elements of the types 0, 1, … of a format that numbers them", "X,Y,...")
 ]
 Seed = Annotated[int, seed, Option("seed of everything random")]
 
@@ -186,7 +194,15 @@ class Command:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Select(Command):
+class Reading(Command):
+    """What every command has that reads files of structures as a whole."""
+
+    format: Format = None
+    species: Types = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Select(Reading):
     """Choose which structures to label; needs no labels.
 
     Choose the structures of a pool whose labels would teach the model most.
@@ -232,13 +248,14 @@ class Select(Command):
         bool,
         Option("set broken and outlying structures of the pool aside first, and list them", default="only a warning"),
     ] = False
+    strict: Annotated[bool, Option("fewer than -n is an error")] = False
     out: Chosen = None
     model: PotentialOptions = PotentialOptions()
     keys: Keys = None
 
 
 @dataclass(frozen=True, kw_only=True)
-class Assess(Command):
+class Assess(Reading):
     """Judge a training set: what it fixes, what is idle, what to add; needs no labels.
 
     Judge a set of structures: whether a model can be trained on it, what each structure
@@ -299,7 +316,7 @@ class Curate(Command):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fit(Command):
+class Fit(Reading):
     """Fit a potential to labelled structures.
 
     Fit a sparse Gaussian process to energies, forces and stresses, and save it.
@@ -362,7 +379,7 @@ class Fit(Command):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Regress(Command):
+class Regress(Reading):
     """Fit a model of one property of a structure, such as a band gap.
 
     Fit a kernel ridge regression to one number for each structure, and save it. The
@@ -394,7 +411,7 @@ class Regress(Command):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluate(Command):
+class Evaluate(Reading):
     """Score a model on labelled structures.
 
     Compare predictions with labels: errors, worst cases, and whether the predicted
@@ -407,7 +424,7 @@ class Evaluate(Command):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Predict(Command):
+class Predict(Reading):
     """Predict energies, forces, stresses and their standard deviations.
 
     Write structures with predicted energy, forces and stress, and the standard

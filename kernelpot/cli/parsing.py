@@ -179,6 +179,11 @@ def keys(text: str) -> dict[str, str | None]:
     return {kind: None if name == "none" else name for kind, _, name in pairs}
 
 
+def symbols(text: str) -> tuple[str, ...]:
+    """Parse chemical symbols, ``Cu,Au``."""
+    return tuple(text.split(","))
+
+
 def numbers(text: str) -> tuple[int, ...]:
     """Parse structure numbers, ``3,17,20-25``."""
     found: list[int] = []

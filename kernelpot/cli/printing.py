@@ -15,6 +15,7 @@ import numpy as np
 import kernelpot as kp
 from kernelpot.archive import replacing
 from kernelpot.cli.options import Command
+from kernelpot.data.geometry import broken
 from kernelpot.errors import ParameterError
 
 if TYPE_CHECKING:
@@ -54,9 +55,28 @@ def check_outputs(outputs: Mapping[str, str | None], inputs: Sequence[str] = ())
             raise ParameterError(f"`{first}` and `{option}` must be different files, got {path!r} for both")
 
 
-def read(command: Command, files: Sequence[str], *, check: bool = True) -> list[Atoms]:
-    """Read structures, with a word on what was found; unusable ones too where they are not to be refused."""
-    return kp.read(list(files), keys=getattr(command, "keys", None), verbose=not command.quiet, check=check)
+def read(
+    command: Command, files: Sequence[str], *, check: bool = True, look: bool = True, **options: Any
+) -> list[Atoms]:
+    """Read structures, with a word on what was found; unusable ones too where they are not to be refused.
+
+    A warning names the first whose geometry looks broken, where nothing else is to look for these.
+    """
+    given: dict[str, Any] = {
+        "keys": getattr(command, "keys", None),
+        "verbose": not command.quiet,
+        "format": getattr(command, "format", None),
+        "species": getattr(command, "species", None),
+    }
+    found = kp.read(list(files), check=check, **(given | options))
+    strange = broken(found) if look else []
+    if strange:
+        number, reason = strange[0]
+        warn(
+            f"{len(strange)} of {len(found)} structures look broken; the first, {source_of(found[number], number)}: "
+            f"{reason}; check it, and the units (Å)"
+        )
+    return found
 
 
 def write_structures(path: str, structures: Sequence[Atoms]) -> None:

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import kernelpot as kp
-from kernelpot.cli.options import Evaluate, Predict, Regress
+from kernelpot.cli.options import Command, Evaluate, Predict, Regress
 from kernelpot.cli.printing import (
     cells_of,
     check_outputs,
     facts_of,
+    read,
     shortened,
     show,
     source_of,
@@ -41,8 +42,8 @@ def regress(options: Regress) -> None:
     """Fit a kernel ridge regression to one property, save it, and score it where test files are given."""
     check_outputs({"--out": options.out, "--json": options.json}, [*options.train, *options.test])
     options.model.check()
-    train = _read(options.train, options.property)
-    test = _read(options.test, options.property) if options.test else []
+    train = _read(options, options.train, options.property)
+    test = _read(options, options.test, options.property) if options.test else []
     y, y_test = (_values(s, options.property, "name the property with --property") for s in (train, test))
     if len(train) < 2:
         raise DataError(f"{source_of(train[0], 0)}: a fit needs at least two structures, found one; give more")
@@ -107,7 +108,7 @@ def _check_elements(train: Sequence[Atoms], test: Sequence[Atoms]) -> None:
 def evaluate_property(options: Evaluate, model: KernelRidge) -> None:
     """Score a model of one property on labelled structures."""
     name = _label(options.model, model)
-    structures = _read(options.files, name)
+    structures = _read(options, options.files, name)
     values = _values(structures, name, "the model was fitted to this property")
     predicted, std = _predicted(model, structures)
     scores = _summary(predicted - values, std)
@@ -118,7 +119,7 @@ def evaluate_property(options: Evaluate, model: KernelRidge) -> None:
 def predict_property(options: Predict, model: KernelRidge) -> None:
     """Write structures with a predicted property and its standard deviation."""
     name = _label(options.model, model)
-    structures = _read(options.files, name)
+    structures = _read(options, options.files, name)
     values, stds = (found.tolist() for found in _predicted(model, structures))
     infos = [{f"{name}_predicted": value, f"{name}_std": std} for value, std in zip(values, stds, strict=True)]
     found = [{"value": value, "std": std} for value, std in zip(values, stds, strict=True)]
@@ -128,7 +129,7 @@ def predict_property(options: Predict, model: KernelRidge) -> None:
 def predict_classes(options: Predict, model: Classifier) -> None:
     """Write structures with their most probable class, its posterior probability, and whether the model refuses it."""
     name, least = _name(options.model, model), model.reject
-    structures = _read(options.files, name)
+    structures = _read(options, options.files, name)
     probabilities = np.concatenate([model.predict_proba(part) for part in _parts(structures)])
     classes, largest = model.classes_of(probabilities).tolist(), probabilities.max(axis=1).tolist()
     refused = [least is not None and probability < least for probability in largest]
@@ -186,10 +187,10 @@ def _kept(value: Any) -> Any:
     return value if same else "_JSON " + json.dumps(value).replace("\\", "\\\\")
 
 
-def _read(files: Sequence[str], name: str) -> list[Atoms]:
+def _read(options: Command, files: Sequence[str], name: str) -> list[Atoms]:
     # Energies and forces that may stand beside the property are of no interest, and need not be whole.
     ignored = {kind: None for kind in ("energy", "forces", "stress") if kind != name}
-    return kp.read(list(files), keys=ignored, verbose=False)
+    return read(options, files, keys=ignored, verbose=False)
 
 
 def _values(structures: Sequence[Atoms], name: str, hint: str) -> Float[np.ndarray, " n"]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, overload
 
 import numpy as np
 import torch
@@ -132,10 +132,17 @@ class GP(LearnedKernel, RegressorMixin, BaseEstimator):
         self._evidence: float | None = None
         return self
 
-    def predict(self, X: Any) -> Float[np.ndarray, "m *T"]:
-        """Return the means, of shape (m,) or (m, outputs)."""
+    @overload
+    def predict(self, X: Any, return_std: Literal[False] = False) -> Float[np.ndarray, "m *T"]: ...
+
+    @overload
+    def predict(self, X: Any, return_std: bool) -> Any: ...
+
+    def predict(self, X: Any, return_std: bool = False) -> Any:
+        """Return the means, of shape (m,) or (m, outputs); with `return_std` beside what `std` returns."""
         new, columns = self._new(X)
-        return self._shaped(self._targets.restored(columns, self.posterior_.mean(new)))
+        means = self._shaped(self._targets.restored(columns, self.posterior_.mean(new)))
+        return (means, self.std(X)) if return_std else means
 
     def latent_std(self, X: Any) -> Float[np.ndarray, "m *T"]:
         """Return the standard deviation of the function itself, without the noise of a label."""
