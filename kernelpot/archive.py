@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import shutil
 import tempfile
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -84,7 +86,8 @@ def write_archive(
 
     path = as_path(path)
     text = json.dumps({"format": name, "version": version, **header})
-    content = to_bytes({k: np.ascontiguousarray(a) for k, a in arrays.items()}, metadata={"kernelpot": text})
+    whole = {k: np.ascontiguousarray(a) for k, a in arrays.items()}
+    content = to_bytes(whole, metadata={"kernelpot": text, "digest": digest_of(text, whole)})
     try:
         with replacing(path) as temporary:
             temporary.write_bytes(content)
@@ -106,6 +109,7 @@ def read_archive(path: str | Path) -> Archive:
             metadata = file.metadata() or {}
             header = _header(path, metadata)
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            _compare(path, metadata, arrays)
     except (SafetensorError, OSError, ValueError) as error:
         if isinstance(error, KernelpotError):
             raise
@@ -137,6 +141,31 @@ def damaged(path: str | Path, error: Exception) -> ModelFileError:
     return ModelFileError(
         f"{path}: the model file is damaged or was altered ({type(error).__name__}: {error}); fit again."
     )
+
+
+def digest_of(text: str, arrays: Mapping[str, np.ndarray]) -> str:
+    """Return a BLAKE2b digest of a header and its arrays, which any flipped bit changes."""
+    found = hashlib.blake2b(text.encode(), digest_size=32)
+    for name in sorted(arrays):
+        array = arrays[name]
+        found.update(f"\0{name}\0{array.dtype.str}\0{array.shape}\0".encode())
+        found.update(np.ascontiguousarray(array).data)
+    return found.hexdigest()
+
+
+def _compare(path: Path, metadata: Mapping[str, str], arrays: Mapping[str, np.ndarray]) -> None:
+    """Refuse a file whose content is not what was written; of files of before there was a digest, say so once."""
+    if "digest" not in metadata:
+        warnings.warn(
+            "model files of older versions have no digest, so that damage to them cannot be seen; save the model again "
+            "to have one.",
+            stacklevel=2,
+        )
+    elif metadata["digest"] != digest_of(metadata["kernelpot"], arrays):
+        raise ModelFileError(
+            f"{path}: the content must agree with its digest and does not: the file was damaged or altered; copy it "
+            "again, or fit again."
+        )
 
 
 def _header(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:

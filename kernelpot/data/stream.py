@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, overload
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from kernelpot.data.check import SOURCE
 from kernelpot.data.xyz import XYZ, cut, opened, parse_xyz, refuse_missing
@@ -116,6 +116,21 @@ def sizes_of(structures: Sequence[Atoms]) -> Int[np.ndarray, " structures"]:
 def species_of(structures: Sequence[Atoms]) -> tuple[int, ...]:
     """Return the atomic numbers in the structures, sorted."""
     return tuple(sorted({int(z) for atoms in structures for z in np.unique(atoms.numbers)}))
+
+
+WAVE = np.array([7.316, 11.327, 15.921])
+"""An arbitrary vector, 1/Å."""
+
+
+def draws_of(atoms: Atoms, seed: int = 0) -> Float[np.ndarray, " atoms"]:
+    """Return a number from -1 to 1 for each atom, as if drawn, that its element and place alone decide."""
+    found: np.ndarray = np.cos(atoms.positions @ WAVE + atoms.numbers + seed)
+    return found
+
+
+def canonical_order(structures: Iterable[Atoms], seed: int = 0) -> Int[np.ndarray, " structures"]:
+    """Return an order of structures, as if drawn, that depends on the set alone: on no order of structures or atoms."""
+    return np.argsort([float(np.sort(draws_of(atoms, seed)).sum()) for atoms in structures], kind="stable")
 
 
 def chunks(structures: Sequence[Atoms], n_atoms: int = ATOMS_PER_CHUNK) -> Iterator[tuple[int, int]]:

@@ -17,7 +17,7 @@ from kernelpot.descriptors.protocol import Descriptor
 from kernelpot.errors import ParameterError
 from kernelpot.features.vectors import unit
 from kernelpot.kernels import DotKernel, DotProduct
-from kernelpot.linalg.subsets import cur, farthest_points
+from kernelpot.linalg.subsets import cur, farthest_points, in_order
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -28,6 +28,8 @@ SAMPLE = 1000
 """Environments of a species that stand for all where their residual variance is summed."""
 JITTER = 1e-10
 """Added to the diagonal of a kernel matrix of nearly equal environments."""
+SCATTER = 1e6
+"""Makes the digits behind it look drawn, and leaves nine for round-off to spoil."""
 POOL_BYTES = 1_000_000_000
 """Memory for candidate environments; beyond it every species is thinned at random, with the model's seed."""
 
@@ -176,8 +178,10 @@ def _subset(x: Float[np.ndarray, "n f"], k: int, method: str, seed: int) -> Floa
 def environments_of(
     descriptor: Descriptor, structures: Sequence[Atoms], species: tuple[int, ...], seed: int
 ) -> list[Float[np.ndarray, "n f"]]:
-    """Return the unit vectors of every species' environments, thinned where they would not fit in memory."""
-    rng = np.random.default_rng(seed)
+    """Return the unit vectors of every species' environments, thinned where they would not fit in memory.
+
+    Their order, and what is drawn, depend on the set alone, not on the order of structures and atoms.
+    """
     total = int(sizes_of(structures).sum())
     parts: list[list[np.ndarray]] = [[] for _ in species]
 
@@ -189,9 +193,10 @@ def environments_of(
         for a, z in enumerate(species):
             mine = np.flatnonzero(numbers == z)
             if kept_share < 1.0:
-                mine = mine[rng.random(len(mine)) < kept_share]
+                mine = mine[_draws(x[mine], seed) < kept_share]
             parts[a].append(x[mine])
     result = [np.concatenate(p) for p in parts]
+    result = [x[in_order(x)] for x in result]
     for a, x in enumerate(result):
         if len(x) == 0:
             raise ParameterError(f"no environment of atomic number {species[a]} was left to choose from.")
@@ -228,3 +233,10 @@ class EnvironmentVectors:
         offsets = np.concatenate([[0], np.cumsum([len(atoms) for atoms in self.structures])]).astype(np.int64)
         parts = over_batches(described, self.structures, self.descriptor.cutoff, "environments")
         return np.concatenate(list(parts)), offsets
+
+
+def _draws(x: Float[np.ndarray, "n f"], seed: int) -> Float[np.ndarray, " n"]:
+    """Return a number from 0 to 1 for each vector, as if drawn, that the vector alone decides."""
+    along = x @ np.random.default_rng(seed).standard_normal(x.shape[1])
+    result: np.ndarray = np.modf(np.abs(along) * SCATTER)[0]
+    return result

@@ -299,26 +299,64 @@ def equal_vectors(
     return result
 
 
-RUN = 5
-"""Neighbouring frames of a list that stay in one fold."""
+ALIKE = 5
+"""Structures that resemble each other most and stay in one fold, as neighbouring frames of a trajectory do."""
 
 
-def runs(groups: Int[np.ndarray, " structures"], n_folds: int, *, run: int = RUN) -> Int[np.ndarray, " structures"]:
-    """Return the run that each structure belongs to: what stays together, and counts as one independent witness."""
-    length = max(1, min(run, (int(groups.max()) + 1) // (4 * n_folds)))
-    result: np.ndarray = groups // length
+TILT = 0.01
+"""Share of an arbitrary direction in the lines along which structures are halved."""
+
+
+def alike(
+    vectors: Float[np.ndarray, "n f"], groups: Int[np.ndarray, " n"], n_folds: int, *, most: int = ALIKE
+) -> Int[np.ndarray, " n"]:
+    """Return which structures stay together, and count as one independent witness: up to five distinct ones.
+
+    Structures are halved again and again along the line between two that are far apart, each of the parts by itself,
+    until no part has more than five: O(n log n) distances, and no regard to the order of the list. Members of one of
+    the `groups` of equal vectors count as one.
+    """
+    place = np.unique(groups, return_inverse=True)[1]
+    sizes = np.bincount(place)
+    # Of equal vectors the mean, as any one of them would be the first of some order.
+    centres = np.zeros((len(sizes), vectors.shape[1]))
+    np.add.at(centres, place, vectors)
+    centres /= sizes[:, None]
+    length = max(1, min(most, len(sizes) // (4 * n_folds)))
+    block, count = np.empty(len(sizes), dtype=np.int64), 0
+    sense = _direction(vectors.shape[1])
+    parts = [np.arange(len(sizes))]
+    while parts:
+        part = parts.pop()
+        if len(part) <= length:
+            block[part], count = count, count + 1
+            continue
+        X = centres[part]
+        far = X[np.argmax(_distances(X, X.mean(axis=0)))]
+        line = X[np.argmax(_distances(X, far))] - far
+        # Both of two are as far from their mean: which is the first must not be left to round-off. Nor must vectors
+        # without a common component, as of frames without a common element, which all lie at zero along any other.
+        line = (line if line @ sense > 0.0 else -line) + TILT * np.linalg.norm(line) * sense
+        order = np.argsort(X @ line, kind="stable")
+        half = length * -(-len(part) // (2 * length))
+        parts += [part[order[half:]], part[order[:half]]]
+    result: np.ndarray = block[place]
     return result
 
 
-def folds(
-    groups: Int[np.ndarray, " structures"], n_folds: int, *, seed: int, run: int = RUN
-) -> Int[np.ndarray, " structures"]:
-    """Assign structures to folds of about equal size; duplicates and runs of neighbouring frames stay together.
+def in_order(X: Float[np.ndarray, "n f"]) -> Int[np.ndarray, " n"]:
+    """Return an order of vectors that depends on the set alone: along one random direction."""
+    return np.argsort(X @ _direction(X.shape[1]), kind="stable")
 
-    Runs are counted in distinct structures, by the first place of each in the list: were they counted in frames, a
-    strained crystal and its repeats would chain a whole family into one fold.
-    """
-    blocks = runs(groups, n_folds, run=run)
+
+def _direction(n: int) -> Float[np.ndarray, " n"]:
+    """Return one arbitrary direction."""
+    drawn = np.random.default_rng(0).standard_normal(n)
+    return drawn / np.linalg.norm(drawn)
+
+
+def folds(blocks: Int[np.ndarray, " n"], n_folds: int, *, seed: int) -> Int[np.ndarray, " n"]:
+    """Assign whole blocks of structures to folds of about equal size."""
     sizes = np.bincount(blocks)
     order = np.random.default_rng(seed).permutation(len(sizes))
     order = order[np.argsort(-sizes[order], kind="stable")]

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from scipy.linalg import solve_triangular
 
 from kernelpot.data.batch import Batch
-from kernelpot.data.stream import chunks, sizes_of
+from kernelpot.data.stream import chunks, draws_of, sizes_of
 from kernelpot.errors import ParameterError
 from kernelpot.features.feature_map import Described, FeatureMap, dense_local_values
 from kernelpot.linalg.factor import triangle
@@ -68,9 +68,11 @@ class Seen:
     def of(cls, features: FeatureMap, structures: Sequence[Atoms], *, seed: int) -> Seen:
         """Look at every environment of the training set once, at d² operations each; many are thinned by the seed."""
         numbers = np.concatenate([atoms.numbers for atoms in structures])
-        rng, kept = np.random.default_rng(seed), np.zeros(len(numbers), dtype=bool)
+        draws = np.concatenate([draws_of(atoms, seed) for atoms in structures])
+        kept = np.zeros(len(numbers), dtype=bool)
         for z in features.species:
-            kept[rng.permutation(np.flatnonzero(numbers == z))[:MOST]] = True
+            mine = np.flatnonzero(numbers == z)
+            kept[mine[np.argsort(draws[mine], kind="stable")[:MOST]]] = True
         gram = np.zeros((features.n_weights, features.n_weights))
         parts = []
 

@@ -25,7 +25,7 @@ from kernelpot.features.sum_map import SumMap
 from kernelpot.features.torch import device_of, on_device
 from kernelpot.linalg.devices import check_device
 from kernelpot.linalg.factor import Posterior, RowSink, triangle
-from kernelpot.linalg.subsets import equal_vectors, folds, runs
+from kernelpot.linalg.subsets import alike, equal_vectors, folds
 from kernelpot.potentials.baselines.given import less_baseline
 from kernelpot.potentials.extrapolation import Seen
 from kernelpot.potentials.fitted import Fitted, M, accepted, changed
@@ -69,9 +69,11 @@ def fit_state(
     """Fit labels from the prior; amplitude and the terms' scales are kept where the noise is given."""
     e0_factor = triangle(e0_rows(labels, composition_of(structures, features.species)))
     e0 = least_squares_e0(e0_factor)
-    groups = equal_vectors(mean_vectors(features.descriptor, structures), labels.n_atoms)
+    means = mean_vectors(features.descriptor, structures)
+    groups = equal_vectors(means, labels.n_atoms)
     n_folds = max(1, min(N_FOLDS, len(np.unique(groups))))
-    fold = folds(groups, n_folds, seed=seed) if n_folds > 1 else np.zeros(len(groups), dtype=np.int64)
+    blocks = alike(means, groups, n_folds)
+    fold = folds(blocks, n_folds, seed=seed) if n_folds > 1 else np.zeros(len(groups), dtype=np.int64)
     if given_folds is not None:
         fold, n_folds = given_folds, int(given_folds.max()) + 1
     memory = 2 * n_folds * len(kinds) * (features.n_columns + len(features.species) + 1) ** 2 * 8
@@ -80,9 +82,9 @@ def fit_state(
     make_factors = fold_factors if workers is None else partial(distributed_factors, workers=workers)
     data = make_factors(plain, structures, labels, fold, kinds=kinds, e0=e0)
     errors = FoldErrors(data).at(features.scales)
-    found = errors.settle(noise, amplitude, independent=len(np.unique(runs(groups, n_folds))))
+    found = errors.settle(noise, amplitude, independent=len(np.unique(blocks)))
     features, data = features.rescaled(found.scales), data.rescaled(found.scales)
-    blocks = [
+    rows = [
         data.scaled(kind, f, found.noise.sigma(kind), found.amplitude)
         for kind in data.kinds
         for f in range(data.n_folds)
@@ -91,7 +93,7 @@ def fit_state(
     roots = prior_roots(features, e0_std)
     return Fitted(
         features,
-        Posterior.prior(len(roots), roots).condition(blocks),
+        Posterior.prior(len(roots), roots).condition(rows),
         found.noise,
         found.amplitude,
         e0,
@@ -130,8 +132,9 @@ def judged(
     labels = less_baseline(model.baseline, structures, labels, kinds)
     features, _ = space_of(model, structures, labels, kinds)
     first, *others = left_out_in(features, structures, labels, ways, kinds=kinds)
-    groups = equal_vectors(mean_vectors(features.descriptor, structures), labels.n_atoms)
-    independent = len(np.unique(runs(groups, int(ways[0].max()) + 1)))
+    means = mean_vectors(features.descriptor, structures)
+    blocks = alike(means, equal_vectors(means, labels.n_atoms), int(ways[0].max()) + 1)
+    independent = len(np.unique(blocks))
     found = first.settle(model.noise, model.terms[0].amplitude, independent=independent)
     ratio = {kind: found.noise.sigma(kind) / found.amplitude for kind in found.noise.kinds}
     left_out = [errors.at(found.scales).left_out(ratio) for errors in others]

@@ -22,7 +22,7 @@ from kernelpot.features.inducing import mean_vectors
 from kernelpot.features.sum_map import Owners, owners, without_fold
 from kernelpot.features.torch import device_of, on_device
 from kernelpot.linalg.factor import Posterior, RowSink, triangle
-from kernelpot.linalg.subsets import equal_vectors
+from kernelpot.linalg.subsets import alike, equal_vectors
 from kernelpot.linalg.subsets import folds as share_out
 from kernelpot.potentials.baselines.given import less_baseline
 from kernelpot.potentials.calibration import calibrated, check_method
@@ -163,12 +163,13 @@ def leave_out(
                 "atoms.info['config_type'], or use folds."
             )
         return predict_left_out(state, train, witness), train, witness
-    witness = equal_vectors(mean_vectors(state.features.descriptor, train.structures), train.labels.n_atoms)
+    means = mean_vectors(state.features.descriptor, train.structures)
+    witness = alike(means, equal_vectors(means, train.labels.n_atoms), 1, most=1)
     folds = whole(folds, "folds", least=2, usual="16 is usual")
     different = len(np.unique(witness))
     if different < 2:
         raise ParameterError("calibrate needs at least two different training structures, found one; give `held_out`.")
-    fold = share_out(witness, min(int(folds), different), seed=model.seed, run=1)
+    fold = share_out(witness, min(int(folds), different), seed=model.seed)
     return predict_left_out(state, train, fold), train, witness
 
 

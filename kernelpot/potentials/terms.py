@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Int
 
 from kernelpot.data.labels import Labels
-from kernelpot.data.stream import sizes_of, species_of, taken
+from kernelpot.data.stream import canonical_order, sizes_of, species_of, taken
 from kernelpot.descriptors.pairs import TwoBody
 from kernelpot.descriptors.protocol import Descriptor
 from kernelpot.descriptors.radial import Compressed
@@ -25,7 +25,7 @@ from kernelpot.features.linear_map import LinearMap
 from kernelpot.features.sum_map import SumMap
 from kernelpot.features.two_body_map import TwoBodyMap
 from kernelpot.kernels import DotProduct, Gaussian, Linear
-from kernelpot.linalg.subsets import equal_vectors, folds, runs
+from kernelpot.linalg.subsets import alike, equal_vectors, folds
 from kernelpot.potentials.noise_search import left_out_in
 from kernelpot.potentials.training import composition_of
 from kernelpot.progress import say, shown
@@ -340,9 +340,10 @@ def find_coupling(
 def some_of_each(structures: Sequence[Atoms], labels: Labels, seed: int) -> list[int]:
     """Return numbers of some labelled structures, every set of elements and kind in turn, in their own order."""
     sizes = sizes_of(structures)
-    known = np.flatnonzero(labels.present("energy") | labels.present("forces"))
+    order = canonical_order(structures, seed)
+    known = order[(labels.present("energy") | labels.present("forces"))[order]]
     groups: dict[Any, list[int]] = {}
-    for k in np.random.default_rng(seed).permutation(known).tolist():
+    for k in known.tolist():
         atoms = structures[k]
         groups.setdefault((tuple(np.unique(atoms.numbers)), str(atoms.info.get("config_type", ""))), []).append(k)
     turns = [k for turn in zip_longest(*groups.values()) for k in turn if k is not None]
@@ -407,16 +408,18 @@ class Ranking:
     ) -> Ranking:
         """Lay out the folds, the same for every coupling."""
         apart = small(replace(term.soap, channels=None, species=None)).with_species(species)
-        groups = equal_vectors(mean_vectors(apart, structures), labels.n_atoms)
+        means = mean_vectors(apart, structures)
+        groups = equal_vectors(means, labels.n_atoms)
         n_folds = min(SMALL["folds"], len(np.unique(groups)))
+        blocks = alike(means, groups, n_folds)
         if fold is None or fold.max() < 1:
-            fold = folds(groups, n_folds, seed=seed)
+            fold = folds(blocks, n_folds, seed=seed)
         ways = [fold]
         beyond = composition_groups(structures, species)
         ways += [] if beyond is None else [beyond]
         # Stresses follow what energies and forces have settled.
         kept = tuple(kind for kind in kinds if kind != "stress" and labels.present(kind).any()) or tuple(kinds)
-        independent = len(np.unique(runs(groups, int(fold.max()) + 1)))
+        independent = len(np.unique(blocks))
         return cls(term, species, structures, labels, kept, tuple(ways), independent, seed)
 
     def judged(self, setting: Setting) -> Tried:

@@ -21,7 +21,7 @@ from kernelpot.errors import KernelpotError, ParameterError
 from kernelpot.features.feature_map import FeatureMap
 from kernelpot.features.inducing import mean_vectors
 from kernelpot.features.vectors import gather_pairs
-from kernelpot.linalg.subsets import equal_vectors, folds, runs
+from kernelpot.linalg.subsets import alike, equal_vectors, folds
 from kernelpot.potentials.fitting import judged
 from kernelpot.potentials.noise_search import ROUNDING
 from kernelpot.potentials.sparse_gp import SparseGP
@@ -63,7 +63,7 @@ FEWEST = 40
 class Parts:
     """A training set with the order in which its units join."""
 
-    # What stays together, and counts as one witness: duplicates, and runs of neighbouring frames
+    # What stays together, and counts as one witness: duplicates, and what resembles each other most
     unit: Int[np.ndarray, " structures"]
     family: Int[np.ndarray, " structures"]  # `config_type` of each structure, as a number
     families: tuple[str, ...]  # Their names; "" where there is none
@@ -71,12 +71,13 @@ class Parts:
 
     @classmethod
     def of(cls, structures: Sequence[Atoms], descriptor: Descriptor, *, n_folds: int, seed: int) -> Parts:
-        """Find duplicates by a descriptor, and runs of frames for so many folds, and shuffle them within families."""
+        """Find by a descriptor what stays together for so many folds, and shuffle it within families."""
         if descriptor.species is None:
             descriptor = descriptor.with_species(species_of(structures))
         n_atoms = np.array([len(atoms) for atoms in structures])
-        same = equal_vectors(mean_vectors(descriptor, structures), n_atoms)
-        unit = runs(same, min(n_folds, int(same.max()) + 1))
+        means = mean_vectors(descriptor, structures)
+        same = equal_vectors(means, n_atoms)
+        unit = alike(means, same, min(n_folds, int(same.max()) + 1))
         names, family = np.unique([str(atoms.info.get("config_type", "")) for atoms in structures], return_inverse=True)
         return cls(unit, family, tuple(str(name) for name in names), joining(unit, family, seed))
 
@@ -90,7 +91,7 @@ class Parts:
     def folds(self, members: Int[np.ndarray, " members"], n_folds: int, *, seed: int) -> Int[np.ndarray, " members"]:
         """Assign members to folds of whole units."""
         units = np.unique(self.unit[members], return_inverse=True)[1]
-        return folds(units, min(n_folds, int(units.max()) + 1), seed=seed, run=1)
+        return folds(units, min(n_folds, int(units.max()) + 1), seed=seed)
 
     def families_out(self, members: Int[np.ndarray, " members"]) -> Int[np.ndarray, " members"]:
         """Assign members to folds of one family each."""
