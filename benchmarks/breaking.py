@@ -203,6 +203,8 @@ def _enter(case: Case, folder: Path, log: str, said: tuple[int, int] | None) -> 
     os.dup2(os.open(folder / f"stderr{log}", flags) if said is None else said[1], 2)
     if case.stdout == "":
         os.close(1)
+    if not case.fresh:
+        sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w", 1, errors="backslashreplace")
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     if case.size is not None:
@@ -363,8 +365,6 @@ def main(arguments: list[str] | None = None) -> int:
         else:
             columns = VERDICTS
             counts, failing = inputs(bench, options.words, options.seed, options.jobs, options.most, options.all)
-    if columns != VERDICTS:
-        print(listed(failing))
     print(f"\n{markdown(counts, columns)}\n")
     document = {
         "seed": options.seed, "seconds": round(time.monotonic() - began, 1), "failing": failing,

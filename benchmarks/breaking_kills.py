@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.breaking import GOOD, Bench, contents, end_group, verdict_of
+from benchmarks.breaking import GOOD, Bench, contents, end_group, listed, verdict_of
 from benchmarks.broken import COMMANDS, Case, valid
 from benchmarks.broken_models import unpacked
 
@@ -80,7 +80,7 @@ def kills(bench: Bench, times: int, seed: int, words: Sequence[str]) -> tuple[Co
     named = [(command, valid(command)) for command in COMMANDS]
     named += [("select, own process", valid("select", fresh=True)), ("curate, two workers", several)]
     counts: Counter[tuple[str, str]] = Counter()
-    failing = []
+    failing: list[dict[str, Any]] = []
     for name, case in [one for one in named if not words or any(word in one[0] for word in words)]:
         reference, seconds, whole = undisturbed(bench, case)
         for number, _ in ((n, k) for n in SIGNALS for k in range(times)):
@@ -117,6 +117,7 @@ def kills(bench: Bench, times: int, seed: int, words: Sequence[str]) -> tuple[Co
                     "stderr": [*stderr.strip().splitlines()[-3:], *rerun.strip().splitlines()[-3:]],
                 }
             )  # fmt: skip
+            print(listed(failing[-1:]), flush=True)
         shutil.rmtree(reference)
     return counts, failing
 
@@ -133,7 +134,7 @@ def pairs(bench: Bench, times: int, seed: int) -> tuple[Counter[tuple[str, str]]
         "fit/predict": (fit_m, predict),
     }
     counts: Counter[tuple[str, str]] = Counter()
-    failing = []
+    failing: list[dict[str, Any]] = []
     for name, two in together.items():
         references = [undisturbed(bench, one) for one in two]
         whole = references[0][2] | references[1][2]
@@ -166,6 +167,7 @@ def pairs(bench: Bench, times: int, seed: int) -> tuple[Counter[tuple[str, str]]
                     "stderr": [line for text in texts for line in text.strip().splitlines()[-3:]],
                 }
             )  # fmt: skip
+            print(listed(failing[-1:]), flush=True)
         for reference, _, _ in references:
             shutil.rmtree(reference)
     return counts, failing

@@ -21,6 +21,7 @@ import numpy as np
 from ase import Atoms
 
 from benchmarks import broken
+from benchmarks.breaking import listed
 from benchmarks.broken_models import cut, flipped
 
 MEMORY = 4 << 30
@@ -197,13 +198,9 @@ def reads(folder: Path, total: int, seed: int, jobs: int) -> tuple[Counter[tuple
             text = path.read_bytes().decode("latin-1")[:4000]
             odd = [{"reader": "worker", "end": f"status {status}", "trace": f"part {number}", "input": text}]
         for one in odd:
-            # One of each kind: the exception and the line that raised it.
-            kind = (
-                one["reader"],
-                one["end"],
-                *one["trace"].split("\n")[1:2],
-                one["trace"] if one["end"] == "x" else "",
-            )
+            # One of each kind: reader, exception, and the line that raised it.
+            at = [line for line in one["trace"].splitlines() if line.startswith("  File")][-1:]
+            kind = (one["reader"], one["end"], *(at or [one["trace"]]))
             if kind not in kinds and len(kinds) < 20:
                 saved = folder / f"read-{len(kinds)}.xyz"
                 saved.write_bytes(one["input"].encode("latin-1"))
@@ -218,4 +215,5 @@ def reads(folder: Path, total: int, seed: int, jobs: int) -> tuple[Counter[tuple
     shutil.rmtree(where)
     seconds = time.monotonic() - began
     print(f"{total} files in {seconds:.0f} s, each by two readers: {total / seconds:.0f} files/s with {jobs} workers")
+    print(listed(list(kinds.values())))
     return counts, list(kinds.values())

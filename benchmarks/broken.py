@@ -178,7 +178,7 @@ def broken_structures(base: Mapping[str, bytes], rng: np.random.Generator) -> It
         yield "other content", name, "t.xyz", content
     for file in ("t.xyz.xz", "t.xyz.gz", "t.db", "t.traj", "t.json", "POSCAR", "t.cif", "t.kp"):
         yield "other content", f"text named {file}", file, base["t.xyz"]
-    yield "other content", "bomb of 8 GiB", "t.xyz.xz", bomb()
+    yield "other content", "bomb of 1 GiB", "t.xyz.xz", bomb()
     text = base["t.xyz"].decode()
     for name, (old, new) in HEADERS.items():
         for every in (False, True):
@@ -206,15 +206,15 @@ def broken_structures(base: Mapping[str, bytes], rng: np.random.Generator) -> It
         yield "numbers", f"energies {number[:9]}", "t.xyz", text.replace("energy=", energy).encode()
     for species in ("Xx", "X", "29", "Cu79", "Uuo", "999", "-1", "Og"):
         yield "species", species, "t.xyz", text.replace("\nCu", f"\n{species}", 1).encode()
+    rest = frames(6)
     for name, structures in geometries().items():
         yield "geometry", name, "t.xyz", xyz(structures)
-        yield "geometry", f"{name} among others", "t.xyz", xyz([*frames(6), *structures])
+        yield "geometry", f"{name} among others", "t.xyz", xyz([*rest, *structures])
 
 
 def bomb() -> bytes:
-    """Return 8 GiB of nothing, compressed to about a megabyte."""
-    part = lzma.compress(bytes(1 << 26))
-    return part * 128
+    """Return 1 GiB of nothing, compressed to about 200 kB."""
+    return lzma.compress(bytes(1 << 22)) * 256
 
 
 def geometries() -> dict[str, list[Atoms]]:
