@@ -192,11 +192,13 @@ def reads(folder: Path, total: int, seed: int, jobs: int) -> tuple[Counter[tuple
         path, answer = where / f"{number}.xyz", where / f"{number}.json"
         if answer.exists():
             found, odd = json.loads(answer.read_text(encoding="utf-8"))
-            counts.update({tuple(f"{key}: ".split(": ")[:2]): n for key, n in found.items()})
+            for key, n in found.items():
+                reader, _, end = key.partition(": ")
+                counts[reader, end or "files"] += n
         else:
             counts["worker", f"ended with {os.waitstatus_to_exitcode(status)}"] += 1
-            text = path.read_bytes().decode("latin-1")[:4000]
-            odd = [{"reader": "worker", "end": f"status {status}", "trace": f"part {number}", "input": text}]
+            last = path.read_bytes().decode("latin-1")[:4000]
+            odd = [{"reader": "worker", "end": f"status {status}", "trace": f"part {number}", "input": last}]
         for one in odd:
             # One of each kind: reader, exception, and the line that raised it.
             at = [line for line in one["trace"].splitlines() if line.startswith("  File")][-1:]

@@ -323,7 +323,10 @@ def odd_inputs(command: str, base: Mapping[str, bytes]) -> list[Case]:
         (folder / words[2]).mkdir()
 
     one = replace(case(command, "odd inputs", ""), prepare=links)
-    named = lambda source: tuple(source if word == "t.xyz" else word for word in one.argv)  # noqa: E731
+
+    def named(source: str) -> tuple[str, ...]:
+        return tuple(source if word == "t.xyz" else word for word in one.argv)
+
     found = [
         replace(one, name=f"{command}: {word}", argv=named(word)) for word in (*words, "absent.xyz", "", ".", "a\0b")
     ]
@@ -351,7 +354,10 @@ def full_disks(command: str) -> list[Case]:
     seconds = 60.0 if command == "demo" else 20.0
     one = replace(case(command, "full disks", ""), seconds=seconds)
     output = one.outputs[-1]
-    to = lambda target: tuple(target if word == output else word for word in one.argv)  # noqa: E731
+
+    def to(target: str) -> tuple[str, ...]:
+        return tuple(target if word == output else word for word in one.argv)
+
     found = [replace(one, name=f"{command}: files of {n} bytes at most", size=n) for n in (0, 100, 3000)]
     found.append(replace(one, name=f"{command}: output to /dev/full", argv=to("/dev/full")))
     found.append(replace(one, name=f"{command}: output to /dev/null", argv=to("/dev/null")))

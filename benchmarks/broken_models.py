@@ -36,7 +36,9 @@ def packed(header: Any, arrays: Mapping[str, np.ndarray]) -> bytes:
     """Return a model file."""
     from safetensors.numpy import save
 
-    return save({k: np.ascontiguousarray(a) for k, a in arrays.items()}, metadata={"kernelpot": json.dumps(header)})
+    return bytes(
+        save({k: np.ascontiguousarray(a) for k, a in arrays.items()}, metadata={"kernelpot": json.dumps(header)})
+    )
 
 
 def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
