@@ -249,8 +249,8 @@ def judged(
 ) -> Result:
     """Say how a run ended; the worst that can be said of it, first."""
     stderr = (folder / f"stderr{log}").read_bytes().decode("utf-8", "backslashreplace")
-    # A folder of blocks is gone on with; other outputs are whole or absent.
-    outputs = case.outputs if status == 0 else [name for name in case.outputs if name == "b"]
+    # A folder of blocks is gone on with, and what was written before standard output failed is whole.
+    outputs = case.outputs if status == 0 or case.stdout is not None else [name for name in case.outputs if name == "b"]
     left = left_over(folder, before, outputs)
     after = contents(folder / "in")
     kept = [n for n in before if after.get(n) != before[n] and n.split("/")[0] not in case.outputs]

@@ -362,9 +362,7 @@ def full_disks(command: str) -> list[Case]:
     found.append(replace(one, name=f"{command}: output to /dev/full", argv=to("/dev/full")))
     found.append(replace(one, name=f"{command}: output to /dev/null", argv=to("/dev/null")))
     if command in ("select", "fit"):
-        slow = replace(
-            one, fresh=True, seconds=90.0, argv=(*one.argv, *(("--json", "-") if command == "select" else ()))
-        )
+        slow = replace(one, fresh=True, seconds=90.0)
         found.append(replace(slow, name=f"{command}: standard output full", stdout="/dev/full"))
         found.append(replace(slow, name=f"{command}: standard output closed", stdout=""))
     return found
