@@ -62,6 +62,18 @@ def wait(pid: int, seconds: float) -> int | None:
     return None
 
 
+def alone(pid: int, seconds: float) -> bool:
+    """Say whether the processes that a run started have ended within a time; end those that have not."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        try:
+            os.killpg(pid, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(0.01)
+    return not end_group(pid)
+
+
 def undisturbed(bench: Bench, case: Case) -> tuple[Path, float, set[str]]:
     """Run a case to its end; return its folder, how long it took and what it left."""
     folder = bench.place(case)
@@ -91,8 +103,7 @@ def kills(bench: Bench, times: int, seed: int, words: Sequence[str]) -> tuple[Co
                 # The terminal sends an interrupt to all processes of a job.
                 (os.killpg if number == signal.SIGINT else os.kill)(pid, number)
             status = wait(pid, case.seconds)
-            time.sleep(0.5 if case.fresh else 0.0)
-            orphans = end_group(pid)
+            orphans = not alone(pid, 5.0)
             stderr = (folder / "stderr").read_text(errors="replace") if (folder / "stderr").exists() else ""
             left = sorted(set(contents(folder / "in")) - whole) + sorted(contents(folder / "tmp"))
             again = wait(bench.start(case, folder, "-again"), case.seconds)

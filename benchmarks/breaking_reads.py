@@ -51,7 +51,7 @@ def seeds() -> list[bytes]:
 
 
 def mutated(content: bytes, rng: np.random.Generator) -> bytes:
-    """Change bytes, words or lines at one to three places."""
+    """Change bytes, words or lines at one or two places."""
     for _ in range(int(rng.integers(1, 4))):
         if not content:
             break
