@@ -11,14 +11,26 @@ from benchmarks import THREADS
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    words = sys.argv[1:] if arguments is None else arguments
+    if words[:1] == ["break"]:
+        for name in THREADS:
+            os.environ[name] = "1"
+        # The other layers do not survive a fork.
+        os.environ["NUMBA_THREADING_LAYER"] = "workqueue"
+
+        from benchmarks.breaking import main as breaking
+
+        return breaking(words[1:])
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description=__doc__, epilog="break: broken inputs, see `break --help`"
+    )
     parser.add_argument("cases", nargs="*", metavar="CASE", help="names, or beginnings of names; default: all")
     parser.add_argument("--list", action="store_true", help="list the cases")
     parser.add_argument("--json", type=Path, metavar="FILE", help="default: benchmarks/results/<time>.json")
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="threads of each measurement, default 1")
     parser.add_argument("--quick", action="store_true", help="small sizes: shows that it runs, judges nothing")
     parser.add_argument("--full", action="store_true", help="also the rivals that take minutes")
-    options = parser.parse_args(arguments)
+    options = parser.parse_args(words)
     if options.threads < 1:
         parser.error(f"--threads must be at least 1, got {options.threads}")
     for name in THREADS:

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -95,3 +96,56 @@ def test_targets_are_judged_and_ratios_taken_against_the_first_rival():
 )
 def test_numbers_have_three_digits(value, text):
     assert short(value) == text
+
+
+def test_runs_are_judged_by_how_they_end_and_what_they_leave(tmp_path, monkeypatch):
+    from benchmarks.breaking import Bench, markdown
+    from benchmarks.broken import Case, case
+    from kernelpot import cli
+
+    def fake(argv):
+        what = argv[0]
+        if what == "select":
+            return real(argv)
+        if what == "raise":
+            raise ValueError("unforeseen")
+        if what == "abort":
+            os.kill(os.getpid(), 9)
+        if what == "sleep":
+            time.sleep(60)
+        Path("o.xyz").write_text("cut off" if what == "cut" else "1\n\nCu 0 0 0\n")
+        if what == "leave":
+            Path(".o.part").touch()
+        if what == "replace":
+            Path("t.xyz").write_text("")
+        return 0
+
+    real = cli.main
+    monkeypatch.setattr(cli, "main", fake)
+    bench = Bench(tmp_path / "runs")
+    words = {
+        "raise": "traceback", "abort": "signal", "sleep": "too long", "cut": "broken output", "leave": "files left",
+        "replace": "input changed", "well": "accepted",
+    }  # fmt: skip
+    cases = [Case("made up", word, (word, "t.xyz", "o.xyz"), ("o.xyz",), seconds=1.0) for word in words]
+    cases.append(case("select", "made up", "bad", extra=("--seed", "x")))
+    cases.append(case("select", "made up", "to", extra=("--out", "t.xyz")))
+    cases.append(case("select", "made up", "empty", files={"t.xyz": b""}))
+    found = {result.case.name: result.verdict for result in bench.run(cases, jobs=2)}
+    assert found == words | dict.fromkeys(["select: bad", "select: to", "select: empty"], "refused")
+    assert len(list(bench.folder.glob("0*"))) == 6
+    assert "| made up | 3 |" in markdown({("made up", "refused"): 3})
+
+
+def test_broken_inputs_are_the_same_for_the_same_seed(tmp_path):
+    import numpy as np
+
+    from benchmarks.breaking_reads import mutated, seeds
+    from benchmarks.broken import base_files, broken_structures
+
+    base = base_files(tmp_path)
+    one, two = (list(broken_structures(base, np.random.default_rng(3))) for _ in range(2))
+    assert one == two
+    assert len({content for *_, content in one}) > 150
+    fuzzed = [mutated(text, np.random.default_rng(1)) for text in seeds()]
+    assert not set(fuzzed) & set(seeds())
