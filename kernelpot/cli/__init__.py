@@ -53,8 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         # A stream that was closed before we started (`>&-`) is None.
         if getattr(sys, name) is None:
             setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115
-    command = parse(argv)
     try:
+        command = parse(argv)
         with progress.shown(enabled=not command.quiet):
             run(command)
         sys.stdout.flush()
@@ -73,7 +73,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         message = str(error)
     except MemoryError:
         message = "out of memory; choose a smaller --n-inducing, or split the files"
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemError) as error:
+        # A compiled loop that is interrupted as it returns says so in its own way.
+        if isinstance(error, SystemError) and not isinstance(error.__cause__ or error.__context__, KeyboardInterrupt):
+            raise
         sys.stderr.write("\nkernelpot: interrupted; every output file is whole or as it was\n")
         return INTERRUPTED
     # Here the exception is gone, with it the frames that held progress bars open: the message has its own line.

@@ -85,7 +85,7 @@ def select(options: Select) -> None:
         _short(options, f"nothing was chosen: {_binding(options, choice, usable)}")
     elif options.n is not None and len(choice) < options.n:
         _short(options, f"{len(choice)} of {options.n} structures were chosen: {_binding(options, choice, usable)}")
-    if options.out:
+    if options.out and len(choice):
         write_structures(options.out, [pool[int(k)] for k in choice.indices])
     result = _Result(options, pool, screening, choice, certificate)
     show(result.text(), options.json)
@@ -186,7 +186,8 @@ class _Result:
         text = f"{told.summary()}\n\n{shortened(head, rows)}"
         if certificate is not None:
             text += f"\n\n{certificate}"
-        text += f"\n\nwrote {out}" if out else ""
+        if out:
+            text += f"\n\nwrote {out}" if len(choice) else f"\n\n{out} was not written"
         return f"{self.screening}\n\n{text}" if self.options.screen else text
 
     def content(self) -> dict[str, Any]:

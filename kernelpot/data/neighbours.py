@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 MOST_BINS = 50_000
 """Bins of a cell list; vesin divides by zero, which ends the process, somewhere beyond 100,000 of them."""
 
+FLAT = 0.2
+"""Height of a cell over the reach below which its most compact shape is looked for."""
+
 FREE_BINS, BINS_OF_AN_ATOM = 200, 2
 """Bins that a small system may have, and for each atom: dilute systems spend their time on empty ones."""
 
@@ -29,11 +32,25 @@ def neighbours(
     Å, go to a k-d tree of the atoms and the images around them: linear in atoms and neighbours at any extent.
     """
     cell, pbc = atoms.cell.array, np.asarray(atoms.pbc, dtype=bool)
-    bins = np.maximum(1.0, _extents(atoms.positions, cell, pbc) / reach).prod()
-    if bins > min(MOST_BINS, FREE_BINS + BINS_OF_AN_ATOM * len(atoms)):
-        return _by_tree(atoms.positions, cell, pbc, reach)
+    turn = None
+    if pbc.any() and _completed(cell, pbc)[1][pbc].min() < FLAT * reach:
+        # A needle of a cell: its most compact one has the same atoms and far fewer images within reach.
+        from ase.geometry import minkowski_reduce
+
+        cell, turn = minkowski_reduce(cell, pbc)
+    i, j, images = _found(atoms.positions, cell, pbc, reach)
+    return i, j, images if turn is None else images @ turn.astype(images.dtype)
+
+
+def _found(
+    positions: Float[np.ndarray, "atoms 3"], cell: Float[np.ndarray, "3 3"], pbc: np.ndarray, reach: float
+) -> tuple[Int[np.ndarray, " pairs"], Int[np.ndarray, " pairs"], Int[np.ndarray, "pairs 3"]]:
+    """Choose what finds the pairs."""
+    bins = np.maximum(1.0, _extents(positions, cell, pbc) / reach).prod()
+    if bins > min(MOST_BINS, FREE_BINS + BINS_OF_AN_ATOM * len(positions)):
+        return _by_tree(positions, cell, pbc, reach)
     search = neighbour_list_class()(cutoff=reach, full_list=True, sorted=True)
-    found: tuple[Any, Any, Any] = search.compute(atoms.positions, cell, pbc.tolist(), quantities="ijS")
+    found: tuple[Any, Any, Any] = search.compute(positions, cell, pbc.tolist(), quantities="ijS")
     return found
 
 
@@ -54,8 +71,6 @@ def _extents(
 
     Where some directions are periodic, the open ones are as long there as the longest.
     """
-    if pbc.all():
-        return _heights(cell)
     if not pbc.any():
         extents: np.ndarray = np.ptp(positions, axis=0)
         return extents
@@ -70,6 +85,8 @@ def _completed(
     """Return the periodic lattice vectors completed by unit vectors normal to them, and the heights, Å."""
     from ase.geometry import complete_cell
 
+    if pbc.all():
+        return cell, _heights(cell)
     full: np.ndarray = complete_cell(np.where(pbc[:, None], cell, 0.0))
     return full, _heights(full)
 

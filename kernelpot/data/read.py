@@ -21,9 +21,11 @@ from kernelpot.data.xyz import (
     broken_stream,
     cut,
     is_pipe,
+    name_of,
     one_line,
     opened,
     parse_xyz,
+    path_of,
     plain_copy,
     refuse_missing,
 )
@@ -118,7 +120,7 @@ class _File:
     @classmethod
     def named(cls, source: str | Path, index: str | int, format: str | None, species: Sequence[str] | None) -> _File:
         """Separate "file@index", unless a file of that very name exists."""
-        path = Path(source).expanduser()
+        path = path_of(source)
         name, at, inner = str(path).rpartition("@")
         try:
             whole = not at or path.exists() or not Path(name).exists()
@@ -141,7 +143,7 @@ class _File:
                 raise DataError(f"{path}: file must hold structures, found none.")
             chosen = {number: structures[number] for number in self._chosen(len(structures))}
         for number, atoms in chosen.items():
-            atoms.info[SOURCE] = f"{path}@{number}"
+            atoms.info[SOURCE] = name_of(path, number)
         return list(chosen.values())
 
     def _frames(self) -> dict[int, Atoms]:
@@ -167,7 +169,7 @@ class _File:
                 "same.",
                 stacklevel=4,
             )
-        return {k: parse_xyz(pieces[k].decode(errors="replace"), f"{path}@{k}") for k in self._chosen(len(pieces))}
+        return {k: parse_xyz(pieces[k].decode(errors="replace"), name_of(path, k)) for k in self._chosen(len(pieces))}
 
     def _chosen(self, count: int) -> Sequence[int]:
         from ase.io.formats import string2index

@@ -334,7 +334,9 @@ class LabelSearch:
     def _check_size(self, value: np.ndarray, kind: str, what: str) -> None:
         limit, unit = LIMITS[kind]
         told = value[np.isfinite(value)]
-        size = float(np.sqrt(np.mean(told**2))) if told.size else 0.0
+        largest = float(np.abs(told).max(initial=0.0))
+        # Squares of the largest numbers there are would overflow.
+        size = largest * float(np.sqrt(np.mean((told / largest) ** 2))) if largest else 0.0
         if kind == "energy":
             size /= max(len(self.atoms), 1)
         if size > limit:

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from kernelpot.data.check import SOURCE
-from kernelpot.data.xyz import XYZ, cut, opened, parse_xyz, refuse_missing
+from kernelpot.data.xyz import XYZ, cut, name_of, opened, parse_xyz, path_of, refuse_missing
 from kernelpot.errors import DataError, ParameterError
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class Stream(Sequence["Atoms"]):
         given = [files] if isinstance(files, str | Path) else list(files)
         if not given:
             raise ParameterError("`files` must name at least one file, got none.")
-        self.files = tuple(Path(str(file)).expanduser() for file in given)
+        self.files = tuple(path_of(file) for file in given)
         places, sizes, owners = [], [], []
         for number, path in enumerate(self.files):
             refuse_missing(path)
@@ -89,7 +89,7 @@ class Stream(Sequence["Atoms"]):
             except (OSError, sqlite3.Error) as error:
                 raise DataError(f"{path}: cannot be read any more ({error}); was the file changed meanwhile?") from None
             for (slot, k), atoms in zip(wanted, found, strict=True):
-                where = f"{path}@{k - first}"
+                where = name_of(path, k - first)
                 if atoms is None or len(atoms) != self.sizes[k]:
                     raise DataError(f"{where}: cannot be read as it was; was the file changed meanwhile?")
                 atoms.info.setdefault(SOURCE, where)

@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 import warnings
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,7 +40,7 @@ SHORTEST_ATOM = 7
 LONGEST_LINE, LONGEST_FRAME = 1 << 24, 1 << 29
 """Bytes beyond which a line, or a structure, is no text that a person's program wrote."""
 
-UNREADABLE = (EOFError, lzma.LZMAError, OSError, ValueError)
+UNREADABLE = (EOFError, lzma.LZMAError, zlib.error, OSError, ValueError)
 """What a broken compressed stream raises."""
 
 PATIENCE = 10.0
@@ -50,6 +51,21 @@ MARK = b"\xef\xbb\xbf"
 
 
 # ---- opening
+
+
+def path_of(name: str | Path) -> Path:
+    """Return a path with the home directory for ~, where there is one."""
+    path = Path(str(name))
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        return path  # "~.xyz" is nobody's home.
+
+
+def name_of(path: Path, number: int) -> str:
+    """Name a structure by file and number in text that fits into a line of UTF-8."""
+    plain = str(path).encode("utf-8", "backslashreplace").decode()
+    return f"{plain.encode('unicode_escape').decode() if not plain.isprintable() else plain}@{number}"
 
 
 def inner(path: Path) -> Path:
@@ -241,6 +257,7 @@ def _stray(line: bytes, first: int, last: int) -> str:
 
 _KEY = re.compile(r"(?:^|\s)([^\s=\"']+)\s*=\s*(\"[^\"]*\"|'[^']*'|\S*)")
 _EXPONENT = re.compile(r"(?<![\w.])([+-]?(?:\d+\.?\d*|\.\d+))(?:[dD]|\*\^)([+-]?\d+)(?![\w.])")
+_WIDE = re.compile(r"[\w-]+:[SRIL]:\d{5,}")
 _LABEL = re.compile(r"([A-Za-z]{1,2})(?:[_-]?\d+[+-]?|[+-]\d*)?")
 HEAVY_HYDROGEN = ("D", "T")
 
@@ -248,6 +265,8 @@ HEAVY_HYDROGEN = ("D", "T")
 def parse_xyz(text: str, where: str) -> Atoms:
     """Parse one structure of extended XYZ, of raw QM9, or with the labels and exponents of other programs."""
     header = text.split("\n", 2)[1] if text.count("\n") else ""
+    if wide := _WIDE.search(header):
+        raise DataError(f"{where}: a column must have fewer than 10,000 numbers for each atom, found {wide[0]!r}.")
     if header.startswith("gdb "):
         return _qm9(text, where)
     found: dict[str, str] = {}

@@ -11,7 +11,18 @@ import numpy as np
 
 from kernelpot.data.check import SOURCE, check_structure
 from kernelpot.data.formats import OURS, format_of
-from kernelpot.data.xyz import OPENERS, UNREADABLE, cut, one_line, opened, parse_xyz, plain_copy, refuse_missing
+from kernelpot.data.xyz import (
+    OPENERS,
+    UNREADABLE,
+    cut,
+    name_of,
+    one_line,
+    opened,
+    parse_xyz,
+    path_of,
+    plain_copy,
+    refuse_missing,
+)
 from kernelpot.errors import DataError, ParameterError
 from kernelpot.linalg.store import digest
 from kernelpot.rules import MOST_SEED, whole
@@ -62,7 +73,7 @@ def frames(source: Source) -> Iterator[Frame]:
     for f, path in enumerate(files):
         before = index
         for number, (content, reason) in enumerate(_contents(path)):
-            yield Frame(index, f, number, f"{path}@{number}", content, reason)
+            yield Frame(index, f, number, name_of(path, number), content, reason)
             index += 1
         if index == before:
             raise DataError(f"{path}: file must hold structures, found none.")
@@ -77,7 +88,7 @@ def file_list(source: Source) -> list[Path] | None:
         if any(isinstance(item, str | Path) for item in items):
             raise ParameterError("`source` must be files or structures, got a mixture")
         return None
-    paths = [Path(str(item)).expanduser() for item in items]
+    paths = [path_of(item) for item in items]
     for path in paths:
         refuse_missing(path)
         if not path.is_file():
