@@ -127,3 +127,8 @@ def ordered(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[R
         finally:
             for future in waiting:
                 future.cancel()
+
+
+def physical_memory() -> int:
+    """Return how much memory the machine has, bytes."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

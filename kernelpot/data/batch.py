@@ -11,9 +11,9 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from kernelpot.data.check import check_structure, place
-from kernelpot.data.neighbours import neighbours
+from kernelpot.data.neighbours import CROWD, expected, neighbours
 from kernelpot.data.stream import ATOMS_PER_CHUNK, chunks
-from kernelpot.errors import ParameterError
+from kernelpot.errors import DataError, ParameterError
 from kernelpot.progress import track
 from kernelpot.run import ordered
 
@@ -61,6 +61,11 @@ class Batch:
         n_atoms = 0
         for number, atoms in enumerate(structures, start):
             check_structure(atoms, place(atoms, number))
+            if (many := expected(atoms, reach)) > CROWD:
+                raise DataError(
+                    f"{place(atoms, number)}: a cutoff must give an atom fewer than {CROWD:,} neighbours, "
+                    f"{reach:g} Å gives about {many:,.0f}; choose a smaller one, and check the units of the cell."
+                )
             i, j, images = neighbours(atoms, reach)
             first.append(i.astype(np.int64) + n_atoms)
             second.append(j.astype(np.int64) + n_atoms)

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 MOST_BINS = 50_000
 """Bins of a cell list; vesin divides by zero, which ends the process, somewhere beyond 100,000 of them."""
 
+CROWD = 20_000
+"""Of an atom; a cutoff of 12 Å has 600 in copper. Beyond, pairs fill memory, and the unit of a length is wrong."""
+
 FLAT = 0.2
 """Height of a cell over the reach below which its most compact shape is looked for."""
 
@@ -52,6 +55,15 @@ def _found(
     search = neighbour_list_class()(cutoff=reach, full_list=True, sorted=True)
     found: tuple[Any, Any, Any] = search.compute(positions, cell, pbc.tolist(), quantities="ijS")
     return found
+
+
+def expected(atoms: Atoms, reach: float) -> float:
+    """Estimate how many neighbours an atom has within a reach, were the atoms spread evenly over their box."""
+    cell, pbc = atoms.cell.array, np.asarray(atoms.pbc, dtype=bool)
+    heights = _completed(cell, pbc)[1] if pbc.any() else np.ones(3)
+    spans = 2.0 * reach / np.maximum(np.where(pbc, heights, np.ptp(atoms.positions, axis=0)), 1e-9)
+    ball = (1.0, 1.0, np.pi / 4.0, np.pi / 6.0)[int(pbc.sum())]
+    return float(len(atoms) * ball * np.where(pbc, spans, np.minimum(1.0, spans)).prod())
 
 
 def lengths(

@@ -81,7 +81,7 @@ class TwoBody(Record):
         A parameter breaks its rule.
     """
 
-    cutoff: Annotated[float, Positive(0.01, 100.0), "Å", "5 to 8 is usual"] = 6.0
+    cutoff: Annotated[float, Positive(0.01, 50.0), "Å", "5 to 8 is usual"] = 6.0
     length: Annotated[float, Positive(), "Å", "0.4 to 1 is usual"] = 0.6
     amplitude: Annotated[float, Positive(1e-20, 1e20), "eV", "1.0 is usual"] = 1.0
     species: Annotated[tuple[int, ...] | None, Species()] = None

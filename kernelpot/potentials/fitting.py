@@ -43,7 +43,7 @@ from kernelpot.potentials.training import (
 )
 from kernelpot.progress import say
 from kernelpot.rules import whole
-from kernelpot.run import one_blas
+from kernelpot.run import one_blas, physical_memory
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -78,6 +78,11 @@ def fit_state(
         fold, n_folds = given_folds, int(given_folds.max()) + 1
     memory = 2 * n_folds * len(kinds) * (features.n_columns + len(features.species) + 1) ** 2 * 8
     say(f"fit: {features.n_inducing} inducing environments, factors take up to {memory / 1e6:.0f} MB")
+    if memory > (there := physical_memory()):
+        raise ParameterError(
+            f"a fit must fit into memory, that of {features.n_columns} inducing environments in {n_folds} folds takes "
+            f"{memory / 2**30:.0f} GiB of {there / 2**30:.0f}; choose a smaller `n_inducing` (--n-inducing)."
+        )
     plain = features.rescaled((1.0,) * len(features.widths))
     make_factors = fold_factors if workers is None else partial(distributed_factors, workers=workers)
     data = make_factors(plain, structures, labels, fold, kinds=kinds, e0=e0)

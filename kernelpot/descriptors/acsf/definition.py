@@ -76,7 +76,7 @@ class ACSF(Record):
         A parameter breaks its rule.
     """
 
-    cutoff: Annotated[float, Positive(0.01, 100.0), "Å", "4 to 8 is usual"] = 6.0
+    cutoff: Annotated[float, Positive(0.01, 50.0), "Å", "4 to 8 is usual"] = 6.0
     g2: Annotated[Rows | None, FunctionRows(("eta", "Rs"))] = None
     g4: Annotated[Rows | None, FunctionRows(("eta", "zeta", "lambda"))] = None
     g5: Annotated[Rows | None, FunctionRows(("eta", "zeta", "lambda"))] = None

@@ -92,7 +92,7 @@ class SOAP(Record):
         A parameter breaks its rule.
     """
 
-    cutoff: Annotated[float, Positive(0.01, 100.0), "Å", "4 to 6 is usual"] = 5.0
+    cutoff: Annotated[float, Positive(0.01, 50.0), "Å", "4 to 6 is usual"] = 5.0
     n_max: Annotated[int, Whole(1, 32), "", "8 is usual"] = 8
     l_max: Annotated[int, Whole(0, 16), "", "6 is usual"] = 6
     sigma: Annotated[float, Positive(), "Å", "0.3 to 0.7 is usual"] = 0.5
