@@ -153,6 +153,8 @@ class _File:
                 structures = list(ase.io.read(plain, index=":", do_not_split_by_at_sign=True))
         except MemoryError:
             raise
+        except PermissionError as error:
+            raise DataError(f"{self.path}: cannot be read ({error.strerror}); check whose file it is.") from None
         except UnknownFileTypeError as error:
             raise DataError(
                 f"{self.path}: file must be in a format that ASE knows, found none that fits; "
@@ -188,7 +190,12 @@ def plain_copy(path: Path) -> Iterator[Path]:
         try:
             with opener(path) as compressed, plain.open("wb") as target:
                 shutil.copyfileobj(compressed, target, 1 << 20)
+        except PermissionError:
+            raise
         except (EOFError, OSError, lzma.LZMAError, ValueError) as error:
+            if isinstance(error, OSError) and error.errno is not None:
+                why = f"{error.strerror} while {path} was unpacked; TMPDIR names another folder"
+                raise OSError(error.errno, why, str(plain)) from None
             raise DataError(
                 f"{path}: file must be complete {path.suffix} data, found it truncated or damaged "
                 f"({_one_line(error)}); copy it again."
