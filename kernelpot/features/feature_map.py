@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, Self
 
 import numpy as np
@@ -163,6 +163,30 @@ class FeatureMap(Protocol):
         """Describe for people how many raw columns belong to what."""
 
 
+PART = 128
+"""Atoms of a large structure whose rows are there at the same time."""
+
+
+def parts_of(features: Any, described: Described) -> Iterator[tuple[Int[np.ndarray, " some"], Any]]:
+    """Yield the atoms of a batch with what describes them first of all; those of a large structure a few at a time."""
+    batch = described.batch
+    every = np.arange(batch.n_atoms)
+    if len(batch) > 1 or batch.n_atoms <= 4 * PART or not hasattr(features, "around"):
+        yield every, described
+        return
+    thin = features.thin(described)
+    bricks = [every]
+    while bricks:
+        atoms = bricks.pop()
+        if len(atoms) > PART:
+            # Halves by the longest side: the fewer atoms are around.
+            places = batch.positions[atoms]
+            order = np.argsort(places[:, np.argmax(np.ptp(places, axis=0))], kind="stable")
+            bricks += [np.sort(half) for half in np.array_split(atoms[order], 2)]
+        else:
+            yield atoms, features.around(described, atoms, thin=thin)
+
+
 def dense_local_values(features: FeatureMap, described: Described) -> Float[np.ndarray, "atoms m"]:
     """Return every atom's raw columns, zeros included."""
     result = np.zeros((described.batch.n_atoms, features.n_columns))
@@ -177,6 +201,22 @@ class Single(ABC):
     @abstractmethod
     def describe(self, batch: Batch) -> Any:
         """Describe a batch."""
+
+    def thin(self, described: Any) -> bool:
+        """Whether the environments are kept, so that pairs may be left out."""
+        return hasattr(described.environments, "part")
+
+    def around(self, described: Any, atoms: Int[np.ndarray, " some"], *, thin: bool) -> Any:
+        """Return the part of one structure that some atoms' forces and energies need, these atoms first."""
+        batch, kept = described.batch.surroundings(atoms, thin=thin)
+        if not thin:
+            return self.describe(batch)
+        return replace(
+            described,
+            batch=batch,
+            environments=described.environments.part(batch, kept),
+            **{name: getattr(described, name)[kept] for name in ("x", "norm", "species")},
+        )
 
     def energies_and_pairs(
         self, form: Any, batch: Batch, described: Any = None

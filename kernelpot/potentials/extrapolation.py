@@ -14,7 +14,7 @@ from scipy.linalg import solve_triangular
 from kernelpot.data.batch import Batch
 from kernelpot.data.stream import chunks, sizes_of
 from kernelpot.errors import ParameterError
-from kernelpot.features.feature_map import Described, FeatureMap, dense_local_values
+from kernelpot.features.feature_map import Described, FeatureMap, dense_local_values, parts_of
 from kernelpot.linalg.factor import triangle
 from kernelpot.progress import track
 from kernelpot.run import ordered
@@ -150,9 +150,11 @@ class Extrapolation:
 
     def std(self, described: Described) -> Float[np.ndarray, " atoms"]:
         """Return the standard deviation of every atom's energy given every seen environment's, amplitude 1."""
-        learnt = np.zeros((described.batch.n_atoms, self._learnt.shape[1]))
-        add_local(learnt, self.features, described, self._learnt)
-        left = self.features.local_prior(described) - np.einsum("id,id->i", learnt, learnt)
+        left = self.features.local_prior(described)
+        for atoms, part in parts_of(self.features, described):
+            learnt = np.zeros((part.batch.n_atoms, self._learnt.shape[1]))
+            add_local(learnt, self.features, part, self._learnt)
+            left[atoms] -= np.einsum("id,id->i", learnt, learnt)[: len(atoms)]
         return np.sqrt(np.maximum(left, 0.0))
 
     def grade(self, described: Described) -> Float[np.ndarray, " atoms"]:
