@@ -163,30 +163,6 @@ class FeatureMap(Protocol):
         """Describe for people how many raw columns belong to what."""
 
 
-PART = 128
-"""Atoms of a large structure whose rows are there at the same time."""
-
-
-def parts_of(features: Any, described: Described) -> Iterator[tuple[Int[np.ndarray, " some"], Any]]:
-    """Yield the atoms of a batch with what describes them first of all; those of a large structure a few at a time."""
-    batch = described.batch
-    every = np.arange(batch.n_atoms)
-    if len(batch) > 1 or batch.n_atoms <= 4 * PART or not hasattr(features, "around"):
-        yield every, described
-        return
-    thin = features.thin(described)
-    bricks = [every]
-    while bricks:
-        atoms = bricks.pop()
-        if len(atoms) > PART:
-            # Halves by the longest side: the fewer atoms are around.
-            places = batch.positions[atoms]
-            order = np.argsort(places[:, np.argmax(np.ptp(places, axis=0))], kind="stable")
-            bricks += [np.sort(half) for half in np.array_split(atoms[order], 2)]
-        else:
-            yield atoms, features.around(described, atoms, thin=thin)
-
-
 def dense_local_values(features: FeatureMap, described: Described) -> Float[np.ndarray, "atoms m"]:
     """Return every atom's raw columns, zeros included."""
     result = np.zeros((described.batch.n_atoms, features.n_columns))

@@ -67,27 +67,29 @@ def virial_sums(
 
 
 def mixed(
-    kernel: DotKernel, x: Any, j: Any, step: int, kappa: Coupling = None, *, diagonal: bool = False
+    kernel: DotKernel, x: Any, j: Any, step: int, kappa: Coupling = None, others: Any = None, *, diagonal: bool = False
 ) -> Any:  # fmt: skip
     """Σ_ab κ_ab (k''(x_a·x_b) (j_a^c·x_b)(j_b^d·x_a) + k'(x_a·x_b) j_a^c·j_b^d), j (n, c, f), in blocks of rows a.
 
-    Of the matrix over c and d its diagonal alone, where that is asked for.
+    The b are the a, or others, with x and j of their own. Of the matrix over c and d its diagonal alone, where that is
+    asked for.
     """
     n, c, f = j.shape
+    y, l = (x, j) if others is None else others  # noqa: E741
     result = _zeros(x, c) if diagonal else _zeros(x, c, c)
-    flat = j.reshape(n, c * f)
+    flat = l.reshape(len(y), c * f)
     for start in range(0, n, step):
         near, moved = x[start : start + step], j[start : start + step]
-        dots = near @ x.T
+        dots = near @ y.T
         weight = 1.0 if kappa is None else _like(x, kappa[start : start + step])
         mean = ((kernel.slope(dots) * weight) @ flat).reshape(-1, c, f)
         result += (moved * mean).sum((0, 2)) if diagonal else (moved @ mean.swapaxes(1, 2)).sum(0)
         if kernel.form != 1:
-            seen = (moved.reshape(-1, f) @ x.T).reshape(-1, c, n)
+            seen = (moved.reshape(-1, f) @ y.T).reshape(-1, c, len(y))
             along = seen * (kernel.curvature(dots) * weight)[:, None]
             # back[a, d, b] = x_a·j_b^d: of all rows at once the same numbers again.
-            other = seen if len(near) == n else (j.reshape(n * c, f) @ near.T).reshape(n, c, -1)
-            back = other.swapaxes(0, 2)
+            same = others is None and len(near) == n
+            back = (seen if same else (l.reshape(-1, f) @ near.T).reshape(len(y), c, -1)).swapaxes(0, 2)
             result += (along * back).sum((0, 2)) if diagonal else (along @ back.swapaxes(1, 2)).sum(0)
     return result
 
@@ -203,19 +205,9 @@ def _large_virial(kernel: DotKernel, described: DescribedBatch, s: int, coupling
         j = _virial(described, a, b)
         for c, d in chunks[k:]:
             weight = (1.0 if c == a else 2.0) * kappa[np.ix_(species[a:b], species[c:d])]
-            result += _between(kernel, (x[a:b], j), (x[c:d], j if c == a else _virial(described, c, d)), weight)
+            others = (x[c:d], j if c == a else _virial(described, c, d))
+            result += mixed(kernel, x[a:b], j, CENTRES, weight, others, diagonal=True)
     return result
-
-
-def _between(
-    kernel: DotKernel, one: tuple[np.ndarray, np.ndarray], two: tuple[np.ndarray, np.ndarray], weight: np.ndarray
-) -> Float[np.ndarray, " c"]:
-    """Return the diagonal of `mixed` with a of one group and b of another."""
-    (x, i), (y, j) = one, two
-    dots = x @ y.T
-    mean = ((kernel.slope(dots) * weight) @ j.reshape(len(y), -1)).reshape(i.shape)
-    along, back = (i @ y.T) * (kernel.curvature(dots) * weight)[:, None], (j @ x.T).swapaxes(0, 2)
-    return np.einsum("acf,acf->c", i, mean) + np.einsum("acb,acb->c", along, back)
 
 
 def _virial(described: DescribedBatch, start: int, stop: int) -> Float[np.ndarray, "n 6 f"]:

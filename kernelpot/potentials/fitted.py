@@ -17,12 +17,12 @@ from kernelpot.data.labels import Labels
 from kernelpot.data.noise import KINDS, Noise
 from kernelpot.data.stream import chunks, structure_list
 from kernelpot.errors import NotFittedError
-from kernelpot.features.feature_map import E0_PRIOR, Described, FeatureMap, Form, parts_of
+from kernelpot.features.feature_map import E0_PRIOR, Described, FeatureMap, Form
 from kernelpot.features.vectors import gather_pairs
 from kernelpot.linalg.factor import Posterior, stack
 from kernelpot.potentials.baselines import Baseline
 from kernelpot.potentials.calibration import Calibration
-from kernelpot.potentials.extrapolation import Extrapolation, Seen, add_local
+from kernelpot.potentials.extrapolation import Extrapolation, Seen, add_local, parts_of
 from kernelpot.potentials.prediction import Around, Mean, Prediction, Spread, join
 from kernelpot.potentials.training import (
     Rows,

@@ -15,8 +15,8 @@ from kernelpot.data.labels import resolve
 from kernelpot.data.noise import Noise
 from kernelpot.elements import ElementChannels
 from kernelpot.errors import DataError, ParameterError
-from kernelpot.features import feature_map, prior
-from kernelpot.potentials import training
+from kernelpot.features import prior
+from kernelpot.potentials import extrapolation, training
 from tests import potentials
 from tests import structures as make
 from tests.potentials import NOISE, small_soap, symmetry_functions
@@ -195,7 +195,7 @@ def test_standard_deviations_of_a_large_structure_come_piece_by_piece(terms, gra
     for atoms in (TRAIN[1].repeat((4, 2, 2)), TEST):
         whole = model.predict([atoms])
         with monkeypatch.context() as small:
-            small.setattr(feature_map, "PART", 7)
+            small.setattr(extrapolation, "PART", 7)
             small.setattr(prior, "WHOLE", 20)
             small.setattr(prior, "CENTRES", 16)
             small.setattr(prior, "GRAM_BYTES", gram)
@@ -208,7 +208,7 @@ def test_standard_deviations_of_a_large_structure_come_piece_by_piece(terms, gra
 
 def test_standard_deviations_take_memory_that_hardly_grows_with_the_atoms(monkeypatch):
     model = spec().fit(TRAIN[:20])
-    monkeypatch.setattr(feature_map, "PART", 16)
+    monkeypatch.setattr(extrapolation, "PART", 16)
     monkeypatch.setattr(prior, "WHOLE", 64)
     peaks = []
     for n in (4, 8):
