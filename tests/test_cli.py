@@ -650,6 +650,16 @@ def test_a_model_that_may_not_be_read_is_not_called_damaged(tmp_path, monkeypatc
         kernelpot.load(tmp_path / "m.kp")
 
 
+def test_no_warning_of_arithmetic_stands_beside_the_line_of_an_error(monkeypatch, capsys):
+    def overflow(_):
+        np.exp(np.array([1e3]))
+        raise kernelpot.errors.DataError("too large")
+
+    monkeypatch.setattr("kernelpot.cli.run", overflow)
+    assert main(["demo"]) == 2
+    assert capsys.readouterr().err == "kernelpot: error: too large\n"
+
+
 def test_two_outputs_are_two_files(tmp_path, files, capsys):
     out = str(tmp_path / "o.xyz")
     assert main(["predict", str(files / "model.kp"), str(files / "test.xyz"), "--out", out, "--json", out]) == 2
