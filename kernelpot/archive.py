@@ -28,7 +28,10 @@ def replacing(path: str | Path) -> Iterator[Path]:
     special = target.exists() and not target.is_file() and not target.is_dir()
     # The suffix stays, as writers choose their format by it.
     folder = None if special else target.parent
-    handle, name = tempfile.mkstemp(dir=folder, prefix=".kernelpot-", suffix="".join(target.suffixes[-1:]))
+    try:
+        handle, name = tempfile.mkstemp(dir=folder, prefix=".kernelpot-", suffix="".join(target.suffixes[-1:]))
+    except OSError as error:
+        raise named(error, error.filename if special else target) from None
     os.close(handle)
     temporary = Path(name)
     try:
@@ -42,8 +45,17 @@ def replacing(path: str | Path) -> Iterator[Path]:
         os.umask(mask)
         temporary.chmod(0o666 & ~mask)
         temporary.replace(target)
+    except OSError as error:
+        if error.errno is None or error.filename not in (None, name):
+            raise
+        raise named(error, target) from None
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def named(error: OSError, path: object) -> OSError:
+    """Return an error of the system that says which file it is about."""
+    return OSError(error.errno, error.strerror, str(path))
 
 
 DAMAGE = (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError, RecursionError)
@@ -93,7 +105,7 @@ def write_archive(
             temporary.write_bytes(content)
     except OSError as error:
         raise ModelFileError(
-            f"{path}: cannot be written ({error.strerror}); choose a folder that exists and is yours."
+            f"{path}: cannot be written ({error.strerror}); choose a folder that exists, is yours and has room."
         ) from None
 
 
@@ -104,6 +116,10 @@ def read_archive(path: str | Path) -> Archive:
     path = as_path(path)
     if not path.is_file():
         raise ModelFileError(f"{path}: no such model file; `kernelpot fit` or `model.save(path)` makes one.")
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        raise ModelFileError(f"{path}: cannot be read ({error.strerror}); check whose file it is.") from None
     try:
         with safe_open(str(path), framework="numpy") as file:
             metadata = file.metadata() or {}

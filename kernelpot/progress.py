@@ -6,7 +6,7 @@ import contextlib
 import sys
 from collections.abc import Iterable, Iterator
 from contextvars import ContextVar
-from typing import TypeVar
+from typing import TextIO, TypeVar
 
 T = TypeVar("T")
 
@@ -38,3 +38,15 @@ def say(message: str) -> None:
     if _shown.get():
         sys.stderr.write(message + "\n")
         sys.stderr.flush()
+
+
+def put(text: str, stream: TextIO) -> None:
+    """Write text at once, so that a device that is full is known here."""
+    try:
+        stream.write(text)
+        stream.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        name = "standard output" if stream is sys.stdout else "standard error"
+        raise OSError(error.errno, error.strerror, name) from None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import gzip
 import json
 import os
 import re
@@ -525,6 +527,15 @@ def test_interruption_exits_130_with_one_line(tmp_path):
 # the demonstration
 
 
+@pytest.mark.parametrize(
+    "numbers", [("--pool", "5", "-n", "2"), ("--pool", "9", "-n", "10"), ("--pool", "9", "-n", "1")]
+)
+def test_demo_checks_its_numbers_first(monkeypatch, capsys, numbers):
+    monkeypatch.setattr("kernelpot.demo.run", lambda _: pytest.fail("work was begun"))
+    assert main(["demo", *numbers]) == 2
+    assert "`--pool` must be at least 6 and `-n` from 2 to that" in error_line(capsys)
+
+
 @pytest.mark.slow
 def test_demo_needs_no_file(tmp_path):
     done = kernelpot_command("demo", "--json", "demo.json", cwd=tmp_path)
@@ -589,6 +600,64 @@ def test_an_output_never_replaces_an_input_that_was_named_with_an_index(tmp_path
     assert main(["predict", str(files / "model.kp"), f"{path}@:2", "--out", path]) == 2
     assert "must not replace an input" in error_line(capsys)
     assert (tmp_path / "pool.xyz").read_bytes() == before
+
+
+def test_a_full_device_is_one_line_that_names_it(files, capsys):
+    command = f'"{sys.executable}" -m kernelpot --help >/dev/full'
+    done = subprocess.run(["sh", "-c", command], stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert done.stderr == "kernelpot: error: standard output: No space left on device\n"
+    assert main(["evaluate", str(files / "model.kp"), str(files / "test.xyz"), "--quiet", "--json", "/dev/full"]) == 2
+    assert error_line(capsys) == "kernelpot: error: /dev/full: No space left on device"
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("loop", "symbolic links"), ("a" * 300, "name too long"), ("a\0b", "NUL"), ("a\udcffb", r"'a\udcffb'")],
+)
+def test_names_that_cannot_be_written_to_are_refused_before_the_work(files, tmp_path, capsys, name, words):
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    path = f"{tmp_path}/{name}"
+    for asked in (
+        ["fit", str(files / "train.xyz"), "--out"],
+        ["curate", str(files / "pool.xyz"), "-n", "2", "--blocks"],
+    ):
+        assert main([*asked, path, "--quiet", *SMALL]) == 2
+        assert words.strip("'").lower() in error_line(capsys).lower()
+    assert [entry.name for entry in tmp_path.iterdir()] == ["loop"]
+
+
+def test_an_error_of_the_system_names_the_file_and_is_no_damage(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OSError, match=r"No space left on device: .*out.txt"), replacing(tmp_path / "out.txt"):
+        full()
+    write(tmp_path / "a.xyz", structures(6, seed=1))
+    (tmp_path / "a.xyz.gz").write_bytes(gzip.compress((tmp_path / "a.xyz").read_bytes()))
+    monkeypatch.setattr("shutil.copyfileobj", full)
+    with pytest.raises(OSError, match=r"No space left on device while .*a.xyz.gz was unpacked"):
+        kernelpot.read(tmp_path / "a.xyz.gz")
+
+
+def test_a_model_that_may_not_be_read_is_not_called_damaged(tmp_path, monkeypatch):
+    def locked(*_):
+        raise PermissionError(errno.EACCES, "Permission denied", str(tmp_path / "m.kp"))
+
+    (tmp_path / "m.kp").write_text("")
+    monkeypatch.setattr(Path, "open", locked)
+    with pytest.raises(kernelpot.errors.ModelFileError, match=r"cannot be read \(Permission denied\)"):
+        kernelpot.load(tmp_path / "m.kp")
+
+
+def test_no_warning_of_arithmetic_stands_beside_the_line_of_an_error(monkeypatch, capsys):
+    def overflow(_):
+        np.exp(np.array([1e3]))
+        raise kernelpot.errors.DataError("too large")
+
+    monkeypatch.setattr("kernelpot.cli.run", overflow)
+    assert main(["demo"]) == 2
+    assert capsys.readouterr().err == "kernelpot: error: too large\n"
 
 
 def test_two_outputs_are_two_files(tmp_path, files, capsys):

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+import warnings
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from kernelpot import __version__, progress
 from kernelpot.cli.options import Assess, Command, Curate, Demo, Evaluate, Fit, Predict, Regress, Select
 from kernelpot.cli.parsing import Parser, add_command, made
-from kernelpot.errors import KernelpotError
+from kernelpot.errors import KernelpotError, ParameterError
 
 COMMANDS = (Select, Assess, Curate, Fit, Regress, Evaluate, Predict, Demo)
 
@@ -33,7 +37,11 @@ examples:
 """
 
 BAD_INPUT = 2
-INTERRUPTED = 130
+INTERRUPTED, TERMINATED = 130, 143
+
+
+class Terminated(KeyboardInterrupt):
+    """The process was asked to end, which it does as after Ctrl-C."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -47,41 +55,94 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        Exit status: 0 done, 2 bad input (one line on standard error says which), 130 interrupted.
+        Exit status: 0 done, 2 bad input (one line on standard error says which), 130 interrupted, 143 terminated.
     """
     for name in ("stdout", "stderr"):
         # A stream that was closed before we started (`>&-`) is None.
         if getattr(sys, name) is None:
             setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115
+<<<<<<< HEAD
     try:
         command = parse(argv)
         with progress.shown(enabled=not command.quiet):
+=======
+    words = sys.argv[1:] if argv is None else argv
+    try:
+        check_words(words)
+        command = parse(words)
+        with progress.shown(enabled=not command.quiet), terminable():
+>>>>>>> part-d
             run(command)
-        sys.stdout.flush()
+        progress.put("", sys.stdout)
         return 0
     except KernelpotError as error:
         message = str(error)
         if "keys={" in message:
             message += " (on the command line: --keys energy=NAME,forces=NAME)"
-    except FileNotFoundError as error:
-        message = f"no such file: {error.filename}"
     except BrokenPipeError:
-        # The reader of our output (`| head`) has left: nothing more to say, and nothing to flush at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # The reader of our output (`| head`) has left: nothing more to say.
         return 0
     except OSError as error:
-        message = str(error)
+        what = "no such file: " if isinstance(error, FileNotFoundError) else ""
+        message = f"{what}{error.filename}: {error.strerror}" if error.filename else str(error)
     except MemoryError:
         message = "out of memory; choose a smaller --n-inducing, or split the files"
+<<<<<<< HEAD
     except (KeyboardInterrupt, SystemError) as error:
         # A compiled loop that is interrupted as it returns says so in its own way.
         if isinstance(error, SystemError) and not isinstance(error.__cause__ or error.__context__, KeyboardInterrupt):
             raise
         sys.stderr.write("\nkernelpot: interrupted; every output file is whole or as it was\n")
         return INTERRUPTED
+=======
+    except KeyboardInterrupt as error:
+        tell("\nkernelpot: interrupted; every output file is whole or as it was\n")
+        return TERMINATED if isinstance(error, Terminated) else INTERRUPTED
+    finally:
+        flush()
+>>>>>>> part-d
     # Here the exception is gone, with it the frames that held progress bars open: the message has its own line.
-    sys.stderr.write(f"kernelpot: error: {' '.join(message.split())}\n")
+    tell(f"kernelpot: error: {' '.join(message.split())}\n")
     return BAD_INPUT
+
+
+def check_words(words: Sequence[str]) -> None:
+    """Refuse arguments that no file and no JSON can hold."""
+    for word in words:
+        if "\0" in word or any("\ud800" <= letter <= "\udfff" for letter in word):
+            raise ParameterError(f"arguments must be UTF-8 without NUL, got {word!a}; rename the file")
+
+
+@contextlib.contextmanager
+def terminable() -> Iterator[None]:
+    """Let SIGTERM end the block as Ctrl-C does, and no warning of arithmetic stand beside the line that ends it."""
+
+    def end(*_: object) -> None:
+        raise Terminated
+
+    ours = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, end) if ours else None
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", category=RuntimeWarning)
+            yield
+    finally:
+        if ours:
+            signal.signal(signal.SIGTERM, before)
+
+
+def tell(line: str) -> None:
+    """Write on standard error, where that is possible."""
+    with contextlib.suppress(OSError):
+        progress.put(line, sys.stderr)
+
+
+def flush() -> None:
+    """Leave nothing to the interpreter's exit that cannot be written."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def parse(argv: Sequence[str] | None) -> Command:
@@ -100,7 +161,10 @@ def parse(argv: Sequence[str] | None) -> Command:
     words = sys.argv[1:] if argv is None else argv
     for command in COMMANDS:
         add_command(commands, command, words)
-    given = vars(top.parse_args(words))
+    try:
+        given = vars(top.parse_args(words))
+    finally:
+        progress.put("", sys.stdout)  # the help
     found: Command = made(given["options"], given)
     return found
 

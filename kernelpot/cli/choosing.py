@@ -15,6 +15,7 @@ from kernelpot.cli.options import Curate, Select
 from kernelpot.cli.printing import (
     cells_of,
     check_outputs,
+    check_path,
     facts_of,
     read,
     shortened,
@@ -25,7 +26,7 @@ from kernelpot.cli.printing import (
 )
 from kernelpot.data.check import validate
 from kernelpot.errors import DataError, ParameterError, StoreError
-from kernelpot.linalg.store import require_zarr
+from kernelpot.linalg.store import held, require_zarr
 from kernelpot.progress import say
 
 if TYPE_CHECKING:
@@ -224,6 +225,7 @@ def curate(options: Curate) -> None:
 
     outputs = {"--out": options.out, "--json": options.json}
     check_outputs(outputs, [*options.pool, *options.existing])
+    check_path("--blocks", options.blocks)
     folder = Path(options.blocks).resolve()
     above = next(place for place in (folder, *folder.parents) if place.exists())
     if not above.is_dir():
@@ -236,32 +238,33 @@ def curate(options: Curate) -> None:
     for name, value in (("epsilon", options.epsilon), ("truncate", options.truncate)):
         if value is not None and value >= 1:
             raise ParameterError(f"`--{name}` must lie between 0 and 1, got {value:g}")
-    space = _space(options)
-    existing = None
-    if options.existing:
-        labelled = read(options, options.existing)
-        existing = space.information(labelled, labels="present", keys=options.keys)
-    store = write_blocks(
-        space,
-        options.pool,
-        options.blocks,
-        chunk=options.chunk,
-        workers=options.workers,
-        scheduler=options.scheduler,
-        truncate=options.truncate,
-    )
-    choice = select_chunks(
-        store,
-        options.n,
-        criterion=options.criterion,
-        method=options.method,
-        existing=existing,
-        epsilon=options.epsilon,
-        memory=options.memory,
-        workers=0 if options.scheduler is None else None,
-        scheduler=options.scheduler,
-        seed=options.model.seed,
-    )
+    with held(folder):
+        space = _space(options)
+        existing = None
+        if options.existing:
+            labelled = read(options, options.existing)
+            existing = space.information(labelled, labels="present", keys=options.keys)
+        store = write_blocks(
+            space,
+            options.pool,
+            options.blocks,
+            chunk=options.chunk,
+            workers=options.workers,
+            scheduler=options.scheduler,
+            truncate=options.truncate,
+        )
+        choice = select_chunks(
+            store,
+            options.n,
+            criterion=options.criterion,
+            method=options.method,
+            existing=existing,
+            epsilon=options.epsilon,
+            memory=options.memory,
+            workers=0 if options.scheduler is None else None,
+            scheduler=options.scheduler,
+            seed=options.model.seed,
+        )
     if options.out:
         write_structures(options.out, read_frames(options.pool, choice.indices))
     size, aside = store.manifest["n_structures"], store.set_aside()
@@ -294,17 +297,21 @@ def curate(options: Curate) -> None:
 
 def _space(options: Curate) -> SparseGP:
     """Take the feature space of the folder, or prepare one from a sample and put it there."""
-    from kernelpot.pools import load_space, sample, save_space
+    from kernelpot.pools import load_space, save_space
     from kernelpot.pools.block_store import differences
+    from kernelpot.pools.request import check_memory
+    from kernelpot.pools.source import counted_sample
     from kernelpot.pools.write import SPACE, settings_of
 
     spec = options.model.spec()
     path = Path(options.blocks) / SPACE
     if not path.exists():
-        drawn = sample(options.pool, options.sample, seed=options.model.seed)
+        drawn, count = counted_sample(options.pool, options.sample, seed=options.model.seed)
+        if options.n > count:
+            raise ParameterError(f"`-n` must be at most the size of the pool, got {options.n} of {count} structures")
         say(f"preparing: inducing environments from {len(drawn)} structures drawn at random, labels unseen")
         space = spec.prepare(drawn)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        check_memory(options.memory, space.plan()[0].n_weights)
         save_space(space, path)
         return space
     space = load_space(path)

@@ -195,8 +195,13 @@ def demo(options: Demo) -> None:
     """Run the demonstration and write its report."""
     check_outputs({"--out": options.out, "--json": options.json})
     from kernelpot.demo import DemoPlan, run
+    from kernelpot.demo.pool import SHARES
     from kernelpot.demo.story import UNITS, errors, write_report
 
+    if options.pool < len(SHARES) or not 2 <= options.n <= options.pool:
+        raise ParameterError(
+            f"`--pool` must be at least {len(SHARES)} and `-n` from 2 to that, got {options.pool} and {options.n}"
+        )
     outcome = run(DemoPlan(n_pool=options.pool, n_chosen=options.n, seed=options.seed))
     with replacing(options.out) as temporary:
         write_report(outcome, temporary)

@@ -17,6 +17,7 @@ from kernelpot.archive import replacing
 from kernelpot.cli.options import Command
 from kernelpot.data.geometry import broken
 from kernelpot.errors import ParameterError
+from kernelpot.progress import put
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -41,6 +42,7 @@ def check_outputs(outputs: Mapping[str, str | None], inputs: Sequence[str] = ())
         if path is None or path == "-":
             continue
         target, got = Path(path), f"got {path!r}"
+        check_path(option, path)
         if target.is_dir():
             raise ParameterError(f"`{option}` must be a file, got the directory {path!r}")
         if target.is_file() or not target.exists():  # else a device or a pipe
@@ -50,11 +52,14 @@ def check_outputs(outputs: Mapping[str, str | None], inputs: Sequence[str] = ())
                 raise ParameterError(f"`{option}` must be in a writable directory, {got}")
             if target.exists() and any(place.exists() and target.samefile(place) for place in places):
                 raise ParameterError(f"`{option}` must not replace an input file, {got}; choose another name")
+        elif not os.access(target, os.W_OK):
+            raise ParameterError(f"`{option}` must be a device that may be written to, {got}")
         first = seen.setdefault(target.resolve(), option)
         if first != option:
             raise ParameterError(f"`{first}` and `{option}` must be different files, got {path!r} for both")
 
 
+<<<<<<< HEAD
 def read(
     command: Command, files: Sequence[str], *, check: bool = True, look: bool = True, **options: Any
 ) -> list[Atoms]:
@@ -77,6 +82,23 @@ def read(
             f"{reason}; check it, and the units (Å)"
         )
     return found
+=======
+def check_path(option: str, path: str) -> None:
+    """Refuse a name that the system cannot look up, such as a loop of symbolic links."""
+    try:
+        Path(path).stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError as error:
+        raise ParameterError(
+            f"`{option}` must be a name that can be written to, got {path!r} ({error.strerror}); choose another"
+        ) from None
+
+
+def read(command: Command, files: Sequence[str], *, check: bool = True) -> list[Atoms]:
+    """Read structures, with a word on what was found; unusable ones too where they are not to be refused."""
+    return kp.read(list(files), keys=getattr(command, "keys", None), verbose=not command.quiet, check=check)
+>>>>>>> part-d
 
 
 def write_structures(path: str, structures: Sequence[Atoms]) -> None:
@@ -93,7 +115,7 @@ def write_json(path: str | None, content: Mapping[str, Any]) -> None:
         return
     text = json.dumps(plain(content), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
     if path == "-":
-        sys.stdout.write(text)
+        put(text, sys.stdout)
         return
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
@@ -116,8 +138,7 @@ def plain(value: Any) -> Any:
 
 def show(text: str, json_path: str | None) -> None:
     """Print text for people: on standard output, or on standard error where standard output carries JSON."""
-    stream = sys.stderr if json_path == "-" else sys.stdout
-    stream.write(text.rstrip("\n") + "\n")
+    put(text.rstrip("\n") + "\n", sys.stderr if json_path == "-" else sys.stdout)
 
 
 def warn(text: str) -> None:

@@ -156,28 +156,43 @@ class Batch:
         """Count the atoms of each species in each structure: the columns that carry E0."""
         return np.stack([self.sum_per_structure((self.numbers == z).astype(float)) for z in species], axis=1)
 
-    def surroundings(self, atom: int) -> tuple[Batch, int]:
-        """Return the part of one structure that an atom's force depends on, and the atom's number in it.
+    def surroundings(self, atoms: Int[np.ndarray, " some"], *, thin: bool = False) -> tuple[Batch, np.ndarray]:
+        """Return the part of one structure that some atoms' forces depend on, and the numbers of its atoms.
 
-        The environments of the atom and of its neighbours are whole; what only completes them has no neighbours itself.
+        The atoms come first, as a structure of their own before the others. The environments of the atoms and of their
+        neighbours are whole; what only completes them has no neighbours itself. `thin` leaves that out, with all pairs
+        that hold none of the atoms.
         """
-        centres = np.unique(np.append(self.second[self.first == atom], atom))
-        pairs = np.isin(self.first, centres)
-        kept = np.unique(np.concatenate([centres, self.second[pairs]]))
-        first = np.searchsorted(kept, self.first[pairs])
+        number = np.full(self.n_atoms, -1)
+        number[atoms] = np.arange(len(atoms))
+        near = np.unique(self.second[self._pairs_of(atoms)])
+        centres = np.concatenate([atoms, near[number[near] < 0]])
+        pairs = self._pairs_of(centres)
+        if thin:
+            pairs = pairs[(number[self.first[pairs]] >= 0) | (number[self.second[pairs]] >= 0)]
+        number[centres] = np.arange(len(centres))
+        beyond = np.unique(self.second[pairs])
+        kept = np.concatenate([centres, beyond[number[beyond] < 0]])
+        number[kept] = np.arange(len(kept))
+        first, offsets = number[self.first[pairs]], np.unique([0, len(atoms), len(kept)])
         part = Batch(
             positions=self.positions[kept],
-            cells=self.cells,
-            pbc=self.pbc,
+            cells=np.repeat(self.cells, len(offsets) - 1, axis=0),
+            pbc=np.repeat(self.pbc, len(offsets) - 1, axis=0),
             numbers=self.numbers[kept],
-            offsets=np.array([0, len(kept)]),
+            offsets=offsets,
             first=first,
-            second=np.searchsorted(kept, self.second[pairs]),
+            second=number[self.second[pairs]],
             shifts=self.shifts[pairs],
             pair_offsets=np.concatenate([[0], np.cumsum(np.bincount(first, minlength=len(kept)))]),
             cutoff=self.cutoff,
         )
-        return part, int(np.searchsorted(kept, atom))
+        return part, kept
+
+    def _pairs_of(self, atoms: Int[np.ndarray, " some"]) -> Int[np.ndarray, " pairs"]:
+        """Return the pairs of some atoms, one atom after another."""
+        begins, counts = self.pair_offsets[atoms], self.pair_offsets[atoms + 1] - self.pair_offsets[atoms]
+        return np.repeat(begins - np.cumsum(counts) + counts, counts) + np.arange(counts.sum())
 
 
 def over_batches(

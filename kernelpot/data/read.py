@@ -202,6 +202,8 @@ class _File:
             structures = list(ase.io.read(plain, index=":", format=kind, do_not_split_by_at_sign=True))
         except MemoryError:
             raise
+        except PermissionError as error:
+            raise DataError(f"{self.path}: cannot be read ({error.strerror}); check whose file it is.") from None
         except UnknownFileTypeError:
             raise DataError(
                 f"{self.path}: file must be in a format that ASE or kernelpot knows, found none that fits; name it "

@@ -15,12 +15,13 @@ from jaxtyping import Float, Int
 
 from kernelpot.calculator import Calculator
 from kernelpot.data.noise import Noise
-from kernelpot.demo.pool import LATTICE, heat, label, structures
+from kernelpot.demo.pool import LATTICE, SHARES, heat, label, structures
 from kernelpot.descriptors.soap.definition import SOAP
 from kernelpot.design import Choice, select
 from kernelpot.kernels import DotProduct
 from kernelpot.potentials.sparse_gp import SparseGP
 from kernelpot.progress import say, shown, track
+from kernelpot.rules import MOST_SEED, whole
 
 CHOSEN = "kernelpot"
 """Name of the arm that the design chose."""
@@ -61,6 +62,12 @@ class DemoPlan:
     descriptor: SOAP = field(default_factory=lambda: SOAP(cutoff=4.3, n_max=6, l_max=3, sigma=0.4))
     kernel: DotProduct = field(default_factory=lambda: DotProduct(zeta=1))
     planned: Noise = field(default_factory=lambda: Noise(energy=0.002, forces=0.1))
+
+    def __post_init__(self) -> None:
+        """Refuse sizes that do not fit together, before anything is made."""
+        whole(self.n_pool, "n_pool", least=len(SHARES), usual="one structure of each kind at least")
+        whole(self.n_chosen, "n_chosen", least=2, most=self.n_pool, usual="the pool holds no more")
+        whole(self.n_test, "n_test", least=len(SHARES), usual="one structure of each kind at least")
 
     def spec(self, noise: Noise | str) -> SparseGP:
         """Return the potential before anything is fitted."""
@@ -239,7 +246,8 @@ def run(plan: DemoPlan) -> Outcome:
     for name, method in (("k-means on mean SOAP", "kmeans"), ("farthest points", "fps")):
         choices[name] = select(space, plan.n_chosen, method=method, seed=plan.seed)
     for k in range(plan.n_random):
-        choices[f"random {k + 1}"] = select(space, plan.n_chosen, method="random", seed=1000 * (plan.seed + 1) + k)
+        seed = (1000 * (plan.seed + 1) + k) % MOST_SEED
+        choices[f"random {k + 1}"] = select(space, plan.n_chosen, method="random", seed=seed)
     clock.lap("choosing")
 
     say("3/5 labelling what each arm chose with EMT, the stand-in for DFT")

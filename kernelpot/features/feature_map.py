@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, Self
 
 import numpy as np
@@ -177,6 +177,22 @@ class Single(ABC):
     @abstractmethod
     def describe(self, batch: Batch) -> Any:
         """Describe a batch."""
+
+    def thin(self, described: Any) -> bool:
+        """Whether the environments are kept, so that pairs may be left out."""
+        return hasattr(described.environments, "part")
+
+    def around(self, described: Any, atoms: Int[np.ndarray, " some"], *, thin: bool) -> Any:
+        """Return the part of one structure that some atoms' forces and energies need, these atoms first."""
+        batch, kept = described.batch.surroundings(atoms, thin=thin)
+        if not thin:
+            return self.describe(batch)
+        return replace(
+            described,
+            batch=batch,
+            environments=described.environments.part(batch, kept),
+            **{name: getattr(described, name)[kept] for name in ("x", "norm", "species")},
+        )
 
     def energies_and_pairs(
         self, form: Any, batch: Batch, described: Any = None

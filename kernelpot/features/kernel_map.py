@@ -273,7 +273,9 @@ class KernelMap(Single, Record):
         self, described: DescribedBatch, kind: str, white: Float[np.ndarray, "rows d"]
     ) -> Float[np.ndarray, " rows"]:
         """Prior variance under the full kernel minus the squared features."""
-        return np.maximum(prior(self.kernel, described, kind, self.coupling) - np.einsum("rd,rd->r", white, white), 0.0)
+        n_atoms = len(white) // 3 if kind == "forces" else None
+        whole = prior(self.kernel, described, kind, self.coupling, n_atoms)
+        return np.maximum(whole - np.einsum("rd,rd->r", white, white), 0.0)
 
     def energy_residual(
         self,

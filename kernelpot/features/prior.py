@@ -19,6 +19,9 @@ from kernelpot.kernels import DotKernel
 Coupling = Float[np.ndarray, "a b"] | None
 
 CENTRES = 256
+WHOLE = 1024
+"""Atoms beyond which the derivatives of all vectors by the strain are not kept at once."""
+
 GROUP_BYTES = 400_000_000
 GRAM_BYTES = 200_000_000
 """Most memory for the second moments of structures, where these replace the double sum over atoms."""
@@ -64,27 +67,29 @@ def virial_sums(
 
 
 def mixed(
-    kernel: DotKernel, x: Any, j: Any, step: int, kappa: Coupling = None, *, diagonal: bool = False
+    kernel: DotKernel, x: Any, j: Any, step: int, kappa: Coupling = None, others: Any = None, *, diagonal: bool = False
 ) -> Any:  # fmt: skip
     """Σ_ab κ_ab (k''(x_a·x_b) (j_a^c·x_b)(j_b^d·x_a) + k'(x_a·x_b) j_a^c·j_b^d), j (n, c, f), in blocks of rows a.
 
-    Of the matrix over c and d its diagonal alone, where that is asked for.
+    The b are the a, or others, with x and j of their own. Of the matrix over c and d its diagonal alone, where that is
+    asked for.
     """
     n, c, f = j.shape
+    y, l = (x, j) if others is None else others  # noqa: E741
     result = _zeros(x, c) if diagonal else _zeros(x, c, c)
-    flat = j.reshape(n, c * f)
+    flat = l.reshape(len(y), c * f)
     for start in range(0, n, step):
         near, moved = x[start : start + step], j[start : start + step]
-        dots = near @ x.T
+        dots = near @ y.T
         weight = 1.0 if kappa is None else _like(x, kappa[start : start + step])
         mean = ((kernel.slope(dots) * weight) @ flat).reshape(-1, c, f)
         result += (moved * mean).sum((0, 2)) if diagonal else (moved @ mean.swapaxes(1, 2)).sum(0)
         if kernel.form != 1:
-            seen = (moved.reshape(-1, f) @ x.T).reshape(-1, c, n)
+            seen = (moved.reshape(-1, f) @ y.T).reshape(-1, c, len(y))
             along = seen * (kernel.curvature(dots) * weight)[:, None]
             # back[a, d, b] = x_a·j_b^d: of all rows at once the same numbers again.
-            other = seen if len(near) == n else (j.reshape(n * c, f) @ near.T).reshape(n, c, -1)
-            back = other.swapaxes(0, 2)
+            same = others is None and len(near) == n
+            back = (seen if same else (l.reshape(-1, f) @ near.T).reshape(len(y), c, -1)).swapaxes(0, 2)
             result += (along * back).sum((0, 2)) if diagonal else (along @ back.swapaxes(1, 2)).sum(0)
     return result
 
@@ -120,34 +125,37 @@ def _by_structure(
 
 
 def prior(
-    kernel: DotKernel, described: DescribedBatch, kind: str, coupling: Coupling = None
+    kernel: DotKernel, described: DescribedBatch, kind: str, coupling: Coupling = None, n_atoms: int | None = None
 ) -> Float[np.ndarray, " rows"]:
-    """Return the prior variance of every label of a kind, flat."""
+    """Return the prior variance of every label of a kind, flat; of forces those of the first atoms, where so many."""
     if kind == "energy":
         return np.asarray(energy_sums(kernel, described.x, described.batch, described.species, CENTRES, coupling))
-    return {"forces": forces_prior, "stress": stress_prior}[kind](kernel, described, coupling).ravel()
+    if kind == "forces":
+        return forces_prior(kernel, described, coupling, n_atoms).ravel()
+    return stress_prior(kernel, described, coupling).ravel()
 
 
 def forces_prior(
-    kernel: DotKernel, described: DescribedBatch, coupling: Coupling = None
+    kernel: DotKernel, described: DescribedBatch, coupling: Coupling = None, n_atoms: int | None = None
 ) -> Float[np.ndarray, "atoms 3"]:
-    """Return the prior variance of every force component.
+    """Return the prior variance of every force component, or those of the first atoms.
 
     The mixed second derivative Σ_ij ∂²k(x_i, x_j)/∂r∂r' at r = r', over the centres i, j that the atom moves:
     k'' (J_i·x_j)(J_j·x_i) + k' J_i·J_j with J_i = ∂x_i/∂r.
     """
     batch = described.batch
-    result = np.zeros((batch.n_atoms, 3))
+    n = batch.n_atoms if n_atoms is None else n_atoms
+    result = np.zeros((n, 3))
     per_target = 3 * 8 * described.x.shape[1] * (len(batch.first) / batch.n_atoms + 1)
     group = max(1, int(GROUP_BYTES / per_target))
     start = stop = 0
-    while stop < batch.n_atoms:
+    while stop < n:
         # Whole structures where they fit: each derivative is then made once, and where it is wanted. Together they stay
         # smaller, as fresh memory costs time.
         start, ends = stop, batch.offsets[batch.offsets > stop]
         together = ends[ends <= stop + group // 4]
-        stop = int(together[-1] if len(together) else min(ends[0], stop + group))
-        rows, centre, target = _rows_of_targets(described, start, stop)
+        stop = min(n, int(together[-1] if len(together) else min(ends[0], stop + group)))
+        rows, centre, target = _rows_of_targets(described, start, stop, whole=n == batch.n_atoms)
         order = np.argsort(target, kind="stable")
         ends = np.searchsorted(target[order], np.arange(start, stop + 1))
         for atom in range(start, stop):
@@ -164,9 +172,42 @@ def stress_prior(
 ) -> Float[np.ndarray, "structures 6"]:
     """Return the prior variance of every stress component; NaN where there is no volume."""
     batch = described.batch
-    virial = _virial(described, 0, batch.n_atoms)
-    result: np.ndarray = virial_sums(kernel, described.x, virial, batch, described.species, CENTRES, coupling)
+    if batch.n_atoms > WHOLE:
+        result = np.stack([_large_virial(kernel, described, s, coupling) for s in range(len(batch))])
+    else:
+        virial = _virial(described, 0, batch.n_atoms)
+        result = virial_sums(kernel, described.x, virial, batch, described.species, CENTRES, coupling)
     return result / batch.volumes[:, None] ** 2
+
+
+def _large_virial(kernel: DotKernel, described: DescribedBatch, s: int, coupling: Coupling) -> Float[np.ndarray, "6"]:
+    """Return `virial_sums` of one structure with ∂x/∂ε of a few atoms at a time.
+
+    With A = Σ_a j_a x_aᵀ over the atoms of a species, those of zeta 2 are 2 Σ (A∘Aᵀ + A∘A). Other kernels take a few
+    atoms with a few others.
+    """
+    start, stop = described.batch.offsets[s : s + 2].tolist()
+    x, species = described.x, described.species
+    n = int(species.max()) + 1
+    kappa = np.eye(n) if coupling is None else coupling
+    chunks = list(_centre_chunks(start, stop, CENTRES))
+    if kernel.form == 2 and 48 * n * x.shape[1] ** 2 < GRAM_BYTES:
+        total = np.zeros((n, 6, x.shape[1], x.shape[1]))
+        for a, b in chunks:
+            j = _virial(described, a, b)
+            for t in np.unique(species[a:b]):
+                mine = species[a:b] == t
+                total[t] += j[mine].transpose(1, 2, 0) @ x[a:b][mine]
+        other = np.einsum("st,tcfg->scfg", kappa, total)
+        return 2.0 * (np.einsum("scfg,scgf->c", total, other) + np.einsum("scfg,scfg->c", total, other))
+    result = np.zeros(6)
+    for k, (a, b) in enumerate(chunks):
+        j = _virial(described, a, b)
+        for c, d in chunks[k:]:
+            weight = (1.0 if c == a else 2.0) * kappa[np.ix_(species[a:b], species[c:d])]
+            others = (x[c:d], j if c == a else _virial(described, c, d))
+            result += mixed(kernel, x[a:b], j, CENTRES, weight, others, diagonal=True)
+    return result
 
 
 def _virial(described: DescribedBatch, start: int, stop: int) -> Float[np.ndarray, "n 6 f"]:
@@ -180,11 +221,11 @@ def _virial(described: DescribedBatch, start: int, stop: int) -> Float[np.ndarra
 
 
 def _rows_of_targets(
-    described: DescribedBatch, start: int, stop: int
+    described: DescribedBatch, start: int, stop: int, *, whole: bool
 ) -> tuple[Float[np.ndarray, "rows 3 f"], Int[np.ndarray, " rows"], Int[np.ndarray, " rows"]]:
-    """Return the derivatives of all unit vectors that atoms ``start:stop`` move."""
+    """Return the derivatives of all unit vectors that atoms ``start:stop`` move; `whole` structures keep apart."""
     batch = described.batch
-    if start in batch.offsets and stop in batch.offsets:
+    if whole and start in batch.offsets and stop in batch.offsets:
         moved = described.environments.displacements(start, stop)
         unit_jacobian(moved.rows, moved.centre, described.x[start:stop], described.norm[start:stop])
         return moved.rows, moved.centre + start, moved.target

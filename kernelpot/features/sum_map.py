@@ -145,6 +145,19 @@ class SumMap(Record):
             parts.append(term.describe_again(batch, environments))
         return SumDescribed(batch, tuple(parts), np.searchsorted(self.species, batch.numbers))
 
+    def thin(self, described: SumDescribed) -> bool:
+        """Whether all terms are."""
+        terms: Any = self.terms
+        return all(term.thin(part) for term, part in zip(terms, described.parts, strict=True))
+
+    def around(self, described: SumDescribed, atoms: Int[np.ndarray, " some"], *, thin: bool) -> SumDescribed:
+        """Return what every term needs."""
+        terms: Any = self.terms
+        described_by = zip(terms, described.parts, strict=True)
+        parts = tuple(term.around(part, atoms, thin=thin) for term, part in described_by)
+        batch = parts[0].batch
+        return SumDescribed(batch, parts, np.searchsorted(self.species, batch.numbers))
+
     def rows(self, described: SumDescribed, kinds: Collection[str]) -> Rows:
         """Return the rows of all terms side by side."""
         found = [term.rows(part, kinds) for term, part in zip(self.terms, described.parts, strict=True)]

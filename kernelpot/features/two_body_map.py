@@ -93,6 +93,14 @@ class TwoBodyMap(FiniteRank, Single, Record):
         distance = np.linalg.norm(batch.vectors, axis=1)
         return TwoBodyDescribed(batch, species, PairList(batch.vectors, distance, block, batch.first, batch.second))
 
+    def thin(self, described: TwoBodyDescribed) -> bool:  # noqa: ARG002
+        """Pairs are all there is."""
+        return True
+
+    def around(self, described: TwoBodyDescribed, atoms: Int[np.ndarray, " some"], *, thin: bool) -> TwoBodyDescribed:
+        """Return the part of one structure that some atoms' forces and energies need, these atoms first."""
+        return self.describe(described.batch.surroundings(atoms, thin=thin)[0])
+
     def rows(self, described: TwoBodyDescribed, kinds: Collection[str]) -> Rows:
         """Return the rows of a batch: half of every pair's functions, with their derivatives."""
         batch, table = described.batch, self.descriptor.table

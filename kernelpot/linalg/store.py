@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import os
 import shutil
+import socket
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from kernelpot.archive import replacing
+from kernelpot.archive import named, replacing
 from kernelpot.errors import ParameterError, StoreError
+from kernelpot.progress import say
 
 FORMAT = 1
 _PREFIX, _TEMPORARY = "chunk-", ".unfinished-"
@@ -76,6 +81,10 @@ class ChunkStore:
                 # Another process, such as a worker that outlived its run, was faster with the same chunk.
                 if not self.intact(k):
                     raise
+        except OSError as error:
+            if error.filename is not None or error.errno is None:
+                raise
+            raise named(error, self.path(k)) from None
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
         return total
@@ -90,7 +99,7 @@ class ChunkStore:
             try:
                 with _one_thread(zarr):
                     array = np.asarray(zarr.open_array(str(self.path(k) / name), mode="r")[...])
-            except MemoryError:
+            except (MemoryError, PermissionError):
                 raise
             except Exception as error:  # a damaged file makes the decoders raise whatever they trip over
                 raise self._damaged(k, f"{name}: {type(error).__name__}: {error}") from error
@@ -143,13 +152,84 @@ class ChunkStore:
         except FileNotFoundError:
             raise StoreError(f"{self.path(k)}: there is no such chunk; make it again") from None
         except (OSError, ValueError, KeyError, TypeError) as error:
-            if isinstance(error, StoreError):
+            if isinstance(error, StoreError | PermissionError):
                 raise
             raise self._damaged(k, f"{type(error).__name__}: {error}") from error
         return dict(attributes)
 
     def _damaged(self, k: int, why: str) -> StoreError:
         return StoreError(f"{self.path(k)}: the chunk is damaged ({why}); make it again")
+
+
+LOCK = ".lock"
+_held: ContextVar[frozenset[Path]] = ContextVar("kernelpot_held", default=frozenset())
+
+
+@contextlib.contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Keep other runs out of a folder, or wait until they have left; a block that fails leaves no waste in it.
+
+    The lock is the system's and ends with its process. A folder that was empty is so again, and one that was not there
+    is gone, unless chunks were completed.
+    """
+    folder = folder.resolve()
+    if folder in _held.get() or folder.is_file():  # which the block refuses
+        yield
+        return
+    lock, made = _lock(folder)
+    fresh = all(entry.name == LOCK for entry in folder.iterdir())
+    token = _held.set(_held.get() | {folder})
+    try:
+        yield
+    except BaseException:
+        for pattern in ("chunks", "rounds/*", "rounds/*/*"):
+            for entry in folder.glob(f"{pattern}/{_TEMPORARY}*"):
+                shutil.rmtree(entry, ignore_errors=True)
+        if fresh and not any(folder.glob(f"chunks/{_PREFIX}*")):
+            for entry in folder.iterdir():
+                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+            with contextlib.suppress(OSError):
+                for place in made:
+                    place.rmdir()
+        raise
+    finally:
+        _held.reset(token)
+        if lock is not None:
+            (folder / LOCK).unlink(missing_ok=True)
+            os.close(lock)
+
+
+def _lock(folder: Path) -> tuple[int | None, list[Path]]:
+    """Lock a folder and return the lock, None where the system has none, and the folders that were made for it."""
+    while True:
+        made = [place for place in (folder, *folder.parents) if not place.exists()]
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            import fcntl
+
+            lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+        except FileNotFoundError:  # removed by a run that ended just now
+            continue
+        except (ModuleNotFoundError, OSError):
+            return None, made
+        try:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                who = os.read(lock, 200).decode(errors="replace")
+                say(f"{folder}: another run is at work in this folder{who}; waiting until it has ended")
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            if (folder / LOCK).exists() and os.path.samestat(os.fstat(lock), (folder / LOCK).stat()):
+                os.truncate(lock, 0)
+                os.write(lock, f" (process {os.getpid()} on {socket.gethostname()})".encode())
+                return lock, made
+        except OSError:  # such as a file system that knows no locks
+            os.close(lock)
+            return None, made
+        except BaseException:
+            os.close(lock)
+            raise
+        os.close(lock)
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

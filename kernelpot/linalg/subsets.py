@@ -299,7 +299,7 @@ def equal_vectors(
     return result
 
 
-ALIKE = 5
+ALIKE = 2
 """Structures that resemble each other most and stay in one fold, as neighbouring frames of a trajectory do."""
 
 
@@ -310,10 +310,10 @@ TILT = 0.01
 def alike(
     vectors: Float[np.ndarray, "n f"], groups: Int[np.ndarray, " n"], n_folds: int, *, most: int = ALIKE
 ) -> Int[np.ndarray, " n"]:
-    """Return which structures stay together, and count as one independent witness: up to five distinct ones.
+    """Return which structures stay together, and count as one independent witness: up to two distinct ones.
 
     Structures are halved again and again along the line between two that are far apart, each of the parts by itself,
-    until no part has more than five: O(n log n) distances, and no regard to the order of the list. Members of one of
+    until no part has more than two: O(n log n) distances, and no regard to the order of the list. Members of one of
     the `groups` of equal vectors count as one.
     """
     place = np.unique(groups, return_inverse=True)[1]

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
+import tempfile
+import threading
 from collections.abc import Callable, Iterable, Iterator
+from multiprocessing import resource_tracker
 from typing import Any, TypeVar
 
 from kernelpot.errors import ParameterError, StoreError
@@ -141,11 +145,43 @@ def _client(workers: int, scheduler: str | None, patience: str) -> Iterator[Any]
     # Threads are set before a worker imports NumPy; memory is bounded by our plan, not by pausing workers.
     settings = {"distributed.nanny.pre-spawn-environ": _ONE | {"MALLOC_TRIM_THRESHOLD_": "65536"}}
     with (
-        dask.config.set(settings),
-        distributed.LocalCluster(
-            n_workers=workers, threads_per_worker=1, processes=True, memory_limit=0, dashboard_address=None,
-            silence_logs=50,
-        ) as cluster,
-        distributed.Client(cluster, set_as_default=False) as client,
-    ):  # fmt: skip
-        yield client
+        tempfile.TemporaryDirectory(prefix="kernelpot-", ignore_cleanup_errors=True) as scratch,
+        dask.config.set({**settings, "temporary-directory": scratch}),
+        contextlib.ExitStack() as stack,
+    ):
+        with uninterrupted():
+            try:
+                cluster = distributed.LocalCluster(
+                    n_workers=workers, threads_per_worker=1, processes=True, memory_limit=0, dashboard_address=None,
+                    silence_logs=50, local_directory=scratch,
+                )  # fmt: skip
+            except (OSError, RuntimeError, TimeoutError) as error:
+                raise StoreError(f"{workers} worker process(es) did not start ({error}); use workers=0") from None
+            stack.callback(uninterrupted()(cluster.close))
+        yield stack.enter_context(distributed.Client(cluster, set_as_default=False))
+
+
+@contextlib.contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Put an interruption off to the end of the block; processes that are started in it never hear of one."""
+    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    late: list[Callable[[], Any]] = []
+    # A new thread or process blocks what the thread that starts it does. The tracker of multiprocessing, once it runs,
+    # leaves that as it is.
+    resource_tracker.ensure_running()
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    handlers = {number: signal.getsignal(number) for number in numbers}
+    handlers = {number: handler for number, handler in handlers.items() if callable(handler)}
+    for number, handler in handlers.items():
+        signal.signal(number, lambda *found, handler=handler: late.append(lambda: handler(*found)))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for call in late[:1]:
+            call()

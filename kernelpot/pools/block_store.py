@@ -35,6 +35,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         known = isinstance(settings, dict) and {"d", "chunk", "dtype"} <= set(settings) and "n_chunks" in manifest
     except FileNotFoundError:
         raise StoreError(f"{folder}: must be a folder of blocks, found no {MANIFEST} in it") from None
+    except PermissionError:
+        raise
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StoreError(f"{file}: damaged ({type(error).__name__}: {error}); write the store again") from None
     if name != NAME or version != VERSION:

@@ -133,6 +133,20 @@ def weights(store: BlockStore) -> Float[np.ndarray, " structures"]:
     return h * (8.0 * store.d + 40.0) + 24.0 * padded**2 + 300.0
 
 
+def check_memory(memory: float, d: int) -> None:
+    """Refuse what is too little whatever the blocks are, before these are made."""
+    least = (_fixed(d) / _GIB) + BASE_GIB
+    if memory < least:
+        raise ParameterError(
+            f"`memory` must be at least {np.ceil(100 * least) / 100:.2f} GiB, got {memory:g}; give more"
+        )
+
+
+def _fixed(d: int) -> float:
+    """Bytes of factors, C and its updates, columns of past picks (twice while they grow), and one chunk of products."""
+    return 8.0 * (16.0 * d * d + 3 * 8192.0 * d)
+
+
 def room(store: BlockStore, memory: float, processes: int) -> float:
     """Say how many bytes the blocks of one part may take, with what a search keeps for each.
 
@@ -142,10 +156,8 @@ def room(store: BlockStore, memory: float, processes: int) -> float:
     rows = np.bincount(catalogue.chunk, weights=catalogue.heights)
     item = 4 if store.manifest["settings"]["dtype"] == "float32" else 8
     reading = rows.max() * (d * 2.0 * item + 32.0)
-    # Factors, C and its updates, columns of past picks (twice while they grow), and one chunk of products.
-    fixed = 8.0 * (16.0 * d * d + 3 * 8192.0 * d)
     everywhere = len(catalogue) * 450.0 + BASE_GIB * _GIB
-    per_process = reading + fixed + everywhere
+    per_process = reading + _fixed(d) + everywhere
     n = max(processes, 1)
     left = memory * _GIB - n * per_process - (everywhere if processes else 0.0)
     least = float(weights(store).max())

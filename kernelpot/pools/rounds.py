@@ -19,7 +19,7 @@ from kernelpot.design.search.greedy import greedy
 from kernelpot.design.task import Rules, Task
 from kernelpot.errors import ParameterError
 from kernelpot.linalg.factor import RowSink, stack
-from kernelpot.linalg.store import ChunkStore, digest
+from kernelpot.linalg.store import ChunkStore, digest, held
 from kernelpot.linalg.subsets import equal_vectors
 from kernelpot.linalg.workers import number_of, spread
 from kernelpot.pools.block_store import BlockStore, keep_open, marks, opened
@@ -280,22 +280,23 @@ def select_chunks(
     start = Precision.prior(store.d)
     if existing is not None:
         start = start.with_rows(existing.rows)
-    measure = _criterion(criterion, store, target, processes, scheduler)
-    job = Job(
-        store=store,
-        candidates=candidates,
-        n=size,
-        criterion=measure,
-        start=start,
-        epsilon=epsilon,
-        per_part=size if per_part is None else whole(per_part, "per_part", least=1),
-        mix=means.get("mix"),
-        memory=memory,
-        workers=processes,
-        scheduler=scheduler,
-        seed=seed,
-    )
-    return METHODS[method](job)
+    with held(store.folder):
+        measure = _criterion(criterion, store, target, processes, scheduler)
+        job = Job(
+            store=store,
+            candidates=candidates,
+            n=size,
+            criterion=measure,
+            start=start,
+            epsilon=epsilon,
+            per_part=size if per_part is None else whole(per_part, "per_part", least=1),
+            mix=means.get("mix"),
+            memory=memory,
+            workers=processes,
+            scheduler=scheduler,
+            seed=seed,
+        )
+        return METHODS[method](job)
 
 
 def _candidates(store: BlockStore, existing: Information | None) -> Int[np.ndarray, " candidates"]:

@@ -127,13 +127,20 @@ def sample(source: Source, size: int, *, seed: int = 0) -> list[Atoms]:
     DataError
         None that was drawn is usable.
     """
+    return counted_sample(source, size, seed=seed)[0]
+
+
+def counted_sample(source: Source, size: int, *, seed: int) -> tuple[list[Atoms], int]:
+    """Draw what `sample` does, and count the structures of the source."""
     size, seed = whole(size, "size", least=1), whole(seed, "seed", most=MOST_SEED)
     rng = np.random.default_rng(seed)
     kept: list[Frame] = []
+    count = 0
     for frame in frames(source):
+        count += 1
         if len(kept) < size:
             kept.append(frame)
-        elif (place := int(rng.integers(frame.index + 1))) < size:
+        elif (place := int(rng.integers(count))) < size:
             kept[place] = frame
     kept.sort(key=lambda frame: frame.index)
     usable, reason = [], ""
@@ -144,7 +151,7 @@ def sample(source: Source, size: int, *, seed: int = 0) -> list[Atoms]:
             reason = str(error)
     if not usable:
         raise DataError(f"none of {len(kept)} structures that were drawn is usable; the last: {reason}")
-    return usable
+    return usable, count
 
 
 def read_frames(source: Source, wanted: Iterable[int]) -> list[Atoms]:
@@ -193,7 +200,7 @@ def _by_ase(path: Path) -> Iterator[tuple[Atoms | str | None, str]]:
                 atoms = next(stream)
             except StopIteration:
                 return
-            except MemoryError:
+            except (MemoryError, PermissionError):
                 raise
             except Exception as error:  # as above; ASE cannot go on behind a broken structure
                 yield None, f"the rest of the file cannot be read: {one_line(error)}"

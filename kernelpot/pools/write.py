@@ -16,7 +16,7 @@ from kernelpot.data.check import check_species
 from kernelpot.design.information import Information
 from kernelpot.errors import DataError, ModelFileError, ParameterError, StoreError
 from kernelpot.features.feature_map import FeatureMap
-from kernelpot.linalg.store import digest
+from kernelpot.linalg.store import digest, held
 from kernelpot.linalg.workers import number_of, spread
 from kernelpot.pools.block_store import BASE_GIB, DTYPES, BlockStore
 from kernelpot.pools.source import Frame, Source, describe, frames
@@ -246,31 +246,32 @@ def write_blocks(
     if dtype not in DTYPES:
         raise ParameterError(f"`dtype` must be one of {', '.join(DTYPES)}, got {dtype!r}")
     processes = number_of(workers, scheduler)
-    folder = Path(folder)
-    store = BlockStore.create(folder, _settings(space, source, chunk, truncate, dtype), resume=resume)
-    good = store.sound()
-    if store.complete and len(good) == store.manifest["n_chunks"]:
-        say(f"{folder}: complete, {len(good)} chunks; nothing to do")
+    folder, settings = Path(folder), _settings(space, source, chunk, truncate, dtype)
+    with held(folder):
+        store = BlockStore.create(folder, settings, resume=resume)
+        good = store.sound()
+        if store.complete and len(good) == store.manifest["n_chunks"]:
+            say(f"{folder}: complete, {len(good)} chunks; nothing to do")
+            return store
+        store.chunks.sweep()
+        if not (folder / SPACE).exists():
+            save_space(space, folder / SPACE)
+        if good:
+            say(f"{folder}: going on with {len(good)} complete chunk(s)")
+        needs = Needs.of(space, source, chunk=chunk, truncate=truncate, dtype=dtype, processes=processes)
+        say(str(needs))
+        pieces = _Pieces()
+        items = ((str(folder), k, piece, truncate) for k, piece in pieces.cut(source, chunk, set(good)))
+        for _ in track(spread(_make, items, workers=processes, scheduler=scheduler), "chunks"):
+            pass
+        store.finish(pieces.n)
+        store = BlockStore(folder)
+        missing = store.manifest["n_set_aside"]
+        say(
+            f"{folder}: {store.manifest['n_structures']} structures in {pieces.n} chunks"
+            + (f"; {missing} unusable ones set aside" if missing else "")
+        )
         return store
-    store.chunks.sweep()
-    if not (folder / SPACE).exists():
-        save_space(space, folder / SPACE)
-    if good:
-        say(f"{folder}: going on with {len(good)} complete chunk(s)")
-    needs = Needs.of(space, source, chunk=chunk, truncate=truncate, dtype=dtype, processes=processes)
-    say(str(needs))
-    pieces = _Pieces()
-    items = ((str(folder), k, piece, truncate) for k, piece in pieces.cut(source, chunk, set(good)))
-    for _ in track(spread(_make, items, workers=processes, scheduler=scheduler), "chunks"):
-        pass
-    store.finish(pieces.n)
-    store = BlockStore(folder)
-    missing = store.manifest["n_set_aside"]
-    say(
-        f"{folder}: {store.manifest['n_structures']} structures in {pieces.n} chunks"
-        + (f"; {missing} unusable ones set aside" if missing else "")
-    )
-    return store
 
 
 def _settings(space: SparseGP, source: Source, chunk: int, truncate: float, dtype: str) -> dict[str, Any]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -152,14 +152,40 @@ class Extrapolation:
 
     def std(self, described: Described) -> Float[np.ndarray, " atoms"]:
         """Return the standard deviation of every atom's energy given every seen environment's, amplitude 1."""
-        learnt = np.zeros((described.batch.n_atoms, self._learnt.shape[1]))
-        add_local(learnt, self.features, described, self._learnt)
-        left = self.features.local_prior(described) - np.einsum("id,id->i", learnt, learnt)
+        left = self.features.local_prior(described)
+        for atoms, part in parts_of(self.features, described):
+            learnt = np.zeros((part.batch.n_atoms, self._learnt.shape[1]))
+            add_local(learnt, self.features, part, self._learnt)
+            left[atoms] -= np.einsum("id,id->i", learnt, learnt)[: len(atoms)]
         return np.sqrt(np.maximum(left, 0.0))
 
     def grade(self, described: Described) -> Float[np.ndarray, " atoms"]:
         """Return every atom's extrapolation grade: 1 is the edge of what training saw."""
         return self.std(described) / self.seen.reference[described.species]
+
+
+PART = 128
+"""Atoms of a large structure whose rows are there at the same time."""
+
+
+def parts_of(features: Any, described: Described) -> Iterator[tuple[Int[np.ndarray, " some"], Any]]:
+    """Yield the atoms of a batch with what describes them first of all; those of a large structure a few at a time."""
+    batch = described.batch
+    every = np.arange(batch.n_atoms)
+    if len(batch) > 1 or batch.n_atoms <= 4 * PART or not hasattr(features, "around"):
+        yield every, described
+        return
+    thin = features.thin(described)
+    bricks = [every]
+    while bricks:
+        atoms = bricks.pop()
+        if len(atoms) > PART:
+            # Halves by the longest side: the fewer atoms are around.
+            places = batch.positions[atoms]
+            order = np.argsort(places[:, np.argmax(np.ptp(places, axis=0))], kind="stable")
+            bricks += [np.sort(half) for half in np.array_split(atoms[order], 2)]
+        else:
+            yield atoms, features.around(described, atoms, thin=thin)
 
 
 def add_local(

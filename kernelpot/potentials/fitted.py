@@ -22,7 +22,7 @@ from kernelpot.features.vectors import gather_pairs
 from kernelpot.linalg.factor import Posterior, stack
 from kernelpot.potentials.baselines import Baseline
 from kernelpot.potentials.calibration import Calibration
-from kernelpot.potentials.extrapolation import Extrapolation, Seen, add_local
+from kernelpot.potentials.extrapolation import Extrapolation, Seen, add_local, parts_of
 from kernelpot.potentials.prediction import Around, Mean, Prediction, Spread, join
 from kernelpot.potentials.training import (
     Rows,
@@ -310,9 +310,12 @@ class Uncertainty:
         prior = self.amplitude**2 * features.local_prior(described) + E0_PRIOR**2 + unknown[described.species]
         if self._there is not None:
             return np.maximum(prior - self._there.local_seen(described), 0.0)
-        seen = v[features.n_columns + described.species]
-        add_local(seen, features, described, v)
-        return np.maximum(prior - np.einsum("id,id->i", seen, seen), 0.0)
+        known = np.empty_like(prior)
+        for atoms, part in parts_of(features, described):
+            seen = v[features.n_columns + part.species]
+            add_local(seen, features, part, v)
+            known[atoms] = np.einsum("id,id->i", seen, seen)[: len(atoms)]
+        return np.maximum(prior - known, 0.0)
 
     def labelled(
         self, described: Described
@@ -323,20 +326,26 @@ class Uncertainty:
         if self._there is not None:
             energy, forces, stress = self._there.labelled(described)
             return energy + constants, forces, stress
-        rows = self.features.rows(described, KINDS)
-        assert rows.forces is not None
-        assert rows.stress is not None
         composition = batch.counts(self.features.species)
-        energy = self._variance(described, "energy", rows.energy, composition)
         none = np.zeros((1, composition.shape[1]))
-        forces = self._variance(described, "forces", rows.forces, none)
+        forces = np.empty((batch.n_atoms, 3))
+        of_energy, of_stress = (np.zeros((k * len(batch), self.features.n_columns)) for k in (1, 6))
+        for atoms, part in parts_of(self.features, described):
+            rows = self.features.rows(part, KINDS)
+            assert rows.forces is not None
+            assert rows.stress is not None
+            found = self._variance(part, "forces", rows.forces[: 3 * len(atoms)], none)
+            forces[atoms] = found.reshape(-1, 3)
+            of_energy += rows.energy[: len(of_energy)]
+            of_stress += rows.stress[: len(of_stress)]
+        energy = self._variance(described, "energy", of_energy, composition)
         stress = np.full((len(batch), 6), np.nan)
         solid = np.isfinite(batch.volumes)
         if solid.any():
             with np.errstate(invalid="ignore"):
-                every = self._variance(described, "stress", rows.stress, none).reshape(-1, 6)
+                every = self._variance(described, "stress", of_stress, none).reshape(-1, 6)
             stress[solid] = every[solid]
-        return energy + constants, forces.reshape(-1, 3), stress
+        return energy + constants, forces, stress
 
     def _variance(
         self,

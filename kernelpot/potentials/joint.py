@@ -228,11 +228,11 @@ def force_covariance(
     check_spread(spread)
     atom = whole(atom, "atom", least=-len(structure), most=len(structure) - 1, usual="atoms are counted from 0")
     whole_batch = Batch.from_structures([structure], state.features.cutoff)
-    batch, number = whole_batch.surroundings(atom % len(structure))
+    batch, _ = whole_batch.surroundings(np.array([atom % len(structure)]))
     rows = state.features.rows(described := state.features.describe(batch), ("forces",)).forces
     assert rows is not None
-    white = state.features.whiten(rows[3 * number : 3 * number + 3])
-    return _block(state, "forces", white, state.features.block_residual(described, "forces", number, white), spread)
+    white = state.features.whiten(rows[:3])
+    return _block(state, "forces", white, state.features.block_residual(described, "forces", 0, white), spread)
 
 
 def stress_covariance(model: HasState, structure: Atoms, *, spread: str = "calibrated") -> Float[np.ndarray, "6 6"]:

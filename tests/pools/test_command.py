@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import json
 import lzma
+import os
+import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
+from ase import Atoms
 from ase.io import read
 
 import kernelpot as kp
@@ -76,7 +82,7 @@ def test_existing_structures_and_broken_ones(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["-n", "31"], "`n` must be between 0 and"),
+        (["-n", "31"], "`-n` must be at most the size of the pool, got 31 of 6 structures"),
         (["-n", "3", "--memory", "0.001"], "`memory` must be at least"),
         (["-n", "3", "--epsilon", "2"], "`--epsilon` must lie between 0 and 1"),
         (["-n", "3", "--truncate", "1"], "`--truncate` must lie between 0 and 1"),
@@ -89,6 +95,46 @@ def test_bad_input_is_one_line_and_status_two(tmp_path, capsys, arguments, words
     said = capsys.readouterr().err
     assert said.count("\n") == 1
     assert words in said
+    assert not (tmp_path / "s").exists()
+
+
+def test_a_refused_run_leaves_a_folder_as_it_was(tmp_path, capsys):
+    file, folder = xyz(tmp_path / "a.xyz", pool()[:6]), tmp_path / "deep" / "s"
+    known = xyz(tmp_path / "known.xyz", [Atoms("U", pbc=False)])
+    asked = (file, "--blocks", folder, "-n", 3, "--quiet", "--existing", known)
+    assert curate(*asked) == 2
+    assert not (tmp_path / "deep").exists()
+    folder.mkdir(parents=True)
+    assert curate(*asked) == 2
+    assert not list(folder.iterdir())
+    assert "U" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="sends signals")
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("delay", [0.5, 8.0])
+def test_an_interruption_of_workers_is_one_line_and_leaves_nothing(tmp_path, number, status, delay):
+    file, scratch = xyz(tmp_path / "a.xyz", pool()), tmp_path / "scratch"
+    scratch.mkdir()
+    # A parent that runs in the background may ignore Ctrl-C, and children inherit that: this child must not.
+    code = (
+        "import signal, sys\nsignal.signal(signal.SIGINT, signal.default_int_handler)\nfrom kernelpot.cli import main\n"
+    )
+    asked = ["curate", file, "--blocks", tmp_path / "s", "-n", 3, "--chunk", 1, *SMALL[:-1], 2]
+    run = subprocess.Popen(
+        [sys.executable, "-c", f"{code}sys.exit(main({list(map(str, asked))}))"],
+        stderr=subprocess.PIPE, text=True, start_new_session=True, env=os.environ | {"TMPDIR": str(scratch)},
+    )  # fmt: skip
+    for line in run.stderr:
+        if "blocks of mean rank" in line:
+            break
+    time.sleep(delay)
+    os.killpg(run.pid, number)
+    said = [line for line in run.communicate(timeout=60)[1].splitlines() if line and "chunks: " not in line]
+    assert (run.returncode, said) == (status, ["kernelpot: interrupted; every output file is whole or as it was"])
+    assert not list(scratch.iterdir())
+    assert not list(tmp_path.rglob(".*"))
 
 
 def test_an_absent_file_makes_no_folder(tmp_path, capsys):

@@ -7,6 +7,7 @@ import lzma
 import os
 import signal
 import subprocess
+import threading
 import time
 
 import numpy as np
@@ -20,6 +21,7 @@ from kernelpot import progress
 pytest.importorskip("zarr", reason="zarr is not installed (kernelpot[scale])")
 
 from kernelpot.errors import DataError, NotFittedError, ParameterError, StoreError
+from kernelpot.linalg.store import held
 from kernelpot.pools import BlockStore, load_space, open_blocks, sample, save_space, select_chunks, write_blocks
 from kernelpot.pools import write as writing
 from kernelpot.pools.source import frames, read_frames
@@ -164,6 +166,50 @@ def test_a_killed_run_goes_on_to_the_same_store(tmp_path, monkeypatch, capsys):
     made.clear()
     store(tmp_path / "s")
     assert made == []
+
+
+def test_a_second_run_waits_for_the_first(tmp_path, capsys):
+    order, inside, leave = [], threading.Event(), threading.Event()
+
+    def first():
+        with held(tmp_path / "s"):
+            (tmp_path / "s" / "manifest.json").write_text("{}")
+            inside.set()
+            leave.wait(10)
+            order.append("first")
+
+    def second():
+        with progress.shown(), held(tmp_path / "s"), held(tmp_path / "s"):
+            order.append("second")
+
+    runs = [threading.Thread(target=run) for run in (first, second)]
+    runs[0].start()
+    inside.wait(10)
+    runs[1].start()
+    said = ""
+    while "another run is at work in this folder (process" not in said:
+        said += capsys.readouterr().err
+        time.sleep(0.01)
+    leave.set()
+    for run in runs:
+        run.join(10)
+    assert order == ["first", "second"]
+    assert [entry.name for entry in (tmp_path / "s").iterdir()] == ["manifest.json"]
+
+
+@pytest.mark.slow
+def test_two_runs_on_one_store_choose_what_one_does(tmp_path):
+    body = f"""
+from pathlib import Path
+from tests.pools.pools import store
+from kernelpot.pools import select_chunks
+print(list(select_chunks(store(Path({str(tmp_path / "s")!r}), chunk=3), 5).indices))
+"""
+    runs = [subprocess.Popen(killed_script(body), stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(3)]
+    said = [run.communicate(timeout=240) for run in runs]
+    alone = str(list(select_chunks(store(tmp_path / "alone", chunk=3), 5).indices))
+    assert [out.decode().strip() for out, _ in said] == [alone] * 3
+    assert [run.returncode for run in runs] == [0, 0, 0]
 
 
 @pytest.mark.slow

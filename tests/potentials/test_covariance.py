@@ -170,10 +170,11 @@ def test_the_surroundings_of_an_atom_give_its_force_row(make_atoms):
     whole = Batch.from_structures([atoms], features.cutoff)
     rows = features.rows(features.describe(whole), ("forces",)).forces
     for atom in (0, len(atoms) - 1):
-        part, number = whole.surroundings(atom)
+        part, kept = whole.surroundings(np.array([atom]))
+        assert kept[0] == atom
         assert part.n_atoms <= whole.n_atoms
         near = features.rows(features.describe(part), ("forces",)).forces
-        np.testing.assert_allclose(near[3 * number : 3 * number + 3], rows[3 * atom : 3 * atom + 3], atol=1e-12)
+        np.testing.assert_allclose(near[:3], rows[3 * atom : 3 * atom + 3], atol=1e-12)
 
 
 def test_many_atoms_take_second_moments_and_agree(monkeypatch):

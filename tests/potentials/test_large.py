@@ -13,11 +13,13 @@ import kernelpot as kp
 from kernelpot.data.batch import Batch
 from kernelpot.data.labels import resolve
 from kernelpot.data.noise import Noise
+from kernelpot.elements import ElementChannels
 from kernelpot.errors import DataError, ParameterError
-from kernelpot.potentials import training
+from kernelpot.features import prior
+from kernelpot.potentials import extrapolation, training
 from tests import potentials
 from tests import structures as make
-from tests.potentials import NOISE, small_soap
+from tests.potentials import NOISE, small_soap, symmetry_functions
 
 TRAIN = [*make.copper_gold_set(24), *make.labelled([make.slab(k) for k in range(3)])]
 TEST = make.slab(9)
@@ -175,3 +177,45 @@ def test_memory_of_a_prediction_is_that_of_its_pairs():
     tracemalloc.stop()
     pairs = 8 * 3 * len(batch.first)
     assert peak < 4 * pairs + 8 * 20 * batch.n_atoms
+
+
+@pytest.mark.parametrize("gram", [prior.GRAM_BYTES, 0], ids=["moments", "blocks"])
+@pytest.mark.parametrize(
+    "terms",
+    [
+        [small_soap(), kp.TwoBody(4.0)],
+        [symmetry_functions(), kp.TwoBody(4.0)],
+        kp.Term(small_soap(), kp.DotProduct(2, centres=ElementChannels.modes(2))),
+        kp.Term(small_soap(), kp.DotProduct(3)),
+    ],
+    ids=["SOAP and pairs", "ACSF and pairs", "coupled", "zeta 3"],
+)
+def test_standard_deviations_of_a_large_structure_come_piece_by_piece(terms, gram, monkeypatch):
+    model = kp.SparseGP(terms, n_inducing=12, noise=NOISE).fit(TRAIN[:20])
+    for atoms in (TRAIN[1].repeat((4, 2, 2)), TEST):
+        whole = model.predict([atoms])
+        with monkeypatch.context() as small:
+            small.setattr(extrapolation, "PART", 7)
+            small.setattr(prior, "WHOLE", 20)
+            small.setattr(prior, "CENTRES", 16)
+            small.setattr(prior, "GRAM_BYTES", gram)
+            pieces = model.predict([atoms])
+        for name in ("energy_std", "forces_std", "stress_std", "local_energy_std"):
+            one, two = np.array(getattr(whole.latent, name)), np.array(getattr(pieces.latent, name))
+            np.testing.assert_allclose(two, one, rtol=1e-6, atol=1e-9)
+        np.testing.assert_allclose(pieces.extrapolation[0], whole.extrapolation[0], rtol=1e-8)
+
+
+def test_standard_deviations_take_memory_that_hardly_grows_with_the_atoms(monkeypatch):
+    model = spec().fit(TRAIN[:20])
+    monkeypatch.setattr(extrapolation, "PART", 16)
+    monkeypatch.setattr(prior, "WHOLE", 64)
+    peaks = []
+    for n in (4, 8):
+        atoms = TRAIN[1].repeat((n, 4, 4))
+        model.predict([atoms])
+        tracemalloc.start()
+        model.predict([atoms])
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert (peaks[1] - peaks[0]) / (4 * 16 * len(TRAIN[1])) < 10_000, peaks

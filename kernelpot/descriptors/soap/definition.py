@@ -364,6 +364,10 @@ class SoapEnvironments:
     coefficients: Float[np.ndarray, "atoms lm k"]
     vectors: Float[np.ndarray, "atoms f"]
 
+    def part(self, batch: Batch, kept: Int[np.ndarray, " some"]) -> SoapEnvironments:
+        """Return those of some atoms, to be differentiated by the pairs of `batch`, which need not be all of them."""
+        return SoapEnvironments(self.soap, batch, self.species[kept], self.coefficients[kept], self.vectors[kept])
+
     def vjp(self, gradient: Float[np.ndarray, "atoms f"]) -> Float[np.ndarray, "pairs 3"]:
         """Return dE/d(pair vector), given dE/d(power spectrum)."""
         soap, n_atoms, c = self.soap, self.batch.n_atoms, self.coefficients
