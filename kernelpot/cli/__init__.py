@@ -61,17 +61,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         # A stream that was closed before we started (`>&-`) is None.
         if getattr(sys, name) is None:
             setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115
-<<<<<<< HEAD
-    try:
-        command = parse(argv)
-        with progress.shown(enabled=not command.quiet):
-=======
     words = sys.argv[1:] if argv is None else argv
     try:
         check_words(words)
         command = parse(words)
         with progress.shown(enabled=not command.quiet), terminable():
->>>>>>> part-d
             run(command)
         progress.put("", sys.stdout)
         return 0
@@ -87,20 +81,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         message = f"{what}{error.filename}: {error.strerror}" if error.filename else str(error)
     except MemoryError:
         message = "out of memory; choose a smaller --n-inducing, or split the files"
-<<<<<<< HEAD
     except (KeyboardInterrupt, SystemError) as error:
         # A compiled loop that is interrupted as it returns says so in its own way.
         if isinstance(error, SystemError) and not isinstance(error.__cause__ or error.__context__, KeyboardInterrupt):
             raise
-        sys.stderr.write("\nkernelpot: interrupted; every output file is whole or as it was\n")
-        return INTERRUPTED
-=======
-    except KeyboardInterrupt as error:
         tell("\nkernelpot: interrupted; every output file is whole or as it was\n")
-        return TERMINATED if isinstance(error, Terminated) else INTERRUPTED
+        return TERMINATED if isinstance(error.__cause__ or error, Terminated) else INTERRUPTED
     finally:
         flush()
->>>>>>> part-d
     # Here the exception is gone, with it the frames that held progress bars open: the message has its own line.
     tell(f"kernelpot: error: {' '.join(message.split())}\n")
     return BAD_INPUT
@@ -125,10 +113,16 @@ def terminable() -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", category=RuntimeWarning)
+            warnings.showwarning = warned
             yield
     finally:
         if ours:
             signal.signal(signal.SIGTERM, before)
+
+
+def warned(message: Warning | str, *_: object) -> None:
+    """Write a warning as one line, as the commands write theirs."""
+    tell(f"kernelpot: warning: {' '.join(str(message).split())}\n")
 
 
 def tell(line: str) -> None:

@@ -59,7 +59,18 @@ def check_outputs(outputs: Mapping[str, str | None], inputs: Sequence[str] = ())
             raise ParameterError(f"`{first}` and `{option}` must be different files, got {path!r} for both")
 
 
-<<<<<<< HEAD
+def check_path(option: str, path: str) -> None:
+    """Refuse a name that the system cannot look up, such as a loop of symbolic links."""
+    try:
+        Path(path).stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError as error:
+        raise ParameterError(
+            f"`{option}` must be a name that can be written to, got {path!r} ({error.strerror}); choose another"
+        ) from None
+
+
 def read(
     command: Command, files: Sequence[str], *, check: bool = True, look: bool = True, **options: Any
 ) -> list[Atoms]:
@@ -82,23 +93,6 @@ def read(
             f"{reason}; check it, and the units (Å)"
         )
     return found
-=======
-def check_path(option: str, path: str) -> None:
-    """Refuse a name that the system cannot look up, such as a loop of symbolic links."""
-    try:
-        Path(path).stat()
-    except (FileNotFoundError, NotADirectoryError):
-        return
-    except OSError as error:
-        raise ParameterError(
-            f"`{option}` must be a name that can be written to, got {path!r} ({error.strerror}); choose another"
-        ) from None
-
-
-def read(command: Command, files: Sequence[str], *, check: bool = True) -> list[Atoms]:
-    """Read structures, with a word on what was found; unusable ones too where they are not to be refused."""
-    return kp.read(list(files), keys=getattr(command, "keys", None), verbose=not command.quiet, check=check)
->>>>>>> part-d
 
 
 def write_structures(path: str, structures: Sequence[Atoms]) -> None:
