@@ -9,7 +9,7 @@ from scipy.linalg import cholesky, solve_triangular
 
 from benchmarks.label_rows import KINDS, Rows
 from kernelpot.inference.left_out import LeftOut
-from kernelpot.linalg.subsets import equal_vectors, folds, runs
+from kernelpot.linalg.subsets import alike, equal_vectors, folds
 from kernelpot.potentials.noise_search import ROUNDING, FoldErrors
 from kernelpot.potentials.training import FoldFactors
 
@@ -34,8 +34,9 @@ class GramErrors(FoldErrors):
         baseline = rows.baseline(chosen)
         groups = equal_vectors(rows.means[chosen], rows.n_atoms[chosen])
         n_folds = max(2, min(N_FOLDS, len(np.unique(groups))))
-        fold = folds(groups, n_folds, seed=0)
-        self.independent = len(np.unique(runs(groups, n_folds)))
+        blocks = alike(rows.means[chosen], groups, n_folds)
+        fold = folds(blocks, n_folds, seed=0)
+        self.independent = len(np.unique(blocks))
         self._own = {kind: [rows.gram(kind, chosen[fold == f], baseline) for f in range(n_folds)] for kind in KINDS}
         self._all = {kind: np.sum(grams, axis=0) for kind, grams in self._own.items()}
         self._without = {kind: [self._all[kind] - g for g in grams] for kind, grams in self._own.items()}

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
     from kernelpot.descriptors.protocol import Descriptor
 
+FRAMES_OF_A_RUN = 5
+"""Neighbouring frames of molecular dynamics that stay on one side of a split."""
+
 PUBLISHED = -1
 """Number of the split that takes the published training and test files as they are."""
 
@@ -124,13 +127,13 @@ def held(means: np.ndarray, sizes: np.ndarray, in_run: np.ndarray, number: int) 
     number
         Seed of the split.
     """
-    from kernelpot.linalg.subsets import RUN, equal_vectors
+    from kernelpot.linalg.subsets import equal_vectors
 
     groups = equal_vectors(means, sizes)
     first = np.unique(groups, return_index=True)[1]
     blocks = np.empty(len(first), dtype=np.int64)
     moving = in_run[first]
-    blocks[moving] = np.arange(moving.sum()) // RUN
+    blocks[moving] = np.arange(moving.sum()) // FRAMES_OF_A_RUN
     blocks[~moving] = len(first) + np.arange((~moving).sum())
     _, blocks = np.unique(blocks, return_inverse=True)
     order = np.random.default_rng(number).permutation(int(blocks.max()) + 1)

@@ -634,10 +634,14 @@ def test_an_error_of_the_system_names_the_file_and_is_no_damage(tmp_path, monkey
     with pytest.raises(OSError, match=r"No space left on device: .*out.txt"), replacing(tmp_path / "out.txt"):
         full()
     write(tmp_path / "a.xyz", structures(6, seed=1))
-    (tmp_path / "a.xyz.gz").write_bytes(gzip.compress((tmp_path / "a.xyz").read_bytes()))
-    monkeypatch.setattr("shutil.copyfileobj", full)
-    with pytest.raises(OSError, match=r"No space left on device while .*a.xyz.gz was unpacked"):
-        kernelpot.read(tmp_path / "a.xyz.gz")
+    # Other formats are unpacked to a file; extended XYZ is read as it is unpacked.
+    write(tmp_path / "a.traj", structures(6, seed=1))
+    (tmp_path / "a.traj.gz").write_bytes(gzip.compress((tmp_path / "a.traj").read_bytes()))
+    monkeypatch.setattr("kernelpot.data.xyz._put", full)
+    with pytest.raises(
+        kernelpot.errors.DataError, match=r"a.traj.gz must be unpacked there, it failed \(No space left on device\)"
+    ):
+        kernelpot.read(tmp_path / "a.traj.gz")
 
 
 def test_a_model_that_may_not_be_read_is_not_called_damaged(tmp_path, monkeypatch):

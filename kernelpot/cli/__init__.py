@@ -113,7 +113,7 @@ def terminable() -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", category=RuntimeWarning)
-            warnings.showwarning = warned
+            warnings.showwarning = warned  # type: ignore[assignment]
             yield
     finally:
         if ours:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float, Int
 
+from kernelpot.data.batch import lengths, neighbours
 from kernelpot.data.check import check_structure, place
-from kernelpot.data.neighbours import lengths, neighbours
 from kernelpot.errors import DataError, ParameterError
 
 if TYPE_CHECKING:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import bz2
+import fcntl
 import gzip
 import io
 import itertools
 import lzma
 import os
 import re
-import select
 import stat
 import sys
 import tempfile
+import termios
 import time
 import warnings
 import zlib
@@ -123,23 +124,14 @@ def _raw(path: Path) -> BinaryIO:
         return path.open("rb")
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     end = time.monotonic() + PATIENCE
-    # Without a writer a pipe is at its end at once, and `poll` says nothing of it.
-    while not select.select([handle], [], [], 0.05)[0] or not _first_bytes(handle):
+    # Without a writer a pipe is at its end at once, and nothing but the number of waiting bytes tells.
+    while not any(fcntl.ioctl(handle, termios.FIONREAD, bytes(4))):
         if time.monotonic() > end:
             os.close(handle)
             raise DataError(f"{path}: a pipe must have a writer, found none for {PATIENCE:g} s; start it first.")
         time.sleep(0.02)
     os.set_blocking(handle, True)
     return cast("BinaryIO", os.fdopen(handle, "rb"))
-
-
-def _first_bytes(handle: int) -> bool:
-    """Whether a pipe has something to read."""
-    import fcntl
-    import termios
-
-    waiting = fcntl.ioctl(handle, termios.FIONREAD, b"\0" * 4)
-    return int.from_bytes(waiting, sys.byteorder) > 0
 
 
 @contextmanager
@@ -151,10 +143,15 @@ def plain_copy(path: Path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="kernelpot_") as folder:
         plain = Path(folder) / (inner(path).name if str(path) != STDIN else "stdin.xyz")
         with plain.open("wb") as target, opened(path) as source:
-            while piece := _piece(source, path):
+            while True:
                 try:
-                    target.write(piece)
-                    target.flush()
+                    piece = source.read(1 << 20)
+                except UNREADABLE as error:
+                    raise DataError(broken_stream(path, error)) from None
+                if not piece:
+                    break
+                try:
+                    _put(target, piece)
                 except OSError as error:
                     raise DataError(
                         f"{folder}: {path} must be unpacked there, it failed ({error.strerror}); "
@@ -165,11 +162,10 @@ def plain_copy(path: Path) -> Iterator[Path]:
         yield plain
 
 
-def _piece(source: BinaryIO, path: Path) -> bytes:
-    try:
-        return source.read(1 << 20)
-    except UNREADABLE as error:
-        raise DataError(broken_stream(path, error)) from None
+def _put(target: BinaryIO, piece: bytes) -> None:
+    """Write bytes to the disk, so that a full one is noticed here."""
+    target.write(piece)
+    target.flush()
 
 
 def broken_stream(path: Path, error: Exception) -> str:
@@ -268,7 +264,7 @@ def parse_xyz(text: str, where: str) -> Atoms:
     if wide := _WIDE.search(header):
         raise DataError(f"{where}: a column must have fewer than 10,000 numbers for each atom, found {wide[0]!r}.")
     if header.startswith("gdb "):
-        return _qm9(text, where)
+        return qm9(text, where)
     found: dict[str, str] = {}
     for key, value in _KEY.findall(header):
         if found.setdefault(key, value) != value:
@@ -341,7 +337,7 @@ QM9 = ("A", "B", "C", "mu", "alpha", "homo", "lumo", "gap", "r2", "zpve", "U0", 
 _QM9_ENERGIES = ("homo", "lumo", "gap", "zpve", "U0", "U", "H", "G")
 
 
-def _qm9(text: str, where: str) -> Atoms:
+def qm9(text: str, where: str) -> Atoms:
     """Parse one file of QM9 as it is published (Ramakrishnan et al. 2014): energies come in Hartree, here in eV."""
     from ase import Atoms
     from ase.units import Hartree

@@ -135,7 +135,7 @@ def judged(
     """
     kinds = require_labels(labels, model.noise)
     labels = less_baseline(model.baseline, structures, labels, kinds)
-    features, _ = space_of(model, structures, labels, kinds)
+    features, _ = space_of(model, structures, labels, kinds, ways[0])
     first, *others = left_out_in(features, structures, labels, ways, kinds=kinds)
     means = mean_vectors(features.descriptor, structures)
     blocks = alike(means, equal_vectors(means, labels.n_atoms), int(ways[0].max()) + 1)

@@ -9,9 +9,8 @@ from ase.neighborlist import neighbor_list
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from kernelpot.data.batch import Batch
+from kernelpot.data.batch import Batch, neighbours
 from kernelpot.data.geometry import GeometryLimits, why
-from kernelpot.data.neighbours import neighbours
 
 
 def as_set(i, j, images):

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kernelpot.features.inducing import mean_vectors
-from kernelpot.linalg.subsets import equal_vectors, folds
+from kernelpot.linalg.subsets import alike, equal_vectors, folds
 from tests import structures as make
 from tests.potentials import small_soap
 
@@ -56,20 +56,36 @@ def renumbered(draws):
     draws=st.lists(st.integers(0, 30), min_size=2, max_size=120),
     n_folds=st.integers(2, 8),
     seed=st.integers(0, 5),
-    run=st.integers(1, 7),
 )
-def test_folds_never_split_duplicates_and_are_never_empty(draws, n_folds, seed, run):
+def test_folds_never_split_duplicates_and_are_never_empty(draws, n_folds, seed):
     groups = renumbered(draws)
     n_folds = min(n_folds, len(np.unique(groups)))
-    fold = folds(groups, n_folds, seed=seed, run=run)
+    fold = folds(groups, n_folds, seed=seed)
     assert set(fold) == set(range(n_folds))
     for g in np.unique(groups):
         assert len(np.unique(fold[groups == g])) == 1
-    np.testing.assert_array_equal(fold, folds(groups, n_folds, seed=seed, run=run))
+    np.testing.assert_array_equal(fold, folds(groups, n_folds, seed=seed))
 
 
-def test_runs_of_frames_stay_together_and_folds_balance():
-    fold = folds(np.arange(400), 8, seed=0)
+def test_what_resembles_each_other_stays_together_and_folds_balance():
+    rng = np.random.default_rng(0)
+    vectors = np.repeat(rng.normal(size=(200, 3)), 2, axis=0) + 1e-4 * rng.normal(size=(400, 3))
+    blocks = alike(vectors, np.arange(400), 8)
+    fold = folds(blocks, 8, seed=0)
     assert np.bincount(fold).tolist() == [50] * 8
-    assert all(len(set(fold[k : k + 5])) == 1 for k in range(0, 400, 5))
-    assert (fold != folds(np.arange(400), 8, seed=1)).any()
+    assert np.mean(blocks[::2] == blocks[1::2]) > 0.9
+    assert (fold != folds(blocks, 8, seed=1)).any()
+
+
+@settings(deadline=None, max_examples=60)
+@given(seed=st.integers(0, 2**32 - 1), n=st.integers(2, 60), flat=st.booleans())
+def test_what_stays_together_depends_on_the_set_alone(seed, n, flat):
+    """Also of vectors that lie at zero along most lines, as of frames without a common element."""
+    rng = np.random.default_rng(seed)
+    vectors = np.abs(rng.normal(size=(n, 5))) * (rng.random((n, 5)) < 0.4 if flat else 1.0)
+    groups = equal_vectors(vectors, np.ones(n, dtype=int))
+    order = rng.permutation(n)
+    there = alike(vectors[order], equal_vectors(vectors[order], np.ones(n, dtype=int)), 2)
+    np.testing.assert_array_equal(alike(vectors, groups, 2)[order], there)
+    for group in np.unique(groups):
+        assert len(np.unique(there[groups[order] == group])) == 1

@@ -216,7 +216,7 @@ def test_a_folder_of_soap_is_refused_for_symmetry_functions(tmp_path, capsys):
     [
         ([*ACSF, "--sigma", "0.6"], "`--sigma` belongs to SOAP"),
         (["--n-angular", "3"], "`--n-angular` belongs to acsf"),
-        ([*ACSF, "--cutoff", "0.001"], "`cutoff` must lie between 0.01 and 100 Å, got 0.001"),
+        ([*ACSF, "--cutoff", "0.001"], "`cutoff` must lie between 0.01 and 50 Å, got 0.001"),
         (["--gaussian", "1e6"], "it is a distance of unit vectors"),
         ([*ACSF, "--zeta", "2"], "`--zeta` is the power of the kernel that --gaussian replaces"),
     ],

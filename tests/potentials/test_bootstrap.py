@@ -33,7 +33,7 @@ def test_a_member_is_a_fit_to_what_it_drew(committee):
         test = make.copper_gold(50)
         forces = again.predict([test], uncertainty=False).forces[0]
         committee_forces = member.mean(_batch(member, test)).forces
-        np.testing.assert_allclose(committee_forces, forces, atol=2e-3 * np.abs(forces).max())
+        np.testing.assert_allclose(committee_forces, forces, atol=5e-3 * np.abs(forces).max())
 
 
 def _batch(state, atoms):

@@ -44,7 +44,7 @@ ZBL = kp.ZBL(pairs={("Cu", "Cu"): (1.0, 3.0), ("Cu", "Au"): (1.0, 3.2), ("Au", "
 def test_left_out_predictions_are_those_of_refits_without_the_fold(n_folds, baseline):
     train = training()
     labels = resolve(train)
-    fold = folds(np.arange(len(train)), n_folds, seed=1, run=1)
+    fold = folds(np.arange(len(train)), n_folds, seed=1)
     # On every structure some environments, so that each fold takes some with it.
     places = [(s, i) for s in range(len(train)) for i in range(0, len(train[s]), 2)]
     spec = potentials.model(20, baseline=baseline)

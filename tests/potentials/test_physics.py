@@ -38,7 +38,7 @@ def energies(model, structures) -> np.ndarray:
 def errors_of_differences(model, analytic, changes, size=1.0) -> list[float]:
     """Largest error of central differences at each step; all changes in one call."""
     result = []
-    for h in (*STEPS, 1e-3):
+    for h in (*STEPS, 5e-4):
         energy = energies(model, [change(sign * h) for change in changes for sign in (1, -1)]).reshape(-1, 2)
         result.append(float(np.abs((energy[:, 0] - energy[:, 1]) / (2 * h) / size - analytic).max()))
     return result
