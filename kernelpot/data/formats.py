@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import itertools
 import re
 import warnings
@@ -30,16 +29,17 @@ def read_cfg(path: Path, species: Sequence[str] | None) -> list[Atoms]:
     structures: list[Any] = []
     block: list[str] = []
     with opened(path) as file:
-        for number, raw in enumerate(io.TextIOWrapper(file, errors="replace"), 1):
-            line = raw.strip()
+        for number, raw in enumerate(file, 1):
+            line = raw.decode(errors="replace").strip()
             if line == "BEGIN_CFG":
-                block = []
+                block = [line]
             elif line != "END_CFG":
-                block.append(line)
+                # Blank lines stand between blocks.
+                block += [line] if block else []
             else:
                 where = f"{path}@{len(structures)}"
                 try:
-                    parts = _cfg(block)
+                    parts = _cfg(block[1:])
                     types, columns = parts["type"].astype(int), parts["columns"]
                 except (ValueError, KeyError, IndexError) as error:
                     raise DataError(

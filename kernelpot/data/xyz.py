@@ -230,10 +230,8 @@ def cut(file: BinaryIO, size: int | None) -> Iterator[Piece]:
             if not following:
                 break
             if len(following) == LONGEST_LINE or length > LONGEST_FRAME:
-                reason = (
-                    f"line {number + k + 1} is longer than {LONGEST_LINE} bytes, or its structure than {LONGEST_FRAME}"
-                )
-                yield Piece(here, n, b"", f"{reason}; is this extended XYZ?")
+                reason = f"a structure must be below {LONGEST_FRAME} bytes and its lines below {LONGEST_LINE}"
+                yield Piece(here, n, b"", f"{reason}, found more at line {number + k + 1}; is this extended XYZ?")
                 return
             body.append(following)
         number += len(body) - 1
@@ -276,16 +274,17 @@ def parse_xyz(text: str, where: str) -> Atoms:
         return _by_ase(text)
     except MemoryError:
         raise
-    except Exception:  # ASE's reader raises whatever a broken structure makes it trip over
-        mended = _mended(text, found.get("Properties", ""), where)
-        try:
-            if mended != text:
-                return _by_ase(mended)
-        except MemoryError:
-            raise
-        except Exception as again:  # as above
-            error = again
-        raise DataError(f"{where}: must be extended XYZ, ASE failed on it ({one_line(error)[:200]})") from error
+    except Exception as error:  # ASE's reader raises whatever a broken structure makes it trip over
+        fault = error
+    mended = _mended(text, found.get("Properties", ""), where)
+    try:
+        if mended != text:
+            return _by_ase(mended)
+    except MemoryError:
+        raise
+    except Exception as error:  # as above
+        fault = error
+    raise DataError(f"{where}: must be extended XYZ, ASE failed on it ({one_line(fault)[:200]})") from fault
 
 
 def _by_ase(text: str) -> Atoms:
