@@ -439,6 +439,32 @@ def test_limits_that_make_no_sense_are_one_line(files, args, words, capsys):
     assert words in error_line(capsys)
 
 
+def test_fewer_than_asked_for_are_a_warning_or_an_error(files, tmp_path, capsys):
+    pool, out = str(files / "pool.xyz"), tmp_path / "o.xyz"
+    groups = {str(atoms.info["config_type"]) for atoms in read(files / "pool.xyz", ":")}
+    rule = [word for name in sorted(groups) for word in ("--quota", f"{name}=1")]
+    words = f"{len(groups)} of {len(groups) + 2} structures were chosen: --quota "
+    assert main(["select", pool, "-n", str(len(groups) + 2), *rule, *SMALL, "--quiet"]) == 0
+    assert words in capsys.readouterr().err
+    assert main(["select", pool, "-n", str(len(groups) + 2), *rule, "--strict", *SMALL, "--quiet"]) == 2
+    assert words in error_line(capsys)
+    assert main(["select", pool, "-n", "3", "--budget", "1", "--out", str(out), *SMALL, "--quiet"]) == 0
+    said = capsys.readouterr()
+    assert "0 of 3 structures were chosen: --budget 1 leaves less than" in said.err
+    assert "was not written" in said.out
+    assert not out.exists()
+
+
+def test_geometry_is_looked_at_by_every_command(files, tmp_path, capsys):
+    """Lengths in nm: neighbours at 0.25 Å."""
+    tiny = [atoms.copy() for atoms in structures(6, seed=4)]
+    for atoms in tiny:
+        atoms.set_cell(0.13 * atoms.cell, scale_atoms=True)
+    write(tmp_path / "nm.xyz", tiny)
+    main(["predict", str(files / "model.kp"), str(tmp_path / "nm.xyz"), "--out", str(tmp_path / "o.xyz"), "--quiet"])
+    assert "6 of 6 structures look broken; the first, " in capsys.readouterr().err
+
+
 def test_too_many_to_choose(files, capsys):
     assert main(["select", str(files / "pool.xyz"), "-n", "25", "--quiet"]) == 2
     assert "at most the size of the pool, got 25 of 24" in error_line(capsys)

@@ -250,8 +250,8 @@ def _stray(line: bytes, first: int, last: int) -> str:
 
 
 _KEY = re.compile(r"(?:^|\s)([^\s=\"']+)\s*=\s*(\"[^\"]*\"|'[^']*'|\S*)")
-_EXPONENT = re.compile(r"(?<![\w.])([+-]?(?:\d+\.?\d*|\.\d+))(?:[dD]|\*\^)([+-]?\d+)(?![\w.])")
-_WIDE = re.compile(r"[\w-]+:[SRIL]:\d{5,}")
+_EXPONENT = re.compile(r"(?<![\w.])([+-]?(?:\d+(?:\.\d*)?|\.\d+))(?:[dD]|\*\^)([+-]?\d+)(?![\w.])")
+_WIDE = re.compile(r":[SRIL]:\d{5,}")
 _LABEL = re.compile(r"([A-Za-z]{1,2})(?:[_-]?\d+[+-]?|[+-]\d*)?")
 HEAVY_HYDROGEN = ("D", "T")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import lzma
 import os
 import threading
@@ -67,6 +68,14 @@ def test_a_column_without_end_is_refused(tmp_path):
     path = put(tmp_path / "a.xyz", "2\n" + BODY.format(-1).replace("forces:R:3", "forces:R:1000000000"))
     with pytest.raises(DataError, match="fewer than 10,000 numbers"):
         kp.read(path)
+
+
+@pytest.mark.parametrize("word", ["a", "1", "a=", "1.", "x:R:1:", "'"])
+def test_long_words_cost_no_more_than_they_are_long(tmp_path, word):
+    """Patterns that look back cost the square of a word's length: hours, which no limit of a test would allow."""
+    path = put(tmp_path / "a.xyz", "2\n" + BODY.format("-1 note=" + word * (200_000 // len(word))))
+    with contextlib.suppress(KernelpotError):
+        kp.read(path, verbose=False)
 
 
 @pytest.mark.parametrize(

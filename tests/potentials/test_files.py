@@ -26,6 +26,23 @@ def path(tmp_path):
     return path
 
 
+def test_a_flipped_bit_is_seen(path):
+    """Wherever it stands, in header or arrays: the file is refused."""
+    whole = path.read_bytes()
+    rng = np.random.default_rng(0)
+    for place in rng.integers(len(whole), size=60).tolist():
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ (1 << int(rng.integers(8)))]) + whole[place + 1 :])
+        with pytest.raises(ModelFileError):
+            kp.load(path)
+
+
+def test_files_of_before_are_read_with_a_word(path):
+    header, arrays = parts(path)
+    path.write_bytes(to_bytes(arrays, metadata={"kernelpot": json.dumps(header)}))
+    with pytest.warns(UserWarning, match="have no digest"):
+        kp.load(path)
+
+
 def parts(path):
     with safe_open(str(path), framework="numpy") as file:
         header = {k: v for k, v in json.loads(file.metadata()["kernelpot"]).items() if k != "digest"}
