@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import platform
 import shutil
 import tempfile
 import warnings
@@ -19,6 +20,9 @@ import numpy as np
 
 from kernelpot.errors import KernelpotError, ModelFileError
 
+PREFIX = f".kernelpot-{hashlib.blake2b(platform.node().encode(), digest_size=4).hexdigest()}-"
+"""How names of temporary files begin: with the machine's, then the process's."""
+
 
 @contextlib.contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
@@ -29,7 +33,10 @@ def replacing(path: str | Path) -> Iterator[Path]:
     # The suffix stays, as writers choose their format by it.
     folder = None if special else target.parent
     try:
-        handle, name = tempfile.mkstemp(dir=folder, prefix=".kernelpot-", suffix="".join(target.suffixes[-1:]))
+        if folder is not None:
+            sweep(folder)
+        mine = f"{PREFIX}{os.getpid()}-"
+        handle, name = tempfile.mkstemp(dir=folder, prefix=mine, suffix="".join(target.suffixes[-1:]))
     except OSError as error:
         raise named(error, error.filename if special else target) from None
     os.close(handle)
@@ -51,6 +58,19 @@ def replacing(path: str | Path) -> Iterator[Path]:
         raise named(error, target) from None
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def sweep(folder: Path) -> None:
+    """Remove temporary files of processes of this machine that were killed."""
+    for left in folder.glob(f"{PREFIX}*"):
+        number = left.name.removeprefix(PREFIX).partition("-")[0]
+        try:
+            os.kill(int(number), 0)
+        except ProcessLookupError:
+            with contextlib.suppress(OSError):
+                left.unlink()
+        except (OSError, ValueError):
+            continue
 
 
 def named(error: OSError, path: object) -> OSError:

@@ -19,7 +19,7 @@ from ase.build import molecule
 from ase.io import read, write
 
 import kernelpot
-from kernelpot.archive import replacing
+from kernelpot.archive import PREFIX, replacing
 from kernelpot.cli import COMMANDS, EXAMPLES, main, parse
 from kernelpot.cli.options import PotentialOptions, Select
 from kernelpot.cli.printing import plain, table
@@ -668,6 +668,17 @@ def test_an_error_of_the_system_names_the_file_and_is_no_damage(tmp_path, monkey
         kernelpot.errors.DataError, match=r"a.traj.gz must be unpacked there, it failed \(No space left on device\)"
     ):
         kernelpot.read(tmp_path / "a.traj.gz")
+
+
+def test_what_killed_processes_have_left_is_swept(tmp_path):
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    for number, there in ((gone.pid, False), (os.getpid(), True)):
+        left = tmp_path / f"{PREFIX}{number}-x.xyz"
+        left.write_text("half")
+        with replacing(tmp_path / "out.txt") as temporary:
+            temporary.write_text("whole")
+        assert left.exists() == there
 
 
 def test_a_model_that_may_not_be_read_is_not_called_damaged(tmp_path, monkeypatch):

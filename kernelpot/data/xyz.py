@@ -84,6 +84,8 @@ def refuse_missing(path: Path) -> None:
         raise DataError(f"{path}: cannot be looked at ({error.strerror}); check the name and the directory.") from None
     except ValueError:
         raise DataError(f"{str(path)!r}: no file can have such a name; check it.") from None
+    if stat.S_ISCHR(found.st_mode) or stat.S_ISBLK(found.st_mode):
+        raise DataError(f"{path}: must be a file or a pipe, found a device; '-' is the standard input.")
     if stat.S_ISREG(found.st_mode) and found.st_size == 0:
         raise DataError(f"{path}: file must hold structures, found it empty.")
     if not os.access(path, os.R_OK):
@@ -91,11 +93,11 @@ def refuse_missing(path: Path) -> None:
 
 
 def is_pipe(path: Path) -> bool:
-    """Whether a name stands for the standard input, a pipe or a terminal: what can be read once."""
+    """Whether a name stands for the standard input or a pipe: what can be read once."""
     if str(path) == STDIN:
         return True
     mode = path.stat().st_mode
-    return stat.S_ISFIFO(mode) or stat.S_ISCHR(mode) or stat.S_ISSOCK(mode)
+    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
 
 
 @contextmanager

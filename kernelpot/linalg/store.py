@@ -179,12 +179,12 @@ def held(folder: Path) -> Iterator[None]:
     lock, made = _lock(folder)
     fresh = all(entry.name == LOCK for entry in folder.iterdir())
     token = _held.set(_held.get() | {folder})
+    if lock is not None:
+        _sweep(folder)  # what killed runs have left
     try:
         yield
     except BaseException:
-        for pattern in ("chunks", "rounds/*", "rounds/*/*"):
-            for entry in folder.glob(f"{pattern}/{_TEMPORARY}*"):
-                shutil.rmtree(entry, ignore_errors=True)
+        _sweep(folder)
         if fresh and not any(folder.glob(f"chunks/{_PREFIX}*")):
             for entry in folder.iterdir():
                 shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
@@ -197,6 +197,13 @@ def held(folder: Path) -> Iterator[None]:
         if lock is not None:
             (folder / LOCK).unlink(missing_ok=True)
             os.close(lock)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what is unfinished in a folder that no other process writes to."""
+    for pattern in ("chunks", "rounds/*", "rounds/*/*"):
+        for entry in folder.glob(f"{pattern}/{_TEMPORARY}*"):
+            shutil.rmtree(entry, ignore_errors=True)
 
 
 def _lock(folder: Path) -> tuple[int | None, list[Path]]:

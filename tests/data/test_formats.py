@@ -278,6 +278,12 @@ def test_a_pipe_is_read_once(tmp_path):
         stream(pipe)
 
 
+@pytest.mark.parametrize("device", ["/dev/zero", "/dev/null"])
+def test_a_device_is_no_file(device):
+    with pytest.raises(DataError, match="found a device"):
+        kp.read(device)
+
+
 def test_a_pipe_that_nobody_writes_to_is_given_up(tmp_path, monkeypatch):
     monkeypatch.setattr("kernelpot.data.xyz.PATIENCE", 0.1)
     os.mkfifo(tmp_path / "pipe.xyz")
