@@ -204,7 +204,7 @@ class SparseGP:
             Names of labels, as in `kernelpot.read`.
         folds
             What each structure is left out with in cross-validation: a number or a name, at least two different ones.
-            None: 8 folds that keep duplicates and runs of neighbouring frames whole.
+            None: 8 folds; duplicates stay together, and so do the two structures most alike.
         workers
             Local Dask processes, of one thread each, that make and factorise the rows; 0: this process with its
             threads. The answer is the same to round-off.
