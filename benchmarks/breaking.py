@@ -261,7 +261,7 @@ def judged(
         elif kept:
             verdict, left = "input changed", tuple(kept)
         elif status == 0:
-            verdict = verdict_of_outputs(case, folder)
+            verdict = verdict_of_outputs(case, folder, stderr)
     return Result(case, folder, verdict, -99 if status is None else status, seconds, stderr, left)
 
 
@@ -283,7 +283,7 @@ def verdict_of(status: int | None, stderr: str) -> str:
     return "raw warning" if re.search(r"\w+\.py:\d+: \w*Warning", stderr) else "accepted"
 
 
-def verdict_of_outputs(case: Case, folder: Path) -> str:
+def verdict_of_outputs(case: Case, folder: Path, error: str) -> str:
     """Judge what a run that ended well has written."""
     for name in case.outputs:
         path = folder / "in" / name
@@ -303,6 +303,9 @@ def verdict_of_outputs(case: Case, folder: Path) -> str:
                     return "not finite"
                 if case.argv[0] == "predict" and re.search(rb"(energy|std|predicted)=\"?(nan|inf|-inf)", text):
                     return "not finite"
+        except FileNotFoundError:
+            # Where nothing could be chosen nothing is written, and a warning says so.
+            return "accepted" if "structures were chosen" in error else "broken output"
         except Exception:
             return "broken output"
     return "accepted"

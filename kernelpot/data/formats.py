@@ -197,8 +197,8 @@ def format_of(path: Path) -> str:
         return "xyz"
     if Path(name).suffix.lower() == ".npz":
         return "npz"
-    if not path.is_file() or is_pipe(path):
-        return ""
+    if not path.is_file():
+        return "xyz" if is_pipe(path) and not Path(name).suffix else ""
     try:
         with opened(path) as file:
             head = file.read(200).lstrip()

@@ -38,9 +38,7 @@ class Stream(Sequence["Atoms"]):
         self.files = tuple(path_of(file) for file in given)
         places, sizes, owners = [], [], []
         for number, path in enumerate(self.files):
-            refuse_missing(path)
-            if not path.is_file():
-                raise DataError(f"{path}: must be a file, as it is read several times; save a pipe's content first.")
+            refuse_missing(path, several=True)
             found = _opened(path).index()
             places.append(found[:, 0])
             sizes.append(found[:, 1])

@@ -74,8 +74,10 @@ def inner(path: Path) -> Path:
     return path.with_suffix("") if path.suffix.lower() in OPENERS else path
 
 
-def refuse_missing(path: Path) -> None:
-    """Refuse a file that is not there, is empty or may not be read."""
+def refuse_missing(path: Path, *, several: bool = False) -> None:
+    """Refuse a file that is not there, is empty or may not be read, or cannot be read several times."""
+    if several and (str(path) == STDIN or path.is_fifo()):
+        raise DataError(f"{path}: must be a file, as it is read several times; save a pipe's content first.")
     try:
         found = path.stat()
     except OSError as error:

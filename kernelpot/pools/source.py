@@ -90,9 +90,7 @@ def file_list(source: Source) -> list[Path] | None:
         return None
     paths = [path_of(item) for item in items]
     for path in paths:
-        refuse_missing(path)
-        if not path.is_file():
-            raise DataError(f"{path}: must be a file, as it is read several times; save a pipe's content first.")
+        refuse_missing(path, several=True)
     return paths
 
 

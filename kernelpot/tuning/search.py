@@ -278,7 +278,7 @@ def tune(
     resume
         A file of JSON lines that every trial is added to. A search that finds it goes on from it.
     **options
-        How candidates are fitted and scored. `objective`, "cv" (default): folds of structures are left out, the most alike together;
+        How candidates are fitted and scored. `objective`, "cv" (default): folds are left out, the most alike together;
         "groups": each `config_type` is left out in turn, which asks how a model does on families that it has not seen;
         "both": the mean of "cv" and of left-out compositions, or groups where these do not differ, if there are three.
         `n_folds`, 8: folds for "cv". `folds`: what each structure is left out with instead, a number or a name.
