@@ -308,9 +308,9 @@ class FoldErrors:
         """Find the best ratios of some kinds, and the scales where nothing is settled yet.
 
         A log RMSE is itself a draw from as many independent witnesses as there are blocks of structures: to "cv" is
-        added what a log-normal prior one decade wide about `START` would, Σ (Δ log10 ratio)²/2n for n blocks. It settles what
-        few structures, or a flat valley, leave open. The same holds for the scales of a sum's further terms, about
-        where they stand; the first term's is the unit.
+        added what a log-normal prior one decade wide about `START` would, Σ (Δ log10 ratio)²/2n for n blocks. It
+        settles what few structures, or a flat valley, leave open. The same holds for the scales of a sum's further
+        terms, about where they stand; the first term's is the unit.
         """
         power = self.powers if how == "tempered" else None
         weight = {kind: 1.0 for kind in self.telling if kind in kinds or kind in settled}
