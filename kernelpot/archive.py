@@ -61,16 +61,24 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
 
 def sweep(folder: Path) -> None:
-    """Remove temporary files of processes of this machine that were killed."""
+    """Remove temporary files and folders of processes of this machine that were killed."""
     for left in folder.glob(f"{PREFIX}*"):
         number = left.name.removeprefix(PREFIX).partition("-")[0]
         try:
             os.kill(int(number), 0)
         except ProcessLookupError:
             with contextlib.suppress(OSError):
-                left.unlink()
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
         except (OSError, ValueError):
             continue
+
+
+@contextlib.contextmanager
+def scratch() -> Iterator[str]:
+    """Give a temporary folder; those that killed processes have left are removed."""
+    sweep(Path(tempfile.gettempdir()))
+    with tempfile.TemporaryDirectory(prefix=f"{PREFIX}{os.getpid()}-", ignore_cleanup_errors=True) as folder:
+        yield folder
 
 
 def named(error: OSError, path: object) -> OSError:

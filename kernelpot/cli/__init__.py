@@ -40,10 +40,6 @@ BAD_INPUT = 2
 INTERRUPTED, TERMINATED = 130, 143
 
 
-class Terminated(KeyboardInterrupt):
-    """The process was asked to end, which it does as after Ctrl-C."""
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command.
 
@@ -62,10 +58,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         if getattr(sys, name) is None:
             setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115
     words = sys.argv[1:] if argv is None else argv
+    signals: list[int] = []
     try:
         check_words(words)
         command = parse(words)
-        with progress.shown(enabled=not command.quiet), terminable():
+        with progress.shown(enabled=not command.quiet), terminable(signals):
             run(command)
         progress.put("", sys.stdout)
         return 0
@@ -81,12 +78,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         message = f"{what}{error.filename}: {error.strerror}" if error.filename else str(error)
     except MemoryError:
         message = "out of memory; choose a smaller --n-inducing, or split the files"
-    except (KeyboardInterrupt, SystemError) as error:
-        # A compiled loop that is interrupted as it returns says so in its own way.
-        if isinstance(error, SystemError) and not isinstance(error.__cause__ or error.__context__, KeyboardInterrupt):
+    except (KeyboardInterrupt, SystemError, ImportError) as error:
+        # Compiled code that a signal meets as it returns, or is imported, says so in its own way.
+        if not signals and not isinstance(error, KeyboardInterrupt):
             raise
         tell("\nkernelpot: interrupted; every output file is whole or as it was\n")
-        return TERMINATED if isinstance(error.__cause__ or error, Terminated) else INTERRUPTED
+        return TERMINATED if signal.SIGTERM in signals else INTERRUPTED
     finally:
         flush()
     # Here the exception is gone, with it the frames that held progress bars open: the message has its own line.
@@ -102,22 +99,28 @@ def check_words(words: Sequence[str]) -> None:
 
 
 @contextlib.contextmanager
-def terminable() -> Iterator[None]:
-    """Let SIGTERM end the block as Ctrl-C does, and no warning of arithmetic stand beside the line that ends it."""
+def terminable(signals: list[int]) -> Iterator[None]:
+    """Let SIGTERM end the block as Ctrl-C does, and no warning of arithmetic stand beside the line that ends it.
 
-    def end(*_: object) -> None:
-        raise Terminated
+    Signals that came are listed.
+    """
+
+    def end(number: int, _: object) -> None:
+        signals.append(number)
+        raise KeyboardInterrupt
 
     ours = threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGTERM, end) if ours else None
+    # Ctrl-C may be ignored, as by what runs in the background.
+    caught = [signal.SIGTERM, *([signal.SIGINT] if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN else [])]
+    before = [(number, signal.signal(number, end)) for number in caught] if ours else []
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", category=RuntimeWarning)
             warnings.showwarning = warned  # type: ignore[assignment]
             yield
     finally:
-        if ours:
-            signal.signal(signal.SIGTERM, before)
+        for number, handler in before:
+            signal.signal(number, handler)
 
 
 def warned(message: Warning | str, *_: object) -> None:

@@ -12,7 +12,6 @@ import os
 import re
 import stat
 import sys
-import tempfile
 import termios
 import time
 import warnings
@@ -24,6 +23,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, cast
 
 import numpy as np
 
+from kernelpot.archive import scratch
 from kernelpot.errors import DataError
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ def plain_copy(path: Path) -> Iterator[Path]:
     if path.suffix.lower() not in OPENERS and not is_pipe(path):
         yield path
         return
-    with tempfile.TemporaryDirectory(prefix="kernelpot_") as folder:
+    with scratch() as folder:
         plain = Path(folder) / (inner(path).name if str(path) != STDIN else "stdin.xyz")
         with plain.open("wb") as target, opened(path) as source:
             while True:
@@ -306,7 +306,7 @@ def _mended(text: str, properties: str, where: str) -> str:
     for name, size in zip(fields[::3], fields[2::3], strict=False):
         if name == "species":
             column = at
-        at += int(size) if size.isdigit() else 1
+        at += int(size) if size.isdigit() and len(size) < 5 else 1
     lines = []
     for number, line in enumerate(rest):
         words = line.split()
@@ -321,7 +321,7 @@ def element_of(label: str, where: str) -> str:
     """Return the chemical symbol that a label of an atom stands for: Cu1, Fe3+, si, D, 29."""
     from ase.data import atomic_numbers, chemical_symbols
 
-    if label.isdigit() and 0 < int(label) < len(chemical_symbols):
+    if label.isdigit() and len(label) < 4 and 0 < int(label) < len(chemical_symbols):
         return chemical_symbols[int(label)]
     match = _LABEL.fullmatch(label)
     name = match[1].capitalize() if match else ""

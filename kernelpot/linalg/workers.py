@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from multiprocessing import resource_tracker
 from typing import Any, TypeVar
 
+from kernelpot.archive import scratch
 from kernelpot.errors import ParameterError, StoreError
 from kernelpot.rules import whole
 from kernelpot.run import alone, count
@@ -145,15 +145,15 @@ def _client(workers: int, scheduler: str | None, patience: str) -> Iterator[Any]
     # Threads are set before a worker imports NumPy; memory is bounded by our plan, not by pausing workers.
     settings = {"distributed.nanny.pre-spawn-environ": _ONE | {"MALLOC_TRIM_THRESHOLD_": "65536"}}
     with (
-        tempfile.TemporaryDirectory(prefix="kernelpot-", ignore_cleanup_errors=True) as scratch,
-        dask.config.set({**settings, "temporary-directory": scratch}),
+        scratch() as folder,
+        dask.config.set({**settings, "temporary-directory": folder}),
         contextlib.ExitStack() as stack,
     ):
         with uninterrupted():
             try:
                 cluster = distributed.LocalCluster(
                     n_workers=workers, threads_per_worker=1, processes=True, memory_limit=0, dashboard_address=None,
-                    silence_logs=50, local_directory=scratch,
+                    silence_logs=50, local_directory=folder,
                 )  # fmt: skip
             except (OSError, RuntimeError, TimeoutError) as error:
                 raise StoreError(f"{workers} worker process(es) did not start ({error}); use workers=0") from None
