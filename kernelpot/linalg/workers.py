@@ -151,9 +151,10 @@ def _client(workers: int, scheduler: str | None, patience: str) -> Iterator[Any]
     ):
         with uninterrupted():
             try:
+                # An address of None means port 8787, also without a page to show there: two runs at once would collide.
                 cluster = distributed.LocalCluster(
-                    n_workers=workers, threads_per_worker=1, processes=True, memory_limit=0, dashboard_address=None,
-                    silence_logs=50, local_directory=folder,
+                    n_workers=workers, threads_per_worker=1, processes=True, memory_limit=0, silence_logs=50,
+                    local_directory=folder, dashboard_address="127.0.0.1:0", scheduler_kwargs={"dashboard": False},
                 )  # fmt: skip
             except (OSError, RuntimeError, TimeoutError) as error:
                 raise StoreError(f"{workers} worker process(es) did not start ({error}); use workers=0") from None

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import lzma
 import os
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -365,13 +367,24 @@ def test_a_fitted_space_is_written_with_what_the_fit_found(tmp_path):
 def test_a_running_cluster_does_the_work(tmp_path):
     distributed = pytest.importorskip("distributed", reason="dask[distributed] is not installed (kernelpot[scale])")
     with distributed.LocalCluster(
-        n_workers=1, threads_per_worker=1, dashboard_address=None, memory_limit=0, silence_logs=50
+        n_workers=1, threads_per_worker=1, dashboard_address="127.0.0.1:0", memory_limit=0, silence_logs=50
     ) as cluster:
         made = write_blocks(space(), pool(), tmp_path / "s", chunk=7, scheduler=cluster.scheduler_address)
         chosen = select_chunks(made, 4, criterion="IV", scheduler=cluster.scheduler_address)
     here = store(tmp_path / "t")
     assert made.fingerprint() == here.fingerprint()
     assert chosen.indices.tolist() == select_chunks(here, 4, criterion="IV").indices.tolist()
+
+
+def test_workers_start_beside_what_holds_the_port_of_dask():
+    pytest.importorskip("distributed", reason="dask[distributed] is not installed (kernelpot[scale])")
+    from kernelpot.linalg.workers import spread
+
+    with socket.socket() as taken:
+        with contextlib.suppress(OSError):  # held by another program already: just as well
+            taken.bind(("127.0.0.1", 8787))
+            taken.listen()
+        assert list(spread(str.upper, ["a"], workers=1)) == ["A"]
 
 
 @pytest.mark.slow
