@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from kernelpot.descriptors.pairs import TwoBody as TwoBody
     from kernelpot.descriptors.soap.definition import SOAP as SOAP
     from kernelpot.judgement.forecast import forecast as forecast
+    from kernelpot.judgement.labelled import check_labels as check_labels
     from kernelpot.judgement.scores import evaluate as evaluate
     from kernelpot.judgement.scores import reliability as reliability
     from kernelpot.judgement.unlabelled import screen as screen
@@ -61,6 +62,7 @@ _HOMES = {
     "Term": "kernelpot.potentials.terms",
     "TwoBody": "kernelpot.descriptors.pairs",
     "ZBL": "kernelpot.potentials.baselines.zbl",
+    "check_labels": "kernelpot.judgement.labelled",
     "evaluate": "kernelpot.judgement.scores",
     "forecast": "kernelpot.judgement.forecast",
     "load": "kernelpot.potentials.load",

@@ -75,6 +75,26 @@ class Labels:
             factors={kind: _frozen(values[chosen]) for kind, values in self.factors.items()},
         )
 
+    def without(self, structures: Sequence[int]) -> Labels:
+        """Return the labels with none left of some structures."""
+        gone = set(structures)
+        here = np.array([k not in gone for k in range(len(self))])
+        return replace(
+            self,
+            energy=_frozen(np.where(here, self.energy, np.nan)),
+            forces=tuple(one if kept else None for one, kept in zip(self.forces, here, strict=True)),
+            stress=_frozen(np.where(here[:, None], self.stress, np.nan)),
+            origins={
+                kind: tuple(name if kept else None for name, kept in zip(names, here, strict=True))
+                for kind, names in self.origins.items()
+            },
+        )
+
+    def weighed(self, factors: Mapping[str, Float[np.ndarray, " structures"]]) -> Labels:
+        """Return the labels with noises that are multiplied by these factors, beside those that are there."""
+        every = {kind: _frozen(self.factor(kind) * factor) for kind, factor in factors.items()}
+        return replace(self, factors={**self.factors, **every})
+
     @property
     def all_forces(self) -> Float[np.ndarray, " components"]:
         """Components of the forces of all atoms, NaN where there is none."""

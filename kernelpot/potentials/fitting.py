@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -16,7 +17,8 @@ from jaxtyping import Int
 from kernelpot.data.check import validate
 from kernelpot.data.labels import Labels, resolve
 from kernelpot.data.noise import KINDS, Noise
-from kernelpot.data.stream import chunks
+from kernelpot.data.stream import chunks, taken
+from kernelpot.data.suspects import LabelCheck
 from kernelpot.errors import LabelError, ParameterError
 from kernelpot.features.feature_map import FeatureMap
 from kernelpot.features.inducing import mean_vectors, more_inducing
@@ -27,11 +29,14 @@ from kernelpot.linalg.devices import check_device
 from kernelpot.linalg.factor import Posterior, RowSink, triangle
 from kernelpot.linalg.subsets import alike, equal_vectors, folds
 from kernelpot.potentials.baselines.given import less_baseline
+from kernelpot.potentials.calibration import DEGREES
 from kernelpot.potentials.extrapolation import Seen
 from kernelpot.potentials.fitted import Fitted, M, accepted, changed
 from kernelpot.potentials.noise_search import FoldErrors, left_out_in
+from kernelpot.potentials.suspects.judge import check_folds
 from kernelpot.potentials.terms import Term, Tried, find_coupling
 from kernelpot.potentials.training import (
+    TrainingSet,
     Workers,
     composition_of,
     distributed_factors,
@@ -50,6 +55,15 @@ if TYPE_CHECKING:
 
 N_FOLDS = 8
 
+DONE = {
+    "warn": 'all were fitted all the same: look at them (`kernelpot check`), or leave them out with suspects="drop" '
+    "(--drop-suspects)",
+    "drop": "their structures were left out",
+    "robust": "they were weighed down",
+    "ignore": "",
+}
+"""What `fit` does with labels that stand out, and says."""
+
 FEWER = "too little would be left of what they told ({}); fit again without them."
 
 
@@ -65,17 +79,17 @@ def fit_state(
     seed: int,
     given_folds: Int[np.ndarray, " structures"] | None = None,
     workers: Workers | None = None,
-) -> Fitted:
-    """Fit labels from the prior; amplitude and the terms' scales are kept where the noise is given."""
+    known: Labels | None = None,
+) -> tuple[Fitted, LabelCheck | None]:
+    """Fit labels from the prior; amplitude and the terms' scales are kept where the noise is given.
+
+    Where labels as they were before a baseline was taken off are `known`, each is judged by the others.
+    """
     e0_factor = triangle(e0_rows(labels, composition_of(structures, features.species)))
     e0 = least_squares_e0(e0_factor)
-    means = mean_vectors(features.descriptor, structures)
-    groups = equal_vectors(means, labels.n_atoms)
-    n_folds = max(1, min(N_FOLDS, len(np.unique(groups))))
-    blocks = alike(means, groups, n_folds)
-    fold = folds(blocks, n_folds, seed=seed) if n_folds > 1 else np.zeros(len(groups), dtype=np.int64)
-    if given_folds is not None:
-        fold, n_folds = given_folds, int(given_folds.max()) + 1
+    fold, groups, blocks = laid(features, structures, labels, seed)
+    fold = fold if given_folds is None else given_folds
+    n_folds = int(fold.max()) + 1
     memory = 2 * n_folds * len(kinds) * (features.n_columns + len(features.species) + 1) ** 2 * 8
     say(f"fit: {features.n_inducing} inducing environments, factors take up to {memory / 1e6:.0f} MB")
     if memory > (there := physical_memory()):
@@ -87,6 +101,9 @@ def fit_state(
     make_factors = fold_factors if workers is None else partial(distributed_factors, workers=workers)
     data = make_factors(plain, structures, labels, fold, kinds=kinds, e0=e0)
     errors = FoldErrors(data).at(features.scales)
+    check = None
+    if known is not None:
+        check = check_folds(errors, features, structures, labels, fold, e0=e0, groups=groups, known=known)
     found = errors.settle(noise, amplitude, independent=len(np.unique(blocks)))
     features, data = features.rescaled(found.scales), data.rescaled(found.scales)
     rows = [
@@ -96,7 +113,7 @@ def fit_state(
     ]
     e0_std = e0_spread(features, found.amplitude)
     roots = prior_roots(features, e0_std)
-    return Fitted(
+    state = Fitted(
         features,
         Posterior.prior(len(roots), roots).condition(rows),
         found.noise,
@@ -109,6 +126,19 @@ def fit_state(
         seen=Seen.of(features, structures, seed=seed),
         e0_std=e0_std,
     )
+    return state, check
+
+
+def laid(
+    features: FeatureMap, structures: Sequence[Atoms], labels: Labels, seed: int
+) -> tuple[Int[np.ndarray, " structures"], Int[np.ndarray, " structures"], Int[np.ndarray, " structures"]]:
+    """Return each structure's fold, the group of its duplicates, and the block that counts as one witness."""
+    means = mean_vectors(features.descriptor, structures)
+    groups = equal_vectors(means, labels.n_atoms)
+    n_folds = max(1, min(N_FOLDS, len(np.unique(groups))))
+    blocks = alike(means, groups, n_folds)
+    fold = folds(blocks, n_folds, seed=seed) if n_folds > 1 else np.zeros(len(groups), dtype=np.int64)
+    return fold, groups, blocks
 
 
 def space_of(
@@ -145,6 +175,70 @@ def judged(
     left_out = [errors.at(found.scales).left_out(ratio) for errors in others]
     rmse = [{kind: float(one.rmse) for kind, one in left.items() if len(one)} for left in left_out]
     return features, (found.rmse, *rmse)
+
+
+@one_blas()
+def by_others(model: Any, structures: Sequence[Atoms], labels: Labels) -> LabelCheck | None:
+    """Judge all labels by each other, in the features of a model."""
+    kinds = require_labels(labels, model.noise)
+    features = (model if model.features_ is not None else model.prepare(structures)).plan()[0]
+    fitted = less_baseline(model.baseline, structures, labels, kinds)
+    fold, groups, _ = laid(features, structures, labels, model.seed)
+    e0 = least_squares_e0(e0_rows(fitted, composition_of(structures, features.species)))
+    plain = features.rescaled((1.0,) * len(features.widths))
+    data = fold_factors(plain, structures, fitted, fold, kinds=kinds, e0=e0)
+    errors = FoldErrors(data).at(features.scales)
+    return check_folds(errors, plain, structures, fitted, fold, e0=e0, groups=groups, known=labels)
+
+
+def settled(model: Any, structures: Sequence[Atoms], labels: Labels, how: str) -> tuple[Labels, LabelCheck | None]:
+    """Return the labels that a fit is to settle everything with, and what was found where some are left out."""
+    if how not in DONE:
+        raise ParameterError(f"`suspects` must be one of {', '.join(DONE)}, got {how!r}.")
+    if how not in ("drop", "robust"):
+        return labels, None
+    check = by_others(model, structures, labels)
+    return (labels, None) if check is None else (labels.without(check.structures), check)
+
+
+def with_suspects(
+    state: Fitted, structures: Sequence[Atoms], labels: Labels, check: LabelCheck | None
+) -> tuple[Fitted, Labels]:
+    """Return a state that has seen suspects too, and all labels, as it weighs them.
+
+    Their noise is multiplied as the weights (ν + 1)/(ν + z²) of Student's t say for an error of z times the usual
+    (Lange, Little and Taylor (1989), eq. 5). Noises, amplitude and calibration are settled without them: no score has
+    seen a weight that knew the label it scores.
+    """
+    if check is None or not check.suspects:
+        return state, labels
+    out = list(check.structures)
+    factors = {kind: np.ones(len(labels)) for kind in check.times}
+    for kind, times in check.times.items():
+        z = np.nan_to_num(np.maximum(times, 0.0))
+        factors[kind][out] = np.maximum(1.0, np.sqrt((DEGREES + z[out] ** 2) / (DEGREES + 1.0)))
+    labels = labels.weighed(factors)
+    some = taken(structures, out)
+    theirs = less_baseline(state.baseline, some, labels.take(out), state.noise.kinds)
+    return state.condition(state.rows(some, theirs)), labels
+
+
+def conclude(
+    model: Any,
+    state: Fitted,
+    structures: Sequence[Atoms],
+    known: Labels,
+    every: Labels,
+    check: LabelCheck | None,
+    how: str,
+) -> None:
+    """Put what a fit left into its model, and say which labels stand out; `every` holds those that were left out."""
+    state = replace(state, baseline=model.baseline)
+    if how == "robust":
+        state, known = with_suspects(state, structures, every, check)
+    model.fitted_, model.training_, model.suspects_ = state, TrainingSet(structures, known), check
+    if check is not None and check.suspects:
+        warnings.warn(f"{check.headline()}; {DONE[how]}.", stacklevel=3)
 
 
 def require_labels(labels: Labels, noise: Noise | str) -> tuple[str, ...]:
@@ -274,7 +368,7 @@ def add_inducing(model: M, structures: Sequence[Atoms], n: int, *, keys: Mapping
     state, structures, labels = _labelled(model, structures, keys)
     more = _more(on_device(state.features, None), structures, n, seed=model.seed, tolerance=model.tolerance)
     precision = getattr(state.features, "precision", "float64")
-    new = fit_state(
+    new, _ = fit_state(
         on_device(more, device_of(state.features), precision), structures, labels, state.noise,
         kinds=tuple(kind for kind in state.noise.kinds if labels.present(kind).any()),
         amplitude=state.amplitude, seed=model.seed,

@@ -22,6 +22,7 @@ from kernelpot.linalg.factor import triangle
 from kernelpot.potentials.calibration import Calibration, calibrated, common_scale
 from kernelpot.potentials.training import (
     FoldFactors,
+    Rows,
     composition_of,
     e0_rows,
     fold_factors,
@@ -72,6 +73,7 @@ class FoldErrors:
     def __init__(self, data: FoldFactors) -> None:
         self.data = data
         self.scales = (1.0,) * len(data.widths)
+        self.gone: Mapping[str, Sequence[Rows]] = {}
         self._all: dict[str, Float[np.ndarray, "columns columns"]] = {}
         self._without: dict[str, list[Float[np.ndarray, "columns columns"]]] = {}
         for kind in data.kinds:
@@ -94,6 +96,20 @@ class FoldErrors:
             data, factors={k: data.factors[k] for k in kinds}, n_rows={k: data.n_rows[k] for k in kinds}
         )
         return result
+
+    def less(self, rows: Mapping[str, Sequence[Rows]]) -> FoldErrors:
+        """Return the errors without these rows [B | y], for each kind those of each fold, or their triangle."""
+        result = copy(self)
+        result.gone = rows
+        return result
+
+    def _gram(self, kind: str, fold: int | None) -> Float[np.ndarray, "columns columns"]:
+        """Return [B | y]ᵀ[B | y] of one kind and all folds but one, less what is gone."""
+        gram = self._all[kind] if fold is None else self._without[kind][fold]
+        for f, block in enumerate(self.gone.get(kind, ())):
+            if f != fold and len(block):
+                gram = gram - block.T @ block
+        return gram
 
     @cached_property
     def _n_columns(self) -> int:
@@ -132,12 +148,12 @@ class FoldErrors:
         single = {kind for kind in data.kinds if list(map(len, data.factors[kind])) == data.n_rows[kind].tolist()}
 
         def score(fold: int) -> dict[str, LeftOut]:
-            factor, weights = self._solve_without(fold, ratio)
+            factor, weights = self.solved_without(fold, ratio)
             found = {}
             for kind in data.kinds:
                 block, n = data.factors[kind][fold], int(data.n_rows[kind][fold])
                 squared = _squares(block, columns * weights) + ROUNDING**2 * n / max(1, len(block))
-                spread = _variances(block, factor, columns) if variance else np.full(len(block), np.nan)
+                spread = variances_of(block, factor, columns) if variance else np.full(len(block), np.nan)
                 rows = np.ones(len(block), dtype=np.int64)
                 if kind not in single and n > 0:
                     squared, spread, rows = np.array([squared.sum() / n]), np.array([spread.sum() / n]), np.array([n])
@@ -187,11 +203,11 @@ class FoldErrors:
         of the labels counts as left over. Units of the kind.
         """
         data, columns = self.data, self._columns[:-1]
-        factor, weights = self._solve_without(None, ratio)
+        factor, weights = self.solved_without(None, ratio)
 
         def spent(block: Float[np.ndarray, "rank columns"]) -> tuple[float, float]:
             misfits = _squares(block, columns * weights)
-            return float(np.sum(misfits)), float(np.sum(_variances(block, factor, columns)))
+            return float(np.sum(misfits)), float(np.sum(variances_of(block, factor, columns)))
 
         found = {}
         for kind in data.kinds:
@@ -204,15 +220,15 @@ class FoldErrors:
         """Centre of the prior without a fold: E0 by least squares of the energies that are left, from Gram matrices."""
         centre, first = np.zeros(self._n_columns - 1), self.data.n_weights
         if fold is not None and "energy" in self.data.kinds and self.data.roots is not None:
-            gram = self._without["energy"][fold][first:, first:]
+            gram = self._gram("energy", fold)[first:, first:]
             centre[first:] = np.linalg.pinv(gram[:-1, :-1], rcond=1e-10, hermitian=True) @ gram[:-1, -1]
         return centre
 
-    def _solve_without(
+    def solved_without(
         self, fold: int | None, ratio: Mapping[str, float]
     ) -> tuple[Float[np.ndarray, "d d"], Float[np.ndarray, " d"]]:
         """Return the upper factor of the precision, with the mean weights, given all folds but one."""
-        grams = {kind: self._all[kind] if fold is None else self._without[kind][fold] for kind in self.data.kinds}
+        grams = {kind: self._gram(kind, fold) for kind in self.data.kinds}
         gram = np.sum([g * ratio[kind] ** -2.0 for kind, g in grams.items()], axis=0)
         if any(scale != 1.0 for scale in self.scales):
             gram *= np.outer(self._columns, self._columns)
@@ -245,7 +261,7 @@ class FoldErrors:
         """
         power = power or {}
         data, columns = self.data, self._columns[:-1]
-        factor, weights = self._solve_without(None, ratio)
+        factor, weights = self.solved_without(None, ratio)
         misfit = float(np.sum((self._roots * weights) ** 2))
         n, log_ratio = 0.0, 0.0
         for kind in self.telling:
@@ -271,15 +287,15 @@ class FoldErrors:
         """
         data, columns = self.data, self._columns[:-1]
         ratio = {kind: START[kind] for kind in data.kinds}
-        factor, noise = self._solve_without(None, ratio)[0], self.residual_noise(ratio)
-        weights = [self._solve_without(fold, ratio)[1] for fold in range(data.n_folds)]
+        factor, noise = self.solved_without(None, ratio)[0], self.residual_noise(ratio)
+        weights = [self.solved_without(fold, ratio)[1] for fold in range(data.n_folds)]
         found = dict.fromkeys(data.kinds, 1.0)
         for kind in set(self.telling) - {"energy"}:
             information = score = 0.0
             for block, w in zip(data.factors[kind], weights, strict=True):
                 gradient = columns * (block[:, :-1].T @ (block[:, :-1] @ (columns * w) - block[:, -1]))
                 score += float(np.sum(solve_triangular(factor, gradient, trans="T") ** 2))
-                information += float(np.sum(_variances(block, factor, columns)))
+                information += float(np.sum(variances_of(block, factor, columns)))
             found[kind] = min(1.0, noise[kind] ** 2 * information / score) if score > 0.0 else 1.0
         return found
 
@@ -365,7 +381,7 @@ def _squares(block: Float[np.ndarray, "rank columns"], weights: Float[np.ndarray
     return result
 
 
-def _variances(
+def variances_of(
     block: Float[np.ndarray, "rank columns"], factor: Float[np.ndarray, "d d"], columns: Float[np.ndarray, " d"]
 ) -> Float[np.ndarray, " rank"]:
     """Posterior variances of the values of rows [B | y] in scaled columns, from the upper factor of the precision."""

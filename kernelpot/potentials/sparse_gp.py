@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -16,6 +15,7 @@ from kernelpot.data.check import check_species
 from kernelpot.data.labels import resolve
 from kernelpot.data.noise import Noise
 from kernelpot.data.stream import structure_list
+from kernelpot.data.suspects import LabelCheck
 from kernelpot.descriptors.pairs import TwoBody
 from kernelpot.descriptors.protocol import Descriptor
 from kernelpot.errors import NotFittedError, ParameterError
@@ -89,6 +89,8 @@ class SparseGP:
     coupling_
         What was tried for it, the setting that was taken first, each with its left-out errors; empty where nothing was
         to be found, and in models from files, which hold what was found alone.
+    suspects_
+        What the last fit found of labels that do not fit the others; None where it did not look.
     told_
         Lines of `summary` on how `kernelpot.potential` found the settings.
 
@@ -129,6 +131,7 @@ class SparseGP:
         self.features_: FeatureMap | None = None
         self.fitted_: Fitted | None = None
         self.training_: TrainingSet | None = None
+        self.suspects_: LabelCheck | None = None
         self.terms_, self.coupling_, self.told_ = self.terms, tuple[Tried, ...](), tuple[str, ...]()
 
     def __repr__(self) -> str:
@@ -190,6 +193,7 @@ class SparseGP:
         *,
         keys: Mapping[str, str | None] | None = None,
         folds: Sequence[int] | Sequence[str] | None = None,
+        suspects: str = "warn",
         workers: int = 0,
         scheduler: str | None = None,
     ) -> Self:
@@ -205,6 +209,9 @@ class SparseGP:
         folds
             What each structure is left out with in cross-validation: a number or a name, at least two different ones.
             None: 8 folds; duplicates stay together, and so do the two structures most alike.
+        suspects
+            Labels that do not fit the others (`kernelpot.check_labels`): "warn" names them, and fits them all the same;
+            "drop" leaves their structures out; "robust" weighs them down after all else is settled; "ignore".
         workers
             Local Dask processes, of one thread each, that make and factorise the rows; 0: this process with its
             threads. The answer is the same to round-off.
@@ -226,7 +233,8 @@ class SparseGP:
             The inducing environments were fixed without one of the elements.
         """
         structures = structure_list(structures)
-        labels = resolve(structures, keys)
+        every = resolve(structures, keys)
+        labels, check = fitting.settled(self, structures, every, suspects)
         kinds = fitting.require_labels(labels, self.noise)
         fold = None if folds is None else fitting.fold_numbers(folds, len(structures))
         if self.features_ is not None:
@@ -235,13 +243,13 @@ class SparseGP:
         features, found = fitting.space_of(self, structures, labels, kinds, fold)
         if found is not None:
             self.terms_, self.coupling_ = found
-        state = fitting.fit_state(
+        state, judged = fitting.fit_state(
             features, structures, labels, self.noise,
             kinds=kinds, amplitude=self.terms[0].amplitude, seed=self.seed, given_folds=fold,
             workers=None if not number_of(workers, scheduler) and scheduler is None else Workers(workers, scheduler),
+            known=known if suspects == "warn" else None,
         )  # fmt: skip
-        self.training_ = TrainingSet(structures, known)
-        self.fitted_ = replace(state, baseline=self.baseline)
+        fitting.conclude(self, state, structures, known, every, check or judged, suspects)
         return self
 
     condition = fitting.condition
