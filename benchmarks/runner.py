@@ -84,6 +84,7 @@ CASES = {
     "extrapolation": Case(
         "what extrapolation grades flag: groups of mlearn Si left out, bonds of ethanol", "extrapolation"
     ),
+    "suspects": Case("labels spoiled in eight ways: found, named wrongly, and what a fit makes of them", "suspects"),
     "growth": Case("time and memory of a fit against structures and inducing environments; streams", "growth"),
     "qm7": Case("atomization energies of QM7: learning curves by kernel, chosen training sets", "qm7"),
     "exact-gp": Case("an exact Gaussian process of 7,000 molecules: time, errors, solvers; scikit-learn", "gp"),

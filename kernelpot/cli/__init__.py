@@ -13,11 +13,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from kernelpot import __version__, progress
-from kernelpot.cli.options import Assess, Command, Curate, Demo, Evaluate, Fit, Predict, Regress, Select
+from kernelpot.cli.options import Assess, Check, Command, Curate, Demo, Evaluate, Fit, Predict, Regress, Select
 from kernelpot.cli.parsing import Parser, add_command, made
 from kernelpot.errors import KernelpotError, ParameterError
 
-COMMANDS = (Select, Assess, Curate, Fit, Regress, Evaluate, Predict, Demo)
+COMMANDS = (Check, Select, Assess, Curate, Fit, Regress, Evaluate, Predict, Demo)
 
 ABOUT = """\
 Choose which atomic structures deserve a DFT calculation before any is run,
@@ -26,6 +26,7 @@ then fit a kernel potential that knows its own error."""
 EXAMPLES = """\
 examples:
   kernelpot demo
+  kernelpot check labelled.xyz
   kernelpot select pool.xyz.xz -n 50 --out chosen.xyz
   kernelpot assess train.xyz --pool pool.xyz
   kernelpot curate huge.xyz.xz --blocks huge.blocks -n 1000 --workers 4 --out chosen.xyz
@@ -185,6 +186,10 @@ def run(command: Command) -> None:
             from kernelpot.cli.models import fit
 
             fit(command)
+        case Check():
+            from kernelpot.cli.models import check
+
+            check(command)
         case Regress():
             from kernelpot.cli.regression import regress
 

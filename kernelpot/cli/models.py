@@ -10,7 +10,7 @@ import numpy as np
 
 import kernelpot as kp
 from kernelpot.archive import replacing
-from kernelpot.cli.options import Demo, Evaluate, Fit, FittedOptions, Predict
+from kernelpot.cli.options import Check, Demo, Evaluate, Fit, FittedOptions, Predict
 from kernelpot.cli.printing import (
     cells_of,
     check_outputs,
@@ -56,6 +56,11 @@ def fit(options: Fit) -> None:
     if test and not any(atoms.calc is not None and atoms.calc.results for atoms in test):
         raise LabelError(f"--test {' '.join(options.test)}: a test needs labels, found none; name them with --keys")
     noise = options.noises()
+    if options.tuning.asked and options.about_suspects == "drop":
+        # A search is to see none of them either.
+        found = kp.check_labels(train)
+        show(f"{found}\n", options.json)
+        train = [train[k] for k in found.kept]
     settings, tuned = _settled(options, train)
     model = settings.spec(noise, zbl=options.zbl) if tuned is None else tuned.best
     if options.pool:
@@ -65,13 +70,15 @@ def fit(options: Fit) -> None:
             zbl = kp.ZBL() if options.zbl else None
             model = default_model(tuned.best_settings, seed=settings.seed, baseline=zbl)
         model = model.prepare(pool)
-    model.fit(train)
+    model.fit(train, suspects=options.about_suspects)
     if options.calibrate or tuned is not None:
         model = model.calibrate()
     model.told_ = () if tuned is None else tuple(tuned.lines())
     model.save(options.out)
     scores = kp.evaluate(model, test) if test else None
     show(model.summary(), options.json)
+    if model.suspects_ is not None and model.suspects_.suspects:
+        show(f"\n{model.suspects_}", options.json)
     if scores is not None:
         show(f"\ntest: {len(test)} structures\n{scores}", options.json)
     show(f"\nwrote {options.out}", options.json)
@@ -89,6 +96,7 @@ def fit(options: Fit) -> None:
         "e0": model.e0_,
         # The old name of e0, by atomic number, for one release.
         "baseline": {str(z): e0 for z, e0 in zip(model.species_, model.e0_.values(), strict=True)},
+        "suspects": None if model.suspects_ is None else model.suspects_.as_dict() | {"done": options.about_suspects},
         "test": scores.as_dict() if scores is not None else None,
     }
     write_json(options.json, content | ({"tuning": tuned.as_dict()} if tuned else {}))
@@ -155,6 +163,21 @@ def _space(settings: FittedOptions, train: Sequence[Atoms], *, zbl: bool) -> Spa
         else:
             space[names] = values
     return space
+
+
+def check(options: Check) -> None:
+    """Say which labels do not fit the others."""
+    check_outputs({"--out": options.out, "--json": options.json}, [*options.files, *filter(None, [options.model])])
+    model: Any = None if options.model is None else _loaded(options.model)
+    if model is not None and not isinstance(model, kp.SparseGP):
+        raise ParameterError(f"{options.model} must be a potential that `kernelpot fit` wrote, to judge labels by")
+    structures = read(options, options.files)
+    found = kp.check_labels(structures, model)
+    if options.out is not None:
+        write_structures(options.out, [structures[k] for k in found.kept])
+    wrote = f"\n\nwrote {options.out}: {len(found.kept)} structures" if options.out is not None else ""
+    show(f"{found}{wrote}", options.json)
+    write_json(options.json, {"files": options.files, "model": options.model, **found.as_dict()})
 
 
 def evaluate(options: Evaluate) -> None:

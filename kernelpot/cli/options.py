@@ -346,6 +346,14 @@ class Fit(Reading):
         bool,
         Option("measure standard deviations on training structures left out by folds (about two more fits)"),
     ] = False
+    suspects: Annotated[
+        Literal["warn", "drop", "robust", "ignore"],
+        Option(
+            "labels that do not fit the others: warn, and fit them; drop: leave their structures out; robust: weigh"
+            " them down; ignore: do not look"
+        ),
+    ] = "warn"
+    drop_suspects: Annotated[bool, Option("short for --suspects drop")] = False
     zbl: Annotated[
         bool,
         Option("learn the difference from the repulsion of nuclei, which keeps atoms apart where no label says so"),
@@ -354,9 +362,18 @@ class Fit(Reading):
     tuning: TuningOptions = TuningOptions()
     keys: Keys = None
 
+    @property
+    def about_suspects(self) -> str:
+        """What is done with labels that do not fit the others."""
+        return "drop" if self.drop_suspects else self.suspects
+
     def check(self) -> None:
         """Refuse an option of the search without a search, and one that the model or the search has no use for."""
         self.model.check()
+        if self.drop_suspects and self.suspects not in ("warn", "drop"):
+            raise ParameterError(
+                f"`--drop-suspects` says what --suspects {self.suspects} denies; give one or the other"
+            )
         if self.tuning.budget is not None and self.tuning.tune is not None:
             raise ParameterError("`--tune` is the former name of `--budget`; give one or the other")
         if not self.tuning.asked:
@@ -376,6 +393,22 @@ class Fit(Reading):
             names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
             raise ParameterError(f"`--noise` already says what {names} says; give one or the other")
         return self.noise if isinstance(self.noise, str) else kp.Noise(*self.noise)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check(Reading):
+    """Find labels that are wrong: units, signs, another structure's; before a fit.
+
+    Predict every label by models that did not see its structure, and name those whose
+    error is many times the usual, each with the likeliest reason.
+    """
+
+    files: Annotated[Files, Option("files of labelled structures", "FILE", positional=True)]
+    model: Annotated[
+        str | None, Option("judge by the predictions of this model, for labels that it was not fitted to", "MODEL")
+    ] = None
+    out: Annotated[str | None, Option("write the structures without a suspect, as extended XYZ", "FILE")] = None
+    keys: Keys = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -43,6 +44,9 @@ SPREAD = 0.25
 
 HUGE = 30.0
 """Largest force, over the usual, of a geometry that has exploded."""
+
+CAUSES = ("unit or sign", "labelled twice", "another's labels", "single atom", "source", "geometry", "unknown")
+"""What may be wrong with a label, in the order in which it is looked for."""
 
 SHOWN = 10
 """Suspects that the text names."""
@@ -107,6 +111,8 @@ class Suspect:
         Usual size of the error of such a prediction, in the same unit.
     atom
         The atom whose force is worst, from 0; None for other kinds.
+    cause
+        One of `CAUSES`.
     reason
         What explains the label best, for people.
     """
@@ -119,6 +125,7 @@ class Suspect:
     predicted: tuple[float, ...]
     std: float
     atom: int | None
+    cause: str
     reason: str
 
     def __str__(self) -> str:
@@ -170,6 +177,11 @@ class LabelCheck:
         """Numbers of all other structures."""
         return tuple(np.setdiff1d(np.arange(self.n_structures), self.structures).tolist())
 
+    @property
+    def causes(self) -> dict[str, int]:
+        """How many labels each cause explains, the most first."""
+        return dict(Counter(one.cause for one in self.suspects).most_common())
+
     def headline(self) -> str:
         """Return one sentence: how many, the worst, the reasons."""
         if not self.suspects:
@@ -186,6 +198,8 @@ class LabelCheck:
             return f"{self.headline()}{self._usual()}"
         n = len(self.structures)
         lines = [f"labels of {n} of {self.n_structures} structures do not fit the others{self._usual()}"]
+        if len(self.suspects) > 1:
+            lines.append(f"  likely causes: {', '.join(f'{cause} ({n})' for cause, n in self.causes.items())}")
         lines += [f"  {one}" for one in self.suspects[:SHOWN]]
         if len(self.suspects) > SHOWN:
             lines.append(f"  … and {len(self.suspects) - SHOWN} more")
@@ -288,9 +302,10 @@ class _Reasons:
                 times, std = float(judged.worst[k]), float(judged.on_atoms[k][atom])
             label, predicted = label[atom], predicted[atom]
         tests = (self._unit, self._copy, self._another, self._atom, self._group, self._geometry)
-        reason = next((text for text in (test(kind, k) for test in tests) if text), "nothing that is known explains it")
+        told = ((cause, text) for cause, test in zip(CAUSES, tests, strict=False) if (text := test(kind, k)))
+        cause, reason = next(told, (CAUSES[-1], "nothing that is known explains it"))
         values = [tuple(map(float, np.ravel(one))) for one in (label, predicted)]
-        return Suspect(k, place(self.structures[k], k), kind, times, values[0], values[1], std, atom, reason)
+        return Suspect(k, place(self.structures[k], k), kind, times, values[0], values[1], std, atom, cause, reason)
 
     def _copy(self, kind: str, k: int) -> str | None:
         """Say whether the same geometry has another label elsewhere."""

@@ -34,7 +34,7 @@ def check_labels(
 
     Every energy, force and stress is predicted by a model that did not see its structure (eight folds; duplicates
     together), and its error compared with the usual one, by robust statistics: see docs/checking.md. `fit` does the
-    same on the way. At least 12 different structures are needed, and at least nine labels of ten should be right.
+    same on the way. At least 20 different structures are needed, and at least nine labels of ten should be right.
 
     Parameters
     ----------

@@ -45,12 +45,15 @@ ROUNDS = 5
 FEW = 0.02
 """Share of the labels that may still change sides when the last round ends."""
 
-FEWEST = 12
+FEWEST = 20
 """Structures below which too little is known of the usual error."""
 
 TRIM = {"energy": 3.5, "forces": 3.0, "atom": 8.0, "stress": 4.0}
 FINAL = {"energy": 6.0, "forces": 5.0, "atom": 10.0, "stress": 8.0}
 """Errors over their usual size beyond which labels are left out meanwhile, and beyond which they stand out."""
+
+STIFF = 10.0
+"""What stands out must do so with noises that are so much smaller, too: some sets need them, and are smooth there."""
 
 WORSE = 2.0
 """The same for forces (stresses) that are predicted worse than by zero."""
@@ -58,6 +61,9 @@ WORSE = 2.0
 FAR = 0.03
 """Usual error of an energy per atom, as a share of its distance from the median of all: equations of state under great
 compression are missed by so much."""
+
+GOOD = 0.35
+"""Usual error over size up to which a model is good enough for that to mean something."""
 
 QUIET = {"forces": 0.3, "atom": 0.5, "stress": 0.3}
 """Share of the usual size of predicted forces that errors scale with at least: crystals at rest."""
@@ -69,7 +75,7 @@ ATOMS_PER_PIECE = 512
 
 
 @dataclass(frozen=True, eq=False)
-class _Set:
+class _Judges:
     """Labelled structures with the folds that a fit has laid."""
 
     features: FeatureMap
@@ -79,13 +85,13 @@ class _Set:
     e0: Float[np.ndarray, " species"]
     groups: Int[np.ndarray, " structures"]
 
-    def judge(self, errors: FoldErrors) -> Judged:
+    def judge(self, errors: FoldErrors, ratio: Mapping[str, float] = START) -> Judged:
         """Predict every label by the folds that do not hold it, and say how large its error is beside the usual."""
         n, d = len(self.structures), self.features.n_weights
         columns = scale_columns(errors.data.widths, errors.scales, d + len(self.features.species))
         energy, stress, latent = np.zeros(n), np.full((n, 6), np.nan), np.zeros(n)
         forces: list[np.ndarray] = [np.zeros((0, 3))] * n
-        solved = [errors.solved_without(f, START) for f in range(errors.data.n_folds)]
+        solved = [errors.solved_without(f, ratio) for f in range(errors.data.n_folds)]
         weights = [columns * mean for _, mean in solved]
         forms = [self.features.form(self.features.unwhiten(w[:d])) for w in weights]
         pieces = pieces_of_folds(self.structures, self.fold, ATOMS_PER_PIECE)
@@ -159,7 +165,8 @@ class _Set:
             size = np.array([np.nan if one is None else rms(one) for one in label])
             error = judged.times[kind] * judged.std[kind]
             large = size > QUIET[kind] * _whole(size)
-            found[kind] |= large & (error > size) & (judged.times[kind] > WORSE)
+            if large.any() and np.nanmedian(error[large] / size[large]) < GOOD:
+                found[kind] |= large & (error > size) & (judged.times[kind] > WORSE)
         if "forces" in found:
             found["forces"] |= judged.worst > limits["atom"]
         return found
@@ -197,7 +204,7 @@ def check_folds(
     """
     if len(np.unique(groups)) < FEWEST or errors.data.n_folds < 2:
         return None
-    here = _Set(features, structures, labels, fold, e0, groups)
+    here = _Judges(features, structures, labels, fold, e0, groups)
     out = {kind: np.zeros(len(fold), dtype=bool) for kind in errors.data.kinds}
     for _ in range(ROUNDS):
         judged = here.judge(errors)
@@ -210,6 +217,10 @@ def check_folds(
             break
         out = new
         errors = errors.less(here.rows(out, errors.data.n_folds))
+    if any(found.any() for found in final.values()):
+        stiff = here.judge(errors, {kind: noise / STIFF for kind, noise in START.items()})
+        still = here.beyond(stiff, FINAL)
+        final = {kind: found & still[kind] for kind, found in final.items()}
     if known is not labels:
         judged = judged.about(known, labels)
     check = explained(structures, known, judged, final)
