@@ -46,6 +46,12 @@ ATOMS_PER_PREDICTION = 256
 ROUND_OFF = 1e-13
 """Eigenvalues of a Gram matrix of unit columns that tell nothing."""
 
+PATHS = {
+    "collapsed": "as one polynomial of the descriptor (exact)",
+    "inducing": "by kernels with inducing environments",
+}
+"""Words for the ways to evaluate an energy."""
+
 FEW = 30
 """Structures below which left-out residuals say little about the scale of standard deviations."""
 
@@ -236,9 +242,9 @@ class Fitted:
 
         features = self.features
         names = [chemical_symbols[z] for z in features.species]
-        paths = self.form.paths
+        paths = [PATHS.get(path, path) for path in self.form.paths]
         if len(paths) == len(names):
-            paths = tuple(map(" ".join, zip(names, paths, strict=True)))
+            paths = [f"{name} {path}" for name, path in zip(names, paths, strict=True)]
         lines = [
             f"species             {' '.join(names)}",
             f"inducing            {features.n_inducing} ({features.shares()}); {features.n_weights} independent",
@@ -253,12 +259,12 @@ class Fitted:
             # A kind that only `condition` brought was never calibrated.
             noise, factor = 1e3 * self.calibration.noise.get(kind, 0.0), self.calibration.scale(kind)
             # A calibrated std is bent and has a floor, which is no noise: the misfit is in the bent part.
-            what = "calibrated: floor of the std" if kind in self.calibration.shape else "label noise"
+            what = "calibrated: floor of the std" if kind in self.calibration.shape else "misfit of fitted labels"
             lines.append(f"{text}, {what} {noise:.4g}, std factor {factor:.3g}")
         n = self.n_labels.get("energy", FEW)
         if n < FEW:
             lines.append(
-                f"note                standard deviations rest on {n} structures; trust them from about {FEW} on"
+                f"note                {n} energies are few: standard deviations can be trusted from about {FEW} on"
             )
         if self.baseline is not None:
             lines.append(f"baseline            {self.baseline.describe(features.species)}")

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Int
 
 from kernelpot.data.check import validate
+from kernelpot.data.geometry import default_cutoff
 from kernelpot.data.labels import Labels, resolve
 from kernelpot.data.noise import KINDS, Noise
 from kernelpot.data.stream import chunks, taken
@@ -36,6 +37,7 @@ from kernelpot.potentials.noise_search import FoldErrors, left_out_in
 from kernelpot.potentials.suspects.judge import check_folds
 from kernelpot.potentials.terms import Term, Tried, find_coupling
 from kernelpot.potentials.training import (
+    RANK,
     TrainingSet,
     Workers,
     composition_of,
@@ -49,6 +51,7 @@ from kernelpot.potentials.training import (
 from kernelpot.progress import say
 from kernelpot.rules import whole
 from kernelpot.run import one_blas, physical_memory
+from kernelpot.units import MILLI
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -63,6 +66,15 @@ DONE = {
     "ignore": "",
 }
 """What `fit` does with labels that stand out, and says."""
+
+NO_BETTER, SAYING = 0.8, 20
+"""Left-out error over the size of the labels from which a model is said to be no good; structures needed to warn."""
+
+COARSE, MANY = 0.95, 3000
+"""Error of fitted labels over that of left-out ones from which the model is the limit; forces that can tell."""
+
+SHORT, SOME = 0.75, 30
+"""Cutoff over that which the data suggest below which a fit says so; structures that are asked."""
 
 FEWER = "too little would be left of what they told ({}); fit again without them."
 
@@ -237,8 +249,42 @@ def conclude(
     if how == "robust":
         state, known = with_suspects(state, structures, every, check)
     model.fitted_, model.training_, model.suspects_ = state, TrainingSet(structures, known), check
+    poor, model.remarks_ = remarks_on(state, structures, known)
     if check is not None and check.suspects:
         warnings.warn(f"{check.headline()}; {DONE[how]}.", stacklevel=3)
+    for remark in poor:
+        warnings.warn(f"{remark}.", stacklevel=3)
+
+
+def remarks_on(state: Fitted, structures: Sequence[Atoms], labels: Labels) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return what is to be said of a fit by its own left-out errors: that it is no good, then all of it."""
+    told, sizes = [], {}
+    energies, forces = int(labels.present("energy").sum()), labels.all_forces
+    if energies > 2 * len(state.features.species):
+        rest = np.linalg.lstsq(state.e0_factor[:, :-1], state.e0_factor[:, -1], rcond=RANK)[0]
+        misfit = state.e0_factor[:, :-1] @ rest - state.e0_factor[:, -1]
+        sizes["energy"] = float(np.linalg.norm(misfit) / np.sqrt(energies))
+    if (finite := forces[np.isfinite(forces)]).size:
+        sizes["forces"] = float(np.sqrt(np.mean(finite**2)))
+    for kind, error in state.cross_validation.items():
+        if kind in sizes and error > NO_BETTER * sizes[kind]:
+            without = {"energy": "composition alone gives", "forces": "forces of zero give"}[kind]
+            told.append(
+                f"{kind}: left-out RMSE {1e3 * error:.3g} {MILLI[kind]}, where {without} {1e3 * sizes[kind]:.3g}: "
+                "the model is hardly better than none; more labels or inducing environments may help"
+            )
+    poor = tuple(told) if len(structures) >= SAYING else ()
+    error, misfit = (of.get("forces", np.nan) for of in (state.cross_validation, state.calibration.noise))
+    if not poor and finite.size >= MANY and misfit > COARSE * error:
+        told.append(
+            f"forces that were fitted are missed by nearly as much as new ones ({1e3 * misfit:.3g} and "
+            f"{1e3 * error:.3g} meV/Å): labels of this kind tell little more, a finer model may (n_inducing, now "
+            f"{state.features.n_inducing}; n_max, l_max, cutoff)"
+        )
+    usual = default_cutoff([structures[k] for k in np.unique(np.linspace(0, len(structures) - 1, SOME).astype(int))])
+    if state.features.cutoff < SHORT * usual:
+        told.append(f"the cutoff, {state.features.cutoff:g} Å, is short: distances between atoms suggest {usual:g} Å")
+    return poor, tuple(told)
 
 
 def require_labels(labels: Labels, noise: Noise | str) -> tuple[str, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -18,6 +17,7 @@ from kernelpot.data.stream import structure_list
 from kernelpot.data.suspects import LabelCheck
 from kernelpot.descriptors.pairs import TwoBody
 from kernelpot.descriptors.protocol import Descriptor
+from kernelpot.doors import renamed
 from kernelpot.errors import NotFittedError, ParameterError
 from kernelpot.features.feature_map import FeatureMap
 from kernelpot.features.torch import on_device
@@ -30,7 +30,7 @@ from kernelpot.potentials.baselines.given import as_baseline, less_baseline
 from kernelpot.potentials.files import write_model
 from kernelpot.potentials.fitted import Fitted, accepted, changed
 from kernelpot.potentials.prediction import Mean, Prediction
-from kernelpot.potentials.terms import Term, Tried, build, leading, terms_of, told_of
+from kernelpot.potentials.terms import Term, Tried, build, described, leading, terms_of, told_of
 from kernelpot.potentials.training import TrainingSet, Workers
 from kernelpot.rules import MOST_SEED, whole
 
@@ -87,10 +87,9 @@ class SparseGP:
         The terms with the coupling of elements that `fit` found (``SOAP(channels="auto")``); ``SparseGP(model.terms_,
         …)`` takes it over.
     coupling_
-        What was tried for it, the setting that was taken first, each with its left-out errors; empty where nothing was
-        to be found, and in models from files, which hold what was found alone.
-    suspects_
-        What the last fit found of labels that do not fit the others; None where it did not look.
+        What was tried for it, the setting taken first, each with its left-out errors; empty in models from files.
+    suspects_, remarks_
+        What the last fit found of labels that do not fit the others (None where it did not look), and of its settings.
     told_
         Lines of `summary` on how `kernelpot.potential` found the settings.
 
@@ -132,6 +131,7 @@ class SparseGP:
         self.fitted_: Fitted | None = None
         self.training_: TrainingSet | None = None
         self.suspects_: LabelCheck | None = None
+        self.remarks_: tuple[str, ...] = ()
         self.terms_, self.coupling_, self.told_ = self.terms, tuple[Tried, ...](), tuple[str, ...]()
 
     def __repr__(self) -> str:
@@ -210,8 +210,8 @@ class SparseGP:
             What each structure is left out with in cross-validation: a number or a name, at least two different ones.
             None: 8 folds; duplicates stay together, and so do the two structures most alike.
         suspects
-            Labels that do not fit the others (`kernelpot.check_labels`): "warn" names them, and fits them all the same;
-            "drop" leaves their structures out; "robust" weighs them down after all else is settled; "ignore".
+            What to do with labels that do not fit the others (`kernelpot.check_labels`): "warn" and fit them, "drop"
+            their structures, "robust": weigh them down once all else is settled, or "ignore".
         workers
             Local Dask processes, of one thread each, that make and factorise the rows; 0: this process with its
             threads. The answer is the same to round-off.
@@ -421,8 +421,7 @@ class SparseGP:
     @property
     def baseline_(self) -> dict[int, float]:
         """The old name of `e0_`, by atomic number."""
-        text = "`baseline_` is now called `e0_`, and keyed by chemical symbol; the old name goes with the next release."
-        warnings.warn(text, DeprecationWarning, stacklevel=2)
+        renamed("baseline_", "e0_")
         return dict(zip(self.species_, self.e0_.values(), strict=True))
 
     @property
@@ -437,7 +436,8 @@ class SparseGP:
 
     def summary(self) -> str:
         """Describe the fitted model for people, one fact a line, with what was tried where settings were found."""
-        return "\n".join([self.state.summary(), *self.told_, *told_of(self.coupling_)])
+        notes = [f"note                {remark}" for remark in self.remarks_]
+        return "\n".join([*described(self.terms_), self.state.summary(), *notes, *self.told_, *told_of(self.coupling_)])
 
 
 class LinearModel(SparseGP):

@@ -443,3 +443,13 @@ def small(descriptor: SOAP) -> SOAP:
     if isinstance(descriptor.basis, Compressed):
         return descriptor
     return replace(descriptor, n_max=min(descriptor.n_max, 6), l_max=min(descriptor.l_max, 4))
+
+
+def described(terms: Sequence[Term]) -> list[str]:
+    """Return a line of a summary for each term: its descriptor's settings."""
+    units = {"cutoff": " Å", "n_max": "", "l_max": "", "sigma": " Å"}
+    return [
+        f"descriptor          {type(one).__name__}"
+        + "".join(f", {name} {getattr(one, name):g}{unit}" for name, unit in units.items() if hasattr(one, name))
+        for one in (term.descriptor for term in terms)
+    ]

@@ -234,7 +234,7 @@ def test_energies_come_back_on_the_labels_own_scale():
 
 def test_the_old_name_of_e0_still_works():
     model = potentials.copper_gold()
-    with pytest.warns(DeprecationWarning, match="`baseline_` is now called `e0_`"):
+    with pytest.warns(DeprecationWarning, match="`baseline_` is now `e0_`"):
         old = model.baseline_
     assert old == {29: model.e0_["Cu"], 79: model.e0_["Au"]}
 
@@ -364,7 +364,7 @@ def test_summary_has_the_amplitude_of_every_term_and_says_what_was_calibrated():
     assert "calibrated" not in model.summary()
     text = model.calibrate().summary()
     assert "calibrated: floor of the std" in text
-    assert "label noise" not in text
+    assert "misfit of fitted labels" not in text
 
 
 # ---- misuse
