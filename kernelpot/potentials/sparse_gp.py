@@ -354,7 +354,7 @@ class SparseGP:
             **{name: getattr(self, name) for name in PLAIN},
             "prepared": self.features_ is not None,
             "baseline": None if self.baseline is None else self.baseline.settings(),
-            **({"told": list(self.told_)} if self.told_ else {}),
+            **{name: list(lines) for name, lines in (("told", self.told_), ("remarks", self.remarks_)) if lines},
         }
 
     @classmethod
@@ -363,7 +363,7 @@ class SparseGP:
         terms, noise = [Term.from_settings(term) for term in settings["terms"]], settings["noise"]
         noise = noise if isinstance(noise, str) else Noise.from_settings(noise)
         model = cls(terms, noise=noise, **{name: settings[name] for name in PLAIN})
-        model.told_ = (*map(str, settings.get("told", ())),)
+        model.told_, model.remarks_ = (tuple(map(str, settings.get(name, ()))) for name in ("told", "remarks"))
         return model
 
     def save(self, path: str | Path) -> None:

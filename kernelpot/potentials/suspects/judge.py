@@ -28,6 +28,7 @@ from kernelpot.potentials.calibration import Residuals, Spreading
 from kernelpot.potentials.noise_search import START, FoldErrors, variances_of
 from kernelpot.potentials.training import (
     Rows,
+    composition_of,
     labelled_rows,
     pieces_of_folds,
     scale_columns,
@@ -52,6 +53,9 @@ TRIM = {"energy": 3.5, "forces": 3.0, "atom": 8.0, "stress": 4.0}
 FINAL = {"energy": 6.0, "forces": 5.0, "atom": 10.0, "stress": 8.0}
 """Errors over their usual size beyond which labels are left out meanwhile, and beyond which they stand out."""
 
+SOFT = {**START, "energy": 50 * START["energy"]}
+"""Noises of the first look: an energy in other units, tens of eV away, must not bend the whole model to itself."""
+
 STIFF = 10.0
 """What stands out must do so with noises that are so much smaller, too: some sets need them, and are smooth there."""
 
@@ -59,17 +63,24 @@ WORSE = 2.0
 """The same for forces (stresses) that are predicted worse than by zero."""
 
 FAR = 0.03
-"""Usual error of an energy per atom, as a share of its distance from the median of all: equations of state under great
+"""Usual error of an energy per atom, as a share of its distance from what its composition usually has: equations of state under great
 compression are missed by so much."""
 
-GOOD = 0.35
+GOOD = 0.5
 """Usual error over size up to which a model is good enough for that to mean something."""
+
+CAP = 10.0
+"""Largest posterior standard deviation of an energy that counts, over the median: what little is known of a rare
+composition must not excuse any error of its labels."""
 
 QUIET = {"forces": 0.3, "atom": 0.5, "stress": 0.3}
 """Share of the usual size of predicted forces that errors scale with at least: crystals at rest."""
 
 MEDIAN = 0.6745
 """Median of the absolute value of a standard normal distribution."""
+
+DEVIATIONS = 30
+"""Rounds of weighted least squares that stand for least absolute deviations."""
 
 ATOMS_PER_PIECE = 512
 
@@ -129,8 +140,12 @@ class _Judges:
         per_atom = energy / n
         if labels.present("energy").any():
             error = (labels.energy - energy) / n
-            far = FAR * np.abs(per_atom - np.median(per_atom))
-            std["energy"] = np.hypot(_usual(error, latent, 0.0), far)
+            shares = composition_of(self.structures, self.features.species) / n[:, None]
+            off = _common(error, shares)
+            energy, error = energy + n * off, error - off
+            far = FAR * np.abs(per_atom - _common(per_atom, shares))
+            capped = np.minimum(latent, CAP * np.median(latent))
+            std["energy"] = np.hypot(_usual(error, capped, 0.0), far)
             times["energy"] = np.abs(error) / std["energy"] / labels.factor("energy")
         on_atoms, worst = [np.ones(k) for k in n], np.full(len(n), np.nan)
         if labels.present("forces").any():
@@ -206,8 +221,8 @@ def check_folds(
         return None
     here = _Judges(features, structures, labels, fold, e0, groups)
     out = {kind: np.zeros(len(fold), dtype=bool) for kind in errors.data.kinds}
-    for _ in range(ROUNDS):
-        judged = here.judge(errors)
+    for turn in range(ROUNDS):
+        judged = here.judge(errors, START if turn else SOFT)
         new, final = (
             {kind: found for kind, found in here.beyond(judged, limits).items() if kind in out}
             for limits in (TRIM, FINAL)
@@ -226,6 +241,23 @@ def check_folds(
     check = explained(structures, known, judged, final)
     say(f"labels: {check.headline()}")
     return check
+
+
+def _common(error: Float[np.ndarray, " n"], shares: Float[np.ndarray, "n species"]) -> Float[np.ndarray, " n"]:
+    """Return what constants of the elements explain of errors: least absolute deviations, by weighted least squares.
+
+    A few labels that are tens of eV off shift the constants of a fit, and with them all that holds the same elements.
+    """
+    told = np.isfinite(error)
+    if told.sum() < 4 * shares.shape[1]:
+        return np.zeros(len(error))
+    x, y, constants = shares[told], error[told], np.zeros(shares.shape[1])
+    for _ in range(DEVIATIONS):
+        rest = np.abs(y - x @ constants)
+        weight = 1.0 / np.sqrt(np.maximum(rest, 1e-9 + 1e-3 * np.median(rest)))
+        constants = np.linalg.lstsq(weight[:, None] * x, weight * y, rcond=1e-8)[0]
+    result: np.ndarray = shares @ constants
+    return result
 
 
 def _whole(sizes: Float[np.ndarray, " n"]) -> float:
