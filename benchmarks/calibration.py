@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ase import Atoms
 
     import kernelpot as kp
-    from kernelpot.judgement.scores import KindReliability, Measured, Reliability
+    from kernelpot.judgement.intervals import KindReliability, Measured, Reliability
     from kernelpot.potentials.calibration import Residuals
 
 ENOUGH = 500
@@ -195,7 +195,7 @@ def _calibrated(model: kp.SparseGP) -> tuple[dict[str, Residuals], kp.SparseGP]:
 
 def _pooled_energies(residuals: Residuals) -> dict[str, Measured]:
     """Coverage of left-out energies, each part by the spreading fitted to the other parts."""
-    from kernelpot.judgement.scores import Measured
+    from kernelpot.judgement.intervals import Measured
     from kernelpot.potentials.calibration import fit_spreading
 
     part = np.random.default_rng(0).permutation(len(residuals.error)) % POOLED

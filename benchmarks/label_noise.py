@@ -31,6 +31,7 @@ class GramErrors(FoldErrors):
 
     def __init__(self, rows: Rows, chosen: Sequence[int] | np.ndarray) -> None:
         chosen = np.asarray(chosen)
+        self.gone = {}
         baseline = rows.baseline(chosen)
         groups = equal_vectors(rows.means[chosen], rows.n_atoms[chosen])
         n_folds = max(2, min(N_FOLDS, len(np.unique(groups))))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import kernelpot as kp
-from kernelpot.judgement.scores import KindReliability, Measured, Reliability
+from kernelpot.judgement.intervals import KindReliability, Measured, Reliability
 
 FIGURES = Path(__file__).with_name("figures")
 SHOWN = ("Si", "ethanol")

@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from kernelpot.descriptors.pairs import TwoBody as TwoBody
     from kernelpot.descriptors.soap.definition import SOAP as SOAP
     from kernelpot.judgement.forecast import forecast as forecast
+    from kernelpot.judgement.intervals import reliability as reliability
     from kernelpot.judgement.labelled import check_labels as check_labels
     from kernelpot.judgement.scores import evaluate as evaluate
-    from kernelpot.judgement.scores import reliability as reliability
     from kernelpot.judgement.unlabelled import screen as screen
     from kernelpot.kernels import DotProduct as DotProduct
     from kernelpot.kernels import Gaussian as Gaussian
@@ -68,7 +68,7 @@ _HOMES = {
     "load": "kernelpot.potentials.load",
     "potential": "kernelpot.tuning.search",
     "read": "kernelpot.data.read",
-    "reliability": "kernelpot.judgement.scores",
+    "reliability": "kernelpot.judgement.intervals",
     "screen": "kernelpot.judgement.unlabelled",
     "tune": "kernelpot.tuning.search",
 }

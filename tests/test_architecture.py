@@ -18,14 +18,14 @@ from tests import structures as make
 
 HOME = Path(kp.__file__).parent
 
-FILES, LINES, IN_A_FOLDER, LONGEST = 198, 45_000, 15, 480
+FILES, LINES, IN_A_FOLDER, LONGEST = 199, 46_000, 15, 480
 ONE_IMPORTER, SHARED_STEMS, SHARED_CLASSES = 40, 5, 1
 ONE_CALLER = 0.45
 LOST = 0
 STRAYS = 8
 PARAMETERS, DEPTH = 10, 3
 PUBLIC = 32
-ENTERED = {"select": 18, "fit": 36, "ridge": 21, "predict": 20}
+ENTERED = {"select": 18, "fit": 37, "ridge": 21, "predict": 20}
 
 
 @cache

@@ -62,19 +62,19 @@ def check_labels(
     structures = structure_list(structures)
     labels = resolve(structures, keys)
     if model is not None and model.fitted_ is not None:
-        return _by_model(model, structures, labels)
+        return by_model(model, structures, labels)
     if model is None:
         model = SparseGP(SOAP(cutoff=default_cutoff(structures)), n_inducing=INDUCING, noise="cv")
     check = by_others(model, structures, labels)
     if check is None:
         raise LabelError(
-            f"a check of labels by each other needs at least {FEWEST} different structures, found fewer of "
+            f"a check of labels by each other needs at least {FEWEST} different structures, found fewer among "
             f"{len(structures)}; give a fitted model that judges them."
         )
     return check
 
 
-def _by_model(model: SparseGP, structures: Sequence[Atoms], labels: Labels) -> LabelCheck:
+def by_model(model: SparseGP, structures: Sequence[Atoms], labels: Labels) -> LabelCheck:
     """Judge labels by a fitted model that did not see them."""
     found, n = model.predict(structures), labels.n_atoms
     label = found.require_spread()

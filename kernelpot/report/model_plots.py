@@ -9,7 +9,7 @@ import numpy as np
 from kernelpot.elements.modes import ElementalModes
 from kernelpot.elements.table import group, period
 from kernelpot.errors import ParameterError
-from kernelpot.judgement.scores import KindReliability, Reliability
+from kernelpot.judgement.intervals import KindReliability, Reliability
 from kernelpot.report.plots import ACCENT, HAIR, INK, PAPER, QUIET, SECOND, light_grid, picture, plain_log
 from kernelpot.units import MILLI
 

@@ -11,7 +11,8 @@ from scipy.stats import norm, spearmanr
 import kernelpot as kp
 from kernelpot.data.labels import resolve
 from kernelpot.errors import LabelError, NotFittedError, ParameterError
-from kernelpot.judgement.scores import Reliability, rank_and_ceiling, reliability_of
+from kernelpot.judgement.intervals import Reliability, reliability_of
+from kernelpot.judgement.scores import rank_and_ceiling
 from kernelpot.potentials.prediction import Prediction, Spread
 from tests import potentials
 from tests import structures as make

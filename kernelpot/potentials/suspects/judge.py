@@ -63,8 +63,8 @@ WORSE = 2.0
 """The same for forces (stresses) that are predicted worse than by zero."""
 
 FAR = 0.03
-"""Usual error of an energy per atom, as a share of its distance from what its composition usually has: equations of state under great
-compression are missed by so much."""
+"""Usual error of an energy per atom, as a share of its distance from what its composition usually has: equations of
+state under great compression are missed by so much."""
 
 GOOD = 0.5
 """Usual error over size up to which a model is good enough for that to mean something."""
