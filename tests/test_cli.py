@@ -256,7 +256,9 @@ def test_select_counts_groups_and_compositions(files, tmp_path, capsys):
     write(tmp_path / "pool.xyz", pool)
     args = ["select", str(tmp_path / "pool.xyz"), "-n", "3", "--json", str(tmp_path / "c.json"), "--quiet", *SMALL]
     assert main(args) == 0
-    assert f"and {len(pool) - 10} more" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert f"… and {len(pool) - 10} more" in printed
+    assert f" and {len(pool) - 3 - 10} more" in printed.partition("none chosen of: ")[2].splitlines()[0]
     report = json.loads((tmp_path / "c.json").read_text())
     told = {one["name"]: (one["pool"], one["chosen"]) for one in report["coverage"]["group"]}
     assert told == {f"kind {k}": (1, int(k in report["indices"])) for k in range(len(pool))}

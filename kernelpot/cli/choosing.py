@@ -197,6 +197,10 @@ class _Result:
             text += f"\n\n{table((name, 'in the pool', 'chosen'), rows[:COVERED])}"
             if len(rows) > COVERED:
                 text += f"\n… and {len(rows) - COVERED} more"
+            none = [key or "(no name)" for key, (_, chosen) in counts.items() if not chosen]
+            if none:
+                more = f" and {len(none) - COVERED} more" if len(none) > COVERED else ""
+                text += f"\nnone chosen of: {', '.join(none[:COVERED])}{more}"
         if out:
             text += f"\n\nwrote {out}" if len(choice) else f"\n\n{out} was not written"
         return f"{self.screening}\n\n{text}" if self.options.screen else text
