@@ -193,10 +193,10 @@ class _Result:
         if certificate is not None:
             text += f"\n\n{certificate}"
         for name, counts in self.coverage().items():
-            rows = [(key, *both) for key, both in counts.items()]
-            text += f"\n\n{table((name, 'in the pool', 'chosen'), rows[:COVERED])}"
-            if len(rows) > COVERED:
-                text += f"\n… and {len(rows) - COVERED} more"
+            lines = [(key, *both) for key, both in counts.items()]
+            text += f"\n\n{table((name, 'in the pool', 'chosen'), lines[:COVERED])}"
+            if len(lines) > COVERED:
+                text += f"\n… and {len(lines) - COVERED} more"
             none = [key or "(no name)" for key, (_, chosen) in counts.items() if not chosen]
             if none:
                 more = f" and {len(none) - COVERED} more" if len(none) > COVERED else ""
