@@ -249,6 +249,22 @@ def test_select_writes_the_chosen_structures(files, tmp_path):
     assert "balanced" in done.stderr, "the table for people moves to standard error"
 
 
+def test_select_counts_groups_and_compositions(files, tmp_path, capsys):
+    pool = read(files / "pool.xyz", ":")
+    for k, atoms in enumerate(pool):
+        atoms.info["config_type"] = f"kind {k}"
+    write(tmp_path / "pool.xyz", pool)
+    args = ["select", str(tmp_path / "pool.xyz"), "-n", "3", "--json", str(tmp_path / "c.json"), "--quiet", *SMALL]
+    assert main(args) == 0
+    printed = capsys.readouterr().out
+    assert f"… and {len(pool) - 10} more" in printed
+    assert f" and {len(pool) - 3 - 10} more" in printed.partition("none chosen of: ")[2].splitlines()[0]
+    report = json.loads((tmp_path / "c.json").read_text())
+    told = {one["name"]: (one["pool"], one["chosen"]) for one in report["coverage"]["group"]}
+    assert told == {f"kind {k}": (1, int(k in report["indices"])) for k in range(len(pool))}
+    assert sum(one["chosen"] for one in report["coverage"]["composition"]) == 3
+
+
 def test_select_by_a_rival_and_another_criterion(files, capsys):
     pool = str(files / "pool.xyz")
     assert main(["select", pool, "-n", "3", "--criterion", "D", "--method", "random", "--quiet", *SMALL]) == 0

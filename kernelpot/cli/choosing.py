@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from kernelpot.cli.printing import (
     read,
     shortened,
     show,
+    table,
     warn,
     write_json,
     write_structures,
@@ -38,6 +40,9 @@ if TYPE_CHECKING:
 
 COMPARED = 20_000
 """Structures up to which all are compared with all to find outliers; larger pools have their geometry checked."""
+
+COVERED = 10
+"""Groups or compositions of `select` that the screen is given; JSON holds them all."""
 
 NAMED = 5
 """Structures of `curate` that were set aside and are named on the screen; JSON names them all."""
@@ -187,9 +192,32 @@ class _Result:
         text = f"{told.summary()}\n\n{shortened(head, rows)}"
         if certificate is not None:
             text += f"\n\n{certificate}"
+        for name, counts in self.coverage().items():
+            lines = [(key, *both) for key, both in counts.items()]
+            text += f"\n\n{table((name, 'in the pool', 'chosen'), lines[:COVERED])}"
+            if len(lines) > COVERED:
+                text += f"\n… and {len(lines) - COVERED} more"
+            none = [key or "(no name)" for key, (_, chosen) in counts.items() if not chosen]
+            if none:
+                more = f" and {len(none) - COVERED} more" if len(none) > COVERED else ""
+                text += f"\nnone chosen of: {', '.join(none[:COVERED])}{more}"
         if out:
             text += f"\n\nwrote {out}" if len(choice) else f"\n\n{out} was not written"
         return f"{self.screening}\n\n{text}" if self.options.screen else text
+
+    def coverage(self) -> dict[str, dict[str, tuple[int, int]]]:
+        """Count structures of the pool and of the choice by group, where there are some, and by composition."""
+        names = {
+            "group": [str(atoms.info.get("config_type", "")) for atoms in self.pool],
+            "composition": [atoms.get_chemical_formula(empirical=True) for atoms in self.pool],
+        }
+        if not any(names["group"]):
+            del names["group"]
+        found = {}
+        for name, of in names.items():
+            chosen = Counter(of[k] for k in self.choice.indices.tolist())
+            found[name] = {key: (count, chosen[key]) for key, count in Counter(of).most_common()}
+        return found
 
     def content(self) -> dict[str, Any]:
         """Return the choice for JSON."""
@@ -214,6 +242,10 @@ class _Result:
             "screen": {"set_aside": options.screen, "found": suspects(self.screening)},
             "settings": options.model.as_dict() | {"noise": options.model.noises()},
             "structures": [{"index": k} | facts_of(pool[k], k) for k in choice.indices.tolist()],
+            "coverage": {
+                name: [{"name": key, "pool": count, "chosen": chosen} for key, (count, chosen) in counts.items()]
+                for name, counts in self.coverage().items()
+            },
             "out": options.out,
         }
 
