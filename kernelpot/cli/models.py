@@ -55,8 +55,8 @@ def fit(options: Fit) -> None:
     test = read(options, options.test) if options.test else []
     if test and not any(atoms.calc is not None and atoms.calc.results for atoms in test):
         raise LabelError(f"--test {' '.join(options.test)}: a test needs labels, found none; name them with --keys")
-    noise = options.noises()
-    if options.tuning.asked and options.about_suspects == "drop":
+    noise, how = options.noises(), "drop" if options.drop_suspects else options.suspects
+    if options.tuning.asked and how == "drop":
         # A search is to see none of them either.
         found = kp.check_labels(train)
         show(f"{found}\n", options.json)
@@ -70,7 +70,7 @@ def fit(options: Fit) -> None:
             zbl = kp.ZBL() if options.zbl else None
             model = default_model(tuned.best_settings, seed=settings.seed, baseline=zbl)
         model = model.prepare(pool)
-    model.fit(train, suspects=options.about_suspects)
+    model.fit(train, suspects=how)
     if options.calibrate or tuned is not None:
         model = model.calibrate()
     model.told_ = () if tuned is None else tuple(tuned.lines())
@@ -96,7 +96,7 @@ def fit(options: Fit) -> None:
         "e0": model.e0_,
         # The old name of e0, by atomic number, for one release.
         "baseline": {str(z): e0 for z, e0 in zip(model.species_, model.e0_.values(), strict=True)},
-        "suspects": None if model.suspects_ is None else model.suspects_.as_dict() | {"done": options.about_suspects},
+        "suspects": None if model.suspects_ is None else model.suspects_.as_dict() | {"done": how},
         "test": scores.as_dict() if scores is not None else None,
     }
     write_json(options.json, content | ({"tuning": tuned.as_dict()} if tuned else {}))

@@ -349,8 +349,7 @@ class Fit(Reading):
     suspects: Annotated[
         Literal["warn", "drop", "robust", "ignore"],
         Option(
-            "labels that do not fit the others: warn, and fit them; drop: leave their structures out; robust: weigh"
-            " them down; ignore: do not look"
+            "labels that do not fit the others: fit them and warn, drop their structures, weigh them down, or ignore"
         ),
     ] = "warn"
     drop_suspects: Annotated[bool, Option("short for --suspects drop")] = False
@@ -361,11 +360,6 @@ class Fit(Reading):
     model: FittedOptions = FittedOptions()
     tuning: TuningOptions = TuningOptions()
     keys: Keys = None
-
-    @property
-    def about_suspects(self) -> str:
-        """What is done with labels that do not fit the others."""
-        return "drop" if self.drop_suspects else self.suspects
 
     def check(self) -> None:
         """Refuse an option of the search without a search, and one that the model or the search has no use for."""
@@ -404,9 +398,7 @@ class Check(Reading):
     """
 
     files: Annotated[Files, Option("files of labelled structures", "FILE", positional=True)]
-    model: Annotated[
-        str | None, Option("judge by the predictions of this model, for labels that it was not fitted to", "MODEL")
-    ] = None
+    model: Annotated[str | None, Option("judge by this model, which was not fitted to these labels", "MODEL")] = None
     out: Annotated[str | None, Option("write the structures without a suspect, as extended XYZ", "FILE")] = None
     keys: Keys = None
 
