@@ -11,7 +11,7 @@ import numpy as np
 import kernelpot as kp
 from kernelpot.cli.choosing import screened, suspects
 from kernelpot.cli.options import Assess
-from kernelpot.cli.printing import check_outputs, read, show, source_of, table, write_json
+from kernelpot.cli.printing import check_outputs, read, settled, show, source_of, table, write_json
 from kernelpot.data.labels import resolve
 from kernelpot.design.advice.text import Sources, describe
 from kernelpot.errors import LabelError
@@ -36,10 +36,11 @@ _POORLY = 0.5
 def assess(options: Assess) -> None:
     """Judge a set of structures, with a pool to add from where one is given."""
     check_outputs({"--json": options.json}, [*options.train, *options.pool, *options.target])
-    spec = options.model.spec()
     train, pool, target = (
         read(options, files, look=False) if files else [] for files in (options.train, options.pool, options.target)
     )
+    options = replace(options, model=settled(options.model, [*train, *pool, *target]))
+    spec = options.model.spec()
     advice = "they may be proposed all the same, so look before labelling"
     screens = {
         name: suspects(screened(some, f"structures of the {name}", spec, advice)) if some else []

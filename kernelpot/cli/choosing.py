@@ -19,6 +19,7 @@ from kernelpot.cli.printing import (
     check_path,
     facts_of,
     read,
+    settled,
     shortened,
     show,
     table,
@@ -27,6 +28,7 @@ from kernelpot.cli.printing import (
     write_structures,
 )
 from kernelpot.data.check import validate
+from kernelpot.data.geometry import broken
 from kernelpot.errors import DataError, ParameterError, StoreError
 from kernelpot.linalg.store import held, require_zarr
 from kernelpot.progress import say
@@ -60,6 +62,9 @@ def select(options: Select) -> None:
         except DataError as error:
             raise DataError(f"{error} (or let --screen set broken structures of the pool aside)") from error
     existing, target = (read(options, files) if files else [] for files in (options.existing, options.target))
+    strange = {number for number, _ in broken(pool)} if options.screen else set()
+    sound = [*(atoms for k, atoms in enumerate(pool) if k not in strange), *existing, *target]
+    options = replace(options, model=settled(options.model, sound))
     spec = options.model.spec()
     # Not set aside by default: what resembles nothing else may be broken, or the very structure that the pool was made
     # for, and a choice that leaves candidates out unasked is no choice among the pool that was given.
@@ -335,27 +340,29 @@ def _space(options: Curate) -> SparseGP:
     from kernelpot.pools.source import counted_sample
     from kernelpot.pools.write import SPACE, settings_of
 
-    spec = options.model.spec()
     path = Path(options.blocks) / SPACE
     if not path.exists():
         drawn, count = counted_sample(options.pool, options.sample, seed=options.model.seed)
         if options.n > count:
             raise ParameterError(f"`-n` must be at most the size of the pool, got {options.n} of {count} structures")
         say(f"preparing: inducing environments from {len(drawn)} structures drawn at random, labels unseen")
-        space = spec.prepare(drawn)
+        space = settled(options.model, drawn).spec().prepare(drawn)
         check_memory(options.memory, space.plan()[0].n_weights)
         save_space(space, path)
         return space
     space = load_space(path)
-    old, new = settings_of(space), json.loads(json.dumps(spec.settings()))
+    old, new = settings_of(space), json.loads(json.dumps(options.model.spec().settings()))
     # The command line writes spaces of one term. Species come from the sample, and whether a model was prepared is
     # no setting of the space.
     before, wanted = old["terms"][0], new["terms"][0]
     kept = ("n_inducing", "noise", "seed", "inducing", "tolerance")
     before["descriptor"]["species"] = wanted["descriptor"]["species"]
     # How elements are coupled is no option: a folder keeps what it was made with.
+    # The same holds for a cutoff that the data of then suggested.
     for term in (before, wanted):
         term["descriptor"].pop("channels", None)
+        if "cutoff" not in options.model.given:
+            term["descriptor"].pop("cutoff", None)
         term["kernel"].pop("centres", None)
     different = differences(
         {key: old[key] for key in kept} | {key: before[key] for key in ("descriptor", "kernel")},

@@ -10,12 +10,13 @@ import numpy as np
 
 import kernelpot as kp
 from kernelpot.archive import replacing
-from kernelpot.cli.options import Check, Demo, Evaluate, Fit, FittedOptions, Predict
+from kernelpot.cli.options import Check, Demo, Evaluate, Fit, PotentialOptions, Predict
 from kernelpot.cli.printing import (
     cells_of,
     check_outputs,
     facts_of,
     read,
+    settled,
     shortened,
     show,
     table,
@@ -25,7 +26,7 @@ from kernelpot.cli.printing import (
 from kernelpot.cli.regression import evaluate_property, predict_classes, predict_property
 from kernelpot.data.stream import species_of
 from kernelpot.errors import LabelError, ParameterError
-from kernelpot.progress import say, track
+from kernelpot.progress import track
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -102,7 +103,7 @@ def fit(options: Fit) -> None:
     write_json(options.json, content | ({"tuning": tuned.as_dict()} if tuned else {}))
 
 
-def _settled(options: Fit, train: Sequence[Atoms]) -> tuple[FittedOptions, TuneResult | None]:
+def _settled(options: Fit, train: Sequence[Atoms]) -> tuple[PotentialOptions, TuneResult | None]:
     """Fill in the settings that the user left open, by a search where one is asked for.
 
     Raises
@@ -112,10 +113,7 @@ def _settled(options: Fit, train: Sequence[Atoms]) -> tuple[FittedOptions, TuneR
     """
     settings, tuning = options.model, options.tuning
     if not tuning.asked:
-        if "cutoff" not in settings.given:
-            settings = replace(settings, cutoff=kp.potentials.default_cutoff(train))
-            say(f"cutoff {settings.cutoff:g} Å, from the distances between atoms")
-        return settings, None
+        return settled(settings, train), None
     from kernelpot.tuning.search import AFTER
 
     most = settings.n_inducing if "n_inducing" in settings.given else MOST_INDUCING
@@ -142,7 +140,7 @@ def _settled(options: Fit, train: Sequence[Atoms]) -> tuple[FittedOptions, TuneR
     return replace(settings, **{f.name: best[f.name] for f in fields(settings) if f.name in best}), result
 
 
-def _space(settings: FittedOptions, train: Sequence[Atoms], *, zbl: bool) -> Space:
+def _space(settings: PotentialOptions, train: Sequence[Atoms], *, zbl: bool) -> Space:
     """Return the space of the descriptor, with what the user gave held fast."""
     from kernelpot.tuning.candidates import default_space, potential_space
 

@@ -109,6 +109,9 @@ class EnvironmentOptions:
 class PotentialOptions(EnvironmentOptions):
     """Settings of a potential, with the noises of its labels."""
 
+    cutoff: Annotated[
+        Positive, Option("reach of an environment, Å", default="from the distances between atoms in the data")
+    ] = 5.0
     n_inducing: Annotated[PositiveInt, Option("inducing environments at most")] = 500
     noise_energy: Annotated[NoiseStd, Option("noise of energy, eV/atom, or 'none'", "STD")] = 0.002
     noise_forces: Annotated[NoiseStd, Option("noise of forces, eV/Å, or 'none'", "STD")] = 0.1
@@ -133,15 +136,6 @@ class PotentialOptions(EnvironmentOptions):
             seed=self.seed,
             baseline=kp.ZBL() if zbl else None,
         )
-
-
-@dataclass(frozen=True, kw_only=True)
-class FittedOptions(PotentialOptions):
-    """Settings of a potential whose cutoff the data may say."""
-
-    cutoff: Annotated[
-        Positive, Option("reach of an environment, Å", default="from the distances between atoms in the data")
-    ] = 5.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -357,7 +351,7 @@ class Fit(Reading):
         bool,
         Option("learn the difference from the repulsion of nuclei, which keeps atoms apart where no label says so"),
     ] = False
-    model: FittedOptions = FittedOptions()
+    model: PotentialOptions = PotentialOptions()
     tuning: TuningOptions = TuningOptions()
     keys: Keys = None
 

@@ -7,6 +7,7 @@ import math
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +15,10 @@ import numpy as np
 
 import kernelpot as kp
 from kernelpot.archive import replacing
-from kernelpot.cli.options import Command
-from kernelpot.data.geometry import broken
+from kernelpot.cli.options import Command, PotentialOptions
+from kernelpot.data.geometry import broken, default_cutoff
 from kernelpot.errors import ParameterError
-from kernelpot.progress import put
+from kernelpot.progress import put, say
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -93,6 +94,15 @@ def read(
             f"{reason}; check it, and the units (Å)"
         )
     return found
+
+
+def settled(settings: PotentialOptions, structures: Sequence[Atoms]) -> PotentialOptions:
+    """Return the settings with the cutoff that structures suggest, where none was given."""
+    if "cutoff" in settings.given or not len(structures):
+        return settings
+    cutoff = default_cutoff(structures)
+    say(f"cutoff {cutoff:g} Å, from the distances between atoms")
+    return replace(settings, cutoff=cutoff)
 
 
 def write_structures(path: str, structures: Sequence[Atoms]) -> None:
