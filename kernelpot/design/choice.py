@@ -154,10 +154,14 @@ class Choice:
             lines.append(f"{name}: {values[0]:.6g} before, {values[-1]:.6g} after")
         if self.facts.errors:
             told = (
-                f"{kind} {milli(before)} before, {milli(after)} {MILLI[kind]} after"
+                f"{kind} {100 * after / before:.3g} %"
                 for kind, (before, after) in self.facts.errors.items()
+                if before > 0.0
             )
-            lines.append(f"expected rms error on the {self.facts.target}, if the prior is right: {'; '.join(told)}")
+            lines.append(
+                f"standard deviation left on the {self.facts.target}, of that before: {', '.join(told)} (how large "
+                "errors are, only labels tell)"
+            )
         lines += self._efficiency()
         lines += self._bill()
         if self.n_repeated:

@@ -90,7 +90,7 @@ def plain_errors(info, chosen):
 
 
 @pytest.mark.parametrize("criterion", ["balanced", "IV", "D", "A", "E", {"D": 1.0, "IV": 1.0}])
-def test_a_printed_choice_tells_errors_in_units_of_the_labels(criterion):
+def test_a_printed_choice_tells_what_is_left_and_promises_no_errors(criterion):
     info = pool(20, seed=5, heights=(3, 9))
     choice = select(info, 5, criterion=criterion)
     expected = plain_errors(info, choice.indices)
@@ -98,8 +98,9 @@ def test_a_printed_choice_tells_errors_in_units_of_the_labels(criterion):
         assert (before, after) == pytest.approx(expected[kind])
     assert set(choice.facts.errors) == {"energy", "forces"}
     text = str(choice)
-    assert "meV/atom after" in text
-    assert "meV/Å after" in text
+    shares = (f"{kind} {100 * after / before:.3g} %" for kind, (before, after) in choice.facts.errors.items())
+    assert f"of that before: {', '.join(shares)} (how large errors are, only labels tell)" in text
+    assert "meV/" not in text.split("with noise")[0] + text.split("\n", 2)[2]
     assert ("std / noise" in text) == (criterion in ("balanced", "IV"))
     assert "mean variance:" not in text
 

@@ -62,13 +62,12 @@ def verdict(found: Findings, by_labels: Mapping[str, float] | None = None) -> li
         lines.append("no energies: forces alone leave every energy open by a constant for each composition")
     left = found.remaining
     for kind, (n_open, n_all) in left.directions.items():
-        before, now = left.prior[kind], left.now[kind]
-        figure = f"{_figure(now, kind)} ({_figure(before, kind)} before any label)"
-        if kind in (by_labels or {}):
-            figure = f"by the labels: {_figure((by_labels or {})[kind], kind)}; by the prior alone: {figure}"
+        told = ""
+        if by_labels and kind in by_labels:
+            told = f"expected error by the labels {_figure(by_labels[kind], kind)}; "
         lines.append(
-            f"{kind} of the {found.target_name}: expected error {figure}, {n_open} of {n_all} main directions not "
-            "determined"
+            f"{kind} of the {found.target_name}: {told}{_share(left.now[kind], left.prior[kind])} % of the prior's "
+            f"standard deviation is left, {n_open} of {n_all} main directions are not determined"
         )
     if len(found.redundant):
         lines.append(
@@ -111,24 +110,28 @@ class _Pages:
         found, names = self.found, self.names
         left = found.remaining
         kinds = list(left.now)
-        head = ("group", "structures", *(f"{kind}, {MILLI[kind]}" for kind in kinds))
+        head = ("group", "structures", *(f"{kind}, %" for kind in kinds))
         rows = [
-            (name or "(no group)", f"{figures['structures']:.0f}", *(milli(figures[kind]) for kind in kinds))
+            (
+                name or "(no group)",
+                f"{figures['structures']:.0f}",
+                *(_share(figures[kind], left.prior[kind]) for kind in kinds),
+            )
             for name, figures in left.groups.items()
         ]
         text = f"WHAT IS LEFT OPEN in the {found.target_name}: "
-        text += "expected rms error without label noise, if the prior is right"
+        text += "standard deviation, of the prior's mean over all; how large errors are, only labels tell"
         text += "\n" + _table(head, rows[: 2 * _SHOWN])
         worst = left.worst()
         head = (
             "structure",
-            *(f"{kind}, {MILLI[kind]}" for kind in kinds),
-            *(f"{kind}, % of prior std" for kind in kinds),
+            *(f"{kind}, %" for kind in kinds),
+            *(f"{kind}, % of its own prior" for kind in kinds),
         )
         rows = [
             (
                 _named(int(found.target_numbers[s]), names.targets),
-                *(milli(left.structures[kind][s]) for kind in kinds),
+                *(_share(float(left.structures[kind][s]), left.prior[kind]) for kind in kinds),
                 *(f"{100 * float(left.shares[kind][s]):.2g}".replace("nan", "–") for kind in kinds),
             )
             for s in worst
@@ -201,7 +204,7 @@ class _Pages:
             gain,
             cost,
             "gain per cost, first = 1",
-            *(f"then {kind}, {MILLI[kind]}" for kind in kinds),
+            *(f"then {kind}, %" for kind in kinds),
         )
         rows = [
             (
@@ -210,30 +213,31 @@ class _Pages:
                 f"{found.next_gains[k]:.4g}",
                 f"{found.next_costs[k]:.4g}",
                 f"{found.gain_per_cost[k] / first:.2g}",
-                *(milli(found.ahead.errors[kind][k + 1]) for kind in kinds),
+                *(_share(float(found.ahead.errors[kind][k + 1]), found.remaining.prior[kind]) for kind in kinds),
             )
             for k, s in enumerate(found.next_indices.tolist())
         ]
-        return f"WHAT TO ADD NEXT, in order{known}; errors by the prior alone\n" + _table(head, rows)
+        return f"WHAT TO ADD NEXT, in order{known}; standard deviation left, of the prior's\n" + _table(head, rows)
 
     def curves(self) -> str:
         """Return the errors against the number of labels."""
         found, by_labels = self.found, self.by_labels
-        text = f"EXPECTED ERROR on the {found.target_name} against the number of labels, by the prior alone"
-        text += "; FORECAST corrects it by the labels" if by_labels else ""
-        text += "\n" + curve_table(found.history)
+        prior = found.remaining.prior
+        text = f"STANDARD DEVIATION LEFT on the {found.target_name} against the number of labels, % of the prior's"
+        text += "; FORECAST says by the labels how large errors are" if by_labels else ""
+        text += "\n" + curve_table(found.history, prior)
         if found.ahead_random is not None and len(found.ahead.n) > 1:
             last = {
-                curve.name: ", ".join(_figure(values[-1], kind) for kind, values in curve.errors.items())
+                curve.name: ", ".join(
+                    f"{kind} {_share(float(v[-1]), prior[kind])} %" for kind, v in curve.errors.items()
+                )
                 for curve in (found.ahead, found.ahead_random)
             }
             text += f"\nafter {found.ahead.n[-1]} labels: " + "; ".join(f"{name} {line}" for name, line in last.items())
-        if found.remaining.prior.get("energy", 0.0) > 1.0:
+        if prior.get("energy", 0.0) > 1.0:
             text += "\nthe first energies settle the energies of free atoms, which the prior leaves open by 10 eV"
-        noise = ", ".join(f"{kind} {_figure(value, kind)}" for kind, value in found.ahead.noise.items())
-        text += f"\nlabel noise, to be added in quadrature for a test against labels: {noise}"
         hidden = [
-            f"{kind} {_figure(found.ahead.noise[kind] * share**0.5, kind)}"
+            f"{kind} {_share(found.ahead.noise[kind] * share**0.5, prior[kind])} %"
             for kind, share in found.discarded.items()
             if share > 0 and found.ahead.noise[kind] * share**0.5 > 0.1 * found.remaining.now[kind]
         ]
@@ -242,11 +246,19 @@ class _Pages:
         return text
 
 
-def curve_table(curve: Curve) -> str:
-    """Set a curve as a table."""
+def curve_table(curve: Curve, prior: Mapping[str, float]) -> str:
+    """Set a curve as a table, in per cent of the prior's standard deviation."""
     kinds = list(curve.errors)
-    rows = [(str(n), *(milli(float(curve.errors[kind][k])) for kind in kinds)) for k, n in enumerate(curve.n.tolist())]
-    return _table(("labels", *(f"{kind}, {MILLI[kind]}" for kind in kinds)), rows)
+    rows = [
+        (str(n), *(_share(float(curve.errors[kind][k]), prior[kind]) for kind in kinds))
+        for k, n in enumerate(curve.n.tolist())
+    ]
+    return _table(("labels", *(f"{kind}, %" for kind in kinds)), rows)
+
+
+def _share(value: float, prior: float) -> str:
+    """Write a standard deviation in per cent of the prior's."""
+    return f"{100 * value / prior:.3g}".replace("nan", "–") if prior > 0.0 else "–"
 
 
 def _named(number: int, names: Sequence[str]) -> str:
