@@ -139,6 +139,13 @@ def test_forecast_falls_and_never_below_its_floor(space, structures):
     assert json.loads(json.dumps(found.as_dict()))["n"] == [5, 8, 15]
 
 
+def test_figures_come_with_a_range(space, structures):
+    found = kp.forecast(space, structures[:5], pool=structures[5:], n=[5])
+    value = 1e3 * float(found.errors["forces"][0])
+    assert f"{value:.3g} ({value / 1.5:.2g} to {value * 1.5:.2g})" in str(found)
+    assert "on a seventh" in str(found)
+
+
 def test_paths_and_targets(space, structures):
     pilot, pool = structures[:5], structures[5:]
     given = kp.forecast(space, pilot, pool=pool, n=[5, 8], path=[3, 1, 0], target=structures[-4:])
