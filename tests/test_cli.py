@@ -260,6 +260,11 @@ def test_select_counts_groups_and_compositions(files, tmp_path, capsys):
     told = {one["name"]: (one["pool"], one["chosen"]) for one in report["coverage"]["group"]}
     assert told == {f"kind {k}": (1, int(k in report["indices"])) for k in range(len(pool))}
     assert sum(one["chosen"] for one in report["coverage"]["composition"]) == 3
+    left = {one["chosen"]: [] for one in report["coverage"]["group"]}
+    for one in report["coverage"]["group"]:
+        left[one["chosen"]].append(one["std_left_percent"])
+    assert 0.0 < np.mean(left[1]) < np.mean(left[0]) < 100.0
+    assert "std left, %" in printed
 
 
 def test_select_by_a_rival_and_another_criterion(files, capsys):

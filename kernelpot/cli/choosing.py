@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from jaxtyping import Bool, Float, Int
 
 import kernelpot as kp
 from kernelpot.cli.options import Curate, Select
@@ -29,6 +30,8 @@ from kernelpot.cli.printing import (
 )
 from kernelpot.data.check import validate
 from kernelpot.data.geometry import broken
+from kernelpot.data.noise import KINDS
+from kernelpot.design.precision import Precision, row_variances
 from kernelpot.errors import DataError, ParameterError, StoreError
 from kernelpot.linalg.store import held, require_zarr
 from kernelpot.progress import say
@@ -36,7 +39,7 @@ from kernelpot.progress import say
 if TYPE_CHECKING:
     from ase import Atoms
 
-    from kernelpot.design import Certificate, Choice
+    from kernelpot.design import Certificate, Choice, Information
     from kernelpot.judgement.unlabelled import Screening
     from kernelpot.potentials.sparse_gp import SparseGP
 
@@ -45,6 +48,9 @@ COMPARED = 20_000
 
 COVERED = 10
 """Groups or compositions of `select` that the screen is given; JSON holds them all."""
+
+LOOKED_AT = 400
+"""Structures of a pool whose variances before and after a choice are compared."""
 
 NAMED = 5
 """Structures of `curate` that were set aside and are named on the screen; JSON names them all."""
@@ -91,6 +97,8 @@ def select(options: Select) -> None:
     if options.certify and len(choice):
         say("certifying")
         certificate = kp.design.certify(info, choice, **given)
+    left = np.full((len(pool), 2), np.nan)
+    left[kept] = _left(info, given["existing"], choice.indices, options.model.seed)
     choice = replace(choice, indices=kept[choice.indices])  # numbers are those of the files
     if options.n is None and not len(choice):
         _short(options, f"nothing was chosen: {_binding(options, choice, usable)}")
@@ -98,9 +106,28 @@ def select(options: Select) -> None:
         _short(options, f"{len(choice)} of {options.n} structures were chosen: {_binding(options, choice, usable)}")
     if options.out and len(choice):
         write_structures(options.out, [pool[int(k)] for k in choice.indices])
-    result = _Result(options, pool, screening, choice, certificate)
+    result = _Result(options, pool, screening, choice, certificate, left)
     show(result.text(), options.json)
     write_json(options.json, result.content())
+
+
+def _left(
+    info: Information, existing: Information | None, chosen: Int[np.ndarray, " chosen"], seed: int
+) -> Float[np.ndarray, "structures 2"]:
+    """Return the summed variances of each structure's forces (energies, where no forces are planned) before and after
+    a choice; of a large pool those of some structures, NaN for the others.
+    """
+    some = np.sort(np.random.default_rng(seed).permutation(len(info))[:LOOKED_AT])
+    part = info.take(some)
+    code = KINDS.index("forces")
+    here = part.kinds == (code if (part.kinds == code).any() else KINDS.index("energy"))
+    before = Precision.prior(info.d)
+    before = before if existing is None else before.with_rows(existing.rows)
+    found = np.full((len(info), 2), np.nan)
+    for k, precision in enumerate((before, before.with_rows(info.take(chosen).rows))):
+        variances = row_variances(part.rows[here], precision)
+        found[some, k] = np.bincount(part.structure[here], variances, minlength=len(some))
+    return found
 
 
 def _short(options: Select, text: str) -> None:
@@ -180,6 +207,7 @@ class _Result:
     screening: Screening
     choice: Choice
     certificate: Certificate | None
+    left: Float[np.ndarray, "pool 2"]
 
     def text(self) -> str:
         """Lay out the choice as a table, below what the screen found where it was asked for."""
@@ -198,11 +226,11 @@ class _Result:
         if certificate is not None:
             text += f"\n\n{certificate}"
         for name, counts in self.coverage().items():
-            lines = [(key, *both) for key, both in counts.items()]
-            text += f"\n\n{table((name, 'in the pool', 'chosen'), lines[:COVERED])}"
+            lines = [(key, one["pool"], one["chosen"], one["std_left_percent"]) for key, one in counts.items()]
+            text += f"\n\n{table((name, 'in the pool', 'chosen', 'std left, %'), lines[:COVERED])}"
             if len(lines) > COVERED:
                 text += f"\n… and {len(lines) - COVERED} more"
-            none = [key or "(no name)" for key, (_, chosen) in counts.items() if not chosen]
+            none = [key or "(no name)" for key, one in counts.items() if not one["chosen"]]
             if none:
                 more = f" and {len(none) - COVERED} more" if len(none) > COVERED else ""
                 text += f"\nnone chosen of: {', '.join(none[:COVERED])}{more}"
@@ -210,8 +238,11 @@ class _Result:
             text += f"\n\nwrote {out}" if len(choice) else f"\n\n{out} was not written"
         return f"{self.screening}\n\n{text}" if self.options.screen else text
 
-    def coverage(self) -> dict[str, dict[str, tuple[int, int]]]:
-        """Count structures of the pool and of the choice by group, where there are some, and by composition."""
+    def coverage(self) -> dict[str, dict[str, dict[str, Any]]]:
+        """Count structures of the pool and of the choice by group, where there are some, and by composition.
+
+        Beside them stands how much of their standard deviation before the choice is left (`_left`), per cent.
+        """
         names = {
             "group": [str(atoms.info.get("config_type", "")) for atoms in self.pool],
             "composition": [atoms.get_chemical_formula(empirical=True) for atoms in self.pool],
@@ -221,8 +252,16 @@ class _Result:
         found = {}
         for name, of in names.items():
             chosen = Counter(of[k] for k in self.choice.indices.tolist())
-            found[name] = {key: (count, chosen[key]) for key, count in Counter(of).most_common()}
+            found[name] = {
+                key: {"pool": count, "chosen": chosen[key], "std_left_percent": self._percent(np.array(of) == key)}
+                for key, count in Counter(of).most_common()
+            }
         return found
+
+    def _percent(self, members: Bool[np.ndarray, " pool"]) -> float:
+        """Return what is left of the standard deviation of some structures, those that were looked at."""
+        before, after = np.nansum(self.left[members], axis=0)
+        return round(100.0 * float(np.sqrt(after / before)), 1) if before > 0.0 else float("nan")
 
     def content(self) -> dict[str, Any]:
         """Return the choice for JSON."""
@@ -248,8 +287,7 @@ class _Result:
             "settings": options.model.as_dict() | {"noise": options.model.noises()},
             "structures": [{"index": k} | facts_of(pool[k], k) for k in choice.indices.tolist()],
             "coverage": {
-                name: [{"name": key, "pool": count, "chosen": chosen} for key, (count, chosen) in counts.items()]
-                for name, counts in self.coverage().items()
+                name: [{"name": key, **one} for key, one in counts.items()] for name, counts in self.coverage().items()
             },
             "out": options.out,
         }
