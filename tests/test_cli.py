@@ -248,6 +248,7 @@ def test_select_writes_the_chosen_structures(files, tmp_path):
 
 def test_select_counts_groups_and_compositions(files, tmp_path, capsys):
     pool = read(files / "pool.xyz", ":")
+    pool.append(pool[2].copy())
     for k, atoms in enumerate(pool):
         atoms.info["config_type"] = f"kind {k}"
     write(tmp_path / "pool.xyz", pool)
@@ -265,6 +266,8 @@ def test_select_counts_groups_and_compositions(files, tmp_path, capsys):
         left[one["chosen"]].append(one["std_left_percent"])
     assert 0.0 < np.mean(left[1]) < np.mean(left[0]) < 100.0
     assert "std left, %" in printed
+    assert report["repeats"] == [[2, len(pool) - 1]]
+    assert f"that repeat each other: 2={len(pool) - 1}" in printed
 
 
 def test_select_by_a_rival_and_another_criterion(files, capsys):

@@ -31,6 +31,7 @@ from kernelpot.cli.printing import (
 from kernelpot.data.check import validate
 from kernelpot.data.geometry import broken
 from kernelpot.data.noise import KINDS
+from kernelpot.design.information import duplicates
 from kernelpot.design.precision import Precision, row_variances
 from kernelpot.errors import DataError, ParameterError, StoreError
 from kernelpot.linalg.store import held, require_zarr
@@ -106,7 +107,9 @@ def select(options: Select) -> None:
         _short(options, f"{len(choice)} of {options.n} structures were chosen: {_binding(options, choice, usable)}")
     if options.out and len(choice):
         write_structures(options.out, [pool[int(k)] for k in choice.indices])
-    result = _Result(options, pool, screening, choice, certificate, left)
+    groups = duplicates(info)
+    same = [kept[groups == group].tolist() for group in np.flatnonzero(np.bincount(groups) > 1)]
+    result = _Result(options, pool, screening, choice, certificate, left, same)
     show(result.text(), options.json)
     write_json(options.json, result.content())
 
@@ -208,6 +211,7 @@ class _Result:
     choice: Choice
     certificate: Certificate | None
     left: Float[np.ndarray, "pool 2"]
+    repeats: list[list[int]]
 
     def text(self) -> str:
         """Lay out the choice as a table, below what the screen found where it was asked for."""
@@ -234,6 +238,12 @@ class _Result:
             if none:
                 more = f" and {len(none) - COVERED} more" if len(none) > COVERED else ""
                 text += f"\nnone chosen of: {', '.join(none[:COVERED])}{more}"
+        if self.repeats:
+            named = (
+                "=".join(map(str, group[:COVERED])) + " …" * (len(group) > COVERED) for group in self.repeats[:COVERED]
+            )
+            more = f"; and {len(self.repeats) - COVERED} more groups" if len(self.repeats) > COVERED else ""
+            text += f"\n\nstructures of the pool that repeat each other: {'; '.join(named)}{more}"
         if out:
             text += f"\n\nwrote {out}" if len(choice) else f"\n\n{out} was not written"
         return f"{self.screening}\n\n{text}" if self.options.screen else text
@@ -286,6 +296,7 @@ class _Result:
             "screen": {"set_aside": options.screen, "found": suspects(self.screening)},
             "settings": options.model.as_dict() | {"noise": options.model.noises()},
             "structures": [{"index": k} | facts_of(pool[k], k) for k in choice.indices.tolist()],
+            "repeats": self.repeats,
             "coverage": {
                 name: [{"name": key, **one} for key, one in counts.items()] for name, counts in self.coverage().items()
             },
