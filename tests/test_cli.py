@@ -19,9 +19,10 @@ from ase.build import molecule
 from ase.io import read, write
 
 import kernelpot
+import kernelpot as kp
 from kernelpot.archive import PREFIX, replacing
 from kernelpot.cli import COMMANDS, EXAMPLES, main, parse
-from kernelpot.cli.options import PotentialOptions, Select
+from kernelpot.cli.options import Select, SpaceOptions
 from kernelpot.cli.printing import plain, table
 from kernelpot.data.labels import resolve
 from kernelpot.demo import label, structures
@@ -99,7 +100,7 @@ def test_a_command_is_what_its_options_say():
     assert isinstance(asked, Select)
     assert asked.pool == ("a.xyz", "b.xyz")
     assert asked.quota == (("a", 1), ("b", (1, 2)))
-    assert asked.model == PotentialOptions(cutoff=4.0, given=frozenset({"cutoff"}))
+    assert asked.model == SpaceOptions(cutoff=4.0, given=frozenset({"cutoff"}))
     searched = parse(["fit", "a.xyz", "--out", "m.kp", "--tune", "--noise", "0.1,none"])
     assert searched.tuning.tune == 10.0
     assert searched.noise == (0.1, None)
@@ -120,7 +121,7 @@ def test_commands_in_the_docs_can_be_typed():
 
 
 def test_options_of_a_model_start_from_its_own_defaults():
-    model = PotentialOptions()
+    model = SpaceOptions()
     assert model.describing() == kernelpot.SOAP()
     assert model.comparing() == kernelpot.DotProduct()
 
@@ -268,6 +269,23 @@ def test_select_counts_groups_and_compositions(files, tmp_path, capsys):
     assert "std left, %" in printed
     assert report["repeats"] == [[2, len(pool) - 1]]
     assert f"that repeat each other: 2={len(pool) - 1}" in printed
+
+
+def test_select_and_assess_start_from_a_model(files, tmp_path, capsys):
+    model, out = tmp_path / "m.kp", tmp_path / "c.json"
+    assert main(["fit", str(files / "test.xyz"), "--out", str(model), "--noise", "0.01,0.2", *SMALL, "--quiet"]) == 0
+    pool, labelled = str(files / "pool.xyz"), str(files / "test.xyz")
+    start = ["--model", str(model), "--n-inducing", "10", "--quiet"]
+    assert main(["select", pool, "-n", "3", "--existing", labelled, "--json", str(out), *start]) == 0
+    found, fitted = json.loads(out.read_text()), kp.load(model)
+    assert found["settings"]["model"] == str(model)
+    planned = fitted.widened(kp.read(pool, verbose=False), 10)
+    assert planned.n_inducing_ == fitted.n_inducing_ + 10
+    assert planned.plan()[1:] == (fitted.noise_, fitted.amplitude_)
+    assert main(["assess", labelled, "--pool", pool, "--next", "2", *start]) == 0
+    capsys.readouterr()
+    assert main(["select", pool, "-n", "3", "--cutoff", "4", *start]) == 2
+    assert "`--cutoff` is settled by --model" in capsys.readouterr().err
 
 
 def test_select_by_a_rival_and_another_criterion(files, capsys):

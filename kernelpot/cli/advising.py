@@ -11,13 +11,12 @@ import numpy as np
 import kernelpot as kp
 from kernelpot.cli.choosing import screened, suspects
 from kernelpot.cli.options import Assess
-from kernelpot.cli.printing import check_outputs, read, settled, show, source_of, table, write_json
+from kernelpot.cli.printing import check_outputs, read, settled, show, source_of, space_of, spec_of, table, write_json
 from kernelpot.data.labels import resolve
 from kernelpot.design.advice.text import Sources, describe
 from kernelpot.errors import LabelError
 from kernelpot.judgement.forecast import FEWEST, Forecast, forecast, shortlist
 from kernelpot.judgement.unlabelled import Coverage, coverage
-from kernelpot.progress import say
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -40,14 +39,13 @@ def assess(options: Assess) -> None:
         read(options, files, look=False) if files else [] for files in (options.train, options.pool, options.target)
     )
     options = replace(options, model=settled(options.model, [*train, *pool, *target]))
-    spec = options.model.spec()
+    spec = spec_of(options.model)
     advice = "they may be proposed all the same, so look before labelling"
     screens = {
         name: suspects(screened(some, f"structures of the {name}", spec, advice)) if some else []
         for name, some in (("set", train), ("pool", pool))
     }
-    say(f"preparing: inducing environments from {len(train) + len(pool) + len(target)} structures, labels unseen")
-    space = spec.prepare([*pool, *target, *train])
+    space = space_of(options.model, [*pool, *target, *train], spec)
     labels = resolve(train, options.keys)
     kinds = [kind for kind in space.plan()[1].kinds if labels.present(kind).any()]
     info = space.information(train, labels="present" if kinds else "planned", keys=options.keys)
@@ -89,7 +87,7 @@ def assess(options: Assess) -> None:
     show(text, options.json)
     content = {
         "files": {"train": options.train, "pool": options.pool, "target": options.target},
-        "settings": options.model.as_dict() | {"noise": options.model.noises()},
+        "settings": options.model.as_dict() | {"noise": options.model.noises(), "model": options.model.model},
         **found.as_dict(),
         "labels_counted": "present" if kinds else "planned",
         "coverage": known.as_dict(),

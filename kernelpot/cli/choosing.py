@@ -23,6 +23,8 @@ from kernelpot.cli.printing import (
     settled,
     shortened,
     show,
+    space_of,
+    spec_of,
     table,
     warn,
     write_json,
@@ -72,7 +74,7 @@ def select(options: Select) -> None:
     strange = {number for number, _ in broken(pool)} if options.screen else set()
     sound = [*(atoms for k, atoms in enumerate(pool) if k not in strange), *existing, *target]
     options = replace(options, model=settled(options.model, sound))
-    spec = options.model.spec()
+    spec = spec_of(options.model)
     # Not set aside by default: what resembles nothing else may be broken, or the very structure that the pool was made
     # for, and a choice that leaves candidates out unasked is no choice among the pool that was given.
     advice = None if options.screen else "--screen lists them and sets them aside"
@@ -84,8 +86,7 @@ def select(options: Select) -> None:
     if options.n is not None and options.n > len(usable):
         raise ParameterError(f"`-n` must be at most the size of the pool, got {options.n} of {len(usable)} structures")
     rules = _rules(options, kept, len(pool), {str(atoms.info.get("config_type", "")) for atoms in usable})
-    say(f"preparing: inducing environments from {len(usable) + len(existing)} structures, labels unseen")
-    space = spec.prepare([*usable, *existing])
+    space = space_of(options.model, [*usable, *existing], spec)
     info = space.information(usable)
     given = {
         "criterion": options.criterion,
@@ -99,7 +100,7 @@ def select(options: Select) -> None:
         say("certifying")
         certificate = kp.design.certify(info, choice, **given)
     left = np.full((len(pool), 2), np.nan)
-    left[kept] = _left(info, given["existing"], choice.indices, options.model.seed)
+    left[kept] = left_after(info, given["existing"], choice.indices, options.model.seed)
     choice = replace(choice, indices=kept[choice.indices])  # numbers are those of the files
     if options.n is None and not len(choice):
         _short(options, f"nothing was chosen: {_binding(options, choice, usable)}")
@@ -114,7 +115,7 @@ def select(options: Select) -> None:
     write_json(options.json, result.content())
 
 
-def _left(
+def left_after(
     info: Information, existing: Information | None, chosen: Int[np.ndarray, " chosen"], seed: int
 ) -> Float[np.ndarray, "structures 2"]:
     """Return the summed variances of each structure's forces (energies, where no forces are planned) before and after
@@ -251,7 +252,7 @@ class _Result:
     def coverage(self) -> dict[str, dict[str, dict[str, Any]]]:
         """Count structures of the pool and of the choice by group, where there are some, and by composition.
 
-        Beside them stands how much of their standard deviation before the choice is left (`_left`), per cent.
+        Beside them stands how much of their standard deviation before the choice is left (`left_after`), per cent.
         """
         names = {
             "group": [str(atoms.info.get("config_type", "")) for atoms in self.pool],
@@ -294,7 +295,7 @@ class _Result:
             "description": dict(choice.description),
             "pool": {"files": options.pool, "n_structures": len(pool)},
             "screen": {"set_aside": options.screen, "found": suspects(self.screening)},
-            "settings": options.model.as_dict() | {"noise": options.model.noises()},
+            "settings": options.model.as_dict() | {"noise": options.model.noises(), "model": options.model.model},
             "structures": [{"index": k} | facts_of(pool[k], k) for k in choice.indices.tolist()],
             "repeats": self.repeats,
             "coverage": {

@@ -139,6 +139,15 @@ class PotentialOptions(EnvironmentOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class SpaceOptions(PotentialOptions):
+    """Settings of a potential to plan with, or a fitted one that has them."""
+
+    model: Annotated[str | None, Option("a fitted potential that settles all but --n-inducing (new ones)", "MODEL")] = (
+        None
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class RegressionOptions(EnvironmentOptions):
     """Settings of a model of one property."""
 
@@ -244,7 +253,7 @@ class Select(Reading):
     ] = False
     strict: Annotated[bool, Option("fewer than -n is an error")] = False
     out: Chosen = None
-    model: PotentialOptions = PotentialOptions()
+    model: SpaceOptions = SpaceOptions()
     keys: Keys = None
 
 
@@ -269,7 +278,7 @@ class Assess(Reading):
         Literal["IV", "D", "A"],
         Option("by what structures are weighed: IV, mean predicted variance over the target; D; A"),
     ] = "IV"
-    model: PotentialOptions = PotentialOptions()
+    model: SpaceOptions = SpaceOptions()
     keys: Keys = None
 
 

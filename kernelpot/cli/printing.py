@@ -9,19 +9,21 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 import kernelpot as kp
 from kernelpot.archive import replacing
-from kernelpot.cli.options import Command, PotentialOptions
+from kernelpot.cli.options import Command, PotentialOptions, SpaceOptions
 from kernelpot.data.geometry import broken, default_cutoff
 from kernelpot.errors import ParameterError
 from kernelpot.progress import put, say
 
 if TYPE_CHECKING:
     from ase import Atoms
+
+Settings = TypeVar("Settings", bound=PotentialOptions)
 
 SHOWN = 60
 """Most rows of a table of structures that a screen is given; files and JSON hold them all."""
@@ -96,9 +98,28 @@ def read(
     return found
 
 
-def settled(settings: PotentialOptions, structures: Sequence[Atoms]) -> PotentialOptions:
+def space_of(settings: SpaceOptions, structures: Sequence[Atoms], spec: kp.SparseGP) -> kp.SparseGP:
+    """Return what a choice is made in: a model with inducing environments of these structures, labels unseen."""
+    say(f"preparing: inducing environments from {len(structures)} structures, labels unseen")
+    return spec.prepare(structures) if settings.model is None else spec.widened(structures, settings.n_inducing)
+
+
+def spec_of(settings: SpaceOptions) -> kp.SparseGP:
+    """Return the model of the settings, or the fitted one that has them."""
+    if settings.model is None:
+        return settings.spec()
+    idle = sorted(settings.given - {"model", "n_inducing", "seed"})
+    if idle:
+        raise ParameterError(f"`--{idle[0].replace('_', '-')}` is settled by --model; leave it out")
+    model = kp.load(settings.model)
+    if not isinstance(model, kp.SparseGP):
+        raise ParameterError(f"`--model` must be a potential that `kernelpot fit` wrote, got {settings.model}")
+    return model
+
+
+def settled(settings: Settings, structures: Sequence[Atoms]) -> Settings:
     """Return the settings with the cutoff that structures suggest, where none was given."""
-    if "cutoff" in settings.given or not len(structures):
+    if "cutoff" in settings.given or not len(structures) or getattr(settings, "model", None) is not None:
         return settings
     cutoff = default_cutoff(structures)
     say(f"cutoff {cutoff:g} Å, from the distances between atoms")

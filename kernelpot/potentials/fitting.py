@@ -412,7 +412,7 @@ def add_inducing(model: M, structures: Sequence[Atoms], n: int, *, keys: Mapping
     """
     n = whole(n, "n", least=1, usual="it is a number of inducing environments")
     state, structures, labels = _labelled(model, structures, keys)
-    more = _more(on_device(state.features, None), structures, n, seed=model.seed, tolerance=model.tolerance)
+    more = more_of(on_device(state.features, None), structures, n, seed=model.seed, tolerance=model.tolerance)
     precision = getattr(state.features, "precision", "float64")
     new, _ = fit_state(
         on_device(more, device_of(state.features), precision), structures, labels, state.noise,
@@ -461,7 +461,8 @@ def _labelled(
     return state, structures, less_baseline(state.baseline, structures, resolve(structures, keys), state.noise.kinds)
 
 
-def _more(features: FeatureMap, structures: Sequence[Atoms], n: int, *, seed: int, tolerance: float) -> FeatureMap:
+def more_of(features: FeatureMap, structures: Sequence[Atoms], n: int, *, seed: int, tolerance: float) -> FeatureMap:
+    """Return features with up to n more inducing environments, shared over the terms that have any."""
     if isinstance(features, KernelMap):
         z = more_inducing(features.descriptor, structures, features.inducing, n, seed=seed)
         return KernelMap.from_inducing(features.descriptor, features.kernel, z, tolerance)
@@ -470,7 +471,7 @@ def _more(features: FeatureMap, structures: Sequence[Atoms], n: int, *, seed: in
         if kernels:
             shares = {t: n // len(kernels) + (k < n % len(kernels)) for k, t in enumerate(kernels)}
             terms = [
-                _more(term, structures, shares[t], seed=seed, tolerance=tolerance) if shares.get(t) else term
+                more_of(term, structures, shares[t], seed=seed, tolerance=tolerance) if shares.get(t) else term
                 for t, term in enumerate(features.terms)
             ]
             return replace(features, terms=tuple(terms))

@@ -18,12 +18,14 @@ from kernelpot.data.sources import factors_of, masked_atoms
 from kernelpot.data.stream import structure_list
 from kernelpot.errors import ParameterError, SpeciesError
 from kernelpot.features.information import LinearRows, all_linear_rows, make_information
+from kernelpot.features.torch import on_device
 from kernelpot.kernels import DotProduct
 from kernelpot.potentials.baselines.given import evaluated
-from kernelpot.potentials.fitted import Model
+from kernelpot.potentials.fitted import M, Model, accepted, changed
+from kernelpot.potentials.fitting import more_of
 from kernelpot.potentials.prediction import Mean
 from kernelpot.record import checked
-from kernelpot.rules import real, reals
+from kernelpot.rules import real, reals, whole
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -32,6 +34,35 @@ if TYPE_CHECKING:
 
 TRUNCATE = 1e-5
 """Share of the trace of a block's label kind that compression drops; of certificates it costs one or two per cent."""
+
+
+def widened(model: M, structures: Sequence[Atoms], n: int) -> M:
+    """Return a model to plan with: this one's noise, amplitude and features, with inducing environments of a pool too.
+
+    Nothing of what the model was fitted to counts in it: give the labelled structures as ``existing``.
+
+    Parameters
+    ----------
+    structures
+        Such as the pool that is chosen from; labels are not looked at.
+    n
+        Upper limit of new inducing environments, the farthest from those that are there.
+
+    Raises
+    ------
+    NotFittedError
+        This model was never fitted.
+    SpeciesError
+        A structure holds an element that the model has never seen.
+    ParameterError
+        n is not a positive whole number, or no term has inducing environments.
+    """
+    state, structures = accepted(model, structures)
+    n = whole(n, "n", least=1, usual="it is a number of inducing environments")
+    features = more_of(on_device(state.features, None), structures, n, seed=model.seed, tolerance=model.tolerance)
+    first, *others = getattr(model, "terms")  # noqa: B009
+    terms = (first.with_amplitude(state.amplitude), *others)
+    return changed(model, features_=features, noise=state.noise, terms=terms)
 
 
 def information(

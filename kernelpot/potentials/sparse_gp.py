@@ -125,8 +125,7 @@ class SparseGP:
         self.terms = terms_of(descriptor, kernel)
         self.noise: Noise | str = Noise() if noise is None else noise
         self.inducing, self.tolerance = inducing, float(tolerance)
-        self.device, self.precision = device, precision
-        self.baseline = as_baseline(baseline)
+        self.device, self.precision, self.baseline = device, precision, as_baseline(baseline)
         self.features_: FeatureMap | None = None
         self.fitted_: Fitted | None = None
         self.training_: TrainingSet | None = None
@@ -326,6 +325,7 @@ class SparseGP:
     # ---- planning labels
 
     information = planning.information
+    widened = planning.widened
     linear_rows = planning.linear_rows
     baseline_share = planning.baseline_share
     weights_of = planning.weights_of
