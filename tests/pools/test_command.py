@@ -115,7 +115,7 @@ def test_a_refused_run_leaves_a_folder_as_it_was(tmp_path, capsys):
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 @pytest.mark.parametrize("delay", [0.5, 3.0])
 def test_an_interruption_of_workers_is_one_line_and_leaves_nothing(tmp_path, number, status, delay):
-    file, scratch = xyz(tmp_path / "a.xyz", pool()), tmp_path / "scratch"
+    file, scratch = xyz(tmp_path / "a.xyz", 8 * pool()), tmp_path / "scratch"
     scratch.mkdir()
     # A parent that runs in the background may ignore Ctrl-C, and children inherit that: this child must not.
     code = (
