@@ -165,19 +165,19 @@ class _Elements:
                 one.in_train,
                 one.in_pool,
                 round(100 * one.share, 1),
-                float(1e3 * one.spread),
                 round(100 * one.unseen, 2),
             )
             for one in known.species
         ]
-        head = ("element", "atoms in set", f"in {name}", "% of prior std left", "std left, meV", "% outside the model")
+        head = ("element", "atoms in set", f"in {name}", "% of prior std left", "% outside the model")
         text = (
             f"ELEMENTS: local energies in the {name}, about their mean; outside the model: share of an environment's "
             "variance that no inducing environment sees\n" + table(head, rows)
         )
+        most = max(map(float, known.least_known_std), default=1.0) or 1.0
         places = [
-            (int(s), int(i), aims[s].get_chemical_symbols()[i], source_of(aims[s], int(s)), float(1e3 * std))
+            (int(s), int(i), aims[s].get_chemical_symbols()[i], source_of(aims[s], int(s)), float(std) / most)
             for (s, i), std in zip(known.least_known, known.least_known_std, strict=True)
         ]
-        columns = ("structure", "atom", "element", "source", "std left, meV")
+        columns = ("structure", "atom", "element", "source", "std left, largest = 1")
         return text + f"\n\nleast known environments of the {name}, one per structure\n" + table(columns, places)

@@ -262,7 +262,7 @@ class Assess(Reading):
     """Judge a training set: what it fixes, what is idle, what to add; needs no labels.
 
     Judge a set of structures: whether a model can be trained on it, what each structure
-    adds, which could go, which of a pool to add or swap in, and what error to expect.
+    adds, which could go, which of a pool to add or swap in, and, where labels tell, what error to expect.
     Labels that are there count; where there are none, those that are planned.
     """
 

@@ -162,6 +162,10 @@ class Choice:
                 f"standard deviation left on the {self.facts.target}, of that before: {', '.join(told)} (how large "
                 "errors are, only labels tell)"
             )
+            if self.facts.errors.get("energy", (0.0, 0.0))[0] > 1.0:
+                lines.append(
+                    "of energies, the first labels settle those of free atoms, which the prior leaves open by 10 eV"
+                )
         lines += self._efficiency()
         lines += self._bill()
         if self.n_repeated:

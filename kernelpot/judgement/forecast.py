@@ -38,8 +38,8 @@ STRANGE = 5.0
 """Scale above which the prior fits a system so badly that the text warns."""
 
 MISSED = {"energy": 2.6, "forces": 1.5}
-"""Factor by which forecasts from ten labels missed in the mean over 10 to 80 labels, on the worst of six sets; on a
-seventh (Ta, where a tenth of the structures carry all of the error) it was 20 and 4: docs/assess.md."""
+"""Factors within which forecasts from ten labels were right in about nine cases of ten, on seven sets; not on an eighth
+(Ta, where a tenth of the structures carry all of the error): docs/assess.md."""
 
 USUAL = (10, 20, 40, 80, 160)
 """Numbers of labels looked at where none are given, as far as the pool goes."""
@@ -116,8 +116,8 @@ class Forecast(ErrorsByKind):
             lines.append("  ".join([f"{n:>6}", *(c.rjust(width) for c, width in zip(cells, widths, strict=True))]))
         if set(kinds) & set(MISSED):
             lines.append(
-                "range: what forecasts from ten labels were right within on six sets of docs/assess.md; on a seventh, "
-                "where a few extreme structures carry all of the error, they were not"
+                "range: about nine of ten forecasts from ten labels were right within it, on seven sets (docs/assess.md); "
+                "on an eighth, where a few extreme structures carry all of the error, they were not"
             )
         return "\n".join(lines)
 

@@ -143,7 +143,7 @@ def test_figures_come_with_a_range(space, structures):
     found = kp.forecast(space, structures[:5], pool=structures[5:], n=[5])
     value = 1e3 * float(found.errors["forces"][0])
     assert f"{value:.3g} ({value / 1.5:.2g} to {value * 1.5:.2g})" in str(found)
-    assert "on a seventh" in str(found)
+    assert "an eighth, where" in str(found)
 
 
 def test_paths_and_targets(space, structures):
