@@ -116,7 +116,7 @@ class Forecast(ErrorsByKind):
             lines.append("  ".join([f"{n:>6}", *(c.rjust(width) for c, width in zip(cells, widths, strict=True))]))
         if set(kinds) & set(MISSED):
             lines.append(
-                "range: about nine of ten forecasts from ten labels were right within it, on seven sets (docs/assess.md); "
+                "range: nine of ten forecasts from ten labels were right within it, on seven sets (docs/assess.md); "
                 "on an eighth, where a few extreme structures carry all of the error, they were not"
             )
         return "\n".join(lines)
